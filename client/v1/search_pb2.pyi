@@ -1,0 +1,183 @@
+from landseer.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExpansionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPANSION_METHOD_UNSPECIFIED: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_NONE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_LATTQE: _ClassVar[ExpansionMethod]
+
+class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RERANKING_METHOD_UNSPECIFIED: _ClassVar[RerankingMethod]
+    RERANKING_METHOD_NONE: _ClassVar[RerankingMethod]
+    RERANKING_METHOD_COATTENTION: _ClassVar[RerankingMethod]
+EXPANSION_METHOD_UNSPECIFIED: ExpansionMethod
+EXPANSION_METHOD_NONE: ExpansionMethod
+EXPANSION_METHOD_LATTQE: ExpansionMethod
+RERANKING_METHOD_UNSPECIFIED: RerankingMethod
+RERANKING_METHOD_NONE: RerankingMethod
+RERANKING_METHOD_COATTENTION: RerankingMethod
+
+class Descriptor(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Expansion(_message.Message):
+    __slots__ = ("method", "neighbours", "allow_untrained")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    method: ExpansionMethod
+    neighbours: int
+    allow_untrained: bool
+    def __init__(self, method: _Optional[_Union[ExpansionMethod, str]] = ..., neighbours: _Optional[int] = ..., allow_untrained: _Optional[bool] = ...) -> None: ...
+
+class Reranking(_message.Message):
+    __slots__ = ("method", "candidates", "weight")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    method: RerankingMethod
+    candidates: int
+    weight: float
+    def __init__(self, method: _Optional[_Union[RerankingMethod, str]] = ..., candidates: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class SearchRequest(_message.Message):
+    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    EXPANSION_FIELD_NUMBER: _ClassVar[int]
+    RERANKING_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    id: str
+    descriptor: Descriptor
+    region: _common_pb2.Box
+    top_k: int
+    expansion: Expansion
+    reranking: Reranking
+    explain: bool
+    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ...) -> None: ...
+
+class StageScores(_message.Message):
+    __slots__ = ("expanded", "coattention")
+    GLOBAL_FIELD_NUMBER: _ClassVar[int]
+    EXPANDED_FIELD_NUMBER: _ClassVar[int]
+    COATTENTION_FIELD_NUMBER: _ClassVar[int]
+    expanded: float
+    coattention: float
+    def __init__(self, expanded: _Optional[float] = ..., coattention: _Optional[float] = ..., **kwargs) -> None: ...
+
+class HitExplanation(_message.Message):
+    __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes")
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    COATTENTION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    thumbnail: bytes
+    coattention: _common_pb2.Heatmap
+    cluster_weights: _containers.RepeatedScalarFieldContainer[float]
+    boxes: _containers.RepeatedCompositeFieldContainer[_common_pb2.DetectedBox]
+    def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ...) -> None: ...
+
+class Hit(_message.Message):
+    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    score: float
+    scores: StageScores
+    metadata: _containers.ScalarMap[str, str]
+    width: int
+    height: int
+    explanation: HitExplanation
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ...) -> None: ...
+
+class QueryExplanation(_message.Message):
+    __slots__ = ("thumbnail", "width", "height", "region", "attention", "boxes")
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    thumbnail: bytes
+    width: int
+    height: int
+    region: _common_pb2.Box
+    attention: _common_pb2.Heatmap
+    boxes: _containers.RepeatedCompositeFieldContainer[_common_pb2.DetectedBox]
+    def __init__(self, thumbnail: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., attention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ...) -> None: ...
+
+class SearchResponse(_message.Message):
+    __slots__ = ("hits", "timings", "model_versions", "degradations", "index_size", "query_explanation", "untrained")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATIONS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    hits: _containers.RepeatedCompositeFieldContainer[Hit]
+    timings: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageTiming]
+    model_versions: _containers.RepeatedCompositeFieldContainer[_common_pb2.ModelVersion]
+    degradations: _containers.RepeatedCompositeFieldContainer[_common_pb2.Degradation]
+    index_size: int
+    query_explanation: QueryExplanation
+    untrained: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., degradations: _Optional[_Iterable[_Union[_common_pb2.Degradation, _Mapping]]] = ..., index_size: _Optional[int] = ..., query_explanation: _Optional[_Union[QueryExplanation, _Mapping]] = ..., untrained: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("image", "region")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    region: _common_pb2.Box
+    def __init__(self, image: _Optional[bytes] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ...) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("descriptor", "query_vector", "boxes", "attention", "clusters", "width", "height", "timings", "model_versions")
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    descriptor: Descriptor
+    query_vector: Descriptor
+    boxes: _containers.RepeatedCompositeFieldContainer[_common_pb2.DetectedBox]
+    attention: _common_pb2.Heatmap
+    clusters: _containers.RepeatedCompositeFieldContainer[Descriptor]
+    width: int
+    height: int
+    timings: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageTiming]
+    model_versions: _containers.RepeatedCompositeFieldContainer[_common_pb2.ModelVersion]
+    def __init__(self, descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., query_vector: _Optional[_Union[Descriptor, _Mapping]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., attention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., clusters: _Optional[_Iterable[_Union[Descriptor, _Mapping]]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,225 @@
+"""The tensors of every served graph, declared once.
+
+`export` names and checks its ONNX graphs by this table and generates each `config.pbtxt` from it; the orchestrator
+names its tensors by it. Dimensions leave out the batch, which is always the first axis; -1 is free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["uint8", "int32", "bool", "float16", "float32"]
+
+MIN_SIDE = 64
+"""Shortest side of a picture that `backbone` takes, in pixels; the orchestrator enlarges what is smaller."""
+MAX_SIDE = 1600
+"""Longest side of a picture that `backbone` takes, in pixels."""
+SIDE_MULTIPLE = 32
+"""The orchestrator rounds sides to this many pixels, the stride of the trunks: few shapes, so requests batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes that depend on the chosen backbone or are the papers' hyper-parameters."""
+
+    channels: int
+    """C, of the trunk's last feature map; also D, of the global descriptor: 1280 (Lite0), 2048 (ResNets)."""
+    reduced: int = 512
+    """P, of co-attention vectors after PCA (Hu and Bors 2020)."""
+    locals: int = 500
+    """N, local features kept over all scales (Hu and Bors 2020)."""
+    clusters: int = 10
+    """K, clusters of a picture (Hu and Bors 2020)."""
+    boxes: int = 8
+    """M, most boxes that the detector returns."""
+    neighbours: int = 64
+    """Most neighbours that LAttQE takes, its number of positions (Gordo et al. 2020, nQE)."""
+    candidates: int = 1000
+    """Most candidates in one co-attention request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One input or output, without its batch axis."""
+
+    name: str
+    dtype: DType
+    dims: tuple[int, ...]
+    bounds: tuple[tuple[int, int], ...] = ()
+    """Least and greatest length of each axis, where the graph cannot take every length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A graph that Triton serves."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch: int
+    half_precision: bool
+    """Whether bf16 may run it where the parity check agrees; index arithmetic and k-means stay in fp32."""
+
+    def output(self, name: str) -> Tensor:
+        """Return the output called `name`; KeyError if there is none."""
+        return {tensor.name: tensor for tensor in self.outputs}[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One graph of an ensemble. Tensors keep their names throughout, so only those passed on are listed."""
+
+    graph: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Graphs that Triton runs one after the other within one request."""
+
+    name: str
+    steps: tuple[Step, ...]
+    outputs: tuple[str, ...]
+
+
+IMAGE = Tensor(
+    name="image",
+    dtype="uint8",
+    dims=(-1, -1, 3),
+    bounds=((MIN_SIDE, MAX_SIDE), (MIN_SIDE, MAX_SIDE), (3, 3)),
+)
+"""RGB pixels [H, W, 3]."""
+
+
+def graphs(sizes: Sizes) -> dict[str, Graph]:
+    """Return every graph's contract by name, for a backbone of the given sizes."""
+    return {graph.name: graph for graph in (_backbone(sizes), _detector(sizes), _cluster(sizes), _lattqe(sizes), _coattention(sizes))}
+
+
+def ensembles() -> dict[str, Ensemble]:
+    """Return the two ensembles over one backbone: `describe` for queries, `describe_full` for indexing."""
+    query = ("descriptor", "query_vector")
+    maps = ("attention", "image_size")
+    local = ("local_features", "local_count", "local_positions", "local_scales", "local_norms")
+    boxes = ("boxes", "box_scores", "box_count")
+    clusters = ("clusters", "cluster_count", "assignments")
+    full = (
+        Step(graph="backbone", inputs=("image",), outputs=query + maps + local),
+        Step(graph="detector", inputs=maps, outputs=boxes),
+        Step(graph="cluster", inputs=("local_features", "local_count", "local_norms"), outputs=clusters),
+    )
+    brief = Step(graph="backbone", inputs=("image",), outputs=query)
+    return {
+        "describe": Ensemble(name="describe", steps=(brief,), outputs=query),
+        "describe_full": Ensemble(name="describe_full", steps=full, outputs=(*query, *maps, *local, *boxes, *clusters)),
+    }
+
+
+def _backbone(s: Sizes) -> Graph:
+    return Graph(
+        name="backbone",
+        inputs=(IMAGE,),
+        outputs=(
+            Tensor(name="descriptor", dtype="float32", dims=(s.channels,)),
+            Tensor(name="query_vector", dtype="float32", dims=(s.reduced,)),
+            # Raw local features before whitening, strongest first, zero beyond local_count.
+            Tensor(name="local_features", dtype="float32", dims=(s.locals, s.channels)),
+            Tensor(name="local_count", dtype="int32", dims=(1,)),
+            # x, y of each feature's centre in pixels of `image`.
+            Tensor(name="local_positions", dtype="float32", dims=(s.locals, 2)),
+            # Factor by which `image` was resized for each feature.
+            Tensor(name="local_scales", dtype="float32", dims=(s.locals,)),
+            Tensor(name="local_norms", dtype="float32", dims=(s.locals,)),
+            # In [0, 1], on the feature map of scale 1.
+            Tensor(name="attention", dtype="float32", dims=(-1, -1)),
+            # height, width of `image`, for the detector.
+            Tensor(name="image_size", dtype="int32", dims=(2,)),
+        ),
+        max_batch=8,
+        half_precision=True,
+    )
+
+
+def _detector(s: Sizes) -> Graph:
+    return Graph(
+        name="detector",
+        inputs=(
+            Tensor(name="attention", dtype="float32", dims=(-1, -1)),
+            Tensor(name="image_size", dtype="int32", dims=(2,)),
+        ),
+        outputs=(
+            # x0, y0, x1, y1 in pixels of `image`, best first, zero beyond box_count.
+            Tensor(name="boxes", dtype="float32", dims=(s.boxes, 4)),
+            Tensor(name="box_scores", dtype="float32", dims=(s.boxes,)),
+            Tensor(name="box_count", dtype="int32", dims=(1,)),
+        ),
+        max_batch=8,
+        half_precision=False,
+    )
+
+
+def _cluster(s: Sizes) -> Graph:
+    return Graph(
+        name="cluster",
+        inputs=(
+            Tensor(name="local_features", dtype="float32", dims=(s.locals, s.channels)),
+            Tensor(name="local_count", dtype="int32", dims=(1,)),
+            Tensor(name="local_norms", dtype="float32", dims=(s.locals,)),
+        ),
+        outputs=(
+            # L2-normalised, zero beyond cluster_count.
+            Tensor(name="clusters", dtype="float16", dims=(s.clusters, s.reduced)),
+            Tensor(name="cluster_count", dtype="int32", dims=(1,)),
+            # Cluster of each local feature, -1 for padding.
+            Tensor(name="assignments", dtype="int32", dims=(s.locals,)),
+        ),
+        max_batch=8,
+        half_precision=False,
+    )
+
+
+def _lattqe(s: Sizes) -> Graph:
+    k = ((1, s.neighbours),)
+    return Graph(
+        name="lattqe",
+        inputs=(
+            Tensor(name="query", dtype="float32", dims=(s.channels,)),
+            Tensor(name="neighbours", dtype="float32", dims=(-1, s.channels), bounds=(*k, (s.channels, s.channels))),
+            # True where a neighbour is real, False where it is padding.
+            Tensor(name="neighbour_mask", dtype="bool", dims=(-1,), bounds=k),
+        ),
+        outputs=(
+            Tensor(name="expanded", dtype="float32", dims=(s.channels,)),
+            # Weight of the query (always 1), then of each neighbour; 0 for padding.
+            Tensor(name="weights", dtype="float32", dims=(-1,)),
+        ),
+        max_batch=16,
+        half_precision=True,
+    )
+
+
+def _coattention(s: Sizes) -> Graph:
+    c = (1, s.candidates)
+    return Graph(
+        name="coattention",
+        inputs=(
+            Tensor(name="query_vector", dtype="float32", dims=(s.reduced,)),
+            Tensor(
+                name="candidate_clusters",
+                dtype="float16",
+                dims=(-1, s.clusters, s.reduced),
+                bounds=(c, (s.clusters, s.clusters), (s.reduced, s.reduced)),
+            ),
+            Tensor(name="candidate_counts", dtype="int32", dims=(-1,), bounds=(c,)),
+        ),
+        outputs=(
+            # Cosine of the query with the attended sum of each candidate's clusters; -1 without any cluster.
+            Tensor(name="scores", dtype="float32", dims=(-1,)),
+            # Softmaxed weights over clusters; 0 beyond candidate_counts.
+            Tensor(name="cluster_weights", dtype="float32", dims=(-1, s.clusters)),
+        ),
+        max_batch=4,
+        half_precision=False,
+    )

@@ -1,0 +1,54 @@
+"""What the served models are and how pictures are prepared for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Chosen at export, carried by the manifest and by Triton's model configuration, stamped on the store.
+
+    Vectors of two pictures may be compared only if their `fingerprint` is the same.
+    """
+
+    backbone: str
+    weights_sha256: str
+    """Of the trunk's weights and of every head that shapes a stored vector."""
+    sizes: Sizes
+    long_side: int = 640
+    """Pictures are resized so that their longer side has this many pixels."""
+    side_multiple: int = SIDE_MULTIPLE
+    min_side: int = MIN_SIDE
+    max_side: int = MAX_SIDE
+    untrained: tuple[str, ...] = ()
+    """Parts whose weights are seeded, not learned: attention, whitening, reduction, lattqe."""
+    version: str = "1"
+    """The model version, the folder under each model of the repository."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What must agree between two vectors: models and preprocessing, not version numbers."""
+        return json.dumps(
+            [self.backbone, self.weights_sha256, dataclasses.asdict(self.sizes), self.long_side, self.side_multiple, self.min_side],
+            sort_keys=True,
+        )
+
+    def to_json(self) -> str:
+        """Serialise; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """Read what `to_json` wrote. ValueError if it is not such a text."""
+        try:
+            fields = json.loads(text)
+            fields["sizes"] = Sizes(**fields["sizes"])
+            fields["untrained"] = tuple(fields["untrained"])
+            return cls(**fields)
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a Landseer profile: {error}; export the models again with this release") from error
