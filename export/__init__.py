@@ -1,1 +1,1 @@
-
+"""How weights become served graphs."""

@@ -1,0 +1,189 @@
+"""The export: build, write, check, and only then put in place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import nn
+
+from landseer.ensemble.contracts import Graph, ensembles, graphs
+from landseer.export.build import UNTRAINED, Networks, build
+from landseer.export.config import all_configs
+from landseer.export.engines import ENGINES, cpu_has_bf16
+from landseer.export.examples import cases
+from landseer.export.manifest import Entry, Manifest, ManifestError, file_sha256
+from landseer.export.models.trunks import Stride, WeightsError
+from landseer.export.parity import check, eager
+from landseer.export.to_onnx import write_onnx
+
+
+class ExportError(RuntimeError):
+    """The export cannot be done; nothing in the repository was changed. One readable line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `export/all.py` was asked for."""
+
+    backbone: str
+    weights: Path | None
+    stride: Stride
+    long_side: int
+    only: tuple[str, ...]
+    opset: int
+    out: Path
+    version: str
+    dry_run: bool
+
+
+def export(options: Options, console: Console | None = None) -> Manifest | None:
+    """Export what `options` say. Returns the new manifest, None for a dry run. ExportError if it cannot be done."""
+    console = console or Console(stderr=True)
+    started = time.monotonic()
+    try:
+        networks = build(
+            backbone=options.backbone,
+            weights=options.weights,
+            stride=options.stride,
+            long_side=options.long_side,
+            version=options.version,
+        )
+        before = _kept(options, networks)
+        _announce(console, networks)
+        if options.dry_run:
+            _list(console, options)
+            return None
+        manifest = _write(options, networks, before, console)
+    except (WeightsError, ManifestError) as error:
+        raise ExportError(str(error)) from error
+    except OSError as error:
+        raise ExportError(f"could not write to {options.out}: {error.strerror or error}") from error
+    console.print(f"Wrote {options.out} in {time.monotonic() - started:.0f} s.")
+    return manifest
+
+
+def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
+    """Return the entries of graphs that stay, after checking that they fit the ones to be written."""
+    names = set(graphs(networks.profile.sizes)) - set(options.only)
+    if not names:
+        return {}
+    manifest = Manifest.read(options.out)
+    if manifest.profile.fingerprint != networks.profile.fingerprint:
+        raise ExportError(
+            f"{options.out} holds graphs of {manifest.profile.backbone} with other weights or sizes, which do not fit "
+            f"these of {options.backbone}: export all of them (without --only), or elsewhere with --out"
+        )
+    # A profile has one version: those that stay come along into it.
+    return {name: entry for name, entry in manifest.graphs.items() if name in names}
+
+
+def _announce(console: Console, networks: Networks) -> None:
+    console.print(f"Backbone {networks.profile.backbone}: {networks.source}")
+    for part, stand_in in UNTRAINED.items():
+        console.print(f"[yellow]untrained[/yellow] {part}: {stand_in}")
+
+
+def _list(console: Console, options: Options) -> None:
+    for name in options.only:
+        console.print(f"would write {options.out / name / options.version / 'model.onnx'}")
+        console.print(f"would write {options.out / name / 'config.pbtxt'}")
+    for name in ensembles():
+        console.print(f"would write {options.out / name / 'config.pbtxt'}")
+    console.print(f"would write {options.out / 'manifest.json'}")
+
+
+def _write(options: Options, networks: Networks, kept: dict[str, Entry], console: Console) -> Manifest:
+    """Write into a scratch folder beside the models, check there, then move each model into its place."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    contracts = graphs(networks.profile.sizes)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=options.out) as scratch:
+        entries = {}
+        with _progress(console) as bar:
+            for name in options.only:
+                task = bar.add_task(name, total=None, doing="starting")
+                graph, module = contracts[name], networks.modules[name]
+                path = Path(scratch, name, "model.onnx")
+                path.parent.mkdir()
+
+                def step(text: str, done: int, total: int, task: Any = task) -> None:
+                    bar.update(task, doing=text, completed=done, total=total)
+
+                entries[name] = _export_graph(graph, module, networks, path, options.opset, step)
+                bar.update(task, doing=f"done, served in {entries[name].precision}")
+        manifest = Manifest(profile=networks.profile, source=networks.source, graphs=kept | entries)
+        _install(Path(scratch), options, manifest, kept)
+    return manifest
+
+
+def _export_graph(
+    graph: Graph, module: nn.Module, networks: Networks, path: Path, opset: int, step: Callable[[str, int, int], None]
+) -> Entry:
+    total = 3 + len(ENGINES)
+    step("running eager torch", 0, total)
+    expected = [
+        (case, eager(module, graph, case.inputs))
+        for case in cases(graph.name, networks.profile.sizes, networks.modules["backbone"])
+    ]
+    step("exporting", 1, total)
+    write_onnx(module, graph, expected[0][0].inputs, path, opset=opset)
+    parity, precision = {}, "fp32"
+    for i, (engine, load) in enumerate(ENGINES.items()):
+        step(f"checking on {engine}", 2 + i, total)
+        half = engine.endswith("bf16")
+        if half and not (graph.half_precision and cpu_has_bf16()):
+            continue
+        agreement = check(graph, expected, load(path))
+        failures = agreement.failures("bf16" if half else "fp32")
+        if failures and not half:
+            raise ExportError(f"{graph.name} on {engine} does not agree with torch: {'; '.join(failures)}")
+        parity[engine] = agreement.figures()
+        # bf16 is an offer: where it does not agree well enough, the graph is served in fp32.
+        precision = "bf16" if half and not failures else precision
+    step("checked", total, total)
+    return Entry.of(graph, sha256=file_sha256(path), opset=opset, precision=precision, parity=parity)
+
+
+def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str, Entry]) -> None:
+    for name in options.only:
+        folder = options.out / name / options.version
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / name / "model.onnx", folder / "model.onnx")
+    for name in kept:
+        _carry_along(options.out / name, manifest, name, options.version)
+    precision = {name: entry.precision for name, entry in manifest.graphs.items()}
+    for name, text in all_configs(manifest.profile, precision, ensembles()).items():
+        # An ensemble has no file, but Triton wants its version's folder.
+        (options.out / name / options.version).mkdir(parents=True, exist_ok=True)
+        staged = scratch / f"{name}.pbtxt"
+        staged.write_text(text)
+        os.replace(staged, options.out / name / "config.pbtxt")
+    manifest.write(options.out)
+
+
+def _carry_along(folder: Path, manifest: Manifest, name: str, version: str) -> None:
+    """Copy the newest version of a graph that was not exported now into `version`, unless it is there."""
+    target = folder / version / "model.onnx"
+    if target.exists():
+        return
+    versions = sorted((int(p.parent.name) for p in folder.glob("*/model.onnx")), reverse=True)
+    for number in versions:
+        source = folder / str(number) / "model.onnx"
+        if file_sha256(source) == manifest.graphs[name].sha256:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            return
+    raise ExportError(f"{folder} has no version that the manifest knows: export all graphs (without --only)")
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[doing]}"), TimeElapsedColumn())
+    return Progress(*columns, console=console)

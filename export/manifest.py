@@ -1,0 +1,87 @@
+"""`manifest.json`: what an export wrote, from what, and how well it agreed with torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from landseer.ensemble.contracts import Graph
+from landseer.ensemble.profile import Profile
+from landseer.export.build import UNTRAINED
+
+FILE = "manifest.json"
+
+
+class ManifestError(RuntimeError):
+    """There is no manifest, or it cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One graph."""
+
+    sha256: str
+    opset: int
+    precision: str
+    """What it is served in where the CPU has it: "bf16" or "fp32"."""
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    parity: dict[str, dict[str, float]]
+    """By engine and output: the worst agreement with eager fp32 torch over all cases, 1 being perfect."""
+
+    @classmethod
+    def of(cls, graph: Graph, *, sha256: str, opset: int, precision: str, parity: dict[str, dict[str, float]]) -> Entry:
+        """Return the entry of a graph, with its tensor contract spelled out."""
+        inputs, outputs = ([dataclasses.asdict(t) for t in tensors] for tensors in (graph.inputs, graph.outputs))
+        return cls(sha256=sha256, opset=opset, precision=precision, inputs=inputs, outputs=outputs, parity=parity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All graphs of a repository, and the profile they share."""
+
+    profile: Profile
+    source: str
+    graphs: dict[str, Entry]
+
+    @classmethod
+    def read(cls, repository: Path) -> Manifest:
+        """Read a repository's manifest. ManifestError if there is none that can be read."""
+        path = repository / FILE
+        try:
+            data = json.loads(path.read_text())
+            return cls(
+                profile=Profile.from_json(json.dumps(data["profile"])),
+                source=data["source"],
+                graphs={name: Entry(**entry) for name, entry in data["graphs"].items()},
+            )
+        except FileNotFoundError as error:
+            raise ManifestError(f"{repository} holds no export yet: run without --only first") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"{path} cannot be read ({error}): export again without --only") from error
+
+    def write(self, repository: Path) -> None:
+        """Write atomically."""
+        data = {
+            "profile": json.loads(self.profile.to_json()),
+            "source": self.source,
+            "untrained": {part: UNTRAINED[part] for part in self.profile.untrained},
+            "graphs": {name: dataclasses.asdict(entry) for name, entry in sorted(self.graphs.items())},
+        }
+        staged = repository / f".{FILE}"
+        staged.write_text(json.dumps(data, indent=2) + "\n")
+        os.replace(staged, repository / FILE)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file without reading it whole into memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""From pixels to everything that the query side and the index need, in one graph.
+
+Scales are those of co-attention (Hu and Bors 2020): 1/(2√2), 1/2, 1/√2, 1, √2. The global descriptor pools the three
+of them that LAttQE uses (Gordo et al. 2020): 1/√2, 1, √2. Sharing the pyramid makes the second nearly free.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
+from landseer.export.models.trunks import Trunk
+
+SCALE_UNIT = 65536
+# Fixed point, so that sizes stay integer arithmetic in the exported graph.
+LOCAL_SCALES = tuple(round(SCALE_UNIT * s) for s in (2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5))
+GLOBAL_SCALES = LOCAL_SCALES[2:]
+MIN_SCALED_SIDE = 32
+"""A scaled picture is never smaller than the trunk's stride."""
+
+
+class Description(NamedTuple):
+    """The outputs of `backbone`, in the contract's order."""
+
+    descriptor: Tensor
+    query_vector: Tensor
+    local_features: Tensor
+    local_count: Tensor
+    local_positions: Tensor
+    local_scales: Tensor
+    local_norms: Tensor
+    attention: Tensor
+    image_size: Tensor
+
+
+class Backbone(nn.Module):
+    """Trunk, image pyramid, global descriptor, local features, co-attention query vector, attention map."""
+
+    def __init__(
+        self, *, trunk: Trunk, sizes: Sizes, whitening: Projection, reduction: Projection, p: float = 3.0
+    ) -> None:
+        super().__init__()
+        self.trunk, self.sizes, self.p = trunk, sizes, p
+        self.whitening, self.reduction = whitening, reduction
+
+    def forward(self, image: Tensor) -> Description:
+        """Describe. image: uint8 [B, H, W, 3] → `Description`, shapes in `ensemble.contracts`."""
+        pixels = image.permute(0, 3, 1, 2).float()
+        maps = {scale: self.trunk(resized(pixels, scale)) for scale in LOCAL_SCALES}
+        feats = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps.values()], dim=1)  # [B, L, C]
+        height, width = image.shape[1], image.shape[2]
+        positions = torch.cat([cell_centres(feature_map, height, width) for feature_map in maps.values()])  # [L, 2]
+        scales = torch.cat([cell_scales(feature_map, scale) for scale, feature_map in maps.items()])  # [L]
+        features, norms, picked, valid = strongest(feats, self.sizes.locals)
+        query = self.reduction(masked_gem(features, valid, self.p))
+        return Description(
+            descriptor=self.whitening(multi_scale([gem(maps[s], self.p) for s in GLOBAL_SCALES])),
+            query_vector=query,
+            local_features=features,
+            local_count=valid.sum(dim=1, keepdim=True).to(torch.int32),
+            local_positions=positions[picked] * valid[..., None],
+            local_scales=scales[picked] * valid,
+            local_norms=norms,
+            attention=mean_activation(maps[SCALE_UNIT]),
+            image_size=spatial_size(image),
+        )
+
+
+def resized(pixels: Tensor, scale: int) -> Tensor:
+    """Bilinear resize by scale/SCALE_UNIT, sides rounded down, as cnnimageretrieval-pytorch does. [B, 3, H, W]."""
+    if scale == SCALE_UNIT:
+        return pixels
+    sides = [torch.sym_max(MIN_SCALED_SIDE, side * scale // SCALE_UNIT) for side in pixels.shape[2:]]
+    return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
+
+
+def multi_scale(descriptors: list[Tensor]) -> Tensor:
+    """Aggregate scales: l2n of the mean of L2-normalised descriptors. each [B, C] → [B, C].
+
+    The published rule is mean(v^msp)^(1/msp) with msp = 1 whenever whitening follows, as it does here.
+    """
+    return l2n(torch.stack([l2n(d) for d in descriptors]).mean(dim=0))
+
+
+def strongest(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keep the `count` features of largest L2 norm, zero-padded. features: [B, L, C].
+
+    Returns features [B, N, C], norms [B, N], their indices into L [B, N] and validity [B, N] as 0 or 1. Norms are
+    padded *before* TopK: with K above the length it is an error in ONNX.
+    """
+    norms = torch.linalg.vector_norm(features, dim=-1)
+    top, index = F.pad(norms, (0, count)).topk(count, dim=1)
+    valid = (top > 0).to(features.dtype)
+    index = index.clamp(max=features.shape[1] - 1)
+    # One gather of whole rows: cheaper than gathering each element.
+    row = torch.ones_like(index[:, :1]).cumsum(dim=0) - 1  # [B, 1]: 0 .. B-1
+    picked = features.flatten(0, 1)[(index + row * features.shape[1]).flatten()].unflatten(0, index.shape)
+    return picked * valid[..., None], top, index, valid
+
+
+def cell_centres(feature_map: Tensor, height: int, width: int) -> Tensor:
+    """Centres x, y of the cells of a feature map [B, C, h, w], in pixels of the picture. [h*w, 2]."""
+    h, w = feature_map.shape[-2:]
+    y = ((torch.arange(h) + 0.5) * (height / h))[:, None].expand(h, w)
+    x = ((torch.arange(w) + 0.5) * (width / w))[None, :].expand(h, w)
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def cell_scales(feature_map: Tensor, scale: int) -> Tensor:
+    """Return the scale factor for each cell of a feature map [B, C, h, w]. [h*w]."""
+    h, w = feature_map.shape[-2:]
+    return torch.full((h, w), scale / SCALE_UNIT).flatten()
+
+
+def mean_activation(feature_map: Tensor, flat: float = 0.01) -> Tensor:
+    """Localise before any localisation is trained: the mean over channels, min-max to [0, 1].
+
+    feature_map: [B, C, h, w] → [B, h, w]. A map whose range is below `flat` of its maximum says nothing about
+    place (and bf16 noise would fill its range), so it becomes all ones: the whole picture.
+    """
+    mean = feature_map.mean(dim=1)
+    low, high = mean.amin(dim=(1, 2), keepdim=True), mean.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    return torch.where(span <= flat * high, torch.ones_like(mean), (mean - low) / (span + 1e-6))
+
+
+def spatial_size(image: Tensor) -> Tensor:
+    """Return height and width of image [B, H, W, 3] as int32 [B, 2]."""
+    size = torch.cat([torch.full((1, 1), image.shape[i], dtype=torch.int32) for i in (1, 2)], dim=1)
+    return size.expand(image.shape[0], 2)

@@ -1,0 +1,106 @@
+"""The co-attention vectors of a picture: deterministic k-means of its local features, then GeM per cluster.
+
+Hu and Bors 2020: the first seed is the feature of largest norm, the next are farthest-first, then Lloyd. The paper
+leaves open the number of Lloyd rounds (10 here) and empty clusters (re-seeded by the farthest point).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.pooling import Projection
+
+FAR = 1e30
+SAME = 1e-4
+"""Features closer than this, relative to the largest squared norm, are one: rounding must not make clusters."""
+
+
+class Clusters(NamedTuple):
+    """The outputs of `cluster`, in the contract's order."""
+
+    clusters: Tensor
+    cluster_count: Tensor
+    assignments: Tensor
+
+
+class Clustering(nn.Module):
+    """K vectors of a picture, from up to N local features."""
+
+    def __init__(self, *, sizes: Sizes, reduction: Projection, p: float = 3.0, rounds: int = 10) -> None:
+        super().__init__()
+        self.sizes, self.reduction, self.p, self.rounds = sizes, reduction, p, rounds
+
+    def forward(self, local_features: Tensor, local_count: Tensor, local_norms: Tensor) -> Clusters:
+        """Cluster. local_features: [B, N, C], local_count: int32 [B, 1], local_norms: [B, N] → `Clusters`."""
+        valid = torch.arange(self.sizes.locals)[None] < local_count  # [B, N]
+        seeds, distinct = farthest_first(local_features, local_norms, valid, self.sizes.clusters)
+        owner = lloyd(local_features, local_norms, seeds, distinct, valid, self.rounds)
+        member = one_hot(owner, self.sizes.clusters, valid)  # [B, N, K]
+        # GeM inside every cluster at once; an empty cluster (fewer features than K) stays zero.
+        powers = torch.einsum("bnk,bnc->bkc", member, local_features.clamp(min=1e-6).pow(self.p))
+        sizes = member.sum(dim=1)  # [B, K]
+        pooled = (powers / sizes.clamp(min=1.0)[..., None]).pow(1.0 / self.p)
+        filled = sizes > 0
+        vectors = self.reduction(pooled) * filled[..., None]
+        # Filled clusters first, in their order, so that the count says which rows are real.
+        order = torch.where(filled, 0, self.sizes.clusters) + torch.arange(self.sizes.clusters)[None]
+        rank = (order[:, None, :] < order[:, :, None]).sum(dim=2)  # [B, K]: new row of every cluster
+        place = (rank[:, None, :] == torch.arange(self.sizes.clusters)[None, :, None]).to(vectors.dtype)
+        return Clusters(
+            clusters=torch.bmm(place, vectors).to(torch.float16),
+            cluster_count=filled.sum(dim=1, keepdim=True).to(torch.int32),
+            assignments=torch.where(valid, rank.gather(1, owner), -1).to(torch.int32),
+        )
+
+
+def farthest_first(features: Tensor, norms: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose seeds: the largest norm, then always the feature farthest from those chosen.
+
+    Returns seeds [B, K, C] and whether each is distinct from those before it, bool [B, K]: where a picture has fewer
+    than K different features, the rest repeat one and must not compete for members.
+    """
+    largest = torch.where(valid, norms, -1.0)
+    seeds, distinct = [rows(features, largest.argmax(dim=1))], [valid.any(dim=1)]
+    apart = SAME * largest.amax(dim=1).clamp(min=0.0).pow(2)  # [B]
+    nearest = torch.where(valid, FAR, -1.0)
+    for _ in range(count - 1):
+        nearest = torch.minimum(nearest, squared_distances(features, norms, seeds[-1][:, None])[..., 0])
+        seeds.append(rows(features, nearest.argmax(dim=1)))
+        distinct.append(nearest.amax(dim=1) > apart)
+    return torch.stack(seeds, dim=1), torch.stack(distinct, dim=1)
+
+
+def lloyd(features: Tensor, norms: Tensor, centres: Tensor, distinct: Tensor, valid: Tensor, rounds: int) -> Tensor:
+    """Lloyd's k-means for a fixed number of rounds. centres: [B, K, C] → owner of each feature, int64 [B, N]."""
+    barred = torch.where(distinct, 0.0, FAR)[:, None, :]
+    for _ in range(rounds):
+        distances = squared_distances(features, norms, centres) + barred  # [B, N, K]
+        member = one_hot(distances.argmin(dim=2), centres.shape[1], valid)
+        total = member.sum(dim=1)[..., None]  # [B, K, 1]
+        means = torch.einsum("bnk,bnc->bkc", member, features) / total.clamp(min=1.0)
+        worst = torch.where(valid, distances.amin(dim=2), -1.0).argmax(dim=1)  # [B]
+        farthest = rows(features, worst)[:, None].expand_as(means)
+        centres = torch.where(total > 0, means, farthest)
+    return (squared_distances(features, norms, centres) + barred).argmin(dim=2)
+
+
+def squared_distances(features: Tensor, norms: Tensor, centres: Tensor) -> Tensor:
+    """‖f - c‖² of features [B, N, C] (with their norms [B, N]) and centres [B, K, C]. → [B, N, K], ≥ 0."""
+    cross = torch.bmm(features, centres.transpose(1, 2))
+    squares = centres.pow(2).sum(dim=2)[:, None, :]
+    return (norms.pow(2)[..., None] - 2.0 * cross + squares).clamp(min=0.0)
+
+
+def rows(features: Tensor, index: Tensor) -> Tensor:
+    """Take one row of each picture. features: [B, N, C], index: int64 [B] → [B, C]."""
+    picked = index[:, None, None].expand(features.shape[0], 1, features.shape[2])
+    return features.gather(1, picked)[:, 0]
+
+
+def one_hot(owner: Tensor, count: int, valid: Tensor) -> Tensor:
+    """Membership as 0/1 floats, all zero for padding. owner: int64 [B, N], valid: bool [B, N] → [B, N, K]."""
+    return ((owner[..., None] == torch.arange(count)) & valid[..., None]).to(torch.float32)

@@ -1,0 +1,59 @@
+"""Pooling and normalisation shared by every descriptor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def l2n(x: Tensor, dim: int = -1, eps: float = 1e-6) -> Tensor:
+    """Divide by the L2 norm plus `eps` along `dim`; a zero vector stays zero. Any shape."""
+    return x / (torch.linalg.vector_norm(x, dim=dim, keepdim=True) + eps)
+
+
+def gem(x: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:
+    """Generalised mean over space. x: [B, C, H, W] → [B, C].
+
+    (1/HW Σ max(x, eps)^p)^(1/p). Radenovic et al. 2018, eq. 3.
+    """
+    return x.clamp(min=eps).pow(p).mean(dim=(-2, -1)).pow(1.0 / p)
+
+
+def masked_gem(x: Tensor, weights: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:
+    """Generalised mean over a weighted set. x: [B, N, C], weights: [B, N] ≥ 0 → [B, C].
+
+    Equal to `gem` over the vectors of weight 1 when the others have weight 0; an empty set gives zeros, so that
+    a picture or a cluster without features has no direction.
+    """
+    total = weights.sum(dim=1, keepdim=True)
+    mean = torch.einsum("bn,bnc->bc", weights, x.clamp(min=eps).pow(p)) / total.clamp(min=1.0)
+    return mean.pow(1.0 / p) * (total > 0).to(x.dtype)
+
+
+class Projection(nn.Module):
+    """Whitening, PCA, or both folded into one affine map, then L2: l2n(P (x - m)).
+
+    Untrained it is the identity, or where it reduces, a seeded matrix with orthonormal rows, which keeps angles on
+    average and pretends to nothing more.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, mean: Tensor, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)  # [C]
+        self.register_buffer("matrix", matrix)  # [D, C]
+
+    @classmethod
+    def untrained(cls, channels: int, size: int, *, seed: int) -> Projection:
+        """Return the identity (size = channels) or a seeded orthonormal reduction."""
+        if size == channels:
+            return cls(torch.zeros(channels), torch.eye(channels))
+        generator = torch.Generator().manual_seed(seed)
+        q, _ = torch.linalg.qr(torch.randn(channels, size, generator=generator))
+        return cls(torch.zeros(channels), q.T.contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project. x: [..., C] → [..., D], unit norm (a zero input with zero mean stays zero)."""
+        return l2n((x - self.mean) @ self.matrix.T)

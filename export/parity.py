@@ -1,0 +1,155 @@
+"""Does a served graph say the same as eager torch? Measured by what each output is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from landseer.ensemble.contracts import DType, Graph
+from landseer.export.engines import Run
+from landseer.export.examples import Case
+from landseer.export.to_onnx import Arrays
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The least agreement allowed, 1 being perfect."""
+
+    fp32: float
+    bf16: float
+
+
+COSINE = Limit(fp32=0.99999, bf16=0.999)
+EQUAL = Limit(fp32=1.0, bf16=1.0)
+LIMITS: dict[str, Limit] = {
+    "descriptor": COSINE,
+    "query_vector": COSINE,
+    "expanded": COSINE,
+    "clusters": Limit(fp32=0.9999, bf16=0.99),
+    "scores": Limit(fp32=0.9999, bf16=0.999),
+    "cluster_weights": Limit(fp32=0.9999, bf16=0.99),
+    "weights": Limit(fp32=0.9999, bf16=0.98),
+    "attention": Limit(fp32=0.999, bf16=0.9),
+    # The selected set: near-ties at the 500th norm may fall either way.
+    "local_positions": Limit(fp32=0.99, bf16=0.9),
+    "boxes": Limit(fp32=0.999, bf16=0.7),
+    "box_scores": Limit(fp32=0.999, bf16=0.9),
+    "assignments": Limit(fp32=0.99, bf16=0.8),
+    "local_count": EQUAL,
+    "cluster_count": EQUAL,
+    "box_count": EQUAL,
+    "image_size": EQUAL,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """The worst agreement of each output over the cases, with the case it was seen on."""
+
+    worst: dict[str, tuple[float, str]]
+
+    def failures(self, precision: str) -> list[str]:
+        """Return a line for each output below its limit at "fp32" or "bf16"."""
+        lines = []
+        for output, (value, case) in self.worst.items():
+            limit = getattr(LIMITS[output], precision)
+            # A NaN must fail too.
+            if not value >= limit:
+                lines.append(f"{output}: {value:.6f} on {case}, expected at least {limit}")
+        return lines
+
+    def figures(self) -> dict[str, float]:
+        """Return the worst agreement by output, for the manifest."""
+        return {output: round(value, 7) for output, (value, _) in self.worst.items()}
+
+
+def eager(module: nn.Module, graph: Graph, inputs: Arrays) -> Arrays:
+    """Run eager torch. Returns arrays by output name."""
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(inputs[tensor.name]) for tensor in graph.inputs))
+    return {name: getattr(outputs, name).numpy() for name in outputs._fields}
+
+
+def check(graph: Graph, expected: Iterable[tuple[Case, Arrays]], run: Run) -> Agreement:
+    """Compare an engine with eager torch on every case. RuntimeError if a tensor breaks its contract."""
+    worst: dict[str, tuple[float, str]] = {}
+    for case, wanted in expected:
+        got = run(case.inputs)
+        for tensor in graph.outputs:
+            _check_type(graph, tensor.name, tensor.dtype, wanted[tensor.name], got[tensor.name])
+            measure = MEASURES.get(tensor.name)
+            if measure is None or (tensor.name == "local_positions" and not case.real):
+                continue
+            value = measure(wanted, got)
+            if tensor.name not in worst or not value >= worst[tensor.name][0]:
+                worst[tensor.name] = (value, case.name)
+    return Agreement(worst=worst)
+
+
+def _check_type(graph: Graph, name: str, dtype: DType, wanted: Array, got: Array) -> None:
+    if got.dtype != np.dtype(dtype) or got.shape != wanted.shape:
+        raise RuntimeError(
+            f"{graph.name}.{name} came as {got.dtype}{list(got.shape)}; expected {dtype}{list(wanted.shape)}"
+        )
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Least cosine over the last axis; two zero vectors agree."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    both_zero = (np.linalg.norm(x, axis=-1) < 1e-6) & (np.linalg.norm(y, axis=-1) < 1e-6)
+    return float(np.where(both_zero, 1.0, (x * y).sum(-1) / np.maximum(norms, 1e-12)).min(initial=1.0))
+
+
+def closeness(a: Array, b: Array) -> float:
+    """One minus the greatest absolute difference."""
+    return 1.0 - float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+
+
+def equality(a: Array, b: Array) -> float:
+    """Share of equal elements."""
+    return float((a == b).mean())
+
+
+def selection_overlap(wanted: Arrays, got: Arrays) -> float:
+    """Least share, over the batch, of selected locations (position and scale) that both chose."""
+    shares = []
+    for i, count in enumerate(wanted["local_count"][:, 0]):
+        sets = [
+            {tuple(row) for row in np.c_[out["local_positions"][i], out["local_scales"][i]][:count].round(2).tolist()}
+            for out in (wanted, got)
+        ]
+        shares.append(len(sets[0] & sets[1]) / max(1, len(sets[0])))
+    return min(shares)
+
+
+def boxes_iou(wanted: Arrays, got: Arrays) -> float:
+    """Least intersection over union, over the batch, of each best box; 1 where neither has one."""
+    values = []
+    for i in range(len(wanted["boxes"])):
+        a, b = wanted["boxes"][i, 0].astype(float), got["boxes"][i, 0].astype(float)
+        inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+        union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inter
+        values.append(1.0 if union == 0 else float(inter / union))
+    return min(values)
+
+
+def _named(name: str, measure: Callable[[Array, Array], float]) -> Callable[[Arrays, Arrays], float]:
+    return lambda wanted, got: measure(wanted[name], got[name])
+
+
+MEASURES: dict[str, Callable[[Arrays, Arrays], float]] = {
+    **{name: _named(name, cosine) for name in ("descriptor", "query_vector", "expanded", "clusters")},
+    **{name: _named(name, closeness) for name in ("scores", "cluster_weights", "weights", "attention", "box_scores")},
+    **{name: _named(name, equality) for name in ("local_count", "cluster_count", "box_count", "image_size")},
+    "assignments": _named("assignments", equality),
+    "local_positions": selection_overlap,
+    "boxes": boxes_iou,
+}
