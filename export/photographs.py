@@ -26,4 +26,4 @@ def photographs(*, side: int | None = None) -> Iterator[NDArray[np.uint8]]:
     for name in NAMES:
         with Image.open(folder() / name) as image:
             picture = image.convert("RGB")
-        yield np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC) if side else picture)
+        yield np.array(picture.resize((side, side), Image.Resampling.BICUBIC) if side else picture)

@@ -6,6 +6,7 @@ of them that LAttQE uses (Gordo et al. 2020): 1/√2, 1, √2. Sharing the pyram
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,18 @@ from landseer.ensemble.contracts import Sizes
 from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
 from landseer.export.models.trunks import Trunk
 
-SCALE_UNIT = 65536
-# Fixed point, so that sizes stay integer arithmetic in the exported graph.
-LOCAL_SCALES = tuple(round(SCALE_UNIT * s) for s in (2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5))
+SCALE_UNIT = 2**30
+
+
+def fixed_point(scale: float) -> int:
+    """Return a scale in units of 1/SCALE_UNIT, so that sizes stay integer arithmetic in the exported graph.
+
+    Rounded up: 0.4 of 65 pixels must be 26, and not what is just below.
+    """
+    return math.ceil(scale * SCALE_UNIT)
+
+
+LOCAL_SCALES = tuple(fixed_point(s) for s in (2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5))
 GLOBAL_SCALES = LOCAL_SCALES[2:]
 MIN_SCALED_SIDE = 32
 """A scaled picture is never smaller than the trunk's stride."""
@@ -59,7 +69,7 @@ class Backbone(nn.Module):
         features, norms, picked, valid = strongest(feats, self.sizes.locals)
         query = self.reduction(masked_gem(features, valid, self.p))
         return Description(
-            descriptor=self.whitening(multi_scale([gem(maps[s], self.p) for s in GLOBAL_SCALES])),
+            descriptor=self.whitening(multi_scale([l2n(gem(maps[s], self.p)) for s in GLOBAL_SCALES])),
             query_vector=query,
             local_features=features,
             local_count=valid.sum(dim=1, keepdim=True).to(torch.int32),
@@ -75,16 +85,21 @@ def resized(pixels: Tensor, scale: int) -> Tensor:
     """Bilinear resize by scale/SCALE_UNIT, sides rounded down, as cnnimageretrieval-pytorch does. [B, 3, H, W]."""
     if scale == SCALE_UNIT:
         return pixels
-    sides = [torch.sym_max(MIN_SCALED_SIDE, side * scale // SCALE_UNIT) for side in pixels.shape[2:]]
+    sides = [torch.sym_max(MIN_SCALED_SIDE, scaled_side(side, scale)) for side in pixels.shape[2:]]
     return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
 
 
+def scaled_side(side: int, scale: int) -> int:
+    """Return a side of `side` pixels after scaling, rounded down."""
+    return side * scale // SCALE_UNIT
+
+
 def multi_scale(descriptors: list[Tensor]) -> Tensor:
-    """Aggregate scales: l2n of the mean of L2-normalised descriptors. each [B, C] → [B, C].
+    """Aggregate the L2-normalised descriptors of several scales: l2n of their mean. each [B, C] → [B, C].
 
     The published rule is mean(v^msp)^(1/msp) with msp = 1 whenever whitening follows, as it does here.
     """
-    return l2n(torch.stack([l2n(d) for d in descriptors]).mean(dim=0))
+    return l2n(torch.stack(descriptors).mean(dim=0))
 
 
 def strongest(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

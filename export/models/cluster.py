@@ -37,8 +37,9 @@ class Clustering(nn.Module):
     def forward(self, local_features: Tensor, local_count: Tensor, local_norms: Tensor) -> Clusters:
         """Cluster. local_features: [B, N, C], local_count: int32 [B, 1], local_norms: [B, N] → `Clusters`."""
         valid = torch.arange(self.sizes.locals)[None] < local_count  # [B, N]
-        seeds, distinct = farthest_first(local_features, local_norms, valid, self.sizes.clusters)
-        owner = lloyd(local_features, local_norms, seeds, distinct, valid, self.rounds)
+        points = centred(local_features, valid)
+        seeds, distinct = farthest_first(points, local_norms, valid, self.sizes.clusters)
+        owner = lloyd(points, seeds, distinct, valid, self.rounds)
         member = one_hot(owner, self.sizes.clusters, valid)  # [B, N, K]
         # GeM inside every cluster at once; an empty cluster (fewer features than K) stays zero.
         powers = torch.einsum("bnk,bnc->bkc", member, local_features.clamp(min=1e-6).pow(self.p))
@@ -57,42 +58,53 @@ class Clustering(nn.Module):
         )
 
 
-def farthest_first(features: Tensor, norms: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose seeds: the largest norm, then always the feature farthest from those chosen.
+def centred(features: Tensor, valid: Tensor) -> Tensor:
+    """Subtract each picture's mean feature. features: [B, N, C].
+
+    Distances stay the same. But activations share a large positive mean, and without it far less is lost to
+    cancellation, so that engines that add up in another order still agree on who is nearest.
+    """
+    weights = valid.to(features.dtype)[..., None]
+    mean = (features * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return (features - mean) * weights
+
+
+def farthest_first(points: Tensor, norms: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose seeds: the feature of largest norm [B, N], then always the point farthest from those chosen.
 
     Returns seeds [B, K, C] and whether each is distinct from those before it, bool [B, K]: where a picture has fewer
     than K different features, the rest repeat one and must not compete for members.
     """
     largest = torch.where(valid, norms, -1.0)
-    seeds, distinct = [rows(features, largest.argmax(dim=1))], [valid.any(dim=1)]
+    seeds, distinct = [rows(points, largest.argmax(dim=1))], [valid.any(dim=1)]
     apart = SAME * largest.amax(dim=1).clamp(min=0.0).pow(2)  # [B]
     nearest = torch.where(valid, FAR, -1.0)
     for _ in range(count - 1):
-        nearest = torch.minimum(nearest, squared_distances(features, norms, seeds[-1][:, None])[..., 0])
-        seeds.append(rows(features, nearest.argmax(dim=1)))
+        nearest = torch.minimum(nearest, squared_distances(points, seeds[-1][:, None])[..., 0])
+        seeds.append(rows(points, nearest.argmax(dim=1)))
         distinct.append(nearest.amax(dim=1) > apart)
     return torch.stack(seeds, dim=1), torch.stack(distinct, dim=1)
 
 
-def lloyd(features: Tensor, norms: Tensor, centres: Tensor, distinct: Tensor, valid: Tensor, rounds: int) -> Tensor:
-    """Lloyd's k-means for a fixed number of rounds. centres: [B, K, C] → owner of each feature, int64 [B, N]."""
+def lloyd(points: Tensor, centres: Tensor, distinct: Tensor, valid: Tensor, rounds: int) -> Tensor:
+    """Lloyd's k-means for a fixed number of rounds. centres: [B, K, C] → owner of each point, int64 [B, N]."""
     barred = torch.where(distinct, 0.0, FAR)[:, None, :]
     for _ in range(rounds):
-        distances = squared_distances(features, norms, centres) + barred  # [B, N, K]
+        distances = squared_distances(points, centres) + barred  # [B, N, K]
         member = one_hot(distances.argmin(dim=2), centres.shape[1], valid)
         total = member.sum(dim=1)[..., None]  # [B, K, 1]
-        means = torch.einsum("bnk,bnc->bkc", member, features) / total.clamp(min=1.0)
+        means = torch.einsum("bnk,bnc->bkc", member, points) / total.clamp(min=1.0)
         worst = torch.where(valid, distances.amin(dim=2), -1.0).argmax(dim=1)  # [B]
-        farthest = rows(features, worst)[:, None].expand_as(means)
+        farthest = rows(points, worst)[:, None].expand_as(means)
         centres = torch.where(total > 0, means, farthest)
-    return (squared_distances(features, norms, centres) + barred).argmin(dim=2)
+    return (squared_distances(points, centres) + barred).argmin(dim=2)
 
 
-def squared_distances(features: Tensor, norms: Tensor, centres: Tensor) -> Tensor:
-    """‖f - c‖² of features [B, N, C] (with their norms [B, N]) and centres [B, K, C]. → [B, N, K], ≥ 0."""
-    cross = torch.bmm(features, centres.transpose(1, 2))
-    squares = centres.pow(2).sum(dim=2)[:, None, :]
-    return (norms.pow(2)[..., None] - 2.0 * cross + squares).clamp(min=0.0)
+def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
+    """‖f - c‖² of points [B, N, C] and centres [B, K, C]. → [B, N, K], ≥ 0."""
+    cross = torch.bmm(points, centres.transpose(1, 2))
+    squares = points.pow(2).sum(dim=2)[..., None] + centres.pow(2).sum(dim=2)[:, None, :]
+    return (squares - 2.0 * cross).clamp(min=0.0)
 
 
 def rows(features: Tensor, index: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Attention regions: from an attention map to scored boxes, inside one graph.
 
 CiDeR takes connected components of the thresholded attention. Components are labelled by flooding the largest cell
-index with pointer jumping, which settles in a number of rounds that grows with the logarithm of a component's
-longest path, so that a fixed number serves every map.
+index with hooking and pointer jumping (Shiloach and Vishkin 1982), which settles in a number of rounds that grows with
+the logarithm of the map's size, so that a fixed number serves every map.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AttentionRegions(nn.Module):
     def __init__(self, *, sizes: Sizes, threshold: float = 0.4) -> None:
         super().__init__()
         self.sizes, self.threshold = sizes, threshold
-        self.rounds = 2 * math.ceil(math.log2((MAX_SIDE / SIDE_MULTIPLE) ** 2))
+        self.rounds = math.ceil(math.log2((MAX_SIDE / SIDE_MULTIPLE) ** 2))
 
     def forward(self, attention: Tensor, image_size: Tensor) -> Detection:
         """Detect. attention: [B, h, w] in [0, 1], image_size: int32 [B, 2] (height, width) → `Detection`."""
@@ -65,17 +65,17 @@ def components(inside: Tensor, rounds: int) -> Tensor:
     A component's label is 1 + the largest flat index among its cells, its root.
     """
     _, h, w = inside.shape
-    index = torch.arange(1, h * w + 1).reshape(1, h, w)
-    labels = index * inside
+    mask = inside.flatten(1)
+    flat = torch.arange(1, h * w + 1)[None] * mask  # [B, h*w]
     for _ in range(rounds):
-        flooded = F.max_pool2d(labels.to(torch.float32)[:, None], 3, stride=1, padding=1)[:, 0]
-        labels = flooded.to(torch.int64) * inside
-        # Every cell takes over what its label's own cell has learned: paths shorten by half, and not by one.
-        flat = labels.flatten(1)
+        nearby = F.max_pool2d(flat.to(torch.float32).unflatten(1, (h, w))[:, None], 3, stride=1, padding=1)
+        nearby = nearby.flatten(1).to(torch.int64) * mask
+        # Hook: what a cell has met, its component's root learns too; else only one of a tree's branches would.
+        flat = flat.scatter_reduce(1, (flat - 1).clamp(min=0), nearby, "amax") * mask
+        # Jump: take over what the root has learned, which halves every path.
         for _ in range(2):
-            flat = torch.maximum(flat, flat.gather(1, (flat - 1).clamp(min=0))) * inside.flatten(1)
-        labels = flat.unflatten(1, (h, w))
-    return labels
+            flat = torch.maximum(flat, flat.gather(1, (flat - 1).clamp(min=0))) * mask
+    return flat.unflatten(1, (h, w))
 
 
 def component_sums(labels: Tensor, values: Tensor) -> Tensor:

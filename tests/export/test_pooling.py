@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from shared_files import reference
+
+from landseer.export.models.backbone import fixed_point, multi_scale, scaled_side
+from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+@pytest.mark.parametrize("p", [1.0, 2.5, 3.0, 4.6])
+def test_gem_equals_the_public_reference(case: int, p: float) -> None:
+    ref = reference("gem_pooling.npz")
+    got = gem(torch.from_numpy(ref[f"x{case}"]), p)
+    np.testing.assert_allclose(got.numpy(), ref[f"gem{case}_p{p}"][..., 0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_l2n_equals_the_public_reference(case: int) -> None:
+    ref = reference("gem_pooling.npz")
+    got = l2n(gem(torch.from_numpy(ref[f"x{case}"]), 3.0))
+    np.testing.assert_allclose(got.numpy(), ref[f"l2n_gem{case}_p3.0"][..., 0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", ["a", "b", "c"])
+@pytest.mark.parametrize("kind", ["pos", "signed"])
+def test_multi_scale_equals_the_public_reference(scales: str, kind: str) -> None:
+    ref = reference("multiscale.npz")
+    got = multi_scale(list(torch.from_numpy(ref[f"V_{scales}_{kind}"])))
+    np.testing.assert_allclose(got.numpy(), ref[f"cirtorch_{scales}_{kind}_msp1"], atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", ["a", "b", "c"])
+def test_scaled_sizes_equal_the_public_reference(scales: str) -> None:
+    ref = reference("multiscale.npz")
+    sizes = [[scaled_side(side, fixed_point(float(s))) for side in (97, 65)] for s in ref[f"ms_{scales}"]]
+    assert sizes == ref[f"scaled_hw_{scales}_of_97x65"].tolist()
+
+
+def test_masked_gem_equals_gem_over_the_members() -> None:
+    x = torch.rand(2, 12, 5)
+    weights = torch.tensor([[1.0] * 7 + [0.0] * 5, [1.0] * 12])
+    got = masked_gem(x, weights)
+    for i, count in enumerate((7, 12)):
+        expected = gem(x[i, :count].T[None, :, :, None])
+        torch.testing.assert_close(got[i : i + 1], expected)
+
+
+def test_masked_gem_of_nothing_is_zero() -> None:
+    assert masked_gem(torch.zeros(1, 4, 3), torch.zeros(1, 4)).abs().max() == 0
+
+
+def test_an_untrained_reduction_has_orthonormal_rows_and_is_seeded() -> None:
+    first, again = (Projection.untrained(64, 16, seed=1).matrix for _ in range(2))
+    torch.testing.assert_close(first @ first.T, torch.eye(16), atol=1e-5, rtol=0)
+    assert torch.equal(first, again)
+    assert torch.equal(Projection.untrained(8, 8, seed=1).matrix, torch.eye(8))
