@@ -95,7 +95,10 @@ IMAGE = Tensor(
 
 def graphs(sizes: Sizes) -> dict[str, Graph]:
     """Return every graph's contract by name, for a backbone of the given sizes."""
-    return {graph.name: graph for graph in (_backbone(sizes), _detector(sizes), _cluster(sizes), _lattqe(sizes), _coattention(sizes))}
+    return {
+        graph.name: graph
+        for graph in (_backbone(sizes), _detector(sizes), _cluster(sizes), _lattqe(sizes), _coattention(sizes))
+    }
 
 
 def ensembles() -> dict[str, Ensemble]:

@@ -34,7 +34,14 @@ class Profile:
     def fingerprint(self) -> str:
         """What must agree between two vectors: models and preprocessing, not version numbers."""
         return json.dumps(
-            [self.backbone, self.weights_sha256, dataclasses.asdict(self.sizes), self.long_side, self.side_multiple, self.min_side],
+            [
+                self.backbone,
+                self.weights_sha256,
+                dataclasses.asdict(self.sizes),
+                self.long_side,
+                self.side_multiple,
+                self.min_side,
+            ],
             sort_keys=True,
         )
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, Sizes
+from landseer.export.models.backbone import Description
 from landseer.export.photographs import photographs
 from landseer.export.to_onnx import Arrays
 
@@ -123,9 +124,10 @@ def _coattention(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
 
 def _unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     x = rng.standard_normal(shape, dtype=np.float32)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
 
 
 @torch.no_grad()
-def _described(backbone: nn.Module, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
-    return backbone(torch.from_numpy(image))
+def _described(backbone: nn.Module, image: NDArray[np.uint8]) -> Description:
+    described: Description = backbone(torch.from_numpy(image))
+    return described

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -156,7 +155,7 @@ def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str
     for name in options.only:
         folder = options.out / name / options.version
         folder.mkdir(parents=True, exist_ok=True)
-        os.replace(scratch / name / "model.onnx", folder / "model.onnx")
+        (scratch / name / "model.onnx").replace(folder / "model.onnx")
     for name in kept:
         _carry_along(options.out / name, manifest, name, options.version)
     precision = {name: entry.precision for name, entry in manifest.graphs.items()}
@@ -165,7 +164,7 @@ def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str
         (options.out / name / options.version).mkdir(parents=True, exist_ok=True)
         staged = scratch / f"{name}.pbtxt"
         staged.write_text(text)
-        os.replace(staged, options.out / name / "config.pbtxt")
+        staged.replace(options.out / name / "config.pbtxt")
     manifest.write(options.out)
 
 
@@ -185,5 +184,5 @@ def _carry_along(folder: Path, manifest: Manifest, name: str, version: str) -> N
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[doing]}"), TimeElapsedColumn())
-    return Progress(*columns, console=console)
+    name, doing = TextColumn("{task.description:12}"), TextColumn("{task.fields[doing]}")
+    return Progress(name, BarColumn(), doing, TimeElapsedColumn(), console=console)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Manifest:
         }
         staged = repository / f".{FILE}"
         staged.write_text(json.dumps(data, indent=2) + "\n")
-        os.replace(staged, repository / FILE)
+        staged.replace(repository / FILE)
 
 
 def file_sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ of them that LAttQE uses (Gordo et al. 2020): 1/√2, 1, √2. Sharing the pyram
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from landseer.ensemble.contracts import Sizes
 from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
 from landseer.export.models.trunks import Trunk
 
-SCALE_UNIT = 2**30
+SCALE_UNIT = 2**19
+"""As fine as fits: OpenVINO computes int64 in 32 bits, and √2 of 1,600 pixels must stay below 2^31 units."""
 
 
 def fixed_point(scale: float) -> int:
@@ -86,7 +87,8 @@ def resized(pixels: Tensor, scale: int) -> Tensor:
     if scale == SCALE_UNIT:
         return pixels
     sides = [torch.sym_max(MIN_SCALED_SIDE, scaled_side(side, scale)) for side in pixels.shape[2:]]
-    return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
+    # Symbolic while it is exported: int() would freeze the example's size into the graph.
+    return F.interpolate(pixels, size=cast("list[int]", sides), mode="bilinear", align_corners=False)
 
 
 def scaled_side(side: int, scale: int) -> int:
@@ -114,7 +116,7 @@ def strongest(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Ten
     index = index.clamp(max=features.shape[1] - 1)
     # One gather of whole rows: cheaper than gathering each element.
     row = torch.ones_like(index[:, :1]).cumsum(dim=0) - 1  # [B, 1]: 0 .. B-1
-    picked = features.flatten(0, 1)[(index + row * features.shape[1]).flatten()].unflatten(0, index.shape)
+    picked = features.flatten(0, 1)[index + row * features.shape[1]]
     return picked * valid[..., None], top, index, valid
 
 

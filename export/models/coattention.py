@@ -38,6 +38,4 @@ class CoAttention(nn.Module):
         attended = l2n(torch.einsum("bck,bckp->bcp", weights, clusters))
         scores = torch.einsum("bp,bcp->bc", l2n(query_vector), attended)
         # A candidate without any cluster must rank below every other.
-        return CoAttentionScores(
-            scores=torch.where(candidate_counts > 0, scores, -1.0), cluster_weights=weights
-        )
+        return CoAttentionScores(scores=torch.where(candidate_counts > 0, scores, -1.0), cluster_weights=weights)

@@ -47,7 +47,7 @@ class AttentionRegions(nn.Module):
         held, root = F.pad(mass, (0, self.sizes.boxes)).topk(self.sizes.boxes, dim=1)  # [B, M]
         valid = (held > 0).to(attention.dtype)
         member = (labels[:, None, :] == root[:, :, None] + 1).to(attention.dtype)  # [B, M, h*w]
-        member = member.unflatten(2, (h, w))
+        member = member.reshape(member.shape[0], self.sizes.boxes, h, w)
         cell = image_size.to(attention.dtype) / torch.tensor([h, w], dtype=attention.dtype)  # [B, 2]
         y0, y1 = extent(member.amax(dim=3))
         x0, x1 = extent(member.amax(dim=2))
@@ -68,20 +68,22 @@ def components(inside: Tensor, rounds: int) -> Tensor:
     mask = inside.flatten(1)
     flat = torch.arange(1, h * w + 1)[None] * mask  # [B, h*w]
     for _ in range(rounds):
-        nearby = F.max_pool2d(flat.to(torch.float32).unflatten(1, (h, w))[:, None], 3, stride=1, padding=1)
+        grid = flat.to(torch.float32).reshape(-1, 1, h, w)
+        nearby = F.max_pool2d(grid, 3, stride=1, padding=1)
         nearby = nearby.flatten(1).to(torch.int64) * mask
         # Hook: what a cell has met, its component's root learns too; else only one of a tree's branches would.
         flat = flat.scatter_reduce(1, (flat - 1).clamp(min=0), nearby, "amax") * mask
         # Jump: take over what the root has learned, which halves every path.
         for _ in range(2):
             flat = torch.maximum(flat, flat.gather(1, (flat - 1).clamp(min=0))) * mask
-    return flat.unflatten(1, (h, w))
+    return flat.reshape(-1, h, w)
 
 
 def component_sums(labels: Tensor, values: Tensor) -> Tensor:
     """Sum values over each component, at its root. labels, values: [B, L] → [B, L], 0 at cells that are no root."""
     totals = torch.zeros_like(values)
-    return totals.scatter_add(1, (labels - 1).clamp(min=0), values)
+    summed: Tensor = totals.scatter_add(1, (labels - 1).clamp(min=0), values)
+    return summed
 
 
 def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:

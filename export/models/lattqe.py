@@ -40,7 +40,7 @@ class EncoderLayer(nn.Module):
         return fed
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)  # [B, heads, T, D/heads]
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, D/heads]
 
 
 class LAttQE(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 def l2n(x: Tensor, dim: int = -1, eps: float = 1e-6) -> Tensor:
     """Divide by the L2 norm plus `eps` along `dim`; a zero vector stays zero. Any shape."""
-    return x / (torch.linalg.vector_norm(x, dim=dim, keepdim=True) + eps)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / (norm + eps)
 
 
 def gem(x: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:

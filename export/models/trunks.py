@@ -222,7 +222,8 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {type(network).__name__}: {str(error).splitlines()[1].strip()}") from error
+        why = str(error).splitlines()[1].strip()
+        raise WeightsError(f"{path} does not fit {type(network).__name__}: {why}") from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise WeightsError(

@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from shared_files import reference
 
-from landseer.export.models.backbone import fixed_point, multi_scale, scaled_side
+from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE
+from landseer.export.models.backbone import SCALE_UNIT, fixed_point, multi_scale, scaled_side
 from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
 
 
@@ -55,3 +58,12 @@ def test_an_untrained_reduction_has_orthonormal_rows_and_is_seeded() -> None:
     torch.testing.assert_close(first @ first.T, torch.eye(16), atol=1e-5, rtol=0)
     assert torch.equal(first, again)
     assert torch.equal(Projection.untrained(8, 8, seed=1).matrix, torch.eye(8))
+
+
+@pytest.mark.parametrize("scale", [2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5])
+def test_every_scaled_side_is_right_to_the_fixed_points_precision_and_fits_32_bits(scale: float) -> None:
+    sides = range(MIN_SIDE, MAX_SIDE + 1)
+    # Rounding up may take a side that misses the next pixel by less than the precision; 1393 px is the only one.
+    wrong = [s for s in sides if scaled_side(s, fixed_point(scale)) != math.floor(s * scale + 1e-9)]
+    assert all(s * scale % 1 > 1 - MAX_SIDE / SCALE_UNIT for s in wrong)
+    assert MAX_SIDE * fixed_point(scale) < 2**31

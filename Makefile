@@ -1,0 +1,58 @@
+# Everything runs in .venv, which the first target that needs it makes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.landseer-installed
+
+.PHONY: help demo test up export lint fast stack bench-serving chaos fuzz proto clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml ops/setup.sh
+	@PYTHON="$(PYTHON)" bash ops/setup.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP) ## Set up, export, start everything, index real photographs, search, show the hits, stop
+	@$(BIN)/python -m landseer.ops.demo
+
+test: $(STAMP) ## Set up and run every check and test, on the real parts (about 10 minutes)
+	@$(MAKE) --no-print-directory lint fast stack
+
+up: $(STAMP) model_repository/manifest.json ## Run Triton and the orchestrator until Ctrl-C
+	@$(BIN)/landseer up
+
+export: $(STAMP) ## Write model_repository/ (ARGS="--backbone resnet50 ...")
+	@$(BIN)/python export/all.py $(ARGS)
+
+model_repository/manifest.json: | $(STAMP)
+	@$(BIN)/python export/all.py
+
+lint: $(STAMP) ## Style, types, import arrows, API
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@bash ops/typecheck.sh $(BIN)
+	@$(BIN)/lint-imports
+	@cd client/proto && $(CURDIR)/$(BIN)/buf lint
+
+fast: $(STAMP) ## The tests that need no Triton
+	@$(BIN)/python -m pytest -q -m "not stack"
+
+stack: $(STAMP) ## The tests on real Triton, with the exported models
+	@$(BIN)/python -m pytest -q -m stack
+
+bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
+	@$(BIN)/python -m landseer.ops.bench_serving
+
+chaos: $(STAMP) ## The kill and fault tests at full count
+	@LANDSEER_KILLS=1000 $(BIN)/python -m pytest -q -k "kill"
+
+fuzz: $(STAMP) ## The hostile-input tests at full count
+	@LANDSEER_FUZZ=200000 $(BIN)/python -m pytest -q -k "hostile or fuzz"
+
+proto: $(STAMP) ## Generate client/v1 from client/proto
+	@bash ops/generate_proto.sh $(BIN)
+
+clean: ## Remove what demo, export and up have written (not .venv)
+	@rm -rf var model_repository/*/ model_repository/manifest.json

@@ -1,0 +1,82 @@
+"""`BlockingSearchClient`: the same client for code without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class _Blocking(Generic[_P, _R]):
+    """A method of `SearchClient` as a blocking one; its parameters and result keep their types."""
+
+    def __init__(self, method: Callable[Concatenate[SearchClient, _P], Coroutine[Any, Any, _R]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: BlockingSearchClient, owner: type[BlockingSearchClient]) -> Callable[_P, _R]:
+        @functools.wraps(self._method)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return instance._run(self._method(instance._client, *args, **kwargs))
+
+        return call
+
+
+class BlockingSearchClient:
+    """`SearchClient`, each call of which waits for its answer. Use it as `with BlockingSearchClient() as client:`.
+
+    The asynchronous client runs on an event loop in a thread of its own; any number of threads may call at once.
+    See `SearchClient` for what the methods take, return and raise.
+    """
+
+    search = _Blocking(SearchClient.search)
+    describe = _Blocking(SearchClient.describe)
+    upsert = _Blocking(SearchClient.upsert)
+    upsert_many = _Blocking(SearchClient.upsert_many)
+    delete = _Blocking(SearchClient.delete)
+    get = _Blocking(SearchClient.get)
+    stats = _Blocking(SearchClient.stats)
+    ready = _Blocking(SearchClient.ready)
+    wait_ready = _Blocking(SearchClient.wait_ready)
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client = SearchClient(server, timeout=timeout)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="landseer-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> BlockingSearchClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and end the thread. Closing twice does no harm."""
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, _R]) -> _R:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("this client is closed; make a new one")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C must not leave the call running; a finished future takes no notice.
+            raise

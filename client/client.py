@@ -1,0 +1,204 @@
+"""`SearchClient`: everything a Landseer server does, as coroutines.
+
+Results are the messages of `landseer.v1` themselves, not dataclasses made from them. They are typed (the package
+carries .pyi files), they hold every field that the contract documents, and a field that a later server adds needs no
+second definition here that could disagree with the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import grpc
+from landseer.client import queries, wire
+from landseer.client.channel import open_channel
+from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error
+from landseer.client.queries import ExpansionName, Image, Query, Region, RerankingName
+from landseer.client.streaming import send_all
+from landseer.v1.index_pb2 import (
+    DeleteRequest,
+    DeleteResponse,
+    GetRequest,
+    GetResponse,
+    Picture,
+    StatsRequest,
+    StatsResponse,
+    UpsertManyRequest,
+    UpsertManyResponse,
+    UpsertRequest,
+    UpsertResponse,
+)
+from landseer.v1.index_pb2_grpc import IndexServiceStub
+from landseer.v1.search_pb2 import DescribeRequest, DescribeResponse, Expansion, Reranking, SearchResponse
+from landseer.v1.search_pb2_grpc import SearchServiceStub
+
+DEFAULT_SERVER = "127.0.0.1:7070"
+"""Where `landseer up` listens unless told otherwise."""
+DEFAULT_TIMEOUT = 30.0
+"""Deadline of a call in seconds."""
+UPLOAD_TIMEOUT = 600.0
+"""Deadline of a stream of uploads in seconds."""
+
+
+class SearchClient:
+    """Calls a Landseer server. Use it as `async with SearchClient() as client:`; one serves any number of tasks.
+
+    Every call has a deadline (`timeout`, seconds). A server that does not answer is tried four times within about two
+    seconds, except for `upsert_many` and `delete`. Whatever fails is raised as a `LandseerClientError`.
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.server = server
+        self.timeout = timeout
+        self._opened: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> SearchClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls still running are cancelled. A later call opens it anew."""
+        if self._opened is not None:
+            channel, self._opened = self._opened, None
+            await channel.close(None)
+
+    async def search(
+        self,
+        query: Query,
+        *,
+        region: Region | None = None,
+        top_k: int | None = None,
+        expansion: Expansion | ExpansionName | None = None,
+        reranking: Reranking | RerankingName | None = None,
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResponse:
+        """Rank the indexed pictures against a query.
+
+        `query` is a picture (bytes), a file (Path), the id of an indexed picture (str) or a descriptor (floats). A
+        `str` is never taken for a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
+        leaves the choice to the server. `expansion` and `reranking` take a name, or the message for finer control.
+        """
+        request = await queries.search_request(query)
+        request.MergeFrom(
+            type(request)(
+                region=queries.box(region),
+                top_k=top_k,
+                expansion=queries.expansion(expansion),
+                reranking=queries.reranking(reranking),
+                explain=explain,
+            )
+        )
+        answer: SearchResponse = await self._call(self._search.Search, request, timeout)
+        return answer
+
+    async def describe(
+        self, image: Image, *, region: Region | None = None, timeout: float | None = None
+    ) -> DescribeResponse:
+        """Return a picture's vectors, boxes and attention without indexing it."""
+        request = DescribeRequest(image=await queries.image_bytes(image), region=queries.box(region))
+        answer: DescribeResponse = await self._call(self._search.Describe, request, timeout)
+        return answer
+
+    async def upsert(
+        self, id: str, image: Image, *, metadata: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> UpsertResponse:
+        """Index a picture under `id`, in place of one already there. When it returns, searches find it."""
+        picture = Picture(id=id, image=await queries.image_bytes(image), metadata=metadata)
+        answer: UpsertResponse = await self._call(self._index.Upsert, UpsertRequest(picture=picture), timeout)
+        return answer
+
+    async def upsert_many(
+        self, pictures: AsyncIterable[Picture] | Iterable[Picture], *, timeout: float = UPLOAD_TIMEOUT
+    ) -> UpsertManyResponse:
+        """Index a stream of pictures; look at `failures` in the answer, a bad picture stops no other.
+
+        Pictures are taken from the iterable as the server reads them, so it may be longer than memory. A plain
+        iterable runs on the event loop: let an asynchronous one do slow work. If the call fails, none, some or all
+        pictures are indexed; sending them again is safe.
+        """
+        call = self._index.UpsertMany(timeout=timeout)
+        try:
+            answer: UpsertManyResponse = await send_all(call, _requests(pictures))
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, address=self.server, timeout=timeout) from error
+        return answer
+
+    async def delete(self, id: str, *, timeout: float | None = None) -> DeleteResponse:
+        """Take a picture out of the index. NotIndexed if it is not there."""
+        answer: DeleteResponse = await self._call(self._index.Delete, DeleteRequest(id=id), timeout)
+        return answer
+
+    async def get(self, id: str, *, include_vectors: bool = False, timeout: float | None = None) -> GetResponse:
+        """Return what is known of an indexed picture. NotIndexed if it is not there."""
+        request = GetRequest(id=id, include_vectors=include_vectors)
+        answer: GetResponse = await self._call(self._index.Get, request, timeout)
+        return answer
+
+    async def stats(self, *, timeout: float | None = None) -> StatsResponse:
+        """Return the size, the models and the limits of the index."""
+        answer: StatsResponse = await self._call(self._index.Stats, StatsRequest(), timeout)
+        return answer
+
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """Return whether the server says that it can answer: models ready, index loaded. False if it is not there."""
+        try:
+            status: int = await self._call(self._health_check(), "", timeout)
+        except ServerUnreachable:
+            return False
+        return status == wire.SERVING
+
+    async def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return as soon as the server is ready. NotReady if it is not within `timeout` seconds."""
+        end, pause = time.monotonic() + timeout, 0.05
+        while not await self.ready(timeout=max(0.5, min(5.0, end - time.monotonic()))):
+            if time.monotonic() + pause > end:
+                raise NotReady(f"the server at {self.server} was not ready within {timeout:g} s; see its log")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        # Opened at the first call, so that it belongs to the event loop that uses it.
+        if self._opened is None:
+            self._opened = open_channel(self.server)
+        return self._opened
+
+    @property
+    def _search(self) -> Any:
+        return SearchServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @property
+    def _index(self) -> Any:
+        return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def _health_check(self) -> Callable[..., Any]:
+        return self._channel.unary_unary(
+            wire.HEALTH_CHECK,
+            request_serializer=wire.encode_health_request,
+            response_deserializer=wire.decode_health_response,
+        )
+
+    async def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        limit = self.timeout if timeout is None else timeout
+        try:
+            return await method(request, timeout=limit)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, address=self.server, timeout=limit) from error
+
+
+async def _requests(pictures: AsyncIterable[Picture] | Iterable[Picture]) -> AsyncIterator[UpsertManyRequest]:
+    if isinstance(pictures, AsyncIterable):
+        async for picture in pictures:
+            yield UpsertManyRequest(picture=picture)
+    else:
+        for picture in pictures:
+            yield UpsertManyRequest(picture=picture)

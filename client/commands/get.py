@@ -1,0 +1,50 @@
+"""`landseer get`: what is known of one picture."""
+
+from __future__ import annotations
+
+import argparse
+
+from landseer.client.commands import connection
+from landseer.client.commands.output import as_dict, cell, console, print_json, table
+from landseer.v1.index_pb2 import GetResponse
+
+HELP = "show what is known of an indexed picture"
+
+_JSON = """\
+  The fields of landseer.v1.GetResponse (client/proto/landseer/v1/index.proto) without the thumbnail:
+  {"id": "photos/a.jpg", "metadata": {"path": "/home/me/photos/a.jpg"}, "width": 640, "height": 480, "boxes": [...],
+   "sequence": 3, "indexed_at": "2026-01-31T12:00:00Z", "cluster_count": 10, "descriptor": []}
+  `descriptor` has values only with --vectors."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `landseer get`."""
+    parser.add_argument("id", metavar="ID", help="as `landseer index` made it from the path, or as given to Upsert")
+    parser.add_argument("--vectors", action="store_true", help="with --json, also the stored descriptor")
+    connection.add_arguments(parser, json_help=_JSON)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the record."""
+    found = connection.call(args, lambda client: client.get(args.id, include_vectors=args.vectors))
+    if args.json:
+        print_json(as_dict(found))
+        return 0
+    made = table(("", "left"), ("", "left"))
+    made.show_header = False
+    for name, value in _rows(found):
+        made.add_row(cell(name, "dim"), cell(value))
+    console().print(made)
+    return 0
+
+
+def _rows(found: GetResponse) -> list[tuple[str, str]]:
+    boxes = [f"{b.box.x:.0f},{b.box.y:.0f},{b.box.width:.0f},{b.box.height:.0f} ({b.score:.2f})" for b in found.boxes]
+    return [
+        ("id", found.id),
+        ("size", f"{found.width} by {found.height} px"),
+        ("indexed", f"{found.indexed_at.ToDatetime():%Y-%m-%d %H:%M:%S} UTC, change {found.sequence:,}"),
+        ("boxes", "; ".join(boxes) or "none"),
+        ("clusters", str(found.cluster_count)),
+        *((f"metadata {key}", value) for key, value in sorted(found.metadata.items())),
+    ]

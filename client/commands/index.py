@@ -1,0 +1,145 @@
+"""`landseer index`: pictures from files and folders into the index."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from landseer.client.client import SearchClient
+from landseer.client.commands import connection
+from landseer.client.commands.connection import positive, seconds
+from landseer.client.commands.output import print_json, say, warn
+from landseer.client.commands.progress import Display, display
+from landseer.client.errors import LandseerClientError
+from landseer.client.pictures import Found, find_pictures
+from landseer.client.readable import duration, one_line, plural
+from landseer.client.uploads import Tally, Upload, UploadPlan
+
+HELP = "index the pictures of folders and files"
+
+_JSON = """\
+  {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
+   "failed": [{"id": "photos/a.jpg", "path": "/home/me/photos/a.jpg", "code": "INVALID_ARGUMENT", "message": "..."}],
+   "error": null}
+  `error` says why the run was broken off, if it was; `not_sent` counts the pictures it did not come to."""
+_RESUME = "run it again with --skip-indexed to go on from there"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `landseer index`."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder, walked to its depths, or a file")
+    parser.add_argument(
+        "--prefix", default="", metavar="TEXT", help="put before every id; an id is the path as given here"
+    )
+    parser.add_argument(
+        "--metadata",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="KEY=VALUE",
+        help="kept with every picture and returned with its hits, beside `path`; may be repeated",
+    )
+    parser.add_argument("--skip-indexed", action="store_true", help="leave out pictures whose id is already indexed")
+    parser.add_argument(
+        "--concurrency", type=positive, default=2, metavar="N", help="uploads under way at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--patience",
+        type=seconds,
+        default=120.0,
+        metavar="SECONDS",
+        help="for how long to try again while the server is away (%(default)g)",
+    )
+    connection.add_arguments(parser, json_help=_JSON)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Index, print what became of it, return 1 if any picture was left behind."""
+    found = find_pictures(args.paths, prefix=args.prefix)
+    tally, start = Tally(total=len(found.pictures)), time.monotonic()
+    error: LandseerClientError | None = None
+    try:
+        with display("indexing", tally.total) as shown:
+            connection.call(args, lambda client: _upload(client, args, found, tally, shown))
+    except LandseerClientError as stopped:
+        if not tally.done:
+            raise
+        error = stopped
+    except KeyboardInterrupt:
+        warn(f"interrupted after {tally.done:,} of {tally.total:,} pictures; {_RESUME}")
+        raise
+    _report(args, found, tally, error, time.monotonic() - start)
+    return 1 if error or tally.failures else 0
+
+
+async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, tally: Tally, shown: Display) -> None:
+    plan = UploadPlan(
+        metadata=dict(args.metadata),
+        skip_indexed=args.skip_indexed,
+        concurrency=args.concurrency,
+        patience=args.patience,
+    )
+    told: set[str] = set()
+
+    def trouble(why: str) -> None:
+        if why not in told:
+            told.add(why)
+            shown.note(f"trying again for up to {args.patience:g} s: {why}")
+
+    upload = Upload(
+        client,
+        plan,
+        tally,
+        on_progress=lambda: shown.update(tally.done),
+        on_trouble=trouble,
+    )
+    await upload.run(found.pictures)
+
+
+def _report(
+    args: argparse.Namespace, found: Found, tally: Tally, error: LandseerClientError | None, took: float
+) -> None:
+    if args.json:
+        print_json(_as_dict(tally, error, took))
+        return
+    say(_summary(found, tally, took))
+    for failure in sorted(tally.failures, key=lambda failure: failure.picture.id):
+        say(f"not indexed: {failure.picture.id}: {failure.message}", "red")
+    if error:
+        print(f"landseer index: {error}", file=sys.stderr)
+        warn(f"{tally.total - tally.done:,} pictures were not sent; {_RESUME}")
+
+
+def _summary(found: Found, tally: Tally, took: float) -> str:
+    parts = [f"indexed {tally.indexed:,} of {plural(tally.total, 'picture')} in {duration(took)}"]
+    counts = {"replaced": tally.replaced, "already indexed": tally.skipped, "failed": len(tally.failures)}
+    parts += [f"{count:,} {what}" for what, count in counts.items() if count]
+    if found.left_out:
+        parts.append(f"{plural(found.left_out, 'other file')} left out")
+    return ", ".join(parts)
+
+
+def _as_dict(tally: Tally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
+    return {
+        "found": tally.total,
+        "indexed": tally.indexed,
+        "replaced": tally.replaced,
+        "skipped": tally.skipped,
+        "not_sent": tally.total - tally.done,
+        "seconds": round(took, 3),
+        "failed": [
+            {"id": f.picture.id, "path": f.picture.absolute, "code": f.code, "message": one_line(f.message)}
+            for f in tally.failures
+        ],
+        "error": str(error) if error else None,
+    }
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=VALUE")
+    return key, value

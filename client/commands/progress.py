@@ -1,0 +1,83 @@
+"""How long work shows itself: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from landseer.client.commands.output import cell, console
+from landseer.client.readable import duration
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_S = 10.0
+
+
+class Display(Protocol):
+    """Shows how far a piece of work has come."""
+
+    def update(self, done: int) -> None:
+        """Show that `done` items are finished."""
+
+    def note(self, text: str) -> None:
+        """Show a line of text without disturbing the rest."""
+
+
+@contextmanager
+def display(what: str, total: int) -> Iterator[Display]:
+    """Show progress on stderr while the block runs; stdout stays for the result."""
+    if not sys.stderr.isatty():
+        yield Lines(what, total)
+        return
+    columns = (
+        TextColumn(what),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console(sys.stderr), expand=True) as progress:
+        yield Bar(progress, total)
+
+
+class Bar:
+    """A bar with the rate and the time that remains."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._task = progress, progress.add_task("", total=total, rate="")
+        self._start = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Move the bar to `done` items."""
+        self._progress.update(self._task, completed=done, rate=_rate(done, self._start))
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(cell(text, "yellow"), soft_wrap=True)
+
+
+class Lines:
+    """A line every ten seconds: for log files."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._start = self._last = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Print a line if the last one is long enough ago."""
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY_S:
+            return
+        self._last = now
+        left = duration((self._total - done) * (now - self._start) / max(done, 1))
+        self.note(f"{self._what}: {done:,} of {self._total:,}, {_rate(done, self._start)}, {left} left")
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        console(sys.stderr).print(cell(text), soft_wrap=True)
+
+
+def _rate(done: int, start: float) -> str:
+    return f"{done / max(time.monotonic() - start, 1e-6):.1f} a second"

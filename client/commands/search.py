@@ -1,0 +1,148 @@
+"""`landseer search`: which indexed pictures show this very thing?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from landseer.client.client import SearchClient
+from landseer.client.commands import connection
+from landseer.client.commands.connection import positive
+from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
+from landseer.client.errors import UnusableInput
+from landseer.client.queries import EXPANSIONS, RERANKINGS, read_picture
+from landseer.client.readable import duration, plural
+from landseer.client.report import STAGES, QueryPicture, render
+from landseer.v1.common_pb2 import Box
+from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
+from rich.table import Table
+
+HELP = "find the indexed pictures that show the same thing as a picture"
+
+_JSON = """\
+  The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
+  {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640, ...}],
+   "timings": [{"stage": "describe", "seconds": 0.06}], "index_size": 24, "degradations": [], "untrained": [], ...}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `landseer search`."""
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="the picture to search for")
+    query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
+    parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="look only at this part of IMAGE, in pixels")
+    parser.add_argument("--top-k", type=positive, metavar="N", help="how many hits (10)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that shows hits and attention")
+    _add_expansion(parser)
+    _add_reranking(parser)
+    connection.add_arguments(parser, json_help=_JSON)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, print the hits, write the page."""
+    _check(args)
+    image = read_picture(args.image) if args.image else None
+    answer, picture = connection.call(args, lambda client: _search(client, args, image))
+    if args.html:
+        name = str(args.image or args.id)
+        args.html.write_text(render(answer, query=picture, query_name=name), encoding="utf-8")
+    if args.json:
+        print_json(as_dict(answer))
+    else:
+        _print(answer)
+        _warn(answer)
+        if args.html:
+            say(f"wrote {args.html}")
+    return 0
+
+
+def _add_expansion(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("query expansion")
+    group.add_argument("--expansion", choices=EXPANSIONS, help="expand the query by its neighbours (none)")
+    group.add_argument("--neighbours", type=positive, metavar="N", help="how many of them, up to 64 (64)")
+    group.add_argument("--allow-untrained", action="store_true", help="even if the model's weights are only seeded")
+
+
+def _add_reranking(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("re-ranking")
+    group.add_argument("--rerank", choices=RERANKINGS, help="score the best hits again (none)")
+    group.add_argument("--candidates", type=positive, metavar="N", help="how many of them, up to 1000 (100)")
+    group.add_argument("--weight", type=float, metavar="SHARE", help="of the new score in the final one, 0 to 1 (1)")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UnusableInput for options that would silently do nothing."""
+    if args.box and not args.image:
+        raise UnusableInput("--box needs IMAGE: an indexed picture's parts are not kept")
+    if args.expansion != "lattqe" and (args.neighbours or args.allow_untrained):
+        raise UnusableInput("--neighbours and --allow-untrained need --expansion lattqe")
+    if args.rerank != "coattention" and (args.candidates or args.weight is not None):
+        raise UnusableInput("--candidates and --weight need --rerank coattention")
+    if args.html and not args.html.absolute().parent.is_dir():
+        raise UnusableInput(f"cannot write {args.html}: there is no folder {args.html.absolute().parent}")
+
+
+async def _search(
+    client: SearchClient, args: argparse.Namespace, image: bytes | None
+) -> tuple[SearchResponse, QueryPicture | None]:
+    answer = await client.search(
+        args.id if image is None else image,
+        region=args.box,
+        top_k=args.top_k,
+        expansion=_expansion(args),
+        reranking=_reranking(args),
+        explain=args.html is not None,
+    )
+    if not args.html:
+        return answer, None
+    if image is None:
+        return answer, QueryPicture.of_indexed(await client.get(args.id))
+    return answer, QueryPicture.of_query(answer, image)
+
+
+def _expansion(args: argparse.Namespace) -> Expansion | None:
+    if args.expansion is None:
+        return None
+    return Expansion(
+        method=EXPANSIONS[args.expansion], neighbours=args.neighbours, allow_untrained=args.allow_untrained
+    )
+
+
+def _reranking(args: argparse.Namespace) -> Reranking | None:
+    if args.rerank is None:
+        return None
+    return Reranking(method=RERANKINGS[args.rerank], candidates=args.candidates, weight=args.weight)
+
+
+def _print(answer: SearchResponse) -> None:
+    if answer.hits:
+        console().print(_table(answer.hits))
+    else:
+        say("no hits" if answer.index_size else "no hits: the index is empty; fill it with `landseer index`")
+    stages = ", ".join(f"{timing.stage} {duration(timing.seconds)}" for timing in answer.timings)
+    say(f"{plural(answer.index_size, 'picture')} searched; {stages}", "dim")
+
+
+def _table(hits: Sequence[Hit]) -> Table:
+    ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
+    made = table(("rank", "right"), ("score", "right"), *((STAGES[stage], "right") for stage in ran), ("id", "left"))
+    for rank, hit in enumerate(hits, start=1):
+        scores = [f"{getattr(hit.scores, stage):.4f}" if hit.scores.HasField(stage) else "" for stage in ran]
+        made.add_row(str(rank), f"{hit.score:.4f}", *scores, cell(hit.id))
+    return made
+
+
+def _warn(answer: SearchResponse) -> None:
+    for left_out in answer.degradations:
+        warn(f"{left_out.stage} was left out: {left_out.reason}")
+    if answer.untrained:
+        warn(f"seeded weights, never trained, shaped this answer: {', '.join(answer.untrained)}")
+
+
+def _box(text: str) -> Box:
+    try:
+        x, y, width, height = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected four numbers x,y,width,height") from None
+    return Box(x=x, y=y, width=width, height=height)

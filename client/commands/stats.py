@@ -1,0 +1,54 @@
+"""`landseer stats`: what the server holds and runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from landseer.client.commands import connection
+from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
+from landseer.client.readable import size
+from landseer.v1.index_pb2 import StatsResponse
+
+HELP = "show the size, the models and the limits of the index"
+
+_JSON = """\
+  The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
+  {"pictures": 24, "sequence": 30, "store_bytes": 409600, "descriptor_size": 1280, "backbone": "lite0",
+   "model_versions": [{"name": "backbone", "version": "1"}], "untrained": ["lattqe"], ...}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `landseer stats`."""
+    connection.add_arguments(parser, json_help=_JSON)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the figures."""
+    stats = connection.call(args, lambda client: client.stats())
+    if args.json:
+        print_json(as_dict(stats))
+        return 0
+    made = table(("", "left"), ("", "left"))
+    made.show_header = False
+    for name, value in _rows(stats).items():
+        made.add_row(cell(name, "dim"), cell(value))
+    console().print(made)
+    if stats.untrained:
+        warn(f"seeded weights, never trained: {', '.join(stats.untrained)}")
+    return 0
+
+
+def _rows(stats: StatsResponse) -> dict[str, str]:
+    limit = f" of {size(stats.store_limit_bytes)}" if stats.store_limit_bytes else ""
+    changed = stats.last_change.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC") if stats.HasField("last_change") else ""
+    return {
+        "pictures": f"{stats.pictures:,}",
+        "changes so far": f"{stats.sequence:,}",
+        "last change": changed or "never",
+        "store": f"{size(stats.store_bytes)}{limit}",
+        "index engine": stats.index_engine,
+        "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
+        "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
+        "largest picture": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
+        "most hits": f"{stats.max_top_k:,}",
+    }

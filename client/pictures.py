@@ -1,0 +1,81 @@
+"""Which files are pictures, and under which id each is indexed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseer.client.errors import UnusableInput
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Names that end so, in any case, are taken for pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """A file to index."""
+
+    id: str
+    path: Path
+
+    @property
+    def absolute(self) -> str:
+        """The file's path from the root, without `..`; a link is not followed."""
+        return os.path.normpath(self.path.absolute())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a list of files and folders holds."""
+
+    pictures: tuple[PictureFile, ...]
+    left_out: int
+    """Files that are no pictures by their names."""
+
+
+def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> Found:
+    """Walk folders and take files, in sorted order; every id once. UnusableInput if there is nothing to index.
+
+    Hidden files and folders inside a folder are passed by, and links to folders are not followed.
+    """
+    given = list(paths)
+    files = [file for path in given for file in _files(path)]
+    pictures = {picture_id(file, prefix=prefix): file for file in files if file.suffix.lower() in SUFFIXES}
+    if not pictures:
+        where = ", ".join(str(path) for path in given)
+        raise UnusableInput(f"no pictures in {where}: looked for names that end in {' '.join(SUFFIXES)}")
+    left_out = sum(file.suffix.lower() not in SUFFIXES for file in files)
+    return Found(pictures=tuple(PictureFile(id=id, path=path) for id, path in pictures.items()), left_out=left_out)
+
+
+def picture_id(path: Path, *, prefix: str = "") -> str:
+    """Return the id of a file: its path as it was given, normalised, with forward slashes, after the prefix.
+
+    The folder stays in it, so that two folders with an a.jpg each cannot overwrite each other.
+    """
+    return prefix + Path(os.path.normpath(path)).as_posix()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from _walk(path)
+    elif path.exists():
+        yield path
+    else:
+        raise UnusableInput(f"there is no file or folder {path}")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UnusableInput(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)

@@ -1,0 +1,93 @@
+"""From what callers like to write to the messages that the server reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
+
+from landseer.client.errors import UnusableInput
+from landseer.v1.common_pb2 import Box
+from landseer.v1.search_pb2 import (
+    EXPANSION_METHOD_LATTQE,
+    EXPANSION_METHOD_NONE,
+    RERANKING_METHOD_COATTENTION,
+    RERANKING_METHOD_NONE,
+    Descriptor,
+    Expansion,
+    ExpansionMethod,
+    Reranking,
+    RerankingMethod,
+    SearchRequest,
+)
+
+Image: TypeAlias = bytes | Path
+"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or the file that holds one."""
+Query: TypeAlias = bytes | Path | str | Descriptor | Iterable[float]
+"""A picture, the id (str) of an indexed one, or a raw descriptor."""
+Region: TypeAlias = Box | tuple[float, float, float, float]
+"""x, y, width, height in pixels of the picture as a person sees it."""
+_T = TypeVar("_T")
+
+ExpansionName = Literal["none", "lattqe"]
+RerankingName = Literal["none", "coattention"]
+
+EXPANSIONS: dict[str, ExpansionMethod] = {"none": EXPANSION_METHOD_NONE, "lattqe": EXPANSION_METHOD_LATTQE}
+RERANKINGS: dict[str, RerankingMethod] = {"none": RERANKING_METHOD_NONE, "coattention": RERANKING_METHOD_COATTENTION}
+
+
+async def search_request(query: Query) -> SearchRequest:
+    """Return a request that holds just the query. UnusableInput if its file cannot be read."""
+    if isinstance(query, bytes | Path):
+        return SearchRequest(image=await image_bytes(query))
+    if isinstance(query, str):
+        return SearchRequest(id=query)
+    if isinstance(query, Descriptor):
+        return SearchRequest(descriptor=query)
+    return SearchRequest(descriptor=Descriptor(values=query))
+
+
+async def image_bytes(image: Image) -> bytes:
+    """Return the encoded picture; a file is read without blocking the event loop. UnusableInput if it cannot be."""
+    return await asyncio.to_thread(read_picture, image) if isinstance(image, Path) else bytes(image)
+
+
+def read_picture(path: Path) -> bytes:
+    """Read a file. UnusableInput, with the reason, if that cannot be done."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UnusableInput(f"there is no file {path}; give the path of a picture") from None
+    except IsADirectoryError:
+        raise UnusableInput(f"{path} is a folder; give the path of one picture") from None
+    except OSError as error:
+        raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def box(region: Region | None) -> Box | None:
+    """Return the message for a region; None stays None."""
+    if region is None or isinstance(region, Box):
+        return region
+    x, y, width, height = region
+    return Box(x=x, y=y, width=width, height=height)
+
+
+def expansion(value: Expansion | ExpansionName | None) -> Expansion | None:
+    """Return the message for a method's name. UnusableInput if there is no such method."""
+    if value is None or isinstance(value, Expansion):
+        return value
+    return Expansion(method=_named(value, EXPANSIONS, "expansion"))
+
+
+def reranking(value: Reranking | RerankingName | None) -> Reranking | None:
+    """Return the message for a method's name. UnusableInput if there is no such method."""
+    if value is None or isinstance(value, Reranking):
+        return value
+    return Reranking(method=_named(value, RERANKINGS, "reranking"))
+
+
+def _named(name: str, methods: dict[str, _T], what: str) -> _T:
+    if name not in methods:
+        raise UnusableInput(f"{what}: got {name!r}, expected one of {', '.join(methods)}")
+    return methods[name]

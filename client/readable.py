@@ -1,0 +1,31 @@
+"""Figures and foreign text as people read them."""
+
+from __future__ import annotations
+
+
+def one_line(text: str) -> str:
+    """Fold white space and replace control characters: server texts and file names reach terminals through here."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """Return a time: 0.3 ms, 62 ms, 1.2 s, 3 min 20 s."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: 1 picture, 1,200 pictures."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

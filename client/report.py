@@ -1,0 +1,281 @@
+"""A search as one self-contained HTML page: the query, where attention lay, the hits and why they are hits.
+
+The page loads nothing and runs no script; its content policy forbids both. Ids, metadata and messages are other
+people's text and are escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import resources
+from string import Template
+
+from landseer.client.heatmap import css_gradient, overlay
+from landseer.client.readable import duration, one_line, plural
+from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
+from landseer.v1.index_pb2 import GetResponse
+from landseer.v1.search_pb2 import Hit, SearchResponse
+
+EMBED_LIMIT = 1_500_000
+"""A query picture up to so many bytes is shown as it is; a larger one by the server's thumbnail."""
+
+STAGES = {"global": "global", "expanded": "expanded", "coattention": "co-attention"}
+"""The fields of StageScores and what people read for them, in the order in which the stages run."""
+_HIT_BOXES = 3
+_VIEW_REM = 27
+"""Height of the query's views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPicture:
+    """The query as a person sees it."""
+
+    image: bytes
+    """Encoded for a browser; empty if there is none to show."""
+    width: int
+    height: int
+    """Of the whole picture, in the pixels that `region` and `boxes` count."""
+    region: Box | None = None
+    """The part that was searched for; None for the whole."""
+    attention: Heatmap = field(default_factory=Heatmap)
+    """Over the region."""
+    boxes: Sequence[DetectedBox] = ()
+
+    @classmethod
+    def of_query(cls, answer: SearchResponse, image: bytes) -> QueryPicture:
+        """Take what the server explained about a picture that was sent to it."""
+        told = answer.query_explanation
+        sharp = len(image) <= EMBED_LIMIT and _media(image) in ("image/jpeg", "image/png", "image/webp")
+        return cls(
+            image=image if sharp else told.thumbnail,
+            width=told.width,
+            height=told.height,
+            region=told.region if told.HasField("region") else None,
+            attention=told.attention,
+            boxes=tuple(told.boxes),
+        )
+
+    @classmethod
+    def of_indexed(cls, found: GetResponse) -> QueryPicture:
+        """Take what the index knows of the picture whose id was searched for."""
+        return cls(image=found.thumbnail, width=found.width, height=found.height, boxes=tuple(found.boxes))
+
+
+def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: str, made: datetime | None = None) -> str:
+    """Return the page for an answer that was asked for with `explain`. `query` is None for a raw descriptor."""
+    looked = any(hit.explanation.HasField("coattention") for hit in answer.hits)
+    name = _text(query_name)
+    page = Template(resources.files("landseer.client").joinpath("report.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        title=f"Landseer: hits for {name}",
+        heading=name,
+        summary=_summary(answer, made or datetime.now(timezone.utc)),
+        notes=_notes(answer),
+        gradient=css_gradient(),
+        views=_views(query),
+        facts=_timings(answer) + _models(answer) + _legend(looked or bool(query and query.attention.values)),
+        count=plural(len(answer.hits), "hit"),
+        controls=_controls(looked),
+        layout="paired" if looked else "plain",
+        hits="\n".join(_hit(rank, hit) for rank, hit in enumerate(answer.hits, start=1)),
+        footer="Scores are cosines: 1 is the same direction, 0 is unrelated.",
+    )
+
+
+def _summary(answer: SearchResponse, made: datetime) -> str:
+    searched = f"{plural(answer.index_size, 'picture')} searched"
+    took = next((f" in {duration(t.seconds)}" for t in answer.timings if t.stage == "total"), "")
+    return f"{searched}{took}, {made:%-d %B %Y, %H:%M} {_text(made.tzname() or '')}"
+
+
+def _notes(answer: SearchResponse) -> str:
+    notes = [
+        f"<strong>{_text(gone.stage)}</strong> was asked for but left out: {_text(gone.reason)}"
+        for gone in answer.degradations
+    ]
+    if answer.untrained:
+        names = ", ".join(map(_text, answer.untrained))
+        notes.append(
+            f"<strong>Not trained: {names}.</strong> Seeded weights shaped this answer. "
+            "It shows that the parts work together, not how good they can be."
+        )
+    if not answer.hits:
+        notes.append("No picture was found." if answer.index_size else "The index is empty.")
+    return "\n".join(f'<p class="note" role="note">{note}</p>' for note in notes)
+
+
+def _views(query: QueryPicture | None) -> str:
+    if query is None:
+        return '<p class="soft">The query was a descriptor; there is no picture to show.</p>'
+    region = _region(query)
+    boxes = _boxes(query.boxes, query.width, query.height)
+    found = f", {plural(len(query.boxes), 'box', 'boxes')} found" if query.boxes else ""
+    caption = f"The query{', with the part searched for' if region else ''}{found}"
+    frame = _frame(query.image, query.width, query.height, alt="The query picture", over=region + boxes)
+    views = [_view(frame, caption, query)]
+    heat = _heat(query.attention, query.region, query.width, query.height)
+    if heat:
+        alt = "The query picture under its localisation attention"
+        frame = _frame(query.image, query.width, query.height, alt=alt, over=heat + region, heated=True)
+        views.append(_view(frame, "Localisation attention: what counts towards the descriptor", query))
+    return "\n".join(views)
+
+
+def _view(frame: str, caption: str, query: QueryPicture) -> str:
+    """Set a frame as wide as keeps it from being taller than a screen; a caption has room beneath even a thin one."""
+    wide = _VIEW_REM * _ratio(query.width, query.height)
+    return (
+        f'<figure style="max-width:min(100%, {max(wide, 12):.2f}rem)"><div style="width:min(100%, {wide:.2f}rem)">'
+        f"{frame}</div><figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _hit(rank: int, hit: Hit) -> str:
+    why = hit.explanation
+    boxes = _boxes(why.boxes[:_HIT_BOXES], hit.width, hit.height)
+    name = f"Hit {rank}, {one_line(hit.id)}"
+    frames = [(_frame(why.thumbnail, hit.width, hit.height, alt=name, over=boxes), "", "the picture")]
+    if why.HasField("coattention"):
+        heat = _heat(why.coattention, None, hit.width, hit.height)
+        alt = f"{name}: where co-attention looked"
+        heated = _frame(why.thumbnail, hit.width, hit.height, alt=alt, over=heat, heated=True)
+        frames.append((heated, "looked", "where co-attention looked"))
+    return (
+        f'<li class="hit"><header><span class="rank"><span aria-label="rank {rank}">{rank}</span></span>'
+        f'<span class="score"><span>score</span>{hit.score:.4f}</span></header>'
+        f'<div class="pair">{_pair(frames, hit)}</div>'
+        f'<p class="id">{_text(hit.id)}</p>{_scores(hit)}{_metadata(hit)}</li>'
+    )
+
+
+def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
+    """Set frames side by side in square wells, each frame as large as its proportions allow."""
+    share = 100 * min(1.0, _ratio(hit.width, hit.height))
+    return "".join(
+        f'<figure class="{kind}"><div class="well"><div style="width:{share:.2f}%">{frame}</div></div>'
+        + (f"<figcaption>{caption}</figcaption></figure>" if len(frames) > 1 else "</figure>")
+        for frame, kind, caption in frames
+    )
+
+
+def _scores(hit: Hit) -> str:
+    ran = [(label, getattr(hit.scores, stage)) for stage, label in STAGES.items() if hit.scores.HasField(stage)]
+    return _bars((label, score, f"{score:.3f}") for label, score in ran)
+
+
+def _metadata(hit: Hit) -> str:
+    pairs = "".join(f"<dt>{_text(key)}</dt><dd>{_text(hit.metadata[key])}</dd>" for key in sorted(hit.metadata))
+    size = f"<dt>size</dt><dd>{hit.width} &times; {hit.height} px</dd>" if hit.width and hit.height else ""
+    return f"<details><summary>Details</summary><dl>{size}{pairs}</dl></details>" if size or pairs else ""
+
+
+def _timings(answer: SearchResponse) -> str:
+    stages = [timing for timing in answer.timings if timing.stage != "total"]
+    total = next((t.seconds for t in answer.timings if t.stage == "total"), sum(t.seconds for t in stages))
+    if not stages:
+        return ""
+    bars = _bars((_text(t.stage), t.seconds / (total or 1.0), duration(t.seconds)) for t in stages)
+    return f"<div><h3>Time by stage, {duration(total)} in all</h3>{bars}</div>"
+
+
+def _models(answer: SearchResponse) -> str:
+    if not answer.model_versions:
+        return ""
+    items = "".join(f"<li>{_text(model.name)} {_text(model.version)}</li>" for model in answer.model_versions)
+    return f'<div><h3>Models and versions</h3><ul class="models">{items}</ul></div>'
+
+
+def _legend(shown: bool) -> str:
+    if not shown:
+        return ""
+    return (
+        '<div><h3>Heat maps</h3><div class="legend">least <i role="img" aria-label="from clear over violet and '
+        'orange to pale yellow"></i> most</div>'
+        '<p class="soft">Each map runs from zero to its own strongest point.</p></div>'
+    )
+
+
+def _controls(looked: bool) -> str:
+    heat = '<label><input type="checkbox" id="heat" checked> Where co-attention looked</label>' if looked else ""
+    return f'<label><input type="checkbox" id="boxes" checked> Boxes</label>{heat}'
+
+
+def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
+    """Return a list of bars; each row is an escaped label, a length in [0, 1] and what to write behind it."""
+    cells = "".join(
+        f'<dt>{label}</dt><dd class="track" aria-hidden="true"><i style="width:{_percent(length)}"></i></dd>'
+        f"<dd>{value}</dd>"
+        for label, length, value in rows
+    )
+    return f'<dl class="bars">{cells}</dl>' if cells else ""
+
+
+def _frame(image: bytes, width: int, height: int, *, alt: str, over: str, heated: bool = False) -> str:
+    """Return a picture in its proportions with what lies over it."""
+    shape = f'style="aspect-ratio:{_ratio(width, height):.4f}"'
+    if not image:
+        return f'<div class="frame empty" {shape} role="img" aria-label="{_text(alt)}">no thumbnail</div>'
+    kind = "frame heated" if heated else "frame"
+    return f'<div class="{kind}" {shape}><img src="{_data_url(image)}" alt="{_text(alt)}">{over}</div>'
+
+
+def _heat(heatmap: Heatmap, region: Box | None, width: int, height: int) -> str:
+    picture = overlay(heatmap)
+    if not picture:
+        return ""
+    place = _place(region or Box(width=width, height=height), width, height)
+    return f'<img class="heat" src="{_data_url(picture)}" alt="" style="{place}">'
+
+
+def _region(query: QueryPicture) -> str:
+    box = query.region
+    if box is None or (box.width >= query.width and box.height >= query.height):
+        return ""
+    return f'<span class="region" style="{_place(box, query.width, query.height)}"></span>'
+
+
+def _boxes(boxes: Sequence[DetectedBox], width: int, height: int) -> str:
+    return "".join(
+        f'<span class="box{" lesser" if place else ""}" style="{_place(found.box, width, height)}">'
+        f"<b>{found.score:.2f}</b></span>"
+        for place, found in enumerate(boxes)
+    )
+
+
+def _place(box: Box, width: int, height: int) -> str:
+    across, down = max(width, 1), max(height, 1)
+    return (
+        f"left:{_percent(box.x / across)};top:{_percent(box.y / down)};"
+        f"width:{_percent(box.width / across)};height:{_percent(box.height / down)}"
+    )
+
+
+def _percent(share: float) -> str:
+    """Return a share of one as a CSS length within its track; what is no number is nothing."""
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%" if share == share else "0%"  # noqa: PLR0124
+
+
+def _ratio(width: int, height: int) -> float:
+    return min(max(width / height, 0.2), 5.0) if width and height else 1.0
+
+
+def _data_url(image: bytes) -> str:
+    return f"data:{_media(image)};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def _media(image: bytes) -> str:
+    """Return the media type of what a browser can show, by its first bytes."""
+    if image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if image.startswith(b"RIFF") and image[8:12] == b"WEBP":
+        return "image/webp"
+    return "image/jpeg" if image.startswith(b"\xff\xd8\xff") else "application/octet-stream"
+
+
+def _text(text: str) -> str:
+    """Escape for element content and quoted attributes."""
+    return html.escape(one_line(text), quote=True)

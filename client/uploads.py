@@ -1,0 +1,224 @@
+"""Many files into the index, in chunks: progress is real, and what a chunk has indexed stays indexed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from landseer.client.client import SearchClient
+from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, RpcFailed, UnusableInput
+from landseer.client.pictures import PictureFile
+from landseer.client.queries import image_bytes
+from landseer.client.readable import one_line
+from landseer.v1.index_pb2 import Picture, UpsertManyResponse
+
+# google.rpc.Code and grpc.StatusCode number their codes alike.
+_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+_TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+# A server that is killed ends its calls in one of these ways, by the moment it is caught in.
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+_LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadPlan:
+    """How an upload goes about it."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Put with every picture, beside its `path`."""
+    skip_indexed: bool = False
+    """Leave out pictures whose id is already indexed."""
+    chunk: int = 16
+    """Pictures of one UpsertMany."""
+    concurrency: int = 2
+    """Chunks under way at once: while one is finished, the next keeps the server busy."""
+    patience: float = 120.0
+    """For how many seconds a chunk is tried again while the server is away or full."""
+    first_pause: float = 0.5
+    """Seconds before the first retry; doubled at each further one, up to 5 s."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A picture that was not indexed."""
+
+    picture: PictureFile
+    code: str
+    """Name of a grpc.StatusCode."""
+    message: str
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of the pictures so far. It grows while an upload runs, and holds if the upload is broken off."""
+
+    total: int
+    indexed: int = 0
+    replaced: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many pictures need no more work."""
+        return self.indexed + self.skipped + len(self.failures)
+
+
+class Upload:
+    """Sends pictures to a server and keeps the tally.
+
+    `on_progress` is called after each chunk, `on_trouble` with the reason when a chunk will be tried again.
+    """
+
+    def __init__(
+        self,
+        client: SearchClient,
+        plan: UploadPlan,
+        tally: Tally,
+        *,
+        on_progress: Callable[[], None],
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        self._client, self._plan, self._tally = client, plan, tally
+        self._on_progress, self._on_trouble = on_progress, on_trouble
+        self._limit = 0
+
+    async def run(self, pictures: Sequence[PictureFile]) -> None:
+        """Index the pictures. LandseerClientError if no picture at all can be expected to get through any more."""
+        self._limit = (await self._client.stats()).max_image_bytes
+        size = self._plan.chunk
+        chunks = iter([pictures[at : at + size] for at in range(0, len(pictures), size)])
+
+        async def work() -> None:
+            for chunk in chunks:
+                await self._settle(chunk)
+                self._on_progress()
+
+        await _together([work() for _ in range(self._plan.concurrency)])
+
+    async def _settle(self, chunk: Sequence[PictureFile]) -> None:
+        """Send a chunk until each of its pictures is indexed, skipped or known to fail."""
+        waiting = await self._not_indexed(chunk) if self._plan.skip_indexed else list(chunk)
+        pause, end, before = self._plan.first_pause, time.monotonic() + self._plan.patience, self._tally.indexed
+        while waiting:
+            refused = await self._send(waiting)
+            if refused and time.monotonic() + pause > end:
+                return self._give_up(refused, any_success=self._tally.indexed > before)
+            if refused:
+                self._on_trouble(refused[0].message)
+                await asyncio.sleep(pause)
+            waiting, pause = [failure.picture for failure in refused], min(2 * pause, _LONGEST_PAUSE)
+        return None
+
+    def _give_up(self, refused: list[Failure], *, any_success: bool) -> None:
+        if not any_success:
+            raise LandseerClientError(f"gave up after {self._plan.patience:g} s of trying: {refused[0].message}")
+        self._tally.failures += refused
+
+    async def _send(self, pictures: Sequence[PictureFile]) -> list[Failure]:
+        """Send pictures once; return those to send again, each with the reason."""
+        batch = _Batch(pictures, self._plan.metadata, self._limit)
+        try:
+            answer = await self._client.upsert_many(batch.messages())
+        except RpcFailed as error:
+            return await self._after(error, pictures)
+        return self._count(answer, batch)
+
+    async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[Failure]:
+        """Deal with a call that failed as a whole; return the pictures to send again."""
+        if error.code in _LOST or error.reason == "OVERLOADED":
+            return [_failure(picture, "UNAVAILABLE", str(error)) for picture in pictures]
+        if not isinstance(error, Exhausted) or error.reason == "STORE_FULL":
+            raise error  # It would befall every other chunk as well.
+        if len(pictures) == 1:
+            self._tally.failures.append(_failure(pictures[0], error.code.name, str(error)))
+            return []
+        # One of them is too large for a message and took the others with it.
+        return [refused for picture in pictures for refused in await self._send([picture])]
+
+    def _count(self, answer: UpsertManyResponse, batch: _Batch) -> list[Failure]:
+        """Add a call's answer to the tally; return the pictures to send again."""
+        self._tally.indexed += answer.indexed
+        self._tally.replaced += answer.replaced
+        named = [
+            _failure(batch.sent[bad.position], _NAMES.get(bad.code, "UNKNOWN"), bad.message)
+            for bad in answer.failures
+            if bad.position < len(batch.sent)
+        ]
+        self._tally.failures += batch.unreadable + [failure for failure in named if failure.code not in _TRY_AGAIN]
+        return [failure for failure in named if failure.code in _TRY_AGAIN]
+
+    async def _not_indexed(self, chunk: Sequence[PictureFile]) -> list[PictureFile]:
+        known = await asyncio.gather(*(self._is_indexed(picture.id) for picture in chunk))
+        self._tally.skipped += sum(known)
+        return [picture for picture, there in zip(chunk, known, strict=True) if not there]
+
+    async def _is_indexed(self, id: str) -> bool:
+        try:
+            await self._client.get(id)
+        except (NotIndexed, UnicodeEncodeError):
+            return False
+        except RpcFailed as error:
+            if error.code not in _LOST:
+                raise
+            return False  # Not known now. Sending it waits for the server, and twice does no harm.
+        return True
+
+
+class _Batch:
+    """The pictures of one call, read one by one as the call wants them."""
+
+    def __init__(self, pictures: Sequence[PictureFile], metadata: Mapping[str, str], limit: int) -> None:
+        self._pictures, self._metadata, self._limit = pictures, metadata, limit
+        self.sent: list[PictureFile] = []
+        """Those given out so far, in the order of the stream."""
+        self.unreadable: list[Failure] = []
+        """Those that never went out."""
+
+    async def messages(self) -> AsyncIterator[Picture]:
+        """Give out what can be read."""
+        for picture in self._pictures:
+            try:
+                message = await self._message(picture)
+            except UnusableInput as error:
+                self.unreadable.append(_failure(picture, "INVALID_ARGUMENT", str(error)))
+            else:
+                self.sent.append(picture)
+                yield message
+
+    async def _message(self, picture: PictureFile) -> Picture:
+        self._check_size(picture.path)
+        image = await image_bytes(picture.path)
+        metadata = {"path": picture.absolute, **self._metadata}
+        try:
+            return Picture(id=picture.id, image=image, metadata=metadata)
+        except (UnicodeEncodeError, ValueError) as error:
+            raise UnusableInput("the name is not UTF-8; rename the file") from error
+
+    def _check_size(self, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return  # Reading it will say why.
+        if self._limit and size > self._limit:
+            raise UnusableInput(f"{size:,} bytes, more than the {self._limit:,} that the server takes")
+
+
+def _failure(picture: PictureFile, code: str, message: str) -> Failure:
+    return Failure(picture=picture, code=code, message=one_line(message))
+
+
+async def _together(coroutines: Sequence[Any]) -> None:
+    """Run coroutines at once; the first error cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,141 @@
+"""The indexed pictures: the store, which is the truth, and the index of their descriptors, derived from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.engines import ENGINES
+from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.live_index import Hits, LiveIndex
+from landseer.ensemble.metrics import Metrics
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.record import Stored
+from landseer.ensemble.store import Store, StoreStats
+from landseer.ensemble.workers import Workers
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class IndexLoading(LandseerError):
+    """The index is being read from the store. Trying again helps."""
+
+    code = "UNAVAILABLE"
+    reason = "INDEX_LOADING"
+    retry_after_s = 2.0
+
+
+class Collection:
+    """One store and its index. Reads go through here; changes only through the `Writer`."""
+
+    def __init__(self, store: Store, *, profile: Profile, config: ServerConfig, metrics: Metrics) -> None:
+        self.store = store
+        self.profile = profile
+        """What the store was made for; its version and list of untrained parts are those of the first look."""
+        self._config = config
+        self._metrics = metrics
+        self._reads = Workers("reads", threads=4)
+        self._index = self._empty()
+
+    @classmethod
+    async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
+        """Open the store, still without its index. ProfileMismatch if it was filled by other models; OSError."""
+        opener = Workers("open", threads=1)
+        try:
+            shape = (profile.sizes.clusters, profile.sizes.reduced)
+            store = await opener.run(
+                Store.open,
+                config.store,
+                fingerprint=profile.fingerprint,
+                clusters_shape=shape,
+                limit_bytes=config.store_limit_bytes,
+            )
+        finally:
+            opener.close()
+        return cls(store, profile=profile, config=config, metrics=metrics)
+
+    @property
+    def size(self) -> int:
+        """How many pictures Search looks at."""
+        return self._index.size
+
+    async def load(self) -> None:
+        """Build the index anew from the store and use it from then on. What was there serves until then."""
+        fresh, stop = self._empty(), threading.Event()
+        try:
+            await fresh.load(_until(stop, self.store.scan()), _report)
+        except BaseException:
+            stop.set()
+            await asyncio.to_thread(fresh.close)
+            raise
+        before, self._index = self._index, fresh
+        await asyncio.to_thread(before.close)
+        await self.show_size()
+
+    async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
+        """Return the k nearest pictures of a query, float32 [D]: keys and cosines, best first."""
+        return await self._index.search(vector, k)
+
+    async def apply(self, added: list[int], vectors: NDArray[np.float32], removed: list[int]) -> None:
+        """Change the index as the store was changed."""
+        await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
+
+    async def get(self, id: str) -> Stored:
+        """Return a picture by its id. NotFound."""
+        return await self._reads.run(self.store.get, id)
+
+    async def pictures(
+        self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool
+    ) -> list[Stored | None]:
+        """Return pictures by their keys, whole or without some of it; None for one that is gone."""
+        return await self._reads.run(self.store.by_keys, keys.tolist(), thumbnails=thumbnails, vectors=vectors)
+
+    async def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored descriptors, float32 [C', D], without those of pictures that are gone."""
+        found = await self._reads.run(self.store.descriptors, keys.tolist())
+        return np.asarray(found[found.any(axis=1)])
+
+    async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
+        """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
+        return await self._reads.run(self.store.clusters, keys.tolist())
+
+    async def stats(self) -> StoreStats:
+        """Return the size and limits of the store."""
+        return await self._reads.run(self.store.stats)
+
+    async def show_size(self) -> None:
+        """Bring the size metrics up to date."""
+        stats = await self.stats()
+        self._metrics.pictures.set(self.size)
+        self._metrics.store_bytes.set(stats.used_bytes)
+        self._metrics.store_limit.set(stats.limit_bytes)
+
+    def close(self) -> None:
+        """Finish the reads and close; blocks shortly."""
+        self._reads.close()
+        self._index.close()
+        self.store.close()
+
+    def _empty(self) -> LiveIndex:
+        engine = ENGINES[self._config.engine]
+        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads))
+
+
+def _report(done: int) -> None:
+    log.info("index: %s pictures so far", f"{done:,}")
+
+
+def _until(stop: threading.Event, batches: Iterator[T]) -> Iterator[T]:
+    """Yield batches until told to stop: the thread that reads them cannot be cancelled."""
+    for batch in batches:
+        if stop.is_set():
+            return
+        yield batch

@@ -1,0 +1,46 @@
+"""How long an answer may still take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from landseer.ensemble.errors import DeadlinePassed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment of the monotonic clock, or none."""
+
+    at: float | None = None
+    """Seconds of `time.monotonic`; None for no deadline."""
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """Return the deadline `seconds` from now; None for none."""
+        return cls(None if seconds is None else time.monotonic() + seconds)
+
+    def remaining(self) -> float | None:
+        """Seconds left, never below 0; None without a deadline."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+    def sooner(self, seconds: float) -> Deadline:
+        """Return the deadline `seconds` before this one."""
+        return self if self.at is None else Deadline(self.at - seconds)
+
+    def check(self, stage: str) -> None:
+        """DeadlinePassed if no time is left for `stage`."""
+        if self.remaining() == 0.0:
+            raise DeadlinePassed(f"no time was left for {stage}; allow the request a longer deadline")
+
+    async def within(self, stage: str, work: Awaitable[T]) -> T:
+        """Await `work`, cancelled when the deadline passes. DeadlinePassed names `stage`."""
+        try:
+            return await asyncio.wait_for(work, self.remaining())
+        except asyncio.TimeoutError as error:
+            raise DeadlinePassed(f"the deadline passed during {stage}; allow the request a longer one") from error

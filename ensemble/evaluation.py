@@ -1,0 +1,145 @@
+"""How good a ranking is: the protocol of Revisited Oxford and Paris.
+
+Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018. Numbers equal
+those of the authors' `compute_map` (and, for recall, of TF2 DELF's `ComputeMetrics`) to 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Protocol = Literal["easy", "medium", "hard"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """What a query should find: ids of the pictures that show its subject, by how hard they are to recognise."""
+
+    easy: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    hard: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    junk: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    """Neither right nor wrong: taken out of the ranking before it is judged."""
+
+
+PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
+"""Which parts of the truth count as positive, and which as junk."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Figures of a set of queries; NaN where a query has no positives, and such queries are left out of the means."""
+
+    aps: Floats
+    """Average precision of each query, [Q]."""
+    precisions: Floats
+    """Precision at each k, [Q, len(ks)]."""
+    recalls: Floats
+    """Recall at each k, [Q, len(ks)]."""
+
+    @property
+    def map(self) -> float:
+        """Mean average precision over the queries that have positives; NaN if none has."""
+        return float(_mean(self.aps))
+
+    @property
+    def mean_precisions(self) -> Floats:
+        """mP@k, [len(ks)]."""
+        return _mean(self.precisions)
+
+    @property
+    def mean_recalls(self) -> Floats:
+        """Mean recall at each k, [len(ks)]."""
+        return _mean(self.recalls)
+
+
+def evaluate(
+    rankings: Sequence[Ids], truths: Sequence[Truth], *, protocol: Protocol = "medium", ks: Sequence[int] = (1, 5, 10)
+) -> Evaluation:
+    """Judge each query's ranking (ids, best first, each once; it may be cut short) against its truth."""
+    if len(rankings) != len(truths):
+        raise ValueError(f"got {len(rankings)} rankings and {len(truths)} truths; expected one truth for each ranking")
+    figures = np.full((len(rankings), 1 + 2 * len(ks)), np.nan)
+    for row, (ranking, truth) in enumerate(zip(rankings, truths, strict=True)):
+        positives, junk = (_gather(truth, parts) for parts in PROTOCOLS[protocol])
+        if len(positives):
+            ranks = positive_ranks(ranking, positives=positives, junk=junk)
+            figures[row, 0] = average_precision(ranks, positives=len(positives))
+            precisions = [precision_at(ranks, k) for k in ks]
+            figures[row, 1:] = precisions + [recall_at(ranks, k, positives=len(positives)) for k in ks]
+    return Evaluation(aps=figures[:, 0], precisions=figures[:, 1 : 1 + len(ks)], recalls=figures[:, 1 + len(ks) :])
+
+
+def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
+    """Return the ranks (from 0, ascending) of the positives in a ranking from which junk was taken out.
+
+    Positives that the ranking lacks, because it was cut short, are left out.
+    """
+    kept = np.asarray(ranking)
+    kept = kept[~np.isin(kept, junk)]
+    return np.flatnonzero(np.isin(kept, positives)).astype(np.int64)
+
+
+def average_precision(ranks: Ids, *, positives: int) -> float:
+    """Return the area under the precision-recall curve by the trapezoid rule, precision before rank 0 being 1.
+
+    ranks: [m], from 0, ascending, of the positives that were found. positives: how many there are, found or not; each
+    one not found adds nothing.
+    """
+    found = np.arange(len(ranks))
+    before = np.where(ranks == 0, 1.0, found / np.maximum(ranks, 1))
+    after = (found + 1) / (ranks + 1)
+    return float(np.sum(before + after) / (2 * positives))
+
+
+def precision_at(ranks: Ids, k: int) -> float:
+    """Return the share of positives among the first min(k, last positive's place) places; 0 if none was found."""
+    if not len(ranks):
+        return 0.0
+    places = ranks + 1
+    k = min(int(places[-1]), k)
+    return float(np.count_nonzero(places <= k) / k)
+
+
+def recall_at(ranks: Ids, k: int, *, positives: int) -> float:
+    """Return the share of all positives that stand in the first k places."""
+    return float(np.count_nonzero(ranks < k) / positives)
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike, *, confidence: float = 0.95, rounds: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of values [Q], queries drawn with replacement.
+
+    NaN values are left out first; with nothing left both ends are NaN. Efron 1979. The same seed gives the same ends.
+    """
+    sample = np.asarray(values, np.float64)
+    sample = sample[~np.isnan(sample)]
+    if not len(sample):
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed)
+    means = [sample[draws.integers(len(sample), size=len(sample))].mean() for _ in range(rounds)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _gather(truth: Truth, parts: Sequence[str]) -> Ids:
+    return np.concatenate([np.asarray(getattr(truth, part), np.int64) for part in parts])
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over queries [Q, ...] without NaN; NaN, and no warning, where nothing is left."""
+    counted = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(counted, values, 0.0).sum(axis=0) / counted.sum(axis=0)
+    return mean

@@ -1,0 +1,78 @@
+"""The gRPC health protocol, one status for all our services.
+
+`grpcio-health-checking` brings a servicer, but there the first of two watchers to leave takes the other's updates with
+it, and its watchers hold up a server that is draining.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVICES = ("", "landseer.v1.SearchService", "landseer.v1.IndexService")
+"""Names that health is known by; the empty one is the server as a whole."""
+_Answer = health_pb2.HealthCheckResponse
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Starts as NOT_SERVING. Once closed it stays so."""
+
+    def __init__(self) -> None:
+        self._serving = False
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests can be answered."""
+        return self._serving
+
+    def set(self, serving: bool) -> None:
+        """Tell those who ask and those who watch."""
+        serving = serving and not self._closed
+        if serving != self._serving:
+            self._serving = serving
+            self._wake()
+
+    def close(self) -> None:
+        """Say NOT_SERVING for good and end the watches once they have heard it."""
+        self._closed = True
+        self.set(False)
+        self._wake()
+
+    async def wait_until(self, serving: bool) -> None:
+        """Return when the status is `serving`."""
+        while self._serving != serving:
+            await self._changed.wait()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """Answer with the status now. NOT_FOUND for a service of another name."""
+        if request.service not in SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:100]!r} here")
+        return _Answer(status=self._status(request.service))
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
+        """Send the status now and after each change."""
+        sent = None
+        while True:
+            changed, closed, status = self._changed, self._closed, self._status(request.service)
+            if status != sent:
+                yield _Answer(status=status)
+            sent = status
+            if closed:
+                return
+            await changed.wait()
+
+    def _status(self, service: str) -> int:
+        if service not in SERVICES:
+            return int(_Answer.SERVICE_UNKNOWN)
+        return int(_Answer.SERVING if self._serving else _Answer.NOT_SERVING)
+
+    def _wake(self) -> None:
+        """Each change has an event of its own, so that nobody who watches can miss one."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,153 @@
+"""How pictures get into the index: described, then handed to the writer, one at a time or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from landseer.ensemble.describe import FOR_INDEX, Described, Describer
+from landseer.ensemble.errors import InvalidInput, LandseerError
+from landseer.ensemble.heatmap import FeatureMap
+from landseer.ensemble.readiness import Readiness
+from landseer.ensemble.record import Record, check_id, check_metadata
+from landseer.ensemble.stages import Stages
+from landseer.ensemble.store import Change
+from landseer.ensemble.writer import GROUP
+from landseer.v1 import index_pb2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A picture of a stream that was not indexed."""
+
+    id: str
+    position: int
+    error: LandseerError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _InFlight:
+    id: str
+    position: int
+    work: asyncio.Task[Record]
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of a stream."""
+
+    indexed: int = 0
+    replaced: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def note(self, one: _InFlight, error: BaseException) -> None:
+        """Note a picture that was not indexed. An error that nobody foresaw goes to the log, and ends no stream."""
+        if not isinstance(error, LandseerError):
+            log.error("picture %r, number %d of a stream, failed", one.id, one.position, exc_info=error)
+            error = LandseerError("unexpected error; the server's log has it")
+        self.failures.append(Failure(id=one.id, position=one.position, error=error))
+
+
+class Indexer:
+    """Describes pictures for the index."""
+
+    def __init__(self, readiness: Readiness, describer: Describer, *, thumbnails: bool, in_flight: int) -> None:
+        self._readiness = readiness
+        self._describer = describer
+        self._thumbnails = thumbnails
+        self._most = in_flight
+
+    async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> Change:
+        """Index one picture; on return it is on disk and is found."""
+        record = await self._record(picture, stages)
+        return (await self._readiness.writer().put([record]))[0]
+
+    async def upsert_many(
+        self, pictures: AsyncIterator[index_pb2.UpsertManyRequest], new_stages: Callable[[], Stages]
+    ) -> Tally:
+        """Index a stream. Pictures are described side by side and written in the order in which they came.
+
+        No more than `in_flight` are held at a time; while so many are, the stream is not read, and gRPC's flow control
+        holds the sender back.
+        """
+        tally, flying, position = Tally(), deque[_InFlight](), 0
+        try:
+            async for request in pictures:
+                if len(flying) >= self._most:
+                    await self._land(flying, tally)
+                work = asyncio.create_task(self._record(request.picture, new_stages()))
+                flying.append(_InFlight(id=request.picture.id, position=position, work=work))
+                position += 1
+            while flying:
+                await self._land(flying, tally)
+        finally:
+            for one in flying:
+                one.work.cancel()
+            await asyncio.gather(*(one.work for one in flying), return_exceptions=True)
+        return tally
+
+    async def _land(self, flying: deque[_InFlight], tally: Tally) -> None:
+        """Wait for the first picture and write it together with those behind it that are also done."""
+        await asyncio.wait([flying[0].work])
+        landed: list[_InFlight] = []
+        while flying and flying[0].work.done() and len(landed) < GROUP:
+            landed.append(flying.popleft())
+        described = []
+        for one in landed:
+            if error := one.work.exception():
+                tally.note(one, error)
+            else:
+                described.append(one)
+        try:
+            written = await self._readiness.writer().put([one.work.result() for one in described])
+        except Exception as error:
+            for one in described:
+                tally.note(one, error)
+            return
+        tally.indexed += len(written)
+        tally.replaced += sum(one.replaced_key is not None for one in written)
+
+    async def _record(self, picture: index_pb2.Picture, stages: Stages) -> Record:
+        """Describe a picture. InvalidInput names fields of the request, such as `picture.image`."""
+        self._readiness.collection()
+        profile = self._readiness.models().profile
+        metadata = dict(picture.metadata)
+        try:
+            check_id(picture.id)
+            check_metadata(metadata)
+            described = await self._describer.describe(
+                picture.image, profile, stages, outputs=FOR_INDEX, thumbnail=self._thumbnails
+            )
+        except InvalidInput as error:
+            raise InvalidInput(f"picture.{error.field}", error.description) from error
+        return record_of(picture.id, metadata, described, profile.version)
+
+
+def record_of(id: str, metadata: dict[str, str], described: Described, version: str) -> Record:
+    """Return what the store keeps of a described picture."""
+    prepared, tensors = described.prepared, described.tensors
+    height, width = prepared.pixels.shape[:2]
+    features = FeatureMap.pack(
+        tensors["local_positions"], tensors["local_scales"], tensors["assignments"], width=width, height=height
+    )
+    return Record(
+        id=id,
+        metadata=metadata,
+        width=prepared.width,
+        height=prepared.height,
+        descriptor=described.descriptor.astype(np.float16),
+        clusters=described.clusters,
+        boxes=described.boxes,
+        feature_map=features.packed,
+        model_version=version,
+        indexed_at=time.time(),
+        thumbnail=prepared.thumbnail,
+    )

@@ -1,0 +1,186 @@
+"""How a search is answered: describe, search, expand, search again, re-rank, and read the hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.collection import Collection
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.describe import FOR_EXPLAIN, FOR_SEARCH, Described, Describer
+from landseer.ensemble.expansion import expand
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.ranking import Ranking, expanded_ranking, first_ranking, reranked
+from landseer.ensemble.record import Record
+from landseer.ensemble.request import Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
+from landseer.ensemble.reranking import Coattention, coattend
+from landseer.ensemble.stages import Stages
+from landseer.ensemble.triton import Triton
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is searched for."""
+
+    vector: NDArray[np.float32]
+    """[D], unit norm."""
+    key: int | None = None
+    """Its own key if it is indexed: it is left out of its hits."""
+    picture: Described | None = None
+    """If the query is a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A search's answer, before it becomes a message."""
+
+    ranking: Ranking
+    records: list[Record]
+    """One for each hit."""
+    picture: Described | None
+    index_size: int
+    models: tuple[str, ...]
+    """Names of the graphs that took part."""
+    untrained: tuple[str, ...]
+    """Parts with seeded weights that shaped the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One search under way. Expansion and re-ranking that fail are left out and noted in `stages`."""
+
+    plan: SearchPlan
+    collection: Collection
+    profile: Profile
+    """Of what Triton serves now, or of the collection while Triton is away."""
+    stages: Stages
+    triton: Triton
+    describer: Describer
+
+    async def run(self) -> Found:
+        """Answer the plan. NotFound, InvalidInput, and what describing and searching raise."""
+        size = self.collection.size
+        subject = await self._subject()
+        ranking = await self._first(subject)
+        if self.plan.expand is not None and len(ranking.keys):
+            ranking = await self._expanded(self.plan.expand, subject, ranking)
+        if self.plan.rerank is not None and len(ranking.keys):
+            ranking = await self._reranked(self.plan.rerank, subject, ranking)
+        ranking, records = await self._read(ranking.take(slice(self.plan.top_k)), subject)
+        return Found(
+            ranking=ranking,
+            records=records,
+            picture=subject.picture,
+            index_size=size,
+            models=_models(self.plan, ranking),
+            untrained=_untrained(self.profile, ranking, explain=self.plan.explain),
+        )
+
+    async def _subject(self) -> Subject:
+        query = self.plan.query
+        if isinstance(query, VectorQuery):
+            return Subject(vector=query.vector)
+        if isinstance(query, IdQuery):
+            stored = await self.collection.get(query.id)
+            return Subject(vector=stored.record.descriptor.astype(np.float32), key=stored.key)
+        picture = await self._describe(query)
+        return Subject(vector=picture.descriptor, picture=picture)
+
+    async def _describe(self, query: PictureQuery) -> Described:
+        explain = self.plan.explain
+        outputs = FOR_EXPLAIN if explain else FOR_SEARCH
+        return await self.describer.describe(
+            query.data, self.profile, self.stages, outputs=outputs, region=query.region, thumbnail=explain
+        )
+
+    async def _first(self, subject: Subject) -> Ranking:
+        depth = _depth(self.plan)
+        wanted = depth + (subject.key is not None)
+        hits = await self.stages.required("search", lambda _: self.collection.search(subject.vector, wanted))
+        return first_ranking(hits.keys, hits.scores).without(subject.key).take(slice(depth))
+
+    async def _expanded(self, how: Expand, subject: Subject, before: Ranking) -> Ranking:
+        """Search again with an expanded query; if that fails, keep the first ranking."""
+
+        async def run(left: Deadline) -> NDArray[np.float32]:
+            neighbours = await self.collection.descriptors(before.keys[: how.neighbours])
+            if not len(neighbours):
+                return subject.vector
+            return await expand(self.triton, subject.vector, neighbours, left, most=self.profile.sizes.neighbours)
+
+        vector = await self.stages.optional("expand", run)
+        if vector is None:
+            return before
+        wanted = _depth(self.plan) + (subject.key is not None)
+        hits = await self.stages.optional("research", lambda _: self.collection.search(vector, wanted))
+        if hits is None:
+            return before
+        return expanded_ranking(hits.keys, hits.scores, before).without(subject.key)
+
+    async def _reranked(self, how: Rerank, subject: Subject, before: Ranking) -> Ranking:
+        """Sort the first hits anew by co-attention; if that fails, keep the ranking."""
+        picture = subject.picture
+        if picture is None:
+            return before
+
+        async def run(left: Deadline) -> Coattention:
+            clusters, counts = await self.collection.clusters(before.keys[: how.candidates])
+            most = self.profile.sizes.candidates
+            return await coattend(self.triton, picture.query_vector, clusters, counts, left, most=most)
+
+        found = await self.stages.optional("rerank", run)
+        return before if found is None else reranked(before, found, how.weight)
+
+    async def _read(self, ranking: Ranking, subject: Subject) -> tuple[Ranking, list[Record]]:
+        """Read the hits' records. A picture deleted since the search is left out: the store is the truth."""
+        with self.stages.time("store"):
+            # Vectors are needed only to explain, and for global scores that the first search did not give.
+            vectors = self.plan.explain or self.plan.expand is not None
+            stored = await self.collection.pictures(ranking.keys, thumbnails=self.plan.explain, vectors=vectors)
+        there = np.array([place for place, found in enumerate(stored) if found is not None], np.int64)
+        records = [found.record for found in stored if found is not None]
+        return _with_global(ranking.take(there), subject, records), records
+
+
+def _with_global(ranking: Ranking, subject: Subject, records: list[Record]) -> Ranking:
+    """Fill in the global scores of hits that only the expanded query found."""
+    missing = np.flatnonzero(np.isnan(ranking.global_))
+    if not len(missing):
+        return ranking
+    vectors = np.stack([records[place].descriptor for place in missing]).astype(np.float32)
+    filled = ranking.global_.copy()
+    filled[missing] = vectors @ subject.vector
+    return replace(ranking, global_=filled)
+
+
+def _depth(plan: SearchPlan) -> int:
+    """How many hits the searches must give for all that follows."""
+    neighbours = plan.expand.neighbours if plan.expand else 0
+    candidates = plan.rerank.candidates if plan.rerank else 0
+    return max(plan.top_k, neighbours, candidates)
+
+
+def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
+    described = isinstance(plan.query, PictureQuery)
+    return (
+        *(("backbone",) if described else ()),
+        *(("detector",) if described and plan.explain else ()),
+        *(("lattqe",) if _ran(ranking.expanded) else ()),
+        *(("cluster", "coattention") if _ran(ranking.coattention) else ()),
+    )
+
+
+def _untrained(profile: Profile, ranking: Ranking, *, explain: bool) -> tuple[str, ...]:
+    """Return the untrained parts that shaped an answer.
+
+    LAttQE and the reduction of co-attention shape only answers in which they ran, seeded attention only the boxes and
+    maps of an explanation. What else is untrained is in every vector.
+    """
+    ran = {"lattqe": _ran(ranking.expanded), "reduction": _ran(ranking.coattention), "attention": explain}
+    return tuple(part for part in profile.untrained if ran.get(part, True))
+
+
+def _ran(scores: NDArray[np.float32]) -> bool:
+    return bool(np.isfinite(scores).any())

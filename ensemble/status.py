@@ -1,0 +1,59 @@
+"""Errors as callers see them: `google.rpc.Status` with machine-readable details."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from landseer.ensemble.errors import InvalidInput, LandseerError
+
+DOMAIN = "landseer"
+DETAILS_KEY = "grpc-status-details-bin"
+"""The trailing metadata in which gRPC libraries look for a serialised google.rpc.Status."""
+_LONGEST_MESSAGE = 600
+"""Trailers share 8 KiB with the rest of the metadata, and a message may quote what the caller sent."""
+
+
+def status_of(error: LandseerError) -> status_pb2.Status:
+    """Return the google.rpc.Status of an error: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=clip(str(error)))
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=clip(error.description))
+        _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def unexpected(request_id: str) -> status_pb2.Status:
+    """Return the status of an error that nobody foresaw: it says where to look and nothing of our insides."""
+    message = f"unexpected error; the server's log has it under request {request_id}"
+    status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
+    info = error_details_pb2.ErrorInfo(reason="UNEXPECTED", domain=DOMAIN, metadata={"request_id": request_id})
+    _add(status, info)
+    return status
+
+
+def grpc_code(status: status_pb2.Status) -> grpc.StatusCode:
+    """Return the gRPC code of a status."""
+    return grpc.StatusCode[code_pb2.Code.Name(status.code)]
+
+
+def trailers(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata that carries a status."""
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def clip(text: str) -> str:
+    """Shorten a message that quotes more than people read."""
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _add(status: status_pb2.Status, detail: Any) -> None:
+    status.details.add().Pack(detail)

@@ -1,0 +1,72 @@
+"""`landseer triton`: the real Triton on our model repository."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from landseer.ops.ports import LOOPBACK, port_or_auto
+from landseer.ops.processes import OpsError, Stopping
+from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.triton_log import is_worth_showing
+
+HELP = "run Triton on the model repository"
+WATCH_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default %(default)s"
+    )
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default %(default)s)")
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port", type=port_or_auto, default=port, metavar="PORT", help="or `auto` (default %(default)s)"
+        )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
+    parser.add_argument(
+        "--timeout", type=float, default=180.0, metavar="S", help="to load the models (default %(default)g)"
+    )
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="also append the whole log to this file")
+    parser.add_argument("--verbose", action="store_true", help="show Triton's informational lines too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run Triton until it ends or SIGINT or SIGTERM comes. Return its exit status; 1 if it cannot serve."""
+    try:
+        return _serve(_config(args), args.timeout)
+    except OpsError as error:
+        print(f"landseer triton: {error}", file=sys.stderr)
+        return 1
+
+
+def _config(args: argparse.Namespace) -> TritonConfig:
+    def show(line: str) -> None:
+        if args.verbose or is_worth_showing(line):
+            print(line, file=sys.stderr, flush=True)
+
+    return TritonConfig(
+        repository=args.repository,
+        host=args.host,
+        http_port=args.http_port,
+        grpc_port=args.grpc_port,
+        metrics_port=args.metrics_port,
+        threads=args.threads,
+        log_file=args.log_file,
+        verbose=args.verbose,
+        on_line=show,
+    )
+
+
+def _serve(config: TritonConfig, timeout: float) -> int:
+    with Stopping() as stopping, TritonServer(config) as server:
+        server.wait_ready(timeout, stop=stopping.event)
+        if not stopping.event.is_set():
+            print(f"Triton is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, {server.metrics_url}", flush=True)
+        while server.look() and not stopping.event.wait(WATCH_S):
+            pass
+        if not stopping.event.is_set():
+            raise OpsError(f"Triton ended by itself (status {server.returncode}): {server.explain()}")
+        return server.stop() or 0

@@ -1,0 +1,89 @@
+"""`landseer up`: Triton and the orchestrator together, for one machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from landseer.ops.processes import OpsError, Stopping
+from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.triton_log import is_worth_showing
+
+HELP = "run Triton and the orchestrator together on this machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--store", type=Path, default=Path("var/store"), metavar="DIR", help="indexed pictures (default %(default)s)"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:7070", metavar="HOST:PORT", help="gRPC (default %(default)s)")
+    parser.add_argument(
+        "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="Prometheus (default %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
+    parser.add_argument(
+        "--timeout", type=float, default=180.0, metavar="S", help="for each of the two to start (default %(default)g)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show all their log lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM. 0 after a clean stop; 1 with one line on stderr if it cannot serve."""
+    try:
+        with Stopping() as stopping:
+            return _serve(_config(args), stopping)
+    except (OpsError, OSError) as error:
+        print(f"landseer up: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(config: StackConfig, stopping: Stopping) -> int:
+    stack = Stack(config)
+    began = time.monotonic()
+    _say("starting Triton, which loads and compiles the models, then the orchestrator ...")
+    try:
+        stack.start(stopping.event)
+        if not stopping.event.is_set():
+            print(_summary(stack, time.monotonic() - began), flush=True)
+            stack.supervise(stopping.event, _say)
+    finally:
+        stack.stop()
+    return 0
+
+
+def _config(args: argparse.Namespace) -> StackConfig:
+    def show(name: str, line: str) -> None:
+        if args.verbose or (is_worth_showing(line) and (name == "triton" or " INFO " not in line)):
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+    return StackConfig(
+        repository=args.repository,
+        store=args.store,
+        listen=args.listen,
+        metrics=args.metrics,
+        threads=args.threads,
+        timeout_s=args.timeout,
+        on_line=show,
+    )
+
+
+def _summary(stack: Stack, seconds: float) -> str:
+    return "\n".join(
+        [
+            f"Landseer is ready after {seconds:.1f} s.",
+            f"  search   {stack.search_address} (gRPC; try: landseer search IMAGE)",
+            f"  metrics  {stack.metrics_address} and Triton's {stack.triton.metrics_url}",
+            f"  store    {stack.config.store}",
+            "Ctrl-C ends both.",
+        ]
+    )
+
+
+def _say(text: str) -> None:
+    print(f"landseer up: {text}", file=sys.stderr, flush=True)

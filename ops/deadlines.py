@@ -1,0 +1,23 @@
+"""The deadline that a request to Triton carries, so that nothing runs for a caller who has given up.
+
+Triton's own `timeout` parameter needs a queue policy with a timeout, which its release in the wheel handles badly (see
+triton.CONFIG_NAME), and says nothing about when the request arrived. A parameter reaches the steps of an ensemble too.
+"""
+
+from __future__ import annotations
+
+import json
+
+DEADLINE_PARAMETER = "landseer_deadline_us"
+"""Custom parameter of a Triton request: the Unix time in microseconds after which nobody waits for the answer."""
+
+
+def is_past(parameters: str, *, now: float) -> bool:
+    """Say whether the deadline has passed. parameters: a request's, as JSON; now: Unix time in seconds."""
+    if DEADLINE_PARAMETER not in parameters:
+        return False
+    try:
+        deadline = int(json.loads(parameters)[DEADLINE_PARAMETER])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return now * 1e6 > deadline

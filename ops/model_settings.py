@@ -1,0 +1,105 @@
+"""What a model's `config.pbtxt` asks of the engine that runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+EngineName = Literal["openvino", "onnxruntime"]
+Precision = Literal["fp32", "bf16"]
+Bounds = Mapping[str, tuple[tuple[int, int], ...]]
+
+THREADS_VARIABLE = "LANDSEER_THREADS"
+"""Environment variable by which the launcher sets the threads of models whose configuration names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """One served graph: the file and how to run it."""
+
+    path: Path
+    """Of the ONNX file."""
+    engine: EngineName = "onnxruntime"
+    precision: Precision = "fp32"
+    """As asked; an engine without bf16 runs in fp32."""
+    threads: int = 1
+    batching: bool = True
+    """Whether the first axis of every tensor is the batch."""
+    bounds: Bounds = field(default_factory=dict)
+    """Least and greatest length of each axis but the batch, by input."""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    """All tensors that the configuration declares."""
+    prepared: tuple[frozenset[str], ...] = ()
+    """Sets of outputs to compile for at load, before anybody asks for just these."""
+
+
+def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) -> ModelSettings:
+    """Read the settings from Triton's model configuration (its JSON form).
+
+    repository: the model's own folder. Understood as the native onnxruntime backend does: `execution_accelerators`
+    and `intra_op_thread_count`. Ours, which the native backend ignores: `landseer_precision` (bf16 or fp32),
+    `landseer_bounds` (JSON, {input: [[least, greatest], ...]}) and `landseer_prepared_outputs` (JSON, [[output, ...],
+    ...]). ValueError names the parameter that cannot be read.
+    """
+    return ModelSettings(
+        path=repository / version / (config.get("default_model_filename") or "model.onnx"),
+        engine=_engine(config),
+        precision=_precision(config),
+        threads=_threads(config),
+        batching=int(config.get("max_batch_size", 0)) > 0,
+        bounds=_bounds(config),
+        inputs=tuple(tensor["name"] for tensor in config.get("input", ())),
+        outputs=tuple(tensor["name"] for tensor in config.get("output", ())),
+        prepared=tuple(frozenset(names) for names in _json(config, "landseer_prepared_outputs", [])),
+    )
+
+
+def _parameter(config: Mapping[str, Any], name: str) -> str | None:
+    entry = config.get("parameters", {}).get(name)
+    return None if entry is None else str(entry["string_value"])
+
+
+def _json(config: Mapping[str, Any], name: str, default: Any) -> Any:
+    text = _parameter(config, name)
+    try:
+        return default if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"parameter {name} is not JSON ({error}): {text!r}") from error
+
+
+def _engine(config: Mapping[str, Any]) -> EngineName:
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    names = [entry["name"] for entry in accelerators.get("cpu_execution_accelerator", ())]
+    if unknown := [name for name in names if name != "openvino"]:
+        raise ValueError(f"cpu_execution_accelerator {unknown[0]!r} is not known; expected openvino")
+    return "openvino" if names else "onnxruntime"
+
+
+def _precision(config: Mapping[str, Any]) -> Precision:
+    asked = _parameter(config, "landseer_precision") or "fp32"
+    if asked == "bf16":
+        return "bf16"
+    if asked == "fp32":
+        return "fp32"
+    raise ValueError(f"parameter landseer_precision is {asked!r}; expected bf16 or fp32")
+
+
+def _threads(config: Mapping[str, Any]) -> int:
+    asked = _parameter(config, "intra_op_thread_count") or os.environ.get(THREADS_VARIABLE) or "0"
+    if not asked.isdigit():
+        raise ValueError(f"parameter intra_op_thread_count is {asked!r}; expected a whole number, 0 for all cores")
+    return int(asked) or len(os.sched_getaffinity(0))
+
+
+def _bounds(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, int], ...]]:
+    declared = _json(config, "landseer_bounds", {})
+    try:
+        return {name: tuple((int(least), int(most)) for least, most in axes) for name, axes in declared.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        expected = "{input: [[least, most], ...]}"
+        raise ValueError(f"parameter landseer_bounds is {declared!r}; expected {expected}") from error

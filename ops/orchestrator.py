@@ -1,0 +1,116 @@
+"""Starts the orchestrator, `landseer serve`, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from landseer.ops.processes import Child, ChildConfig, OpsError
+
+POLL_S = 0.1
+LAST_LINES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrchestratorConfig:
+    """What `landseer serve` is told."""
+
+    listen: str
+    triton: str
+    store: Path
+    metrics: str
+    extra_args: tuple[str, ...] = ()
+    log_file: Path | None = None
+    on_line: Callable[[str], None] | None = None
+    """Called with each line of its log, in a thread of its own."""
+
+
+class Orchestrator:
+    """One orchestrator."""
+
+    def __init__(self, config: OrchestratorConfig) -> None:
+        self.config = config
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start the process."""
+        self._child = Child.start(
+            ChildConfig(
+                command=_command(self.config),
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                log_file=self.config.log_file,
+                on_line=self.config.on_line,
+            )
+        )
+
+    def wait_ready(self, timeout: float = 60.0, *, stop: threading.Event | None = None) -> None:
+        """Wait until its health is SERVING, or until `stop` is set; OpsError if it ends first or after `timeout` s."""
+        until = time.monotonic() + timeout
+        stop = stop or threading.Event()
+        while not is_serving(self.config.listen) and not stop.is_set():
+            if not self.alive:
+                raise OpsError(f"the orchestrator ended while starting (status {self.returncode}): {self.explain()}")
+            if time.monotonic() > until:
+                raise OpsError(f"the orchestrator was not ready after {timeout:.0f} s: {self.explain()}")
+            stop.wait(POLL_S)
+
+    def stop(self) -> int | None:
+        """End it. Return its exit status, None if it was never started."""
+        return None if self._child is None else self._child.stop()
+
+    def look(self) -> bool:
+        """Say whether it still runs."""
+        return self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, 128 and more for a signal; None while it runs."""
+        return None if self._child is None or self.alive else self._child.wait(5.0)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        if self._child is None:
+            raise OpsError("the orchestrator was not started")
+        return self._child.pid
+
+    def explain(self) -> str:
+        """Return its last words, in one line."""
+        lines = [] if self._child is None else [line.strip() for line in self._child.lines if line.strip()]
+        said = [line for line in lines if line.startswith("landseer serve: ")] or lines
+        return "; ".join(said[-LAST_LINES:]) or "it said nothing"
+
+
+def is_serving(address: str) -> bool:
+    """Say whether the gRPC server at host:port reports SERVING as a whole."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service="")
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=2.0)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _command(config: OrchestratorConfig) -> list[str]:
+    options = {
+        "--listen": config.listen,
+        "--triton": config.triton,
+        "--store": str(config.store),
+        "--metrics": config.metrics,
+    }
+    flat = [word for option in options.items() for word in option]
+    return [sys.executable, "-m", "landseer.client.cli", "serve", *flat, *config.extra_args]

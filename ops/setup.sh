@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Make the virtual environment and install Landseer with all that the demo and the tests need.
+set -euo pipefail
+venv=$1
+python=${PYTHON:-python3}
+
+fail() { echo "landseer: error: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "no '$python' found; install Python 3.10, 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.11 ..."
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "'$python' does not run"
+case "$version" in
+    3.10 | 3.11 | 3.12) ;;
+    *) fail "'$python' is Python $version; Landseer needs 3.10, 3.11 or 3.12: make PYTHON=/path/to/python3.11 ..." ;;
+esac
+"$python" -c 'import venv, ensurepip' 2>/dev/null || fail "Python $version has no venv module; on Debian: apt install python$version-venv"
+
+# torch comes with its CUDA libraries.
+needed=9000000
+free=$(df -Pk . | awk 'NR==2 {print $4}')
+[ -x "$venv/bin/python" ] || [ "$free" -ge "$needed" ] || fail "only $((free / 1000000)) GB free here; the packages take about 7 GB and their installation 9 GB"
+
+[ -x "$venv/bin/python" ] || { echo "Making $venv with Python $version"; "$python" -m venv "$venv"; }
+echo "Installing Landseer and its packages into $venv (about 7 GB; 2 minutes on a fast line)"
+log=$venv/install.log
+if ! "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar on -e '.[dev]' 2>&1 \
+    | tee "$log" | grep --line-buffered -E '^(Collecting|Installing collected|Successfully|ERROR)' \
+    | sed -u -E 's/^Collecting ([A-Za-z0-9._-]+).*/  \1/; s/^(Installing) collected.*/\1 .../; s/^Successfully.*/Installed./'; then
+    if grep -qE 'No space left' "$log"; then fail "the disk is full; the packages take about 7 GB (log: $log)"; fi
+    if grep -qE 'NewConnectionError|ConnectTimeout|Temporary failure in name resolution|ProxyError|Network is unreachable' "$log"; then
+        fail "the package index cannot be reached; check the network, or pip's index settings (log: $log)"
+    fi
+    fail "pip could not install: $(grep -m1 '^ERROR' "$log" || tail -1 "$log") (log: $log)"
+fi

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from landseer.client.cli import main
+from landseer.client.uploads import Upload
+from landseer.v1.common_pb2 import Degradation, Heatmap, StageTiming
+from landseer.v1.index_pb2 import Picture
+from landseer.v1.search_pb2 import EXPANSION_METHOD_LATTQE, RERANKING_METHOD_COATTENTION, Hit, SearchResponse
+
+
+@pytest.fixture
+def run(fake, capsys, monkeypatch):
+    """Run a command against the fake server: status, stdout, stderr."""
+    monkeypatch.setenv("LANDSEER_SERVER", fake.address)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_index_a_folder(run, fake, photos: Path) -> None:
+    status, out, err = run("index", "photos", "--metadata", "shop=north", "--prefix", "x/")
+    assert (status, err) == (0, "")
+    assert "indexed 3 of 3 pictures in" in out
+    assert "1 other file left out" in out
+    assert sorted(fake.pictures) == ["x/photos/a.jpg", "x/photos/b.PNG", "x/photos/deep/a.jpg"]
+    assert dict(fake.pictures["x/photos/a.jpg"].metadata) == {"shop": "north", "path": str(photos / "a.jpg")}
+
+
+def test_index_reports_failures_and_indexes_the_rest(run, fake, photos: Path) -> None:
+    fake.judge = lambda picture: (3, "picture.image: not a picture") if picture.id.endswith("PNG") else None
+    status, out, _ = run("index", "photos")
+    assert status == 1
+    assert "indexed 2 of 3 pictures" in out
+    assert "not indexed: photos/b.PNG: picture.image: not a picture" in out
+
+
+def test_index_json(run, fake, photos: Path) -> None:
+    fake.judge = lambda picture: (3, "not a picture") if picture.id.endswith("PNG") else None
+    status, out, _ = run("index", "photos", "--json")
+    told = json.loads(out)
+    assert told.pop("seconds") >= 0
+    bad = {"id": "photos/b.PNG", "path": str(photos / "b.PNG"), "code": "INVALID_ARGUMENT", "message": "not a picture"}
+    counts = {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0}
+    assert (status, told) == (1, counts | {"failed": [bad], "error": None})
+
+
+def test_index_goes_on_after_an_interruption(run, fake, photos: Path, monkeypatch) -> None:
+    for number in range(20):
+        (photos / f"{number}.jpg").write_bytes(b"x")
+    settle, chunks = Upload._settle, []
+
+    async def interrupted(self, chunk):
+        if chunks:
+            raise KeyboardInterrupt
+        chunks.append(chunk)
+        await settle(self, chunk)
+
+    monkeypatch.setattr(Upload, "_settle", interrupted)
+    status, _, err = run("index", "photos", "--concurrency", "1")
+    assert status == 130
+    assert err == (
+        "warning: interrupted after 16 of 23 pictures; run it again with --skip-indexed to go on from there\n"
+    )
+    monkeypatch.setattr(Upload, "_settle", settle)
+    status, out, _ = run("index", "photos", "--skip-indexed")
+    assert status == 0
+    assert "indexed 7 of 23 pictures" in out
+    assert "16 already indexed" in out
+    assert len(fake.pictures) == 23
+
+
+def test_index_broken_off_says_what_is_left(run, fake, photos: Path, monkeypatch) -> None:
+    fake.fail("UpsertMany", "FAILED_PRECONDITION", "made by other models", reason="PROFILE_MISMATCH", times=9)
+    status, out, err = run("index", "photos")
+    assert (status, out, err) == (1, "", "landseer index: made by other models\n")
+
+
+def test_index_errors(run, photos: Path) -> None:
+    assert run("index", "photos/notes.txt")[2].startswith("landseer index: no pictures in photos/notes.txt")
+    assert run("index", "gone")[2] == "landseer index: there is no file or folder gone\n"
+    with pytest.raises(SystemExit):
+        run("index", "photos", "--metadata", "novalue")
+    status, _, err = run("index", "photos", "--server", "unix:/nowhere/s")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "landseer up" in err
+
+
+def test_search_prints_a_table(run, fake, photos: Path) -> None:
+    run("index", "photos")
+    status, out, err = run("search", "photos/a.jpg", "--top-k", "2", "--box", "1,2,3,4")
+    assert (status, err) == (0, "")
+    first = next(line for line in out.splitlines() if "photos/a.jpg" in line)
+    assert first.split() == ["1", "1.0000", "1.0000", "photos/a.jpg"]
+    assert "3 pictures searched; total 70 ms" in out
+    sent = fake.requests["Search"][0]
+    assert (sent.image[:3], sent.top_k, sent.region.width, sent.explain) == (b"\xff\xd8\xff", 2, 3, False)
+
+
+def test_search_passes_every_choice_on(run, fake, photos: Path) -> None:
+    run(
+        *("search", "--id", "photos/a.jpg", "--expansion", "lattqe", "--neighbours", "5", "--allow-untrained"),
+        *("--rerank", "coattention", "--candidates", "7", "--weight", "0.25"),
+    )
+    sent = fake.requests["Search"][0]
+    assert sent.id == "photos/a.jpg"
+    assert (sent.expansion.method, sent.expansion.neighbours) == (EXPANSION_METHOD_LATTQE, 5)
+    assert sent.expansion.allow_untrained
+    assert (sent.reranking.method, sent.reranking.candidates) == (RERANKING_METHOD_COATTENTION, 7)
+    assert sent.reranking.weight == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["gone.jpg"], "there is no file gone.jpg; give the path of a picture"),
+        (["photos"], "photos is a folder; give the path of one picture"),
+        (["--id", "a", "--box", "1,2,3,4"], "--box needs IMAGE: an indexed picture's parts are not kept"),
+        (["photos/a.jpg", "--neighbours", "3"], "--neighbours and --allow-untrained need --expansion lattqe"),
+        (["photos/a.jpg", "--weight", "0"], "--candidates and --weight need --rerank coattention"),
+        (["photos/a.jpg", "--html", "gone/out.html"], "cannot write gone/out.html: there is no folder"),
+    ],
+)
+def test_search_errors(run, photos: Path, arguments: list[str], line: str) -> None:
+    status, out, err = run("search", *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"landseer search: {line}")
+    assert err.count("\n") == 1
+
+
+def test_search_box_must_be_four_numbers(run, photos: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run("search", "photos/a.jpg", "--box", "1,2,3")
+    assert "got '1,2,3', expected four numbers x,y,width,height" in capsys.readouterr().err
+
+
+def test_search_warns_and_shows_hostile_ids_as_text(run, fake, photos: Path) -> None:
+    fake.answer = SearchResponse(
+        hits=[Hit(id="[red]x\x1b[2J", score=0.5)],
+        index_size=1,
+        degradations=[Degradation(stage="rerank", reason="no time was left")],
+        untrained=["lattqe"],
+    )
+    _, out, err = run("search", "photos/a.jpg")
+    assert "[red]x\N{REPLACEMENT CHARACTER}[2J" in out
+    assert "\x1b" not in out
+    assert "warning: rerank was left out: no time was left" in err
+    assert "warning: seeded weights, never trained, shaped this answer: lattqe" in err
+
+
+def test_search_an_empty_index(run, photos: Path) -> None:
+    assert "no hits: the index is empty; fill it with `landseer index`" in run("search", "photos/a.jpg")[1]
+
+
+def test_search_json_has_numbers_and_no_thumbnails(run, fake, photos: Path) -> None:
+    hit = Hit(id="a", score=0.5, metadata={"thumbnail": "kept"})
+    hit.explanation.thumbnail = b"jpeg"
+    hit.explanation.coattention.CopyFrom(Heatmap(width=1, height=1, values=[0.25]))
+    fake.answer = SearchResponse(
+        hits=[hit], index_size=2**40, timings=[StageTiming(stage="total", seconds=0.5)], untrained=["lattqe"]
+    )
+    status, out, err = run("search", "photos/a.jpg", "--json")
+    told = json.loads(out)
+    assert (status, err) == (0, "")
+    assert told["index_size"] == 2**40
+    assert told["hits"][0]["metadata"] == {"thumbnail": "kept"}
+    assert "thumbnail" not in told["hits"][0]["explanation"]
+    assert told["hits"][0]["explanation"]["coattention"] == {"height": 1, "width": 1, "values": [0.25]}
+    assert told["degradations"] == []
+
+
+@pytest.mark.parametrize("query", [["photos/a.jpg"], ["--id", "photos/a.jpg"]])
+def test_search_writes_the_page(run, fake, photos: Path, query: list[str]) -> None:
+    run("index", "photos")
+    status, out, _ = run("search", *query, "--html", "out.html")
+    assert (status, "wrote out.html" in out) == (0, True)
+    assert fake.requests["Search"][-1].explain
+    assert "photos/deep/a.jpg" in Path("out.html").read_text()
+
+
+def test_stats(run, fake) -> None:
+    status, out, err = run("stats")
+    assert status == 0
+    assert "lite0" in out
+    assert "4.0 KiB" in out
+    assert "never trained: lattqe" in err
+    told = json.loads(run("stats", "--json")[1])
+    assert (told["store_bytes"], told["untrained"], told["pictures"]) == (4096, ["lattqe"], 0)
+
+
+def test_get_and_delete(run, fake) -> None:
+    fake.pictures["a"] = Picture(id="a", metadata={"k": "v"})
+    _, out, _ = run("get", "a")
+    assert "640 by 480 px" in out
+    assert "metadata k" in out
+    told = json.loads(run("get", "a", "--json", "--vectors")[1])
+    assert (told["id"], told["metadata"], told["sequence"]) == ("a", {"k": "v"}, 7)
+    assert "thumbnail" not in told
+    assert fake.requests["Get"][-1].include_vectors
+    assert run("delete", "a", "z") == (1, "deleted a\nnot indexed: z\n", "")
+    assert json.loads(run("delete", "z", "--json")[1]) == {"deleted": [], "not_indexed": ["z"]}
+    assert run("get", "a")[2] == "landseer get: no picture 'a' is indexed\n"
+
+
+def test_the_server_option_wins_over_the_variable(run, fake, monkeypatch) -> None:
+    monkeypatch.setenv("LANDSEER_SERVER", "unix:/nowhere/s")
+    assert run("stats", "--server", fake.address)[0] == 0
+    assert "/nowhere/s" in run("stats")[2]
+
+
+@pytest.mark.parametrize("command", ["index", "search", "stats", "get", "delete"])
+def test_every_command_documents_its_json(run, capsys, command: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(command, "--help")
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    assert "JSON:\n  " in shown
+    assert "LANDSEER_SERVER" in shown

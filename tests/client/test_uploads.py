@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from landseer.client import SearchClient
+from landseer.client.errors import LandseerClientError, Refused
+from landseer.client.pictures import PictureFile
+from landseer.client.uploads import Tally, Upload, UploadPlan
+
+QUICK = {"first_pause": 0.01, "patience": 10.0, "chunk": 4}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[PictureFile]:
+    made = [PictureFile(id=f"p{number}", path=tmp_path / f"{number}.jpg") for number in range(10)]
+    for picture in made:
+        picture.path.write_bytes(picture.id.encode())
+    return made
+
+
+async def upload(fake, pictures: list[PictureFile], **plan) -> tuple[Tally, list[str], list[int]]:
+    tally, troubles, progress = Tally(total=len(pictures)), [], []
+    async with SearchClient(fake.address) as client:
+        await Upload(
+            client,
+            UploadPlan(**(QUICK | plan)),
+            tally,
+            on_progress=lambda: progress.append(tally.done),
+            on_trouble=troubles.append,
+        ).run(pictures)
+    return tally, troubles, progress
+
+
+async def test_all_arrive_in_chunks_with_their_metadata(fake, files) -> None:
+    tally, troubles, progress = await upload(fake, files, metadata={"shop": "north"}, concurrency=1)
+    assert (tally.indexed, tally.done, troubles) == (10, 10, [])
+    assert progress == [4, 8, 10]
+    assert fake.pictures["p3"].image == b"p3"
+    assert dict(fake.pictures["p3"].metadata) == {"path": str(files[3].path), "shop": "north"}
+
+
+async def test_a_bad_picture_stops_no_other(fake, files) -> None:
+    fake.judge = lambda picture: (3, "not a picture") if picture.id in ("p1", "p9") else None
+    files[5].path.unlink()
+    files[6].path.write_bytes(bytes(2000))
+    tally, _, _ = await upload(fake, files)
+    failed = {failure.picture.id: failure for failure in tally.failures}
+    assert tally.indexed == 6
+    assert {id: failure.code for id, failure in failed.items()} == dict.fromkeys(
+        ("p1", "p9", "p5", "p6"), "INVALID_ARGUMENT"
+    )
+    assert failed["p1"].message == "not a picture"
+    assert "there is no file" in failed["p5"].message
+    assert failed["p6"].message == "2,000 bytes, more than the 1,000 that the server takes"
+
+
+async def test_a_message_too_large_takes_no_other_with_it(fake, files) -> None:
+    fake.max_image_bytes = 0  # A server that does not tell its limit.
+    files[2].path.write_bytes(bytes(9 << 20))
+    tally, _, _ = await upload(fake, files)
+    assert (tally.indexed, [failure.picture.id for failure in tally.failures]) == (9, ["p2"])
+
+
+async def test_a_name_that_is_not_utf8_fails_alone(fake, files) -> None:
+    files[0] = PictureFile(id="\udcff.jpg", path=files[0].path)
+    tally, _, _ = await upload(fake, files, skip_indexed=True)
+    assert tally.indexed == 9
+    assert "not UTF-8" in tally.failures[0].message
+
+
+async def test_pictures_refused_for_now_are_sent_again(fake, files) -> None:
+    refused = {"p1", "p2"}
+
+    def judge(picture):
+        if picture.id in refused:
+            refused.remove(picture.id)
+            return 14, "Triton does not answer"
+        return None
+
+    fake.judge = judge
+    tally, troubles, _ = await upload(fake, files)
+    assert (tally.indexed, tally.failures) == (10, [])
+    assert troubles == ["Triton does not answer"]
+
+
+async def test_a_server_that_goes_away_loses_nothing(fake, files) -> None:
+    seen = []
+
+    def judge(picture):
+        seen.append(picture.id)
+        if len(seen) == 6:  # In the middle of a call.
+            threading.Thread(target=lambda: (fake.stop(), fake.start())).start()
+            threading.Event().wait(0.3)
+
+    fake.judge = judge
+    tally, troubles, _ = await upload(fake, files, concurrency=1)
+    assert tally.indexed == 10
+    assert troubles
+    assert sorted(fake.pictures) == sorted(picture.id for picture in files)
+
+
+async def test_patience_ends(fake, files) -> None:
+    fake.judge = lambda picture: (14, "Triton does not answer")
+    with pytest.raises(LandseerClientError, match=r"gave up after 0\.05 s of trying: Triton does not answer"):
+        await upload(fake, files, patience=0.05)
+
+
+async def test_one_picture_that_stays_refused_is_a_failure(fake, files) -> None:
+    fake.judge = lambda picture: (14, "not now") if picture.id == "p0" else None
+    tally, _, _ = await upload(fake, files, patience=0.05)
+    assert (tally.indexed, [failure.code for failure in tally.failures]) == (9, ["UNAVAILABLE"])
+
+
+async def test_what_would_befall_all_ends_the_run(fake, files) -> None:
+    fake.fail("UpsertMany", "FAILED_PRECONDITION", "made by other models", reason="PROFILE_MISMATCH", times=9)
+    with pytest.raises(Refused, match="made by other models"):
+        await upload(fake, files)
+    assert not fake.pictures
+
+
+async def test_an_interrupted_run_goes_on_where_it_was(fake, files) -> None:
+    await upload(fake, files[:6])
+    tally, _, _ = await upload(fake, files, skip_indexed=True)
+    assert (tally.skipped, tally.indexed, tally.replaced) == (6, 4, 0)

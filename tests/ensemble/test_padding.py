@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landseer.ensemble.padding import bucket, padded
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_a_bucket_holds_what_it_must_and_is_never_too_large(count, extra):
+    most = count + extra - 1
+    size = bucket(count, (8, 16, 64), most)
+    assert count <= size <= most
+    assert size in (8, 16, 64, most)
+
+
+def test_padding_appends_zeros():
+    rows = padded(np.ones((2, 3), np.float16), 4)
+    assert rows.dtype == np.float16
+    assert rows.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert padded(np.ones((2, 3)), 2).shape == (2, 3)

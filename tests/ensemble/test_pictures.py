@@ -1,0 +1,571 @@
+import io
+import math
+import os
+import random
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from landseer.ensemble import pictures
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.pictures import FORMATS, Limits, Region, prepare, target_size
+from landseer.ensemble.profile import Profile
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+PROFILE = Profile(backbone="test", weights_sha256="0", sizes=Sizes(channels=8))
+SMALL = Profile(
+    backbone="test", weights_sha256="0", sizes=Sizes(channels=8), long_side=64, side_multiple=16, min_side=32
+)
+FUZZ = int(os.environ.get("LANDSEER_FUZZ", "2000"))
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def smooth(width=96, height=64):
+    """A smooth colour picture that survives JPEG: no two corners or edges are alike."""
+    y, x = np.mgrid[0:height, 0:width]
+    red, green = 255 * x / max(width - 1, 1), 255 * y / max(height - 1, 1)
+    blue = 128 + 100 * np.sin(x / 17) * np.cos(y / 13)
+    return Image.fromarray(np.stack([red, green, blue], axis=-1).astype(np.uint8))
+
+
+def encode(picture, format="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels(data, profile=PROFILE, **options):
+    return prepare(data, profile=profile, **options).pixels.astype(int)
+
+
+def refuse(data, field="image", profile=PROFILE, **options):
+    with pytest.raises(InvalidInput) as caught:
+        prepare(data, profile=profile, **options)
+    assert caught.value.field == field
+    return caught.value.description
+
+
+# The sizing rule.
+
+
+@pytest.mark.parametrize(
+    ("size", "target"),
+    [
+        ((4000, 3000), (640, 480)),
+        ((3000, 4000), (480, 640)),
+        ((100, 100), (640, 640)),
+        ((1, 1), (640, 640)),
+        ((640, 427), (640, 416)),  # 427 / 32 = 13.34
+        ((640, 432), (640, 448)),  # 13.5: halves go up
+        ((10_000, 1), (640, 64)),
+        ((1, 10_000), (64, 640)),
+        ((1920, 1080), (640, 352)),  # 360 / 32 = 11.25
+    ],
+)
+def test_the_longer_side_becomes_long_side_and_the_other_a_multiple(size, target):
+    assert target_size(*size, PROFILE) == target
+
+
+@given(width=st.integers(1, 20_000), height=st.integers(1, 20_000), long_side=st.sampled_from([256, 640, 724, 1600]))
+def test_target_sizes_always_suit_the_backbone(width, height, long_side):
+    profile = Profile(backbone="test", weights_sha256="0", sizes=Sizes(channels=8), long_side=long_side)
+    target = target_size(width, height, profile)
+    shorter = target[1] if width >= height else target[0]
+    assert max(target) >= long_side and long_side in target
+    assert shorter % 32 == 0 and 64 <= shorter <= 1600
+    if 64 < shorter < 1600:
+        assert abs(shorter - long_side * min(width, height) / max(width, height)) <= 16
+
+
+def test_pixels_are_what_the_backbone_takes():
+    ready = prepare(encode(smooth()), profile=PROFILE)
+    assert ready.pixels.shape == (416, 640, 3) and ready.pixels.dtype == np.uint8
+    assert ready.pixels.flags.c_contiguous
+    assert (ready.width, ready.height) == (96, 64)
+    assert ready.region == Region(x=0, y=0, width=96, height=64)
+    assert ready.thumbnail == b""
+
+
+def test_the_same_bytes_give_the_same_pixels_in_many_threads():
+    data = encode(smooth(900, 700), "JPEG")
+    first = prepare(data, profile=PROFILE).pixels
+    with ThreadPoolExecutor(8) as pool:
+        for ready in pool.map(lambda _: prepare(data, profile=PROFILE), range(32)):
+            np.testing.assert_array_equal(ready.pixels, first)
+    assert threading.active_count() < 32
+
+
+# What is decoded, and how.
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_is_decoded(format):
+    picture = smooth()
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    # A GIF has 256 colours.
+    tolerance = 40 if format == "GIF" else 6
+    assert np.abs(pixels(encode(picture, format, **options)) - pixels(encode(picture))).max() <= tolerance
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_tiff_compressions_are_decoded(compression):
+    found = pixels(encode(smooth(), "TIFF", compression=compression))
+    assert np.abs(found - pixels(encode(smooth()))).mean() < 4
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_its_first_frame(format):
+    first, second = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
+    data = encode(first, format, save_all=True, append_images=[second], duration=100, loop=0)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert np.abs(pixels(data) - (255, 0, 0)).max() <= 3
+
+
+def test_a_picture_of_several_shots_is_the_first():
+    data = encode(smooth(), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 20))])
+    assert np.abs(pixels(data) - pixels(encode(smooth()))).mean() < 4
+
+
+def test_cmyk_jpeg_is_inverted_as_adobe_writes_it():
+    # Pure cyan at 40 %, no key: red is reduced, nothing else.
+    data = encode(Image.new("CMYK", (32, 32), (102, 0, 0, 0)), "JPEG", quality=100)
+    assert b"Adobe" in data
+    assert np.abs(pixels(data) - (153, 255, 255)).max() <= 2
+
+
+def test_ycck_jpeg_is_decoded():
+    # Adobe stores inverted inks, and libjpeg takes C, M, Y for 255 minus the red, green and blue of Y, Cb, Cr. So the
+    # file holds the inks themselves as YCC. Pillow writes no YCCK: write the planes as CMYK (it inverts what it writes)
+    # and say in the Adobe marker that a transform was applied.
+    inks, key = Image.new("RGB", (32, 32), (55, 165, 225)), Image.new("L", (32, 32), 255 - 51)
+    planes = Image.merge("CMYK", [plane.point(lambda v: 255 - v) for plane in (*inks.convert("YCbCr").split(), key)])
+    data = bytearray(encode(planes, "JPEG", quality=100))
+    transform = data.index(b"Adobe") + 11
+    assert data[transform] == 0
+    data[transform] = 2
+    found = pixels(bytes(data))
+    assert np.abs(found - np.array([200, 90, 30]) * 0.8).max() <= 4
+    other = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[0, 0, ::-1]
+    assert np.abs(found[0, 0] - other).max() <= 4
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(format):
+    ramp = np.linspace(0, 65535, 640 * 640).reshape(640, 640).round().astype(np.uint16)
+    found = pixels(encode(Image.fromarray(ramp), format))
+    assert np.abs(found - (ramp / 257)[..., None]).max() <= 0.5
+    assert found.min() == 0 and found.max() == 255
+
+
+def test_big_endian_sixteen_bits():
+    data = encode(Image.new("I;16B", (40, 40), 0x8000), "TIFF")
+    assert data.startswith(b"MM") or data.startswith(b"II")
+    assert np.abs(pixels(data) - 128).max() <= 1
+
+
+def test_greyscale_has_equal_channels():
+    found = pixels(encode(smooth().convert("L"), "JPEG"))
+    assert (found[..., 0] == found[..., 1]).all() and (found[..., 0] == found[..., 2]).all()
+
+
+def test_one_bit():
+    assert (pixels(encode(Image.new("1", (20, 20), 1))) == 255).all()
+
+
+def transparent(mode):
+    picture = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
+    picture.paste((0, 0, 200, 255), (0, 0, 32, 64))
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"),
+    [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA"), ("TIFF", "RGBA"), ("TIFF", "LA")],
+)
+def test_what_is_transparent_becomes_white(format, mode):
+    options = {"lossless": True} if format == "WEBP" else {}
+    found = pixels(encode(transparent(mode), format, **options))
+    assert (found[:, 400:] == 255).all()
+    assert found[:, :240, 0].max() < 60  # blue, or its grey
+
+
+def test_half_transparent_over_white():
+    found = pixels(encode(Image.new("RGBA", (64, 64), (0, 0, 0, 128))))
+    assert np.abs(found - 127).max() <= 1
+
+
+def test_a_transparent_colour_lends_its_colour_to_no_edge():
+    # White that is transparent next to opaque white: all white, although the hidden colour is black.
+    picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    picture.paste((255, 255, 255, 255), (0, 0, 31, 64))
+    assert pixels(encode(picture)).min() >= 254
+
+
+def test_transparent_sixteen_bit_grey():
+    header = struct.pack(">IIBBBBB", 16, 1, 16, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" + struct.pack(">16H", *[1000] * 8, *[30000] * 8))
+    found = pixels(png(header, (b"tRNS", struct.pack(">H", 1000)), (b"IDAT", rows)))
+    assert found[0, 0, 0] == 255 and abs(found[0, -1, 0] - 117) <= 1
+
+
+def test_twelve_bits_and_white_is_zero():
+    # Two pixels, 12 bits each: 0 and 4095.
+    tiff = simple_tiff(width=2, height=1, bits=12, photometric=1, strip=bytes([0x00, 0x0F, 0xFF]))
+    found = pixels(tiff)
+    assert found[0, 0, 0] == 0 and found[0, -1, 0] == 255
+    inverted = pixels(simple_tiff(width=2, height=1, bits=16, photometric=0, strip=struct.pack("<HH", 0, 65535)))
+    assert inverted[0, 0, 0] == 255 and inverted[0, -1, 0] == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_all_orientations(orientation, format):
+    upright = smooth(96, 64)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    data = encode(stored, format, exif=exif, **options)
+    whole = prepare(data, profile=PROFILE, thumbnail=True)
+    assert (whole.width, whole.height) == (96, 64)
+    assert np.abs(whole.pixels.astype(int) - pixels(encode(upright))).max() <= 6
+    assert Image.open(io.BytesIO(whole.thumbnail)).size == (96, 64)
+    region = Region(x=10, y=4, width=50, height=20)
+    part = pixels(data, region=region)
+    assert np.abs(part - pixels(encode(upright), region=region)).max() <= 6
+
+
+def test_orientation_told_after_the_pixels_of_a_png():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(smooth(96, 64))
+    body = exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    end = data.index(b"IEND") - 4
+    ready = prepare(data[:end] + chunk + data[end:], profile=PROFILE)
+    assert (ready.width, ready.height) == (64, 96)
+
+
+def test_broken_exif_spoils_no_picture():
+    data = encode(smooth(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert (prepare(data, profile=PROFILE).pixels == prepare(encode(smooth(), "JPEG"), profile=PROFILE).pixels).all()
+
+
+def test_a_colour_profile_is_left_alone():
+    plain, profiled = encode(smooth(), "JPEG"), encode(smooth(), "JPEG", icc_profile=b"not a profile at all")
+    assert (pixels(plain) == pixels(profiled)).all()
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_values_without_an_agreed_range_are_refused(mode):
+    assert "no agreed range" in refuse(encode(Image.new(mode, (20, 20), 3), "TIFF"))
+
+
+# Scaled decoding.
+
+
+@pytest.mark.parametrize("size", [(2600, 1950), (2603, 1957), (5121, 700)])
+def test_a_large_jpeg_is_decoded_smaller_without_harm(size, monkeypatch):
+    picture = smooth(*size)
+    exact = pixels(encode(picture, "BMP"))
+    decoded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    found = pixels(encode(picture, "JPEG", quality=95))
+    assert min(decoded)[0] <= math.ceil(size[0] / 4)
+    assert np.abs(found - exact).max() <= 8
+    assert np.abs(found - exact).mean() < 1
+
+
+def test_a_region_is_decoded_at_its_own_resolution():
+    # Stripes two pixels wide are grey in the whole picture and plain to see in a region.
+    stripes = np.zeros((1600, 2400, 3), np.uint8)
+    stripes[:, (np.arange(2400) // 2) % 2 == 0] = 255
+    data = encode(Image.fromarray(stripes), "JPEG", quality=95)
+    assert pixels(data).std() < 20
+    region = pixels(data, region=Region(x=1000, y=800, width=160, height=160))
+    assert region.std() > 100
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_regions_of_a_scaled_jpeg_are_where_they_should_be(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = smooth(3001, 2003)
+    stored = {1: picture, 3: picture.transpose(3), 6: picture.transpose(2)}[orientation]
+    region = Region(x=1234.5, y=301.25, width=1700, height=1600.5)
+    found = pixels(encode(stored, "JPEG", quality=95, exif=exif), region=region)
+    assert np.abs(found - pixels(encode(picture, "BMP"), region=region, limits=Limits(max_bytes=2**30))).max() <= 8
+
+
+# Regions.
+
+
+def test_a_region_is_a_crop():
+    picture = smooth()
+    crop = encode(picture.crop((20, 10, 70, 50)))
+    ready = prepare(encode(picture), profile=PROFILE, region=Region(x=20, y=10, width=50, height=40))
+    assert (ready.width, ready.height) == (96, 64)
+    np.testing.assert_array_equal(ready.pixels, pixels(crop))
+
+
+def test_half_a_pixel_outside_is_cut_off():
+    ready = prepare(encode(smooth()), profile=PROFILE, region=Region(x=-0.4, y=-0.5, width=96.9, height=65))
+    assert ready.region == Region(x=0, y=0, width=96, height=64)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ((math.nan, 0, 10, 10), "finite"),
+        ((0, 0, math.inf, 10), "finite"),
+        ((0, 0, 0, 10), "at least 1 x 1"),
+        ((0, 0, 10, -3), "at least 1 x 1"),
+        ((5, 5, 0.9, 10), "at least 1 x 1"),
+        ((-0.6, 0, 10, 10), "inside the picture, 96 x 64"),
+        ((90, 0, 10, 10), "inside the picture"),
+        ((0, 60, 10, 4.6), "inside the picture"),
+        ((500, 500, 10, 10), "inside the picture"),
+    ],
+)
+def test_impossible_regions_are_refused(region, message):
+    x, y, width, height = region
+    assert message in refuse(encode(smooth()), "region", region=Region(x=x, y=y, width=width, height=height))
+
+
+def test_the_smallest_regions_and_pictures_are_enlarged():
+    one = prepare(encode(smooth()), profile=PROFILE, region=Region(x=95.5, y=63.5, width=1, height=1))
+    assert one.pixels.shape == (640, 640, 3)
+    for format in FORMATS:
+        tiny = encode(Image.new("RGB", (1, 1), (250, 10, 10)), format)
+        assert np.abs(pixels(tiny) - (250, 10, 10)).max() <= 4
+
+
+# Thumbnails.
+
+
+@pytest.mark.parametrize(("size", "small"), [((900, 600), (256, 171)), ((100, 50), (100, 50)), ((5000, 2), (256, 1))])
+def test_a_thumbnail_is_small_and_of_the_whole_picture(size, small):
+    region = Region(x=0, y=0, width=40, height=2)
+    ready = prepare(encode(smooth(*size), "JPEG"), profile=PROFILE, thumbnail=True, region=region)
+    thumbnail = Image.open(io.BytesIO(ready.thumbnail))
+    assert thumbnail.format == "JPEG" and thumbnail.size == small
+    assert not thumbnail.getexif() and "icc_profile" not in thumbnail.info
+    expected = np.asarray(smooth(*size).resize(small, Image.Resampling.BICUBIC), int)
+    assert min(small) == 1 or np.abs(np.asarray(thumbnail, int) - expected).mean() < 6
+
+
+# What is refused.
+
+
+def test_no_bytes():
+    assert "no bytes" in refuse(b"")
+
+
+@pytest.mark.parametrize("data", [b"x", b"hello, world " * 50, b"\x89PNG\r\n\x1a\n", b"<svg></svg>", bytes(1000)])
+def test_not_a_picture(data):
+    assert "JPEG, PNG, WebP, GIF, BMP or TIFF" in refuse(data) or data.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("format", ["PPM", "ICO", "TGA", "AVIF", "JPEG2000", "PCX", "PDF", "EPS"])
+def test_other_formats_are_refused_with_the_list(format):
+    assert "JPEG, PNG, WebP, GIF, BMP or TIFF" in refuse(encode(smooth(), format))
+
+
+def test_too_many_bytes():
+    message = refuse(encode(smooth()), limits=Limits(max_bytes=100))
+    assert "at most 100" in message
+
+
+def test_too_many_pixels_are_refused_from_the_header(monkeypatch):
+    encodings = [encode(smooth(), format) for format in FORMATS]
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr(Image.Image, "load", load)
+    for data in encodings:
+        assert "96 x 64" in refuse(data, limits=Limits(max_pixels=6143))
+
+
+@pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_a_header_that_promises_a_huge_picture(width, height):
+    message = refuse(png(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), (b"IDAT", zlib.compress(bytes(1000)))))
+    assert "pixels" in message
+
+
+def test_just_within_the_pixel_limit_nothing_warns(recwarn):
+    pictures._hush_pillow.cache_clear()  # pytest takes back what another test filtered
+    ready = prepare(encode(Image.new("1", (9990, 9990))), profile=PROFILE)
+    assert ready.width == 9990
+    assert not recwarn.list
+
+
+def test_a_tile_larger_than_the_picture():
+    data = simple_tiff(width=1, height=1, bits=8, photometric=1, strip=b"\0", tile=(60_000, 60_000))
+    assert "3,600,000,000 pixels to decode" in refuse(data)
+
+
+def test_a_text_chunk_that_grows():
+    bomb = b"comment\0\0" + zlib.compress(bytes(50 * 2**20), 9)
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    refuse(png(header, (b"zTXt", bomb), (b"IDAT", zlib.compress(bytes(4)))))
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "KeyboardInterrupt"])
+def test_what_is_not_the_pictures_fault_is_not_blamed_on_it(name, monkeypatch):
+    fault = {"MemoryError": MemoryError, "KeyboardInterrupt": KeyboardInterrupt}[name]
+
+    def load(self):
+        raise fault
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(fault):
+        prepare(encode(smooth()), profile=PROFILE)
+
+
+def variants():
+    """Small encodings of every kind, by name."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture, rng = smooth(24, 17), np.random.default_rng(3)
+    noise = Image.fromarray(rng.integers(0, 256, (17, 24, 3), dtype=np.uint8))
+    frames = {"save_all": True, "append_images": [noise], "duration": 50}
+    return {
+        "jpeg": encode(noise, "JPEG", exif=exif),
+        "progressive": encode(noise, "JPEG", progressive=True),
+        "cmyk": encode(noise.convert("CMYK"), "JPEG"),
+        "grey jpeg": encode(noise.convert("L"), "JPEG"),
+        "png": encode(noise, exif=exif),
+        "interlaced palette": encode(noise.convert("P"), transparency=3),
+        "grey alpha": encode(noise.convert("LA")),
+        "16 bits": encode(Image.fromarray(rng.integers(0, 65536, (17, 24), dtype=np.uint16))),
+        "apng": encode(noise, **frames),
+        "webp": encode(noise, "WEBP", exif=exif),
+        "lossless webp": encode(noise.convert("RGBA"), "WEBP", lossless=True),
+        "animated webp": encode(noise, "WEBP", **frames),
+        "gif": encode(noise, "GIF"),
+        "animated gif": encode(noise, "GIF", transparency=2, **frames),
+        "bmp": encode(noise, "BMP"),
+        "bmp palette": encode(noise.convert("P"), "BMP"),
+        "tiff": encode(noise, "TIFF", exif=exif),
+        "tiff lzw": encode(picture, "TIFF", compression="tiff_lzw"),
+        "tiff deflate": encode(noise, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff jpeg": encode(noise, "TIFF", compression="jpeg"),
+        "tiff g4": encode(noise.convert("1"), "TIFF", compression="group4"),
+        "tiff 16": encode(Image.fromarray(rng.integers(0, 65536, (17, 24), dtype=np.uint16)), "TIFF"),
+        "tiff pages": encode(noise, "TIFF", save_all=True, append_images=[picture]),
+    }
+
+
+VARIANTS = variants()
+TINY = Limits(max_bytes=2**16, max_pixels=50_000)
+
+
+def attempt(data):
+    """Prepare with every option on; None if it was refused as it should be."""
+    try:
+        return prepare(data, profile=SMALL, limits=TINY, thumbnail=True)
+    except InvalidInput as error:
+        assert error.field == "image" and error.description
+        return None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_picture_cut_short_is_refused_or_whole(name):
+    data = VARIANTS[name]
+    whole = attempt(data)
+    assert whole is not None
+    stride = max(1, len(data) // 60)
+    cuts = {*range(0, len(data), stride), *range(max(len(data) - 40, 0), len(data))}
+    for cut in sorted(cuts):
+        ready = attempt(data[:cut])
+        if ready is not None:
+            # Only what follows the pixels may be missing; the orientation may be among it.
+            assert ready.width == whole.width or name == "tiff"
+            np.testing.assert_array_equal(np.sort(ready.pixels, axis=None), np.sort(whole.pixels, axis=None))
+    assert attempt(data[: len(data) // 2]) is None or name == "tiff pages"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_mutated_pictures_are_refused_or_decoded(name):
+    draws = random.Random(name)
+    data = VARIANTS[name]
+    for _ in range(FUZZ // len(VARIANTS)):
+        mutant = bytearray(data)
+        for _ in range(draws.choice((1, 1, 2, 4, 16))):
+            # Headers decide most, so half of the changes go there.
+            place = draws.randrange(min(len(data), 64) if draws.random() < 0.5 else len(data))
+            mutant[place] = draws.choice(
+                (0, 0xFF, 0x7F, 0x80, draws.randrange(256), mutant[place] ^ 1 << draws.randrange(8))
+            )
+        if draws.random() < 0.3:
+            del mutant[draws.randrange(len(mutant)) :]
+        attempt(bytes(mutant))
+
+
+@settings(max_examples=min(FUZZ // 10, 2000), deadline=None, suppress_health_check=list(HealthCheck))
+@given(head=st.sampled_from([b"", *(data[:24] for data in VARIANTS.values())]), tail=st.binary(max_size=300))
+def test_random_bytes_are_refused_or_decoded(head, tail):
+    attempt(head + tail)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    x=st.floats(-2, 30), y=st.floats(-2, 30), width=st.floats(width=32), height=st.floats(-1, 40), turned=st.booleans()
+)
+def test_any_region_is_refused_or_cut(x, y, width, height, turned):
+    region = Region(x=x, y=y, width=width, height=height)
+    try:
+        ready = prepare(VARIANTS["jpeg" if turned else "webp"], profile=SMALL, region=region)
+    except InvalidInput as error:
+        assert error.field == "region"
+    else:
+        cut = ready.region
+        assert cut.x >= 0 and cut.y >= 0
+        assert cut.x + cut.width <= ready.width + 1e-9 and cut.y + cut.height <= ready.height + 1e-9
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the photographs of ../shared/data")
+def test_real_photographs():
+    photographs = sorted(DATA.glob("grocery/**/*.jpg"))[::500]
+    assert photographs
+    for path in photographs:
+        data = path.read_bytes()
+        ready = prepare(data, profile=PROFILE, thumbnail=True)
+        assert max(ready.pixels.shape) == 640 and ready.pixels.std() > 5
+        refuse(data[: len(data) // 2])
+
+
+def png(header, *chunks):
+    """A PNG of the given IHDR and chunks."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, body in ((b"IHDR", header), *chunks, (b"IEND", b"")):
+        parts.append(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+    return b"".join(parts)
+
+
+def simple_tiff(*, width, height, bits, photometric, strip, tile=None):
+    """A little-endian greyscale TIFF of one strip, or one tile."""
+    where = 8
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (277, 3, 1)]
+    if tile:
+        tags += [(322, 4, tile[0]), (323, 4, tile[1]), (324, 4, where), (325, 4, len(strip))]
+    else:
+        tags += [(273, 4, where), (278, 4, height), (279, 4, len(strip))]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in sorted(tags))
+    strip += b"\0" * (len(strip) % 2)
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + directory + bytes(4)

@@ -1,0 +1,112 @@
+"""The command in a process of its own, as operators run it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import sys
+
+import pytest
+
+from landseer.ensemble.fake_triton import PROFILE, free_port
+
+COMMAND = """
+import argparse, sys
+from landseer.ensemble import serve
+parser = argparse.ArgumentParser()
+serve.add_arguments(parser)
+sys.exit(serve.run(parser.parse_args()))
+"""
+
+
+@pytest.fixture
+async def serve(fake_triton, tmp_path):
+    """Starts `landseer serve`; later options win."""
+    processes = []
+
+    async def start(*options):
+        base = ["--listen", f"127.0.0.1:{free_port()}", "--metrics", "none", "--triton", fake_triton.address]
+        base += ["--store", str(tmp_path / "store"), "--store-limit", "64MiB", *options]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", COMMAND, *base, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def until_said(process, text):
+    while line := (await asyncio.wait_for(process.stderr.readline(), 20)).decode():
+        if text in line:
+            return line
+    raise AssertionError(f"ended without saying {text!r}")
+
+
+async def last_line(process):
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    return errors.decode().strip().splitlines()[-1]
+
+
+async def test_it_serves_until_sigterm_and_ends_well(serve):
+    process = await serve()
+    await until_said(process, "index loaded")
+    process.send_signal(signal.SIGTERM)
+    _, errors = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+
+
+async def test_sigterm_before_triton_is_there(serve):
+    process = await serve("--triton", f"127.0.0.1:{free_port()}")
+    await until_said(process, "listening on")
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 0
+
+
+async def test_a_taken_port_is_one_line(serve, start):
+    landseer = await start()
+    process = await serve("--listen", landseer.server.address)
+    line = await last_line(process)
+    assert process.returncode == 1
+    expected = f"cannot listen on {landseer.server.address}: Address already in use; choose another with --listen"
+    assert line == f"landseer serve: {expected}"
+
+
+async def test_a_store_in_use_is_one_line(serve, start, config):
+    await start()
+    process = await serve("--store", str(config.store))
+    line = await last_line(process)
+    assert process.returncode == 1
+    assert line.startswith("landseer serve: ")
+    assert "in use" in line
+
+
+async def test_a_store_of_other_models_is_one_line(serve, start, config, fake_triton):
+    first = await start()
+    await first.server.stop(0.0)
+    fake_triton.profile = dataclasses.replace(PROFILE, weights_sha256="2" * 64)
+    process = await serve("--store", str(config.store))
+    line = await last_line(process)
+    assert process.returncode == 1
+    assert line.startswith("landseer serve: ")
+    assert "Traceback" not in line
+
+
+async def test_an_address_that_is_none_is_one_line(serve):
+    process = await serve("--listen", "everywhere")
+    assert "HOST:PORT" in await last_line(process)
+    assert process.returncode == 1
+
+
+async def test_a_taken_metrics_port_leaves_nothing_behind(start, config):
+    first = await start(metrics=f"127.0.0.1:{free_port()}")
+    with pytest.raises(OSError, match="--metrics"):
+        await start(metrics=f"127.0.0.1:{first.server.metrics_port}", listen=f"127.0.0.1:{free_port()}")

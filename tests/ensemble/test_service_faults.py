@@ -1,0 +1,213 @@
+"""Triton failing, slow, gone and back; deadlines; callers who go away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+
+import grpc
+import pytest
+from grpc.aio import AioRpcError
+from grpc_health.v1 import health_pb2
+
+from landseer.ensemble.fake_triton import PROFILE
+from landseer.ensemble.health import SERVICES
+from landseer.v1 import index_pb2, search_pb2
+
+FULL_ANSWER = {
+    "expansion": search_pb2.Expansion(
+        method=search_pb2.EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True
+    ),
+    "reranking": search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION),
+}
+SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
+
+
+async def until(condition, timeout_s=5.0):
+    """Wait for an async condition and return how long it took."""
+    started = time.monotonic()
+    while not await condition():
+        assert time.monotonic() - started < timeout_s
+        await asyncio.sleep(0.02)
+    return time.monotonic() - started
+
+
+async def fill(landseer, picture):
+    await landseer.put(**{f"p{seed}": picture(seed) for seed in range(5)})
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected", "reason"),
+    [
+        ("UNAVAILABLE", "[request id: 1] Exceeds maximum queue size", "RESOURCE_EXHAUSTED", "OVERLOADED"),
+        ("UNAVAILABLE", "Request timeout expired", "RESOURCE_EXHAUSTED", "OVERLOADED"),
+        ("UNAVAILABLE", "Request for unknown model: 'describe' is not ready", "UNAVAILABLE", "MODELS_UNAVAILABLE"),
+        ("NOT_FOUND", "Request for unknown model: 'describe' is not found", "UNAVAILABLE", "MODELS_UNAVAILABLE"),
+        ("INVALID_ARGUMENT", "unexpected shape for input", "INTERNAL", "INFERENCE_FAILED"),
+        ("INTERNAL", "onnx runtime error", "INTERNAL", "INFERENCE_FAILED"),
+    ],
+)
+async def test_errors_of_triton_are_named(landseer, picture, rich, code, message, expected, reason):
+    landseer.triton.failures["describe"] = (grpc.StatusCode[code], message)
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
+    error = rich(caught.value)
+    assert (error.code.name, error.reason) == (expected, reason)
+    assert (error.retry_s is not None) == (reason in ("OVERLOADED", "MODELS_UNAVAILABLE"))
+    assert landseer.metric("landseer_stage_errors_total", stage="describe", reason=reason) == 1
+
+
+@pytest.mark.parametrize(("model", "stage"), [("lattqe", "expand"), ("coattention", "rerank")])
+async def test_an_optional_stage_that_fails_is_left_out(landseer, picture, model, stage):
+    await fill(landseer, picture)
+    landseer.triton.failures[model] = (grpc.StatusCode.INTERNAL, "broken")
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER))
+    assert [degradation.stage for degradation in answer.degradations] == [stage]
+    assert answer.degradations[0].reason.startswith("INFERENCE_FAILED: ")
+    assert len(answer.hits) == 5
+    assert model not in {served.name for served in answer.model_versions}
+    assert landseer.metric("landseer_degraded_total", stage=stage) == 1
+
+
+async def test_an_optional_stage_that_is_too_slow_is_left_out_in_time(landseer, picture):
+    await fill(landseer, picture)
+    landseer.triton.delays["coattention"] = 30.0
+    started = time.monotonic()
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER), timeout=1.5)
+    assert time.monotonic() - started < 1.5
+    assert [degradation.stage for degradation in answer.degradations] == ["rerank"]
+    assert answer.degradations[0].reason.startswith("DEADLINE: ")
+    assert answer.hits[0].scores.HasField("expanded")
+    await until(lambda: _returns(landseer.triton.cancelled == ["coattention"]))
+
+
+async def _returns(value):
+    return value
+
+
+async def test_the_remaining_deadline_goes_on_to_triton(landseer, picture):
+    await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=5.0)
+    call = landseer.triton.calls[-1]
+    assert 3.0 < call.time_remaining < 5.1
+    assert 3_000_000 < call.timeout_us < 5_100_000
+
+
+async def test_a_deadline_that_passes_ends_the_call_at_triton(landseer, picture):
+    landseer.triton.delays["describe"] = 30.0
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=0.4)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: _returns(landseer.triton.cancelled == ["describe"]))
+    handled = lambda: landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code="DEADLINE_EXCEEDED")  # noqa: E731
+    await until(lambda: _returns(handled() == 1))
+
+
+async def test_a_caller_who_goes_away_cancels_what_runs_and_what_waits(start, picture):
+    landseer = await start(threads=1)
+    landseer.triton.delays["describe"] = 30.0
+    calls = [landseer.search.Search(search_pb2.SearchRequest(image=picture())) for _ in range(3)]
+    await until(lambda: _returns(len(landseer.triton.calls) == 3))
+    for call in calls:
+        call.cancel()
+    await until(lambda: _returns(len(landseer.triton.cancelled) == 3))
+    await until(lambda: _returns(landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code="CANCELLED") == 3))
+    assert landseer.metric("grpc_server_in_flight", **SEARCH) == 0
+
+
+async def test_health_follows_triton(landseer, picture, rich):
+    await fill(landseer, picture)
+    assert all([await landseer.serving(service) for service in SERVICES])
+    await landseer.triton.stop()
+    assert await until(lambda: _not(landseer.serving())) < 2.0
+    started = time.monotonic()
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
+    error = rich(caught.value)
+    assert time.monotonic() - started < 0.5
+    assert (error.code.name, error.reason, error.retry_s) == ("UNAVAILABLE", "MODELS_UNAVAILABLE", 2.0)
+    await landseer.triton.start()
+    await until(landseer.serving, 10.0)
+    assert (await landseer.search.Search(search_pb2.SearchRequest(image=picture(2)))).hits[0].id == "p2"
+
+
+async def _not(condition):
+    return not await condition
+
+
+async def test_a_triton_that_hangs_counts_as_lost(landseer):
+    landseer.triton.delays["ModelReady"] = 30.0
+    assert await until(lambda: _not(landseer.serving())) < 2.2
+    landseer.triton.delays.clear()
+    await until(landseer.serving)
+
+
+async def test_what_needs_no_model_is_answered_without_triton(landseer, picture):
+    await fill(landseer, picture)
+    await landseer.triton.stop()
+    await until(lambda: _not(landseer.serving()))
+    assert (await landseer.index.Get(index_pb2.GetRequest(id="p1"))).id == "p1"
+    assert (await landseer.index.Stats(index_pb2.StatsRequest())).pictures == 5
+    answer = await landseer.search.Search(search_pb2.SearchRequest(id="p1", expansion=FULL_ANSWER["expansion"]))
+    assert len(answer.hits) == 4
+    assert [degradation.stage for degradation in answer.degradations] == ["expand"]
+    await landseer.index.Delete(index_pb2.DeleteRequest(id="p1"))
+
+
+async def test_it_starts_before_triton_and_waits_for_its_models(start, fake_triton, picture, rich):
+    await fake_triton.stop()
+    landseer = await start(wait=False)
+    assert not await landseer.serving()
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.index.Stats(index_pb2.StatsRequest())
+    assert rich(caught.value).reason == "MODELS_UNAVAILABLE"
+    fake_triton.ready = False
+    await fake_triton.start()
+    await asyncio.sleep(1.0)
+    assert not await landseer.serving()
+    fake_triton.ready = True
+    await landseer.server.ready(10.0)
+    assert await landseer.serving()
+
+
+async def test_other_models_are_refused_until_the_former_return(landseer, picture, rich):
+    await fill(landseer, picture)
+    landseer.triton.profile = dataclasses.replace(PROFILE, weights_sha256="1" * 64)
+    await until(lambda: _not(landseer.serving()))
+    for call in (
+        landseer.search.Search(search_pb2.SearchRequest(image=picture())),
+        landseer.search.Search(search_pb2.SearchRequest(id="p1")),
+        landseer.index.Upsert(index_pb2.UpsertRequest(picture=index_pb2.Picture(id="a", image=picture()))),
+    ):
+        with pytest.raises(AioRpcError) as caught:
+            await call
+        assert (rich(caught.value).code.name, rich(caught.value).reason) == ("FAILED_PRECONDITION", "PROFILE_MISMATCH")
+    landseer.triton.profile = PROFILE
+    await until(landseer.serving)
+
+
+async def test_health_is_watched_until_the_end(landseer):
+    first = landseer.health.Watch(health_pb2.HealthCheckRequest(service=""))
+    second = landseer.health.Watch(health_pb2.HealthCheckRequest(service="landseer.v1.SearchService"))
+    assert (await first.read()).status == health_pb2.HealthCheckResponse.SERVING
+    assert (await second.read()).status == health_pb2.HealthCheckResponse.SERVING
+    first.cancel()
+    stopping = asyncio.create_task(landseer.server.stop(5.0))
+    assert (await second.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert await second.read() is grpc.aio.EOF
+    await asyncio.wait_for(stopping, 3.0)
+
+
+async def test_health_of_an_unknown_service(landseer):
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.serving("nobody")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_stopping_lets_what_runs_finish(landseer, picture):
+    await fill(landseer, picture)
+    landseer.triton.delays["describe"] = 0.6
+    call = asyncio.ensure_future(landseer.search.Search(search_pb2.SearchRequest(image=picture(1))))
+    await until(lambda: _returns(len(landseer.triton.calls) == 6))
+    await landseer.server.stop(5.0)
+    assert (await call).hits[0].id == "p1"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from landseer.ops.model_settings import THREADS_VARIABLE, from_triton
+
+OPENVINO = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino", "parameters": {}}]}}
+
+
+def settings(**config):
+    parameters = {name: {"string_value": value} for name, value in config.pop("parameters", {}).items()}
+    return from_triton({**config, "parameters": parameters}, repository=Path("/models/net"), version="3")
+
+
+def test_a_bare_configuration(monkeypatch):
+    monkeypatch.delenv(THREADS_VARIABLE, raising=False)
+    bare = settings()
+    assert bare.path == Path("/models/net/3/model.onnx")
+    assert (bare.engine, bare.precision, bare.batching, bare.bounds) == ("onnxruntime", "fp32", False, {})
+    assert bare.threads == len(os.sched_getaffinity(0))
+
+
+def test_everything_said():
+    full = settings(
+        max_batch_size=8,
+        default_model_filename="other.onnx",
+        input=[{"name": "image"}],
+        output=[{"name": "a"}, {"name": "b"}],
+        optimization=OPENVINO,
+        parameters={
+            "intra_op_thread_count": "3",
+            "landseer_precision": "bf16",
+            "landseer_bounds": '{"image": [[64, 1600], [3, 3]]}',
+            "landseer_prepared_outputs": '[["a"]]',
+        },
+    )
+    assert full.path.name == "other.onnx"
+    assert (full.engine, full.precision, full.threads, full.batching) == ("openvino", "bf16", 3, True)
+    assert (full.inputs, full.outputs, full.prepared) == (("image",), ("a", "b"), (frozenset("a"),))
+    assert full.bounds == {"image": ((64, 1600), (3, 3))}
+
+
+def test_threads_of_the_launcher_give_way_to_those_of_the_model(monkeypatch):
+    monkeypatch.setenv(THREADS_VARIABLE, "5")
+    assert settings().threads == 5
+    assert settings(parameters={"intra_op_thread_count": "2"}).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"landseer_precision": "int4"}, "landseer_precision is 'int4'; expected bf16 or fp32"),
+        ({"landseer_bounds": "[["}, "landseer_bounds is not JSON"),
+        ({"landseer_bounds": '{"image": 3}'}, "landseer_bounds is .*expected"),
+        ({"intra_op_thread_count": "many"}, "intra_op_thread_count is 'many'"),
+    ],
+)
+def test_what_cannot_be_read_is_named(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        settings(parameters=parameters)
+
+
+def test_an_unknown_accelerator_is_refused():
+    accelerators = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "abacus"}]}}
+    with pytest.raises(ValueError, match="'abacus' is not known; expected openvino"):
+        settings(optimization=accelerators)

@@ -1,0 +1,168 @@
+"""Starting and ending a real Triton."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from landseer.ops.ports import free_port
+from landseer.ops.processes import OpsError
+from landseer.ops.triton import TritonConfig, TritonServer
+
+pytestmark = pytest.mark.stack
+
+
+def test_start_and_stop_leave_nothing(small_repository, leftovers, session_of, tmp_path):
+    log = tmp_path / "triton.log"
+    server = TritonServer(TritonConfig(repository=small_repository, log_file=log, verbose=True))
+    with server:
+        server.wait_ready(60)
+        assert len(session_of(server.pid)) == 2, "tritonserver and one stub"
+        assert leftovers()
+        with urllib.request.urlopen(server.metrics_url, timeout=5) as answer:
+            assert b"nv_inference_count" in answer.read()
+        for port in (server.config.http_port, server.config.grpc_port, server.config.metrics_port):
+            assert _listens_on_loopback_only(port)
+    assert server.returncode == 0
+    assert not server.alive
+    assert session_of(server.pid) == []
+    assert not leftovers()
+    assert "onnxruntime, fp32, 1 threads" in log.read_text()
+
+
+def test_killed_triton_leaves_nothing_and_starts_again_on_the_same_ports(small_repository, leftovers, session_of):
+    with TritonServer(TritonConfig(repository=small_repository)) as server:
+        server.wait_ready(60)
+        before, url = server.pid, server.grpc_url
+        os.kill(before, signal.SIGKILL)
+        assert server._child.wait(15) == 128 + signal.SIGKILL
+        assert session_of(before) == []
+        assert not leftovers()
+        server.start()
+        server.wait_ready(60)
+        assert server.pid != before
+        assert server.grpc_url == url
+    assert not leftovers()
+
+
+def test_a_dead_stub_ends_triton(small_repository, leftovers, session_of, eventually):
+    """Left alone, Triton would report the model ready for ever, and fail every request for it."""
+    with TritonServer(TritonConfig(repository=small_repository)) as server:
+        server.wait_ready(60)
+        assert server.look() and server.look()
+        [stub] = [pid for pid in session_of(server.pid) if pid != server.pid]
+        os.kill(stub, signal.SIGKILL)
+        assert eventually(lambda: not server.look(), 10)
+        assert "the process of one of its models died" in server.explain()
+        assert session_of(server.pid) == []
+    assert not leftovers()
+
+
+def test_killed_launcher_leaves_nothing(small_repository, leftovers, session_of, eventually):
+    code = f"""
+import sys, time
+from pathlib import Path
+from landseer.ops.triton import TritonConfig, TritonServer
+server = TritonServer(TritonConfig(repository=Path({str(small_repository)!r})))
+server.start()
+server.wait_ready(60)
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as launcher:
+        pid = int(launcher.stdout.readline())
+        assert len(session_of(pid)) == 2
+        launcher.kill()
+    assert eventually(lambda: not session_of(pid), 20)
+    assert eventually(lambda: not leftovers(), 5)
+
+
+def test_a_broken_model_is_named(tmp_path, make_model, make_config, leftovers):
+    make_model(tmp_path, "tiny", make_config("tiny", openvino=False))
+    (tmp_path / "tiny" / "1" / "model.onnx").write_bytes(b"not a graph")
+    with TritonServer(TritonConfig(repository=tmp_path)) as server:
+        with pytest.raises(
+            OpsError, match=r"failed to load 'tiny' version 1: .*Load model from .*model.onnx failed"
+        ) as raised:
+            server.wait_ready(60)
+        assert "\n" not in str(raised.value)
+        assert len(str(raised.value)) < 600
+    assert not leftovers()
+
+
+def test_an_unknown_output_is_named(tmp_path, make_model, make_config):
+    make_model(tmp_path, "tiny", make_config("tiny").replace('"stripes"', '"spots"'))
+    with (
+        TritonServer(TritonConfig(repository=tmp_path)) as server,
+        pytest.raises(OpsError, match=r"the graph has no output 'spots'; its outputs are descriptor, stripes"),
+    ):
+        server.wait_ready(60)
+
+
+def test_a_repository_that_is_missing_or_empty(tmp_path):
+    for repository, message in ((tmp_path / "none", "does not exist"), (tmp_path, "has no model in it")):
+        with pytest.raises(OpsError, match=rf"{message}; run: python export/all.py"):
+            TritonServer(TritonConfig(repository=repository)).start()
+
+
+def test_a_port_that_is_taken(small_repository):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port()))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OpsError, match=rf"port {port} .*--grpc-port"):
+            TritonServer(TritonConfig(repository=small_repository, grpc_port=port)).start()
+
+
+def test_a_log_file_that_cannot_be_written(small_repository, tmp_path):
+    with pytest.raises(OpsError, match="cannot write the log file"):
+        TritonServer(TritonConfig(repository=small_repository, log_file=tmp_path)).start()
+
+
+def test_without_the_wheel(small_repository, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OpsError, match=r"nvidia-pytriton is not installed.*pip install 'landseer\[triton\]'"):
+        TritonServer(TritonConfig(repository=small_repository)).start()
+
+
+def test_an_unsupported_python(small_repository, monkeypatch):
+    monkeypatch.setattr("landseer.ops.triton_install.running_python", lambda: (3, 13))
+    with pytest.raises(OpsError, match=r"Python 3.13 is not supported.*3.10, 3.11 or 3.12"):
+        TritonServer(TritonConfig(repository=small_repository)).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_runs_until_it_is_told_to_end(number, small_repository, leftovers):
+    options = ["--http-port", "auto", "--grpc-port", "auto", "--metrics-port", "auto"]
+    command = [sys.executable, "-m", "landseer.client.cli", "triton", "--repository", str(small_repository), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ready = process.stdout.readline()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert ready.startswith("Triton is ready: gRPC 127.0.0.1:"), ready + errors
+    assert process.returncode == 0
+    assert errors == "", "nothing to say on a machine without a GPU"
+    assert not leftovers()
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+    command = [sys.executable, "-m", "landseer.client.cli", "triton", "--repository", str(tmp_path / "none")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert "run: python export/all.py" in ended.stderr
+
+
+def _listens_on_loopback_only(port):
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    listening = [row[1].split(":") for row in rows if row[3] == "0A"]
+    addresses = {address for address, number in listening if int(number, 16) == port}
+    return len(addresses) == 1 and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
