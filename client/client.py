@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+
 from landseer.client import queries, wire
 from landseer.client.channel import open_channel
 from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error

@@ -121,7 +121,7 @@ def _views(query: QueryPicture | None) -> str:
     if heat:
         alt = "The query picture under its localisation attention"
         frame = _frame(query.image, query.width, query.height, alt=alt, over=heat + region, heated=True)
-        views.append(_view(frame, "Localisation attention: what counts towards the descriptor", query))
+        views.append(_view(frame, "Localisation attention: where the model sees an object", query))
     return "\n".join(views)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from landseer.client.client import SearchClient
 from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, RpcFailed, UnusableInput
 from landseer.client.pictures import PictureFile

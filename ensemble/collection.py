@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.engines import ENGINES
-from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.live_index import Hits, LiveIndex
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
@@ -23,14 +22,6 @@ from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class IndexLoading(LandseerError):
-    """The index is being read from the store. Trying again helps."""
-
-    code = "UNAVAILABLE"
-    reason = "INDEX_LOADING"
-    retry_after_s = 2.0
 
 
 class Collection:
@@ -92,9 +83,7 @@ class Collection:
         """Return a picture by its id. NotFound."""
         return await self._reads.run(self.store.get, id)
 
-    async def pictures(
-        self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool
-    ) -> list[Stored | None]:
+    async def pictures(self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool) -> list[Stored | None]:
         """Return pictures by their keys, whole or without some of it; None for one that is gone."""
         return await self._reads.run(self.store.by_keys, keys.tolist(), thumbnails=thumbnails, vectors=vectors)
 

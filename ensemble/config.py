@@ -39,6 +39,10 @@ class ServerConfig:
     """Whether indexed pictures keep a small JPEG, for `explain` and Get."""
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream that are worked on at a time; two of Triton's full batches."""
+    in_flight: int = 8
+    """Pictures that are with Triton at a time, one of its full batches. What waits beyond them can be dropped."""
+    waiting: int = 64
+    """Queries that may wait for their turn; one more is answered RESOURCE_EXHAUSTED at once."""
     poll_s: float = 0.5
     """Pause between two looks at Triton's readiness. With `poll_timeout_s` it bounds how late a loss is seen."""
     poll_timeout_s: float = 1.4
@@ -51,7 +55,7 @@ class ServerConfig:
     """How long requests in flight may finish after SIGTERM."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight"):
+        for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):

@@ -13,6 +13,29 @@ from landseer.ensemble.errors import DeadlinePassed
 T = TypeVar("T")
 
 
+async def bounded(work: Awaitable[T], timeout_s: float | None) -> T:
+    """Await `work`, cancelled after `timeout_s` or with the caller. asyncio.TimeoutError.
+
+    In place of `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes just as the work ends.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        _abandon(task)
+        raise
+    if not done:
+        _abandon(task)
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+def _abandon(task: asyncio.Future[T]) -> None:
+    """Cancel, and look at what comes of it so that asyncio does not complain of an error that nobody saw."""
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    task.cancel()
+
+
 @dataclass(frozen=True)
 class Deadline:
     """A moment of the monotonic clock, or none."""
@@ -41,6 +64,6 @@ class Deadline:
     async def within(self, stage: str, work: Awaitable[T]) -> T:
         """Await `work`, cancelled when the deadline passes. DeadlinePassed names `stage`."""
         try:
-            return await asyncio.wait_for(work, self.remaining())
+            return await bounded(work, self.remaining())
         except asyncio.TimeoutError as error:
             raise DeadlinePassed(f"the deadline passed during {stage}; allow the request a longer one") from error

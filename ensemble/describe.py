@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.admission import Lane
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.metrics import Metrics
@@ -70,10 +71,18 @@ class Describer:
     """Decodes on its own threads, then asks Triton."""
 
     def __init__(
-        self, triton: Triton, workers: Workers, metrics: Metrics, *, limits: Limits, patience_s: Sequence[float] = ()
+        self,
+        triton: Triton,
+        lane: Lane,
+        workers: Workers,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        patience_s: Sequence[float] = (),
     ) -> None:
-        """Wait patience_s[i] seconds and try again when Triton's queue is full for the i-th time."""
+        """Wait patience_s[i] seconds and try again when a queue is full for the i-th time."""
         self._triton = triton
+        self._lane = lane
         self._patience_s = patience_s
         self._workers = workers
         self._metrics = metrics
@@ -103,10 +112,16 @@ class Describer:
     ) -> dict[str, NDArray[Any]]:
         for pause in self._patience_s:
             try:
-                return await self._triton.infer(model, image, outputs, deadline)
+                return await self._once(model, image, outputs, deadline)
             except Overloaded:
                 await asyncio.sleep(pause)
-        return await self._triton.infer(model, image, outputs, deadline)
+        return await self._once(model, image, outputs, deadline)
+
+    async def _once(
+        self, model: str, image: dict[str, NDArray[np.uint8]], outputs: Sequence[str], deadline: Deadline
+    ) -> dict[str, NDArray[Any]]:
+        async with self._lane.turn(deadline):
+            return await self._triton.infer(model, image, outputs, deadline)
 
     async def _prepare(self, data: bytes, **options: Any) -> Prepared:
         try:

@@ -5,9 +5,11 @@ LandseerError
 ├── NotFound              NOT_FOUND            no picture of that id
 ├── Untrained             FAILED_PRECONDITION  a model with seeded weights was asked for
 ├── ProfileMismatch       FAILED_PRECONDITION  store and served models were not made for each other
+├── StoreUnusable         FAILED_PRECONDITION  the folder is no store, is damaged, or is in use
 ├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk; nothing was written
 ├── Overloaded            RESOURCE_EXHAUSTED   Triton's queue is full; try again
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
+├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
 ├── DeadlinePassed        DEADLINE_EXCEEDED    no time was left for a stage that the answer needs
 └── InferenceFailed       INTERNAL             Triton answered with an error of its own
 """
@@ -61,6 +63,13 @@ class ProfileMismatch(LandseerError):
     reason = "PROFILE_MISMATCH"
 
 
+class StoreUnusable(LandseerError):
+    """The folder is not a store, is damaged, is in use, or cannot be read."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "STORE_UNUSABLE"
+
+
 class StoreFull(LandseerError):
     """The store has reached its limit or the disk is full. What was there is untouched."""
 
@@ -81,6 +90,14 @@ class ModelsUnavailable(LandseerError):
 
     code = "UNAVAILABLE"
     reason = "MODELS_UNAVAILABLE"
+    retry_after_s = 2.0
+
+
+class IndexLoading(LandseerError):
+    """The index is being read from the store. Trying again helps."""
+
+    code = "UNAVAILABLE"
+    reason = "INDEX_LOADING"
     retry_after_s = 2.0
 
 

@@ -32,17 +32,20 @@ class Profile:
 
     @property
     def fingerprint(self) -> str:
-        """What must agree between two vectors: models and preprocessing, not version numbers."""
+        """What must agree between two vectors: models and preprocessing, not version numbers or limits of requests."""
+        sizes = self.sizes
         return json.dumps(
-            [
-                self.backbone,
-                self.weights_sha256,
-                dataclasses.asdict(self.sizes),
-                self.long_side,
-                self.side_multiple,
-                self.min_side,
-            ],
-            sort_keys=True,
+            {
+                "backbone": self.backbone,
+                "SHA-256 of the weights": self.weights_sha256,
+                "size of descriptors": sizes.channels,
+                "size of co-attention vectors": sizes.reduced,
+                "local features": sizes.locals,
+                "clusters": sizes.clusters,
+                "long side": self.long_side,
+                "multiple of sides": self.side_multiple,
+                "shortest side": self.min_side,
+            }
         )
 
     def to_json(self) -> str:

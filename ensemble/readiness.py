@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from landseer.ensemble.collection import Collection, IndexLoading
+from landseer.ensemble.collection import Collection
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.errors import LandseerError, ModelsUnavailable, ProfileMismatch
+from landseer.ensemble.errors import IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
 from landseer.ensemble.health import Health
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile

@@ -141,6 +141,8 @@ def decode(
     try:
         (length,) = _LENGTH.unpack_from(data)
         header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        if not isinstance(header, dict):
+            raise ValueError(f"its header is {type(header).__name__}")
         boxes, features = (header.pop(name) for name in ("boxes", "features"))
         middle = _LENGTH.size + length
         after = middle + 5 * _SINGLE.itemsize * boxes

@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-image-pixels", default=limits.max_pixels, type=int, metavar="N", help="default %(default)s"
     )
+    parser.add_argument(
+        "--in-flight", default=8, type=int, metavar="N", help="pictures with Triton at a time (%(default)s)"
+    )
+    parser.add_argument("--queue", default=64, type=int, metavar="N", help="queries that may wait beyond (%(default)s)")
     parser.add_argument("--max-top-k", default=1000, type=int, metavar="K", help="most hits (default %(default)s)")
     parser.add_argument("--store-limit", default="16GiB", type=_bytes, metavar="SIZE", help="default %(default)s")
     parser.add_argument("--no-thumbnails", action="store_true", help="keep no small pictures for explanations")
@@ -65,6 +69,8 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         engine=args.engine,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
         max_top_k=args.max_top_k,
+        in_flight=args.in_flight,
+        waiting=args.queue,
         store_limit_bytes=args.store_limit,
         thumbnails=not args.no_thumbnails,
         **threads,

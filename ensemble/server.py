@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from typing import Any
@@ -14,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from landseer.ensemble.admission import Admission
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.describe import PATIENCE_S, Describer
 from landseer.ensemble.health import SERVICES, Health
@@ -92,8 +92,7 @@ class RunningServer:
         await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
         if self._watch is not None:
             self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._watch
+            await asyncio.gather(self._watch, return_exceptions=True)
         await self._readiness.close()
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
@@ -130,18 +129,19 @@ class RunningServer:
 
     def _parts(self) -> Parts:
         config, limits = self._config, self._config.limits
-        describer = Describer(self._triton, self._query_workers, self.metrics, limits=limits)
+        admission = Admission(running=config.in_flight)
+        searches = admission.lane("search", waiting=config.waiting)
+        uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
+        describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
         # Threads of its own, so that no search stands in line behind a bulk upload.
-        bulk = Describer(self._triton, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
+        bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
         return Parts(
             config=config,
             metrics=self.metrics,
             readiness=self._readiness,
             triton=self._triton,
             describer=describer,
-            indexer=Indexer(
-                self._readiness, bulk, thumbnails=config.thumbnails, in_flight=config.bulk_in_flight
-            ),
+            indexer=Indexer(self._readiness, bulk, thumbnails=config.thumbnails, in_flight=config.bulk_in_flight),
         )
 
 

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull
+from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.record import (
     Change,
     Record,
@@ -54,7 +54,6 @@ from landseer.ensemble.record import (
 from landseer.ensemble.store_folder import (
     DATABASES,
     FolderLock,
-    StoreUnusable,
     is_full,
     open_environment,
     prepare_folder,

@@ -13,7 +13,7 @@ from typing import Any
 
 import lmdb
 
-from landseer.ensemble.errors import LandseerError, ProfileMismatch, StoreFull
+from landseer.ensemble.errors import ProfileMismatch, StoreFull, StoreUnusable
 
 DATA = "data.mdb"
 LOCK = "landseer.lock"
@@ -22,13 +22,6 @@ FORMAT = b"landseer-store-1"
 """Changes when a release can no longer read what an older one wrote."""
 
 _OURS = {DATA, LOCK, "lock.mdb", "lost+found"}
-
-
-class StoreUnusable(LandseerError):
-    """The folder is not a store, is damaged, is in use, or cannot be read."""
-
-    code = "FAILED_PRECONDITION"
-    reason = "STORE_UNUSABLE"
 
 
 class FolderLock:
@@ -180,16 +173,8 @@ def reserve(limit: int) -> int:
 def explain_difference(stored: str, served: str) -> str:
     """Say in plain words in what two `Profile.fingerprint`s differ."""
     try:
-        old, new = _facts(stored), _facts(served)
+        old, new = json.loads(stored), json.loads(served)
+        differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     except (ValueError, TypeError, AttributeError):
         return f"{stored!r} there, {served!r} here"
-    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} here" for name in differing)
-
-
-def _facts(fingerprint: str) -> dict[str, Any]:
-    """Name the values of a fingerprint; those that this release does not know are numbered."""
-    backbone, weights, sizes, *rest = json.loads(fingerprint)
-    names = ("long side", "multiple of sides", "shortest side", *(f"value {i}" for i in range(6, 20)))
-    facts = {"backbone": backbone, "SHA-256 of the weights": weights[:12], **dict(zip(names, rest, strict=False))}
-    return facts | {f"size of {name}": size for name, size in sorted(sizes.items())}

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.collection import Collection, IndexLoading
-from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.collection import Collection
+from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.record import Record
 from landseer.ensemble.store import Change
 from landseer.ensemble.workers import Workers

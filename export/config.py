@@ -7,7 +7,7 @@ import json
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import DType, Ensemble, Graph, Sizes, Tensor, graphs
+from landseer.ensemble.contracts import DType, Ensemble, Graph, Tensor, ensembles, graphs
 from landseer.ensemble.profile import Profile
 
 TYPES: dict[DType, int] = {
@@ -21,6 +21,8 @@ QUEUE_LIMIT = 64
 """Requests that may wait for a model; one more is turned away at once, which a client can act on."""
 QUEUE_TIMEOUT_US = 10_000_000
 """How long a request may wait unless it says itself (the orchestrator does: what is left of its deadline)."""
+PIP = "pip"
+"""Name of the configuration that `landseer triton` asks for; Triton falls back to `config.pbtxt`."""
 WARM_UP = ((480, 640), (640, 480), (640, 640))
 """Height and width of the pictures that every start runs first, so that no user meets a cold shape of these."""
 
@@ -37,6 +39,10 @@ def graph_config(graph: Graph, *, precision: str) -> pb.ModelConfig:
     # These two are ours: the native backend passes over parameters it does not know.
     config.parameters["landseer_precision"].string_value = precision
     config.parameters["landseer_bounds"].string_value = json.dumps(_bounds(graph))
+    if graph.name == "backbone":
+        # Compiled at the start: the two ensembles' outputs, so that no first request waits for it.
+        prepared = [list(step.outputs) for ensemble in ensembles().values() for step in ensemble.steps[:1]]
+        config.parameters["landseer_prepared_outputs"].string_value = json.dumps(prepared)
     _queue(config.dynamic_batching)
     if graph.name == "backbone":
         _warm_up(config, graph.inputs[0])
@@ -87,8 +93,25 @@ def _warm_up(config: pb.ModelConfig, image: Tensor) -> None:
         data.dims.extend((height, width, 3))
 
 
-def all_configs(profile: Profile, precision: dict[str, str], ensembles: dict[str, Ensemble]) -> dict[str, str]:
-    """Return every `config.pbtxt` by model name."""
-    sizes: Sizes = profile.sizes
-    texts = {name: to_text(graph_config(g, precision=precision.get(name, "fp32"))) for name, g in graphs(sizes).items()}
-    return texts | {name: to_text(ensemble_config(e, profile)) for name, e in ensembles.items()}
+def without_queue_policy(config: pb.ModelConfig) -> pb.ModelConfig:
+    """Return the variant for the pip-installed Triton 2.51, which `landseer triton` starts.
+
+    Any queue policy makes its batcher miss wake-ups, so that requests on an idle server wait for up to half a second
+    (docs/triton.md). The orchestrator bounds what it sends; NVIDIA's container takes `config.pbtxt`, policy and all.
+    """
+    plain = pb.ModelConfig()
+    plain.CopyFrom(config)
+    plain.dynamic_batching.ClearField("default_queue_policy")
+    return plain
+
+
+def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
+    """Return every configuration by its path in the repository."""
+    files = {}
+    for name, graph in graphs(profile.sizes).items():
+        config = graph_config(graph, precision=precision.get(name, "fp32"))
+        files[f"{name}/config.pbtxt"] = to_text(config)
+        files[f"{name}/configs/{PIP}.pbtxt"] = to_text(without_queue_policy(config))
+    for name, ensemble in ensembles().items():
+        files[f"{name}/config.pbtxt"] = to_text(ensemble_config(ensemble, profile))
+    return files

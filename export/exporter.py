@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import nn
 
 from landseer.ensemble.contracts import Graph, ensembles, graphs
 from landseer.export.build import UNTRAINED, Networks, build
@@ -101,22 +100,24 @@ def _list(console: Console, options: Options) -> None:
 
 
 def _write(options: Options, networks: Networks, kept: dict[str, Entry], console: Console) -> Manifest:
-    """Write into a scratch folder beside the models, check there, then move each model into its place."""
+    """Write into a scratch folder, check there, then move each model into its place.
+
+    The scratch folder is beside the repository: inside, Triton would take it for a model.
+    """
     options.out.mkdir(parents=True, exist_ok=True)
     contracts = graphs(networks.profile.sizes)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=options.out) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".landseer-export-", dir=options.out.resolve().parent) as scratch:
         entries = {}
         with _progress(console) as bar:
             for name in options.only:
                 task = bar.add_task(name, total=None, doing="starting")
-                graph, module = contracts[name], networks.modules[name]
                 path = Path(scratch, name, "model.onnx")
                 path.parent.mkdir()
 
                 def step(text: str, done: int, total: int, task: Any = task) -> None:
                     bar.update(task, doing=text, completed=done, total=total)
 
-                entries[name] = _export_graph(graph, module, networks, path, options.opset, step)
+                entries[name] = _export_graph(contracts[name], networks, path, opset=options.opset, step=step)
                 bar.update(task, doing=f"done, served in {entries[name].precision}")
         manifest = Manifest(profile=networks.profile, source=networks.source, graphs=kept | entries)
         _install(Path(scratch), options, manifest, kept)
@@ -124,9 +125,10 @@ def _write(options: Options, networks: Networks, kept: dict[str, Entry], console
 
 
 def _export_graph(
-    graph: Graph, module: nn.Module, networks: Networks, path: Path, opset: int, step: Callable[[str, int, int], None]
+    graph: Graph, networks: Networks, path: Path, *, opset: int, step: Callable[[str, int, int], None]
 ) -> Entry:
     total = 3 + len(ENGINES)
+    module = networks.modules[graph.name]
     step("running eager torch", 0, total)
     expected = [
         (case, eager(module, graph, case.inputs))
@@ -155,16 +157,18 @@ def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str
     for name in options.only:
         folder = options.out / name / options.version
         folder.mkdir(parents=True, exist_ok=True)
-        (scratch / name / "model.onnx").replace(folder / "model.onnx")
+        shutil.move(scratch / name / "model.onnx", folder / "model.onnx")
     for name in kept:
         _carry_along(options.out / name, manifest, name, options.version)
     precision = {name: entry.precision for name, entry in manifest.graphs.items()}
-    for name, text in all_configs(manifest.profile, precision, ensembles()).items():
+    for name in ensembles():
         # An ensemble has no file, but Triton wants its version's folder.
         (options.out / name / options.version).mkdir(parents=True, exist_ok=True)
-        staged = scratch / f"{name}.pbtxt"
+    for path, text in all_configs(manifest.profile, precision).items():
+        (options.out / path).parent.mkdir(parents=True, exist_ok=True)
+        staged = scratch / path.replace("/", "-")
         staged.write_text(text)
-        staged.replace(options.out / name / "config.pbtxt")
+        shutil.move(staged, options.out / path)
     manifest.write(options.out)
 
 

@@ -112,7 +112,8 @@ def _light(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Another exposure and colour of light."""
     gamma = rng.choice([0.5, 1.9])
     tint = rng.uniform(0.8, 1.1, 3)
-    return np.clip((pixels / 255.0) ** gamma * tint * 255, 0, 255).astype(np.uint8)
+    lit = np.clip((pixels / 255.0) ** gamma * tint * 255, 0, 255)
+    return np.asarray(lit, np.uint8)
 
 
 def _blur(pixels: Pixels, rng: np.random.Generator) -> Pixels:

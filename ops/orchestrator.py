@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -13,10 +14,13 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from landseer.ops.processes import Child, ChildConfig, OpsError
+from landseer.ops.processes import Child, ChildConfig, OpsError, how_ended
 
 POLL_S = 0.1
 LAST_LINES = 3
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \S+ ([A-Z]+) ")
+_ERROR = "landseer serve: "
+"""How the line begins that says why it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,19 @@ class OrchestratorConfig:
     log_file: Path | None = None
     on_line: Callable[[str], None] | None = None
     """Called with each line of its log, in a thread of its own."""
+
+
+class Warnings:
+    """Picks from the orchestrator's log the records worth showing, with all their lines."""
+
+    def __init__(self) -> None:
+        self._picked = True
+
+    def pick(self, line: str) -> bool:
+        """Say whether a line belongs to a warning or an error, or to what was written outside the log."""
+        if record := _RECORD.match(line):
+            self._picked = record[1] not in ("DEBUG", "INFO")
+        return self._picked or line.startswith(_ERROR)
 
 
 class Orchestrator:
@@ -57,7 +74,8 @@ class Orchestrator:
         stop = stop or threading.Event()
         while not is_serving(self.config.listen) and not stop.is_set():
             if not self.alive:
-                raise OpsError(f"the orchestrator ended while starting (status {self.returncode}): {self.explain()}")
+                how = how_ended(self.returncode)
+                raise OpsError(f"the orchestrator ended while starting ({how}): {self.explain()}")
             if time.monotonic() > until:
                 raise OpsError(f"the orchestrator was not ready after {timeout:.0f} s: {self.explain()}")
             stop.wait(POLL_S)
@@ -89,9 +107,10 @@ class Orchestrator:
 
     def explain(self) -> str:
         """Return its last words, in one line."""
-        lines = [] if self._child is None else [line.strip() for line in self._child.lines if line.strip()]
-        said = [line for line in lines if line.startswith("landseer serve: ")] or lines
-        return "; ".join(said[-LAST_LINES:]) or "it said nothing"
+        picks = Warnings()
+        lines = [line.strip() for line in (self._child.lines if self._child else ()) if picks.pick(line)]
+        said = [line for line in lines if line.startswith(_ERROR)] or [line for line in lines if line]
+        return "; ".join(said[-LAST_LINES:]) or "it gave no reason"
 
 
 def is_serving(address: str) -> bool:

@@ -137,6 +137,11 @@ def _appender(path: Path | None) -> Iterator[Callable[[str], object]]:
         yield file.write
 
 
+def how_ended(status: int | None) -> str:
+    """Put an exit status into words."""
+    return f"killed by signal {status - 128}" if status is not None and status > 128 else f"status {status}"
+
+
 class Stopping:
     """Turns SIGINT and SIGTERM into an event while its block runs. For the main thread only."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from landseer.ops.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.ports import LOOPBACK, free_port, parse_address, require_free
-from landseer.ops.processes import OpsError
+from landseer.ops.processes import OpsError, how_ended
 from landseer.ops.restarts import Restarts
 from landseer.ops.triton import TritonConfig, TritonServer
 
@@ -135,7 +135,7 @@ class _Watched:
         """Start the server again if it has ended."""
         if self._server.look():
             return
-        reason = f"status {self._server.returncode}: {self._server.explain()}"
+        reason = f"{how_ended(self._server.returncode)}: {self._server.explain()}"
         while not stop.is_set():
             delay = self._restarts.delay_after(time.monotonic() - self._since, reason)
             say(f"{self._restarts.name} ended ({reason}); starting it again in {delay:g} s")

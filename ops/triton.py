@@ -19,7 +19,7 @@ from pathlib import Path
 from landseer.ops.model_settings import THREADS_VARIABLE
 from landseer.ops.ports import LOOPBACK, free_port, require_free
 from landseer.ops.proc import dead_children
-from landseer.ops.processes import Child, ChildConfig, OpsError
+from landseer.ops.processes import Child, ChildConfig, OpsError, how_ended
 from landseer.ops.triton_install import TritonInstall, find_triton
 from landseer.ops.triton_log import reasons
 
@@ -74,7 +74,7 @@ class TritonServer:
         """Start the process; OpsError says what is missing. Chosen ports stay chosen for a later start."""
         if self.alive:
             raise OpsError(f"Triton is already running as process {self.pid}; stop it first")
-        check_repository(self.config.repository)
+        models_of(self.config.repository)
         check_log_file(self.config.log_file)
         install = find_triton()
         self.config = _with_ports(self.config)
@@ -90,7 +90,7 @@ class TritonServer:
         stop = stop or threading.Event()
         while not self.ready and not stop.is_set():
             if not self.alive:
-                raise OpsError(f"Triton ended while starting (status {self.returncode}): {self.explain()}")
+                raise OpsError(f"Triton ended while starting ({how_ended(self.returncode)}): {self.explain()}")
             if time.monotonic() > until:
                 raise OpsError(f"Triton was not ready after {timeout:.0f} s: {self.explain()}")
             stop.wait(POLL_S)
@@ -163,12 +163,17 @@ class TritonServer:
         return "; ".join(reasons(self.log_lines)) or "it gave no reason"
 
 
-def check_repository(repository: Path) -> None:
-    """Raise an OpsError unless the folder has at least one model."""
+def models_of(repository: Path) -> list[str]:
+    """Return the names of a repository's models; OpsError if there is none.
+
+    Triton's own `*` takes every folder for a model, and an export under way, or killed, leaves others there.
+    """
     if not repository.is_dir():
         raise OpsError(f"model repository {repository} does not exist; run: python export/all.py")
-    if not any(repository.glob("*/config.pbtxt")):
+    names = sorted(path.parent.name for path in repository.glob("[!.]*/config.pbtxt"))
+    if not names:
         raise OpsError(f"model repository {repository} has no model in it; run: python export/all.py")
+    return names
 
 
 def check_log_file(path: Path | None) -> None:
@@ -194,8 +199,8 @@ def _with_ports(config: TritonConfig) -> TritonConfig:
 
 
 def _spawn(install: TritonInstall, config: TritonConfig) -> Child:
-    folder = Path(tempfile.mkdtemp(prefix="landseer-triton-"))
     prefix = f"landseer-{os.getpid()}-{secrets.token_hex(4)}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         install.lay_out_backends(folder)
         return Child.start(
@@ -220,7 +225,7 @@ def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_p
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--model-control-mode=explicit",
-        "--load-model=*",
+        *(f"--load-model={name}" for name in models_of(config.repository)),
         f"--model-config-name={CONFIG_NAME}",
         "--disable-auto-complete-config",
         f"--http-address={config.host}",

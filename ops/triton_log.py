@@ -8,6 +8,7 @@ from collections.abc import Iterable
 NOISE = (
     "CudaDriverHelper has not been initialized",
     "Unable to allocate pinned system memory",
+    "failed to allocate pinned system memory",
     "unable to create stream for",
     "Failed to initialize NVML",
     "DCGM unable to start",
@@ -33,12 +34,12 @@ def is_worth_showing(line: str) -> bool:
 
 
 def reasons(lines: Iterable[str]) -> list[str]:
-    """Return why a start failed: the causes, else whatever went wrong, else the last words; none twice."""
+    """Return why a start failed: the causes, else whatever went wrong; none twice."""
     shown = [line for line in lines if is_worth_showing(line)]
     wrong = [line for line in shown if not line.startswith("W") and _EMPTY not in line]
     first = [line for line in wrong if not any(said in line for said in _CONSEQUENCE)]
     causes = [line for line in first if any(said in line for said in _CAUSE)]
-    return list(dict.fromkeys(_message(line) for line in causes or first or wrong or shown[-1:]))
+    return list(dict.fromkeys(_message(line) for line in causes or first or wrong))
 
 
 def _message(line: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any, TextIO
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from landseer.client.readable import one_line
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from landseer.client.readable import one_line
 
 _WIDE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)
 _PIPE_WIDTH = 1000

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.table import Table
+
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
@@ -16,7 +18,6 @@ from landseer.client.readable import duration, plural
 from landseer.client.report import STAGES, QueryPicture, render
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
-from rich.table import Table
 
 HELP = "find the indexed pictures that show the same thing as a picture"
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from landseer.ops.ports import LOOPBACK, port_or_auto
-from landseer.ops.processes import OpsError, Stopping
+from landseer.ops.processes import OpsError, Stopping, how_ended
 from landseer.ops.triton import TritonConfig, TritonServer
 from landseer.ops.triton_log import is_worth_showing
 
@@ -68,5 +68,5 @@ def _serve(config: TritonConfig, timeout: float) -> int:
         while server.look() and not stopping.event.wait(WATCH_S):
             pass
         if not stopping.event.is_set():
-            raise OpsError(f"Triton ended by itself (status {server.returncode}): {server.explain()}")
+            raise OpsError(f"Triton ended by itself ({how_ended(server.returncode)}): {server.explain()}")
         return server.stop() or 0

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ops.orchestrator import Warnings
 from landseer.ops.processes import OpsError, Stopping
 from landseer.ops.stack import Stack, StackConfig
 from landseer.ops.triton_log import is_worth_showing
@@ -58,8 +59,10 @@ def _serve(config: StackConfig, stopping: Stopping) -> int:
 
 
 def _config(args: argparse.Namespace) -> StackConfig:
+    picks = {"triton": is_worth_showing, "orchestrator": Warnings().pick}
+
     def show(name: str, line: str) -> None:
-        if args.verbose or (is_worth_showing(line) and (name == "triton" or " INFO " not in line)):
+        if args.verbose or picks[name](line):
             print(f"{name}: {line}", file=sys.stderr, flush=True)
 
     return StackConfig(

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from landseer.v1 import common_pb2, index_pb2, index_pb2_grpc, search_pb2, search_pb2_grpc
 
 

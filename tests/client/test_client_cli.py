@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from landseer.client import cli
 
 CLI = [sys.executable, "-m", "landseer.client.cli"]

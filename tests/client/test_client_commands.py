@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from landseer.client.cli import main
 from landseer.client.uploads import Upload
 from landseer.v1.common_pb2 import Degradation, Heatmap, StageTiming

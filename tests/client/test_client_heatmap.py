@@ -6,9 +6,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+
 from landseer.client.heatmap import RAMP, colour, overlay, png
 from landseer.v1.common_pb2 import Heatmap
-from PIL import Image
 
 
 @given(st.data(), st.integers(1, 9), st.integers(1, 9))

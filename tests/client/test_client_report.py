@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from html.parser import HTMLParser
 
 import pytest
+
 from landseer.client.report import EMBED_LIMIT, QueryPicture, render
 from landseer.v1.common_pb2 import Box, Degradation, DetectedBox, Heatmap, ModelVersion, StageTiming
 from landseer.v1.index_pb2 import GetResponse

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from landseer.client.errors import UnusableInput
 from landseer.client.pictures import find_pictures, picture_id
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from landseer.client import BlockingSearchClient, Box, Descriptor, Expansion, Picture, Reranking, SearchClient
 from landseer.client.client import DEFAULT_TIMEOUT
 from landseer.client.errors import (

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from landseer.client import SearchClient
 from landseer.client.errors import LandseerClientError, Refused
 from landseer.client.pictures import PictureFile

@@ -4,6 +4,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
 from landseer.client import wire
 
 

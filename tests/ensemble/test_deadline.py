@@ -30,7 +30,18 @@ async def test_a_deadline_cancels_what_runs_and_names_the_stage():
 
     with pytest.raises(DeadlinePassed, match="during rerank"):
         await Deadline.after(0.05).within("rerank", work())
-    assert cancelled.is_set()
+    await asyncio.wait_for(cancelled.wait(), 1.0)
+
+
+async def test_a_cancellation_is_never_lost():
+    """Even one that comes in the very moment in which the work ends."""
+    ended = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(Deadline.after(5.0).within("search", ended))
+    await asyncio.sleep(0.01)
+    ended.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_a_passed_deadline_fails_its_check():

@@ -107,8 +107,10 @@ async def test_a_bad_search_names_its_field(landseer, rich, picture, name):
     ],
 )
 async def test_a_region_must_lie_in_the_picture(landseer, rich, picture, box):
-    for call in (landseer.search.Search(Search(image=picture(), region=box)),
-                 landseer.search.Describe(search_pb2.DescribeRequest(image=picture(), region=box))):
+    for call in (
+        landseer.search.Search(Search(image=picture(), region=box)),
+        landseer.search.Describe(search_pb2.DescribeRequest(image=picture(), region=box)),
+    ):
         with pytest.raises(AioRpcError) as caught:
             await call
         assert rich(caught.value).fields == ["region"]

@@ -11,14 +11,12 @@ import pytest
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2
 
-from landseer.ensemble.fake_triton import PROFILE
+from landseer.ensemble.fake_triton import PROFILE, free_port
 from landseer.ensemble.health import SERVICES
 from landseer.v1 import index_pb2, search_pb2
 
 FULL_ANSWER = {
-    "expansion": search_pb2.Expansion(
-        method=search_pb2.EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True
-    ),
+    "expansion": search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True),
     "reranking": search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION),
 }
 SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
@@ -168,6 +166,16 @@ async def test_it_starts_before_triton_and_waits_for_its_models(start, fake_trit
     fake_triton.ready = True
     await landseer.server.ready(10.0)
     assert await landseer.serving()
+
+
+async def test_it_stops_promptly_at_any_moment_of_looking_for_triton(start, fake_triton):
+    await fake_triton.stop()
+    for step in range(15):
+        landseer = await start(wait=False, poll_s=0.01, listen=f"127.0.0.1:{free_port()}")
+        await asyncio.sleep(step * 0.002)
+        stopping = asyncio.create_task(landseer.server.stop(0.0))
+        done, _ = await asyncio.wait({stopping}, timeout=3.0)
+        assert done
 
 
 async def test_other_models_are_refused_until_the_former_return(landseer, picture, rich):

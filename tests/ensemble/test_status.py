@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from landseer.ensemble import errors
-from landseer.ensemble.collection import IndexLoading
+from landseer.ensemble.errors import IndexLoading
 from landseer.ensemble.status import grpc_code, status_of, trailers, unexpected
 
 

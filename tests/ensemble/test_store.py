@@ -404,7 +404,7 @@ def test_made_for_other_models(folder, store):
         open_store(folder, fingerprint=other.fingerprint)
     message = str(caught.value)
     assert "backbone 'lite0' there, 'resnet50' here" in message
-    assert "long side 640 there, 1024 here" in message and "size of channels 64 there, 2048 here" in message
+    assert "long side 640 there, 1024 here" in message and "size of descriptors 64 there, 2048 here" in message
     assert "weights" not in message and "index the pictures again" in message
     with pytest.raises(ProfileMismatch, match="'anything' here"):
         open_store(folder, fingerprint="anything")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small model: the quickest Triton to start."""
     repository = tmp_path_factory.mktemp("small")
     add_model(repository, "tiny", config("tiny", openvino=False))
+    # What an export that was killed leaves there, with and without its configuration, is no model.
+    (repository / "left-over").mkdir()
+    (repository / ".export-x").mkdir()
+    (repository / ".export-x" / "config.pbtxt").write_text('name: "half')
     return repository
 
 
@@ -189,14 +194,12 @@ def session_of() -> Callable[[int], list[int]]:
     return members
 
 
-@pytest.fixture
-def leftovers() -> Iterator[Callable[[], set[str]]]:
-    """What launchers have left in shared memory and the folder of temporary files since the test began."""
-    import tempfile
+@pytest.fixture(scope="session")
+def leftovers() -> Callable[[int], set[str]]:
+    """What the launcher with this process id has left in shared memory and among the temporary files."""
 
-    def now() -> set[str]:
-        folders = (Path("/dev/shm").glob("landseer-*"), Path(tempfile.gettempdir()).glob("landseer-triton-*"))
-        return {str(path) for folder in folders for path in folder}
+    def left(launcher: int) -> set[str]:
+        folders = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+        return {str(path) for folder in folders for path in folder.glob(f"landseer-{launcher}-*")}
 
-    before = now()
-    yield lambda: now() - before
+    return left

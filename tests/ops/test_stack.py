@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from landseer.ops.orchestrator import Warnings
+from landseer.ops.ports import free_port
+from landseer.ops.processes import OpsError
+from landseer.ops.restarts import Restarts
+from landseer.ops.stack import Stack, StackConfig, _Watched
+
+
+class Server:
+    """Stands for either server; starts after as many failures as it is told."""
+
+    def __init__(self, failures=0):
+        self.running, self.failures, self.starts, self.returncode = True, failures, 0, 137
+
+    def look(self):
+        return self.running
+
+    def explain(self):
+        return "no memory"
+
+    def stop(self):
+        self.running = False
+
+    def start(self, stop):
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise OpsError("cannot start: no disk")
+        self.running = True
+
+
+def watch(server, **more):
+    restarts = Restarts(name="Triton", first_delay_s=0.0, **more)
+    said = []
+    _Watched(server, restarts, server.start).look(threading.Event(), said.append)
+    return said
+
+
+def test_a_server_that_runs_is_left_alone():
+    server = Server()
+    assert watch(server) == []
+    assert server.starts == 0
+
+
+def test_a_server_that_ended_is_started_until_it_runs():
+    server = Server(failures=2)
+    server.running = False
+    said = watch(server)
+    assert server.running
+    assert said == [
+        "Triton ended (killed by signal 9: no memory); starting it again in 0 s",
+        "Triton ended (cannot start: no disk); starting it again in 0 s",
+        "Triton ended (cannot start: no disk); starting it again in 0 s",
+        "Triton is ready again",
+    ]
+
+
+def test_gives_up_with_the_last_reason():
+    server = Server(failures=99)
+    server.running = False
+    with pytest.raises(OpsError, match=r"Triton ended 3 times in a row.*no disk"):
+        watch(server, most=3)
+
+
+def test_a_stack_that_is_told_to_stop_starts_nothing():
+    server, stop = Server(), threading.Event()
+    server.running = False
+    stop.set()
+    _Watched(server, Restarts(name="Triton"), server.start).look(stop, print)
+    assert server.starts == 0
+
+
+def test_addresses(tmp_path):
+    stack = Stack(StackConfig(repository=tmp_path, store=tmp_path))
+    assert stack.search_address.startswith("127.0.0.1:")
+    assert stack.metrics_address.startswith("http://127.0.0.1:")
+    with pytest.raises(OpsError, match="--listen is 'here'; expected HOST:PORT"):
+        Stack(StackConfig(listen="here"))
+
+
+def test_only_warnings_are_picked_with_all_their_lines():
+    picks = Warnings()
+    log = [
+        ("Traceback before the log", True),
+        ("2026-11-21 03:19:10,561 INFO faiss: could not load:", False),
+        ("ModuleNotFoundError: avx512", False),
+        ("landseer serve: the port is taken", True),
+        ("2026-11-21 03:19:10,561 ERROR server: failed", True),
+        ("Traceback of the error", True),
+        ("2026-11-21 03:19:10,562 INFO server: next", False),
+    ]
+    assert [(line, picks.pick(line)) for line, _ in log] == log
+
+
+@pytest.mark.stack
+def test_an_orchestrator_that_cannot_start_is_explained_and_leaves_nothing(small_repository, tmp_path, leftovers):
+    config = StackConfig(
+        repository=small_repository,
+        store=tmp_path / "store",
+        listen=f"127.0.0.1:{free_port()}",
+        serve_args=("--engine", "abacus"),
+    )
+    stack = Stack(config)
+    with pytest.raises(OpsError, match=r"the orchestrator ended while starting \(status 2\): .*abacus"), stack:
+        pass
+    assert not stack.triton.alive
+    assert not leftovers(os.getpid())
