@@ -31,7 +31,7 @@ FOR_SEARCH = VECTORS
 # if its last steps, here detector and cluster, are not each asked for something.
 FOR_EXPLAIN = (*VECTORS, "attention", *BOXES, "cluster_count")
 FOR_DESCRIBE = (*VECTORS, "attention", *BOXES, *CLUSTERS)
-FOR_INDEX = ("descriptor", *BOXES, *CLUSTERS, *LOCALS)
+FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *LOCALS)
 """Output sets: Triton does not send what is not asked for."""
 
 

@@ -144,6 +144,7 @@ def record_of(id: str, metadata: dict[str, str], described: Described, version: 
         width=prepared.width,
         height=prepared.height,
         descriptor=described.descriptor.astype(np.float16),
+        query_vector=described.query_vector.astype(np.float16),
         clusters=described.clusters,
         boxes=described.boxes,
         feature_map=features.packed,

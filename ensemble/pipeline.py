@@ -26,6 +26,8 @@ class Subject:
 
     vector: NDArray[np.float32]
     """[D], unit norm."""
+    query_vector: NDArray[np.float32] | None = None
+    """[P], unit norm, for co-attention; a raw descriptor has none."""
     key: int | None = None
     """Its own key if it is indexed: it is left out of its hits."""
     picture: Described | None = None
@@ -84,9 +86,11 @@ class Search:
             return Subject(vector=query.vector)
         if isinstance(query, IdQuery):
             stored = await self.collection.get(query.id)
-            return Subject(vector=stored.record.descriptor.astype(np.float32), key=stored.key)
+            record = stored.record
+            vector, query_vector = (x.astype(np.float32) for x in (record.descriptor, record.query_vector))
+            return Subject(vector=vector, query_vector=query_vector, key=stored.key)
         picture = await self._describe(query)
-        return Subject(vector=picture.descriptor, picture=picture)
+        return Subject(vector=picture.descriptor, query_vector=picture.query_vector, picture=picture)
 
     async def _describe(self, query: PictureQuery) -> Described:
         explain = self.plan.explain
@@ -121,14 +125,14 @@ class Search:
 
     async def _reranked(self, how: Rerank, subject: Subject, before: Ranking) -> Ranking:
         """Sort the first hits anew by co-attention; if that fails, keep the ranking."""
-        picture = subject.picture
-        if picture is None:
+        query_vector = subject.query_vector
+        if query_vector is None:
             return before
 
         async def run(left: Deadline) -> Coattention:
             clusters, counts = await self.collection.clusters(before.keys[: how.candidates])
             most = self.profile.sizes.candidates
-            return await coattend(self.triton, picture.query_vector, clusters, counts, left, most=most)
+            return await coattend(self.triton, query_vector, clusters, counts, left, most=most)
 
         found = await self.stages.optional("rerank", run)
         return before if found is None else reranked(before, found, how.weight)

@@ -1,7 +1,8 @@
 """A picture as the store keeps it, and its bytes.
 
-On disk a record is a little-endian uint32, that many bytes of JSON, then the arrays `boxes` and `feature_map` one
-after the other; the JSON says how many rows each has. Descriptor, clusters and thumbnail are kept apart (see `store`).
+On disk a record is a little-endian uint32, that many bytes of JSON, then the arrays `query_vector`, `boxes` and
+`feature_map` one after the other; the JSON says how many elements or rows each has. Descriptor, clusters and thumbnail
+are kept apart (see `store`).
 Nothing read back is ever executed, as a pickle would be.
 """
 
@@ -39,6 +40,8 @@ class Record:
     height: int
     descriptor: npt.NDArray[np.float16]
     """[D], unit norm."""
+    query_vector: npt.NDArray[np.float16]
+    """[P], unit norm: its co-attention vector when the picture itself is the query."""
     clusters: npt.NDArray[np.float16]
     """[k <= K, P], unit norm each."""
     boxes: npt.NDArray[np.float32]
@@ -111,6 +114,7 @@ def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
     check_id(record.id)
     check_metadata(record.metadata)
     _check_array("descriptor", record.descriptor, _HALF, (None,))
+    _check_array("query_vector", record.query_vector, _HALF, (clusters[1],))
     _check_array("clusters", record.clusters, _HALF, (None, clusters[1]))
     _check_array("boxes", record.boxes, _SINGLE, (None, 5))
     _check_array("feature_map", record.feature_map, _BYTE, (None, 4))
@@ -124,9 +128,11 @@ def encode(record: Record) -> bytes:
     """Return the bytes of everything but descriptor, clusters and thumbnail."""
     names = ("id", "width", "height", "model_version", "indexed_at")
     header: dict[str, Any] = {name: getattr(record, name) for name in names}
-    header |= {"metadata": dict(record.metadata), "boxes": len(record.boxes), "features": len(record.feature_map)}
+    header |= {"metadata": dict(record.metadata), "query": len(record.query_vector)}
+    header |= {"boxes": len(record.boxes), "features": len(record.feature_map)}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    return b"".join((_LENGTH.pack(len(text)), text, to_bytes(record.boxes), to_bytes(record.feature_map)))
+    arrays = (to_bytes(array) for array in (record.query_vector, record.boxes, record.feature_map))
+    return b"".join((_LENGTH.pack(len(text)), text, *arrays))
 
 
 def decode(
@@ -143,14 +149,16 @@ def decode(
         header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
         if not isinstance(header, dict):
             raise ValueError(f"its header is {type(header).__name__}")
-        boxes, features = (header.pop(name) for name in ("boxes", "features"))
-        middle = _LENGTH.size + length
+        query, boxes, features = (header.pop(name) for name in ("query", "boxes", "features"))
+        start = _LENGTH.size + length
+        middle = start + _HALF.itemsize * query
         after = middle + 5 * _SINGLE.itemsize * boxes
         if len(data) != after + 4 * features:
             raise ValueError(f"{len(data)} bytes instead of {after + 4 * features}")
         return Record(
             **header,
             descriptor=descriptor,
+            query_vector=np.frombuffer(data[start:middle], _HALF),
             clusters=clusters,
             boxes=np.frombuffer(data[middle:after], _SINGLE).reshape(boxes, 5),
             feature_map=np.frombuffer(data[after:], _BYTE).reshape(features, 4),

@@ -77,11 +77,11 @@ def search_plan(request: search_pb2.SearchRequest, profile: Profile, *, max_top_
     if request.HasField("region") and kind != "image":
         said = f"a region needs a picture to lie on, but the query is {kind or 'absent'}; leave it out"
         raise InvalidInput("region", said)
-    if rerank is not None and kind in ("id", "descriptor"):
+    if rerank is not None and kind == "descriptor":
         raise InvalidInput(
             "reranking.method",
-            "co-attention needs the query picture itself: neither a raw descriptor nor the index holds the query's "
-            "co-attention vector; send the picture as `image`, or leave re-ranking out",
+            "co-attention needs a picture: a raw descriptor has no co-attention vector; send the picture as `image`, "
+            "or its `id` if it is indexed, or leave re-ranking out",
         )
     top_k = request.top_k if request.HasField("top_k") else TOP_K
     _in_range("top_k", top_k, 1, max_top_k)

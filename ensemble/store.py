@@ -12,7 +12,7 @@ features, 8 boxes, 100 bytes of metadata and a thumbnail of 8 KB:
 
     descriptors   4.0 KiB   2,560 bytes in a page of 4,096
     clusters     12.0 KiB   10,240 bytes in three pages
-    records       4.0 KiB   about 2,500 bytes in one page
+    records       4.0 KiB   about 3,500 bytes in one page
     thumbnails    8.0 KiB   none if they are switched off
     together     28.1 KiB   so 16 GiB hold about 590,000 pictures
 

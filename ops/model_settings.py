@@ -12,7 +12,18 @@ from typing import Any, Literal
 EngineName = Literal["openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16"]
 Bounds = Mapping[str, tuple[tuple[int, int], ...]]
+WarmUp = Mapping[str, tuple[str, tuple[int, ...]]]
+"""A made-up request: type (numpy's name) and shape, with its batch if there is one, by input."""
 
+TYPES = {
+    "TYPE_BOOL": "bool",
+    "TYPE_UINT8": "uint8",
+    "TYPE_INT32": "int32",
+    "TYPE_INT64": "int64",
+    "TYPE_FP16": "float16",
+    "TYPE_FP32": "float32",
+}
+"""numpy's names of Triton's types."""
 THREADS_VARIABLE = "LANDSEER_THREADS"
 """Environment variable by which the launcher sets the threads of models whose configuration names none."""
 
@@ -36,15 +47,17 @@ class ModelSettings:
     """All tensors that the configuration declares."""
     prepared: tuple[frozenset[str], ...] = ()
     """Sets of outputs to compile for at load, before anybody asks for just these."""
+    warm_up: tuple[WarmUp, ...] = ()
+    """Requests to run at load on each of the `prepared` sets."""
 
 
 def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) -> ModelSettings:
     """Read the settings from Triton's model configuration (its JSON form).
 
-    repository: the model's own folder. Understood as the native onnxruntime backend does: `execution_accelerators`
-    and `intra_op_thread_count`. Ours, which the native backend ignores: `landseer_precision` (bf16 or fp32),
-    `landseer_bounds` (JSON, {input: [[least, greatest], ...]}) and `landseer_prepared_outputs` (JSON, [[output, ...],
-    ...]). ValueError names the parameter that cannot be read.
+    repository: the model's own folder. Understood as the native onnxruntime backend does: `execution_accelerators`,
+    `intra_op_thread_count` and `model_warmup`. Ours, which the native backend ignores: `landseer_precision` (bf16 or
+    fp32), `landseer_bounds` (JSON, {input: [[least, greatest], ...]}) and `landseer_prepared_outputs` (JSON,
+    [[output, ...], ...]). ValueError names the parameter that cannot be read.
     """
     return ModelSettings(
         path=repository / version / (config.get("default_model_filename") or "model.onnx"),
@@ -56,6 +69,7 @@ def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) ->
         inputs=tuple(tensor["name"] for tensor in config.get("input", ())),
         outputs=tuple(tensor["name"] for tensor in config.get("output", ())),
         prepared=tuple(frozenset(names) for names in _json(config, "landseer_prepared_outputs", [])),
+        warm_up=_warm_up(config),
     )
 
 
@@ -103,3 +117,19 @@ def _bounds(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, int], ...]]
     except (AttributeError, TypeError, ValueError) as error:
         expected = "{input: [[least, most], ...]}"
         raise ValueError(f"parameter landseer_bounds is {declared!r}; expected {expected}") from error
+
+
+def _warm_up(config: Mapping[str, Any]) -> tuple[WarmUp, ...]:
+    """Read the shapes of `model_warmup`; what has a type that we do not know is left to Triton's own warm-up."""
+    batching = int(config.get("max_batch_size", 0)) > 0
+    requests = []
+    for sample in config.get("model_warmup", ()):
+        batch = (max(1, int(sample.get("batch_size", 0))),) if batching else ()
+        inputs = sample.get("inputs", {})
+        if inputs and all(tensor["data_type"] in TYPES for tensor in inputs.values()):
+            requests.append({name: _made_up(tensor, batch) for name, tensor in inputs.items()})
+    return tuple(requests)
+
+
+def _made_up(tensor: Mapping[str, Any], batch: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    return TYPES[tensor["data_type"]], (*batch, *(int(side) for side in tensor.get("dims", ())))

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from landseer.ops.engines import ENGINES, Array, Engine, batched, copied
-from landseer.ops.model_settings import Bounds, ModelSettings
+from landseer.ops.model_settings import Bounds, ModelSettings, WarmUp
 
 Outputs = dict[str, Array]
 
@@ -46,6 +48,7 @@ class Runner:
         self.inferences = 0
         """How many the engine was asked for."""
         self.precision = self._prepared().precision
+        self._warm_up()
 
     def run(self, jobs: Sequence[Job]) -> list[Outputs | Failure]:
         """Answer every job, in order. Jobs of equal shapes share one inference; one that fails spoils no other.
@@ -103,10 +106,28 @@ class Runner:
             engine.prepare(outputs)
         return engine
 
+    def _warm_up(self) -> None:
+        """Run the prepared outputs on the shapes of Triton's warm-up, which itself asks for all outputs only.
+
+        Each set of outputs is a graph of its own, whose first run of a shape takes up to twice as long as the next.
+        """
+        everything = frozenset(self.settings.outputs)
+        for request in self.settings.warm_up:
+            for outputs in set(self.settings.prepared) - {everything}:
+                [answer] = self.run([Job(inputs=made_up(request), outputs=outputs)])
+                if isinstance(answer, Failure):
+                    raise ValueError(f"the warm-up failed: {answer.message}")
+
     def _ready(self) -> Engine:
         if self._engine is None:
             self._engine = self._make(self.settings)
         return self._engine
+
+
+def made_up(request: WarmUp) -> dict[str, Array]:
+    """Return tensors of those types and shapes, filled with whole numbers from 0 to 255, seeded."""
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 256, shape).astype(dtype) for name, (dtype, shape) in request.items()}
 
 
 def check_names(kind: str, declared: Iterable[str], known: frozenset[str]) -> None:

@@ -23,11 +23,11 @@ free=$(df -Pk . | awk 'NR==2 {print $4}')
 echo "Installing Landseer and its packages into $venv (about 7 GB; 2 minutes on a fast line)"
 log=$venv/install.log
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar on -e '.[dev]' 2>&1 \
-    | tee "$log" | grep --line-buffered -E '^(Collecting|Installing collected|Successfully|ERROR)' \
-    | sed -u -E 's/^Collecting ([A-Za-z0-9._-]+).*/  \1/; s/^(Installing) collected.*/\1 .../; s/^Successfully.*/Installed./'; then
+    | tee "$log" | grep --line-buffered -E '^(Collecting|Installing collected|Successfully installed)' \
+    | sed -u -E 's/^Collecting ([A-Za-z0-9._-]+).*/  \1/; s/^Installing collected.*/Unpacking them (about a minute)/; s/^Successfully.*/Installed./'; then
     if grep -qE 'No space left' "$log"; then fail "the disk is full; the packages take about 7 GB (log: $log)"; fi
-    if grep -qE 'NewConnectionError|ConnectTimeout|Temporary failure in name resolution|ProxyError|Network is unreachable' "$log"; then
+    if grep -qE 'NewConnectionError|ConnectTimeout|ConnectionError|Connection refused|Temporary failure in name resolution|ProxyError|Network is unreachable|[Rr]etrying|from versions: none' "$log"; then
         fail "the package index cannot be reached; check the network, or pip's index settings (log: $log)"
     fi
-    fail "pip could not install: $(grep -m1 '^ERROR' "$log" || tail -1 "$log") (log: $log)"
+    fail "pip could not install: $(grep -m1 -oE 'ERROR: .*' "$log" || tail -1 "$log") (log: $log)"
 fi

@@ -139,7 +139,16 @@ async def test_triton_is_asked_only_for_what_is_needed(landseer, picture):
     assert (brief.model, set(brief.outputs)) == ("describe", {"descriptor", "query_vector"})
     assert explained.model == "describe_full"
     assert not any(name.startswith("local") or name == "clusters" for name in explained.outputs)
-    assert not {"local_features", "attention", "query_vector"} & set(indexed.outputs)
+    assert not {"local_features", "attention"} & set(indexed.outputs)
+
+
+async def test_coattention_of_an_indexed_picture_scores_as_with_the_picture_itself(landseer, picture):
+    await landseer.put(**{name: picture(seed) for seed, name in enumerate("abcdef")})
+    by_id = await landseer.search.Search(search_pb2.SearchRequest(id="c", reranking=COATTENTION))
+    by_picture = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), reranking=COATTENTION))
+    expected = {hit.id: hit.scores.coattention for hit in by_picture.hits if hit.id != "c"}
+    assert {hit.id: hit.scores.coattention for hit in by_id.hits} == pytest.approx(expected, abs=2e-3)
+    assert len(expected) == 5
 
 
 async def test_describe_gives_unit_vectors_and_whole_picture_boxes(landseer, picture):

@@ -71,10 +71,6 @@ BAD_SEARCHES = {
         ),
         "reranking.method",
     ),
-    "co-attention by id": (
-        Search(id="a", reranking=search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)),
-        "reranking.method",
-    ),
     "region of a descriptor": (
         Search(descriptor=descriptor(VALUES), region=common_pb2.Box(width=1, height=1)),
         "region",

@@ -39,6 +39,7 @@ def record(id="a", seed=0, **changes):
         "width": 400,
         "height": 300,
         "descriptor": (vector / np.linalg.norm(vector)).astype(np.float16),
+        "query_vector": draws.standard_normal(SHAPE[1]).astype(np.float16),
         "clusters": draws.standard_normal((count, SHAPE[1])).astype(np.float16),
         "boxes": draws.standard_normal((count % 4, 5)).astype(np.float32),
         "feature_map": draws.integers(0, 256, (3 * count, 4), dtype=np.uint8),
@@ -290,6 +291,7 @@ def test_descriptors_of_another_size_are_refused(store):
 def test_encoding_loses_nothing(metadata, features, boxes, at):
     draws = np.random.default_rng(features)
     arrays = {
+        "query_vector": draws.standard_normal(SHAPE[1]).astype(np.float16),
         "boxes": draws.standard_normal((boxes, 5)).astype(np.float32),
         "feature_map": draws.integers(0, 256, (features, 4), dtype=np.uint8),
     }

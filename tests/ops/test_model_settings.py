@@ -67,3 +67,19 @@ def test_an_unknown_accelerator_is_refused():
     accelerators = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "abacus"}]}}
     with pytest.raises(ValueError, match="'abacus' is not known; expected openvino"):
         settings(optimization=accelerators)
+
+
+def test_warm_up_is_read_as_triton_writes_it():
+    image = {"data_type": "TYPE_UINT8", "dims": ["480", "640", "3"], "random_data": True}
+    words = {"data_type": "TYPE_STRING", "dims": ["1"], "zero_data": True}
+    samples = [
+        {"name": "one", "batch_size": 1, "inputs": {"image": image}},
+        {"name": "four", "batch_size": 4, "inputs": {"image": image}},
+        {"name": "words", "batch_size": 1, "inputs": {"words": words}},
+    ]
+    assert settings(max_batch_size=8, model_warmup=samples).warm_up == (
+        {"image": ("uint8", (1, 480, 640, 3))},
+        {"image": ("uint8", (4, 480, 640, 3))},
+    )
+    assert settings(model_warmup=samples[:1]).warm_up == ({"image": ("uint8", (480, 640, 3))},)
+    assert settings().warm_up == ()

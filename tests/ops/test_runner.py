@@ -124,6 +124,40 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
         Runner(ModelSettings(path=tmp_path / "model.onnx"))
 
 
+def test_the_prepared_outputs_are_warmed_up_at_load(settings):
+    import dataclasses
+
+    class Noting:
+        precision, inputs, outputs = "fp32", frozenset({"image"}), BOTH
+
+        def __init__(self, settings):
+            self.ran = []
+
+        def prepare(self, outputs):
+            pass
+
+        def infer(self, inputs, outputs):
+            self.ran.append((inputs["image"].dtype, inputs["image"].shape, outputs))
+            return {name: np.zeros((len(inputs["image"]), 8)) for name in outputs}
+
+    shapes = ((1, 32, 24, 3), (2, 16, 16, 3))
+    asked = dataclasses.replace(
+        settings, prepared=(DESCRIPTOR, BOTH), warm_up=tuple({"image": ("uint8", shape)} for shape in shapes)
+    )
+    runner = Runner(asked, make=Noting)
+    # Triton's own warm-up asks for all outputs: those are left to it.
+    assert runner._engine.ran == [(np.dtype("uint8"), shape, DESCRIPTOR) for shape in shapes]
+
+
+def test_a_warm_up_that_fails_is_a_reason_not_to_serve(settings):
+    import dataclasses
+
+    # `stripes` throws at this width.
+    bad = dataclasses.replace(settings, prepared=(STRIPES,), warm_up=({"image": ("uint8", (1, 32, 20, 3))},))
+    with pytest.raises(ValueError, match=r"the warm-up failed: inference failed for image \[1, 32, 20, 3\]"):
+        Runner(bad)
+
+
 def test_closed_and_used_again(runner, picture, reference):
     image = picture(16, 16)
     runner.close()
