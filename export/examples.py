@@ -30,8 +30,11 @@ class Case:
     """Whether it comes from photographs; random pixels have many near-ties that no picture has."""
 
 
-def cases(graph: str, sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
-    """Yield the cases of a graph, a batch of two first: it also serves as the exporter's example."""
+def cases(graph: str, sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
+    """Yield the cases of a graph, a batch of two first: it also serves as the exporter's example.
+
+    modules: what makes the inputs of later graphs from photographs, `backbone` and `cluster`.
+    """
     makers = {
         "backbone": _backbone,
         "detector": _detector,
@@ -39,7 +42,7 @@ def cases(graph: str, sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
         "lattqe": _lattqe,
         "coattention": _coattention,
     }
-    return makers[graph](sizes, backbone)
+    return makers[graph](sizes, modules)
 
 
 def photos(height: int, width: int, count: int) -> NDArray[np.uint8]:
@@ -48,7 +51,7 @@ def photos(height: int, width: int, count: int) -> NDArray[np.uint8]:
     return np.stack([every[i % len(every)] for i in range(count)])
 
 
-def _backbone(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
+def _backbone(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(0)
     yield Case(name="2 photographs 320x256", inputs={"image": photos(320, 256, 2)}, real=True)
     noise = rng.integers(0, 256, (3, 224, 160, 3), dtype=np.uint8)
@@ -60,7 +63,7 @@ def _backbone(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
     yield Case(name="8 photographs 96x128", inputs={"image": photos(96, 128, 8)}, real=True)
 
 
-def _detector(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
+def _detector(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(1)
     for batch, h, w in ((2, 15, 20), (1, 2, 2), (3, 50, 50), (8, 20, 20)):
         # Smoothed noise: regions of all sizes and windings.
@@ -71,12 +74,12 @@ def _detector(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
         size = np.tile(np.array([[h * 32, w * 32]], np.int32), (batch, 1))
         yield Case(name=f"{batch} random {h}x{w}", inputs={"attention": attention, "image_size": size}, real=False)
     for height, width in PHOTO_SIZES[:3]:
-        out = _described(backbone, photos(height, width, 2))
+        out = _described(modules["backbone"], photos(height, width, 2))
         inputs = {"attention": out.attention.numpy(), "image_size": out.image_size.contiguous().numpy()}
         yield Case(name=f"2 photographs {height}x{width}", inputs=inputs, real=True)
 
 
-def _cluster(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
+def _cluster(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(2)
     # Around centres, as real ones are: in plain noise a rounding error decides who belongs where.
     centres = rng.random((3, 12, sizes.channels), dtype=np.float32) ** 4
@@ -88,13 +91,13 @@ def _cluster(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
     inputs: Arrays = {"local_features": features, "local_count": counts, "local_norms": norms}
     yield Case(name="3 random", inputs=inputs, real=False)
     for height, width in PHOTO_SIZES[:5]:
-        out = _described(backbone, photos(height, width, 2))
+        out = _described(modules["backbone"], photos(height, width, 2))
         names = ("local_features", "local_count", "local_norms")
         inputs = {name: getattr(out, name).contiguous().numpy() for name in names}
         yield Case(name=f"2 photographs {height}x{width}", inputs=inputs, real=True)
 
 
-def _lattqe(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
+def _lattqe(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(3)
     for batch, k in ((2, 8), (1, 1), (4, sizes.neighbours)):
         query = _unit(rng, batch, sizes.channels)
@@ -103,12 +106,12 @@ def _lattqe(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
         mask = np.arange(k)[None] < rng.integers(0, k + 1, (batch, 1))
         inputs: Arrays = {"query": query, "neighbours": near.astype(np.float32), "neighbour_mask": mask}
         yield Case(name=f"{batch} random, {k} neighbours", inputs=inputs, real=False)
-    described = _described(backbone, photos(256, 320, 6)).descriptor.numpy()
+    described = _described(modules["backbone"], photos(256, 320, 6)).descriptor.numpy()
     inputs = {"query": described[:1], "neighbours": described[None, 1:], "neighbour_mask": np.ones((1, 5), bool)}
     yield Case(name="a photograph among 5", inputs=inputs, real=True)
 
 
-def _coattention(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
+def _coattention(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(4)
     for batch, c in ((2, 16), (1, 1), (1, sizes.candidates)):
         counts = rng.integers(0, sizes.clusters + 1, (batch, c)).astype(np.int32)
@@ -120,6 +123,17 @@ def _coattention(sizes: Sizes, backbone: nn.Module) -> Iterator[Case]:
             "candidate_counts": counts,
         }
         yield Case(name=f"{batch} random, {c} candidates", inputs=inputs, real=False)
+
+    # The backbone's own query side and the same module's clusters: photographs against each other.
+    described = _described(modules["backbone"], photos(256, 320, 4))
+    with torch.no_grad():
+        clustered = modules["cluster"](described.local_features, described.local_count, described.local_norms)
+    inputs = {
+        "query_vector": described.query_vector.numpy(),
+        "candidate_clusters": np.repeat(clustered.clusters.numpy()[None], 4, axis=0),
+        "candidate_counts": np.repeat(clustered.cluster_count.numpy().T, 4, axis=0),
+    }
+    yield Case(name="4 photographs against 4", inputs=inputs, real=True)
 
 
 def _unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:

@@ -118,7 +118,8 @@ def _write(options: Options, networks: Networks, kept: dict[str, Entry], console
                     bar.update(task, doing=text, completed=done, total=total)
 
                 entries[name] = _export_graph(contracts[name], networks, path, opset=options.opset, step=step)
-                bar.update(task, doing=f"done, served in {entries[name].precision}")
+                why = ", bf16 does not agree" if entries[name].bf16_refused else ""
+                bar.update(task, doing=f"done, served in {entries[name].precision}{why}")
         manifest = Manifest(profile=networks.profile, source=networks.source, graphs=kept | entries)
         _install(Path(scratch), options, manifest, kept)
     return manifest
@@ -132,11 +133,11 @@ def _export_graph(
     step("running eager torch", 0, total)
     expected = [
         (case, eager(module, graph, case.inputs))
-        for case in cases(graph.name, networks.profile.sizes, networks.modules["backbone"])
+        for case in cases(graph.name, networks.profile.sizes, networks.modules)
     ]
     step("exporting", 1, total)
     write_onnx(module, graph, expected[0][0].inputs, path, opset=opset)
-    parity, precision = {}, "fp32"
+    parity, precision, refused = {}, "fp32", list[str]()
     for i, (engine, load) in enumerate(ENGINES.items()):
         step(f"checking on {engine}", 2 + i, total)
         half = engine.endswith("bf16")
@@ -148,9 +149,12 @@ def _export_graph(
             raise ExportError(f"{graph.name} on {engine} does not agree with torch: {'; '.join(failures)}")
         parity[engine] = agreement.figures()
         # bf16 is an offer: where it does not agree well enough, the graph is served in fp32.
-        precision = "bf16" if half and not failures else precision
+        if half:
+            precision, refused = ("fp32", failures) if failures else ("bf16", [])
     step("checked", total, total)
-    return Entry.of(graph, sha256=file_sha256(path), opset=opset, precision=precision, parity=parity)
+    return Entry.of(
+        graph, sha256=file_sha256(path), opset=opset, precision=precision, bf16_refused=refused, parity=parity
+    )
 
 
 def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str, Entry]) -> None:

@@ -28,16 +28,18 @@ class Entry:
     opset: int
     precision: str
     """What it is served in where the CPU has it: "bf16" or "fp32"."""
+    bf16_refused: list[str]
+    """Why bf16 is not used although the CPU has it: each output below its limit; empty otherwise."""
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     parity: dict[str, dict[str, float]]
     """By engine and output: the worst agreement with eager fp32 torch over all cases, 1 being perfect."""
 
     @classmethod
-    def of(cls, graph: Graph, *, sha256: str, opset: int, precision: str, parity: dict[str, dict[str, float]]) -> Entry:
-        """Return the entry of a graph, with its tensor contract spelled out."""
+    def of(cls, graph: Graph, **figures: Any) -> Entry:
+        """Return the entry of a graph, with its tensor contract spelled out. figures: the other fields."""
         inputs, outputs = ([dataclasses.asdict(t) for t in tensors] for tensors in (graph.inputs, graph.outputs))
-        return cls(sha256=sha256, opset=opset, precision=precision, inputs=inputs, outputs=outputs, parity=parity)
+        return cls(inputs=inputs, outputs=outputs, **figures)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,9 @@ def repository(tmp_path: Path, networks: Networks) -> Path:
         path = tmp_path / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         path.write_bytes(name.encode())
-        entries[name] = Entry.of(graph, sha256=file_sha256(path), opset=18, precision="fp32", parity={})
+        entries[name] = Entry.of(
+            graph, sha256=file_sha256(path), opset=18, precision="fp32", bf16_refused=[], parity={}
+        )
     Manifest(profile=networks.profile, source="a test", graphs=entries).write(tmp_path)
     return tmp_path
 
