@@ -45,11 +45,13 @@ stack: $(STAMP) ## The tests on real Triton, with the exported models
 bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
 	@$(BIN)/python -m landseer.ops.bench_serving
 
-chaos: $(STAMP) ## The kill and fault tests at full count
-	@LANDSEER_KILLS=1000 $(BIN)/python -m pytest -q -k "kill"
+chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/chaos.md
+	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer 500 times" -- \
+	    $(BIN)/python -m pytest -q tests/ensemble -k "kill"
 
-fuzz: $(STAMP) ## The hostile-input tests at full count
-	@LANDSEER_FUZZ=200000 $(BIN)/python -m pytest -q -k "hostile or fuzz"
+fuzz: $(STAMP) ## The hostile-input tests at full count (some minutes); writes docs/fuzz.md
+	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
+	    $(BIN)/python -m pytest -q tests/ensemble/test_pictures.py -k "fuzz or hostile or mutat"
 
 proto: $(STAMP) ## Generate client/v1 from client/proto
 	@bash ops/generate_proto.sh $(BIN)
