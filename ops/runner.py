@@ -5,7 +5,7 @@ The logic of the stand-in for Triton's onnxruntime backend (backends/onnxruntime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +23,8 @@ class Job:
 
     inputs: Mapping[str, Array]
     outputs: frozenset[str]
-    refused: Failure | None = None
-    """Why it needs no inference."""
+    refused: Callable[[], Failure | None] = lambda: None
+    """Says why it needs no inference after all. Asked when its turn comes: by then nobody may wait for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +51,36 @@ class Runner:
         self._warm_up()
 
     def run(self, jobs: Sequence[Job]) -> list[Outputs | Failure]:
-        """Answer every job, in order. Jobs of equal shapes share one inference; one that fails spoils no other.
+        """Answer every job, in order."""
+        kept = {
+            place: answer if isinstance(answer, Failure) else copied(answer) for place, answer in self.answers(jobs)
+        }
+        return [kept[place] for place in range(len(jobs))]
 
-        The arrays are valid until the next call.
+    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outputs | Failure]]:
+        """Yield each job's place and answer as soon as there is one.
+
+        Jobs of equal shapes share one inference; one that fails spoils no other. The arrays are valid only until the
+        next step.
         """
-        answers: dict[int, Outputs | Failure] = {}
         groups: dict[object, list[int]] = {}
-        for index, job in enumerate(jobs):
-            if failure := job.refused or self._invalid(job):
-                answers[index] = failure
-            else:
-                groups.setdefault(self._key(index, job), []).append(index)
-        for number, indices in enumerate(groups.values(), start=1):
-            group = [jobs[index] for index in indices]
-            answers.update(zip(indices, self._group(group, last=number == len(groups)), strict=True))
-        return [answers[index] for index in range(len(jobs))]
+        for place, job in enumerate(jobs):
+            groups.setdefault(self._key(place, job), []).append(place)
+        for places in groups.values():
+            yield from self._answered({place: jobs[place] for place in places})
 
     def close(self) -> None:
         """Free the model. The next run loads it again."""
         self._engine = None
+
+    def _answered(self, group: Mapping[int, Job]) -> Iterator[tuple[int, Outputs | Failure]]:
+        wanted = dict(group)
+        for place, job in group.items():
+            if failure := job.refused() or self._invalid(job):
+                del wanted[place]
+                yield place, failure
+        if wanted:
+            yield from zip(wanted, self._group(list(wanted.values())), strict=True)
 
     def _invalid(self, job: Job) -> Failure | None:
         complaint = out_of_bounds(job.inputs, self.settings.bounds, batching=self.settings.batching)
@@ -80,21 +91,19 @@ class Runner:
             return index
         return tuple(sorted((name, value.dtype.str, value.shape[1:]) for name, value in job.inputs.items()))
 
-    def _group(self, jobs: Sequence[Job], *, last: bool) -> Sequence[Outputs | Failure]:
+    def _group(self, jobs: Sequence[Job]) -> Sequence[Outputs | Failure]:
         try:
-            return self._infer(jobs, last=last)
+            return self._infer(jobs)
         except Exception as error:  # whatever a graph throws belongs to these requests, not to the server
             self.close()
             return [Failure(message=_describe(error, jobs[0]), kind="internal")] * len(jobs)
 
-    def _infer(self, jobs: Sequence[Job], *, last: bool) -> Sequence[Outputs]:
+    def _infer(self, jobs: Sequence[Job]) -> Sequence[Outputs]:
         wanted = frozenset[str]().union(*(job.outputs for job in jobs))
         inputs = {name: batched([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
         engine = self._ready()
         self.inferences += 1
         results = engine.infer(inputs, wanted)
-        if not last:
-            results = copied(results)
         return _split(results, jobs) if self.settings.batching else [results]
 
     def _prepared(self) -> Engine:

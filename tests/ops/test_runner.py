@@ -95,8 +95,26 @@ def test_out_of_bounds_never_reaches_the_engine(settings, picture):
 
 def test_a_refused_job_needs_no_inference(runner, picture):
     late = Failure(message="late", kind="late")
-    assert runner.run([Job(inputs={"image": picture(8, 8)}, outputs=BOTH, refused=late)]) == [late]
+    assert runner.run([Job(inputs={"image": picture(8, 8)}, outputs=BOTH, refused=lambda: late)]) == [late]
     assert runner.inferences == 0
+
+
+def test_answers_come_as_they_are_done(runner, picture, reference):
+    images = [picture(32, 24), picture(24, 32), picture(32, 24)]
+    answers = runner.answers([job(image) for image in images])
+    for done, expected in ((1, 0), (1, 2), (2, 1)):
+        place, answer = next(answers)
+        assert (runner.inferences, place) == (done, expected)
+        check(answer, reference(images[place]))
+    assert next(answers, None) is None
+
+
+def test_whether_a_job_is_still_wanted_is_asked_when_its_turn_comes(runner, picture):
+    late = Failure(message="late", kind="late")
+    first = job(picture(32, 24))
+    second = Job(inputs={"image": picture(24, 32)}, outputs=BOTH, refused=lambda: late if runner.inferences else None)
+    assert runner.run([first, second])[1] == late
+    assert runner.inferences == 1
 
 
 def test_without_batching_nothing_is_joined(settings, picture, reference):

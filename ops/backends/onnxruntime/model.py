@@ -36,9 +36,14 @@ class TritonPythonModel:
         how = f"{settings.engine}, {self._runner.precision}, {settings.threads} threads"
         log.log_info(f"{args['model_name']}: {how}, {settings.path}")
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer every request, each with its own tensors or its own error."""
-        return [_response(answer) for answer in self._runner.run([_job(request) for request in requests])]
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Answer every request, each with its own tensors or its own error, as soon as it is done.
+
+        Triton may hand over requests of several shapes at once: none waits for the inferences of the others.
+        """
+        senders = [request.get_response_sender() for request in requests]
+        for place, answer in self._runner.answers([_job(request) for request in requests]):
+            senders[place].send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         """Free the graph before the process ends."""
@@ -49,7 +54,7 @@ def _job(request: Any) -> Job:
     return Job(
         inputs={tensor.name(): tensor.as_numpy() for tensor in request.inputs()},
         outputs=frozenset(request.requested_output_names()),
-        refused=_refused(request),
+        refused=lambda: _refused(request),
     )
 
 

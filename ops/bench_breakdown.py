@@ -1,0 +1,117 @@
+"""Where the time of one served request goes, by Triton's own statistics and by the graph in process beside it."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from landseer.ops.bench_contenders import Caller
+from landseer.ops.bench_pictures import Picture
+from landseer.ops.bench_served import TritonDescribe
+
+PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+"""What Triton times of a request to a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """Triton's counters since it started."""
+
+    ensemble: tuple[int, int]
+    """Requests to `describe`, and the nanoseconds they took together."""
+    backbone: Mapping[str, tuple[int, int]]
+    """The same of the backbone, by `PARTS`."""
+    inferences: int
+    """Of the backbone."""
+    executions: int
+    """Fewer than inferences where requests were batched."""
+
+    def since(self, before: Counters) -> Counters:
+        """Return what was added."""
+        return self._joined(before, operator.sub)
+
+    def plus(self, more: Counters) -> Counters:
+        """Return both together."""
+        return self._joined(more, operator.add)
+
+    def _joined(self, other: Counters, how: Callable[[int, int], int]) -> Counters:
+        def both(one: tuple[int, int], two: tuple[int, int]) -> tuple[int, int]:
+            return how(one[0], two[0]), how(one[1], two[1])
+
+        return Counters(
+            ensemble=both(self.ensemble, other.ensemble),
+            backbone={part: both(self.backbone[part], other.backbone[part]) for part in PARTS},
+            inferences=how(self.inferences, other.inferences),
+            executions=how(self.executions, other.executions),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdown:
+    """Mean milliseconds of a request, one caller."""
+
+    client: float
+    """As the caller saw it."""
+    graph: float
+    """The same picture in process, just before."""
+    ensemble: float
+    """From Triton's receipt of the request until its answer."""
+    backbone: Mapping[str, float]
+    """By `PARTS`."""
+
+    @property
+    def rows(self) -> list[tuple[str, float]]:
+        """The parts, which sum to `client`."""
+        parts = self.backbone
+        return [
+            ("the graph itself, as in process", self.graph),
+            ("our backend and its process: shared memory, Python", parts["compute_infer"] - self.graph),
+            ("Triton: input and output tensors", parts["compute_input"] + parts["compute_output"]),
+            ("Triton: queue of the backbone", parts["queue"]),
+            ("Triton: the ensemble around it", self.ensemble - sum(parts.values())),
+            ("gRPC and the client: serialising, sending, receiving", self.client - self.ensemble),
+        ]
+
+
+def breakdown(served: TritonDescribe, graph: Caller, requests: Sequence[Picture]) -> Breakdown:
+    """Send each request once and run it in process just before."""
+    inside = outside = 0.0
+    before = counters(served.client)
+    for request in requests:
+        began = time.perf_counter()
+        graph(request)
+        between = time.perf_counter()
+        served(request)
+        inside, outside = inside + between - began, outside + time.perf_counter() - between
+    spent = counters(served.client).since(before)
+    return mean(spent, graph_s=inside, client_s=outside, requests=len(requests))
+
+
+def mean(spent: Counters, *, graph_s: float, client_s: float, requests: int) -> Breakdown:
+    """Turn sums into means, in milliseconds. Triton counts a request just after its answer, so by its own count."""
+    return Breakdown(
+        client=client_s / requests * 1e3,
+        graph=graph_s / requests * 1e3,
+        ensemble=_ms(spent.ensemble),
+        backbone={part: _ms(spent.backbone[part]) for part in PARTS},
+    )
+
+
+def counters(client: Any) -> Counters:
+    """Read Triton's counters."""
+    [ensemble] = client.get_inference_statistics("describe").model_stats
+    [backbone] = client.get_inference_statistics("backbone").model_stats
+    success, parts = ensemble.inference_stats.success, backbone.inference_stats
+    return Counters(
+        ensemble=(success.count, success.ns),
+        backbone={part: (getattr(parts, part).count, getattr(parts, part).ns) for part in PARTS},
+        inferences=backbone.inference_count,
+        executions=backbone.execution_count,
+    )
+
+
+def _ms(counted: tuple[int, int]) -> float:
+    return counted[1] / max(counted[0], 1) / 1e6

@@ -1,0 +1,129 @@
+"""Who is held against whom in the serving benchmark, and the rounds in which they take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from landseer.client.blocking import BlockingSearchClient
+from landseer.ensemble.profile import Profile
+from landseer.ops.bench_contenders import Contender
+from landseer.ops.bench_inprocess import DirectSearch, Graph, Vector, backbone_settings
+from landseer.ops.bench_pictures import Picture, sequence
+from landseer.ops.bench_served import ServedSearch, TritonDescribe
+from landseer.ops.bench_statistics import Round, turns
+from landseer.ops.processes import OpsError
+
+MANY = 4
+"""Callers at a time, beside one."""
+AGREEMENT = 0.9999
+"""Least cosine between a served descriptor and the same in process; below it the comparison would mean nothing."""
+
+Rounds = Mapping[str, Sequence[Round]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What is compared, on the same requests."""
+
+    title: str
+    direct: tuple[Contender, ...]
+    """In process; the better one is the baseline."""
+    served: tuple[Contender, ...]
+    requests: int
+    """In a turn."""
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """Return all of them."""
+        return (*self.direct, *self.served)
+
+
+def graphs(repository: Path, profile: Profile, *, cores: int) -> list[list[Graph]]:
+    """Return the graphs of each way to use all cores in process: one caller, and two with half the cores each."""
+    ways = [[cores], [cores // 2, cores - cores // 2]] if cores > 1 else [[cores]]
+    version = profile.version
+    return [[Graph(backbone_settings(repository, version, threads=threads)) for threads in way] for way in ways]
+
+
+def describe_contest(ways: Sequence[Sequence[Graph]], triton: str, *, requests: int) -> Contest:
+    """Pixels to vectors: the graph in process, and Triton's `describe` at that address."""
+    callers = tuple(TritonDescribe(triton) for _ in range(MANY))
+    return Contest(
+        title="pixels → vectors",
+        direct=tuple(Contender(name=f"graph in process, {_callers(len(way))}", callers=tuple(way)) for way in ways),
+        served=tuple(Contender(name=f"Triton `describe`, {_callers(n)}", callers=callers[:n]) for n in (1, MANY)),
+        requests=requests,
+    )
+
+
+def search_contest(
+    ways: Sequence[Sequence[Graph]],
+    client: BlockingSearchClient,
+    pictures: Sequence[Picture],
+    profile: Profile,
+    *,
+    requests: int,
+) -> Contest:
+    """JPEG to hits: decoding, graph and exact search in process, and the orchestrator's Search, over `pictures`."""
+    vectors, ids = [ways[0][0](picture) for picture in pictures], [picture.id for picture in pictures]
+    searches = [tuple(DirectSearch(graph, vectors, ids, profile) for graph in way) for way in ways]
+    served = ServedSearch(client)
+    return Contest(
+        title="JPEG → hits",
+        direct=tuple(Contender(name=f"search in process, {_callers(len(some))}", callers=some) for some in searches),
+        served=tuple(Contender(name=f"orchestrator `Search`, {_callers(n)}", callers=(served,) * n) for n in (1, MANY)),
+        requests=requests,
+    )
+
+
+def check_vectors(contest: Contest, pictures: Sequence[Picture]) -> float:
+    """Return the worst cosine between served and direct descriptors; OpsError if they are not the same."""
+    direct, served = contest.direct[0].callers[0], contest.served[0].callers[0]
+    worst = min(_cosine(direct(picture), served(picture)) for picture in pictures)
+    if worst < AGREEMENT:
+        raise OpsError(f"a served descriptor has cosine {worst:.5f} to the same in process; export the models again")
+    return worst
+
+
+def check_hits(contest: Contest, pictures: Sequence[Picture]) -> None:
+    """See that everybody gets the same hits, the picture itself first; OpsError if not."""
+    for picture in pictures:
+        direct, served = contest.direct[0].callers[0](picture), contest.served[0].callers[0](picture)
+        if direct != served or direct[0] != picture.id:
+            raise OpsError(
+                f"{picture.id} found {served} served and {direct} in process; expected the same, itself first"
+            )
+
+
+def play(
+    contests: Sequence[Contest],
+    pictures: Sequence[Picture],
+    *,
+    rounds: int,
+    around: Callable[[Contender, Callable[[], Round]], Round],
+) -> dict[str, list[Round]]:
+    """Let all take turns, one round more than asked; the first, which only warms up, is dropped.
+
+    In a round all of a contest get the same requests. `around` is called with each contender and its turn.
+    """
+    entries = [(contest, contender) for contest in contests for contender in contest.contenders]
+    measured: dict[str, list[Round]] = {contender.name: [] for _, contender in entries}
+    for number, order in enumerate(turns(entries, rounds + 1)):
+        for contest, contender in order:
+            requests = sequence(pictures, contest.requests, start=number * contest.requests)
+            taken = around(contender, lambda one=contender, some=requests: one.turn(some))  # type: ignore[misc]
+            if number:
+                measured[contender.name].append(taken)
+    return measured
+
+
+def _callers(count: int) -> str:
+    return f"{count} caller{'s' if count > 1 else ''}"
+
+
+def _cosine(one: Vector, other: Vector) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))

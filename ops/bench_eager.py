@@ -1,0 +1,43 @@
+"""Eager torch in fp32, where everything came from: for scale only, so a few pictures do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from landseer.ensemble.contracts import graphs
+from landseer.ensemble.profile import Profile
+from landseer.ops.bench_pictures import Picture
+from landseer.ops.bench_statistics import Round
+
+
+def eager_round(profile: Profile, requests: Sequence[Picture], *, threads: int) -> Round | None:
+    """Run the module that was exported, one picture at a time, after one to warm up.
+
+    It computes all outputs. None if the models were exported from weights that this machine cannot load again.
+    """
+    # torch is imported only when all else has been measured: its threads are not in anybody's way.
+    import torch
+
+    from landseer.export.build import build
+    from landseer.export.models.trunks import WeightsError
+    from landseer.export.parity import eager
+
+    torch.set_num_threads(threads)
+    try:
+        networks = build(
+            backbone=profile.backbone, weights=None, stride="auto", long_side=profile.long_side, version=profile.version
+        )
+    except WeightsError:
+        return None
+    if networks.profile.weights_sha256 != profile.weights_sha256:
+        return None
+    module, graph = networks.modules["backbone"], graphs(profile.sizes)["backbone"]
+    latencies = []
+    for request in [requests[0], *requests]:
+        began = time.perf_counter()
+        eager(module, graph, {"image": np.array(request.pixels)})
+        latencies.append(time.perf_counter() - began)
+    return Round(seconds=sum(latencies[1:]), latencies=tuple(latencies[1:]))

@@ -1,0 +1,49 @@
+"""The same through what serves it: Triton's `describe`, and the orchestrator's Search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+
+from landseer.client.blocking import BlockingSearchClient
+from landseer.ops.bench_inprocess import OUTPUTS, TOP_K
+from landseer.ops.bench_pictures import Picture
+
+Vector = NDArray[np.float32]
+
+
+class TritonDescribe:
+    """A caller of Triton: pixels to the ensemble `describe`, vectors back, over gRPC."""
+
+    def __init__(self, address: str) -> None:
+        self.client = triton.InferenceServerClient(address)
+        self._outputs = [triton.InferRequestedOutput(name) for name in sorted(OUTPUTS)]
+
+    def __call__(self, picture: Picture) -> Vector:
+        """Return the descriptor [D]."""
+        image = triton.InferInput("image", list(picture.pixels.shape), "UINT8")
+        image.set_data_from_numpy(picture.pixels)
+        answer: Any = self.client.infer("describe", [image], outputs=self._outputs)
+        vector: Vector = answer.as_numpy("descriptor")[0]
+        return vector
+
+
+class ServedSearch:
+    """A caller of the orchestrator: an encoded picture to Search, hits back."""
+
+    def __init__(self, client: BlockingSearchClient) -> None:
+        self._client = client
+
+    def __call__(self, picture: Picture) -> list[str]:
+        """Return the ids of the nearest, best first."""
+        return [hit.id for hit in self._client.search(picture.data, top_k=TOP_K).hits]
+
+
+def index(client: BlockingSearchClient, some: Iterable[Picture]) -> None:
+    """Put pictures into the index."""
+    for picture in some:
+        client.upsert(picture.id, picture.data)

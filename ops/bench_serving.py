@@ -1,0 +1,220 @@
+"""`make bench-serving`: `describe` through Triton against the same graph in process, side by side on the same cores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from landseer.client.blocking import BlockingSearchClient
+from landseer.client.errors import LandseerClientError
+from landseer.ensemble.profile import Profile
+from landseer.ops.bench_breakdown import Counters, breakdown, counters
+from landseer.ops.bench_contenders import Contender
+from landseer.ops.bench_contest import (
+    Contest,
+    check_hits,
+    check_vectors,
+    describe_contest,
+    graphs,
+    play,
+    search_contest,
+)
+from landseer.ops.bench_eager import eager_round
+from landseer.ops.bench_inprocess import Graph, cores
+from landseer.ops.bench_machine import cpu_time
+from landseer.ops.bench_machine import describe as describe_machine
+from landseer.ops.bench_pictures import Picture, pictures
+from landseer.ops.bench_report import Report, markdown, verdict
+from landseer.ops.bench_served import TritonDescribe, index
+from landseer.ops.bench_statistics import Round
+from landseer.ops.processes import OpsError
+from landseer.ops.stack import Stack, StackConfig
+
+AT_LEAST = 0.85
+"""Of the throughput in process: what serving has to keep."""
+EAGER = 4
+"""Pictures for eager torch, one of each shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the benchmark was asked for."""
+
+    repository: Path
+    out: Path
+    rounds: int
+    requests: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Everything that was made ready."""
+
+    describe: Contest
+    search: Contest
+    pictures: Sequence[Picture]
+    graph: Graph
+    triton: TritonDescribe
+    agreement: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the report. 0 if serving keeps `AT_LEAST`, 1 if not or if it could not be measured."""
+    options, console = _options(argv), Console()
+    try:
+        report = _measure(options, console)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        text = markdown(report)
+        options.out.write_text(text, encoding="utf-8")
+    except (OpsError, LandseerClientError) as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.strerror or error} ({error.filename or options.out})")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    console.print(Markdown(text))
+    console.print(f"Written to {options.out}.")
+    return 0 if verdict(report) else 1
+
+
+def _options(argv: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench-serving.md"), metavar="FILE")
+    parser.add_argument("--rounds", type=_positive, default=12, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--requests", type=_positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
+def _measure(options: Options, console: Console) -> Report:
+    began, profile = time.monotonic(), read_profile(options.repository)
+    machine = describe_machine(threads=cores())
+    with _serving(options, console) as stack, BlockingSearchClient(stack.search_address, timeout=120.0) as client:
+        with console.status("compiling the graph here too, indexing, comparing answers"):
+            bench = _prepare(options, profile, stack, client)
+        sessions = (stack.triton.pid, stack.orchestrator.pid)
+        before = cpu_time(sessions)
+        rounds, batched = _play(bench, options, console)
+        others = cpu_time(sessions).others_since(before)
+        with console.status("where the time goes"):
+            parts = breakdown(bench.triton, bench.graph, bench.pictures)
+    with console.status("eager torch, for scale"):
+        eager = eager_round(profile, bench.pictures[:EAGER], threads=cores())
+    return Report(
+        contests=(bench.describe, bench.search),
+        rounds=rounds,
+        batched=batched,
+        parts=parts,
+        eager=eager,
+        machine=machine,
+        others=others,
+        backbone=profile.backbone,
+        precision=bench.graph.precision,
+        agreement=bench.agreement,
+        pictures=bench.pictures,
+        at_least=AT_LEAST,
+        seed=options.seed,
+        command=_command(options),
+        date=datetime.now(timezone.utc),
+        seconds=time.monotonic() - began,
+    )
+
+
+def read_profile(repository: Path) -> Profile:
+    """Read what was exported; OpsError if there is nothing."""
+    path = repository / "manifest.json"
+    try:
+        return Profile.from_json(json.dumps(json.loads(path.read_text())["profile"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise OpsError(f"{path} cannot be read; run: python export/all.py") from error
+
+
+@contextmanager
+def _serving(options: Options, console: Console) -> Iterator[Stack]:
+    """Run Triton and the orchestrator on an empty store."""
+    with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
+        stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
+        try:
+            with console.status("starting Triton and the orchestrator"):
+                stack.start()
+            yield stack
+        finally:
+            stack.stop()
+
+
+def _prepare(options: Options, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
+    some, ways = pictures(profile), graphs(options.repository, profile, cores=cores())
+    index(client, some)
+    describe = describe_contest(ways, stack.triton.grpc_url, requests=options.requests)
+    # Searches add less that can vary, so fewer of them do.
+    search = search_contest(ways, client, some, profile, requests=max(1, options.requests * 2 // 3))
+    agreement = check_vectors(describe, some)
+    check_hits(search, some)
+    return Bench(
+        describe=describe,
+        search=search,
+        pictures=some,
+        graph=ways[0][0],
+        triton=TritonDescribe(stack.triton.grpc_url),
+        agreement=agreement,
+    )
+
+
+def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, list[Round]], Counters]:
+    """Play all rounds; also return Triton's counters over the turns of its many callers."""
+    contests, many = (bench.describe, bench.search), bench.describe.served[-1].name
+    batched = counters(bench.triton.client).since(counters(bench.triton.client))
+    turns_to_come = (options.rounds + 1) * sum(len(contest.contenders) for contest in contests)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("measuring", total=turns_to_come)
+
+        def around(contender: Contender, turn: Callable[[], Round]) -> Round:
+            nonlocal batched
+            progress.update(task, description=f"{contender.name:<45}")
+            before = counters(bench.triton.client)
+            taken = turn()
+            if contender.name == many:
+                batched = batched.plus(counters(bench.triton.client).since(before))
+            progress.advance(task)
+            return taken
+
+        return play(contests, bench.pictures, rounds=options.rounds, around=around), batched
+
+
+def _command(options: Options) -> str:
+    said = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
+    flags = " ".join(f"--{name} {value}" for name, value in said.items())
+    return f"python -m landseer.ops.bench_serving {flags}"
+
+
+def _failed(reason: str) -> int:
+    print(f"landseer: error: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The arithmetic of benchmarks that are measured side by side: rounds, ratios, and how sure they are.
+
+Machines drift: other work comes and goes, clocks change. So contenders take turns in short rounds, and a ratio is taken
+between rounds that stood next to each other, not between averages of the whole run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What one contender did in one of its turns."""
+
+    seconds: float
+    """From before the first request until after the last answer."""
+    latencies: tuple[float, ...]
+    """Seconds of each request, as its caller saw it."""
+
+    @property
+    def throughput(self) -> float:
+        """Requests per second."""
+        return len(self.latencies) / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A median and the interval in which it lies."""
+
+    median: float
+    low: float
+    high: float
+
+
+def turns(names: Sequence[T], rounds: int) -> list[list[T]]:
+    """Return the order of each round: every other one backwards, and every second time rotated by one.
+
+    So in each pair of rounds a steady drift of the machine cancels, and nobody always comes first.
+    """
+    orders = []
+    for number in range(rounds):
+        start = number // 2 % len(names)
+        order = [*names[start:], *names[:start]]
+        orders.append(order[::-1] if number % 2 else order)
+    return orders
+
+
+def throughputs(rounds: Iterable[Round]) -> Floats:
+    """Return the requests per second of each round."""
+    return np.array([one.throughput for one in rounds])
+
+
+def ratios(ours: Sequence[Round], baseline: Sequence[Round]) -> Floats:
+    """Return our throughput over the baseline's, round by round. ValueError if they had not equally many rounds."""
+    if len(ours) != len(baseline):
+        raise ValueError(f"got {len(ours)} and {len(baseline)} rounds; expected as many of one as of the other")
+    return throughputs(ours) / throughputs(baseline)
+
+
+def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> Estimate:
+    """Return the median of values [n] and its interval by the percentile bootstrap (Efron 1979), seeded.
+
+    The interval runs from quantile (1 - level) / 2 to (1 + level) / 2 of the medians of `resamples` draws of n values
+    with replacement.
+    """
+    if not len(values):
+        raise ValueError("got no values; an estimate needs at least one")
+    draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
+    low, high = np.quantile(np.median(draws, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(median=float(np.median(values)), low=float(low), high=float(high))
+
+
+def latency(rounds: Iterable[Round], share: float) -> float:
+    """Return the latency in seconds that `share` of all requests stay within."""
+    return float(np.quantile([seconds for one in rounds for seconds in one.latencies], share))
+
+
+def fastest(rounds: Mapping[str, Sequence[Round]], among: Iterable[str]) -> str:
+    """Return the contender of the greatest median throughput; of equals the first."""
+    return max(among, key=lambda name: float(np.median(throughputs(rounds[name]))))
