@@ -113,7 +113,7 @@ def _meaning(report: Report) -> str:
         "## What it means\n\n"
         f"- A caller who waits for each answer waits {waits:.0f} ms (p50) for a picture, where the graph alone takes "
         f"{direct:.0f} ms.\n"
-        f"- {MANY} callers at once get {together / alone:.2f} of the pictures that one gets, together. One picture keeps "
+        f"- {MANY} callers at once get {together / alone:.2f} of the pictures that one gets, together. One keeps "
         "all cores busy, so callers wait\n  for each other; there is little to win by calling at the same time.\n"
         f"- Whoever calls the graph in a program of their own instead of asking Triton gains "
         f"{_gain(found.ratio.median)}; instead of asking Search, {_gain(whole.ratio.median)}."
