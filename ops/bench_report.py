@@ -11,7 +11,7 @@ import numpy as np
 from landseer.ops.bench_breakdown import Breakdown, Counters
 from landseer.ops.bench_contest import MANY, Contest
 from landseer.ops.bench_pictures import Picture
-from landseer.ops.bench_statistics import Estimate, Round, estimate, fastest, latency, ratios, throughputs
+from landseer.ops.bench_statistics import Estimate, Round, best, estimate, latency, ratios, throughputs
 
 QUIET = 0.05
 """Share of the cores that other programs may use without a word of warning."""
@@ -53,8 +53,9 @@ class Outcome:
 
 def outcome(report: Report, contest: Contest) -> Outcome:
     """Hold the better of the served against the better in process."""
-    baseline = fastest(report.rounds, [one.name for one in contest.direct])
-    served = fastest(report.rounds, [one.name for one in contest.served])
+    first = contest.direct[0].name
+    baseline = best(report.rounds, [one.name for one in contest.direct], against=first)
+    served = best(report.rounds, [one.name for one in contest.served], against=baseline)
     return Outcome(baseline=baseline, served=served, ratio=_ratio(report, served, baseline))
 
 
@@ -107,16 +108,16 @@ def _noise(others: float) -> str:
 def _meaning(report: Report) -> str:
     found, whole = (outcome(report, contest) for contest in report.contests)
     [one, many] = report.contests[0].served
-    alone, together = (_speed(report, name.name) for name in (one, many))
+    together = float(np.median(ratios(report.rounds[many.name], report.rounds[one.name])))
     waits, direct = (latency(report.rounds[name], 0.5) * 1e3 for name in (one.name, report.contests[0].direct[0].name))
     return (
         "## What it means\n\n"
         f"- A caller who waits for each answer waits {waits:.0f} ms (p50) for a picture, where the graph alone takes "
         f"{direct:.0f} ms.\n"
-        f"- {MANY} callers at once get {together / alone:.2f} of the pictures that one gets, together. One keeps "
-        "all cores busy, so callers wait\n  for each other; there is little to win by calling at the same time.\n"
-        f"- Whoever calls the graph in a program of their own instead of asking Triton gains "
-        f"{_gain(found.ratio.median)}; instead of asking Search, {_gain(whole.ratio.median)}."
+        f"- {MANY} callers at once get {together:.2f} of the pictures a second that one gets. One picture keeps all "
+        "cores busy, so they wait\n  for each other.\n"
+        "- Whoever runs the graph in a program of their own instead of asking Triton gains "
+        f"{_gain(found.ratio.median)};\n  instead of asking Search, {_gain(whole.ratio.median)}."
     )
 
 

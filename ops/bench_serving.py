@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -217,4 +218,6 @@ def _failed(reason: str) -> int:
 
 
 if __name__ == "__main__":
+    # Told to end, it ends what it started and removes its store, as for Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

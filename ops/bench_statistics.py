@@ -84,6 +84,9 @@ def latency(rounds: Iterable[Round], share: float) -> float:
     return float(np.quantile([seconds for one in rounds for seconds in one.latencies], share))
 
 
-def fastest(rounds: Mapping[str, Sequence[Round]], among: Iterable[str]) -> str:
-    """Return the contender of the greatest median throughput; of equals the first."""
-    return max(among, key=lambda name: float(np.median(throughputs(rounds[name]))))
+def best(rounds: Mapping[str, Sequence[Round]], among: Iterable[str], *, against: str) -> str:
+    """Return who has the greatest median ratio to the throughput of `against`; of equals the first.
+
+    By ratios, not by throughputs: those compare rounds that may have had different machines.
+    """
+    return max(among, key=lambda name: float(np.median(ratios(rounds[name], rounds[against]))))
