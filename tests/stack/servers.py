@@ -128,10 +128,20 @@ class TritonClient:
         result = self.client.infer(model, tensors(inputs), outputs=asked, **more)
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
-    def counts(self, model: str) -> tuple[int, int]:
-        """Return how many inferences and how many executions a model has had."""
-        [found] = self.client.get_inference_statistics(model).model_stats
-        return found.inference_count, found.execution_count
+    def counts(self, model: str, *, reaching: int = 0) -> tuple[int, int]:
+        """Return how many inferences and how many executions a model has had.
+
+        Triton books an execution when it has ended, a moment after its answers went out: so wait, 10 s at most, for
+        as many inferences as were asked for, and until the counts stay.
+        """
+        seen, end = (-1, -1), time.monotonic() + 10
+        while True:
+            [found] = self.client.get_inference_statistics(model).model_stats
+            now = (found.inference_count, found.execution_count)
+            if (now == seen and now[0] >= reaching) or time.monotonic() > end:
+                return now
+            seen = now
+            time.sleep(0.25)
 
     def pending(self, model: str) -> float:
         """Requests that wait in a model's queue, by Triton's metrics."""
