@@ -74,17 +74,20 @@ def test_a_deadline_of_a_millisecond(landseer, album):
 
 
 def test_a_deadline_that_passes_in_tritons_queue_is_not_run(landseer, triton, album, quiet):
-    """Large pictures, sent straight to Triton, keep it busy; the search that waits behind them gives up in time."""
-    large = np.tile(pixels_of(wheel("retina.jpg"))[None, :1024, :1024], (2, 1, 1, 1))
+    """Full batches, sent straight to Triton, keep it busy; the search that waits behind them gives up in time.
+
+    Nothing can join a full batch, so all but the first are seen to wait.
+    """
+    full = np.tile(pixels_of(wheel("retina.jpg"))[None, :512, :512], (8, 1, 1, 1))
     quiet()
     count, seconds = singles(triton)
-    with ThreadPoolExecutor(2) as callers:
-        asked = [callers.submit(triton.infer, "backbone", {"image": large}, ["descriptor"]) for _ in range(2)]
+    with ThreadPoolExecutor(4) as callers:
+        asked = [callers.submit(triton.infer, "backbone", {"image": full}, ["descriptor"]) for _ in range(4)]
         within(20, lambda: triton.pending("backbone") > 0)
         began = time.monotonic()
         refusal = landseer.refused(landseer.search.Search, REQUEST, timeout=0.4)
         took = time.monotonic() - began
-        assert all(one.result()["descriptor"].shape == (2, 1280) for one in asked)
+        assert all(one.result()["descriptor"].shape == (8, 1280) for one in asked)
     assert refusal.code == "DEADLINE_EXCEEDED"
     assert 0.3 < took < 1.5
     quiet()
