@@ -43,7 +43,7 @@ stack: $(STAMP) ## The tests on real Triton, with the exported models
 	@$(BIN)/python -m pytest -q -m stack
 
 bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
-	@$(BIN)/python -m landseer.ops.bench_serving
+	@$(BIN)/python -m landseer.ops.bench.serving
 
 chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer 500 times" -- \

@@ -8,10 +8,10 @@ from datetime import datetime
 
 import numpy as np
 
-from landseer.ops.bench_breakdown import Breakdown, Counters
-from landseer.ops.bench_contest import MANY, Contest
-from landseer.ops.bench_pictures import Picture
-from landseer.ops.bench_statistics import Estimate, Round, best, estimate, latency, ratios, throughputs
+from landseer.ops.bench.breakdown import Breakdown, Counters
+from landseer.ops.bench.contest import MANY, Contest
+from landseer.ops.bench.pictures import Picture
+from landseer.ops.bench.statistics import Estimate, Round, best, estimate, latency, ratios, throughputs
 
 QUIET = 0.05
 """Share of the cores that other programs may use without a word of warning."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from landseer.ops.bench_contenders import Caller
-from landseer.ops.bench_pictures import Picture
-from landseer.ops.bench_served import TritonDescribe
+from landseer.ops.bench.contenders import Caller
+from landseer.ops.bench.pictures import Picture
+from landseer.ops.bench.served import TritonDescribe
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton times of a request to a model."""

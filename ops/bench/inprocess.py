@@ -19,7 +19,7 @@ from landseer.ensemble.contracts import ensembles
 from landseer.ensemble.engines import ENGINES as INDEX_ENGINES
 from landseer.ensemble.pictures import prepare
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench_pictures import Picture
+from landseer.ops.bench.pictures import Picture
 from landseer.ops.model_settings import ModelSettings, from_triton
 from landseer.ops.processes import OpsError
 from landseer.ops.runner import Failure, Job, Runner

@@ -13,14 +13,14 @@ import pytest
 
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench_breakdown import PARTS, Breakdown, Counters, mean
-from landseer.ops.bench_contenders import Contender
-from landseer.ops.bench_contest import Contest, check_hits, check_vectors, play
-from landseer.ops.bench_machine import CpuTime, cpu_time, features, field
-from landseer.ops.bench_pictures import Picture, middle, pictures, sequence
-from landseer.ops.bench_report import Report, markdown, outcome, verdict
-from landseer.ops.bench_serving import AT_LEAST, _options, main
-from landseer.ops.bench_statistics import Round, best, estimate, latency, ratios, throughputs, turns
+from landseer.ops.bench.breakdown import PARTS, Breakdown, Counters, mean
+from landseer.ops.bench.contenders import Contender
+from landseer.ops.bench.contest import Contest, check_hits, check_vectors, play
+from landseer.ops.bench.machine import CpuTime, cpu_time, features, field
+from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
+from landseer.ops.bench.report import Report, markdown, outcome, verdict
+from landseer.ops.bench.serving import AT_LEAST, _options, main
+from landseer.ops.bench.statistics import Round, best, estimate, latency, ratios, throughputs, turns
 from landseer.ops.processes import OpsError
 
 
@@ -245,7 +245,7 @@ def report(served):
         pictures=[picture(0, (480, 640))],
         at_least=AT_LEAST,
         seed=0,
-        command="python -m landseer.ops.bench_serving",
+        command="python -m landseer.ops.bench.serving",
         date=datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc),
         seconds=12.0,
     )

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.errors import LandseerClientError
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench_breakdown import Counters, breakdown, counters
-from landseer.ops.bench_contenders import Contender
-from landseer.ops.bench_contest import (
+from landseer.ops.bench.breakdown import Counters, breakdown, counters
+from landseer.ops.bench.contenders import Contender
+from landseer.ops.bench.contest import (
     Contest,
     check_hits,
     check_vectors,
@@ -32,14 +32,14 @@ from landseer.ops.bench_contest import (
     play,
     search_contest,
 )
-from landseer.ops.bench_eager import eager_round
-from landseer.ops.bench_inprocess import Graph, cores
-from landseer.ops.bench_machine import cpu_time
-from landseer.ops.bench_machine import describe as describe_machine
-from landseer.ops.bench_pictures import Picture, pictures
-from landseer.ops.bench_report import Report, markdown, verdict
-from landseer.ops.bench_served import TritonDescribe, index
-from landseer.ops.bench_statistics import Round
+from landseer.ops.bench.eager import eager_round
+from landseer.ops.bench.inprocess import Graph, cores
+from landseer.ops.bench.machine import cpu_time
+from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.bench.pictures import Picture, pictures
+from landseer.ops.bench.report import Report, markdown, verdict
+from landseer.ops.bench.served import TritonDescribe, index
+from landseer.ops.bench.statistics import Round
 from landseer.ops.processes import OpsError
 from landseer.ops.stack import Stack, StackConfig
 
@@ -209,7 +209,7 @@ def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, l
 def _command(options: Options) -> str:
     said = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
     flags = " ".join(f"--{name} {value}" for name, value in said.items())
-    return f"python -m landseer.ops.bench_serving {flags}"
+    return f"python -m landseer.ops.bench.serving {flags}"
 
 
 def _failed(reason: str) -> int:

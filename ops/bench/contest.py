@@ -10,11 +10,11 @@ import numpy as np
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench_contenders import Contender
-from landseer.ops.bench_inprocess import DirectSearch, Graph, Vector, backbone_settings
-from landseer.ops.bench_pictures import Picture, sequence
-from landseer.ops.bench_served import ServedSearch, TritonDescribe
-from landseer.ops.bench_statistics import Round, turns
+from landseer.ops.bench.contenders import Contender
+from landseer.ops.bench.inprocess import DirectSearch, Graph, Vector, backbone_settings
+from landseer.ops.bench.pictures import Picture, sequence
+from landseer.ops.bench.served import ServedSearch, TritonDescribe
+from landseer.ops.bench.statistics import Round, turns
 from landseer.ops.processes import OpsError
 
 MANY = 4

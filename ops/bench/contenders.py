@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from landseer.ops.bench_pictures import Picture
-from landseer.ops.bench_statistics import Round
+from landseer.ops.bench.pictures import Picture
+from landseer.ops.bench.statistics import Round
 
 Caller = Callable[[Picture], Any]
 

@@ -10,8 +10,8 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ops.bench_inprocess import OUTPUTS, TOP_K
-from landseer.ops.bench_pictures import Picture
+from landseer.ops.bench.inprocess import OUTPUTS, TOP_K
+from landseer.ops.bench.pictures import Picture
 
 Vector = NDArray[np.float32]
 

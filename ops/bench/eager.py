@@ -9,8 +9,8 @@ import numpy as np
 
 from landseer.ensemble.contracts import graphs
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench_pictures import Picture
-from landseer.ops.bench_statistics import Round
+from landseer.ops.bench.pictures import Picture
+from landseer.ops.bench.statistics import Round
 
 
 def eager_round(profile: Profile, requests: Sequence[Picture], *, threads: int) -> Round | None:

@@ -1,0 +1,1 @@
+"""What our own machinery costs, measured side by side against doing without it."""
