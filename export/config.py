@@ -23,7 +23,7 @@ QUEUE_TIMEOUT_US = 10_000_000
 """How long a request may wait unless it says itself (the orchestrator does: what is left of its deadline)."""
 PIP = "pip"
 """Name of the configuration that `landseer triton` asks for; Triton falls back to `config.pbtxt`."""
-WARM_UP = ((480, 640), (640, 480), (640, 640))
+WARM_UP = ((480, 640), (640, 480), (416, 640), (640, 416), (640, 640))
 """Height and width of the pictures that every start runs first, so that no user meets a cold shape of these."""
 
 
@@ -93,16 +93,21 @@ def _warm_up(config: pb.ModelConfig, image: Tensor) -> None:
         data.dims.extend((height, width, 3))
 
 
-def without_queue_policy(config: pb.ModelConfig) -> pb.ModelConfig:
-    """Return the variant for the pip-installed Triton 2.51, which `landseer triton` starts.
+def pip_variant(config: pb.ModelConfig) -> pb.ModelConfig:
+    """Return the configuration for the pip-installed Triton 2.51, which `landseer triton` starts (docs/triton.md).
 
-    Any queue policy makes its batcher miss wake-ups, so that requests on an idle server wait for up to half a second
-    (docs/triton.md). The orchestrator bounds what it sends; NVIDIA's container takes `config.pbtxt`, policy and all.
+    Any queue policy makes its batcher miss wake-ups, so that requests on an idle server wait for up to half a second.
+    The orchestrator bounds what it sends; NVIDIA's container takes `config.pbtxt`, policy and all.
+
+    And while the next queued request has another shape than the batch in the making, its batcher spins on a core that
+    the models need. Our backend groups requests by shape itself, so Triton may hand over mixed ones.
     """
-    plain = pb.ModelConfig()
-    plain.CopyFrom(config)
-    plain.dynamic_batching.ClearField("default_queue_policy")
-    return plain
+    variant = pb.ModelConfig()
+    variant.CopyFrom(config)
+    variant.dynamic_batching.ClearField("default_queue_policy")
+    for tensor in variant.input:
+        tensor.allow_ragged_batch = -1 in tensor.dims
+    return variant
 
 
 def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
@@ -111,7 +116,7 @@ def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
     for name, graph in graphs(profile.sizes).items():
         config = graph_config(graph, precision=precision.get(name, "fp32"))
         files[f"{name}/config.pbtxt"] = to_text(config)
-        files[f"{name}/configs/{PIP}.pbtxt"] = to_text(without_queue_policy(config))
+        files[f"{name}/configs/{PIP}.pbtxt"] = to_text(pip_variant(config))
     for name, ensemble in ensembles().items():
         files[f"{name}/config.pbtxt"] = to_text(ensemble_config(ensemble, profile))
     return files

@@ -50,9 +50,13 @@ def test_describe_does_not_map_what_only_indexing_needs() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(graphs(PROFILE.sizes)))
-def test_the_pip_variant_differs_by_its_queue_policy_alone(name: str) -> None:
+def test_the_pip_variant_has_no_queue_policy_and_batches_mixed_shapes(name: str) -> None:
     pip = text_format.Parse(FILES[f"{name}/configs/pip.pbtxt"], pb.ModelConfig())
     assert pip.HasField("dynamic_batching")
+    assert not pip.dynamic_batching.HasField("default_queue_policy")
+    assert [tensor.allow_ragged_batch for tensor in pip.input] == [-1 in tensor.dims for tensor in pip.input]
+    for tensor in pip.input:
+        tensor.allow_ragged_batch = False
     pip.dynamic_batching.CopyFrom(parsed(name).dynamic_batching)
     assert pip == parsed(name)
 
