@@ -31,7 +31,7 @@ class Contest:
 
     title: str
     direct: tuple[Contender, ...]
-    """In process; the better one is the baseline."""
+    """In process; the first, which uses the cores as Triton does, is the baseline."""
     served: tuple[Contender, ...]
     requests: int
     """In a turn."""

@@ -84,9 +84,9 @@ def latency(rounds: Iterable[Round], share: float) -> float:
     return float(np.quantile([seconds for one in rounds for seconds in one.latencies], share))
 
 
-def best(rounds: Mapping[str, Sequence[Round]], among: Iterable[str], *, against: str) -> str:
-    """Return who has the greatest median ratio to the throughput of `against`; of equals the first.
+def ranked(rounds: Mapping[str, Sequence[Round]], among: Iterable[str], *, against: str) -> list[str]:
+    """Return them by the median ratio to the throughput of `against`, the greatest first; equals as they came.
 
     By ratios, not by throughputs: those compare rounds that may have had different machines.
     """
-    return max(among, key=lambda name: float(np.median(ratios(rounds[name], rounds[against]))))
+    return sorted(among, key=lambda name: -float(np.median(ratios(rounds[name], rounds[against]))))

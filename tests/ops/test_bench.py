@@ -20,7 +20,7 @@ from landseer.ops.bench.machine import CpuTime, cpu_time, features, field
 from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
 from landseer.ops.bench.report import Report, markdown, outcome, verdict
 from landseer.ops.bench.serving import AT_LEAST, _options, main
-from landseer.ops.bench.statistics import Round, best, estimate, latency, ratios, throughputs, turns
+from landseer.ops.bench.statistics import Round, estimate, latency, ranked, ratios, throughputs, turns
 from landseer.ops.processes import OpsError
 
 
@@ -70,10 +70,10 @@ def test_latency_is_over_all_requests_of_all_rounds():
 
 def test_the_best_is_so_by_its_median_ratio():
     measured = {"steady": rounds(5, 5, 5), "lucky": rounds(4, 4, 50), "same": rounds(5, 5, 5)}
-    assert best(measured, ["lucky", "steady", "same"], against="steady") == "steady"
+    assert ranked(measured, ["lucky", "steady", "same"], against="steady")[0] == "steady"
     # The second round had a slow machine. By median throughputs, 5 and 6, b would be the better one.
     drifting = {"a": rounds(10, 5, 4.5), "b": rounds(6, 6, 4), "base": rounds(10, 5, 4.5)}
-    assert best(drifting, ["b", "a"], against="base") == "a"
+    assert ranked(drifting, ["b", "a"], against="base") == ["a", "b"]
 
 
 @pytest.mark.parametrize("names", ["abc", "abcd", "abcdefgh"])
@@ -223,14 +223,18 @@ def test_our_own_time_is_counted():
 
 def report(served):
     """A report in which serving reached `served` of the graph in process."""
-    first = contest(direct=[print], one=[print], four=[print, print])
+    [*direct, one, four] = (
+        Contender(name=name, callers=(print,)) for name in ("direct", "halves", "pixels, one", "pixels, four")
+    )
+    first = Contest(title="pixels → vectors", direct=tuple(direct), served=(one, four), requests=3)
     second = contest("JPEG → hits", search=[print], whole=[print])
     return Report(
         contests=(first, second),
         rounds={
             "direct": rounds(10, 8),
-            "one": rounds(10 * served, 8 * served),
-            "four": rounds(5, 4),
+            "pixels, one": rounds(11 * served, 9 * served),
+            "pixels, four": rounds(10 * served, 8 * served),
+            "halves": rounds(12.5, 10),
             "search": rounds(6, 6),
             "whole": rounds(3, 3),
         },
@@ -252,9 +256,10 @@ def report(served):
 
 
 @pytest.mark.parametrize(("served", "kept"), [(0.84, False), (0.86, True), (1.1, True)])
-def test_the_verdict_is_of_the_better_served_against_the_better_direct(served, kept):
+def test_the_verdict_is_of_the_worst_served_against_the_same_in_process(served, kept):
     found = outcome(report(served), report(served).contests[0])
-    assert (found.baseline, found.served) == ("direct", "one")
+    assert (found.baseline, found.served, found.rival) == ("direct", "pixels, four", "halves")
+    assert found.to_rival.median == pytest.approx(served / 1.25)
     assert found.ratio.median == pytest.approx(served)
     assert verdict(report(served)) is kept
 
@@ -262,12 +267,14 @@ def test_the_verdict_is_of_the_better_served_against_the_better_direct(served, k
 def test_the_report_says_what_was_measured():
     text = markdown(report(0.8))
     assert "0.800 (0.800 to 0.800)" in text
+    assert "in process** (four, the worse;" in " ".join(text.split())
+    assert "Against the best way in process (halves), `describe` reaches 0.640" in " ".join(text.split())
     assert "It has to keep 0.85: **not kept**" in text
     assert "| direct | 9.00 | 112 | 125 | 1 (baseline) |" in text
     assert "| whole | 3.00 | 333 | 333 | 0.500 (0.500 to 0.500) |" in text
     assert "at least 0.999999;" in text
     assert "24 pictures in 20 executions" in text
-    assert "gains 25% more pictures a second;\n  instead of asking Search, 100% more" in text
+    assert "gains 56% more pictures a second;\n  instead of asking Search, 100% more" in text
     assert "not quiet" not in text
     assert "other programs used 40% of its cores" in markdown(dataclasses.replace(report(0.8), others=0.4))
     assert "1.00 pictures/s" in text
