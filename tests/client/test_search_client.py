@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc.aio import AioRpcError, Metadata
 
 from landseer.client import BlockingSearchClient, Box, Descriptor, Expansion, Picture, Reranking, SearchClient
 from landseer.client.client import DEFAULT_TIMEOUT
@@ -239,3 +242,22 @@ def test_blocking_offers_every_method_with_its_documentation() -> None:
         assert {getattr(client, name).__doc__ for name in methods} == {vars(SearchClient)[n].__doc__ for n in methods}
     finally:
         client.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task of Python 3.10 does not tell that it is being cancelled")
+async def test_a_call_that_fails_as_it_is_cancelled_is_cancelled() -> None:
+    """What gRPC does when the connection breaks at the moment of Ctrl-C."""
+    client, called = SearchClient(), asyncio.Event()
+
+    async def breaks(request: object, timeout: float) -> None:
+        called.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), "connection reset") from None
+
+    task = asyncio.create_task(client._call(breaks, b"", None))
+    await called.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
