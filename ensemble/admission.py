@@ -14,18 +14,21 @@ from contextlib import asynccontextmanager
 
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import Overloaded
+from landseer.ensemble.metrics import Metrics
 
 
 class Admission:
     """A bounded number of turns, given to the waiting in order, those of an earlier lane first."""
 
-    def __init__(self, *, running: int) -> None:
+    def __init__(self, *, running: int, metrics: Metrics) -> None:
         self._free = running
         self._lanes: list[Lane] = []
+        self._metrics = metrics
+        metrics.triton_in_flight.set_function(lambda: running - self._free)
 
     def lane(self, name: str, *, waiting: int) -> Lane:
         """Add a lane in which at most `waiting` may stand; it comes after those added before."""
-        lane = Lane(self, name, waiting)
+        lane = Lane(self, name, waiting, self._metrics)
         self._lanes.append(lane)
         return lane
 
@@ -50,11 +53,13 @@ class Admission:
 class Lane:
     """Where requests of one kind wait for their turn."""
 
-    def __init__(self, admission: Admission, name: str, waiting: int) -> None:
+    def __init__(self, admission: Admission, name: str, waiting: int, metrics: Metrics) -> None:
         self._admission = admission
         self._name = name
         self._most = waiting
+        self._shed = metrics.shed.labels(name)
         self.queue: deque[asyncio.Future[None]] = deque()
+        metrics.waiting.labels(name).set_function(lambda: len(self.queue))
 
     @asynccontextmanager
     async def turn(self, deadline: Deadline) -> AsyncIterator[None]:
@@ -68,6 +73,7 @@ class Lane:
 
     async def _wait(self, deadline: Deadline) -> None:
         if len(self.queue) >= self._most:
+            self._shed.inc()
             raise Overloaded(f"{len(self.queue)} {self._name} requests wait already; try again, or serve more")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queue.append(turn)

@@ -32,7 +32,7 @@ class Collection:
         self.profile = profile
         """What the store was made for; its version and list of untrained parts are those of the first look."""
         self._config = config
-        self._metrics = metrics
+        self.metrics = metrics
         self._reads = Workers("reads", threads=4)
         self._index = self._empty()
 
@@ -69,6 +69,7 @@ class Collection:
             raise
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
+        self.metrics.index_built.set_to_current_time()
         await self.show_size()
 
     async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
@@ -103,9 +104,10 @@ class Collection:
     async def show_size(self) -> None:
         """Bring the size metrics up to date."""
         stats = await self.stats()
-        self._metrics.pictures.set(self.size)
-        self._metrics.store_bytes.set(stats.used_bytes)
-        self._metrics.store_limit.set(stats.limit_bytes)
+        self.metrics.pictures.set(self.size)
+        self.metrics.store_bytes.set(stats.used_bytes)
+        self.metrics.store_limit.set(stats.limit_bytes)
+        self.metrics.index_changed.set(stats.last_change or 0.0)
 
     def close(self) -> None:
         """Finish the reads and close; blocks shortly."""
@@ -115,7 +117,8 @@ class Collection:
 
     def _empty(self) -> LiveIndex:
         engine = ENGINES[self._config.engine]
-        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads))
+        searched = self.metrics.search_batch.observe
+        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
 
 
 def _report(done: int) -> None:

@@ -127,7 +127,7 @@ class Describer:
         try:
             return await self._workers.run(prepare, data, limits=self._limits, **options)
         except InvalidInput as error:
-            self._metrics.decode_failures.labels(error.field).inc()
+            self._metrics.decode_failures.labels(error.kind).inc()
             raise
 
 

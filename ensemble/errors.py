@@ -16,6 +16,7 @@ LandseerError
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
 
@@ -36,10 +37,12 @@ class InvalidInput(LandseerError):
     code = "INVALID_ARGUMENT"
     reason = "INVALID_INPUT"
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, kind: str = "value") -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
         self.description = message
+        self.kind = kind
+        """What is wrong in one word, of few: a label of metrics."""
 
 
 class NotFound(LandseerError):
@@ -113,3 +116,10 @@ class InferenceFailed(LandseerError):
 
     code = "INTERNAL"
     reason = "INFERENCE_FAILED"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the reason of an error, whichever it is. Few values, for they become a label."""
+    if isinstance(error, LandseerError):
+        return error.reason
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "UNEXPECTED"

@@ -14,6 +14,7 @@ import numpy as np
 from landseer.ensemble.describe import FOR_INDEX, Described, Describer
 from landseer.ensemble.errors import InvalidInput, LandseerError
 from landseer.ensemble.heatmap import FeatureMap
+from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.readiness import Readiness
 from landseer.ensemble.record import Record, check_id, check_metadata
 from landseer.ensemble.stages import Stages
@@ -59,8 +60,11 @@ class Tally:
 class Indexer:
     """Describes pictures for the index."""
 
-    def __init__(self, readiness: Readiness, describer: Describer, *, thumbnails: bool, in_flight: int) -> None:
+    def __init__(
+        self, readiness: Readiness, describer: Describer, metrics: Metrics, *, thumbnails: bool, in_flight: int
+    ) -> None:
         self._readiness = readiness
+        self._metrics = metrics
         self._describer = describer
         self._thumbnails = thumbnails
         self._most = in_flight
@@ -117,6 +121,13 @@ class Indexer:
 
     async def _record(self, picture: index_pb2.Picture, stages: Stages) -> Record:
         """Describe a picture. InvalidInput names fields of the request, such as `picture.image`."""
+        try:
+            return await self._described(picture, stages)
+        except LandseerError:
+            self._metrics.ingested.labels("refused").inc()
+            raise
+
+    async def _described(self, picture: index_pb2.Picture, stages: Stages) -> Record:
         self._readiness.collection()
         profile = self._readiness.models().profile
         metadata = dict(picture.metadata)
@@ -127,7 +138,7 @@ class Indexer:
                 picture.image, profile, stages, outputs=FOR_INDEX, thumbnail=self._thumbnails
             )
         except InvalidInput as error:
-            raise InvalidInput(f"picture.{error.field}", error.description) from error
+            raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
         return record_of(picture.id, metadata, described, profile.version)
 
 

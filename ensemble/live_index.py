@@ -61,8 +61,10 @@ class _Task:
 class LiveIndex:
     """The asynchronous face of an engine. Make one, `load` it, then `search` and `apply`; `close` it at the end."""
 
-    def __init__(self, engine: IndexEngine) -> None:
+    def __init__(self, engine: IndexEngine, *, searched: Callable[[int], None] = lambda count: None) -> None:
+        """Call `searched` on the index's thread, after each pass, with the number of searches that it answered."""
         self._engine = engine
+        self._searched = searched
         self._size = engine.size
         self._longest = 1.0
         self._jobs: queue.SimpleQueue[_Search | _Task | None] = queue.SimpleQueue()
@@ -177,6 +179,7 @@ class LiveIndex:
         else:
             for search, hits in zip(batch, found, strict=True):
                 search.answer.set_result(hits)
+            self._searched(len(batch))
 
     def _change(self, added: Keys, vectors: npt.NDArray[Any], removed: Keys) -> None:
         if len(added):

@@ -7,9 +7,10 @@ at the objective. That way `rate(..._bucket{le="0.5"}) / rate(..._count)` is the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from landseer.ensemble.config import split_address
 
@@ -18,6 +19,11 @@ SEARCH_OBJECTIVE_S = 0.5
 SECONDS = tuple(SEARCH_OBJECTIVE_S * 2.0**power for power in range(-9, 7))
 """Bucket bounds, from about 1 ms to 32 s."""
 RPC = ("grpc_service", "grpc_method")
+COUNTS = tuple(2.0**power for power in range(9))
+"""Bucket bounds of batch sizes, 1 to 256."""
+COSINES = (*(step / 20 for step in range(-4, 20)), 0.975, 0.99, 1.0)
+"""Bucket bounds of scores; descriptors of photographs hardly ever point away from each other."""
+SHARES = tuple(step / 10 for step in range(11))
 
 
 class Metrics:
@@ -25,24 +31,45 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self.handling = self._histogram("grpc_server_handling_seconds", "Time to answer an RPC.", RPC)
-        self.handled = self._counter("grpc_server_handled", "RPCs answered, by gRPC status code.", (*RPC, "grpc_code"))
-        self.in_flight = self._gauge("grpc_server_in_flight", "RPCs being answered.", RPC)
-        self.stage = self._histogram("landseer_stage_duration_seconds", "Time in a stage of an answer.", ("stage",))
-        self.stage_errors = self._counter(
+        ProcessCollector(registry=self.registry)
+        counter, gauge, seconds, sizes = self._counter, self._gauge, self._seconds, self._histogram
+
+        self.handling = seconds("grpc_server_handling_seconds", "Time to answer an RPC.", RPC)
+        self.handled = counter("grpc_server_handled", "RPCs answered, by gRPC status code.", (*RPC, "grpc_code"))
+        self.in_flight = gauge("grpc_server_in_flight", "RPCs being answered.", RPC)
+
+        self.stage = seconds("landseer_stage_duration_seconds", "Time in a stage of an answer.", ("stage",))
+        self.stage_errors = counter(
             "landseer_stage_errors", "Stages that failed, by ErrorInfo reason.", ("stage", "reason")
         )
-        self.degraded = self._counter(
-            "landseer_degraded", "Answers given without a stage that was asked for.", ("stage",)
+        self.degraded = counter("landseer_degraded", "Answers given without a stage that was asked for.", ("stage",))
+        self.decode_failures = counter("landseer_decode_failures", "Pictures refused, by what is wrong.", ("reason",))
+        self.searches = counter(
+            "landseer_searches", "Searches answered, by what was asked.", ("query", "expansion", "reranking")
         )
-        self.decode_failures = self._counter(
-            "landseer_decode_failures", "Pictures refused, by the field at fault.", ("field",)
+        self.top_score = sizes("landseer_top_score", "Score of the best hit, by what ranked it.", COSINES, ("ranking",))
+        self.kept = sizes(
+            "landseer_hits_kept_ratio", "Share of the hits wanted that a stage left among them.", SHARES, ("stage",)
         )
-        self.pictures = self._gauge("landseer_index_pictures", "Pictures in the index.")
-        self.store_bytes = self._gauge("landseer_store_bytes", "Bytes that the store takes on disk.")
-        self.store_limit = self._gauge("landseer_store_limit_bytes", "Most bytes that the store may take.")
-        self.serving = self._gauge("landseer_serving", "1 if health says SERVING, 0 if not.")
-        self.models = self._gauge("landseer_model_info", "1 for each model version served.", ("model", "version"))
+
+        self.triton = seconds("landseer_triton_request_duration_seconds", "Time of a call of Triton.", ("model",))
+        self.triton_requests = counter("landseer_triton_requests", "Calls of Triton, by outcome.", ("model", "outcome"))
+        self.triton_in_flight = gauge("landseer_triton_in_flight", "Pictures that are with Triton.")
+        self.waiting = gauge("landseer_waiting", "Pictures that wait for their turn with Triton.", ("lane",))
+        self.shed = counter("landseer_shed", "Requests turned away because too many waited.", ("lane",))
+
+        self.pictures = gauge("landseer_index_pictures", "Pictures in the index.")
+        self.index_changed = gauge("landseer_index_change_timestamp_seconds", "When a picture last came or went.")
+        self.index_built = gauge("landseer_index_built_timestamp_seconds", "When the index was built from the store.")
+        self.search_batch = sizes("landseer_search_batch_size", "Searches answered by one pass of the index.", COUNTS)
+        self.write_batch = sizes("landseer_write_batch_size", "Changes made in one transaction.", COUNTS)
+        self.ingested = counter("landseer_ingested_pictures", "Pictures that came or went, by outcome.", ("outcome",))
+        self.store_bytes = gauge("landseer_store_bytes", "Bytes that the store takes on disk.")
+        self.store_limit = gauge("landseer_store_limit_bytes", "Most bytes that the store may take.")
+
+        self.serving = gauge("landseer_serving", "1 if health says SERVING, 0 if not.")
+        self.models = gauge("landseer_model_info", "1 for each model version served.", ("model", "version"))
+        gauge("landseer_build_info", "1, with the version that runs.", ("version",)).labels(_version()).set(1)
 
     def show_models(self, versions: Iterable[tuple[str, str]]) -> None:
         """Replace the model versions shown by these (name, version) pairs."""
@@ -50,14 +77,24 @@ class Metrics:
         for name, version in versions:
             self.models.labels(name, version).set(1)
 
-    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=SECONDS)
+    def _seconds(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
+        return self._histogram(name, text, SECONDS, labels)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("landseer")
+    except metadata.PackageNotFoundError:  # run from a folder on the path, not installed
+        return "unknown"
 
 
 class MetricsServer:

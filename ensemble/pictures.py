@@ -133,10 +133,10 @@ def target_size(width: float, height: float, profile: Profile) -> tuple[int, int
 
 def _check_bytes(data: bytes, limits: Limits) -> None:
     if not data:
-        raise InvalidInput("image", f"got no bytes; expected an encoded picture: {_EXPECTED}")
+        raise InvalidInput("image", f"got no bytes; expected an encoded picture: {_EXPECTED}", kind="empty")
     if len(data) > limits.max_bytes:
         expected = f"expected at most {limits.max_bytes:,}. Send it smaller or compress it more"
-        raise InvalidInput("image", f"got {len(data):,} bytes; {expected}")
+        raise InvalidInput("image", f"got {len(data):,} bytes; {expected}", kind="bytes")
 
 
 @contextmanager
@@ -147,12 +147,16 @@ def _blaming_the_picture() -> Iterator[None]:
     except (InvalidInput, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise InvalidInput("image", f"got bytes that are no picture; expected {_EXPECTED}, whole") from error
+        raise InvalidInput(
+            "image", f"got bytes that are no picture; expected {_EXPECTED}, whole", kind="format"
+        ) from error
     except Image.DecompressionBombError as error:
-        raise InvalidInput("image", f"got too many pixels: {error}. Send it smaller") from error
+        raise InvalidInput("image", f"got too many pixels: {error}. Send it smaller", kind="pixels") from error
     except Exception as error:
         why = str(error) or type(error).__name__
-        raise InvalidInput("image", f"got a damaged or truncated picture ({why}); expected a whole one") from error
+        raise InvalidInput(
+            "image", f"got a damaged or truncated picture ({why}); expected a whole one", kind="damaged"
+        ) from error
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
@@ -183,7 +187,7 @@ def _check_pixels(picture: ImageFile.ImageFile, limits: Limits) -> None:
         pixels = max(pixels, int(picture.tag_v2.get(_TILE_WIDTH, 0)) * int(picture.tag_v2.get(_TILE_LENGTH, 0)))
     if pixels > limits.max_pixels:
         got = f"got {width} x {height}, {pixels:,} pixels to decode"
-        raise InvalidInput("image", f"{got}; expected at most {limits.max_pixels:,}. Send it smaller")
+        raise InvalidInput("image", f"{got}; expected at most {limits.max_pixels:,}. Send it smaller", kind="pixels")
 
 
 def _turn(picture: ImageFile.ImageFile) -> Turn:
@@ -202,15 +206,18 @@ def _checked_region(region: Region | None, width: int, height: int) -> Region:
         return Region(x=0, y=0, width=width, height=height)
     sides = (region.x, region.y, region.width, region.height)
     if not all(map(math.isfinite, sides)):
-        raise InvalidInput("region", f"got x, y, width, height = {sides}; expected finite numbers")
+        raise InvalidInput("region", f"got x, y, width, height = {sides}; expected finite numbers", kind="region")
     if region.width < 1 or region.height < 1:
-        raise InvalidInput("region", f"got {region.width} x {region.height} pixels; expected at least 1 x 1")
+        raise InvalidInput(
+            "region", f"got {region.width} x {region.height} pixels; expected at least 1 x 1", kind="region"
+        )
     right, bottom = region.x + region.width, region.y + region.height
     if min(region.x, region.y) < -TOLERANCE or right > width + TOLERANCE or bottom > height + TOLERANCE:
         raise InvalidInput(
             "region",
             f"got x {region.x} to {right}, y {region.y} to {bottom}; expected it inside the picture, "
             f"{width} x {height} pixels after EXIF rotation",
+            kind="region",
         )
     x, y = max(region.x, 0.0), max(region.y, 0.0)
     return Region(x=x, y=y, width=min(right, width) - x, height=min(bottom, height) - y)
@@ -233,7 +240,9 @@ def _colours(picture: ImageFile.ImageFile) -> Image.Image:
         return _eight_bits(picture)
     if picture.mode in ("I", "F"):
         kind = "floating-point" if picture.mode == "F" else "32-bit or signed"
-        raise InvalidInput("image", f"got {kind} values, which have no agreed range; expected 8 or 16 bits, unsigned")
+        raise InvalidInput(
+            "image", f"got {kind} values, which have no agreed range; expected 8 or 16 bits, unsigned", kind="depth"
+        )
     if picture.has_transparency_data:
         return picture.convert("RGBA")
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")

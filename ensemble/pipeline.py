@@ -11,7 +11,9 @@ from landseer.ensemble.collection import Collection
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.describe import FOR_EXPLAIN, FOR_SEARCH, Described, Describer
 from landseer.ensemble.expansion import expand
+from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
+from landseer.ensemble.quality import observe_kept, observe_search
 from landseer.ensemble.ranking import Ranking, expanded_ranking, first_ranking, reranked
 from landseer.ensemble.record import Record
 from landseer.ensemble.request import Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
@@ -60,6 +62,7 @@ class Search:
     stages: Stages
     triton: Triton
     describer: Describer
+    metrics: Metrics
 
     async def run(self) -> Found:
         """Answer the plan. NotFound, InvalidInput, and what describing and searching raise."""
@@ -70,6 +73,7 @@ class Search:
             ranking = await self._expanded(self.plan.expand, subject, ranking)
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._reranked(self.plan.rerank, subject, ranking)
+        observe_search(self.metrics, self.plan, ranking)
         ranking, records = await self._read(ranking.take(slice(self.plan.top_k)), subject)
         return Found(
             ranking=ranking,
@@ -121,7 +125,9 @@ class Search:
         hits = await self.stages.optional("research", lambda _: self.collection.search(vector, wanted))
         if hits is None:
             return before
-        return expanded_ranking(hits.keys, hits.scores, before).without(subject.key)
+        after = expanded_ranking(hits.keys, hits.scores, before).without(subject.key)
+        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
+        return after
 
     async def _reranked(self, how: Rerank, subject: Subject, before: Ranking) -> Ranking:
         """Sort the first hits anew by co-attention; if that fails, keep the ranking."""
@@ -135,7 +141,11 @@ class Search:
             return await coattend(self.triton, query_vector, clusters, counts, left, most=most)
 
         found = await self.stages.optional("rerank", run)
-        return before if found is None else reranked(before, found, how.weight)
+        if found is None:
+            return before
+        after = reranked(before, found, how.weight)
+        observe_kept(self.metrics, "rerank", before, after, wanted=self.plan.top_k)
+        return after
 
     async def _read(self, ranking: Ranking, subject: Subject) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. A picture deleted since the search is left out: the store is the truth."""

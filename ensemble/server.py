@@ -36,7 +36,7 @@ class RunningServer:
         self._config = config
         self.metrics = Metrics()
         self.health = Health()
-        self._triton = Triton(config.triton, timeout_s=config.inference_timeout_s)
+        self._triton = Triton(config.triton, timeout_s=config.inference_timeout_s, metrics=self.metrics)
         self._readiness = Readiness(config, self._triton, self.health, self.metrics)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
@@ -129,7 +129,7 @@ class RunningServer:
 
     def _parts(self) -> Parts:
         config, limits = self._config, self._config.limits
-        admission = Admission(running=config.in_flight)
+        admission = Admission(running=config.in_flight, metrics=self.metrics)
         searches = admission.lane("search", waiting=config.waiting)
         uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
         describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
@@ -141,7 +141,9 @@ class RunningServer:
             readiness=self._readiness,
             triton=self._triton,
             describer=describer,
-            indexer=Indexer(self._readiness, bulk, thumbnails=config.thumbnails, in_flight=config.bulk_in_flight),
+            indexer=Indexer(
+                self._readiness, bulk, self.metrics, thumbnails=config.thumbnails, in_flight=config.bulk_in_flight
+            ),
         )
 
 

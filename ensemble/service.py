@@ -96,6 +96,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             stages=stages,
             triton=self._parts.triton,
             describer=self._parts.describer,
+            metrics=self._parts.metrics,
         )
         found = await search.run()
         # A thousand hits, and heat maps for them, are work for a thread.

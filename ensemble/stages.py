@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from landseer.ensemble.deadline import Deadline
-from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.errors import LandseerError, reason_of
 from landseer.ensemble.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Stages:
         try:
             yield
         except BaseException as error:
-            self._metrics.stage_errors.labels(stage, _reason(error)).inc()
+            self._metrics.stage_errors.labels(stage, reason_of(error)).inc()
             raise
         finally:
             self.timings[stage] = time.perf_counter() - started
@@ -60,10 +59,3 @@ class Stages:
             self.degradations[stage] = f"{error.reason}: {error}"
             log.info("answered without %s: %s", stage, error)
             return None
-
-
-def _reason(error: BaseException) -> str:
-    """Few values, for they become a label."""
-    if isinstance(error, LandseerError):
-        return error.reason
-    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "UNEXPECTED"

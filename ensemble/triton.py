@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ from landseer.ensemble.errors import (
     ModelsUnavailable,
     Overloaded,
     ProfileMismatch,
+    reason_of,
 )
+from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
 
 GRAPHS = ("backbone", "detector", "cluster", "lattqe", "coattention")
@@ -59,8 +62,9 @@ class Served:
 class Triton:
     """An asynchronous client of one Triton. Make it inside a running event loop."""
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
+    def __init__(self, address: str, *, timeout_s: float, metrics: Metrics) -> None:
         self.address = address
+        self._metrics = metrics
         self._timeout_s = timeout_s
         self._client = InferenceServerClient(address, channel_args=_CHANNEL)
 
@@ -75,6 +79,17 @@ class Triton:
         deadline.check(f"`{model}`")
         left = deadline.remaining()
         timeout = self._timeout_s if left is None else min(left, self._timeout_s)
+        with self._observed(model):
+            return await self._infer(model, inputs, outputs, deadline, timeout)
+
+    async def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        deadline: Deadline,
+        timeout: float,
+    ) -> dict[str, NDArray[Any]]:
         try:
             result = await self._client.infer(
                 model,
@@ -87,6 +102,19 @@ class Triton:
         except InferenceServerException as error:
             raise self._translated(error, model, deadline) from error
         return {name: _output(result, name, model) for name in outputs}
+
+    @contextmanager
+    def _observed(self, model: str) -> Iterator[None]:
+        """Count and time a call. Its outcome is OK, the error's reason, or CANCELLED."""
+        outcome, started = "OK", time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            outcome = reason_of(error)
+            raise
+        finally:
+            self._metrics.triton.labels(model).observe(time.perf_counter() - started)
+            self._metrics.triton_requests.labels(model, outcome).inc()
 
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
         """Return what Triton serves, all models ready. `known` is the answer before, which spares looking versions up.

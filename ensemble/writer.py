@@ -136,7 +136,15 @@ class Writer:
             log.exception("the index could not follow the store; building it anew")
             self._stale = True
             await self._rebuild()
+        self._count(changes, deleted=bool(group[0].delete))
         await self._collection.show_size()
+
+    def _count(self, changes: list[Change], *, deleted: bool) -> None:
+        metrics = self._collection.metrics
+        metrics.write_batch.observe(len(changes))
+        for change in changes:
+            outcome = "deleted" if deleted else "added" if change.replaced_key is None else "replaced"
+            metrics.ingested.labels(outcome).inc()
 
     async def _rebuild(self) -> None:
         try:

@@ -5,13 +5,14 @@ import pytest
 from landseer.ensemble.admission import Admission, Lane
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import DeadlinePassed, Overloaded
+from landseer.ensemble.metrics import Metrics
 
 
 class Door:
     """Tasks that take a turn, note it, and hold it until they are let go."""
 
     def __init__(self, *, running: int, waiting: int = 8) -> None:
-        self.admission = Admission(running=running)
+        self.admission = Admission(running=running, metrics=Metrics())
         self.first = self.admission.lane("search", waiting=waiting)
         self.second = self.admission.lane("bulk", waiting=waiting)
         self.inside: list[str] = []

@@ -39,7 +39,7 @@ def test_every_documented_metric_is_there_after_traffic(landseer, album):
     search = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
     within(5, lambda: landseer.metric("grpc_server_handled_total", **search, grpc_code="INVALID_ARGUMENT") >= 1)
     assert landseer.metric("grpc_server_handling_seconds_count", **search) >= 3
-    assert landseer.metric("landseer_decode_failures_total", field="image") >= 1
+    assert landseer.metric("landseer_decode_failures_total", reason="format") >= 1
     assert landseer.metric("landseer_index_pictures") == landseer.client.stats().pictures
     assert landseer.metric("landseer_serving") == 1
     for model in MODELS:
