@@ -1,0 +1,151 @@
+"""A real Prometheus over our rules, for a stack that runs here: `make load`, `make panels` and the tests ask it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from landseer.ops.ports import LOOPBACK, free_port
+from landseer.ops.processes import Child, ChildConfig, OpsError, how_ended
+
+SOURCES = Path(__file__).resolve().parents[1] / "prometheus"
+"""Our configuration and rules."""
+BINARY = "prometheus"
+MISSING = "no `prometheus` found; on Debian: apt install prometheus"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrometheusConfig:
+    """What to scrape, and how often."""
+
+    targets: Mapping[str, str]
+    """host:port by job (landseer, triton)."""
+    interval_s: float = 1.0
+    """Between two scrapes, and between two looks at the rules."""
+    hold: str | None = None
+    """In place of every alert's `for`, where a test cannot wait for minutes; None leaves them as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One series of an instant query."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Prometheus:
+    """One server, on a free port of loopback, its data in a folder that goes with it. A context manager."""
+
+    def __init__(self, config: PrometheusConfig) -> None:
+        self.config = config
+        self.url = f"http://{LOOPBACK}:{free_port()}"
+        self._folder = Path(tempfile.mkdtemp(prefix="landseer-prometheus-"))
+        self._child: Child | None = None
+
+    def __enter__(self) -> Prometheus:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. OpsError if it is not installed or does not come up."""
+        binary = shutil.which(BINARY)
+        if binary is None:
+            raise OpsError(MISSING)
+        _write(self._folder, self.config)
+        command = [
+            binary,
+            f"--config.file={self._folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--web.listen-address={self.url.removeprefix('http://')}",
+            "--log.level=warn",
+        ]
+        self._child = Child.start(ChildConfig(command=command, remove=[str(self._folder)]))
+        self._wait_ready(self._child)
+
+    def stop(self) -> None:
+        """End it; its data are gone then."""
+        if self._child is not None:
+            self._child.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def query(self, expression: str, *, at: float | None = None) -> list[Sample]:
+        """Return what an expression gives now, or at a time in Unix seconds. OpsError says what is wrong with it."""
+        found = self._get("query", query=expression, **({} if at is None else {"time": f"{at:.3f}"}))
+        if found["resultType"] == "scalar":
+            return [Sample(labels={}, value=float(found["result"][1]))]
+        return [Sample(labels=one["metric"], value=float(one["value"][1])) for one in found["result"]]
+
+    def value(self, expression: str, *, at: float | None = None) -> float:
+        """Return the one value of an expression; NaN if it has none. OpsError if it has several."""
+        found = self.query(expression, at=at)
+        if len(found) > 1:
+            raise OpsError(f"{len(found)} series answer {expression}; expected one")
+        return found[0].value if found else math.nan
+
+    def alerts(self) -> dict[str, str]:
+        """Return the state, pending or firing, of every alert that is not at rest, by name."""
+        return {one["labels"]["alertname"]: one["state"] for one in self._get("alerts")["alerts"]}
+
+    def _wait_ready(self, child: Child) -> None:
+        until = time.monotonic() + 30
+        while not self._ready():
+            if child.poll() is not None:
+                said = child.lines[-1] if child.lines else "no output"
+                raise OpsError(f"prometheus ended while starting ({how_ended(child.poll())}): {said}")
+            if time.monotonic() > until:
+                raise OpsError("prometheus was not ready after 30 s")
+            time.sleep(0.1)
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _get(self, path: str, **parameters: str) -> Any:
+        data = urllib.parse.urlencode(parameters).encode() or None
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", data=data, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            said = json.loads(error.read() or b"{}").get("error", error.reason)
+            raise OpsError(f"prometheus refused {parameters.get('query', path)}: {said}") from error
+
+
+def _write(folder: Path, config: PrometheusConfig) -> None:
+    """Write our configuration with these targets and intervals."""
+    main = yaml.safe_load((SOURCES / "prometheus.yml").read_text())
+    pause = f"{config.interval_s * 1000:.0f}ms"
+    main["global"] = {"scrape_interval": pause, "scrape_timeout": pause, "evaluation_interval": pause}
+    (folder / "rules").mkdir()
+    for name in main["rule_files"]:
+        rules = yaml.safe_load((SOURCES / name).read_text())
+        for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+            if config.hold is not None and "for" in rule:
+                rule["for"] = config.hold
+        (folder / name).write_text(yaml.safe_dump(rules))
+    (folder / "targets").mkdir()
+    for job, target in config.targets.items():
+        (folder / "targets" / f"{job}.yml").write_text(yaml.safe_dump([{"targets": [target]}]))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(main))
