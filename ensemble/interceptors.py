@@ -1,11 +1,11 @@
-"""What happens around every RPC: counting, timing, and errors made into statuses."""
+"""What happens around every RPC: its id, counting, timing, and errors made into statuses."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,9 +14,20 @@ from google.rpc import status_pb2
 
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.metrics import Metrics
-from landseer.ensemble.status import grpc_code, status_of, trailers, unexpected
+from landseer.ensemble.request_id import ANSWERING, KEY, Answering, request_id_of
+from landseer.ensemble.status import clip, grpc_code, status_of, trailers, unexpected
 
 log = logging.getLogger(__name__)
+_LEVELS = dict.fromkeys(
+    (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+    ),
+    logging.INFO,
+)
+"""At which level an RPC's end is logged. What went well, or wrong by the caller's doing, is for debugging."""
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -37,22 +48,31 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return make(observed, handler.request_deserializer, handler.response_serializer)
 
     def _observed(self, inner: Behaviour, service: str, method: str) -> Behaviour:
+        name = f"{service}/{method}"
+
         async def observed(request: Any, context: Any) -> Any:
-            started, code = time.perf_counter(), grpc.StatusCode.OK
+            started, code, why = time.perf_counter(), grpc.StatusCode.OK, ""
+            request_id = request_id_of(context.invocation_metadata())
+            ANSWERING.set(Answering(request_id=request_id))  # this task answers nothing else
             self._metrics.in_flight.labels(service, method).inc()
             try:
-                return await inner(request, context)
+                answer = await inner(request, context)
+                await _send_id(context, request_id)
+                return answer
             except asyncio.CancelledError:
                 code = _why_cancelled(context)
                 raise
             except Exception as error:
-                status = _status(error, f"{service}/{method}")
+                status, why = _status(error, request_id), f": {_told(error, name)}"
                 code = grpc_code(status)
-                await context.abort(code, status.message, trailers(status))
+                await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
             finally:
+                seconds = time.perf_counter() - started
                 self._metrics.in_flight.labels(service, method).dec()
-                self._metrics.handling.labels(service, method).observe(time.perf_counter() - started)
+                self._metrics.handling.labels(service, method).observe(seconds)
                 self._metrics.handled.labels(service, method, code.name).inc()
+                level = _LEVELS.get(code, logging.DEBUG)
+                log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
 
         return observed
 
@@ -62,10 +82,19 @@ def _why_cancelled(context: Any) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
 
 
-def _status(error: Exception, method: str) -> status_pb2.Status:
+async def _send_id(context: Any, request_id: str) -> None:
+    """Whoever asked may have gone; sending the answer meets that as well, and gRPC deals with it there."""
+    with contextlib.suppress(grpc.aio.BaseError):
+        await context.send_initial_metadata(((KEY, request_id),))
+
+
+def _status(error: Exception, request_id: str) -> status_pb2.Status:
+    return status_of(error, request_id) if isinstance(error, LandseerError) else unexpected(request_id)
+
+
+def _told(error: Exception, method: str) -> str:
+    """Return an error in one line for the log. One that nobody foresaw goes there with its traceback."""
     if isinstance(error, LandseerError):
-        log.debug("%s: %s: %s", method, error.reason, error)
-        return status_of(error)
-    request_id = uuid.uuid4().hex[:16]
-    log.error("%s failed, request %s", method, request_id, exc_info=error)
-    return unexpected(request_id)
+        return f"{error.reason}: {clip(' '.join(str(error).split()))}"
+    log.error("%s failed", method, exc_info=error)
+    return type(error).__name__

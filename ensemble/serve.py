@@ -12,9 +12,11 @@ from pathlib import Path
 from landseer.ensemble.config import ServerConfig, parse_bytes
 from landseer.ensemble.engines import ENGINES
 from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.logs import FORMATS, log_to_stderr
 from landseer.ensemble.pictures import Limits
 
 HELP = "run the orchestrator: the gRPC services over Triton, a store and an index"
+log = logging.getLogger(__name__)
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -45,15 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store-limit", default="16GiB", type=_bytes, metavar="SIZE", help="default %(default)s")
     parser.add_argument("--no-thumbnails", action="store_true", help="keep no small pictures for explanations")
     parser.add_argument("--log-level", default="info", choices=_LEVELS, help="default %(default)s")
+    parser.add_argument(
+        "--log-format", default="text", choices=sorted(FORMATS), help="json: an object a line (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. 0 after a clean stop; 1 with one line on stderr if it cannot serve."""
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr(args.log_level, args.log_format)
     try:
         asyncio.run(_serve(config_of(args)))
     except (LandseerError, OSError, ValueError, ImportError) as error:
-        print(f"landseer serve: {_one_line(error)}", file=sys.stderr)
+        _say(_one_line(error), args.log_format)
         return 1
     return 0
 
@@ -95,6 +100,14 @@ async def _serve(config: ServerConfig) -> None:
         stop.cancel()
         failure.cancel()
         await server.stop()
+
+
+def _say(why: str, log_format: str) -> None:
+    """Tell why it cannot serve, to a person or to whatever reads the log."""
+    if log_format == "json":
+        log.critical(why)
+    else:
+        print(f"landseer serve: {why}", file=sys.stderr)
 
 
 def _bytes(text: str) -> int:

@@ -17,10 +17,11 @@ _LONGEST_MESSAGE = 600
 """Trailers share 8 KiB with the rest of the metadata, and a message may quote what the caller sent."""
 
 
-def status_of(error: LandseerError) -> status_pb2.Status:
-    """Return the google.rpc.Status of an error: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+def status_of(error: LandseerError, request_id: str) -> status_pb2.Status:
+    """Return the google.rpc.Status of an error: ErrorInfo, RequestInfo; BadRequest and RetryInfo where they apply."""
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=clip(str(error)))
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    _add(status, error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, InvalidInput):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=clip(error.description))
         _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
@@ -37,6 +38,7 @@ def unexpected(request_id: str) -> status_pb2.Status:
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     info = error_details_pb2.ErrorInfo(reason="UNEXPECTED", domain=DOMAIN, metadata={"request_id": request_id})
     _add(status, info)
+    _add(status, error_details_pb2.RequestInfo(request_id=request_id))
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"landseer-{name}")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` on a thread of the pool. Overloaded if too much waits already.
+        """Run `work` on a thread of the pool, in the caller's context. Overloaded if too much waits already.
 
         Work that has not started is dropped when the caller is cancelled; work that has started runs to its end.
         """
@@ -32,7 +33,7 @@ class Workers:
             raise Overloaded(f"{self._busy} tasks already wait for the {self._name} threads; try again, or serve more")
         self._busy += 1
         try:
-            call = functools.partial(work, *args, **kwargs)
+            call = functools.partial(contextvars.copy_context().run, work, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
         finally:
             self._busy -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -18,7 +19,8 @@ from landseer.ops.processes import Child, ChildConfig, OpsError, how_ended
 
 POLL_S = 0.1
 LAST_LINES = 3
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d \S+ ([A-Z]+) ")
+_RECORD = re.compile(r"""(?:\d{4}-\d\d-\d\d \S+ |\{"time": "[^"]+", "level": ")([A-Z]+)\b""")
+"""How a record begins, in either format of the log."""
 _ERROR = "landseer serve: "
 """How the line begins that says why it ended."""
 
@@ -45,9 +47,13 @@ class Warnings:
 
     def pick(self, line: str) -> bool:
         """Say whether a line belongs to a warning or an error, or to what was written outside the log."""
-        if record := _RECORD.match(line):
-            self._picked = record[1] not in ("DEBUG", "INFO")
-        return self._picked or line.startswith(_ERROR)
+        record = _RECORD.match(line)
+        if record is None:
+            return self._picked or line.startswith(_ERROR)
+        worth_it = record[1] not in ("DEBUG", "INFO")
+        # A record in text may go on for lines; one in JSON never does, and what follows it is no part of the log.
+        self._picked = worth_it or is_json(line)
+        return worth_it
 
 
 class Orchestrator:
@@ -108,9 +114,25 @@ class Orchestrator:
     def explain(self) -> str:
         """Return its last words, in one line."""
         picks = Warnings()
-        lines = [line.strip() for line in (self._child.lines if self._child else ()) if picks.pick(line)]
+        lines = [_told(line.strip()) for line in (self._child.lines if self._child else ()) if picks.pick(line)]
         said = [line for line in lines if line.startswith(_ERROR)] or [line for line in lines if line]
         return "; ".join(said[-LAST_LINES:]) or "it gave no reason"
+
+
+def is_json(line: str) -> bool:
+    """Say whether a line is a record of the log in JSON."""
+    return line.startswith("{") and _RECORD.match(line) is not None
+
+
+def _told(line: str) -> str:
+    """Return what a line says to people; a record in JSON is told as the same would be in text."""
+    if not is_json(line):
+        return line
+    try:
+        record = json.loads(line)
+        return f"{_ERROR if record['level'] == 'CRITICAL' else ''}{record['message']}"
+    except (ValueError, KeyError):  # cut short
+        return line
 
 
 def is_serving(address: str) -> bool:

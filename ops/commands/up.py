@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from landseer.ops.orchestrator import Warnings
+from landseer.ops.orchestrator import Warnings, is_json
 from landseer.ops.processes import OpsError, Stopping
 from landseer.ops.stack import Stack, StackConfig
 from landseer.ops.triton_log import is_worth_showing
@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="for each of the two to start (default %(default)g)"
+    )
+    parser.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="of the orchestrator (default %(default)s)"
     )
     parser.add_argument("--verbose", action="store_true", help="show all their log lines")
 
@@ -63,7 +66,8 @@ def _config(args: argparse.Namespace) -> StackConfig:
 
     def show(name: str, line: str) -> None:
         if args.verbose or picks[name](line):
-            print(f"{name}: {line}", file=sys.stderr, flush=True)
+            # A record in JSON names its logger, and is to be read by a program as it is.
+            print(line if is_json(line) else f"{name}: {line}", file=sys.stderr, flush=True)
 
     return StackConfig(
         repository=args.repository,
@@ -72,6 +76,7 @@ def _config(args: argparse.Namespace) -> StackConfig:
         metrics=args.metrics,
         threads=args.threads,
         timeout_s=args.timeout,
+        serve_args=("--log-format", args.log_format),
         on_line=show,
     )
 

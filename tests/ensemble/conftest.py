@@ -31,6 +31,7 @@ class Rich:
     fields: list[str]
     retry_s: float | None
     info: dict[str, str]
+    request_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,14 @@ def rich() -> Callable[[Any], Rich]:
     def parse(error: grpc.aio.AioRpcError) -> Rich:
         packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
         status = status_pb2.Status.FromString(packed)
-        info, bad, retry = (
+        info, bad, retry, request = (
             error_details_pb2.ErrorInfo(),
             error_details_pb2.BadRequest(),
             error_details_pb2.RetryInfo(),
+            error_details_pb2.RequestInfo(),
         )
         for detail in status.details:
-            for message in (info, bad, retry):
+            for message in (info, bad, retry, request):
                 detail.Unpack(message)
         assert status.code == error.code().value[0]
         assert info.domain == "landseer"
@@ -96,6 +98,7 @@ def rich() -> Callable[[Any], Rich]:
             fields=[violation.field for violation in bad.field_violations],
             retry_s=delay,
             info=dict(info.metadata),
+            request_id=request.request_id,
         )
 
     return parse

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import signal
 import sys
 
+import grpc
 import pytest
 
 from landseer.ensemble.fake_triton import PROFILE, free_port
+from landseer.v1 import search_pb2, search_pb2_grpc
 
 COMMAND = """
 import argparse, sys
@@ -110,3 +113,31 @@ async def test_a_taken_metrics_port_leaves_nothing_behind(start, config):
     first = await start(metrics=f"127.0.0.1:{free_port()}")
     with pytest.raises(OSError, match="--metrics"):
         await start(metrics=f"127.0.0.1:{first.server.metrics_port}", listen=f"127.0.0.1:{free_port()}")
+
+
+async def test_json_logs_tell_of_requests_but_never_of_pictures_and_tokens(serve, picture):
+    listen = f"127.0.0.1:{free_port()}"
+    process = await serve("--listen", listen, "--log-format", "json", "--log-level", "debug")
+    lines = [await until_said(process, "index loaded")]
+    secret = b"5ecret"
+    tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x0e\x01\x02\x00\x07\x00\x00\x00\x20\x00\x00\x00" + secret * 9
+    async with grpc.aio.insecure_channel(listen) as channel:
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        for image in (picture(), secret, picture()[:-40] + secret, tiff):
+            metadata = [("authorization", "Bearer 5ecret"), ("x-request-id", "mine")]
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await stub.Search(search_pb2.SearchRequest(image=image), metadata=metadata)
+    process.send_signal(signal.SIGTERM)
+    _, errors = await asyncio.wait_for(process.communicate(), 15)
+    lines += errors.decode().splitlines()
+    records = [json.loads(line) for line in lines]
+    ended = [record["message"] for record in records if record.get("request_id") == "mine" and "after" in str(record)]
+    assert [message.split(" ")[1].rstrip(":") for message in ended] == ["OK", *["INVALID_ARGUMENT"] * 3]
+    assert not [line for line in lines if "5ecret" in line]
+
+
+async def test_what_makes_serving_impossible_is_a_record_of_a_json_log(serve):
+    process = await serve("--listen", "everywhere", "--log-format", "json")
+    told = json.loads(await last_line(process))
+    assert (told["level"], process.returncode) == ("CRITICAL", 1)
+    assert "HOST:PORT" in told["message"]

@@ -15,10 +15,10 @@ def kinds(error=errors.LandseerError):
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_code_and_a_reason(kind):
     error = kind("field", "message") if kind is errors.InvalidInput else kind("message")
-    status = status_of(error)
+    status = status_of(error, "r1")
     assert isinstance(grpc_code(status), grpc.StatusCode)
     names = [detail.type_url.rpartition(".")[2] for detail in status.details]
-    expected = ["ErrorInfo"]
+    expected = ["ErrorInfo", "RequestInfo"]
     if kind is errors.InvalidInput:
         expected.append("BadRequest")
     if kind.retry_after_s is not None:
@@ -36,7 +36,7 @@ def test_what_may_be_tried_again_says_when():
 
 
 def test_trailers_stay_small_whatever_is_quoted():
-    status = status_of(errors.InvalidInput("id", "x" * 10**6))
+    status = status_of(errors.InvalidInput("id", "x" * 10**6), "r" * 128)
     assert sum(len(value) for _, value in trailers(status)) < 4000
 
 

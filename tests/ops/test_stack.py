@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import logging
 import os
 import threading
 
 import pytest
 
-from landseer.ops.orchestrator import Warnings
+from landseer.ensemble.logs import JsonFormatter
+from landseer.ops.orchestrator import Warnings, _told
 from landseer.ops.ports import free_port
 from landseer.ops.processes import OpsError
 from landseer.ops.restarts import Restarts
@@ -95,6 +97,28 @@ def test_only_warnings_are_picked_with_all_their_lines():
         ("2026-11-21 03:19:10,562 INFO server: next", False),
     ]
     assert [(line, picks.pick(line)) for line, _ in log] == log
+
+
+def test_warnings_are_picked_from_a_log_in_json():
+    def written(level):
+        return JsonFormatter().format(logging.LogRecord("server", level, "", 1, "said", (), None))
+
+    picks = Warnings()
+    log = [
+        (written(logging.INFO), False),
+        ("Segmentation fault, written outside the log", True),
+        (written(logging.WARNING), True),
+        (written(logging.DEBUG), False),
+    ]
+    assert [(line, picks.pick(line)) for line, _ in log] == log
+
+
+def test_a_record_in_json_is_told_as_text():
+    record = logging.LogRecord("server", logging.CRITICAL, "", 1, "the port is taken", (), None)
+    assert _told(JsonFormatter().format(record)) == "landseer serve: the port is taken"
+    cut_short = JsonFormatter().format(record)[:-3]
+    assert _told(cut_short) == cut_short
+    assert _told("landseer serve: {") == "landseer serve: {"
 
 
 @pytest.mark.stack
