@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from landseer.client import queries, wire
+from landseer.client import queries, tracing, wire
 from landseer.client.channel import open_channel
 from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error
 from landseer.client.queries import ExpansionName, Image, Query, Region, RerankingName
@@ -98,7 +98,7 @@ class SearchClient:
                 explain=explain,
             )
         )
-        answer: SearchResponse = await self._call(self._search.Search, request, timeout)
+        answer: SearchResponse = await self._call("SearchService/Search", self._search.Search, request, timeout)
         return answer
 
     async def describe(
@@ -106,7 +106,7 @@ class SearchClient:
     ) -> DescribeResponse:
         """Return a picture's vectors, boxes and attention without indexing it."""
         request = DescribeRequest(image=await queries.image_bytes(image), region=queries.box(region))
-        answer: DescribeResponse = await self._call(self._search.Describe, request, timeout)
+        answer: DescribeResponse = await self._call("SearchService/Describe", self._search.Describe, request, timeout)
         return answer
 
     async def upsert(
@@ -114,7 +114,9 @@ class SearchClient:
     ) -> UpsertResponse:
         """Index a picture under `id`, in place of one already there. When it returns, searches find it."""
         picture = Picture(id=id, image=await queries.image_bytes(image), metadata=metadata)
-        answer: UpsertResponse = await self._call(self._index.Upsert, UpsertRequest(picture=picture), timeout)
+        answer: UpsertResponse = await self._call(
+            "IndexService/Upsert", self._index.Upsert, UpsertRequest(picture=picture), timeout
+        )
         return answer
 
     async def upsert_many(
@@ -126,9 +128,10 @@ class SearchClient:
         iterable runs on the event loop: let an asynchronous one do slow work. If the call fails, none, some or all
         pictures are indexed; sending them again is safe.
         """
-        call = self._index.UpsertMany(timeout=timeout)
         try:
-            answer: UpsertManyResponse = await send_all(call, _requests(pictures))
+            with tracing.call("IndexService/UpsertMany") as metadata:
+                call = self._index.UpsertMany(timeout=timeout, metadata=tuple(metadata.items()))
+                answer: UpsertManyResponse = await send_all(call, _requests(pictures))
         except grpc.aio.AioRpcError as error:
             _heed_cancelling(error)
             raise from_rpc_error(error, address=self.server, timeout=timeout) from error
@@ -136,24 +139,26 @@ class SearchClient:
 
     async def delete(self, id: str, *, timeout: float | None = None) -> DeleteResponse:
         """Take a picture out of the index. NotIndexed if it is not there."""
-        answer: DeleteResponse = await self._call(self._index.Delete, DeleteRequest(id=id), timeout)
+        answer: DeleteResponse = await self._call(
+            "IndexService/Delete", self._index.Delete, DeleteRequest(id=id), timeout
+        )
         return answer
 
     async def get(self, id: str, *, include_vectors: bool = False, timeout: float | None = None) -> GetResponse:
         """Return what is known of an indexed picture. NotIndexed if it is not there."""
         request = GetRequest(id=id, include_vectors=include_vectors)
-        answer: GetResponse = await self._call(self._index.Get, request, timeout)
+        answer: GetResponse = await self._call("IndexService/Get", self._index.Get, request, timeout)
         return answer
 
     async def stats(self, *, timeout: float | None = None) -> StatsResponse:
         """Return the size, the models and the limits of the index."""
-        answer: StatsResponse = await self._call(self._index.Stats, StatsRequest(), timeout)
+        answer: StatsResponse = await self._call("IndexService/Stats", self._index.Stats, StatsRequest(), timeout)
         return answer
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the server says that it can answer: models ready, index loaded. False if it is not there."""
         try:
-            status: int = await self._call(self._health_check(), "", timeout)
+            status: int = await self._call("", self._health_check(), "", timeout)
         except ServerUnreachable:
             return False
         return status == wire.SERVING
@@ -189,10 +194,12 @@ class SearchClient:
             response_deserializer=wire.decode_health_response,
         )
 
-    async def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+    async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        """Call `method`, which traces know as `name`; without one it is in no trace."""
         limit = self.timeout if timeout is None else timeout
         try:
-            return await method(request, timeout=limit)
+            with tracing.call(name) as metadata:
+                return await method(request, timeout=limit, metadata=tuple(metadata.items()))
         except grpc.aio.AioRpcError as error:
             _heed_cancelling(error)
             raise from_rpc_error(error, address=self.server, timeout=limit) from error

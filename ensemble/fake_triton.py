@@ -39,6 +39,8 @@ class Call:
     """Triton's own request parameter; 0 if it was not sent."""
     time_remaining: float | None
     """Seconds that the gRPC deadline left."""
+    traceparent: str
+    """As it came in the metadata; empty if it did not."""
 
 
 @dataclass(kw_only=True)
@@ -201,6 +203,7 @@ def _call(request: Any, inputs: Tensors, context: Any) -> Call:
         outputs=tuple(output.name for output in request.outputs),
         timeout_us=request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0,
         time_remaining=context.time_remaining(),
+        traceparent=dict(context.invocation_metadata() or ()).get("traceparent", ""),
     )
 
 

@@ -16,6 +16,7 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.request_id import ANSWERING, KEY, Answering, request_id_of
 from landseer.ensemble.status import clip, grpc_code, status_of, trailers, unexpected
+from landseer.ensemble.tracing import OFF, RpcSpan, Tracing
 
 log = logging.getLogger(__name__)
 _LEVELS = dict.fromkeys(
@@ -34,8 +35,9 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps our own services; health and reflection pass as they are."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracing: Tracing = OFF) -> None:
         self._metrics = metrics
+        self._tracing = tracing
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Return the method's handler, observed; None for an unknown method."""
@@ -51,9 +53,15 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         name = f"{service}/{method}"
 
         async def observed(request: Any, context: Any) -> Any:
+            metadata = context.invocation_metadata() or ()
+            request_id = request_id_of(metadata)
+            with self._tracing.rpc(service, method, metadata, request_id) as span:
+                # This task answers nothing else, so there is nothing to set back.
+                ANSWERING.set(Answering(request_id=request_id, trace_id=span.trace_id))
+                return await answered(request, context, request_id, span)
+
+        async def answered(request: Any, context: Any, request_id: str, span: RpcSpan) -> Any:
             started, code, why = time.perf_counter(), grpc.StatusCode.OK, ""
-            request_id = request_id_of(context.invocation_metadata())
-            ANSWERING.set(Answering(request_id=request_id))  # this task answers nothing else
             self._metrics.in_flight.labels(service, method).inc()
             try:
                 answer = await inner(request, context)
@@ -71,6 +79,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 self._metrics.in_flight.labels(service, method).dec()
                 self._metrics.handling.labels(service, method).observe(seconds)
                 self._metrics.handled.labels(service, method, code.name).inc()
+                span.ends(code)
                 level = _LEVELS.get(code, logging.DEBUG)
                 log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
 

@@ -30,9 +30,9 @@ ANSWERING: ContextVar[Answering | None] = ContextVar("landseer_answering", defau
 """Set for the task that answers an RPC, inherited by what it starts."""
 
 
-def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """Return the caller's id if it is one to 128 printable ASCII characters, else a new one."""
-    for key, value in metadata or ():
+    for key, value in metadata:
         if key == KEY:
             return value if isinstance(value, str) and _SANE.fullmatch(value) else new_request_id()
     return new_request_id()

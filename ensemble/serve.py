@@ -85,11 +85,12 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
 async def _serve(config: ServerConfig) -> None:
     # gRPC loads with the server; `landseer --help` should not wait for it.
     from landseer.ensemble.server import start_server
+    from landseer.ensemble.tracing import tracing_by_environment
 
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    server = await start_server(config)
+    server = await start_server(config, tracing_by_environment())
     failure = asyncio.create_task(server.failed())
     stop = asyncio.create_task(told.wait())
     try:

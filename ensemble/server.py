@@ -22,6 +22,7 @@ from landseer.ensemble.interceptors import Observer
 from landseer.ensemble.metrics import Metrics, MetricsServer
 from landseer.ensemble.readiness import Readiness
 from landseer.ensemble.service import IndexService, Parts, SearchService
+from landseer.ensemble.tracing import OFF, Tracing
 from landseer.ensemble.triton import Triton
 from landseer.ensemble.workers import Workers
 from landseer.v1 import index_pb2_grpc, search_pb2_grpc
@@ -32,11 +33,14 @@ log = logging.getLogger(__name__)
 class RunningServer:
     """An orchestrator that listens. Not necessarily SERVING yet: see `ready`."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
         self._config = config
+        self._tracing = tracing
         self.metrics = Metrics()
         self.health = Health()
-        self._triton = Triton(config.triton, timeout_s=config.inference_timeout_s, metrics=self.metrics)
+        self._triton = Triton(
+            config.triton, timeout_s=config.inference_timeout_s, metrics=self.metrics, tracing=tracing
+        )
         self._readiness = Readiness(config, self._triton, self.health, self.metrics)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
@@ -102,6 +106,7 @@ class RunningServer:
         self._index_workers.close()
         if self._http is not None:
             self._http.close()
+        self._tracing.close()
 
     def _watching(self) -> asyncio.Task[None]:
         if self._watch is None:
@@ -118,7 +123,7 @@ class RunningServer:
             raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
 
     def _grpc_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[Observer(self.metrics)], options=_options(self._config))
+        server = grpc.aio.server(interceptors=[Observer(self.metrics, self._tracing)], options=_options(self._config))
         parts = self._parts()
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
         index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]
@@ -138,6 +143,7 @@ class RunningServer:
         return Parts(
             config=config,
             metrics=self.metrics,
+            tracing=self._tracing,
             readiness=self._readiness,
             triton=self._triton,
             describer=describer,
@@ -147,9 +153,12 @@ class RunningServer:
         )
 
 
-async def start_server(config: ServerConfig) -> RunningServer:
-    """Start an orchestrator in this event loop. OSError in one readable line if a port is taken."""
-    server = RunningServer(config)
+async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningServer:
+    """Start an orchestrator in this event loop; it closes `tracing` when it stops.
+
+    OSError in one readable line if a port is taken.
+    """
+    server = RunningServer(config, tracing)
     try:
         await server.start()
     except BaseException:

@@ -31,6 +31,7 @@ from landseer.ensemble.record import MAX_ID_BYTES, check_id
 from landseer.ensemble.request import PictureQuery, SearchPlan, region_of, search_plan
 from landseer.ensemble.stages import Stages
 from landseer.ensemble.status import clip
+from landseer.ensemble.tracing import Tracing
 from landseer.ensemble.triton import GRAPHS, Served, Triton
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2, search_pb2_grpc
 
@@ -43,6 +44,7 @@ class Parts:
 
     config: ServerConfig
     metrics: Metrics
+    tracing: Tracing
     readiness: Readiness
     triton: Triton
     describer: Describer
@@ -51,7 +53,7 @@ class Parts:
     def stages(self, context: Context) -> Stages:
         """Return the stages of an answer that is due when the caller's deadline passes."""
         deadline = Deadline.after(context.time_remaining())
-        return Stages(self.metrics, deadline, reserve_s=self.config.answer_reserve_s)
+        return Stages(self.metrics, deadline, reserve_s=self.config.answer_reserve_s, tracing=self.tracing)
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import LandseerError, reason_of
 from landseer.ensemble.metrics import Metrics
+from landseer.ensemble.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -20,21 +21,23 @@ Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", 
 class Stages:
     """Keeps the times and degradations of one answer."""
 
-    def __init__(self, metrics: Metrics, deadline: Deadline, *, reserve_s: float) -> None:
+    def __init__(self, metrics: Metrics, deadline: Deadline, *, reserve_s: float, tracing: Tracing = OFF) -> None:
         self.deadline = deadline
         self.timings: dict[str, float] = {}
         """Seconds by stage, in the order in which they ended."""
         self.degradations: dict[str, str] = {}
         """Why a stage was left out, by stage."""
         self._metrics = metrics
+        self._tracing = tracing
         self._optional = deadline.sooner(reserve_s)
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:
-        """Time what happens inside, and count the error if there is one."""
+        """Time and trace what happens inside, and count the error if there is one."""
         started = time.perf_counter()
         try:
-            yield
+            with self._tracing.stage(stage):
+                yield
         except BaseException as error:
             self._metrics.stage_errors.labels(stage, reason_of(error)).inc()
             raise

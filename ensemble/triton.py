@@ -28,6 +28,7 @@ from landseer.ensemble.errors import (
 )
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
+from landseer.ensemble.tracing import OFF, Tracing
 
 GRAPHS = ("backbone", "detector", "cluster", "lattqe", "coattention")
 MODELS = (*GRAPHS, *ensembles())
@@ -62,8 +63,9 @@ class Served:
 class Triton:
     """An asynchronous client of one Triton. Make it inside a running event loop."""
 
-    def __init__(self, address: str, *, timeout_s: float, metrics: Metrics) -> None:
+    def __init__(self, address: str, *, timeout_s: float, metrics: Metrics, tracing: Tracing = OFF) -> None:
         self.address = address
+        self._tracing = tracing
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._client = InferenceServerClient(address, channel_args=_CHANNEL)
@@ -79,8 +81,8 @@ class Triton:
         deadline.check(f"`{model}`")
         left = deadline.remaining()
         timeout = self._timeout_s if left is None else min(left, self._timeout_s)
-        with self._observed(model):
-            return await self._infer(model, inputs, outputs, deadline, timeout)
+        with self._observed(model), self._tracing.triton(model) as headers:
+            return await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
 
     async def _infer(
         self,
@@ -89,6 +91,8 @@ class Triton:
         outputs: Sequence[str],
         deadline: Deadline,
         timeout: float,
+        *,
+        headers: dict[str, str] | None,
     ) -> dict[str, NDArray[Any]]:
         try:
             result = await self._client.infer(
@@ -97,6 +101,7 @@ class Triton:
                 outputs=[InferRequestedOutput(name) for name in outputs],
                 timeout=max(1, int(timeout * 1e6)),
                 client_timeout=timeout,
+                headers=headers,
                 parameters={DEADLINE_PARAMETER: str(int((time.time() + timeout) * 1e6))},
             )
         except InferenceServerException as error:

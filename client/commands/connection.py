@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from landseer.client import tracing
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
 
 SERVER_VARIABLE = "LANDSEER_SERVER"
@@ -36,7 +37,8 @@ def call(args: argparse.Namespace, do: Callable[[SearchClient], Awaitable[_T]]) 
         async with SearchClient(server, timeout=args.timeout) as client:
             return await do(client)
 
-    return asyncio.run(run())
+    with tracing.exporting("landseer-client"):
+        return asyncio.run(run())
 
 
 def seconds(text: str) -> float:

@@ -249,14 +249,14 @@ async def test_a_call_that_fails_as_it_is_cancelled_is_cancelled() -> None:
     """What gRPC does when the connection breaks at the moment of Ctrl-C."""
     client, called = SearchClient(), asyncio.Event()
 
-    async def breaks(request: object, timeout: float) -> None:
+    async def breaks(request: object, **options: object) -> None:
         called.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             raise AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), "connection reset") from None
 
-    task = asyncio.create_task(client._call(breaks, b"", None))
+    task = asyncio.create_task(client._call("", breaks, b"", None))
     await called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

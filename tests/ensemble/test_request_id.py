@@ -25,7 +25,7 @@ def test_another_is_replaced(other):
 
 
 def test_new_ids_differ():
-    assert len({request_id_of(metadata) for metadata in [None, (), [("user-agent", "me")]]}) == 3
+    assert len({request_id_of(metadata) for metadata in [(), [(KEY, "")], [("user-agent", "me")]]}) == 3
 
 
 async def id_of(call):
