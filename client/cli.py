@@ -32,6 +32,7 @@ EXTRAS = {
     "landseer.ensemble": "cpu",
     "landseer.export": "export",
     "landseer.ops": "cpu,triton",
+    "landseer.ops.commands.top": "serve",
     "landseer.ops.commands.triton": "triton",
 }
 """Which extra brings what a command's module imports; the longest matching name counts."""

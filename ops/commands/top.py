@@ -1,0 +1,217 @@
+"""`landseer top`: the live figures of a running Landseer in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from landseer.client.commands.connection import seconds
+from landseer.client.commands.output import cell, console, print_json, table
+from landseer.client.readable import duration, size
+from landseer.ops.processes import OpsError
+from landseer.ops.watch.scrape import Scrape, fetch
+from landseer.ops.watch.top import Figures, TritonFigures, figures, plain, triton_figures
+
+HELP = "show the live figures of a running Landseer"
+
+_JSON = """\
+JSON, one object for each interval:
+  {"landseer": {"searches_per_s": 12.5, "search_s": {"p50": 0.08, "p95": 0.13, "p99": 0.2}, "in_flight": 2, ...},
+   "triton": {"pictures_per_s": 12.5, "mean_batch": 1.3}, "down": []}
+"landseer" and "triton" are null while they cannot be told, and "down" says why. A figure that nothing tells is null.
+Without --once each object takes one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--metrics", default="http://127.0.0.1:7071/metrics", metavar="URL", help="the orchestrator's (%(default)s)"
+    )
+    parser.add_argument("--triton-metrics", metavar="URL", help="Triton's too, as `landseer up` says where")
+    parser.add_argument(
+        "--interval", type=seconds, default=1.0, metavar="S", help="seconds between two looks (%(default)g)"
+    )
+    parser.add_argument("--once", action="store_true", help="print the figures of one interval, and end")
+    parser.add_argument("--json", action="store_true", help="print JSON, described below")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _JSON
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the figures until Ctrl-C. With --once: 1 if the orchestrator cannot be asked."""
+    views = _views(_url(args.metrics), _url(args.triton_metrics) if args.triton_metrics else None, args.interval)
+    if args.once:
+        view = next(views)
+        _print(view, as_json=args.json)
+        return 0 if view.landseer else 1
+    _follow(views, as_json=args.json)
+    return 0
+
+
+def _follow(views: Iterator[View], *, as_json: bool) -> None:
+    """Show one view after the other; on a terminal each in the place of the one before."""
+    if as_json or not sys.stdout.isatty():
+        for view in views:
+            print(json.dumps(_plain(view)), flush=True) if as_json else _print(view, as_json=False)
+        return
+    with Live(console=console(), auto_refresh=False, screen=True) as live:
+        for view in views:
+            live.update(_drawn(view), refresh=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is shown at a time."""
+
+    url: str
+    landseer: Figures | None
+    triton: TritonFigures | None
+    down: tuple[str, ...]
+    """Who cannot be asked, and why, a line for each."""
+
+
+@dataclass(kw_only=True)
+class _Target:
+    """A page that is looked at again and again."""
+
+    url: str
+    before: Scrape | None = None
+    now: Scrape | None = None
+    down: list[str] = field(default_factory=list)
+
+    def look(self) -> None:
+        try:
+            self.before, self.now, self.down = self.now, fetch(self.url), []
+        except OpsError as error:
+            self.before, self.now, self.down = None, None, [str(error)]
+
+    def told(self, how: Callable[[Scrape, Scrape], Figures]) -> Figures | None:
+        return how(self.before, self.now) if self.before and self.now else None
+
+    def told_by_triton(self) -> TritonFigures | None:
+        return triton_figures(self.before, self.now) if self.before and self.now else None
+
+
+def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[View]:
+    """Look every `interval_s` seconds; the first view comes after two looks, or at once if nobody answers."""
+    landseer = _Target(url=url)
+    triton = _Target(url=triton_url) if triton_url else None
+    targets = [landseer, *([triton] if triton else [])]
+    for target in targets:
+        target.look()
+    if landseer.down:
+        yield _view(landseer, triton)
+    while True:
+        time.sleep(interval_s)
+        for target in targets:
+            target.look()
+        yield _view(landseer, triton)
+
+
+def _view(landseer: _Target, triton: _Target | None) -> View:
+    return View(
+        url=landseer.url,
+        landseer=landseer.told(figures),
+        triton=triton.told_by_triton() if triton else None,
+        down=(*landseer.down, *(triton.down if triton else ())),
+    )
+
+
+def _plain(view: View) -> dict[str, Any]:
+    return {
+        "landseer": plain(view.landseer) if view.landseer else None,
+        "triton": plain(view.triton) if view.triton else None,
+        "down": list(view.down),
+    }
+
+
+def _print(view: View, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_plain(view))
+        return
+    for line in view.down:
+        print(f"landseer top: {line}", file=sys.stderr)
+    if view.landseer:
+        console().print(_drawn(View(url=view.url, landseer=view.landseer, triton=view.triton, down=())))
+
+
+def _drawn(view: View) -> Group:
+    rows = table(("", "left"), ("", "left"))
+    rows.show_header = False
+    for name, value in {**_rows(view.landseer), **_triton_rows(view.triton)}.items():
+        rows.add_row(cell(name, "dim"), cell(value))
+    return Group(cell(_title(view), "bold"), *(cell(line, "red") for line in view.down), _padded(rows))
+
+
+def _title(view: View) -> str:
+    if view.landseer is None:
+        return f"Landseer at {view.url}" + ("" if view.down else ": the first figures come after one interval")
+    state = "serving" if view.landseer.serving else "NOT SERVING"
+    return f"Landseer at {view.url}: {state}, over {view.landseer.interval_s:.1f} s"
+
+
+def _rows(told: Figures | None) -> dict[str, str]:
+    if told is None:
+        return {}
+    full = told.store_bytes / told.store_limit_bytes if told.store_limit_bytes else math.nan
+    return {
+        "searches answered": f"{told.searches_per_s:.1f} /s",
+        "a search takes": _each(told.search_s, _time),
+        "p95 of a stage": _each(told.stage_p95_s, _time),
+        "errors": _each(told.errors_per_s, _rate),
+        "in flight": f"{told.in_flight:.0f} RPCs, {_count(told.triton_in_flight)} pictures with Triton",
+        "waiting": _each(told.waiting, _count),
+        "turned away": _each(told.shed_per_s, _rate),
+        "degraded": _each(told.degraded, _share),
+        "index": f"{_count(told.pictures)} pictures",
+        "store": f"{size(told.store_bytes)} of {size(told.store_limit_bytes)}, {_share(full)}",
+        "ingest": _each(told.ingested_per_s, _rate),
+    }
+
+
+def _triton_rows(told: TritonFigures | None) -> dict[str, str]:
+    if told is None:
+        return {}
+    batch = "-" if math.isnan(told.mean_batch) else f"{told.mean_batch:.2f}"
+    return {"Triton": f"{_rate(told.pictures_per_s)} pictures, {batch} at a time"}
+
+
+def _each(values: Mapping[str, float], shown: Callable[[float], str]) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in values.items()) or "none"
+
+
+def _time(value: float) -> str:
+    return "-" if math.isnan(value) else duration(value)
+
+
+def _rate(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f} /s"
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _count(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _padded(rows: Table) -> Table:
+    rows.pad_edge = True
+    return rows
+
+
+def _url(text: str) -> str:
+    """Take HOST:PORT for the page of metrics there."""
+    url = text if "://" in text else f"http://{text}"
+    return url if url.count("/") > 2 else f"{url}/metrics"

@@ -1,0 +1,124 @@
+"""The live figures of `landseer top`, worked out from two looks at the metrics. No terminal here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from landseer.ops.watch.scrape import Scrape, buckets, increase, quantile
+
+SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
+BACKBONE = "backbone"
+"""The model that sees every picture once; the ensembles over it would count twice."""
+STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "store")
+"""In the order in which they run; `total` is told as the time of Search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the orchestrator says. Rates are of the interval; NaN stands for what nothing tells."""
+
+    interval_s: float
+    serving: bool
+    searches_per_s: float
+    """Searches answered with OK."""
+    search_s: Mapping[str, float]
+    """p50, p95 and p99 of Search, refused ones too."""
+    stage_p95_s: Mapping[str, float]
+    """Of the stages that ran in the interval."""
+    errors_per_s: Mapping[str, float]
+    """By gRPC code, of all methods; only those that occurred."""
+    in_flight: float
+    """RPCs being answered."""
+    triton_in_flight: float
+    """Pictures that are with Triton."""
+    waiting: Mapping[str, float]
+    """Pictures by lane."""
+    shed_per_s: Mapping[str, float]
+    """Requests by lane."""
+    degraded: Mapping[str, float]
+    """Share of the searches answered, by the stage that was left out."""
+    pictures: float
+    store_bytes: float
+    store_limit_bytes: float
+    ingested_per_s: Mapping[str, float]
+    """By outcome; only those that occurred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonFigures:
+    """What Triton says."""
+
+    pictures_per_s: float
+    mean_batch: float
+    """Pictures of one execution of the backbone; NaN while there is none."""
+
+
+def figures(before: Scrape, now: Scrape) -> Figures:
+    """Work the figures out of two pages of an orchestrator, the later one second."""
+    grown = increase(before, now)
+    seconds = grown.at
+
+    def rates(label: str, name: str) -> dict[str, float]:
+        return {key: value / seconds for key, value in grown.by(label, name).items()}
+
+    took = buckets(grown, "grpc_server_handling_seconds", **SEARCH)
+    answered = _or_0(grown.total("grpc_server_handled_total", **SEARCH, grpc_code="OK"))
+    ran = grown.by("stage", "landseer_stage_duration_seconds_count")
+    left_out = grown.by("stage", "landseer_degraded_total")
+    errors = rates("grpc_code", "grpc_server_handled_total")
+    return Figures(
+        interval_s=seconds,
+        serving=now.total("landseer_serving") == 1,
+        searches_per_s=answered / seconds,
+        search_s={f"p{round(100 * q)}": quantile(q, took) for q in (0.5, 0.95, 0.99)},
+        stage_p95_s={
+            stage: quantile(0.95, buckets(grown, "landseer_stage_duration_seconds", stage=stage))
+            for stage in STAGES
+            if ran.get(stage)
+        },
+        errors_per_s={code: rate for code, rate in errors.items() if rate and code != "OK"},
+        in_flight=_or_0(now.total("grpc_server_in_flight")),
+        triton_in_flight=now.total("landseer_triton_in_flight"),
+        waiting=now.by("lane", "landseer_waiting"),
+        shed_per_s=rates("lane", "landseer_shed_total"),
+        degraded={stage: min(1.0, count / answered) for stage, count in left_out.items() if count and answered},
+        pictures=now.total("landseer_index_pictures"),
+        store_bytes=now.total("landseer_store_bytes"),
+        store_limit_bytes=now.total("landseer_store_limit_bytes"),
+        ingested_per_s={
+            key: rate for key, rate in rates("outcome", "landseer_ingested_pictures_total").items() if rate
+        },
+    )
+
+
+def triton_figures(before: Scrape, now: Scrape) -> TritonFigures:
+    """Work Triton's figures out of two of its pages.
+
+    Its counters have no `_total` on the page; the parser, which knows OpenMetrics' manners, gives them one.
+    """
+    grown = increase(before, now)
+    pictures = grown.total("nv_inference_count_total", model=BACKBONE)
+    runs = grown.total("nv_inference_exec_count_total", model=BACKBONE)
+    return TritonFigures(pictures_per_s=pictures / grown.at, mean_batch=pictures / runs if runs else math.nan)
+
+
+def plain(figures: Figures | TritonFigures) -> dict[str, Any]:
+    """Return figures as JSON values, None for what nothing tells."""
+    values: dict[str, Any] = _plain(asdict(figures))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _or_0(value: float) -> float:
+    """Nothing was counted yet where there is no sample."""
+    return 0.0 if math.isnan(value) else value
