@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ stack: $(STAMP) ## The tests on real Triton, with the exported models
 bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
 	@$(BIN)/python -m landseer.ops.bench.serving
 
+load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
+	@$(BIN)/python -m landseer.ops.load.run
+
 chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer 500 times" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble -k "kill"
@@ -52,6 +55,9 @@ chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/
 fuzz: $(STAMP) ## The hostile-input tests at full count (some minutes); writes docs/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble/test_pictures.py -k "fuzz or hostile or mutat"
+
+dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/panels.py
+	@$(BIN)/python -m landseer.ops.watch.dashboards
 
 proto: $(STAMP) ## Generate client/v1 from client/proto
 	@bash ops/generate_proto.sh $(BIN)

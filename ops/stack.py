@@ -65,6 +65,11 @@ class Stack:
         return f"http://{self._metrics}/metrics"
 
     @property
+    def targets(self) -> dict[str, str]:
+        """What Prometheus scrapes: host:port by job."""
+        return {"landseer": self._metrics, "triton": self.triton.metrics_url.split("/")[2]}
+
+    @property
     def orchestrator(self) -> Orchestrator:
         """The orchestrator; OpsError before start()."""
         if self._orchestrator is None:

@@ -79,7 +79,7 @@ def markdown(report: Report) -> str:
     """Return the whole report."""
     parts = (
         _head(report),
-        _table(("machine", ""), [*report.machine, ("other programs meanwhile", f"{report.others:.0%} of all cores")]),
+        table(("machine", ""), [*report.machine, ("other programs meanwhile", f"{report.others:.0%} of all cores")]),
         *(_contest(report, contest) for contest in report.contests),
         _meaning(report),
         _scale(report),
@@ -143,8 +143,8 @@ def _gain(ratio: float) -> str:
 def _contest(report: Report, contest: Contest) -> str:
     found = outcome(report, contest)
     rows = [_row(report, one.name, found.baseline) for one in contest.contenders]
-    table = _table(("", "pictures/s", "p50 ms", "p95 ms", "of the baseline, 95% interval"), rows)
-    return f"## {contest.title}\n\n{table}\n\nBaseline: {found.baseline}, as it is served."
+    cells = table(("", "pictures/s", "p50 ms", "p95 ms", "of the baseline, 95% interval"), rows)
+    return f"## {contest.title}\n\n{cells}\n\nBaseline: {found.baseline}, as it is served."
 
 
 def _row(report: Report, name: str, baseline: str) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def _breakdown(parts: Breakdown) -> str:
         "## Where the time of a served picture goes\n\n"
         "One caller, every picture once, right after the same picture in process; means. By Triton's own statistics.\n"
         "A part can come out below zero by what the machine varies from one picture to the next.\n\n"
-        + _table(("", "ms", "share"), rows)
+        + table(("", "ms", "share"), rows)
     )
 
 
@@ -222,6 +222,7 @@ def _floor(value: float) -> str:
     return f"{np.floor(min(value, 1.0) * 1e6) / 1e6:.6f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; of more than two columns, all but the first hold numbers."""
     lines = [head, ["---", *["---:" if len(head) > 2 else "---"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -109,6 +109,16 @@ class Landseer:
         """Searches being answered, by the orchestrator's own gauge."""
         return self.metric("grpc_server_in_flight", grpc_service="landseer.v1.SearchService", grpc_method="Search")
 
+    def searches(self) -> float:
+        """How many searches have been answered, by the orchestrator's own counter."""
+        handled = [
+            sample.value
+            for family in scrape(self.metrics_address)
+            for sample in family.samples
+            if sample.name == "grpc_server_handled_total" and sample.labels["grpc_method"] == "Search"
+        ]
+        return sum(handled)
+
 
 class TritonClient:
     """A running Triton, asked directly."""

