@@ -1,0 +1,128 @@
+{{- define "landseer.name" -}}
+{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Labels that select pods: (dict "root" $ "component" "triton") */}}
+{{- define "landseer.selector" -}}
+app.kubernetes.io/name: landseer
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "landseer.labels" -}}
+{{ include "landseer.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* Of a pod: (dict "root" $ "uid" 10001 "values" .Values.orchestrator) */}}
+{{- define "landseer.pod" -}}
+automountServiceAccountToken: false
+# Kubernetes would set variables named after our services.
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .uid }}
+  runAsGroup: {{ .uid }}
+  fsGroup: {{ .uid }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "landseer.container-security" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "landseer.image" -}}
+image: {{ printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) | quote }}
+imagePullPolicy: {{ .image.pullPolicy }}
+{{- end }}
+
+{{/* Triton, in its own pod or in an orchestrator's: (dict "root" $ "address" "0.0.0.0") */}}
+{{- define "landseer.triton" -}}
+- name: triton
+  {{- include "landseer.image" (dict "root" .root "image" .root.Values.triton.image) | nindent 2 }}
+  # No HTTP at all. On gRPC nobody can load or unload a model (mode `none`), and the other endpoints that change the
+  # server or read its memory want a key that is drawn at each start and told to nobody. `model-repository` is not among
+  # them: the orchestrator reads the versions of the models there.
+  command: [/bin/sh, -c]
+  args:
+    - >-
+      exec tritonserver
+      --model-repository=/models
+      --model-control-mode=none
+      --disable-auto-complete-config
+      --allow-http=false
+      --grpc-address={{ .address }}
+      --grpc-port=8001
+      --metrics-address=0.0.0.0
+      --metrics-port=8002
+      --grpc-restricted-protocol=shared-memory,trace,logging:landseer-closed=`cat /proc/sys/kernel/random/uuid`
+      --exit-timeout-secs=10
+  securityContext:
+    # The user that the image brings.
+    runAsUser: 1000
+    runAsGroup: 1000
+    {{- include "landseer.container-security" . | nindent 4 }}
+  ports:
+    {{- if eq .address "0.0.0.0" }}
+    - {name: grpc, containerPort: 8001}
+    {{- end }}
+    - {name: triton-metrics, containerPort: 8002}
+  # It listens once every model is loaded, not before.
+  startupProbe:
+    httpGet: {path: /metrics, port: triton-metrics}
+    periodSeconds: 5
+    failureThreshold: {{ div (add .root.Values.triton.startSeconds 4) 5 }}
+  livenessProbe:
+    httpGet: {path: /metrics, port: triton-metrics}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 3
+  readinessProbe:
+    {{- if eq .address "0.0.0.0" }}
+    grpc: {port: 8001}
+    {{- else }}
+    httpGet: {path: /metrics, port: triton-metrics}
+    {{- end }}
+    periodSeconds: 5
+    timeoutSeconds: 2
+    failureThreshold: 2
+  resources: {{- toYaml .root.Values.triton.resources | nindent 4 }}
+  volumeMounts:
+    - {name: models, mountPath: /models, readOnly: true}
+    - {name: triton-tmp, mountPath: /tmp}
+    - {name: shm, mountPath: /dev/shm}
+{{- end }}
+
+{{- define "landseer.triton-volumes" -}}
+- name: models
+  {{- if .Values.triton.models.volume }}
+  {{- toYaml .Values.triton.models.volume | nindent 2 }}
+  {{- else }}
+  persistentVolumeClaim: {claimName: {{ .Values.triton.models.claim }}, readOnly: true}
+  {{- end }}
+- name: triton-tmp
+  emptyDir: {sizeLimit: 1Gi}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: 256Mi}
+{{- end }}
