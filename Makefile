@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ stack: $(STAMP) ## The tests on real Triton, with the exported models
 
 bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
 	@$(BIN)/python -m landseer.ops.bench.serving
+
+bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what metrics, logs and traces cost
+	@$(BIN)/python -m landseer.ops.bench.instrumentation
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run

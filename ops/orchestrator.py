@@ -8,8 +8,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -34,6 +34,10 @@ class OrchestratorConfig:
     store: Path
     metrics: str
     extra_args: tuple[str, ...] = ()
+    module: str = "landseer.client.cli"
+    """What Python runs; benchmarks have one of their own."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables beside ours."""
     log_file: Path | None = None
     on_line: Callable[[str], None] | None = None
     """Called with each line of its log, in a thread of its own."""
@@ -68,7 +72,7 @@ class Orchestrator:
         self._child = Child.start(
             ChildConfig(
                 command=_command(self.config),
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.config.env},
                 log_file=self.config.log_file,
                 on_line=self.config.on_line,
             )
@@ -154,4 +158,4 @@ def _command(config: OrchestratorConfig) -> list[str]:
         "--metrics": config.metrics,
     }
     flat = [word for option in options.items() for word in option]
-    return [sys.executable, "-m", "landseer.client.cli", "serve", *flat, *config.extra_args]
+    return [sys.executable, "-m", config.module, "serve", *flat, *config.extra_args]
