@@ -49,6 +49,8 @@ class TritonConfig:
     """Triton's whole log is appended here; None keeps only the last lines, in memory."""
     verbose: bool = False
     """Whether Triton's log has its informational lines."""
+    traces: str | None = None
+    """Where Triton sends spans of the requests that carry a `traceparent`, as OTLP over HTTP, the one way it knows."""
     extra_args: tuple[str, ...] = ()
     on_line: Callable[[str], None] | None = None
     """Called with each line of the log, in a thread of its own."""
@@ -237,8 +239,15 @@ def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_p
         f"--exit-timeout-secs={DRAIN_S}",
         f"--log-info={str(config.verbose).lower()}",
         f"--allow-gpu-metrics={str(Path('/dev/nvidiactl').exists()).lower()}",
+        *(_trace_args(config.traces) if config.traces else ()),
         *config.extra_args,
     ]
+
+
+def _trace_args(url: str) -> list[str]:
+    """A rate of 0 leaves out what carries no `traceparent`; what carries one is traced whatever the rate."""
+    settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0")
+    return [f"--trace-config={setting}" for setting in settings]
 
 
 def _answers(host: str, port: int) -> bool:

@@ -183,7 +183,8 @@ def _triton_rows(told: TritonFigures | None) -> dict[str, str]:
     if told is None:
         return {}
     batch = "-" if math.isnan(told.mean_batch) else f"{told.mean_batch:.2f}"
-    return {"Triton": f"{_rate(told.pictures_per_s)} pictures, {batch} at a time"}
+    pictures = "-" if math.isnan(told.pictures_per_s) else f"{told.pictures_per_s:.1f}"
+    return {"Triton": f"{pictures} pictures/s, {batch} at a time"}
 
 
 def _each(values: Mapping[str, float], shown: Callable[[float], str]) -> str:

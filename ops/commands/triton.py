@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=180.0, metavar="S", help="to load the models (default %(default)g)"
     )
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="also append the whole log to this file")
+    parser.add_argument(
+        "--traces", metavar="URL", help="send spans there, such as http://127.0.0.1:4318/v1/traces (default: none)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show Triton's informational lines too")
 
 
@@ -55,6 +58,7 @@ def _config(args: argparse.Namespace) -> TritonConfig:
         metrics_port=args.metrics_port,
         threads=args.threads,
         log_file=args.log_file,
+        traces=args.traces,
         verbose=args.verbose,
         on_line=show,
     )

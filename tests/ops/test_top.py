@@ -191,7 +191,7 @@ def test_once_prints_a_table(served, capsys):
     )
     out = capsys.readouterr().out
     assert f"Landseer at {served}/metrics: NOT SERVING" in out
-    assert "searches answered" in out and "0.0 /s pictures" in out
+    assert "searches answered" in out and "0.0 pictures/s" in out
 
 
 def test_once_in_json(served, capsys):
