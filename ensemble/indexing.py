@@ -17,6 +17,7 @@ from landseer.ensemble.heatmap import FeatureMap
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.readiness import Readiness
 from landseer.ensemble.record import Record, check_id, check_metadata
+from landseer.ensemble.request_id import ANSWERING
 from landseer.ensemble.stages import Stages
 from landseer.ensemble.store import Change
 from landseer.ensemble.writer import GROUP
@@ -53,7 +54,9 @@ class Tally:
         """Note a picture that was not indexed. An error that nobody foresaw goes to the log, and ends no stream."""
         if not isinstance(error, LandseerError):
             log.error("picture %r, number %d of a stream, failed", one.id, one.position, exc_info=error)
-            error = LandseerError("unexpected error; the server's log has it")
+            answering = ANSWERING.get()
+            where = f" under request {answering.request_id}" if answering else ""
+            error = LandseerError(f"unexpected error; the server's log has it{where}")
         self.failures.append(Failure(id=one.id, position=one.position, error=error))
 
 

@@ -123,3 +123,18 @@ async def test_what_nobody_foresaw_is_logged_under_the_id_that_the_caller_gets(l
     assert error.info["request_id"] == error.request_id
     [line] = [line for line in lines if "no such luck" in line]
     assert f"[request {error.request_id}]\nTraceback" in line
+
+
+async def test_a_picture_of_a_stream_that_fails_unforeseen_names_the_request(landseer, picture, lines, monkeypatch):
+    from landseer.ensemble import indexing
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(indexing, "record_of", broken)
+    pictures = [index_pb2.UpsertManyRequest(picture=index_pb2.Picture(id="a", image=picture()))]
+    answer = await landseer.index.UpsertMany(iter(pictures), metadata=[(KEY, "many")])
+    assert [failure.message for failure in answer.failures] == [
+        "unexpected error; the server's log has it under request many"
+    ]
+    assert any("no such luck" in line and "[request many]" in line for line in lines)
