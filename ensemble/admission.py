@@ -17,11 +17,16 @@ from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.metrics import Metrics
 
 
+PATIENCE = 7
+"""Turns that pass a later lane by before it gets one. Without it uploads never end while searches saturate Triton."""
+
+
 class Admission:
-    """A bounded number of turns, given to the waiting in order, those of an earlier lane first."""
+    """A bounded number of turns, given to the waiting in order, those of an earlier lane first, but for `PATIENCE`."""
 
     def __init__(self, *, running: int, metrics: Metrics) -> None:
         self._free = running
+        self._passed_by = 0
         self._lanes: list[Lane] = []
         self._metrics = metrics
         metrics.triton_in_flight.set_function(lambda: running - self._free)
@@ -41,11 +46,14 @@ class Admission:
 
     def give_back(self) -> None:
         """Hand a turn to the first who waits, or keep it free."""
-        for lane in self._lanes:
+        lanes = self._lanes if self._passed_by < PATIENCE else self._lanes[::-1]
+        for lane in lanes:
             while lane.queue:
                 turn = lane.queue.popleft()
                 if not turn.done():
                     turn.set_result(None)
+                    others_wait = lane is self._lanes[0] and any(other.queue for other in self._lanes[1:])
+                    self._passed_by = self._passed_by + 1 if others_wait else 0
                     return
         self._free += 1
 

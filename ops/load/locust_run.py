@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,17 @@ class LoadFigures:
     def seconds(self) -> float:
         """How long there were users."""
         return self.ticks[-1].when - self.ticks[0].when
+
+    def steps(self) -> Iterator[tuple[int, list[Tick]]]:
+        """Yield each number of users with its ticks, when there were first so many.
+
+        At the end users leave one by one, and some number of them comes again.
+        """
+        seen: set[int] = set()
+        for users, ticks in itertools.groupby(self.ticks, key=lambda tick: tick.users):
+            if users not in seen:
+                yield users, list(ticks)
+            seen.add(users)
 
     @property
     def searches(self) -> int:

@@ -134,7 +134,7 @@ def _steps(report: LoadReport) -> str:
     ]
     found = report.saturation
     said = (
-        f"\n\n**Saturation: {found.users} users, {found.rate:.1f} calls a second**, the fewest that get "
+        f"\n\n**Saturation at users = {found.users}: {found.rate:.1f} calls a second**, the fewest that get "
         f"{SATURATED:.0%} of the best. More users only wait longer."
         if len(report.steps) > 1
         else ""

@@ -166,8 +166,7 @@ def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: 
 
 def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
     """Yield what each number of users gave, without the first seconds of each."""
-    for users in sorted({tick.users for tick in figures.ticks if tick.users}):
-        ticks = [tick for tick in figures.ticks if tick.users == users]
+    for users, ticks in figures.steps():
         settled = [tick for tick in ticks if tick.when >= ticks[0].when + UNSETTLED_S]
         if len(settled) < 2:
             continue

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from landseer.ensemble.admission import Admission, Lane
+from landseer.ensemble.admission import PATIENCE, Admission, Lane
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import DeadlinePassed, Overloaded
 from landseer.ensemble.metrics import Metrics
@@ -59,6 +59,18 @@ async def test_the_first_lane_goes_before_the_second() -> None:
     assert door.inside[-1] == "bulk"
     door.leave["bulk"].set()
     await asyncio.gather(*tasks)
+
+
+async def test_the_second_lane_is_not_passed_by_for_ever() -> None:
+    door = Door(running=1, waiting=40)
+    tasks = await door.start(door.first, "running")
+    tasks += await door.start(door.second, "bulk 1", "bulk 2")
+    tasks += await door.start(door.first, *(f"search {number}" for number in range(20)))
+    while not all(task.done() for task in tasks):
+        door.leave[door.inside[-1]].set()
+        await settle()
+    assert door.inside.index("bulk 1") == 1 + PATIENCE
+    assert door.inside.index("bulk 2") == 2 + 2 * PATIENCE
 
 
 async def test_too_many_waiting_is_overloaded_at_once() -> None:

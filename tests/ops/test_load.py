@@ -74,6 +74,12 @@ def test_locusts_files_are_read(config):
     assert figures.seconds == 10
 
 
+def test_users_that_leave_at_the_end_are_no_step_of_their_own():
+    ticks = [Tick(when=when, users=users, calls=when) for when, users in enumerate((1, 1, 2, 2, 4, 2, 1))]
+    steps = dict(dataclasses.replace(figures(), ticks=ticks).steps())
+    assert {users: [tick.when for tick in some] for users, some in steps.items()} == {1: [0, 1], 2: [2, 3], 4: [4]}
+
+
 def test_a_run_without_a_call_is_an_error(config):
     with pytest.raises(OpsError, match=r"wrote no steady_stats\.csv"):
         read(config)
@@ -128,7 +134,7 @@ def test_the_report_says_what_was_measured():
     text = markdown(report())
     assert "**4.0 calls a second**" in text
     assert "No call failed" in text
-    assert "**Saturation: 2 users, 3.9 calls a second**" in text
+    assert "**Saturation at users = 2: 3.9 calls a second**" in text
     assert "4.000 by locust, 4.000 by Prometheus, ratio 1.000;\nthey agree" in text
     assert "Median ratio of the throughputs 1.050; they agree" in " ".join(text.split())
     assert "All 1 queries of the 1 panels" in text
