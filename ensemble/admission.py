@@ -16,7 +16,6 @@ from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.metrics import Metrics
 
-
 PATIENCE = 7
 """Turns that pass a later lane by before it gets one. Without it uploads never end while searches saturate Triton."""
 
