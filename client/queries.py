@@ -10,6 +10,11 @@ from typing import Literal, TypeAlias, TypeVar
 from landseer.client.errors import UnusableInput
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import (
+    EXPANSION_METHOD_ALPHA_QE,
+    EXPANSION_METHOD_AQE,
+    EXPANSION_METHOD_AQEWD,
+    EXPANSION_METHOD_AQEWD_DIR,
+    EXPANSION_METHOD_DQE,
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
     RERANKING_METHOD_COATTENTION,
@@ -30,10 +35,18 @@ Region: TypeAlias = Box | tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture as a person sees it."""
 _T = TypeVar("_T")
 
-ExpansionName = Literal["none", "lattqe"]
+ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"]
 RerankingName = Literal["none", "coattention"]
 
-EXPANSIONS: dict[str, ExpansionMethod] = {"none": EXPANSION_METHOD_NONE, "lattqe": EXPANSION_METHOD_LATTQE}
+EXPANSIONS: dict[str, ExpansionMethod] = {
+    "none": EXPANSION_METHOD_NONE,
+    "lattqe": EXPANSION_METHOD_LATTQE,
+    "aqe": EXPANSION_METHOD_AQE,
+    "aqewd": EXPANSION_METHOD_AQEWD,
+    "aqewd-dir": EXPANSION_METHOD_AQEWD_DIR,
+    "alphaqe": EXPANSION_METHOD_ALPHA_QE,
+    "dqe": EXPANSION_METHOD_DQE,
+}
 RERANKINGS: dict[str, RerankingMethod] = {"none": RERANKING_METHOD_NONE, "coattention": RERANKING_METHOD_COATTENTION}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from landseer.ensemble.collection import Collection
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.describe import FOR_EXPLAIN, FOR_SEARCH, Described, Describer
-from landseer.ensemble.expansion import expand
+from landseer.ensemble.expansion.dqe import NEGATIVES
+from landseer.ensemble.expansion.lattqe import expand
+from landseer.ensemble.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.quality import observe_kept, observe_search
@@ -81,7 +84,7 @@ class Search:
             picture=subject.picture,
             index_size=size,
             models=_models(self.plan, ranking),
-            untrained=_untrained(self.profile, ranking, explain=self.plan.explain),
+            untrained=_untrained(self.profile, self.plan, ranking),
         )
 
     async def _subject(self) -> Subject:
@@ -116,7 +119,11 @@ class Search:
             neighbours = await self.collection.descriptors(before.keys[: how.neighbours])
             if not len(neighbours):
                 return subject.vector
-            return await expand(self.triton, subject.vector, neighbours, left, most=self.profile.sizes.neighbours)
+            if how.method == LATTQE:
+                return await expand(self.triton, subject.vector, neighbours, left, most=self.profile.sizes.neighbours)
+            lowest = await self._lowest(subject) if how.method == DQE else neighbours[:0]
+            vector = subject.vector
+            return await asyncio.to_thread(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
 
         vector = await self.stages.optional("expand", run)
         if vector is None:
@@ -128,6 +135,11 @@ class Search:
         after = expanded_ranking(hits.keys, hits.scores, before).without(subject.key)
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
+
+    async def _lowest(self, subject: Subject) -> NDArray[np.float32]:
+        """Return the descriptors that are ranked last: the nearest to the opposite."""
+        hits = await self.collection.search(-subject.vector, NEGATIVES)
+        return await self.collection.descriptors(hits.keys[hits.keys != subject.key])
 
     async def _reranked(self, how: Rerank, subject: Subject, before: Ranking) -> Ranking:
         """Sort the first hits anew by co-attention; if that fails, keep the ranking."""
@@ -181,19 +193,24 @@ def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
     return (
         *(("backbone",) if described else ()),
         *(("detector",) if described and plan.explain else ()),
-        *(("lattqe",) if _ran(ranking.expanded) else ()),
+        *(("lattqe",) if _by_lattqe(plan, ranking) else ()),
         *(("cluster", "coattention") if _ran(ranking.coattention) else ()),
     )
 
 
-def _untrained(profile: Profile, ranking: Ranking, *, explain: bool) -> tuple[str, ...]:
+def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
     """Return the untrained parts that shaped an answer.
 
     LAttQE and the reduction of co-attention shape only answers in which they ran, seeded attention only the boxes and
     maps of an explanation. What else is untrained is in every vector.
     """
-    ran = {"lattqe": _ran(ranking.expanded), "reduction": _ran(ranking.coattention), "attention": explain}
+    coattention = _ran(ranking.coattention)
+    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": coattention, "attention": plan.explain}
     return tuple(part for part in profile.untrained if ran.get(part, True))
+
+
+def _by_lattqe(plan: SearchPlan, ranking: Ranking) -> bool:
+    return plan.expand is not None and plan.expand.method == LATTQE and _ran(ranking.expanded)
 
 
 def _ran(scores: NDArray[np.float32]) -> bool:

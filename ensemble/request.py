@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.errors import InvalidInput, Untrained
+from landseer.ensemble.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, limits
+from landseer.ensemble.expansion.weights import ALPHA
 from landseer.ensemble.pictures import Region
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.record import check_id
@@ -17,6 +19,16 @@ from landseer.v1 import common_pb2, search_pb2
 
 TOP_K = 10
 CANDIDATES = 100
+MOST_ALPHA = 100.0
+EXPANSIONS = {
+    search_pb2.EXPANSION_METHOD_LATTQE: LATTQE,
+    search_pb2.EXPANSION_METHOD_AQE: "aqe",
+    search_pb2.EXPANSION_METHOD_AQEWD: "aqewd",
+    search_pb2.EXPANSION_METHOD_AQEWD_DIR: "aqewd-dir",
+    search_pb2.EXPANSION_METHOD_ALPHA_QE: "alphaqe",
+    search_pb2.EXPANSION_METHOD_DQE: DQE,
+}
+"""Names of the methods; what is not here is no expansion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +58,12 @@ Query = PictureQuery | IdQuery | VectorQuery
 
 @dataclass(frozen=True, kw_only=True)
 class Expand:
-    """LAttQE over the first hits."""
+    """Query expansion over the first hits."""
 
+    method: str
+    """A key of `expansion.methods.DEFAULTS`."""
     neighbours: int
+    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,18 +147,22 @@ def _unit(values: Any, size: int) -> NDArray[np.float32]:
 
 
 def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
-    most = profile.sizes.neighbours
-    neighbours = request.neighbours if request.HasField("neighbours") else most
-    _in_range("expansion.neighbours", neighbours, 1, most)
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
-    if request.method != search_pb2.EXPANSION_METHOD_LATTQE:
+    method = EXPANSIONS.get(request.method)
+    most = limits(profile.sizes.neighbours).get(method or "", MOST)
+    neighbours = request.neighbours if request.HasField("neighbours") else DEFAULTS.get(method or "", 1)
+    alpha = request.alpha if request.HasField("alpha") else ALPHA
+    _in_range("expansion.neighbours", neighbours, 1, most)
+    if not 0.0 <= alpha <= MOST_ALPHA:
+        raise InvalidInput("expansion.alpha", f"got {alpha:g}, expected 0 to {MOST_ALPHA:g}")
+    if method is None:
         return None
-    if "lattqe" in profile.untrained and not request.allow_untrained:
+    if method == LATTQE and "lattqe" in profile.untrained and not request.allow_untrained:
         raise Untrained(
             "expansion.method: the served `lattqe` has seeded weights, it was never trained; search without expansion, "
             "or set expansion.allow_untrained to try the machinery"
         )
-    return Expand(neighbours=neighbours)
+    return Expand(method=method, neighbours=neighbours, alpha=alpha)
 
 
 def _rerank(request: search_pb2.Reranking, profile: Profile) -> Rerank | None:

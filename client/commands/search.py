@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("query expansion")
     group.add_argument("--expansion", choices=EXPANSIONS, help="expand the query by its neighbours (none)")
-    group.add_argument("--neighbours", type=positive, metavar="N", help="how many of them, up to 64 (64)")
+    group.add_argument("--neighbours", type=positive, metavar="N", help="how many of them (as the method has it)")
+    group.add_argument("--alpha", type=float, help="of alphaqe (3)")
     group.add_argument("--allow-untrained", action="store_true", help="even if the model's weights are only seeded")
 
 
@@ -76,8 +77,12 @@ def _check(args: argparse.Namespace) -> None:
     """UnusableInput for options that would silently do nothing."""
     if args.box and not args.image:
         raise UnusableInput("--box needs IMAGE: an indexed picture's parts are not kept")
-    if args.expansion != "lattqe" and (args.neighbours or args.allow_untrained):
-        raise UnusableInput("--neighbours and --allow-untrained need --expansion lattqe")
+    if args.expansion in (None, "none") and args.neighbours:
+        raise UnusableInput("--neighbours needs --expansion")
+    if args.expansion != "lattqe" and args.allow_untrained:
+        raise UnusableInput("--allow-untrained needs --expansion lattqe")
+    if args.expansion != "alphaqe" and args.alpha is not None:
+        raise UnusableInput("--alpha needs --expansion alphaqe")
     if args.rerank != "coattention" and (args.candidates or args.weight is not None):
         raise UnusableInput("--candidates and --weight need --rerank coattention")
     if args.html and not args.html.absolute().parent.is_dir():
@@ -106,7 +111,10 @@ def _expansion(args: argparse.Namespace) -> Expansion | None:
     if args.expansion is None:
         return None
     return Expansion(
-        method=EXPANSIONS[args.expansion], neighbours=args.neighbours, allow_untrained=args.allow_untrained
+        method=EXPANSIONS[args.expansion],
+        neighbours=args.neighbours,
+        allow_untrained=args.allow_untrained,
+        alpha=args.alpha,
     )
 
 

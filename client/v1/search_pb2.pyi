@@ -13,6 +13,11 @@ class ExpansionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPANSION_METHOD_UNSPECIFIED: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_NONE: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_LATTQE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_AQE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_AQEWD: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_AQEWD_DIR: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_ALPHA_QE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_DQE: _ClassVar[ExpansionMethod]
 
 class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -22,6 +27,11 @@ class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 EXPANSION_METHOD_UNSPECIFIED: ExpansionMethod
 EXPANSION_METHOD_NONE: ExpansionMethod
 EXPANSION_METHOD_LATTQE: ExpansionMethod
+EXPANSION_METHOD_AQE: ExpansionMethod
+EXPANSION_METHOD_AQEWD: ExpansionMethod
+EXPANSION_METHOD_AQEWD_DIR: ExpansionMethod
+EXPANSION_METHOD_ALPHA_QE: ExpansionMethod
+EXPANSION_METHOD_DQE: ExpansionMethod
 RERANKING_METHOD_UNSPECIFIED: RerankingMethod
 RERANKING_METHOD_NONE: RerankingMethod
 RERANKING_METHOD_COATTENTION: RerankingMethod
@@ -33,14 +43,16 @@ class Descriptor(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Expansion(_message.Message):
-    __slots__ = ("method", "neighbours", "allow_untrained")
+    __slots__ = ("method", "neighbours", "allow_untrained", "alpha")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
     method: ExpansionMethod
     neighbours: int
     allow_untrained: bool
-    def __init__(self, method: _Optional[_Union[ExpansionMethod, str]] = ..., neighbours: _Optional[int] = ..., allow_untrained: _Optional[bool] = ...) -> None: ...
+    alpha: float
+    def __init__(self, method: _Optional[_Union[ExpansionMethod, str]] = ..., neighbours: _Optional[int] = ..., allow_untrained: _Optional[bool] = ..., alpha: _Optional[float] = ...) -> None: ...
 
 class Reranking(_message.Message):
     __slots__ = ("method", "candidates", "weight")

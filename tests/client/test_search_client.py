@@ -195,7 +195,7 @@ async def test_a_file_that_cannot_be_read(fake, tmp_path: Path, name: str) -> No
         with pytest.raises(UnusableInput, match="give the path"):
             await client.search(tmp_path / name)
         with pytest.raises(UnusableInput, match="expected one of none, lattqe"):
-            await client.search(b"x", expansion="aqe")  # type: ignore[arg-type]
+            await client.search(b"x", expansion="nothing")  # type: ignore[arg-type]
 
 
 async def test_cancelling_a_task_cancels_the_call(fake) -> None:

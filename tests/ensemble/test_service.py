@@ -7,6 +7,8 @@ import pytest
 from grpc.aio import AioRpcError
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from landseer.ensemble.expansion.dqe import NEGATIVES
+from landseer.ensemble.expansion.methods import classical
 from landseer.ensemble.fake_triton import SIZES
 from landseer.ensemble.triton import GRAPHS
 from landseer.v1 import common_pb2, index_pb2, search_pb2
@@ -115,6 +117,34 @@ async def test_expansion_searches_again_with_the_neighbours(landseer, picture):
     assert [hit.score for hit in answer.hits] == [hit.scores.expanded for hit in answer.hits]
     call = landseer.triton.calls[-1]
     assert call.shapes["neighbours"] == (1, 8, SIZES.channels)
+
+
+@pytest.mark.parametrize("method", ["AQE", "AQEWD", "AQEWD_DIR", "ALPHA_QE", "DQE"])
+async def test_classical_expansion_is_computed_here_and_needs_no_model(landseer, picture, method):
+    await fill(landseer, picture)
+    before = landseer.triton.calls[-1]
+    expansion = search_pb2.Expansion(method=f"EXPANSION_METHOD_{method}", neighbours=3)
+    plain = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5, expansion=expansion))
+    assert landseer.triton.calls[-1] is before
+    assert not answer.degradations and "lattqe" not in answer.untrained
+    assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
+    assert "p04" not in [hit.id for hit in answer.hits]
+
+    stored = {}
+    for seed in range(12):
+        got = await landseer.index.Get(index_pb2.GetRequest(id=f"p{seed:02}", include_vectors=True))
+        stored[got.id] = np.array(got.descriptor, np.float32)
+    query, ids = stored["p04"], [hit.id for hit in plain.hits]
+    others = {id: vector for id, vector in stored.items() if id != "p04"}
+    neighbours = np.stack([stored[id] for id in ids[:3]])
+    lowest = np.stack(sorted(others.values(), key=lambda vector: vector @ query)[:NEGATIVES])
+    name = {"ALPHA_QE": "alphaqe", "AQEWD_DIR": "aqewd-dir"}.get(method, method.lower())
+    expanded = classical(name, query, neighbours, alpha=3.0, lowest=lowest)
+    expected = sorted(others, key=lambda id: -float(others[id] @ expanded))[:5]
+    assert [hit.id for hit in answer.hits] == expected
+    for hit in answer.hits:
+        assert hit.scores.expanded == pytest.approx(float(others[hit.id] @ expanded), abs=1e-3)
 
 
 async def test_explain_shows_where_one_looked(landseer, picture):

@@ -37,8 +37,24 @@ BAD_SEARCHES = {
         "expansion.neighbours",
     ),
     "too many neighbours": (
-        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(neighbours=65)),
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(neighbours=1001)),
         "expansion.neighbours",
+    ),
+    "more neighbours than LAttQE has positions": (
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=2, neighbours=65)),
+        "expansion.neighbours",
+    ),
+    "more neighbours than an SVM takes": (
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=7, neighbours=65)),
+        "expansion.neighbours",
+    ),
+    "negative alpha": (
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=6, alpha=-1.0)),
+        "expansion.alpha",
+    ),
+    "alpha that is no number": (
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=6, alpha=math.nan)),
+        "expansion.alpha",
     ),
     "unknown expansion": (
         Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=9)),
