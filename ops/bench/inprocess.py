@@ -66,15 +66,20 @@ class DirectSearch:
 
 
 def backbone_settings(repository: Path, version: str, *, threads: int) -> ModelSettings:
-    """Read how the backbone is served from the configuration that Triton reads; of its outputs only these two."""
-    folder = repository / "backbone"
+    """Read how the backbone is served, of its outputs only the two of `describe`."""
+    settings = settings_of("backbone", repository, version, threads=threads)
+    return dataclasses.replace(settings, outputs=tuple(sorted(OUTPUTS)), prepared=(), warm_up=())
+
+
+def settings_of(model: str, repository: Path, version: str, *, threads: int) -> ModelSettings:
+    """Read how a model is served from the configuration that Triton reads."""
+    folder = repository / model
     chosen = folder / "configs" / f"{CONFIG_NAME}.pbtxt"
     text = (chosen if chosen.exists() else folder / "config.pbtxt").read_text()
     message = text_format.Parse(text, model_config_pb2.ModelConfig())
     config = json_format.MessageToDict(message, preserving_proto_field_name=True)
     config["parameters"]["intra_op_thread_count"] = {"string_value": str(threads)}
-    settings = from_triton(config, repository=folder, version=version)
-    return dataclasses.replace(settings, outputs=tuple(sorted(OUTPUTS)), prepared=(), warm_up=())
+    return from_triton(config, repository=folder, version=version)
 
 
 def cores() -> int:

@@ -67,7 +67,7 @@ SEARCHES = {
     "zero vector": (Search(descriptor={"values": [0.0] * SIZE}), "descriptor.values"),
     "empty id": (Search(id=""), "id"),
     "region of an id": (Search(id="album/coffee.png", region={"width": 9, "height": 9}), "region"),
-    "too many neighbours": (Search(image=COFFEE, expansion={"neighbours": 65}), "expansion.neighbours"),
+    "too many neighbours": (Search(image=COFFEE, expansion={"neighbours": 1001}), "expansion.neighbours"),
     "too many candidates": (Search(image=COFFEE, reranking={"candidates": 1001}), "reranking.candidates"),
     "weight above 1": (Search(image=COFFEE, reranking={"weight": 1.01}), "reranking.weight"),
 }

@@ -1,0 +1,1 @@
+"""`landseer evaluate`: how well the served descriptors find what they should."""

@@ -1,0 +1,91 @@
+"""What is searched for, among what, and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from landseer.ensemble.evaluation import Ids, Protocol, Truth
+from landseer.ensemble.pictures import Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A picture, or a part of it."""
+
+    path: Path
+    region: Region | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One search, and which references it should find."""
+
+    shot: Shot
+    easy: frozenset[Path]
+    hard: frozenset[Path] = frozenset()
+    junk: frozenset[Path] = frozenset()
+    label: str = ""
+    """What it shows, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Queries over references. A query that is a reference itself never finds itself (leave-one-out)."""
+
+    name: str
+    queries: Sequence[Query]
+    references: Sequence[Path]
+    protocols: tuple[Protocol, ...] = ("medium",)
+    """`medium` counts easy and hard as right; data sets without degrees have only easy."""
+    distractors: int = 0
+    """How many of the references, the last ones, are there only to be in the way."""
+    skipped: tuple[Path, ...] = field(default=())
+    """Pictures that could not be read."""
+
+    def pictures(self) -> list[Shot]:
+        """Return all that must be described, each once."""
+        shots = [*(Shot(path=path) for path in self.references), *(query.shot for query in self.queries)]
+        return list(dict.fromkeys(shots))
+
+    def sampled(self, count: int | None, seed: int) -> Dataset:
+        """Return it with so many of its queries, drawn with a seed; in their order."""
+        if count is None or count >= len(self.queries):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.queries), count, replace=False))
+        return replace(self, queries=[self.queries[place] for place in chosen])
+
+    def without(self, bad: Collection[Path]) -> Dataset:
+        """Return it without pictures that cannot be read."""
+        gone = frozenset(bad)
+        if not gone:
+            return self
+        return replace(
+            self,
+            queries=[query for query in self.queries if query.shot.path not in gone],
+            references=[path for path in self.references if path not in gone],
+            skipped=tuple(sorted(gone)),
+        )
+
+    def with_distractors(self, paths: Iterable[Path]) -> Dataset:
+        """Return it with more references that nobody should find."""
+        known = set(self.references)
+        more = [path for path in paths if path not in known]
+        return replace(self, references=[*self.references, *more], distractors=self.distractors + len(more))
+
+    def truths(self) -> list[Truth]:
+        """Return what each query should find, as rows of `references`."""
+        rows = {path: row for row, path in enumerate(self.references)}
+
+        def ids(paths: frozenset[Path]) -> Ids:
+            return np.array(sorted(rows[path] for path in paths if path in rows), np.int64)
+
+        return [Truth(easy=ids(query.easy), hard=ids(query.hard), junk=ids(query.junk)) for query in self.queries]
+
+    def own_rows(self) -> list[int | None]:
+        """Return the row of each query among the references; None for one that is not there or only a part of it."""
+        rows = {path: row for row, path in enumerate(self.references)}
+        return [rows.get(query.shot.path) if query.shot.region is None else None for query in self.queries]

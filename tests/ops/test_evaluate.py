@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from shared_files import shared
+
+from landseer.ensemble.pictures import Region
+from landseer.ops.evaluate.cache import vector_cache
+from landseer.ops.evaluate.dataset import Shot
+from landseer.ops.evaluate.methods import Method, parse, rankings
+from landseer.ops.evaluate.readers import read
+from landseer.ops.processes import OpsError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of two pictures, one of one, and a file that is no picture."""
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/3.png", "c/9.png"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "data" / "notes.txt").write_text("x")
+    return tmp_path / "data"
+
+
+def test_a_folder_is_a_class_and_every_picture_a_query(folder):
+    found = read(f"folder:{folder}")
+    assert [path.relative_to(folder).as_posix() for path in found.references] == [
+        "a/1.png",
+        "a/2.png",
+        "b/1.png",
+        "b/3.png",
+        "c/9.png",
+    ]
+    # What is alone in its class has nothing to find, but is in the way of others.
+    assert [query.label for query in found.queries] == ["a", "a", "b", "b"]
+    assert [truth.easy.tolist() for truth in found.truths()] == [[1], [0], [3], [2]]
+    assert found.own_rows() == [0, 1, 2, 3]
+
+
+def test_folders_of_one_name_are_one_class(folder):
+    found = read(f"folder:{folder / 'a'},{folder / 'b'}")
+    assert len(found.references) == 4
+    (folder / "b").rename(folder / "more")
+    (folder / "more" / "a").mkdir()
+    (folder / "c" / "9.png").rename(folder / "more" / "a" / "9.png")
+    truths = read(f"folder:{folder / 'a'},{folder / 'more' / 'a'}").truths()
+    assert [truth.easy.tolist() for truth in truths] == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_a_csv_names_path_and_class(folder):
+    file = folder / "list.csv"
+    file.write_text("path,class\na/1.png, x\nb/1.png,x\n\nb/3.png,y\n")
+    found = read(f"csv:{file}")
+    assert [query.label for query in found.queries] == ["x", "x"]
+    assert len(found.references) == 3
+
+
+def test_pairs_match_by_stem(folder):
+    found = read(f"pairs:{folder / 'a'},{folder / 'b'}")
+    assert [query.label for query in found.queries] == ["1"]
+    assert found.truths()[0].easy.tolist() == [0]
+    assert found.own_rows() == [None]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("nothing", "cannot read 'nothing' as a data set; expected one of"),
+        ("zip:a", "cannot read 'zip:a' as a data set"),
+        ("folder:{}/gone", "gone is no folder"),
+        ("folder:{}/empty", "holds no picture"),
+        ("folder:{}/c", "no class has two pictures"),
+        ("csv:{}/gone.csv", "cannot read"),
+        ("csv:{}/short.csv", "short.csv, line 2: got 'b/1.png'; expected path,class"),
+        ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
+        ("pairs:{}/a", "names one folder"),
+        ("pairs:{0}/a,{0}/c", "has the file stem of one in"),
+        ("revisitop:{}", "lacks a part"),
+        ("revisitop:{},roxford5k", "there is no gnd_roxford5k.pkl"),
+    ],
+)
+def test_what_cannot_be_read_says_why(folder, spec, said):
+    (folder / "empty").mkdir()
+    (folder / "short.csv").write_text("a/1.png,x\nb/1.png\n")
+    (folder / "missing.csv").write_text("gone.png,x\n")
+    with pytest.raises(OpsError, match=re.escape(said)):
+        read(spec.format(folder))
+
+
+def ground_truth(folder, known, name="roxford5k"):
+    (folder / f"gnd_{name}.pkl").write_bytes(pickle.dumps(known))
+
+
+def test_revisited_oxford_is_read_with_its_boxes_and_degrees(folder):
+    photos = folder / "jpg"
+    photos.mkdir()
+    for stem in ("one", "two", "three", "asked"):
+        (photos / f"{stem}.jpg").write_bytes(b"x")
+    truth = {"bbx": [1.0, 2.0, 11.0, 22.0], "easy": np.array([0]), "hard": [1], "junk": [2]}
+    ground_truth(folder, {"imlist": ["one", "two", "three"], "qimlist": ["asked"], "gnd": [truth]})
+    found = read(f"revisitop:{folder},roxford5k")
+    assert found.protocols == ("easy", "medium", "hard")
+    assert found.queries[0].shot == Shot(path=photos / "asked.jpg", region=Region(x=1, y=2, width=10, height=20))
+    [known] = found.truths()
+    assert [part.tolist() for part in (known.easy, known.hard, known.junk)] == [[0], [1], [2]]
+    assert found.own_rows() == [None]
+    (photos / "two.jpg").unlink()
+    with pytest.raises(OpsError, match=r"1 of 3 photographs are not in .*such as two.jpg"):
+        read(f"revisitop:{folder},roxford5k")
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_the_official_ground_truth_is_plain_data(name):
+    with pytest.raises(OpsError, match="photographs are not in"):
+        read(f"revisitop:{shared('data/revisitop')},{name}")
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_a_ground_truth_that_would_run_code_is_refused(folder, capsys):
+    ground_truth(folder, {"imlist": Evil()})
+    with pytest.raises(OpsError, match=r"it asks for builtins.print, which no ground truth needs"):
+        read(f"revisitop:{folder},roxford5k")
+    assert "run" not in capsys.readouterr().out
+    ground_truth(folder, {"imlist": []})
+    with pytest.raises(OpsError, match="lacks gnd, qimlist"):
+        read(f"revisitop:{folder},roxford5k")
+
+
+def test_queries_are_drawn_with_a_seed_and_bad_pictures_taken_out(folder):
+    found = read(f"folder:{folder}")
+    assert found.sampled(2, seed=1).queries == found.sampled(2, seed=1).queries
+    assert len(found.sampled(2, seed=1).queries) == 2
+    assert found.sampled(99, seed=1) is found
+    bad = found.references[1]
+    left = found.without([bad])
+    assert bad not in left.references
+    assert [truth.easy.tolist() for truth in left.truths()] == [[], [2], [1]]
+    more = left.with_distractors([folder / "z.png", left.references[0]])
+    assert (len(more.references), more.distractors) == (5, 1)
+
+
+def test_vectors_are_kept_by_models_picture_and_region(tmp_path):
+    shot, part = (
+        Shot(path=tmp_path / "a.jpg"),
+        Shot(path=tmp_path / "a.jpg", region=Region(x=0, y=0, width=1, height=1)),
+    )
+    with vector_cache(tmp_path / "deep" / "cache.sqlite", "models") as cache:
+        cache.put(shot, b"bytes", np.arange(3, dtype=np.float32))
+    with vector_cache(tmp_path / "deep" / "cache.sqlite", "models") as cache:
+        np.testing.assert_array_equal(cache.get(shot, b"bytes"), [0, 1, 2])
+        # Under another name it is the same picture.
+        assert cache.get(Shot(path=tmp_path / "b.jpg"), b"bytes") is not None
+        assert cache.get(shot, b"other") is None
+        assert cache.get(part, b"bytes") is None
+    with vector_cache(tmp_path / "deep" / "cache.sqlite", "other models") as cache:
+        assert cache.get(shot, b"bytes") is None
+
+
+def test_methods_are_read_with_their_defaults():
+    assert [str(parse(text, positions=64)) for text in ("none", "aqe", "alphaqe", "alphaqe:10:2", "dqe:3")] == [
+        "none",
+        "aqe:2",
+        "alphaqe:72:3",
+        "alphaqe:10:2",
+        "dqe:3",
+    ]
+    assert parse("lattqe", positions=32).neighbours == 32
+
+
+@pytest.mark.parametrize(
+    "text", ["", "qe", "aqe:x", "aqe:0", "aqe:2:3", "alphaqe:1:2:3", "dqe:65", "none:3", "lattqe:65"]
+)
+def test_methods_that_cannot_be_are_refused(text):
+    with pytest.raises(OpsError, match="--methods"):
+        parse(text, positions=64)
+
+
+def units(count, size, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(count, size))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def no_lattqe(query, neighbours):
+    raise AssertionError("not asked for")
+
+
+@pytest.mark.parametrize("name", ["none", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"])
+def test_every_ranking_has_all_references_but_the_query_itself(name):
+    references = units(40, 8)
+    method = Method(name=name, neighbours=0 if name == "none" else 5)
+    own = [3, None]
+    found = list(rankings(method, references[[3, 7]], references, own, lattqe=no_lattqe))
+    assert sorted(found[0].tolist()) == [row for row in range(40) if row != 3]
+    assert sorted(found[1].tolist()) == list(range(40))
+    if name == "none":
+        scores = references @ references[3]
+        assert found[0].tolist() == [row for row in np.argsort(-scores, kind="stable") if row != 3]
+        assert found[1][0] == 7
+
+
+def test_lattqe_is_asked_with_the_neighbours_nearest_first():
+    references, asked = units(10, 4), []
+
+    def lattqe(query, neighbours):
+        asked.append((query, neighbours))
+        return query
+
+    [order] = rankings(Method(name="lattqe", neighbours=3), references[:1], references, [0], lattqe=lattqe)
+    [(query, neighbours)] = asked
+    np.testing.assert_array_equal(neighbours, references[order[:3]])
+    np.testing.assert_array_equal(query, references[0])
+
+
+def test_json_holds_what_the_table_shows(tmp_path, capsys):
+    """The command end to end runs on real models in tests/stack."""
+    from landseer.ensemble.evaluation import evaluate
+    from landseer.ensemble.fake_triton import PROFILE
+    from landseer.ops.evaluate.dataset import Dataset, Query
+    from landseer.ops.evaluate.results import KS, Results, Row
+
+    paths = [tmp_path / f"{n}.jpg" for n in range(3)]
+    dataset = Dataset(name="d", queries=[Query(shot=Shot(path=paths[0]), easy=frozenset([paths[1]]))], references=paths)
+    figures = evaluate([np.array([1, 2])], dataset.truths(), ks=KS)
+    row = Row(method=Method(name="none"), protocol="medium", figures=figures)
+    results = Results(dataset=dataset, rows=[row], profile=PROFILE, seed=0)
+    results.write(tmp_path / "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["rows"][0]["map"] == 1.0
+    assert told["rows"][0]["aps"] == [1.0]
+    assert told["rows"][0]["interval"] == [1.0, 1.0]
+    results.print()
+    shown = capsys.readouterr().out
+    assert "d: 1 queries, 3 references; fake, 128 px" in shown
+    assert re.search(r"none +100\.0 +100\.0 to 100\.0 +100\.0 +100\.0", shown)
