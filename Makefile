@@ -55,7 +55,7 @@ chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer 500 times" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble -k "kill"
 
-fuzz: $(STAMP) ## The hostile-input tests at full count (some minutes); writes docs/fuzz.md
+fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble/test_pictures.py -k "fuzz or hostile or mutat"
 
