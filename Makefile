@@ -51,7 +51,7 @@ bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what m
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run
 
-chaos: $(STAMP) ## The kill tests at full count (about 15 minutes); writes docs/chaos.md
+chaos: $(STAMP) ## The kill tests at full count (about 7 minutes); writes docs/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer 500 times" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble -k "kill"
 
