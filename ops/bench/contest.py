@@ -11,10 +11,11 @@ import numpy as np
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.profile import Profile
 from landseer.ops.bench.contenders import Contender
-from landseer.ops.bench.inprocess import DirectSearch, Graph, Vector, backbone_settings
+from landseer.ops.bench.inprocess import DirectDescribe, DirectSearch
 from landseer.ops.bench.pictures import Picture, sequence
 from landseer.ops.bench.served import ServedSearch, TritonDescribe
 from landseer.ops.bench.statistics import Round, turns
+from landseer.ops.inprocess import Vector, backbone_settings
 from landseer.ops.processes import OpsError
 
 MANY = 4
@@ -42,14 +43,16 @@ class Contest:
         return (*self.direct, *self.served)
 
 
-def graphs(repository: Path, profile: Profile, *, cores: int) -> list[list[Graph]]:
+def graphs(repository: Path, profile: Profile, *, cores: int) -> list[list[DirectDescribe]]:
     """Return the graphs of each way to use all cores in process: one caller, and two with half the cores each."""
     ways = [[cores], [cores // 2, cores - cores // 2]] if cores > 1 else [[cores]]
     version = profile.version
-    return [[Graph(backbone_settings(repository, version, threads=threads)) for threads in way] for way in ways]
+    return [
+        [DirectDescribe(backbone_settings(repository, version, threads=threads)) for threads in way] for way in ways
+    ]
 
 
-def describe_contest(ways: Sequence[Sequence[Graph]], triton: str, *, requests: int) -> Contest:
+def describe_contest(ways: Sequence[Sequence[DirectDescribe]], triton: str, *, requests: int) -> Contest:
     """Pixels to vectors: the graph in process, and Triton's `describe` at that address."""
     callers = tuple(TritonDescribe(triton) for _ in range(MANY))
     return Contest(
@@ -61,7 +64,7 @@ def describe_contest(ways: Sequence[Sequence[Graph]], triton: str, *, requests: 
 
 
 def search_contest(
-    ways: Sequence[Sequence[Graph]],
+    ways: Sequence[Sequence[DirectDescribe]],
     client: BlockingSearchClient,
     pictures: Sequence[Picture],
     profile: Profile,

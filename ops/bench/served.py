@@ -10,8 +10,9 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ops.bench.inprocess import OUTPUTS, TOP_K
+from landseer.ops.bench.inprocess import TOP_K
 from landseer.ops.bench.pictures import Picture
+from landseer.ops.inprocess import OUTPUTS
 
 Vector = NDArray[np.float32]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -33,13 +32,14 @@ from landseer.ops.bench.contest import (
     search_contest,
 )
 from landseer.ops.bench.eager import eager_round
-from landseer.ops.bench.inprocess import Graph, cores
+from landseer.ops.bench.inprocess import DirectDescribe
 from landseer.ops.bench.machine import cpu_time
 from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.report import Report, markdown, verdict
 from landseer.ops.bench.served import TritonDescribe, index
 from landseer.ops.bench.statistics import Round
+from landseer.ops.inprocess import cores, read_profile
 from landseer.ops.processes import OpsError
 from landseer.ops.stack import Stack, StackConfig
 
@@ -67,7 +67,7 @@ class Bench:
     describe: Contest
     search: Contest
     pictures: Sequence[Picture]
-    graph: Graph
+    graph: DirectDescribe
     triton: TritonDescribe
     agreement: float
 
@@ -142,15 +142,6 @@ def _measure(options: Options, console: Console) -> Report:
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
-
-
-def read_profile(repository: Path) -> Profile:
-    """Read what was exported; OpsError if there is nothing."""
-    path = repository / "manifest.json"
-    try:
-        return Profile.from_json(json.dumps(json.loads(path.read_text())["profile"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise OpsError(f"{path} cannot be read; run: python export/all.py") from error
 
 
 @contextmanager

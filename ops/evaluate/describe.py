@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.pictures import Limits, prepare
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench.inprocess import Graph
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
+from landseer.ops.inprocess import Graph
 
 AHEAD = 8
 """Pictures that are decoded while the graph runs."""

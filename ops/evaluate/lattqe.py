@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.expansion.lattqe import BUCKETS
 from landseer.ensemble.padding import bucket, padded
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench.inprocess import cores, settings_of
+from landseer.ops.inprocess import cores, settings_of
 from landseer.ops.processes import OpsError
 from landseer.ops.runner import Failure, Job, Runner
 

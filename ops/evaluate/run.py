@@ -12,8 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from landseer.ensemble.evaluation import evaluate
 from landseer.ensemble.profile import Profile
-from landseer.ops.bench.inprocess import Graph, backbone_settings, cores
-from landseer.ops.bench.serving import read_profile
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Described, describe_all
@@ -21,6 +19,7 @@ from landseer.ops.evaluate.lattqe import Lattqe
 from landseer.ops.evaluate.methods import Expander, Method, parse, rankings
 from landseer.ops.evaluate.readers import pictures_in, read
 from landseer.ops.evaluate.results import KS, Results, Row
+from landseer.ops.inprocess import Graph, backbone_settings, cores, read_profile
 
 SHOWN = 5
 """Unreadable pictures that are named."""

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from landseer.ops.bench.inprocess import cores
 from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.inprocess import cores
 from landseer.ops.load import k6, locust_run
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures
 from landseer.ops.load.photos import make_photos
