@@ -4,8 +4,8 @@
     locust -f ops/locustfile.py --host 127.0.0.1:7070 --photos FOLDER --headless --load-shape ramp
 
 `make load` does all of it: starts the servers, runs this and reports. The photographs are indexed first, under
-`load/NAME`. Each user waits for its answer before it asks again; of a picture that is indexed it expects to be the
-first hit. With `--load-shape` a plan says how many users there are, without it `--users`.
+`load/NAME`. Each user waits for its answer before it asks again; a picture that is indexed must be its own
+first hit, or score as high. With `--load-shape` a plan says how many users there are, without it `--users`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ DEFAULTS: Mapping[str, int] = {LATTQE: 64, "aqe": 2, "aqewd": 4, "aqewd-dir": 4,
 MOST = 1000
 """Neighbours, unless `limits` says less."""
 _MOST_OF_AN_SVM = 64
-"""It takes time with the square of them: 64 take some milliseconds."""
+"""Its time grows faster than they do: measured on one core, 0.14 ms for 4 and 145 ms for 64 of 1,280 dimensions."""
 
 
 def limits(positions: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.ops.arguments import positive
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.pictures import Picture, pictures, sequence
@@ -75,7 +76,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-instrumentation", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/bench-instrumentation.md"), metavar="FILE")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default %(default)s")
+    parser.add_argument("--rounds", type=positive, default=20, metavar="N", help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
     return parser.parse_args(argv)
 
@@ -186,7 +187,8 @@ def _markdown(
         f"- One Triton, three orchestrators over it, each with the same pictures; {CALLERS} callers. "
         f"They take turns, in an\n  order that changes from round to round; {options.rounds} rounds "
         "after one to warm up. Ratios are taken within a round.\n"
-        "- Without instrumentation every collector is replaced by one that does nothing (`ops/bench/bare.py`).\n"
+        "- Without instrumentation every collector is replaced by one that does nothing (`ops/bench/bare.py`);\n"
+        "  requests have their ids all the same.\n"
         "- Prometheus scrapes each of the others every second. Traces are of every call, and go to a collector on the "
         "same cores\n  that drops them. What Prometheus and the collector use is part of the cost.",
     ]

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.errors import LandseerClientError
 from landseer.ensemble.profile import Profile
+from landseer.ops.arguments import positive
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import (
@@ -96,18 +97,12 @@ def _options(argv: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/bench-serving.md"), metavar="FILE")
-    parser.add_argument("--rounds", type=_positive, default=12, metavar="N", help="default %(default)s")
+    parser.add_argument("--rounds", type=positive, default=12, metavar="N", help="default %(default)s")
     parser.add_argument(
-        "--requests", type=_positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
+        "--requests", type=positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
     return Options(**vars(parser.parse_args(argv)))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
-    return int(text)
 
 
 def _measure(options: Options, console: Console) -> Report:

@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from landseer.ops.arguments import positive
+from landseer.ops.evaluate.specs import SPECS
+
 HELP = "measure mAP on a data set, with and without query expansion"
 METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
-_DATA = """\
+_DATA = f"""\
 data sets:
-  folder:DIR[,DIR...]          a class is a folder that holds pictures, told by its name; every picture is a query
-  csv:FILE                     lines of path,class (paths from the file's folder); every picture is a query
-  pairs:QUERIES,REFERENCES     two folders; the same file stem is a match
-  revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME
+{SPECS}
 
 A picture never finds itself (leave-one-out). The pictures are described in process by the exported backbone; what was
 described before is kept in --cache."""
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", default=METHODS, metavar="LIST", help="NAME[:NEIGHBOURS[:ALPHA]],... (default %(default)s)"
     )
-    parser.add_argument(
-        "--queries", type=_positive, metavar="N", help="so many of the queries, drawn with --seed (all)"
-    )
+    parser.add_argument("--queries", type=positive, metavar="N", help="so many of the queries, drawn with --seed (all)")
     parser.add_argument("--distractors", metavar="DIR", help="pictures to add that nobody should find")
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="of the models"
@@ -63,9 +61,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"landseer evaluate: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
-    return int(text)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ops.evaluate.dataset import Shot
+from landseer.ops.processes import OpsError
 
 
 class VectorCache:
@@ -45,10 +46,14 @@ class VectorCache:
 def vector_cache(path: Path, fingerprint: str) -> Iterator[VectorCache]:
     """Open the cache in a file, which is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path)
+    connection: sqlite3.Connection | None = None
     try:
+        connection = sqlite3.connect(path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         yield VectorCache(connection, fingerprint)
+    except sqlite3.Error as error:
+        raise OpsError(f"cannot keep vectors in {path} ({error}); name another file: --cache") from error
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()

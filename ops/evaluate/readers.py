@@ -11,14 +11,10 @@ from typing import Any, ClassVar
 
 from landseer.ensemble.pictures import Region
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
+from landseer.ops.evaluate.specs import SPECS
 from landseer.ops.processes import OpsError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-SPECS = """\
-  folder:DIR[,DIR...]          a class is a folder that holds pictures, told by its name; every picture is a query
-  csv:FILE                     lines of path,class (paths from the file's folder); every picture is a query
-  pairs:QUERIES,REFERENCES     two folders; the same file stem is a match
-  revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
 
 
 def read(spec: str) -> Dataset:
@@ -55,13 +51,14 @@ def by_class(name: str, labelled: Sequence[tuple[Path, str]]) -> Dataset:
 
 
 def _folder(rest: str) -> Dataset:
-    found = [path for part in rest.split(",") for path in pictures_in(Path(part))]
+    # A folder inside of another that is named too must not count its pictures twice.
+    found = dict.fromkeys(path for part in rest.split(",") for path in pictures_in(Path(part)))
     return by_class(f"folder:{rest}", [(path, path.parent.name) for path in found])
 
 
 def _csv(rest: str) -> Dataset:
     file = Path(rest)
-    labelled = []
+    labelled: dict[Path, str] = {}
     for number, row in enumerate(_rows(file), start=1):
         if not row or (number == 1 and [cell.strip().lower() for cell in row[:2]] == ["path", "class"]):
             continue
@@ -70,8 +67,10 @@ def _csv(rest: str) -> Dataset:
         path = file.parent / row[0].strip()
         if not path.is_file():
             raise OpsError(f"{file}, line {number}: there is no picture {path}; paths count from the file's folder")
-        labelled.append((path, row[1].strip()))
-    return by_class(f"csv:{rest}", labelled)
+        if path in labelled:
+            raise OpsError(f"{file}, line {number}: {row[0].strip()} was named before; a picture has one class")
+        labelled[path] = row[1].strip()
+    return by_class(f"csv:{rest}", list(labelled.items()))
 
 
 def _rows(file: Path) -> list[list[str]]:

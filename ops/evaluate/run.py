@@ -20,6 +20,7 @@ from landseer.ops.evaluate.methods import Expander, Method, parse, rankings
 from landseer.ops.evaluate.readers import pictures_in, read
 from landseer.ops.evaluate.results import KS, Results, Row
 from landseer.ops.inprocess import Graph, backbone_settings, cores, read_profile
+from landseer.ops.processes import OpsError
 
 SHOWN = 5
 """Unreadable pictures that are named."""
@@ -43,10 +44,14 @@ def run(options: Options, console: Console) -> Results:
     """Evaluate, print the table, write the JSON if asked to. OpsError says what is wrong and how to mend it."""
     profile = read_profile(options.repository)
     methods = [parse(text, positions=profile.sizes.neighbours) for text in options.methods.split(",")]
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise OpsError(f"cannot write {options.json}: there is no folder {options.json.absolute().parent}")
     dataset = _dataset(options)
     found = _described(dataset, profile, options, console)
     _warn(found.unreadable, console)
     dataset = dataset.without(found.unreadable)
+    if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):
+        raise OpsError(f"{dataset.name}: of the pictures that can be read, no query has a right answer left")
     rows = list(_rows(dataset, methods, found, Lattqe(options.repository, profile), console))
     results = Results(dataset=dataset, rows=rows, profile=profile, seed=options.seed)
     results.print()

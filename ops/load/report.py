@@ -20,7 +20,7 @@ COUNTS_AGREE = 0.05
 OPINIONS_AGREE = 0.10
 """How far the rates of locust and k6 may be apart."""
 WRONG = "WRONG_HIT"
-"""Counted by the locustfile where an indexed picture was not its own first hit."""
+"""Counted by the locustfile where an indexed picture was not among its own best hits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _tasks(report: LoadReport) -> str:
 
 def _errors(report: LoadReport) -> str:
     if not report.figures.failures:
-        return "No call failed, and every picture that is indexed was its own first hit."
+        return "No call failed, and every picture searched for whole was its own first hit, or as good as the first."
     return table(("error", "calls"), [(code, str(count)) for code, count in report.figures.failures.items()])
 
 

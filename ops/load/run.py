@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from landseer.client.commands.connection import seconds
+from landseer.ops.arguments import positive
 from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.inprocess import cores
 from landseer.ops.load import k6, locust_run
@@ -76,20 +78,14 @@ def _options(argv: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="ramp", help="default %(default)s")
-    parser.add_argument("--peak", type=_positive, default=16, metavar="N", help="most users (default %(default)s)")
-    parser.add_argument("--length", type=float, default=120.0, metavar="S", help="seconds (default %(default)s)")
+    parser.add_argument("--peak", type=positive, default=16, metavar="N", help="most users (default %(default)s)")
+    parser.add_argument("--length", type=seconds, default=120.0, metavar="S", help="seconds (default %(default)s)")
     parser.add_argument(
         "--duel", type=float, default=15.0, metavar="S", help="seconds of a turn against k6; 0: none (%(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
     parser.add_argument("--report", type=Path, default=Path("docs/load.md"), metavar="FILE", help="default %(default)s")
     return Options(**vars(parser.parse_args(argv)))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
-    return int(text)
 
 
 def _measure(options: Options, console: Console) -> LoadReport:

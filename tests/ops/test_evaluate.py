@@ -53,6 +53,16 @@ def test_folders_of_one_name_are_one_class(folder):
     assert [truth.easy.tolist() for truth in truths] == [[1, 2], [0, 2], [0, 1]]
 
 
+def test_folders_within_each_other_count_once(folder):
+    assert len(read(f"folder:{folder},{folder / 'a'}").references) == 5
+
+
+def test_a_cache_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "cache").write_text("no database at all, but long enough to be looked at")
+    with pytest.raises(OpsError, match="name another file: --cache"), vector_cache(tmp_path / "cache", "models"):
+        pass
+
+
 def test_a_csv_names_path_and_class(folder):
     file = folder / "list.csv"
     file.write_text("path,class\na/1.png, x\nb/1.png,x\n\nb/3.png,y\n")
@@ -79,6 +89,7 @@ def test_pairs_match_by_stem(folder):
         ("csv:{}/gone.csv", "cannot read"),
         ("csv:{}/short.csv", "short.csv, line 2: got 'b/1.png'; expected path,class"),
         ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
+        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png was named before"),
         ("pairs:{}/a", "names one folder"),
         ("pairs:{0}/a,{0}/c", "has the file stem of one in"),
         ("revisitop:{}", "lacks a part"),
@@ -89,6 +100,7 @@ def test_what_cannot_be_read_says_why(folder, spec, said):
     (folder / "empty").mkdir()
     (folder / "short.csv").write_text("a/1.png,x\nb/1.png\n")
     (folder / "missing.csv").write_text("gone.png,x\n")
+    (folder / "twice.csv").write_text("a/1.png,x\na/1.png,y\n")
     with pytest.raises(OpsError, match=re.escape(said)):
         read(spec.format(folder))
 

@@ -48,6 +48,17 @@ def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys
     assert json.loads(told.read_text()) == known
 
 
+def test_with_nothing_left_to_find_one_line_says_so(repository, tmp_path, capsys):
+    for name in ("a/1.jpg", "a/2.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"no picture")
+    command = ["evaluate", f"folder:{tmp_path / 'data'}", "--repository", str(repository)]
+    assert main([*command, "--cache", str(tmp_path / "cache")]) == 1
+    assert "no query has a right answer left" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command, "--json", str(tmp_path / "gone" / "out.json")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_what_is_not_there_is_one_line(repository, tmp_path, capsys):
     for command, said in (
         (["evaluate", "folder:/nowhere"], "landseer evaluate: /nowhere is no folder"),

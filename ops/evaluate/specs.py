@@ -1,0 +1,7 @@
+"""How a data set is named on the command line: read by people in `--help`, and in the error for one that is not."""
+
+SPECS = """\
+  folder:DIR[,DIR...]          a class is a folder that holds pictures, told by its name; every picture is a query
+  csv:FILE                     lines of path,class (paths from the file's folder); every picture is a query
+  pairs:QUERIES,REFERENCES     two folders; the same file stem is a match
+  revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
