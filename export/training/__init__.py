@@ -1,0 +1,1 @@
+"""What is learned: whitening, descriptor heads, detectors. Everything by seed, and resumable."""
