@@ -1,1 +1,1 @@
-"""Cleaning of training data, and its overlap with what is evaluated on: SIFT with affine verification. No torch here."""
+"""Cleaning of training data, and its overlap with evaluation data: SIFT with affine verification. No torch here."""
