@@ -1,0 +1,40 @@
+"""Lines of text files, and fields of CSV files, with their numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from landseer.export.datasets.errors import DatasetError
+
+_UNREADABLE = (OSError, UnicodeDecodeError, csv.Error)
+
+
+def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield number (from 1) and text of each line that is not blank. DatasetError if the file cannot be read."""
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line.strip()
+    except _UNREADABLE as error:
+        raise DatasetError(f"cannot read {file}: {error}") from error
+
+
+def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number (from 1) and fields of each row that is not blank. DatasetError if the file cannot be read."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            for row in reader:
+                if row:
+                    yield reader.line_num, [cell.strip() for cell in row]
+    except _UNREADABLE as error:
+        raise DatasetError(f"cannot read {file}: {error}") from error
+
+
+def bad_line(file: Path, number: int, got: str, expected: str) -> DatasetError:
+    """Return the error for a line that is not what it should be."""
+    shown = got if len(got) <= 80 else f"{got[:77]}..."
+    return DatasetError(f"{file}, line {number}: got {shown!r}; expected {expected}")
