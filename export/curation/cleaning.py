@@ -1,0 +1,97 @@
+"""A class without the pictures that do not show its thing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from landseer.export.curation.boxes import diffuse
+from landseer.export.curation.graph import Edge, largest
+from landseer.export.curation.matcher import Matcher
+from landseer.export.datasets.photograph import Box, Photograph
+
+LEAST = 3
+"""Fewer pictures that hang together are no class. The paper gives no number: a pair may be chance or a copy, and a
+triplet needs two and something to choose from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What became of a class."""
+
+    label: str
+    kept: tuple[Photograph, ...]
+    """Each with the one box that was found, in the order of the source."""
+    removed: tuple[Photograph, ...]
+    unreadable: tuple[Photograph, ...]
+    pairs: int
+    """How many pairs match, in the whole class."""
+
+
+def clean(
+    label: str,
+    photographs: Sequence[Photograph],
+    matcher: Matcher,
+    *,
+    least: int = LEAST,
+    progress: Callable[[], None] = lambda: None,
+) -> Cleaned:
+    """Keep the pictures of a class that hang together, and find the thing in each.
+
+    Gordo et al., "Deep Image Retrieval" (2016), section 4: all pairs are matched and verified by an affine model; pairs
+    that match are the edges of a graph, their inliers its scores, and the largest connected component stays. If that
+    has fewer than `least` pictures none stays. `progress` is called after each of the n (n - 1) / 2 pairs. Boxes:
+    `boxes.diffuse`.
+    """
+    readable = matcher.readable([photograph.path for photograph in photographs])
+    known = [photograph for photograph in photographs if photograph.path in readable]
+    edges = _edges(known, matcher, progress)
+    chosen = largest(len(known), edges)
+    chosen = chosen if len(chosen) >= max(least, 2) else []
+    kept = _boxed(known, chosen, edges, matcher)
+    return Cleaned(
+        label=label,
+        kept=tuple(kept),
+        removed=tuple(known[place] for place in sorted(set(range(len(known))) - set(chosen))),
+        unreadable=tuple(photograph for photograph in photographs if photograph.path not in readable),
+        pairs=len(edges),
+    )
+
+
+def pairs_in(count: int) -> int:
+    """Return how many pairs a class of so many pictures has."""
+    return count * (count - 1) // 2
+
+
+def _edges(known: Sequence[Photograph], matcher: Matcher, progress: Callable[[], None]) -> list[Edge]:
+    places = list(itertools.combinations(range(len(known)), 2))
+    edges = []
+    matches = matcher.match((known[first].path, known[second].path) for first, second in places)
+    for (first, second), match in zip(places, matches, strict=True):
+        if match is not None:
+            edges.append(Edge(first=first, second=second, match=match))
+        progress()
+    return edges
+
+
+def _boxed(
+    known: Sequence[Photograph], chosen: Sequence[int], edges: Sequence[Edge], matcher: Matcher
+) -> list[Photograph]:
+    rows = {place: row for row, place in enumerate(chosen)}
+    inside = [
+        Edge(first=rows[edge.first], second=rows[edge.second], match=edge.match) for edge in edges if edge.first in rows
+    ]
+    sizes = [matcher.size(known[place].path) for place in chosen]
+    if not sizes:
+        return []
+    found = zip(chosen, diffuse(sizes, inside), sizes, strict=True)
+    return [
+        Photograph(path=known[place].path, label=known[place].label, boxes=(_fractions(box.tolist(), size),))
+        for place, box, size in found
+    ]
+
+
+def _fractions(box: Sequence[float], size: tuple[int, int]) -> Box:
+    x0, y0, x1, y1 = (min(max(side / size[axis % 2], 0.0), 1.0) for axis, side in enumerate(box))
+    return Box(x0=x0, y0=y0, x1=x1, y1=y1)

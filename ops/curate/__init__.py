@@ -1,0 +1,1 @@
+"""The data tools, from the names on the command line to the files they write."""
