@@ -1,0 +1,166 @@
+"""Arithmetic on boxes that exports: anchors, their offsets, overlap and non-maximum suppression inside the graph.
+
+A box is x0, y0, x1, y1 in pixels, its sides x1 - x0 and y1 - y0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torchvision  # Here, since the exporter knows its operators only if they are there before it starts.
+from torch import Tensor
+from torch.nn import functional as F
+
+ABSENT = -1.0
+"""The score of padding and of boxes that are ruled out; real scores are probabilities."""
+FINEST = 1024.0
+"""Suppression sees coordinates in steps of 1/1024 pixel."""
+SPAN = 2048.0
+"""Distance between the places to which suppression moves pictures; above the longest side, and a power of two."""
+LARGEST_GROWTH = math.log(1000.0 / 16.0)
+"""Most that an offset may enlarge an anchor, as a logarithm: Faster R-CNN's, so that exp stays finite."""
+
+Weights = tuple[float, float, float, float]
+PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
+
+
+class Ranked(NamedTuple):
+    """Boxes in the order of their scores, zero beyond their number."""
+
+    boxes: Tensor
+    """[B, R, 4]"""
+    scores: Tensor
+    """[B, R]"""
+    number: Tensor
+    """int32 [B, 1]"""
+
+
+def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
+    """Return boxes around the origin, one for each side of a square of equal area and each height to width. [A, 4].
+
+    Ren et al. 2015, section 3.1.1, but never rounded to whole pixels.
+    """
+    shapes = [(size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in sizes]
+    return torch.tensor([(-w / 2, -h / 2, w / 2, h / 2) for w, h in shapes])
+
+
+def grid(feature_map: Tensor) -> Tensor:
+    """Return column and row of every cell of a map [B, C, h, w], as floats [h*w, 2], row after row.
+
+    By expansion: the remainder of a range by a free width does not export.
+    """
+    h, w = feature_map.shape[-2:]
+    row = torch.arange(h, dtype=torch.float32, device=feature_map.device)[:, None].expand(h, w)
+    column = torch.arange(w, dtype=torch.float32, device=feature_map.device)[None, :].expand(h, w)
+    return torch.stack([column, row], dim=-1).flatten(0, 1)
+
+
+def anchors_at(points: Tensor, shapes: Tensor) -> Tensor:
+    """Put every shape on every point. points: x, y [..., L, 2], shapes: [A, 4] → [..., L*A, 4], the shapes of a point
+    next to each other.
+    """
+    corners = torch.cat([points, points], dim=-1)
+    return (corners[..., :, None, :] + shapes).flatten(-3, -2)
+
+
+def encode(boxes: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
+    """Return what `decode` turns back into `boxes`: centre offsets in anchor sides, and logarithms of growth.
+
+    boxes, anchors: [..., 4], sides above 0 → [..., 4]. Ren et al. 2015, eq. 2, times the weights.
+    """
+    centre, side = _centre_and_side(boxes)
+    from_centre, from_side = _centre_and_side(anchors)
+    offsets = torch.cat([(centre - from_centre) / from_side, torch.log(side / from_side)], dim=-1)
+    return offsets * torch.tensor(weights, dtype=boxes.dtype, device=boxes.device)
+
+
+def decode(offsets: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
+    """Move and resize anchors. offsets, anchors: [..., 4] → boxes [..., 4]. The inverse of `encode`."""
+    offsets = offsets / torch.tensor(weights, dtype=offsets.dtype, device=offsets.device)
+    from_centre, from_side = _centre_and_side(anchors)
+    centre = offsets[..., :2] * from_side + from_centre
+    half = 0.5 * (torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side)
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    side = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * side, side
+
+
+def clip(boxes: Tensor, image_size: Tensor) -> Tensor:
+    """Cut boxes [B, N, 4] to their pictures, whose height and width are image_size: [B, 2] or [1, 2]."""
+    limit = image_size.to(boxes.dtype).flip(-1).repeat(1, 2)[:, None, :]  # width, height, width, height
+    return torch.minimum(boxes.clamp(min=0.0), limit)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every pair. a: [..., N, 4], b: [..., M, 4] → [..., N, M], 0 for empty boxes."""
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    shared = area(torch.cat([low, torch.maximum(low, high)], dim=-1))
+    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
+    return shared / union.clamp(min=1e-9)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Return width times height. [..., 4] → [...]."""
+    side = boxes[..., 2:] - boxes[..., :2]
+    return side[..., 0] * side[..., 1]
+
+
+def at_least(boxes: Tensor, scores: Tensor, side: float) -> Tensor:
+    """Return the scores [B, N], ABSENT for boxes [B, N, 4] with a side shorter than `side` pixels."""
+    lengths = boxes[..., 2:] - boxes[..., :2]
+    return torch.where((lengths >= side).all(dim=-1), scores, ABSENT)
+
+
+def leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the greatest `count` of values [B, N], their indices, and whether each is one: three [B, count].
+
+    Padded *before* TopK: with more than there are it is an error in ONNX. Values must lie above -1e30.
+    """
+    top, index = F.pad(values, (0, count), value=-1e30).topk(count, dim=1)
+    return top, index.clamp(max=values.shape[1] - 1), top > -1e30
+
+
+def rows(values: Tensor, index: Tensor) -> Tensor:
+    """Take rows. values: [B, N, C], index: int64 [B, K] → [B, K, C]."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+
+
+def unsuppressed(boxes: Tensor, scores: Tensor, overlap: float, *, groups: int = 1) -> Tensor:
+    """Non-maximum suppression: say which boxes overlap none that is better and kept by more than `overlap`.
+
+    boxes: [B, N, 4] within 0 .. SPAN, scores: [B, N] → bool [B, N], False where a score is ABSENT. Only boxes of one
+    group suppress each other; groups are equally long and come one after the other.
+
+    One NonMaxSuppression for all: pictures are moved apart along x, groups along y. Coordinates are first rounded to
+    1/1024 pixel, so that moving up to 8 pictures is exact in fp32, and a batch gives what one at a time gives.
+    """
+    present = scores >= 0
+    still = (boxes * FINEST).round() / FINEST * present[..., None]  # an empty box suppresses nothing
+    apart = still.reshape(still.shape[0], groups, -1, 4)  # [B, G, N/G, 4]
+    ones = torch.ones_like(apart[:, :, :1, :1])  # [B, G, 1, 1]
+    place = torch.cat([ones.cumsum(dim=0) - 1, ones.cumsum(dim=1) - 1], dim=-1).repeat(1, 1, 1, 2) * SPAN
+    kept = _nms((apart + place).flatten(0, 2), scores.flatten(), overlap)
+    mask = torch.zeros_like(scores).flatten().scatter(0, kept, torch.ones_like(kept, dtype=scores.dtype))
+    return (mask.reshape(scores.shape) > 0) & present
+
+
+def _nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+    kept: Tensor = torchvision.ops.nms(boxes, scores, overlap)
+    return kept
+
+
+def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Ranked:
+    """Return the best `count` of the boxes to keep. boxes: [B, N, 4], scores: [B, N], keep: bool [B, N]."""
+    top, index, _ = leading(torch.where(keep, scores, ABSENT), count)
+    valid = (top >= 0).to(boxes.dtype)
+    return Ranked(
+        boxes=rows(boxes, index) * valid[..., None],
+        scores=top * valid,
+        number=valid.sum(dim=1, keepdim=True).to(torch.int32),
+    )

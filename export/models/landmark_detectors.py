@@ -1,0 +1,247 @@
+"""Detect-to-Retrieve's two landmark detectors (Teichmann et al. 2019, section 3.1), from pixels to scored boxes.
+
+The paper has an SSD on MobileNet-V2 and a Faster R-CNN on ResNet-50, of one class. Both networks here are
+torchvision's, with its names of weights, so that its files fit and its training step trains them. The first is SSDLite
+on MobileNet-V3, which is the single-shot network on a MobileNet that torchvision has; the second has a feature pyramid,
+as torchvision's does. What follows the networks is written anew: torchvision's has shapes that depend on the data and
+takes pictures one by one. The boxes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.backbone import spatial_size
+from landseer.export.models.boxes import (
+    ABSENT,
+    Ranked,
+    anchors_at,
+    area,
+    at_least,
+    clip,
+    decode,
+    grid,
+    leading,
+    ranked,
+    rows,
+    unsuppressed,
+)
+from landseer.export.models.detector import Detection
+from landseer.export.models.trunks import _fill, _state_dict
+
+CLASSES = 2
+"""Background and landmark, or whatever the boxes are of."""
+LEAST_SCORE = 0.1
+"""Detect-to-Retrieve takes boxes of at least this score."""
+SHORTER, LONGER = 480, 640
+"""To which Faster R-CNN resizes, in pixels, the first unless the second is exceeded. torchvision has 800 and 1333, but
+pictures come with a long side of 640 and enlarging them adds nothing but time."""
+PADDING = 32
+"""Faster R-CNN's pictures are padded to multiples of this, the stride of the coarsest map but the last."""
+POOLED_STRIDES = (4, 8, 16, 32)
+"""Of the maps that regions are pooled from."""
+CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4.0
+"""A region of this side is pooled from stride 2^4. Lin et al. 2017 (feature pyramids), eq. 1."""
+
+
+class SingleShot(nn.Module):
+    """An SSD of torchvision's with one class. It sees every picture at one size, whatever its aspect ratio."""
+
+    anchors: Tensor
+
+    def __init__(self, *, network: Any, sizes: Sizes) -> None:
+        super().__init__()
+        self.network, self.sizes = network, sizes
+        # The size is fixed, and so are the anchors.
+        self.register_buffer("anchors", _default_boxes(network), persistent=False)
+
+    def forward(self, image: Tensor) -> Detection:
+        """Detect. image: uint8 [B, H, W, 3] → `Detection`."""
+        n = self.network
+        side_y, side_x = n.transform.fixed_size[::-1]
+        pixels = F.interpolate(_normalised(image, n), size=(side_y, side_x), mode="bilinear", align_corners=False)
+        out = n.head(list(n.backbone(pixels).values()))
+        seen = torch.tensor([[side_y, side_x]], dtype=torch.int32, device=image.device)
+        boxes = clip(decode(out["bbox_regression"], self.anchors, n.box_coder.weights), seen)
+        scores = _above(F.softmax(out["cls_logits"], dim=-1)[..., 1], n.score_thresh)
+        top, index, real = leading(scores, n.topk_candidates)
+        boxes, scores = rows(boxes, index), torch.where(real, top, ABSENT)
+        found = ranked(boxes, scores, unsuppressed(boxes, scores, n.nms_thresh), self.sizes.boxes)
+        return _in_pixels(found, image, seen)
+
+
+class TwoStage(nn.Module):
+    """A Faster R-CNN of torchvision's with a feature pyramid and one class."""
+
+    def __init__(self, *, network: Any, sizes: Sizes) -> None:
+        super().__init__()
+        self.network, self.sizes = network, sizes
+        for level, shapes in enumerate(network.rpn.anchor_generator.cell_anchors):
+            self.register_buffer(f"shapes{level}", shapes.clone(), persistent=False)
+
+    def forward(self, image: Tensor) -> Detection:
+        """Detect. image: uint8 [B, H, W, 3] → `Detection`."""
+        pixels = self.resized(_normalised(image, self.network))
+        seen = spatial_size(pixels.permute(0, 2, 3, 1))
+        padded = F.pad(pixels, (0, -pixels.shape[3] % PADDING, 0, -pixels.shape[2] % PADDING))
+        maps = self.network.backbone(padded)
+        proposals = self.proposals(list(maps.values()), padded, seen)
+        return _in_pixels(self.classified(maps, proposals, seen), image, seen)
+
+    def resized(self, pixels: Tensor) -> Tensor:
+        """Bring the shorter side to the network's length unless the longer would exceed its own. [B, 3, H, W]."""
+        transform, (h, w) = self.network.transform, pixels.shape[2:]
+        shorter, longer = transform.min_size[-1], transform.max_size
+        sides = [
+            torch.sym_min(side * shorter // torch.sym_min(h, w), side * longer // torch.sym_max(h, w))
+            for side in (h, w)
+        ]
+        return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
+
+    def proposals(self, maps: list[Tensor], padded: Tensor, seen: Tensor) -> Ranked:
+        """Propose regions: the best of each map, suppressed among those of their map. maps: [B, C, h, w] each."""
+        rpn = self.network.rpn
+        logits, offsets = rpn.head(maps)
+        levels = [self._level(*level, padded, seen) for level in zip(range(len(maps)), logits, offsets, strict=True)]
+        boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        keep = unsuppressed(boxes, scores, rpn.nms_thresh, groups=len(maps))
+        return ranked(boxes, scores, keep, rpn.post_nms_top_n())
+
+    def _level(
+        self, level: int, logits: Tensor, offsets: Tensor, padded: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the candidate boxes and scores of one map. logits: [B, A, h, w], offsets: [B, A*4, h, w]."""
+        rpn = self.network.rpn
+        # torchvision's strides are whole pixels, and its first anchor is centred on the corner.
+        h, w = logits.shape[2:]
+        stride = torch.tensor([padded.shape[3] // w, padded.shape[2] // h], dtype=torch.float32, device=padded.device)
+        anchors = anchors_at(grid(logits) * stride, getattr(self, f"shapes{level}"))  # [h*w*A, 4]
+        top, index, real = leading(logits.permute(0, 2, 3, 1).flatten(1), rpn.pre_nms_top_n())
+        moves = offsets.permute(0, 2, 3, 1)
+        boxes = clip(decode(rows(moves.reshape(moves.shape[0], -1, 4), index), anchors[index]), seen)
+        return boxes, at_least(boxes, torch.where(real, torch.sigmoid(top), ABSENT), rpn.min_size)
+
+    def classified(self, maps: Mapping[str, Tensor], proposals: Ranked, seen: Tensor) -> Ranked:
+        """Score and correct the proposals. maps: by name, proposals: R of them → the best M."""
+        heads = self.network.roi_heads
+        pooled = pyramid_pooled([maps[name] for name in heads.box_roi_pool.featmap_names], proposals.boxes)
+        logits, offsets = heads.box_predictor(heads.box_head(pooled))
+        batch, count = proposals.scores.shape
+        scores = F.softmax(logits, dim=-1)[:, 1].reshape(batch, count)
+        offsets = offsets[:, 4:].reshape(batch, count, 4)
+        boxes = clip(decode(offsets, proposals.boxes, heads.box_coder.weights), seen)
+        real = torch.arange(count, device=scores.device)[None] < proposals.number
+        scores = at_least(boxes, torch.where(real, _above(scores, heads.score_thresh), ABSENT), 0.01)
+        return ranked(boxes, scores, unsuppressed(boxes, scores, heads.nms_thresh), self.sizes.boxes)
+
+
+def pyramid_pooled(maps: list[Tensor], boxes: Tensor, *, side: int = 7, samples: int = 2) -> Tensor:
+    """Pool each box from the map that suits its size. maps: [B, C, h, w], boxes: [B, R, 4] → [B*R, C, side, side].
+
+    Lin et al. 2017, eq. 1. Every box is pooled from every map and then chosen: that costs little beside the trunk, and
+    engines stumble on a map that has no box.
+    """
+    from torchvision.ops import roi_align
+
+    row = (torch.ones_like(boxes[:, :, :1]).cumsum(dim=0) - 1).flatten(0, 1)  # [B*R, 1]
+    regions = torch.cat([row, boxes.flatten(0, 1)], dim=1)
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).clamp(min=1e-9).sqrt() / CANONICAL_SIDE) + 1e-6)
+    level = level.clamp(min=2.0, max=5.0).flatten()[:, None, None, None]
+    pooled = [roi_align(m, regions, (side, side), 1.0 / s, samples) for m, s in zip(maps, POOLED_STRIDES, strict=True)]
+    total = torch.zeros_like(pooled[0])
+    for number, one in enumerate(pooled):
+        total = torch.where(level == number + 2.0, one, total)
+    return total
+
+
+def _normalised(image: Tensor, network: Any) -> Tensor:
+    """Normalise uint8 [B, H, W, 3] as the network wants it. → [B, 3, H, W]."""
+    mean = torch.tensor(network.transform.image_mean, device=image.device)[:, None, None]
+    std = torch.tensor(network.transform.image_std, device=image.device)[:, None, None]
+    return (image.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+
+
+def _above(scores: Tensor, least: float) -> Tensor:
+    return torch.where(scores > least, scores, ABSENT)
+
+
+def _in_pixels(found: Ranked, image: Tensor, seen: Tensor) -> Detection:
+    """Take boxes from the size that the network saw, [B, 2] or [1, 2], back to the picture's."""
+    ratio = (spatial_size(image).to(torch.float32) / seen).flip(1).repeat(1, 2)  # [B, 4]
+    return Detection(boxes=found.boxes * ratio[:, None, :], box_scores=found.scores, box_count=found.number)
+
+
+@torch.no_grad()
+def _default_boxes(network: Any) -> Tensor:
+    """Return SSD's anchors, in pixels of the size that the network sees. [L, 4]."""
+    from torchvision.models.detection.image_list import ImageList
+
+    width, height = network.transform.fixed_size
+    training = network.training
+    blank = torch.zeros(1, 3, height, width)
+    maps = list(network.eval().backbone(blank).values())
+    network.train(training)
+    anchors: Tensor = network.anchor_generator(ImageList(blank, [(height, width)]), maps)[0]
+    return anchors
+
+
+def ssdlite(weights: Path | None, *, seed: int, sizes: Sizes) -> SingleShot:
+    """SSDLite on MobileNet-V3 at 320 x 320 pixels. weights: of torchvision's, two classes; None: random by seed."""
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    def build() -> Any:
+        return ssdlite320_mobilenet_v3_large(
+            weights=None, weights_backbone=None, num_classes=CLASSES, score_thresh=LEAST_SCORE
+        )
+
+    return SingleShot(network=_filled(build, weights, seed), sizes=sizes).eval()
+
+
+def faster_rcnn(
+    weights: Path | None, *, seed: int, sizes: Sizes, shorter: int = SHORTER, longer: int = LONGER
+) -> TwoStage:
+    """Faster R-CNN on ResNet-50 with a feature pyramid. weights: of torchvision's, two classes; None: random by seed.
+
+    BatchNorm is frozen, as torchvision freezes it for a trained trunk: batches of a few pictures have no statistics.
+    Per map 500 candidates go into suppression and 128 proposals on to the second stage, where torchvision has 1,000
+    each; the contract takes 8 boxes.
+    """
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    def build() -> Any:
+        trunk = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
+        return FasterRCNN(
+            trunk,
+            num_classes=CLASSES,
+            min_size=shorter,
+            max_size=longer,
+            rpn_pre_nms_top_n_test=500,
+            rpn_post_nms_top_n_test=128,
+            box_score_thresh=LEAST_SCORE,
+        )
+
+    return TwoStage(network=_filled(build, weights, seed), sizes=sizes).eval()
+
+
+LandmarkDetector = SingleShot | TwoStage
+
+LANDMARK_DETECTORS: dict[str, Callable[..., LandmarkDetector]] = {"ssdlite": ssdlite, "faster_rcnn": faster_rcnn}
+"""By name: (weights, *, seed, sizes) → the detector, in evaluation mode. WeightsError if the weights do not fit."""
+
+
+def _filled(build: Callable[[], Any], weights: Path | None, seed: int) -> Any:
+    """Build a network with weights from a file, or random ones by seed that leave torch's own generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build()
+    if weights is not None:
+        _fill(network, _state_dict(weights), weights)
+    return network
