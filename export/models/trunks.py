@@ -14,15 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from landseer.export.models.checkpoints import Checkpoint, is_checkpoint, parsed
+from landseer.export.models.torch_file import WeightsError, torch_file
+
+__all__ = ["BACKBONES", "Backbone", "Loaded", "Stride", "Trunk", "WeightsError"]
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 Stride = Literal["auto", "v1", "v1.5"]
 """Where a bottleneck halves the resolution: on its 1x1 (ResNet v1) or its 3x3 convolution (v1.5, torchvision)."""
-
-
-class WeightsError(RuntimeError):
-    """A weights file that cannot be used; the message says why and what is expected."""
 
 
 class Trunk(nn.Module):
@@ -107,7 +108,10 @@ def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
         import torchvision.models
 
         path = weights or _download(torchvision.models.get_model_weights(name).DEFAULT)
-        state = _state_dict(path)
+        contents = torch_file(path)
+        if is_checkpoint(contents):
+            return _resnet_of(_checkpoint(contents, name, path), stride)
+        state = _tensors(contents, path)
         networks = {}
         for variant in ("v1", "v1.5"):
             network = torchvision.models.get_model(name)
@@ -121,6 +125,45 @@ def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
     return load
 
 
+def _checkpoint(contents: Any, name: str, path: Path) -> Checkpoint:
+    checkpoint = parsed(contents, path)
+    if checkpoint.architecture != name:
+        raise WeightsError(f"{path} is a checkpoint of {checkpoint.architecture}; expected one of {name}")
+    return checkpoint
+
+
+def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
+    """Return the trunk of a public landmark model, which comes without a classifier.
+
+    The public code trains and runs torchvision's network, so `auto` is v1.5, whatever BatchNorm's statistics say: its
+    first weights were made for v1.
+    """
+    import torchvision.models
+
+    network = torchvision.models.get_model(checkpoint.architecture)
+    network.fc = _NoClassifier()
+    _fill(network, dict(checkpoint.trunk), checkpoint.path)
+    variant = "v1.5" if stride == "auto" else stride
+    trunk = _resnet_trunk(
+        _stride_on_first(network) if variant == "v1" else network,
+        mean=_levels(checkpoint.mean),
+        std=_levels(checkpoint.std),
+    )
+    source = f"{checkpoint.path.name}, ResNet {variant}, sha256 {_sha256(checkpoint.path)[:16]}"
+    return Loaded(trunk=trunk.eval(), source=source, variant=variant)
+
+
+class _NoClassifier(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise WeightsError("these weights came without a classifier; expected ImageNet's to classify a photograph")
+
+
+def _levels(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return 0..1 as 0..255."""
+    red, green, blue = fractions
+    return 255.0 * red, 255.0 * green, 255.0 * blue
+
+
 BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": Backbone(channels=1280, load=_efficientnet_lite0),
     "resnet50": Backbone(channels=2048, load=_resnet("resnet50")),
@@ -128,10 +171,15 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def _resnet_trunk(network: Any) -> Trunk:
+def _resnet_trunk(
+    network: Any,
+    *,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Trunk:
     n = network
     features = nn.Sequential(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
-    return Trunk(features=features, classifier=n.fc, channels=2048, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Trunk(features=features, classifier=n.fc, channels=2048, mean=mean, std=std)
 
 
 def _stride_on_first(network: Any) -> Any:
@@ -204,12 +252,10 @@ def _download(weights: Any) -> Path:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, bare or under `state_dict`, as fp32. Never runs code from the file."""
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"{path} is not a torch state dict: {str(error).splitlines()[0]}") from error
+    return _tensors(torch_file(path), path)
+
+
+def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds {type(loaded).__name__}, not a state dict of tensors by name")
