@@ -10,8 +10,12 @@ if __name__ == "__main__" and Path(sys.path[0]).name == "export":
     del sys.path[0]
 
 import argparse
+from typing import TYPE_CHECKING
 
 from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes, graphs
+
+if TYPE_CHECKING:
+    from landseer.export.exporter import Options
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
 
@@ -35,7 +39,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="Triton's repository")
     p.add_argument("--version", type=_version, default="1", metavar="N", help="version folder to write")
     p.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    _add_tensorrt(p.add_argument_group("TensorRT (docs/tensorrt.md)"))
     return p
+
+
+def _add_tensorrt(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("--tensorrt", action="store_true", help="build an engine of every graph, for this machine's GPU")
+    p.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="keep the kernels' times there, for a quick rebuild"
+    )
+    p.add_argument("--version-compatible", action="store_true", help="engines that later TensorRT 10 may load as well")
+    p.add_argument("--workspace-gib", type=_gib, default=4.0, metavar="N", help="scratch memory of one layer at most")
+    p.add_argument("--picture-sizes", type=Path, metavar="CSV", help="height,width,count of your pictures, to tune for")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         dry_run=args.dry_run,
     )
     try:
+        if args.tensorrt:
+            return _export_engines(options, args)
         export(options)
+        _drop_stale_engines(options)
     except ExportError as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 1
@@ -63,6 +81,42 @@ def main(argv: list[str] | None = None) -> int:
         print("export: stopped; what was there before is untouched", file=sys.stderr)
         return 130
     return 0
+
+
+def _export_engines(options: Options, args: argparse.Namespace) -> int:
+    from landseer.export.tensorrt.build import Settings
+    from landseer.export.tensorrt.device import MissingError
+    from landseer.export.tensorrt.exporter import EngineOptions, export_engines
+
+    settings = Settings(
+        workspace_gib=args.workspace_gib, version_compatible=args.version_compatible, timing_cache=args.timing_cache
+    )
+    try:
+        export_engines(options, EngineOptions(settings=settings, picture_sizes=args.picture_sizes))
+    except MissingError as error:
+        print(f"export: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _drop_stale_engines(options: Options) -> None:
+    from landseer.export.exporter import ExportError
+    from landseer.export.tensorrt.errors import BuildError
+    from landseer.export.tensorrt.record import drop_stale
+
+    try:
+        dropped = [] if options.dry_run else drop_stale(options.out)
+    except BuildError as error:
+        raise ExportError(str(error)) from error
+    for name in dropped:
+        print(f"export: removed the engine of {name}, whose graph changed: build it again with --tensorrt")
+
+
+def _gib(text: str) -> float:
+    gib = float(text)
+    if not 0 < gib <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is no amount of memory: expected more than 0 GiB and at most 1024")
+    return gib
 
 
 def _version(text: str) -> str:

@@ -1,0 +1,125 @@
+"""From a plan to a serialised engine, by TensorRT's builder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from landseer.export.tensorrt import timing_cache
+from landseer.export.tensorrt.errors import BuildError
+from landseer.export.tensorrt.log import new_log, reasons
+from landseer.export.tensorrt.plan import Plan
+from landseer.export.tensorrt.precision import Precision
+from landseer.export.tensorrt.profiles import Profile
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+"""How the parser notes in a layer's metadata which node it was made for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the builder is allowed."""
+
+    workspace_gib: float = 4.0
+    """GPU memory that one layer may use for scratch."""
+    version_compatible: bool = False
+    """Whether later releases of TensorRT 10 may load the engine too, at some cost in size and speed."""
+    timing_cache: Path | None = None
+
+
+def build(plan: Plan, settings: Settings, *, half: bool) -> bytes:
+    """Build the engine of a plan, with fp16 where the plan allows it if `half`. BuildError if there is none."""
+    import tensorrt as trt
+
+    log, errors = new_log()
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:
+        # The binding's way of saying that CUDA could not be started.
+        raise BuildError(f"TensorRT's builder does not start: {reasons(errors)}") from error
+    network = builder.create_network(0)
+    parser = _parsed(network, plan, log)  # It owns the weights: it has to live until the engine is built.
+    config = builder.create_builder_config()
+    _configure(config, settings, half=half)
+    if settings.version_compatible:
+        config.plugins_to_serialize = parser.get_used_vc_plugin_libraries()
+    for profile in plan.profiles:
+        _add_profile(builder, config, profile)
+    if half and plan.precision is not None:
+        constrain(network, plan.precision)
+    timing_cache.use(config, settings.timing_cache)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise BuildError(f"TensorRT builds no engine: {reasons(errors)}")
+    timing_cache.keep(config, settings.timing_cache)
+    return bytes(cast(Any, engine))
+
+
+def constrain(network: trt.INetworkDefinition, precision: Precision) -> int:
+    """Hold every floating-point layer to fp32 but those made for nodes that may run in fp16; return how many.
+
+    A layer that no node is known for is held too. Integers, shapes, constants, casts and plugins have a type of
+    their own, which is not ours to set.
+    """
+    import tensorrt as trt
+
+    kinds = trt.LayerType
+    own = (kinds.CONSTANT, kinds.SHAPE, kinds.CAST, kinds.PLUGIN, kinds.PLUGIN_V2, kinds.PLUGIN_V3)
+    held = 0
+    for place in range(network.num_layers):
+        layer = network.get_layer(place)
+        outputs = range(layer.num_outputs)
+        floats = all(layer.get_output(i).dtype == trt.DataType.FLOAT for i in outputs)
+        if layer.type in own or not floats or _node(layer.metadata, layer.name) in precision.half:
+            continue
+        layer.precision = trt.DataType.FLOAT
+        for i in outputs:
+            layer.set_output_type(i, trt.DataType.FLOAT)
+        held += 1
+    return held
+
+
+def _node(metadata: str, name: str) -> str:
+    """Return the node that a layer was made for: from its metadata, or else its own name."""
+    found = ORIGIN.search(metadata or "")
+    return found[1] if found else name
+
+
+def _parsed(network: trt.INetworkDefinition, plan: Plan, log: trt.ILogger) -> trt.OnnxParser:
+    import tensorrt as trt
+
+    trt.init_libnvinfer_plugins(cast(Any, log), "")
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(plan.model):
+        told: list[trt.ParserError] = [parser.get_error(i) for i in range(parser.num_errors)]
+        lines = [f"{error.node_operator()} {error.node_name()!r}: {error.desc()}" for error in told]
+        raise BuildError(f"TensorRT does not take the graph: {reasons(lines)}")
+    return parser
+
+
+def _configure(config: trt.IBuilderConfig, settings: Settings, *, half: bool) -> None:
+    import tensorrt as trt
+
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(settings.workspace_gib * 2**30))
+    # It rounds products to 11 bits: what stays in fp32 stays there because it needs more.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if half:
+        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, profile: Profile) -> None:
+    import tensorrt as trt
+
+    made = builder.create_optimization_profile()
+    for span in profile.spans:
+        made.set_shape(span.name, trt.Dims(span.least), trt.Dims(span.usual), trt.Dims(span.most))
+    if config.add_optimization_profile(made) < 0:
+        raise BuildError(f"TensorRT does not take the profile {profile}")

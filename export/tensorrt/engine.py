@@ -1,0 +1,90 @@
+"""Runs a serialised engine, to see whether it agrees with torch. torch holds the memory: no CUDA binding is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from landseer.export.engines import Run
+from landseer.export.tensorrt.errors import BuildError
+from landseer.export.tensorrt.log import new_log, reasons
+from landseer.export.tensorrt.profiles import Profile, nearest
+from landseer.export.to_onnx import Arrays
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+TORCH_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+"""torch's name of each of TensorRT's types."""
+
+
+def load(engine: bytes, profiles: tuple[Profile, ...], *, version_compatible: bool = False) -> Run:
+    """Return the engine as a function from arrays to arrays, by name. BuildError if it does not load.
+
+    profiles: those it was built with, in their order.
+    """
+    import tensorrt as trt
+
+    log, errors = new_log()
+    trt.init_libnvinfer_plugins(cast(Any, log), "")
+    runtime = trt.Runtime(log)
+    # A version-compatible engine brings code of its own; this one was built here a moment ago.
+    runtime.engine_host_code_allowed = version_compatible
+    loaded = runtime.deserialize_cuda_engine(engine)
+    context = loaded.create_execution_context() if loaded is not None else None
+    if context is None:
+        raise BuildError(f"TensorRT does not load the engine it built: {reasons(errors)}")
+
+    def run(inputs: Arrays) -> Arrays:
+        outputs = _run(loaded, context, profiles, inputs)
+        if outputs is None:
+            raise BuildError(f"TensorRT does not run the engine it built: {reasons(errors)}")
+        return outputs
+
+    # The runtime has to outlive its engine.
+    run.runtime = runtime  # type: ignore[attr-defined]
+    return run
+
+
+def _run(
+    engine: trt.ICudaEngine, context: trt.IExecutionContext, profiles: tuple[Profile, ...], inputs: Arrays
+) -> Arrays | None:
+    """Run once, on a stream of its own. None if TensorRT refuses; the log says why."""
+    import torch
+
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
+    place = nearest(profiles, {name: array.shape for name, array in inputs.items()})
+    with torch.cuda.stream(stream):
+        ready = context.set_optimization_profile_async(place, stream.cuda_stream)
+        sent = {name: torch.from_numpy(np.ascontiguousarray(array)).cuda() for name, array in inputs.items()}
+        for name, tensor in sent.items():
+            ready &= context.set_input_shape(name, tuple(tensor.shape))
+            ready &= context.set_tensor_address(name, tensor.data_ptr())
+        received = _outputs(engine, context)
+        for name, tensor in received.items():
+            ready &= context.set_tensor_address(name, tensor.data_ptr())
+        ready = ready and context.execute_async_v3(stream.cuda_stream)
+    stream.synchronize()
+    return {name: tensor.cpu().numpy() for name, tensor in received.items()} if ready else None
+
+
+def _outputs(engine: trt.ICudaEngine, context: trt.IExecutionContext) -> dict[str, Any]:
+    """Return memory for every output, of the shape that the inputs' shapes give it."""
+    import tensorrt as trt
+    import torch
+
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    outputs = {}
+    for name in (name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT):
+        shape = context.get_tensor_shape(name)
+        kind = getattr(torch, TORCH_TYPES[engine.get_tensor_dtype(name).name])
+        outputs[name] = torch.empty([max(0, shape[i]) for i in range(len(shape))], dtype=kind, device="cuda")
+    return outputs

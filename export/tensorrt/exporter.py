@@ -1,0 +1,204 @@
+"""The export of engines: plan, build, check against torch, and only then put in place beside the ONNX graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from landseer.ensemble.contracts import Graph, graphs
+from landseer.export.build import Networks, build
+from landseer.export.examples import Case, cases
+from landseer.export.exporter import ExportError, Options, export
+from landseer.export.manifest import Manifest, ManifestError, file_sha256
+from landseer.export.models.trunks import WeightsError
+from landseer.export.parity import check, eager
+from landseer.export.tensorrt import build as builder
+from landseer.export.tensorrt import engine as runner
+from landseer.export.tensorrt.adapted import GraphError
+from landseer.export.tensorrt.build import Settings
+from landseer.export.tensorrt.config import PLAN_FILE, config_path, engine_text
+from landseer.export.tensorrt.device import find_device
+from landseer.export.tensorrt.errors import BuildError
+from landseer.export.tensorrt.plan import Plan, plan
+from landseer.export.tensorrt.profiles import ProfileError
+from landseer.export.tensorrt.record import FILE, Engine, Record, remove_engine
+from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
+from landseer.export.to_onnx import Arrays
+
+LIMITS = {"fp16": "bf16", "fp32": "fp32"}
+"""Whose limits of `parity` hold for an engine: half precision is half precision."""
+Expected = list[tuple[Case, Arrays]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What all graphs of one export share."""
+
+    options: Options
+    settings: Settings
+    networks: Networks
+
+    def contract(self, name: str) -> Graph:
+        return graphs(self.networks.profile.sizes)[name]
+
+    def onnx(self, name: str) -> Path:
+        return self.options.out / name / self.options.version / "model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What `export/all.py --tensorrt` was asked for besides the export's own options."""
+
+    settings: Settings = field(default_factory=Settings)
+    picture_sizes: Path | None = None
+
+
+def export_engines(options: Options, wanted: EngineOptions, console: Console | None = None) -> Record | None:
+    """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run.
+
+    The ONNX graphs are exported first unless the repository holds exactly these. MissingError, with nothing changed,
+    if this machine cannot build engines; ExportError if it cannot be done. A graph that TensorRT does not take, or
+    whose engine does not agree with torch, stays with ONNX, and the record says why.
+    """
+    console = console or Console(stderr=True)
+    device = None if options.dry_run else find_device()
+    try:
+        sizes = read_sizes(wanted.picture_sizes) if wanted.picture_sizes else MEASURED
+        job = _Job(options=options, settings=wanted.settings, networks=_networks(options))
+        if not _exported(job):
+            if device is None:
+                raise ExportError(f"{options.out} does not hold these graphs yet: run without --dry-run first")
+            export(options, console)
+        plans = [_planned(job, name, sizes) for name in options.only]
+        console.print(f"Tuned for {sizes.source}")
+        for planned in plans:
+            console.print("\n".join(planned.lines()), highlight=False)
+        if device is None:
+            return None
+        new = Record(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
+        return _write(job, plans, new, console)
+    except (WeightsError, ManifestError, SizesError, GraphError, ProfileError, BuildError) as error:
+        raise ExportError(str(error)) from error
+    except OSError as error:
+        raise ExportError(f"could not write to {options.out}: {error.strerror or error}") from error
+
+
+def _networks(options: Options) -> Networks:
+    return build(
+        backbone=options.backbone,
+        weights=options.weights,
+        stride=options.stride,
+        long_side=options.long_side,
+        version=options.version,
+    )
+
+
+def _exported(job: _Job) -> bool:
+    """Whether the repository already holds these very graphs."""
+    try:
+        manifest = Manifest.read(job.options.out)
+    except ManifestError:
+        return False
+    found, wanted = manifest.profile, job.networks.profile
+    return (found.fingerprint, found.version) == (wanted.fingerprint, wanted.version) and all(
+        name in manifest.graphs
+        and job.onnx(name).exists()
+        and file_sha256(job.onnx(name)) == manifest.graphs[name].sha256
+        for name in job.options.only
+    )
+
+
+def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:
+    return plan(job.contract(name), job.onnx(name), sizes=sizes, served=job.networks.profile)
+
+
+def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Record:
+    """Build all into a scratch folder beside the repository, then move what agreed into its place."""
+    out, before = job.options.out, Record.read(job.options.out)
+    kept = before.graphs if before and before.alike(new) else {}
+    made: dict[str, Engine] = {}
+    with tempfile.TemporaryDirectory(prefix=".landseer-tensorrt-", dir=out.resolve().parent) as scratch:
+        for planned in plans:
+            with console.status(f"{planned.name}: building and checking"):
+                made[planned.name] = _made(job, planned, Path(scratch, planned.name))
+            console.print(_outcome(planned.name, made[planned.name]), highlight=False)
+        for name in set(before.graphs if before else {}) - set(kept) - set(made):
+            remove_engine(out, name)
+        for name, engine in made.items():
+            _install(job, name, engine, Path(scratch, name))
+    record = dataclasses.replace(new, graphs=kept | made)
+    record.write(out)
+    if not any(engine.precision for engine in made.values()):
+        raise ExportError(f"no graph got an engine; the reasons are in {out / FILE}")
+    return record
+
+
+def _made(job: _Job, planned: Plan, file: Path) -> Engine:
+    """Build in the best precision that agrees, into `file`."""
+    contract, expected = job.contract(planned.name), _expected(job, planned.name)
+    source, version = file_sha256(job.onnx(planned.name)), job.options.version
+    refused: dict[str, list[str]] = {}
+    for precision in ("fp16", "fp32") if planned.precision is not None else ("fp32",):
+        attempt = _attempt(job, planned, contract, expected, precision)
+        if not attempt.why:
+            file.write_bytes(attempt.engine)
+            return Engine(
+                version=version,
+                onnx_sha256=source,
+                precision=precision,
+                refused=refused,
+                profiles=[dataclasses.asdict(profile) for profile in planned.profiles],
+                parity=attempt.parity,
+            )
+        refused[precision] = attempt.why
+    return Engine(version=version, onnx_sha256=source, precision=None, refused=refused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """An engine in one precision; without one, why."""
+
+    engine: bytes = b""
+    parity: dict[str, float] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)
+
+
+def _expected(job: _Job, name: str) -> Expected:
+    """Return what eager fp32 torch says of every case that the ONNX graph was checked on."""
+    module, modules = job.networks.modules[name], job.networks.modules
+    every = cases(name, job.networks.profile.sizes, modules)
+    return [(case, eager(module, job.contract(name), case.inputs)) for case in every]
+
+
+def _attempt(job: _Job, planned: Plan, contract: Graph, expected: Expected, precision: str) -> _Attempt:
+    try:
+        engine = builder.build(planned, job.settings, half=precision == "fp16")
+        run = runner.load(engine, planned.profiles, version_compatible=job.settings.version_compatible)
+        agreement = check(contract, expected, run)
+    except RuntimeError as error:
+        # What the builder refuses, what breaks the contract, and memory that does not suffice: another may do.
+        return _Attempt(why=[str(error)])
+    return _Attempt(engine=engine, parity=agreement.figures(), why=agreement.failures(LIMITS[precision]))
+
+
+def _install(job: _Job, name: str, engine: Engine, file: Path) -> None:
+    """Put an engine in place, its configuration last: until then Triton takes the ONNX graph."""
+    remove_engine(job.options.out, name)
+    if engine.precision is None:
+        return
+    shutil.move(file, job.onnx(name).with_name(PLAN_FILE))
+    config, staged = job.options.out / config_path(name), file.with_suffix(".pbtxt")
+    staged.write_text(engine_text(job.contract(name), precision=engine.precision, profiles=len(engine.profiles)))
+    config.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(staged, config)
+
+
+def _outcome(name: str, engine: Engine) -> str:
+    refusals = [f"  not in {precision}: {'; '.join(why)}" for precision, why in engine.refused.items()]
+    served = f"engine in {engine.precision}" if engine.precision else "stays with ONNX"
+    return "\n".join((f"{name}: {served}", *refusals))

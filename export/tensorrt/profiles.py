@@ -1,0 +1,194 @@
+"""Optimisation profiles: for which shapes an engine is tuned, and which it takes at all.
+
+TensorRT chooses kernels for one shape (`usual`) of each profile and guarantees a range around it. So the lengths that
+really come are cut into bands of like shape, a profile each, and a last profile takes whatever else the contract
+allows. Triton picks, for every batch, the profile whose usual shape is nearest among those that fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Graph, Tensor
+from landseer.ensemble.expansion import lattqe
+from landseer.ensemble.profile import Profile as Served
+from landseer.ensemble.reranking import BUCKETS as CANDIDATES
+from landseer.export.tensorrt.sizes import PictureSizes
+
+WIDE = 8.0
+"""Most that the largest shape of a band may hold, as a multiple of its smallest."""
+RARE = 0.005
+"""Share of what comes below which a band gets no profile of its own."""
+
+Lengths = tuple[int, ...]
+"""One length for each free axis of a graph: height and width, or neighbours, or candidates."""
+Counts = Mapping[Lengths, int]
+
+
+class ProfileError(RuntimeError):
+    """Shapes that no profile can be made for; one readable line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The shapes of one input, batch first: TensorRT's min, opt and max."""
+
+    name: str
+    least: Lengths
+    usual: Lengths
+    most: Lengths
+
+    def __post_init__(self) -> None:
+        lengths = (self.least, self.usual, self.most)
+        ordered = all(0 < low <= mid <= high for low, mid, high in zip(*lengths, strict=True))
+        if not ordered:
+            raise ProfileError(f"{self.name}: {self.least}, {self.usual}, {self.most} are not ascending from 1")
+
+    def holds(self, shape: Lengths) -> bool:
+        """Whether the range takes this shape."""
+        bounds = zip(self.least, shape, self.most, strict=True)
+        return len(shape) == len(self.least) and all(low <= length <= high for low, length, high in bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The spans of all inputs that belong together."""
+
+    spans: tuple[Span, ...]
+
+    def holds(self, shapes: Mapping[str, Lengths]) -> bool:
+        """Whether every input fits."""
+        return all(span.holds(shapes[span.name]) for span in self.spans)
+
+    def distance(self, shapes: Mapping[str, Lengths]) -> float:
+        """Return how far shapes are from the usual ones, as Triton measures it: squared, over all axes."""
+        return sum(math.dist(span.usual, shapes[span.name]) ** 2 for span in self.spans)
+
+
+def nearest(profiles: tuple[Profile, ...], shapes: Mapping[str, Lengths]) -> int:
+    """Return the place of the profile that fits and is nearest. ProfileError if none fits."""
+    fitting = [place for place, profile in enumerate(profiles) if profile.holds(shapes)]
+    if not fitting:
+        raise ProfileError(f"no profile takes {dict(shapes)}; expected shapes within the contract's bounds")
+    return min(fitting, key=lambda place: profiles[place].distance(shapes))
+
+
+def profiles(graph: Graph, counts: Counts, *, batches: Mapping[int, int] | None = None) -> tuple[Profile, ...]:
+    """Return the profiles of a graph, the commonest shapes first and the contract's whole range last.
+
+    counts: how often each combination of free lengths comes (see `usual_lengths`). batches: how often each batch
+    size comes; None tunes for full batches, as one that waits on a GPU has a queue.
+    """
+    bounds = _bounds(graph)
+    batch = _usual_batch(batches or {graph.max_batch: 1}, graph.max_batch)
+    if not bounds:
+        return (_profile(graph, batch, (), (), ()),)
+    inside = Counter({lengths: n for lengths, n in counts.items() if n > 0 and _within(lengths, bounds)})
+    if not inside:
+        raise ProfileError(f"{graph.name}: no length in {dict(counts)} lies within its bounds {bounds}")
+    made = []
+    for band in _bands(inside):
+        axes = tuple(zip(*band, strict=True))
+        made.append(_profile(graph, batch, tuple(map(min, axes)), _commonest(band), tuple(map(max, axes))))
+    low, high = (tuple(ends) for ends in zip(*bounds, strict=True))
+    whole = _profile(graph, batch, low, _commonest(inside), high)
+    return (*(profile for profile in made if not _tuned_alike(profile, whole)), whole)
+
+
+def usual_lengths(graph: Graph, sizes: PictureSizes, served: Served) -> Counter[Lengths]:
+    """Return how often each combination of a graph's free lengths comes.
+
+    Pictures follow their sizes, attention maps them, at a cell for every SIDE_MULTIPLE pixels; the orchestrator pads
+    neighbours and candidates to its few buckets, each taken for as common as the next.
+    """
+    free = {tensor.name for tensor in graph.inputs if -1 in tensor.dims}
+    pictures: Counter[Lengths] = Counter(dict(sizes.served(served).items()))
+    if "image" in free:
+        return pictures
+    if "attention" in free:
+        maps: Counter[Lengths] = Counter()
+        for sides, count in pictures.items():
+            maps[tuple(side // SIDE_MULTIPLE for side in sides)] += count
+        return maps
+    found = free & set(BUCKETS)
+    return Counter({(length,): 1 for name in sorted(found)[:1] for length in BUCKETS[name]})
+
+
+BUCKETS: dict[str, tuple[int, ...]] = {"neighbours": lattqe.BUCKETS, "candidate_clusters": CANDIDATES}
+"""By input, the lengths that the orchestrator pads it to."""
+MAP_BOUNDS = ((MIN_SIDE // SIDE_MULTIPLE, math.ceil(MAX_SIDE / SIDE_MULTIPLE)),) * 2
+"""Of attention maps, for which the contract names no bounds: those of the pictures, in cells."""
+
+
+def _bounds(graph: Graph) -> tuple[tuple[int, int], ...]:
+    """Return the bounds of a graph's free axes. Inputs that have free axes share them, in order."""
+    free = [_free_bounds(graph, tensor) for tensor in graph.inputs if -1 in tensor.dims]
+    if len({len(bounds) for bounds in free}) > 1:
+        raise ProfileError(f"{graph.name}: its inputs have different numbers of free axes; expected shared ones")
+    return tuple((max(low for low, _ in ends), min(high for _, high in ends)) for ends in zip(*free, strict=True))
+
+
+def _free_bounds(graph: Graph, tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    if tensor.bounds:
+        return tuple(bounds for bounds, length in zip(tensor.bounds, tensor.dims, strict=True) if length == -1)
+    if tensor.name == "attention":
+        return MAP_BOUNDS
+    raise ProfileError(f"{graph.name}.{tensor.name} has free axes without bounds: name them in ensemble/contracts.py")
+
+
+def _within(lengths: Lengths, bounds: tuple[tuple[int, int], ...]) -> bool:
+    if len(lengths) != len(bounds):
+        raise ProfileError(f"got lengths {lengths}; expected one for each of {len(bounds)} free axes")
+    return all(low <= length <= high for length, (low, high) in zip(lengths, bounds, strict=True))
+
+
+def _bands(counts: Counter[Lengths]) -> list[Counter[Lengths]]:
+    """Cut into bands of one orientation and of less than WIDE in size; the commonest first, rare ones left out."""
+    bands: dict[tuple[int, int], Counter[Lengths]] = {}
+    starts: dict[int, float] = {}
+    for lengths in sorted(counts, key=math.prod):
+        turn = _orientation(lengths)
+        if math.prod(lengths) > WIDE * starts.get(turn, 0.0):
+            starts[turn] = math.prod(lengths)
+        bands.setdefault((turn, int(starts[turn])), Counter())[lengths] += counts[lengths]
+    common = [band for band in bands.values() if band.total() >= RARE * counts.total()]
+    return sorted(common, key=lambda band: -band.total())
+
+
+def _tuned_alike(one: Profile, other: Profile) -> bool:
+    """Whether two profiles differ in their least shapes alone, for which nothing is tuned."""
+    return [(span.usual, span.most) for span in one.spans] == [(span.usual, span.most) for span in other.spans]
+
+
+def _orientation(lengths: Lengths) -> int:
+    """Return 0 for a square or a single axis, else which side is longer: landscape and portrait never meet."""
+    return (lengths[0] > lengths[-1]) - (lengths[0] < lengths[-1])
+
+
+def _commonest(counts: Counter[Lengths]) -> Lengths:
+    """Return the lengths that come most often; of equals the largest, where time is to be won."""
+    return max(counts, key=lambda lengths: (counts[lengths], math.prod(lengths), lengths))
+
+
+def _usual_batch(batches: Mapping[int, int], most: int) -> int:
+    """Return the batch in which most items come."""
+    if not all(1 <= size <= most and n > 0 for size, n in batches.items()):
+        raise ProfileError(f"got batches {dict(batches)}; expected sizes from 1 to {most}, each with a count from 1")
+    return max(batches, key=lambda size: (size * batches[size], size))
+
+
+def _profile(graph: Graph, batch: int, low: Lengths, usual: Lengths, high: Lengths) -> Profile:
+    ends = ((1, low), (batch, usual), (graph.max_batch, high))
+    return Profile(spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs))
+
+
+def _span(tensor: Tensor, least: Lengths, usual: Lengths, most: Lengths) -> Span:
+    return Span(name=tensor.name, least=least, usual=usual, most=most)
+
+
+def _shape(tensor: Tensor, batch: int, lengths: Lengths) -> Lengths:
+    free = iter(lengths)
+    return (batch, *(next(free) if length == -1 else length for length in tensor.dims))

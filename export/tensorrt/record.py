@@ -1,0 +1,101 @@
+"""`tensorrt.json`: which engines lie in a repository, of which graphs, for which GPU, and how well they agreed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from landseer.export.manifest import file_sha256
+from landseer.export.tensorrt.config import PLAN_FILE, config_path
+from landseer.export.tensorrt.device import Device
+from landseer.export.tensorrt.errors import BuildError
+from landseer.export.tensorrt.timing_cache import replace_file
+
+FILE = "tensorrt.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One graph's engine, or why it has none."""
+
+    version: str
+    onnx_sha256: str
+    """Of the graph that it was built from."""
+    precision: str | None
+    """"fp16" or "fp32"; None if the graph stays with ONNX."""
+    refused: dict[str, list[str]]
+    """By precision that was tried and not taken: why."""
+    profiles: list[Any] = field(default_factory=list)
+    parity: dict[str, float] = field(default_factory=dict)
+    """By output: the worst agreement with eager fp32 torch over all cases, 1 being perfect."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All engines of a repository. They were built on one GPU, with one TensorRT."""
+
+    device: Device
+    version_compatible: bool
+    graphs: dict[str, Engine]
+
+    @classmethod
+    def read(cls, repository: Path) -> Record | None:
+        """Read a repository's record; None if it has no engines. BuildError if it cannot be read."""
+        path = repository / FILE
+        try:
+            data = json.loads(path.read_text())
+            return cls(
+                device=Device(**data["device"]),
+                version_compatible=bool(data["version_compatible"]),
+                graphs={name: Engine(**engine) for name, engine in data["graphs"].items()},
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BuildError(f"{path} cannot be read ({error}): delete it and build the engines again") from error
+
+    def write(self, repository: Path) -> None:
+        """Write atomically. BuildError if it cannot be written."""
+        data = dataclasses.asdict(self) | {"graphs": {n: dataclasses.asdict(e) for n, e in sorted(self.graphs.items())}}
+        replace_file(repository / FILE, (json.dumps(data, indent=2) + "\n").encode())
+
+    def alike(self, other: Record) -> bool:
+        """Whether engines of both may lie side by side."""
+        return (self.device, self.version_compatible) == (other.device, other.version_compatible)
+
+
+def drop_stale(repository: Path) -> list[str]:
+    """Remove engines whose ONNX graph is another by now, so that Triton serves the graph; return their names.
+
+    BuildError if the record cannot be read.
+    """
+    record = Record.read(repository)
+    stale = [name for name, engine in record.graphs.items() if _is_stale(repository, name, engine)] if record else []
+    if record is None or not stale:
+        return []
+    for name in stale:
+        remove_engine(repository, name)
+    Record(
+        device=record.device,
+        version_compatible=record.version_compatible,
+        graphs={name: engine for name, engine in record.graphs.items() if name not in stale},
+    ).write(repository)
+    return stale
+
+
+def remove_engine(repository: Path, name: str) -> None:
+    """Remove a graph's engines, the configuration first: from then on Triton takes the ONNX graph."""
+    (repository / config_path(name)).unlink(missing_ok=True)
+    for plan in (repository / name).glob(f"*/{PLAN_FILE}"):
+        plan.unlink()
+
+
+def _is_stale(repository: Path, name: str, engine: Engine) -> bool:
+    """Whether the newest version, which Triton serves, is not the one that the engine was built from."""
+    versions = [int(path.name) for path in (repository / name).glob("*") if path.name.isdecimal()]
+    graph = repository / name / engine.version / "model.onnx"
+    newest = versions and max(versions) == int(engine.version)
+    return not newest or not graph.exists() or file_sha256(graph) != engine.onnx_sha256
