@@ -71,6 +71,12 @@ def test_a_csv_names_path_and_class(folder):
     assert len(found.references) == 3
 
 
+def test_a_part_of_the_grocery_store_is_31_products():
+    found = read(f"grocery:{shared('data/grocery')},Packages")
+    assert len({query.label for query in found.queries}) == 31
+    assert len(found.queries) == len(found.references) == 1745
+
+
 def test_pairs_match_by_stem(folder):
     found = read(f"pairs:{folder / 'a'},{folder / 'b'}")
     assert [query.label for query in found.queries] == ["1"]
