@@ -63,9 +63,9 @@ class RegionProposals(nn.Module):
         self.regression = nn.Conv2d(hidden, 4 * len(self.shapes), 1)
 
     @classmethod
-    def untrained(cls, channels: int, *, seed: int, proposals: int = 128) -> RegionProposals:
+    def untrained(cls, channels: int, *, seed: int, proposals: int = 128, hidden: int = 512) -> RegionProposals:
         """Return one with Faster R-CNN's initial weights, N(0, 0.01²), by seed."""
-        module, generator = cls(channels, proposals=proposals), torch.Generator().manual_seed(seed)
+        module, generator = cls(channels, proposals=proposals, hidden=hidden), torch.Generator().manual_seed(seed)
         for layer in (module.conv, module.objectness, module.regression):
             nn.init.normal_(layer.weight, std=0.01, generator=generator)
             nn.init.zeros_(layer.bias if layer.bias is not None else torch.empty(0))

@@ -1,0 +1,209 @@
+"""What region proposals and detectors are trained by: pictures with boxes in, one number to lower out.
+
+A loss is called with a batch of `Annotated` pictures and returns a scalar to run backwards from; its `parameters` are
+what an optimiser may change. Random choices come from torch's own generator, as torchvision's do, so that a loop that
+seeds it and keeps its state is deterministic and can be resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landseer.ensemble.pictures import prepare
+from landseer.ensemble.profile import Profile
+from landseer.export.datasets.photograph import Box, Photograph
+from landseer.export.models.boxes import encode, iou
+from landseer.export.models.landmark_detectors import LandmarkDetector
+from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.trunks import Trunk
+from landseer.export.training.pasted import Annotated, PasteRanges, pasted
+
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+
+
+class DetectionLoss(Protocol):
+    """What a training loop needs of a detector's loss."""
+
+    def __call__(self, batch: Sequence[Annotated]) -> Tensor:
+        """Return the mean loss, a scalar."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which anchors region proposals learn from. Ren et al. 2015, section 3.1.2."""
+
+    positive_above: float = 0.7
+    negative_below: float = 0.3
+    anchors: int = 256
+    """Of a picture, at most half of them positive."""
+
+
+class ProposalLoss:
+    """The loss of region proposals on a trunk that stays as it is.
+
+    Ren et al. 2015, eq. 1: binary cross-entropy of objectness over the sampled anchors, divided by their number, plus
+    `balance` times smooth L1 of the offsets over the positive ones, divided by the number of cells. (torchvision
+    divides both by the number sampled; our maps have few cells, and boxes would hardly be learned.) The L1 turns
+    smooth below 1/9, as in their code, where the paper has 1.
+    """
+
+    def __init__(
+        self, *, trunk: Trunk, rpn: RegionProposals, sampling: Sampling | None = None, balance: float = 10.0
+    ) -> None:
+        self.trunk, self.rpn, self.sampling, self.balance = trunk.eval(), rpn, sampling or Sampling(), balance
+
+    def __call__(self, batch: Sequence[Annotated]) -> Tensor:
+        """Return the mean over the pictures, which may differ in size."""
+        return torch.stack([self._one(picture) for picture in _checked(batch)]).mean()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the proposals' weights, not the trunk's."""
+        return self.rpn.parameters()
+
+    def _one(self, picture: Annotated) -> Tensor:
+        device = self.rpn.shapes.device
+        pixels = torch.from_numpy(picture.pixels).to(device).permute(2, 0, 1)[None].float()
+        with torch.no_grad():
+            feature_map = self.trunk(pixels)
+        logits, offsets = self.rpn.predict(feature_map)
+        size = torch.tensor([picture.pixels.shape[:2]], dtype=torch.int32, device=device)
+        anchors, boxes = self.rpn.anchors(feature_map, size)[0], torch.from_numpy(picture.boxes).to(device)
+        labels, matched = matches(anchors, boxes, self.sampling)
+        nearest = boxes[matched] if len(boxes) else anchors
+        objectness, regression = proposal_losses(logits[0], offsets[0], anchors, nearest, labels)
+        return objectness / (labels != IGNORED).sum() + self.balance * regression / feature_map[0, 0].numel()
+
+
+def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Label anchors [L, 4] by boxes [n, 4], and sample. → POSITIVE, NEGATIVE or IGNORED [L], index of a box [L].
+
+    Positive: overlaps a box by `positive_above`, or more than any other anchor does. Negative: overlaps each by less
+    than `negative_below`. The first rule wins. Ren et al. 2015, section 3.1.2.
+    """
+    if not len(boxes):
+        labels = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
+        return _sampled(labels, sampling), torch.zeros_like(labels)
+    overlaps = iou(anchors, boxes)  # [L, n]
+    best, matched = overlaps.max(dim=1)
+    labels = torch.full_like(matched, IGNORED)
+    labels[best < sampling.negative_below] = NEGATIVE
+    top = overlaps.amax(dim=0)  # [n]
+    closest = (overlaps == top) & (top > 0)
+    labels[(best >= sampling.positive_above) | closest.any(dim=1)] = POSITIVE
+    return _sampled(labels, sampling), matched
+
+
+def _sampled(labels: Tensor, sampling: Sampling) -> Tensor:
+    """Set all but a random sample to IGNORED: at most half positive, the rest filled with negatives."""
+    order = torch.randperm(len(labels), device="cpu").to(labels.device)
+    positive = order[labels[order] == POSITIVE][: sampling.anchors // 2]
+    negative = order[labels[order] == NEGATIVE][: sampling.anchors - len(positive)]
+    chosen = torch.cat([positive, negative])
+    return torch.full_like(labels, IGNORED).index_copy(0, chosen, labels[chosen])
+
+
+def proposal_losses(
+    logits: Tensor, offsets: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums over one picture's anchors: cross-entropy of objectness, smooth L1 of the offsets.
+
+    logits, labels: [L]; offsets, anchors, boxes (each anchor's own): [L, 4].
+    """
+    used, positive = labels != IGNORED, labels == POSITIVE
+    objectness = F.binary_cross_entropy_with_logits(logits[used], labels[used].to(logits.dtype), reduction="sum")
+    wanted = encode(boxes[positive], anchors[positive])
+    return objectness, F.smooth_l1_loss(offsets[positive], wanted, beta=1 / 9, reduction="sum")
+
+
+class LandmarkLoss:
+    """The loss of a landmark detector: torchvision's own, its parts added up.
+
+    Calling it puts the network into training mode; `detector.eval()` puts it back.
+    """
+
+    def __init__(self, detector: LandmarkDetector) -> None:
+        self.detector = detector
+
+    def __call__(self, batch: Sequence[Annotated]) -> Tensor:
+        """Return the sum of torchvision's losses, each a mean over the batch."""
+        network: Any = self.detector.network.train()
+        device = next(network.parameters()).device
+        pixels = [torch.from_numpy(p.pixels).to(device).permute(2, 0, 1).float() / 255.0 for p in _checked(batch)]
+        losses = network(pixels, [_target(torch.from_numpy(picture.boxes).to(device)) for picture in batch])
+        return torch.stack(list(losses.values())).sum()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights that torchvision leaves trainable."""
+        return (p for p in self.detector.network.parameters() if p.requires_grad)
+
+
+def _target(boxes: Tensor) -> dict[str, Tensor]:
+    return {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64, device=boxes.device)}
+
+
+def _checked(batch: Sequence[Annotated]) -> Sequence[Annotated]:
+    """ValueError for an empty batch, or boxes that are empty or stand out of their picture."""
+    if not batch:
+        raise ValueError("got an empty batch; expected at least one picture")
+    for number, picture in enumerate(batch):
+        height, width = picture.pixels.shape[:2]
+        low, high = picture.boxes[:, :2], picture.boxes[:, 2:]
+        if not ((low >= 0) & (low < high) & (high <= (width, height))).all():
+            raise ValueError(
+                f"picture {number} of the batch, {width} x {height}, has boxes {picture.boxes.tolist()}; expected "
+                f"0 ≤ x0 < x1 ≤ width and 0 ≤ y0 < y1 ≤ height, in pixels"
+            )
+    return batch
+
+
+def annotated(photograph: Photograph, profile: Profile) -> Annotated:
+    """Read a photograph at the served size, and its boxes in pixels. InvalidInput if it cannot be decoded."""
+    pixels = prepare(photograph.path.read_bytes(), profile=profile).pixels
+    height, width = pixels.shape[:2]
+    sides = [_corners(box) for box in photograph.boxes]
+    scale = np.array([width, height, width, height], np.float32)
+    return Annotated(pixels=pixels, boxes=np.array(sides, np.float32).reshape(-1, 4) * scale)
+
+
+def _corners(box: Box) -> tuple[float, float, float, float]:
+    return box.x0, box.y0, box.x1, box.y1
+
+
+def pasted_picture(
+    photographs: Sequence[Annotated],
+    *,
+    seed: int,
+    index: int,
+    height: int,
+    width: int,
+    ranges: PasteRanges | None = None,
+) -> Annotated:
+    """Return picture number `index` of an endless, seeded series: one of the photographs in the midst of another.
+
+    Each is by itself, so a loop can be resumed anywhere. The first box of a photograph, if it has one, is what is cut
+    out of it.
+    """
+    if len(photographs) < 2:
+        raise ValueError(f"got {len(photographs)} photographs; expected at least 2, one to paste and one to paste into")
+    draw = np.random.default_rng((seed, index))
+    thing, background = (photographs[i] for i in draw.choice(len(photographs), 2, replace=False))
+    return pasted(object_of(thing), background.pixels, draw, height=height, width=width, ranges=ranges)
+
+
+def object_of(picture: Annotated) -> NDArray[np.uint8]:
+    """Return the pixels in the first box, or all where there is none. [h, w, 3]."""
+    if not len(picture.boxes):
+        return picture.pixels
+    (x0, y0), (x1, y1) = np.floor(picture.boxes[0, :2]).astype(int), np.ceil(picture.boxes[0, 2:]).astype(int)
+    return np.ascontiguousarray(picture.pixels[y0:y1, x0:x1])
