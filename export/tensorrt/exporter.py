@@ -75,9 +75,9 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
                 raise ExportError(f"{options.out} does not hold these graphs yet: run without --dry-run first")
             export(options, console)
         plans = [_planned(job, name, sizes) for name in options.only]
-        console.print(f"Tuned for {sizes.source}")
+        console.print(f"Tuned for {sizes.source}", soft_wrap=True)
         for planned in plans:
-            console.print("\n".join(planned.lines()), highlight=False)
+            console.print("\n".join(planned.lines()), highlight=False, soft_wrap=True)
         if device is None:
             return None
         new = Record(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
@@ -126,7 +126,7 @@ def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Recor
         for planned in plans:
             with console.status(f"{planned.name}: building and checking"):
                 made[planned.name] = _made(job, planned, Path(scratch, planned.name))
-            console.print(_outcome(planned.name, made[planned.name]), highlight=False)
+            console.print(_outcome(planned.name, made[planned.name]), highlight=False, soft_wrap=True)
         for name in set(before.graphs if before else {}) - set(kept) - set(made):
             remove_engine(out, name)
         for name, engine in made.items():
