@@ -82,7 +82,8 @@ class ProposalLoss:
         labels, matched = matches(anchors, boxes, self.sampling)
         nearest = boxes[matched] if len(boxes) else anchors
         objectness, regression = proposal_losses(logits[0], offsets[0], anchors, nearest, labels)
-        return objectness / (labels != IGNORED).sum() + self.balance * regression / feature_map[0, 0].numel()
+        loss: Tensor = objectness / (labels != IGNORED).sum() + self.balance * regression / feature_map[0, 0].numel()
+        return loss
 
 
 def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
