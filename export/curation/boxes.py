@@ -60,8 +60,9 @@ def diffuse(sizes: Sequence[tuple[int, int]], edges: Sequence[Edge], *, alpha: f
 def project(boxes: Boxes, transforms: NDArray[np.float64]) -> Boxes:
     """Return the boxes [K, 4] as affine models [K, 2, 3] see them: the bounds of each box's inscribed ellipse.
 
-    Not of its corners: under a turn their bounds are larger than the box, so that boxes would grow each time they went
-    round a loop of turned pictures. The ellipse's grow under no turn of a square, and both agree on zoom and shift.
+    The paper does not say how a box is projected. Not by its corners here: under a turn their bounds are larger than
+    the box, and boxes would grow each time they went round a loop of turned pictures (docs/data.md has both measured).
+    The ellipse of a square does not grow under turns, and for zoom and shift both are the same.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
@@ -108,5 +109,5 @@ def inverse(transform: NDArray[np.float64]) -> NDArray[np.float64]:
 def _moved(place: int, boxes: Boxes, views: _Views, frame: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     # The median of (1 - alpha) B + alpha A B over neighbours: B is the same for all, so the median may be taken first.
     told = np.clip(project(boxes[views.nodes], views.transforms), 0, frame)
-    merged: NDArray[np.float64] = (1 - alpha) * boxes[place] + alpha * geometric_median(told)
+    merged: NDArray[np.float64] = (1 - alpha) * boxes[place] + alpha * geometric_median(told, tolerance=STILL / 10)
     return merged

@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 200
+"""At most."""
+SAME = 1e-12
+"""Points no farther apart than this are one."""
 
 
-def geometric_median(points: NDArray[np.float64], *, tolerance: float = 1e-4) -> NDArray[np.float64]:
+def geometric_median(points: NDArray[np.float64], *, tolerance: float = 1e-3) -> NDArray[np.float64]:
     """Return the point [D] whose distances to `points` [N, D] sum to the least. ValueError without points.
 
     Weiszfeld's iteration with the step of Vardi and Zhang (2000, eq. 2.6), which leaves a point of the data where it
@@ -27,13 +30,15 @@ def geometric_median(points: NDArray[np.float64], *, tolerance: float = 1e-4) ->
 
 
 def _step(points: NDArray[np.float64], here: NDArray[np.float64]) -> NDArray[np.float64]:
-    distances = np.linalg.norm(points - here, axis=1)
-    apart = distances > 1e-12
+    offsets = points - here
+    distances = np.sqrt(np.einsum("nd,nd->n", offsets, offsets))
+    apart = distances > SAME
     if not apart.any():
         return here
     weights = 1 / distances[apart]
-    pull = weights @ points[apart] / weights.sum()
-    strength = np.linalg.norm(weights @ (points[apart] - here))
+    pull = weights @ offsets[apart]
+    strength = np.sqrt(pull @ pull)
+    # As many points as lie right here hold with a force of one each.
     held = min(1.0, (~apart).sum() / strength) if strength > 0 else 1.0
-    there: NDArray[np.float64] = (1 - held) * pull + held * here
+    there: NDArray[np.float64] = here + (1 - held) * pull / weights.sum()
     return there

@@ -15,7 +15,7 @@ from landseer.export.curation.overlap import Evidence, Overlap, Size
 
 SHOWN = 3
 """Pairs of each class."""
-LINES = 60
+LINES = 30
 """Drawn for a pair, evenly chosen among its matched points."""
 HEIGHT, GAP = 240, 16
 """Of the pictures and between them, in CSS pixels."""
@@ -32,11 +32,12 @@ p { margin: 0; max-width: 60rem; }
 .soft, figcaption { color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }
 section { margin-top: 1.5rem; padding: 1rem 1.25rem 1.25rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; }
-.pairs { display: flex; flex-wrap: wrap; gap: 1.25rem; margin-top: .75rem; align-items: flex-start; }
-figure { margin: 0; max-width: 100%; }
-figure svg { display: block; max-width: 100%; height: auto; border-radius: .3rem; }
-figcaption { margin-top: .4rem; contain: inline-size; }
-line { stroke: #14e0b4; stroke-width: 1; stroke-opacity: .65; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: 1.25rem;
+  margin-top: .75rem; align-items: start; }
+figure { margin: 0; }
+svg { display: block; max-width: 100%; height: auto; border-radius: .3rem; }
+figcaption { margin-top: .4rem; }
+line { stroke: #14e0b4; stroke-width: 1; stroke-opacity: .6; }
 circle { fill: none; stroke: #ffe14d; stroke-width: 1.2; }
 """
 
@@ -78,8 +79,8 @@ def _pair(one: Evidence) -> str:
         f'<figure><svg width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}" role="img" '
         f'aria-label="{_text(alt)}">{_image(one.query.path, 0, left)}{_image(one.training.path, left + GAP, right)}'
         f"{''.join(_marks(one, left + GAP))}</svg>"
-        f"<figcaption>{one.match.inliers} points, cosine {one.similarity:.3f}<br>{_text(str(one.query.path))}<br>"
-        f"{_text(str(one.training.path))}</figcaption></figure>"
+        f"<figcaption>{one.match.inliers} points, cosine {one.similarity:.3f}<br>{_name(one.query.path)}<br>"
+        f"{_name(one.training.path)}</figcaption></figure>"
     )
 
 
@@ -112,6 +113,11 @@ def _thumbnail(path: Path) -> bytes:
     out = io.BytesIO()
     seen.save(out, "JPEG", quality=80)
     return out.getvalue()
+
+
+def _name(path: Path) -> str:
+    """Return a file and its folder; the whole path shows under the pointer."""
+    return f'<span title="{_text(str(path))}">{_text("/".join(path.parts[-2:]))}</span>'
 
 
 def _text(text: str) -> str:

@@ -76,7 +76,7 @@ def plausible(transform: NDArray[np.float64]) -> bool:
         return False
     longest, shortest = np.linalg.svd(transform[:, :2], compute_uv=False)
     zoomed = longest > LARGEST_ZOOM or shortest < 1 / LARGEST_ZOOM
-    return not zoomed and longest <= LARGEST_SLANT * shortest
+    return bool(not zoomed and longest <= LARGEST_SLANT * shortest)
 
 
 def _first_at(points: Points) -> NDArray[np.intp]:

@@ -97,12 +97,7 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
     counts = sorted(map(_counts, results), key=lambda count: (-count[3], -count[1]))
     total = [sum(count[column] for count in counts) for column in (1, 2, 3, 4, 5)]  # type: ignore[misc]
     gone = sum(count[2] == 0 for count in counts)
-    table = Table(
-        title=f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False)
     table.add_column("class")
     for name in ("pictures", "kept", "removed", "unreadable", "pairs that match"):
         table.add_column(name, justify="right")
@@ -111,4 +106,5 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
     if len(counts) > ROWS:
         table.add_row(f"… and {len(counts) - ROWS:,} that lost no more", *[""] * 5)
     table.add_row("all", *(f"{number:,}" for number in total), style="bold")
+    print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole")
     Console(file=sys.stdout).print(table)
