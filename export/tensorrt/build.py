@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-"""How the parser notes in a layer's metadata which node it was made for."""
+"""How the parser notes in a layer's metadata which node it was made for; of several, each in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def constrain(network: trt.INetworkDefinition, precision: Precision) -> int:
         layer = network.get_layer(place)
         outputs = range(layer.num_outputs)
         floats = all(layer.get_output(i).dtype == trt.DataType.FLOAT for i in outputs)
-        if layer.type in own or not floats or _node(layer.metadata, layer.name) in precision.half:
+        if layer.type in own or not floats or _nodes(layer.metadata, layer.name) <= precision.half:
             continue
         layer.precision = trt.DataType.FLOAT
         for i in outputs:
@@ -84,10 +84,9 @@ def constrain(network: trt.INetworkDefinition, precision: Precision) -> int:
     return held
 
 
-def _node(metadata: str, name: str) -> str:
-    """Return the node that a layer was made for: from its metadata, or else its own name."""
-    found = ORIGIN.search(metadata or "")
-    return found[1] if found else name
+def _nodes(metadata: str, name: str) -> set[str]:
+    """Return the nodes that a layer was made for: from its metadata, or else what its own name says."""
+    return set(ORIGIN.findall(metadata or "")) or {name}
 
 
 def _parsed(network: trt.INetworkDefinition, plan: Plan, log: trt.ILogger) -> trt.OnnxParser:

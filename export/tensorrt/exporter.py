@@ -27,6 +27,7 @@ from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.profiles import ProfileError
 from landseer.export.tensorrt.record import FILE, Engine, Record, remove_engine
+from landseer.export.tensorrt.rounding import rehearsal
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
 from landseer.export.to_onnx import Arrays
 
@@ -59,7 +60,7 @@ class EngineOptions:
 
 
 def export_engines(options: Options, wanted: EngineOptions, console: Console | None = None) -> Record | None:
-    """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run.
+    """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run, which rehearses.
 
     The ONNX graphs are exported first unless the repository holds exactly these. MissingError, with nothing changed,
     if this machine cannot build engines; ExportError if it cannot be done. A graph that TensorRT does not take, or
@@ -79,6 +80,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
         for planned in plans:
             console.print("\n".join(planned.lines()), highlight=False, soft_wrap=True)
         if device is None:
+            _rehearse(job, plans, console)
             return None
         new = Record(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
         return _write(job, plans, new, console)
@@ -115,6 +117,16 @@ def _exported(job: _Job) -> bool:
 
 def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:
     return plan(job.contract(name), job.onnx(name), sizes=sizes, served=job.networks.profile)
+
+
+def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
+    """Say how well each graph with fp16 layers agrees with torch when they are rounded on the CPU."""
+    for planned in (planned for planned in plans if planned.precision is not None):
+        agreement = check(job.contract(planned.name), _expected(job, planned.name), rehearsal(planned))
+        figures = ", ".join(f"{output} {value:.5f}" for output, value in agreement.figures().items())
+        console.print(f"{planned.name} rounded to fp16 on the CPU: {figures}", highlight=False, soft_wrap=True)
+        for failure in agreement.failures(LIMITS["fp16"]):
+            console.print(f"  too little: {failure}", highlight=False, soft_wrap=True)
 
 
 def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Record:

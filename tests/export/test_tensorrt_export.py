@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from rich.console import Console
@@ -32,7 +33,7 @@ from landseer.export.tensorrt.device import Device, MissingError, find_device
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.exporter import EngineOptions, export_engines
 from landseer.export.tensorrt.plan import Plan, plan
-from landseer.export.tensorrt.precision import Choice, Precision
+from landseer.export.tensorrt.precision import Choice, Precision, choose
 from landseer.export.tensorrt.profiles import Profile, Span, nearest
 from landseer.export.tensorrt.record import Record, drop_stale
 
@@ -274,6 +275,22 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(
     assert "does not hold these graphs yet" in capsys.readouterr().err
 
 
+def test_a_dry_run_rehearses_fp16_on_the_cpu(
+    repository: Path, halves: list[bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def every_layer_half(*args: Any, **kwargs: Any) -> Plan:
+        made = plan(*args, **kwargs)
+        choices = choose(onnx.load_from_string(made.model)).choices
+        half = tuple(dataclasses.replace(choice, half=True) for choice in choices)
+        return dataclasses.replace(made, precision=Precision(choices=half))
+
+    monkeypatch.setattr(exporter, "plan", every_layer_half)
+    assert export_engines(options(repository, dry_run=True), EngineOptions(), Console(stderr=True)) is None
+    said = capsys.readouterr().err
+    assert "coattention rounded to fp16 on the CPU: scores" in said
+    assert halves == []
+
+
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "x"])
 def test_wrong_workspace_exits_with_2(wrong: str) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -318,6 +335,7 @@ def test_the_builder_is_called_in_order(monkeypatch: pytest.MonkeyPatch) -> None
         layer("conv", "CONVOLUTION", metadata="[ONNX Layer: conv]"),
         layer("conv_helper", "SHUFFLE", metadata="[ONNX Layer: conv]"),
         layer("norm", "NORMALIZATION"),
+        layer("both", "SHUFFLE", metadata="[ONNX Layer: conv]\x1f[ONNX Layer: norm]"),
         layer("made by the parser", "ELEMENTWISE"),
         layer("ids", "GATHER", dtype="INT64"),
         layer("weights", "CONSTANT"),
@@ -366,7 +384,7 @@ def test_the_builder_is_called_in_order(monkeypatch: pytest.MonkeyPatch) -> None
         "Builder.build_serialized_network(..., config)",
     ]
     held = [made.name for made in layers if made.precision == "FLOAT" and made.types == {0: "FLOAT"}]
-    assert held == ["norm", "made by the parser"]
+    assert held == ["norm", "both", "made by the parser"]
 
 
 class Config:

@@ -12,7 +12,6 @@ import pytest
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
 from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, Graph, Sizes, Tensor, graphs
@@ -25,6 +24,7 @@ from landseer.export.tensorrt.config import engine_text
 from landseer.export.tensorrt.plan import plan
 from landseer.export.tensorrt.precision import choose
 from landseer.export.tensorrt.profiles import ProfileError, Span, nearest, profiles, usual_lengths
+from landseer.export.tensorrt.rounding import rounded
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
 from landseer.export.tensorrt.support import gaps, plugins
 from landseer.export.to_onnx import write_onnx
@@ -151,29 +151,6 @@ def test_lattqe_keeps_normalisation_softmax_and_the_mask_in_fp32(lattqe: tuple[A
     assert not set(half) & {"Softmax", "LayerNormalization", "ReduceL2", "Div", "Einsum", "Cast"}
     why = {choice.op: choice.why for choice in precision.choices if "1e+09" in choice.why}
     assert set(why) == {"Mul"}
-
-
-def rounded(model: Any, names: frozenset[str]) -> Any:
-    """Return a model that rounds to fp16 what the named nodes give, and the constants that they take."""
-    copy, nodes = type(model)(), []
-    copy.CopyFrom(model)
-    weights = {weight.name: weight for weight in copy.graph.initializer}
-    for node in copy.graph.node:
-        nodes.append(node)
-        if node.name not in names:
-            continue
-        for name in node.input:
-            if name in weights and weights[name].data_type == 1:
-                with np.errstate(over="ignore"):
-                    value = numpy_helper.to_array(weights[name]).astype(np.float16).astype(np.float32)
-                weights[name].CopyFrom(numpy_helper.from_array(value, name))
-        for place, name in enumerate(list(node.output)):
-            node.output[place] = f"{name}_exact"
-            for source, target, kind in ((f"{name}_exact", f"{name}_half", 10), (f"{name}_half", name, 1)):
-                nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    return copy
 
 
 def test_rounding_only_what_may_be_half_hardly_changes_lattqe(lattqe: tuple[Any, list[Case]]) -> None:
