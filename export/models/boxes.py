@@ -161,6 +161,6 @@ def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Ranked:
     valid = (top >= 0).to(boxes.dtype)
     return Ranked(
         boxes=rows(boxes, index) * valid[..., None],
-        scores=top * valid,
+        scores=top.clamp(min=0.0),
         number=valid.sum(dim=1, keepdim=True).to(torch.int32),
     )
