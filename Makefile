@@ -66,4 +66,4 @@ proto: $(STAMP) ## Generate client/v1 from client/proto
 	@bash ops/generate_proto.sh $(BIN)
 
 clean: ## Remove what demo, export and up have written (not .venv)
-	@rm -rf var model_repository/*/ model_repository/manifest.json
+	@rm -rf var model_repository/*/ model_repository/manifest.json model_repository/tensorrt.json

@@ -94,8 +94,9 @@ def remove_engine(repository: Path, name: str) -> None:
 
 
 def _is_stale(repository: Path, name: str, engine: Engine) -> bool:
-    """Whether the newest version, which Triton serves, is not the one that the engine was built from."""
+    """Whether the newest version, which Triton serves, is not the one that the engine was built from, or it is gone."""
     versions = [int(path.name) for path in (repository / name).glob("*") if path.name.isdecimal()]
     graph = repository / name / engine.version / "model.onnx"
     newest = versions and max(versions) == int(engine.version)
-    return not newest or not graph.exists() or file_sha256(graph) != engine.onnx_sha256
+    gone = engine.precision is not None and not graph.with_name(PLAN_FILE).exists()
+    return gone or not newest or not graph.exists() or file_sha256(graph) != engine.onnx_sha256

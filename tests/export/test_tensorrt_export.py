@@ -261,6 +261,13 @@ def test_a_newer_version_of_a_graph_loses_the_engine_of_the_older(repository: Pa
     assert drop_stale(repository) == ["coattention"]
 
 
+def test_an_engine_that_is_gone_is_forgotten(repository: Path, halves: list[bool]) -> None:
+    export_engines(options(repository), EngineOptions(), QUIET)
+    (repository / "coattention" / "1" / "model.plan").unlink()
+    assert drop_stale(repository) == ["coattention"]
+    assert not (repository / "coattention" / "configs" / "tensorrt.pbtxt").exists()
+
+
 def test_a_dry_run_says_what_would_be_built_and_writes_nothing(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
