@@ -103,8 +103,8 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
         table.add_column(name, justify="right")
     for label, *numbers in counts[:ROWS]:
         table.add_row(label, *(f"{number:,}" for number in numbers))
-    if len(counts) > ROWS:
-        table.add_row(f"… and {len(counts) - ROWS:,} that lost no more", *[""] * 5)
     table.add_row("all", *(f"{number:,}" for number in total), style="bold")
     print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole")
     Console(file=sys.stdout).print(table)
+    if len(counts) > ROWS:
+        print(f"{len(counts) - ROWS:,} classes more, none of which lost more; all of them with --summary")
