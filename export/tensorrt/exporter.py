@@ -26,7 +26,7 @@ from landseer.export.tensorrt.device import find_device
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.profiles import ProfileError
-from landseer.export.tensorrt.record import FILE, Engine, Record, remove_engine
+from landseer.export.tensorrt.record import FILE, Engine, Record, drop_stale, remove_engine
 from landseer.export.tensorrt.rounding import rehearsal
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
 from landseer.export.to_onnx import Arrays
@@ -131,7 +131,9 @@ def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
 
 def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Record:
     """Build all into a scratch folder beside the repository, then move what agreed into its place."""
-    out, before = job.options.out, Record.read(job.options.out)
+    out = job.options.out
+    drop_stale(out)
+    before = Record.read(out)
     kept = before.graphs if before and before.alike(new) else {}
     made: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix=".landseer-tensorrt-", dir=out.resolve().parent) as scratch:

@@ -68,7 +68,7 @@ class Record:
 
 
 def drop_stale(repository: Path) -> list[str]:
-    """Remove engines whose ONNX graph is another by now, so that Triton serves the graph; return their names.
+    """Remove engines whose ONNX graph is another by now, so that Triton serves the graph; return the graphs' names.
 
     BuildError if the record cannot be read.
     """
@@ -83,7 +83,7 @@ def drop_stale(repository: Path) -> list[str]:
         version_compatible=record.version_compatible,
         graphs={name: engine for name, engine in record.graphs.items() if name not in stale},
     ).write(repository)
-    return stale
+    return [name for name in stale if record.graphs[name].precision]
 
 
 def remove_engine(repository: Path, name: str) -> None:
