@@ -34,6 +34,7 @@ from landseer.export.models.boxes import (
     unsuppressed,
 )
 from landseer.export.models.detector import Detection
+from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import _fill, _state_dict
 
 CLASSES = 2
@@ -49,6 +50,9 @@ POOLED_STRIDES = (4, 8, 16, 32)
 """Of the maps that regions are pooled from."""
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4.0
 """A region of this side is pooled from stride 2^4. Lin et al. 2017 (feature pyramids), eq. 1."""
+
+OF_CLASSES = ("classification_head.", "roi_heads.box_predictor.", "fc.")
+"""Where weights depend on the classes: those of a file for other classes are left out."""
 
 
 class SingleShot(nn.Module):
@@ -245,3 +249,31 @@ def _filled(build: Callable[[], Any], weights: Path | None, seed: int) -> Any:
     if weights is not None:
         _fill(network, _state_dict(weights), weights)
     return network
+
+
+def start_from(detector: LandmarkDetector, weights: Path) -> int:
+    """Take over the weights of a detector for other classes, or of its trunk alone, before training on boxes.
+
+    weights: a state dict of torchvision's same detector with any number of classes, such as its published ones for
+    COCO, or of its ResNet-50 (the variant v1.5). What depends on the classes stays random. Returns how many tensors
+    were taken. WeightsError if anything else in the file has no place.
+    """
+    state, own = _state_dict(weights), detector.network.state_dict()
+    prefix = "" if any(name.startswith("backbone.") for name in state) else "backbone.body."
+    fitting = {prefix + k: v for k, v in state.items() if _same_shape(own.get(prefix + k), v)}
+    left = [k for k in state if prefix + k not in fitting and not _may_be_left(k)]
+    if left or not fitting:
+        raise WeightsError(
+            f"{weights} does not fit {type(detector.network).__name__}: {len(left)} of its weights have no place (such "
+            f"as {left[:1]}); expected torchvision's own detector with any classes, or its ResNet-50"
+        )
+    detector.network.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+def _same_shape(own: Tensor | None, given: Tensor) -> bool:
+    return own is not None and own.shape == given.shape
+
+
+def _may_be_left(name: str) -> bool:
+    return name.endswith("num_batches_tracked") or any(part in name for part in OF_CLASSES)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet50, resnet101
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn, ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
@@ -19,6 +20,7 @@ from landseer.export.models.landmark_detectors import (
     faster_rcnn,
     pyramid_pooled,
     ssdlite,
+    start_from,
 )
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.parity import boxes_iou
@@ -175,3 +177,27 @@ def test_the_seed_decides_the_weights_and_nothing_else() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = "network.head.regression_head.module_list.0.1.weight"
     assert not torch.equal(first[name], other[name])
+
+
+def test_training_starts_from_a_detector_of_other_classes_or_from_its_trunk(tmp_path: Path) -> None:
+    of_coco = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91)
+    torch.save(of_coco.state_dict(), tmp_path / "coco.pth")
+    detector = ssdlite(None, seed=0, sizes=SIZES)
+    assert start_from(detector, tmp_path / "coco.pth") > 300
+    for name, value in detector.network.state_dict().items():
+        assert "classification_head" in name or torch.equal(value, of_coco.state_dict()[name]), name
+    trunk = resnet50()
+    torch.save(trunk.state_dict(), tmp_path / "resnet50.pth")
+    two_stage = faster_rcnn(None, seed=0, sizes=SIZES)
+    start_from(two_stage, tmp_path / "resnet50.pth")
+    for name, value in two_stage.network.backbone.body.state_dict().items():
+        assert torch.equal(value, trunk.state_dict()[name]), name
+
+
+def test_training_starts_from_nothing_that_does_not_fit(tmp_path: Path) -> None:
+    torch.save(resnet101().state_dict(), tmp_path / "resnet101.pth")
+    for detector in (ssdlite(None, seed=0, sizes=SIZES), faster_rcnn(None, seed=0, sizes=SIZES)):
+        before = {name: value.clone() for name, value in detector.state_dict().items()}
+        with pytest.raises(WeightsError, match="of its weights have no place"):
+            start_from(detector, tmp_path / "resnet101.pth")
+        assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
