@@ -66,9 +66,11 @@ class RegionProposals(nn.Module):
     def untrained(cls, channels: int, *, seed: int, proposals: int = 128, hidden: int = 512) -> RegionProposals:
         """Return one with Faster R-CNN's initial weights, N(0, 0.01²), by seed."""
         module, generator = cls(channels, proposals=proposals, hidden=hidden), torch.Generator().manual_seed(seed)
-        for layer in (module.conv, module.objectness, module.regression):
-            nn.init.normal_(layer.weight, std=0.01, generator=generator)
-            nn.init.zeros_(layer.bias if layer.bias is not None else torch.empty(0))
+        for name, value in module.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(value, std=0.01, generator=generator)
+            else:
+                nn.init.zeros_(value)
         return module
 
     def forward(self, feature_map: Tensor, image_size: Tensor) -> Ranked:
