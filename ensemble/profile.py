@@ -20,6 +20,8 @@ class Profile:
     weights_sha256: str
     """Of the trunk's weights and of every head that shapes a stored vector."""
     sizes: Sizes
+    descriptor: str = "gem"
+    """The head that makes the global descriptor of the trunk's maps: gem, rmac, rmac-rpn, cider."""
     long_side: int = 640
     """Pictures are resized so that their longer side has this many pixels."""
     side_multiple: int = SIDE_MULTIPLE
@@ -37,6 +39,7 @@ class Profile:
         return json.dumps(
             {
                 "backbone": self.backbone,
+                "descriptor": self.descriptor,
                 "SHA-256 of the weights": self.weights_sha256,
                 "size of descriptors": sizes.channels,
                 "size of co-attention vectors": sizes.reduced,

@@ -22,6 +22,7 @@ GRAPHS = tuple(graphs(Sizes(channels=1)))
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    from landseer.export.models.heads import HEADS
     from landseer.export.models.trunks import BACKBONES
     from landseer.export.to_onnx import OPSETS
 
@@ -33,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0")
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict for the backbone, instead of its own")
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="which ResNet the weights are of")
+    p.add_argument("--descriptor", choices=tuple(HEADS), help="the head (cider where trained parts fit, else gem)")
+    p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own, instead of those that ship")
+    p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
     p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
     p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
     p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0])
@@ -56,19 +60,21 @@ def _add_tensorrt(p: argparse._ArgumentGroup) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the export. Returns the exit status: 0, 1 for a failure, 2 for a wrong command line."""
     args = parser().parse_args(argv)
+    from landseer.export.build import Wanted
     from landseer.export.exporter import ExportError, Options, export
 
-    options = Options(
+    wanted = Wanted(
         backbone=args.backbone,
         weights=args.weights,
         stride=args.stride,
         long_side=args.long_side,
-        only=tuple(args.only or GRAPHS),
-        opset=args.opset,
-        out=args.out,
         version=args.version,
-        dry_run=args.dry_run,
+        descriptor=args.descriptor,
+        parts=args.parts,
+        whitening=args.whitening,
     )
+    only = tuple(args.only or GRAPHS)
+    options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
         if args.tensorrt:
             return _export_engines(options, args)

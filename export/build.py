@@ -1,4 +1,4 @@
-"""From a backbone's name to the five modules, with heads that are seeded until they are trained."""
+"""From a backbone's name to the five modules, with trained heads where there are any, seeded ones where not."""
 
 from __future__ import annotations
 
@@ -6,27 +6,54 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.profile import Profile
-from landseer.export.models.backbone import Backbone
+from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
+from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.detector import AttentionRegions
+from landseer.export.models.folding import learned_projection, network_projection
+from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import LAttQE
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import BACKBONES, Stride
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES, Loaded, Stride
+from landseer.export.parts import Parts, read_parts, shipped
 
-REDUCTION_SEED, LATTQE_SEED = 1, 2
+HEAD_SEED, REDUCTION_SEED, LATTQE_SEED = 0, 1, 2
+DEFAULT = "cider"
+"""The descriptor where trained parts of it fit the trunk; GeM, which needs no training, where none do."""
 
 UNTRAINED = {
-    "attention": "mean channel activation, min-max; it does not shape the descriptor",
+    "attention": "mean channel activation, min-max",
     "whitening": "identity",
     "reduction": f"random orthonormal rows, seed {REDUCTION_SEED}",
+    "regional whitening": "identity",
+    "region proposals": f"random weights, seed {HEAD_SEED}",
     "lattqe": f"random weights, seed {LATTQE_SEED}; never used unless a request says allow_untrained",
 }
-"""Parts that no training has shaped yet, and what stands in for them."""
+"""Parts that may be without training, and what stands in for them then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the networks are to be made of."""
+
+    backbone: str
+    weights: Path | None = None
+    stride: Stride = "auto"
+    long_side: int = 640
+    version: str = "1"
+    descriptor: str | None = None
+    """A key of `HEADS`; None takes the best there are trained parts for."""
+    parts: Path | None = None
+    """Trained parts of one's own; None takes those that come with Landseer, if they fit the trunk."""
+    whitening: str | None = None
+    """Which learned whitening of a checkpoint of others to use, DATASET:ss or DATASET:ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,37 +63,120 @@ class Networks:
     modules: dict[str, nn.Module]
     profile: Profile
     source: str
-    """Where the trunk's weights came from."""
+    """Where the weights came from."""
 
 
-def build(*, backbone: str, weights: Path | None, stride: Stride, long_side: int, version: str) -> Networks:
-    """Load the trunk and seed the heads. WeightsError if the weights do not fit."""
-    loaded = BACKBONES[backbone].load(weights, stride)
+def build(wanted: Wanted) -> Networks:
+    """Load the trunk and the heads. WeightsError if something does not fit."""
+    loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
+    parts = find_parts(loaded, wanted)
+    kind = wanted.descriptor or (parts.descriptor if parts else "gem")
     sizes = Sizes(channels=loaded.trunk.channels)
+    head, whitening = _descriptor(kind, loaded, parts, wanted)
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
-    whitening = Projection.untrained(sizes.channels, sizes.channels, seed=0)
+    if parts:
+        parts.fill("reduction", reduction)
     modules: dict[str, nn.Module] = {
-        "backbone": Backbone(trunk=loaded.trunk, sizes=sizes, whitening=whitening, reduction=reduction),
+        "backbone": Backbone(
+            trunk=loaded.trunk,
+            sizes=sizes,
+            head=head,
+            scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
+            whitening=whitening,
+            reduction=reduction,
+        ),
         "detector": AttentionRegions(sizes=sizes),
         "cluster": Clustering(sizes=sizes, reduction=reduction),
         "lattqe": LAttQE.untrained(sizes, seed=LATTQE_SEED),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
-        backbone=backbone,
-        weights_sha256=_fingerprint(modules["backbone"], loaded.variant),
+        backbone=wanted.backbone,
+        descriptor=kind,
+        weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}"),
         sizes=sizes,
-        long_side=long_side,
-        untrained=tuple(UNTRAINED),
-        version=version,
+        long_side=wanted.long_side,
+        untrained=_untrained(kind, loaded.checkpoint, parts),
+        version=wanted.version,
     )
-    return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=loaded.source)
+    source = f"{loaded.source}; {kind}, {_told(parts)}"
+    return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
 
 
-def _fingerprint(module: nn.Module, variant: str) -> str:
+def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
+    """Return the trained parts to use: those asked for, or those that come with Landseer for this trunk, or None."""
+    trunk = trunk_sha256(loaded)
+    if wanted.parts is None:
+        path = shipped(trunk).get(wanted.descriptor or DEFAULT) if loaded.checkpoint is None else None
+        return None if path is None else read_parts(path)
+    parts = read_parts(wanted.parts)
+    if parts.trunk_sha256 != trunk:
+        raise WeightsError(
+            f"{wanted.parts} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, and not "
+            f"{trunk[:16]}): name the weights it was trained on with --weights, or train anew"
+        )
+    if wanted.descriptor not in (None, parts.descriptor):
+        raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
+    return parts
+
+
+def untrained_head(kind: str, channels: int) -> nn.Module:
+    """Return a head with seeded weights, the global random state untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(HEAD_SEED)
+        return HEADS[kind].make(channels)
+
+
+def trunk_sha256(loaded: Loaded) -> str:
+    """Hash a trunk's weights and variant."""
+    return fingerprint(loaded.trunk.features, loaded.variant)
+
+
+def fingerprint(module: nn.Module, variant: str) -> str:
     """Hash every weight that shapes a stored vector; `variant` tells networks that share their weights' names."""
     digest = hashlib.sha256(variant.encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, Projection]:
+    """Return the head, and the whitening that follows the mean over scales."""
+    channels = loaded.trunk.channels
+    if loaded.checkpoint is not None:
+        return _of_others(loaded.checkpoint, channels, kind, wanted.whitening)
+    if wanted.whitening is not None:
+        raise WeightsError(
+            f"got the learned whitening {wanted.whitening}, but {wanted.weights or wanted.backbone} is no checkpoint "
+            "of cnnimageretrieval-pytorch, which alone carries some"
+        )
+    head, whitening = untrained_head(kind, channels), Projection.untrained(channels, channels, seed=0)
+    if parts:
+        parts.fill("head", head)
+        parts.fill("whitening", whitening)
+    return head, whitening
+
+
+def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | None) -> tuple[nn.Module, Projection]:
+    """GeM as the checkpoint has it: its own whitening for each scale, a learned one after their mean."""
+    if kind != "gem":
+        raise WeightsError(f"{checkpoint.path} describes by its own GeM; got --descriptor {kind}")
+    head = GeMHead(channels, p=exponent(checkpoint), projection=network_projection(checkpoint))
+    if which is None:
+        return head, Projection.untrained(channels, channels, seed=0)
+    return head, learned_projection(checkpoint, which, size=channels)
+
+
+def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None) -> tuple[str, ...]:
+    """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
+    of_the_head = {"rmac": {"regional whitening"}, "rmac-rpn": {"regional whitening", "region proposals"}}
+    possible = {"attention", "whitening", "reduction", "lattqe"} | of_the_head.get(kind, set())
+    done = set(parts.learned) if parts else set()
+    if checkpoint is not None:
+        done.add("whitening")
+    return tuple(part for part in UNTRAINED if part in possible - done)
+
+
+def _told(parts: Parts | None) -> str:
+    return "untrained" if parts is None else f"trained: {', '.join(parts.learned)}"

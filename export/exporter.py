@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.ensemble.contracts import Graph, ensembles, graphs
-from landseer.export.build import UNTRAINED, Networks, build
+from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import all_configs
 from landseer.export.engines import ENGINES, cpu_has_bf16
 from landseer.export.examples import cases
 from landseer.export.manifest import Entry, Manifest, ManifestError, file_sha256
-from landseer.export.models.trunks import Stride, WeightsError
+from landseer.export.models.torch_file import WeightsError
 from landseer.export.parity import check, eager
 from landseer.export.to_onnx import write_onnx
 
@@ -32,15 +32,16 @@ class ExportError(RuntimeError):
 class Options:
     """What `export/all.py` was asked for."""
 
-    backbone: str
-    weights: Path | None
-    stride: Stride
-    long_side: int
+    wanted: Wanted
     only: tuple[str, ...]
     opset: int
     out: Path
-    version: str
     dry_run: bool
+
+    @property
+    def version(self) -> str:
+        """Return the version folder that is written."""
+        return self.wanted.version
 
 
 def export(options: Options, console: Console | None = None) -> Manifest | None:
@@ -48,13 +49,7 @@ def export(options: Options, console: Console | None = None) -> Manifest | None:
     console = console or Console(stderr=True)
     started = time.monotonic()
     try:
-        networks = build(
-            backbone=options.backbone,
-            weights=options.weights,
-            stride=options.stride,
-            long_side=options.long_side,
-            version=options.version,
-        )
+        networks = build(options.wanted)
         before = _kept(options, networks)
         _announce(console, networks)
         if options.dry_run:
@@ -78,7 +73,7 @@ def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
     if manifest.profile.fingerprint != networks.profile.fingerprint:
         raise ExportError(
             f"{options.out} holds graphs of {manifest.profile.backbone} with other weights or sizes, which do not fit "
-            f"these of {options.backbone}: export all of them (without --only), or elsewhere with --out"
+            f"these of {options.wanted.backbone}: export all of them (without --only), or elsewhere with --out"
         )
     # A profile has one version: those that stay come along into it.
     return {name: entry for name, entry in manifest.graphs.items() if name in names}
@@ -86,8 +81,8 @@ def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
 
 def _announce(console: Console, networks: Networks) -> None:
     console.print(f"Backbone {networks.profile.backbone}: {networks.source}")
-    for part, stand_in in UNTRAINED.items():
-        console.print(f"[yellow]untrained[/yellow] {part}: {stand_in}")
+    for part in networks.profile.untrained:
+        console.print(f"[yellow]untrained[/yellow] {part}: {UNTRAINED[part]}")
 
 
 def _list(console: Console, options: Options) -> None:

@@ -1,7 +1,8 @@
 """From pixels to everything that the query side and the index need, in one graph.
 
 Scales are those of co-attention (Hu and Bors 2020): 1/(2√2), 1/2, 1/√2, 1, √2. The global descriptor pools the three
-of them that LAttQE uses (Gordo et al. 2020): 1/√2, 1, √2. Sharing the pyramid makes the second nearly free.
+of them that LAttQE uses (Gordo et al. 2020), 1/√2, 1, √2, or all five with CiDeR, whose paper has 0.4, 0.5, 0.7, 1 and
+1.4. Sharing the pyramid makes the second nearly free.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landseer.ensemble.contracts import Sizes
-from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
+from landseer.export.models.pooling import Projection, l2n, masked_gem
 from landseer.export.models.trunks import Trunk
 
 SCALE_UNIT = 2**19
@@ -53,16 +54,27 @@ class Backbone(nn.Module):
     """Trunk, image pyramid, global descriptor, local features, co-attention query vector, attention map."""
 
     def __init__(
-        self, *, trunk: Trunk, sizes: Sizes, whitening: Projection, reduction: Projection, p: float = 3.0
+        self,
+        *,
+        trunk: Trunk,
+        sizes: Sizes,
+        head: nn.Module,
+        scales: tuple[int, ...],
+        whitening: Projection,
+        reduction: Projection,
+        p: float = 3.0,
     ) -> None:
         super().__init__()
         self.trunk, self.sizes, self.p = trunk, sizes, p
+        self.head, self.scales = head, scales
         self.whitening, self.reduction = whitening, reduction
 
     def forward(self, image: Tensor) -> Description:
         """Describe. image: uint8 [B, H, W, 3] → `Description`, shapes in `ensemble.contracts`."""
         pixels = image.permute(0, 3, 1, 2).float()
-        maps = {scale: self.trunk(resized(pixels, scale)) for scale in LOCAL_SCALES}
+        pictures = {scale: resized(pixels, scale) for scale in LOCAL_SCALES}
+        maps = {scale: self.trunk(picture) for scale, picture in pictures.items()}
+        described = {scale: self.head(maps[scale], *pictures[scale].shape[2:]) for scale in self.scales}
         feats = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps.values()], dim=1)  # [B, L, C]
         height, width = image.shape[1], image.shape[2]
         positions = torch.cat([cell_centres(feature_map, height, width) for feature_map in maps.values()])  # [L, 2]
@@ -70,14 +82,14 @@ class Backbone(nn.Module):
         features, norms, picked, valid = strongest(feats, self.sizes.locals)
         query = self.reduction(masked_gem(features, valid, self.p))
         return Description(
-            descriptor=self.whitening(multi_scale([l2n(gem(maps[s], self.p)) for s in GLOBAL_SCALES])),
+            descriptor=self.whitening(multi_scale([descriptor for descriptor, _ in described.values()])),
             query_vector=query,
             local_features=features,
             local_count=valid.sum(dim=1, keepdim=True).to(torch.int32),
             local_positions=positions[picked] * valid[..., None],
             local_scales=scales[picked] * valid,
             local_norms=norms,
-            attention=mean_activation(maps[SCALE_UNIT]),
+            attention=described[SCALE_UNIT][1],
             image_size=spatial_size(image),
         )
 
@@ -132,18 +144,6 @@ def cell_scales(feature_map: Tensor, scale: int) -> Tensor:
     """Return the scale factor for each cell of a feature map [B, C, h, w]. [h*w]."""
     h, w = feature_map.shape[-2:]
     return torch.full((h, w), scale / SCALE_UNIT).flatten()
-
-
-def mean_activation(feature_map: Tensor, flat: float = 0.01) -> Tensor:
-    """Localise before any localisation is trained: the mean over channels, min-max to [0, 1].
-
-    feature_map: [B, C, h, w] → [B, h, w]. A map whose range is below `flat` of its maximum says nothing about
-    place (and bf16 noise would fill its range), so it becomes all ones: the whole picture.
-    """
-    mean = feature_map.mean(dim=1)
-    low, high = mean.amin(dim=(1, 2), keepdim=True), mean.amax(dim=(1, 2), keepdim=True)
-    span = high - low
-    return torch.where(span <= flat * high, torch.ones_like(mean), (mean - low) / (span + 1e-6))
 
 
 def spatial_size(image: Tensor) -> Tensor:

@@ -20,6 +20,29 @@ def gem(x: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:
     return x.clamp(min=eps).pow(p).mean(dim=(-2, -1)).pow(1.0 / p)
 
 
+class GeM(nn.Module):
+    """Generalised mean with a learned power, at least 1."""
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(float(p)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool. x: [B, C, H, W] → unit vectors [B, C]."""
+        return l2n(gem(x, self.p.clamp(min=1.0)))
+
+
+def min_max(x: Tensor, flat: float = 0.01) -> Tensor:
+    """Stretch each map to [0, 1]. x: [B, h, w] ≥ 0 → the same shape.
+
+    A map whose range is below `flat` of its maximum says nothing about place (and bf16 noise would fill its range), so
+    it becomes all ones: the whole picture.
+    """
+    low, high = x.amin(dim=(1, 2), keepdim=True), x.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    return torch.where(span <= flat * high, torch.ones_like(x), (x - low) / (span + 1e-6))
+
+
 def masked_gem(x: Tensor, weights: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:
     """Generalised mean over a weighted set. x: [B, N, C], weights: [B, N] ≥ 0 → [B, C].
 

@@ -68,6 +68,8 @@ class Loaded:
     source: str
     variant: str
     """Tells apart networks that the same weights fit."""
+    checkpoint: Checkpoint | None = None
+    """The network of others that the weights are from, with its pooling and whitening."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,7 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
         std=_levels(checkpoint.std),
     )
     source = f"{checkpoint.path.name}, ResNet {variant}, sha256 {_sha256(checkpoint.path)[:16]}"
-    return Loaded(trunk=trunk.eval(), source=source, variant=variant)
+    return Loaded(trunk=trunk.eval(), source=source, variant=variant, checkpoint=checkpoint)
 
 
 class _NoClassifier(nn.Module):

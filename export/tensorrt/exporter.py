@@ -91,13 +91,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
 
 
 def _networks(options: Options) -> Networks:
-    return build(
-        backbone=options.backbone,
-        weights=options.weights,
-        stride=options.stride,
-        long_side=options.long_side,
-        version=options.version,
-    )
+    return build(options.wanted)
 
 
 def _exported(job: _Job) -> bool:

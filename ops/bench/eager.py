@@ -21,14 +21,19 @@ def eager_round(profile: Profile, requests: Sequence[Picture], *, threads: int) 
     # torch is imported only when all else has been measured: its threads are not in anybody's way.
     import torch
 
-    from landseer.export.build import build
+    from landseer.export.build import Wanted, build
     from landseer.export.models.trunks import WeightsError
     from landseer.export.parity import eager
 
     torch.set_num_threads(threads)
     try:
         networks = build(
-            backbone=profile.backbone, weights=None, stride="auto", long_side=profile.long_side, version=profile.version
+            Wanted(
+                backbone=profile.backbone,
+                descriptor=profile.descriptor,
+                long_side=profile.long_side,
+                version=profile.version,
+            )
         )
     except WeightsError:
         return None

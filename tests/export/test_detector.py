@@ -3,8 +3,8 @@ import torch
 from scipy import ndimage
 
 from landseer.ensemble.contracts import Sizes
-from landseer.export.models.backbone import mean_activation
 from landseer.export.models.detector import AttentionRegions, components
+from landseer.export.models.pooling import min_max
 
 SIZES = Sizes(channels=8)
 ROUNDS = AttentionRegions(sizes=SIZES).rounds
@@ -60,13 +60,13 @@ def test_boxes_are_those_of_the_components_in_image_pixels() -> None:
 
 
 def test_a_flat_map_is_the_whole_picture() -> None:
-    attention = mean_activation(torch.full((1, 4, 15, 20), 0.7))
+    attention = min_max(torch.full((1, 15, 20), 0.7))
     got = AttentionRegions(sizes=SIZES)(attention, torch.tensor([[480, 640]], dtype=torch.int32))
     assert got.boxes[0, 0].tolist() == [0, 0, 640, 480]
     assert got.box_count.item() == 1
 
 
-def test_mean_activation_spans_zero_to_one() -> None:
-    attention = mean_activation(torch.rand(3, 8, 9, 7))
+def test_an_attention_spans_zero_to_one() -> None:
+    attention = min_max(torch.rand(3, 9, 7))
     assert attention.amin() == 0
     assert 0.999 < attention.amax() <= 1

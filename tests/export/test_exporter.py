@@ -11,7 +11,7 @@ from rich.console import Console
 from landseer.ensemble.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
-from landseer.export.build import Networks, build
+from landseer.export.build import Networks, Wanted, build
 from landseer.export.exporter import ExportError, Options, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
 from landseer.export.to_onnx import OPSETS, check_format
@@ -21,20 +21,12 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return build(backbone="efficientnet_lite0", weights=None, stride="auto", long_side=640, version="1")
+    return build(Wanted(backbone="efficientnet_lite0"))
 
 
 def options(out: Path, **changes: object) -> Options:
     plain = Options(
-        backbone="efficientnet_lite0",
-        weights=None,
-        stride="auto",
-        long_side=640,
-        only=("coattention",),
-        opset=18,
-        out=out,
-        version="1",
-        dry_run=False,
+        wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -73,7 +65,7 @@ def test_only_replaces_one_graph_and_keeps_the_others(repository: Path) -> None:
 
 
 def test_a_new_version_brings_the_other_graphs_along(repository: Path) -> None:
-    export(options(repository, version="2"), QUIET)
+    export(options(repository, wanted=Wanted(backbone="efficientnet_lite0", version="2")), QUIET)
     assert (repository / "detector" / "2" / "model.onnx").read_bytes() == b"detector"
     assert (repository / "describe" / "2").is_dir()
     assert (repository / "coattention" / "1" / "model.onnx").read_bytes() == b"coattention"

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from landseer.ensemble.contracts import graphs
 from landseer.export import all as command
-from landseer.export.build import Networks, build
+from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, Options, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
@@ -43,20 +43,12 @@ GPU = Device(gpu="a stand-in", capability="9.0", tensorrt="10.16.1.11")
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return build(backbone="efficientnet_lite0", weights=None, stride="auto", long_side=640, version="1")
+    return build(Wanted(backbone="efficientnet_lite0"))
 
 
 def options(out: Path, **changes: Any) -> Options:
     plain = Options(
-        backbone="efficientnet_lite0",
-        weights=None,
-        stride="auto",
-        long_side=640,
-        only=("coattention",),
-        opset=18,
-        out=out,
-        version="1",
-        dry_run=False,
+        wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)
 

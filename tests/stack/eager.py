@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from landseer.ensemble.contracts import graphs
-from landseer.export.build import build
+from landseer.export.build import Wanted, build
 from landseer.export.parity import eager
 
 Arrays = dict[str, NDArray[Any]]
@@ -19,7 +19,7 @@ class Eager:
     """The modules that were exported, run by torch. Answers are kept: torch takes most of a second for a picture."""
 
     def __init__(self) -> None:
-        self._networks = build(backbone="efficientnet_lite0", weights=None, stride="auto", long_side=640, version="1")
+        self._networks = build(Wanted(backbone="efficientnet_lite0"))
         self.profile = self._networks.profile
         self._graphs = graphs(self.profile.sizes)
         self._known: dict[tuple[bytes, tuple[int, ...]], Arrays] = {}

@@ -1,0 +1,54 @@
+"""The ways from a feature map to a descriptor. A new one is a module and a line in `HEADS`.
+
+A head takes the trunk's feature map and the height and width of the picture it is of, and gives unit descriptors
+[B, C] and the attention [B, h, w] in [0, 1] that says where the object is; the detector makes boxes of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from landseer.export.models.cider import CiDeR
+from landseer.export.models.pooling import GeM, min_max
+from landseer.export.models.rmac import GridRMAC, ProposalRMAC
+from landseer.export.models.rpn import RegionProposals
+
+
+class GeMHead(nn.Module):
+    """GeM alone (Radenovic et al. 2018). Where the object is, it guesses by the mean activation."""
+
+    def __init__(self, channels: int, *, p: float = 3.0, projection: nn.Module | None = None) -> None:
+        super().__init__()
+        self.pool = GeM(p)
+        self.projection = projection or nn.Identity()
+
+    def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Describe. feature_map: [B, C, h, w] → unit [B, C], attention [B, h, w]."""
+        return self.projection(self.pool(feature_map)), min_max(feature_map.mean(dim=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind:
+    """A line of `HEADS`."""
+
+    make: Callable[[int], nn.Module]
+    """From the number of channels to the untrained head."""
+    all_scales: bool
+    """Whether its descriptor pools all five scales of the pyramid, or the three about the picture's own."""
+    learned: tuple[str, ...]
+    """What training shapes, in words for people; empty if it needs none."""
+
+
+HEADS: dict[str, HeadKind] = {
+    "gem": HeadKind(make=GeMHead, all_scales=False, learned=()),
+    "rmac": HeadKind(make=GridRMAC, all_scales=False, learned=("regional whitening",)),
+    "rmac-rpn": HeadKind(
+        make=lambda channels: ProposalRMAC(channels, RegionProposals(channels)),
+        all_scales=False,
+        learned=("regional whitening", "region proposals"),
+    ),
+    "cider": HeadKind(make=CiDeR, all_scales=True, learned=("attention",)),
+}

@@ -1,0 +1,112 @@
+"""Trained parts: what training made of a head, a whitening and a reduction, in one small safetensors file.
+
+A file belongs to the trunk that it was trained on: its metadata names that by the hash of its weights, and it is
+refused for another. Weights are kept in half precision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from landseer.export.models.torch_file import WeightsError
+
+SHIPPED = Path(__file__).parent / "trained"
+"""The parts that come with Landseer, each with a card beside it."""
+SECTIONS = ("head", "whitening", "reduction")
+FORMAT = "landseer parts 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What was trained, by section."""
+
+    backbone: str
+    trunk_sha256: str
+    descriptor: str
+    """The kind of head, a key of `HEADS`."""
+    learned: tuple[str, ...]
+    """Which parts are no longer stand-ins: attention, whitening, reduction, …"""
+    tensors: Mapping[str, Tensor]
+    """SECTION.NAME → tensor, float32."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """Data, seed, command and figures of the training."""
+
+    def section(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of a section by the module's own names."""
+        return {key.removeprefix(f"{name}."): x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
+
+    def fill(self, name: str, module: nn.Module) -> None:
+        """Load a section into its module; one that is not there leaves it as it is. WeightsError if it does not fit."""
+        found = self.section(name)
+        if not found:
+            return
+        try:
+            module.load_state_dict(found)
+        except RuntimeError as error:
+            why = str(error).splitlines()[1].strip()
+            raise WeightsError(f"the trained {name} does not fit a {self.descriptor} head: {why}") from error
+
+
+def write_parts(parts: Parts, path: Path) -> None:
+    """Write atomically, floats in half precision."""
+    unknown = {key.partition(".")[0] for key in parts.tensors} - set(SECTIONS)
+    if unknown:
+        raise ValueError(f"got sections {sorted(unknown)}; expected {', '.join(SECTIONS)}")
+    about = {"format": FORMAT, "backbone": parts.backbone, "trunk_sha256": parts.trunk_sha256}
+    about |= {
+        "descriptor": parts.descriptor,
+        "learned": json.dumps(parts.learned),
+        "card": json.dumps(dict(parts.card)),
+    }
+    staged = path.with_name(f".{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: _halved(x) for key, x in parts.tensors.items()}, staged, metadata=about)
+    staged.replace(path)
+
+
+def read_parts(path: Path) -> Parts:
+    """Read parts. WeightsError says what the file is instead."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise WeightsError(f"{path} is of format {about.get('format')!r}; expected {FORMAT!r}")
+            return Parts(
+                backbone=about["backbone"],
+                trunk_sha256=about["trunk_sha256"],
+                descriptor=about["descriptor"],
+                learned=tuple(json.loads(about["learned"])),
+                tensors={key: _widened(file.get_tensor(key)) for key in file.keys()},  # noqa: SIM118
+                card=json.loads(about["card"]),
+            )
+    except FileNotFoundError as error:
+        raise WeightsError(f"there are no trained parts at {path}") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} holds no trained parts: {error}") from error
+
+
+def shipped(trunk_sha256: str, folder: Path = SHIPPED) -> dict[str, Path]:
+    """Return the files that come with Landseer for a trunk, by descriptor."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        parts = read_parts(path)
+        if parts.trunk_sha256 == trunk_sha256:
+            found[parts.descriptor] = path
+    return found
+
+
+def _halved(x: Tensor) -> Tensor:
+    return (x.half() if x.is_floating_point() else x).contiguous()
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.float32) if x.is_floating_point() else x

@@ -1,0 +1,84 @@
+"""Each head in the whole backbone graph, on the engines that may serve it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landseer.ensemble.contracts import Sizes, graphs
+from landseer.export.build import untrained_head
+from landseer.export.engines import onnxruntime_fp32, openvino
+from landseer.export.examples import Case
+from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
+from landseer.export.models.heads import HEADS
+from landseer.export.models.pooling import Projection
+from landseer.export.models.trunks import Trunk
+from landseer.export.parity import check, eager
+from landseer.export.to_onnx import write_onnx
+
+CHANNELS = 16
+SIZES = Sizes(channels=CHANNELS, reduced=8, locals=50)
+SHAPES = ((2, 192, 256), (1, 256, 192), (3, 64, 64), (1, 64, 480), (2, 333, 417))
+
+
+def trunk() -> Trunk:
+    """A small one, stride 32, with the same ⌈⌉ as a ResNet's."""
+    steps: list[nn.Module] = [nn.Conv2d(3, 8, 7, stride=4, padding=3), nn.ReLU()]
+    steps += [nn.Conv2d(8, CHANNELS, 3, stride=8, padding=1), nn.ReLU()]
+    return Trunk(
+        features=nn.Sequential(*steps), classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3
+    )
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """Every weight away from where it starts, so that nothing is the identity by chance."""
+    draw = torch.Generator().manual_seed(1)
+    for name, value in module.named_parameters():
+        if not name.endswith("pool.p"):
+            value.data += 0.1 * value.abs().mean() * torch.randn(value.shape, generator=draw)
+    return module
+
+
+def backbone(kind: str) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Backbone(
+            trunk=trunk(),
+            sizes=SIZES,
+            head=shaken(untrained_head(kind, CHANNELS)),
+            scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
+            whitening=Projection.untrained(CHANNELS, CHANNELS, seed=0),
+            reduction=Projection.untrained(CHANNELS, SIZES.reduced, seed=1),
+        )
+    return network.eval()
+
+
+def cases() -> list[Case]:
+    draw = np.random.default_rng(0)
+    made = []
+    for batch, height, width in SHAPES:
+        # Blocks and not noise: regions must differ from each other.
+        coarse = draw.integers(0, 256, (batch, height // 32 + 1, width // 32 + 1, 3), dtype=np.uint8)
+        image = coarse.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width].copy()
+        made.append(Case(name=f"{batch} of {height}x{width}", inputs={"image": image}, real=True))
+    return made
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_in_the_graph_says_what_torch_says(kind: str, tmp_path: Path) -> None:
+    network, graph = backbone(kind), graphs(SIZES)["backbone"]
+    expected = [(case, eager(network, graph, case.inputs)) for case in cases()]
+    path = tmp_path / "model.onnx"
+    write_onnx(network, graph, expected[0][0].inputs, path, opset=18)
+    for load in (onnxruntime_fp32, openvino("f32")):
+        assert check(graph, expected, load(path)).failures("fp32") == []
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_picture_in_a_batch_is_described_as_it_is_alone(kind: str) -> None:
+    network, image = backbone(kind), torch.from_numpy(cases()[4].inputs["image"])
+    together, alone = network(image), network(image[1:])
+    torch.testing.assert_close(together.descriptor[1:], alone.descriptor, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.attention[1:], alone.attention, atol=1e-4, rtol=1e-4)

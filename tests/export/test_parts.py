@@ -1,0 +1,83 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from landseer.export.build import Wanted, build, find_parts, trunk_sha256, untrained_head
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.parts import Parts, read_parts, write_parts
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return BACKBONES["efficientnet_lite0"].load(None, "auto")
+
+
+@pytest.fixture(scope="module")
+def parts(loaded: Loaded) -> Parts:
+    head = untrained_head("cider", 1280)
+    torch.nn.init.constant_(head.get_parameter("localisation.attend.bias"), 0.25)
+    return Parts(
+        backbone="efficientnet_lite0",
+        trunk_sha256=trunk_sha256(loaded),
+        descriptor="cider",
+        learned=("attention", "whitening"),
+        tensors={f"head.{k}": v for k, v in head.state_dict().items()},
+        card={"seed": 7},
+    )
+
+
+def test_parts_come_back_as_they_were_but_for_half_precision(parts: Parts, tmp_path: Path) -> None:
+    write_parts(parts, tmp_path / "a.safetensors")
+    back = read_parts(tmp_path / "a.safetensors")
+    assert dataclasses.replace(back, tensors={}) == dataclasses.replace(parts, tensors={})
+    assert back.tensors.keys() == parts.tensors.keys()
+    for name, x in parts.tensors.items():
+        torch.testing.assert_close(back.tensors[name], x, rtol=1e-3, atol=1e-4)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_the_export_takes_parts_of_ones_own(parts: Parts, tmp_path: Path) -> None:
+    write_parts(parts, tmp_path / "a.safetensors")
+    networks = build(Wanted(backbone="efficientnet_lite0", parts=tmp_path / "a.safetensors"))
+    assert networks.profile.descriptor == "cider"
+    assert networks.profile.untrained == ("reduction", "lattqe")
+    head = networks.modules["backbone"].get_submodule("head")
+    assert head.get_parameter("localisation.attend.bias").item() == 0.25
+
+
+def test_parts_of_another_trunk_are_refused(parts: Parts, loaded: Loaded, tmp_path: Path) -> None:
+    write_parts(dataclasses.replace(parts, trunk_sha256="0" * 64), tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="was trained on other weights of efficientnet_lite0"):
+        find_parts(loaded, Wanted(backbone="efficientnet_lite0", parts=tmp_path / "a.safetensors"))
+
+
+def test_parts_of_another_head_are_refused(parts: Parts, loaded: Loaded, tmp_path: Path) -> None:
+    write_parts(parts, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="holds a cider head; got --descriptor gem"):
+        find_parts(loaded, Wanted(backbone="efficientnet_lite0", descriptor="gem", parts=tmp_path / "a.safetensors"))
+
+
+def test_parts_that_do_not_fit_say_why(parts: Parts) -> None:
+    odd = dataclasses.replace(parts, tensors={"head.pool.q": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="the trained head does not fit a cider head"):
+        odd.fill("head", untrained_head("cider", 1280))
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
+def test_what_is_no_file_of_parts_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    if content is None:
+        save_file({"x": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.safetensors"):
+        read_parts(path)
+
+
+def test_a_learned_whitening_needs_a_checkpoint_that_has_one() -> None:
+    with pytest.raises(WeightsError, match="no checkpoint of cnnimageretrieval-pytorch"):
+        build(Wanted(backbone="efficientnet_lite0", descriptor="gem", whitening="x:ms"))
