@@ -1,0 +1,84 @@
+"""The curves of a training: rows while it runs, a table and a picture of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from landseer.export.training.files import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was measured after a number of steps: the loss on the way there, or the validation there."""
+
+    epoch: int
+    """From 0; of a validation, how many epochs were done."""
+    step: int
+    """Steps of the optimiser from the beginning."""
+    loss: float | None = None
+    """Mean over the steps since the row before."""
+    learning_rate: float | None = None
+    validation: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows as a checkpoint keeps them."""
+    return [asdict(row) for row in rows]
+
+
+def write_curves(rows: Sequence[Row], folder: Path, measure: str) -> None:
+    """Write curves.csv and curves.png. `measure` is what the validation is called."""
+    write_table(rows, folder / "curves.csv")
+    write_whole(folder / "curves.png", lambda path: _draw(rows, path, measure))
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write the rows as CSV; a cell is empty where nothing was measured. No times: equal runs have equal files."""
+
+    def write(staged: Path) -> None:
+        with staged.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(COLUMNS)
+            writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
+
+    write_whole(path, write)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _draw(rows: Sequence[Row], path: Path, measure: str) -> None:
+    """Draw loss and learning rate above, the validation below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    _line(above, rows, "loss", "tab:blue", "")
+    above.set_ylabel("loss")
+    rate = above.twinx()
+    _line(rate, rows, "learning_rate", "tab:grey", ":")
+    rate.set_ylabel("learning rate (dotted)")
+    _line(below, rows, "validation", "tab:green", "o")
+    below.set_ylabel(measure)
+    below.set_xlabel("steps")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def _line(axes: Any, rows: Sequence[Row], name: str, colour: str, style: str) -> None:
+    seen = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
+    lines = {"": "-", ":": ":", "o": "-o"}
+    axes.plot([step for step, _ in seen], [value for _, value in seen], lines[style], color=colour, markersize=4)

@@ -1,0 +1,276 @@
+"""The one training loop. What is trained is a `Task`; how, `Settings`; a run lives in a folder and survives a kill.
+
+state.pt         all that is needed to go on
+best.safetensors the weights with the best validation, that before the first step included
+curves.csv, .png losses, learning rates and validations
+
+Everything random in a batch derives from the seed, the epoch and the batch's number, never from what came before it.
+So on a CPU (and with as many threads) a run that was killed at any step and taken up again ends bit for bit as one that
+ran through. On a GPU the batches, their augmentation and the order are the same, but some sums, as in the gradient of
+interpolation and of RoI pooling, are added in no fixed order: results agree as two runs with one seed do there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from landseer.export.training.curves import Row, write_curves
+from landseer.export.training.errors import Stopped, TrainingError
+from landseer.export.training.interrupts import Interrupts
+from landseer.export.training.loading import loaded
+from landseer.export.training.optimising import optimiser
+from landseer.export.training.settings import Device, Settings
+from landseer.export.training.state import Checkpoint, Progress, check_same, read_checkpoint, write_checkpoint
+from landseer.export.training.task import Group, Task
+from landseer.export.training.watcher import Silent, Watcher
+from landseer.export.training.weights import write_weights
+
+__all__ = ["Group", "Outcome", "Settings", "Silent", "Stopped", "Task", "TrainingError", "Watcher", "train"]
+
+LOAD, STEP, MINE, VALIDATE = range(4)
+"""What a random state is for: a number in the sequence that seeds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a training."""
+
+    best: float
+    """The best validation."""
+    epoch: int
+    """After how many epochs it was; 0: before the first step."""
+    start: float
+    """The validation before the first step."""
+    weights: Path
+    rows: Sequence[Row]
+
+
+def train(
+    task: Task, settings: Settings, folder: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> Outcome:
+    """Train, or with `resume` go on from the folder's state; a run that is done only says again what came of it.
+
+    TrainingError for a folder with another run in it, a loss or gradient that is not finite, a device that is not
+    there. Stopped after Ctrl-C, when all is saved.
+    """
+    device = chosen(settings.device)
+    task.module.to(device)
+    with _deterministic(device), Interrupts() as interrupts:
+        run = _Run(task, settings, device=device, folder=folder, interrupts=interrupts, watcher=watcher or Silent())
+        return run.run(resume)
+
+
+def chosen(device: Device) -> torch.device:
+    """Return the device: auto takes a GPU if there is one. TrainingError if the one named is not there."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise TrainingError(
+            "got device cuda, but torch finds no GPU; train on the cpu, or install a CUDA build of torch"
+        )
+    return torch.device("cuda" if there and device != "cpu" else "cpu")
+
+
+def seeded(*numbers: int) -> int:
+    """Return a seed of 63 bits from several numbers, each of which matters."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Ask torch for operations that repeat; what was before, and torch's generators, are put back afterwards."""
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+        # On a GPU some gradients have no version that repeats: those are used, not refused, and torch warns.
+        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+class _Run:
+    """One training from where it stands to its end."""
+
+    def __init__(
+        self,
+        task: Task,
+        settings: Settings,
+        *,
+        device: torch.device,
+        folder: Path,
+        interrupts: Interrupts,
+        watcher: Watcher,
+    ) -> None:
+        self.task, self.settings, self.device, self.folder = task, settings, device, folder
+        self.interrupts, self.watcher = interrupts, watcher
+        groups = task.groups()
+        self.optimiser = optimiser(groups, settings)
+        self.rates = [group.rate for group in groups]
+        self.parameters = [parameter for group in groups for parameter in group.parameters]
+        self.progress = Progress()
+        asked = asdict(settings) | {"device": device.type}
+        self.about = {f"settings.{name}": value for name, value in asked.items()} | dict(task.about())
+        self.path, self.weights = folder / "state.pt", folder / "best.safetensors"
+
+    def run(self, resume: bool) -> Outcome:
+        """Train to the end."""
+        if resume:
+            self._take_up()
+        elif self.path.exists():
+            raise TrainingError(f"{self.folder} holds a training already; go on with --resume, or name another folder")
+        try:
+            if self.progress.best is None:
+                self._finish_epoch()
+            while self.progress.epoch < self.settings.epochs:
+                self._epoch()
+        except KeyboardInterrupt:
+            # After a second Ctrl-C in the midst of a step the weights are neither old nor new.
+            if not self.interrupts.torn:
+                self._save()
+            raise Stopped(self.path) from None
+        return self._outcome()
+
+    def _take_up(self) -> None:
+        found = read_checkpoint(self.path)
+        check_same(found.about, self.about, self.path)
+        self.task.module.load_state_dict(found.module)
+        self.optimiser.load_state_dict(dict(found.optimiser))
+        self.progress = found.progress
+
+    def _epoch(self) -> None:
+        now = self.progress
+        if not now.begun:
+            now.mined, now.begun = self._mined(), True
+        plan = self.task.plan(now.epoch, now.mined)
+        if not plan:
+            raise TrainingError(f"epoch {now.epoch + 1} has no batches: there is too little data for the batch size")
+        steps = math.ceil(len(plan) / self.settings.accumulate)
+        self.watcher.epoch(now.epoch, self.settings.epochs, now.step, steps)
+        self._steps(plan, steps)
+        self._finish_epoch(done=1)
+
+    def _mined(self) -> Any:
+        self.watcher.doing("looking for what is hard")
+        with self._aside(MINE, self.progress.epoch):
+            return self.task.mine(self.progress.epoch)
+
+    def _steps(self, plan: Sequence[Any], steps: int) -> None:
+        now, size, every = self.progress, self.settings.accumulate, self.settings.checkpoint_every
+        self.watcher.doing("")
+        self.task.module.train()
+        with loaded(self._load, plan, now.step * size) as batches:
+            while now.step < steps:
+                numbers = range(now.step * size, min((now.step + 1) * size, len(plan)))
+                ready = [(number, plan[number], next(batches)) for number in numbers]
+                with self.interrupts.held():
+                    self._step(ready, steps)
+                    if every and now.total % every == 0:
+                        self._save()
+
+    def _load(self, number: int, item: Any) -> Any:
+        draw = np.random.default_rng((self.settings.seed, LOAD, self.progress.epoch, number))
+        return self.task.load(item, draw)
+
+    def _step(self, ready: Sequence[tuple[int, Any, Any]], steps: int) -> None:
+        """Take one step of the optimiser from batches: their number, what the plan has, what was loaded."""
+        now = self.progress
+        factor = self.settings.rate(now.epoch + (now.step + 1) / steps)
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = self.settings.learning_rate * rate * factor
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = sum(self._backward(number, item, batch, len(ready)) for number, item, batch in ready)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        self._finite(float(norm), "norm of the gradients", [item for _, item, _ in ready])
+        self.optimiser.step()
+        now.step, now.total = now.step + 1, now.total + 1
+        self._log(loss, self.settings.learning_rate * factor, now.step == steps)
+
+    def _backward(self, number: int, item: Any, batch: Any, parts: int) -> float:
+        torch.manual_seed(seeded(self.settings.seed, STEP, self.progress.epoch, number))
+        with self._computing():
+            loss = self.task.loss(batch)
+        value = float(loss.detach()) / parts
+        self._finite(value, "loss", [item])
+        (loss / parts).backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def _finite(self, value: float, what: str, items: Sequence[Any]) -> None:
+        if not math.isfinite(value):
+            names = "; ".join(self.task.describe(item) for item in items)
+            place = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"
+            raise TrainingError(
+                f"the {what} is {value} in {place} (batch: {names}); expected a finite number. Lower the learning "
+                f"rate, clip the gradients, or look at what is in that batch"
+            )
+
+    def _log(self, loss: float, learning_rate: float, last: bool) -> None:
+        now = self.progress
+        now.losses.append(loss)
+        self.watcher.step(loss)
+        if last or len(now.losses) == self.settings.log_every:
+            mean = math.fsum(now.losses) / len(now.losses)
+            now.rows.append(Row(epoch=now.epoch, step=now.total, loss=mean, learning_rate=learning_rate))
+            now.losses.clear()
+
+    def _finish_epoch(self, *, done: int = 0) -> None:
+        """Validate, keep what is best, and go over to the next epoch, all at once in the eyes of a kill."""
+        now, epoch = self.progress, self.progress.epoch + done
+        self.watcher.doing("validating")
+        with self._aside(VALIDATE, epoch):
+            value = self.task.validate()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the validation ({self.task.measure}) is {value}; expected a number. Is its data enough?"
+            )
+        with self.interrupts.held():
+            best = now.best is None or value > now.best
+            if best:
+                now.best, now.best_epoch = value, epoch
+                write_weights(self.task.weights(), self.weights, epoch=epoch, measure=self.task.measure, value=value)
+            now.rows.append(Row(epoch=epoch, step=now.total, validation=value))
+            now.epoch, now.step, now.mined, now.begun = epoch, 0, None, False
+            self._save()
+            self.watcher.validated(value, best)
+        self.watcher.doing("")
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            about=self.about,
+            progress=self.progress,
+            module=self.task.module.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+        )
+        write_checkpoint(checkpoint, self.path)
+        if not self.progress.begun:
+            write_curves(self.progress.rows, self.folder, self.task.measure)
+
+    @contextmanager
+    def _aside(self, purpose: int, epoch: int) -> Iterator[None]:
+        """Evaluation mode, no gradients, chance by seed: for what is done beside steps."""
+        self.task.module.eval()
+        torch.manual_seed(seeded(self.settings.seed, purpose, epoch))
+        with torch.no_grad(), self._computing():
+            yield
+
+    def _computing(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16))
+        if self.device.type != "cpu":
+            # Heads make small tensors of indices where torch makes them by default.
+            stack.enter_context(self.device)
+        return stack
+
+    def _outcome(self) -> Outcome:
+        now = self.progress
+        values = [row.validation for row in now.rows if row.validation is not None]
+        return Outcome(
+            best=max(values), epoch=now.best_epoch, start=values[0], weights=self.weights, rows=tuple(now.rows)
+        )
