@@ -24,10 +24,13 @@ class Group:
 class Task(Protocol):
     """What is trained. A small class of its own for each method; the loop knows no more of it than this."""
 
-    module: nn.Module
-    """All whose state changes in training, the loss's own weights too. It goes into the checkpoint whole."""
-    measure: str
-    """What `validate` measures, for people."""
+    @property
+    def module(self) -> nn.Module:
+        """All whose state changes in training, the loss's own weights too. It goes into the checkpoint whole."""
+
+    @property
+    def measure(self) -> str:
+        """What `validate` measures, for people."""
 
     def about(self) -> Mapping[str, str | int | float]:
         """Return data, weights at the start and choices of the method, short: a run goes on only if they are equal."""

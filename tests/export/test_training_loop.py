@@ -103,7 +103,9 @@ class Killer(Silent):
 
 def digest(folder: Path) -> dict[str, str]:
     """The files of a run by their contents; of the state, what is in it, as zip archives carry their names."""
-    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("best.safetensors", "curves.csv")}
+    found = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("best.safetensors", "curves.csv")
+    }
     state = read_checkpoint(folder / "state.pt")
     for part in (state.module, state.optimiser["state"]):
         for name, value in _flat(part):
@@ -158,5 +160,3 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(whole: Path, tmp_path: Pa
             except Killed:
                 kills, resume = kills + 1, (folder / "state.pt").exists()
         assert digest(folder) == digest(whole)
-
-

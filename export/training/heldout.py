@@ -1,0 +1,86 @@
+"""Classes that are held out of training, and how well their photographs find each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.evaluation import Truth, evaluate
+from landseer.export.datasets.photograph import Photograph, Photographs
+from landseer.export.training.describer import Describer, describe_rows
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.sampling import rows_of_classes
+from landseer.export.training.shots import Shots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A data set without, and with nothing but, some of its classes."""
+
+    training: tuple[Photograph, ...]
+    validation: tuple[Photograph, ...]
+
+
+def hold_out(photographs: Photographs, share: float, seed: int) -> Split:
+    """Draw classes for validation: that share of those with two photographs or more, at least two.
+
+    TrainingError if there are fewer than four classes: two to learn to tell apart, two to be told apart.
+    """
+    members = photographs.by_label()
+    if not 0 < share < 1:
+        raise TrainingError(f"got {share} of the classes for validation; expected a share above 0 and below 1")
+    able = [label for label, some in sorted(members.items()) if len(some) > 1]
+    count = max(2, round(share * len(able)))
+    if len(able) < count or len(members) - count < 2:
+        raise TrainingError(
+            f"{photographs.name} has {len(members)} classes, {len(able)} of them with two photographs or more; "
+            f"expected at least 4, of which 2 are held out for validation. Name another set with --validate"
+        )
+    drawn = np.random.default_rng(seed).choice(len(able), count, replace=False)
+    held = {able[number] for number in drawn}
+    return Split(
+        training=tuple(one for one in photographs.photographs if one.label not in held),
+        validation=tuple(one for one in photographs.photographs if one.label in held),
+    )
+
+
+def check_apart(training: Sequence[Photograph], validation: Sequence[Photograph]) -> None:
+    """TrainingError if a file or a class is in both: its figure would be of what was learned by heart."""
+    files = {one.path.resolve() for one in training} & {one.path.resolve() for one in validation}
+    labels = {one.label for one in training} & {one.label for one in validation}
+    if files or labels:
+        such = sorted(labels)[0] if labels else sorted(files)[0]
+        raise TrainingError(
+            f"training and validation share {len(labels)} classes and {len(files)} files, such as {such}; expected "
+            f"none. Leave them out of one, or hold classes out with --validate SHARE"
+        )
+
+
+def some_of(photographs: Sequence[Photograph], most: int, seed: int) -> tuple[Photograph, ...]:
+    """Draw at most so many photographs, in their order, with whole classes as long as there is room."""
+    if len(photographs) <= most:
+        return tuple(photographs)
+    numbers = {label: number for number, label in enumerate(sorted({one.label for one in photographs}))}
+    rows = rows_of_classes([numbers[one.label] for one in photographs], most, np.random.default_rng(seed))
+    return tuple(photographs[row] for row in rows)
+
+
+def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[int]) -> float:
+    """Return the mAP, in percent, of unit vectors [N, D] each of which asks for the others of its class."""
+    numbers = np.asarray(labels)
+    rankings, truths = [], []
+    for row, scores in enumerate(vectors @ vectors.T):
+        ranking = np.argsort(-scores, kind="stable")
+        rankings.append(ranking[ranking != row])
+        same = np.flatnonzero(numbers == numbers[row])
+        truths.append(Truth(easy=same[same != row]))
+    return 100.0 * evaluate(rankings, truths).map
+
+
+def validate(describer: Describer, shots: Shots, *, batch: int) -> float:
+    """Return the leave-one-out mAP, in percent, of photographs at the picture's own scale."""
+    vectors = describe_rows(describer, shots, range(len(shots)), batch=batch)
+    return leave_one_out(vectors, shots.labels)

@@ -1,0 +1,139 @@
+"""The methods that train on pixels, by name: what is trained, by which loss, with which settings.
+
+Numbers are the papers' where they give them (Song et al. 2024 for CiDeR, Gordo et al. 2017 for triplets, Radenović et
+al. 2018 for contrastive pairs, Ren et al. 2015 for proposals); the rest, epochs and batches above all, are chosen here.
+A new method is a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from landseer.export.training.settings import Optimiser, Schedule
+
+Kind = Literal["labels", "tuples", "boxes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of the loop."""
+
+    name: str
+    """Of its folder, where a method has several stages."""
+    kind: Kind
+    """What a batch is: labelled photographs, tuples with mined negatives, pictures with boxes."""
+    head: str
+    """A key of `HEADS`; for boxes the detector's: rpn, ssdlite, faster_rcnn."""
+    batch: int
+    """Photographs, tuples or pictures in a batch."""
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    loss: str = ""
+    """A key of `LOSSES`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the loss."""
+    frozen: bool = False
+    """Whether the trunk stays as it is."""
+    views: bool = True
+    """Whether photographs are seen as random views."""
+    optimiser: Optimiser = "sgd"
+    schedule: Schedule = "cosine"
+    decay: float = 0.99
+    warm_up: int = 0
+    accumulate: int = 1
+    each: int | None = None
+    """Photographs of a class in a batch, P x K; None for batches of one shape, whatever their classes."""
+    negatives: int = 1
+    tuples: int = 2000
+    """In an epoch, mined anew for each."""
+    pool: int = 5000
+    """Photographs that are described to mine from."""
+
+
+_CIDER = Stage(
+    name="cider",
+    kind="labels",
+    head="cider",
+    loss="arcface",
+    options={"margin": 0.3},
+    batch=16,
+    epochs=30,
+    learning_rate=1e-3,
+    weight_decay=1e-5,
+    warm_up=3,
+)
+_BOXES = Stage(
+    name="boxes",
+    kind="boxes",
+    head="rpn",
+    batch=8,
+    epochs=20,
+    optimiser="adamw",
+    learning_rate=1e-3,
+    weight_decay=1e-4,
+    warm_up=1,
+)
+
+
+METHODS: Mapping[str, tuple[Stage, ...]] = {
+    "cider": (_CIDER,),
+    # First the trunk by classification, then the head on the trunk as it has become.
+    "cider-ft": (replace(_CIDER, name="trunk", head="gem"), replace(_CIDER, name="head", frozen=True)),
+    # 64 triplets to an update.
+    "triplet": (
+        Stage(
+            name="triplet",
+            kind="tuples",
+            head="rmac",
+            loss="triplet",
+            options={"margin": 0.1},
+            batch=4,
+            accumulate=16,
+            epochs=30,
+            learning_rate=1e-3,
+            weight_decay=5e-5,
+            schedule="constant",
+        ),
+    ),
+    "contrastive": (
+        Stage(
+            name="contrastive",
+            kind="tuples",
+            head="gem",
+            loss="contrastive",
+            options={"margin": 0.7},
+            views=False,
+            negatives=5,
+            pool=20_000,
+            batch=1,
+            accumulate=5,
+            epochs=30,
+            optimiser="adamw",
+            learning_rate=1e-6,
+            weight_decay=1e-4,
+            schedule="exponential",
+        ),
+    ),
+    # Ours: views of one thing against those of others, classes by P x K.
+    "supcon": (
+        Stage(
+            name="supcon",
+            kind="labels",
+            head="gem",
+            loss="supervised-contrastive",
+            options={"temperature": 0.07},
+            each=4,
+            batch=32,
+            epochs=30,
+            learning_rate=1e-3,
+            weight_decay=1e-5,
+            warm_up=1,
+        ),
+    ),
+    "rpn": (_BOXES,),
+    "ssdlite": (replace(_BOXES, head="ssdlite", learning_rate=5e-4),),
+    "faster_rcnn": (replace(_BOXES, head="faster_rcnn", batch=4, learning_rate=1e-4),),
+}
