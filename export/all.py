@@ -10,11 +10,13 @@ if __name__ == "__main__" and Path(sys.path[0]).name == "export":
     del sys.path[0]
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING
 
 from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes, graphs
 
 if TYPE_CHECKING:
+    from landseer.export.build import Wanted
     from landseer.export.exporter import Options
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
@@ -35,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict for the backbone, instead of its own")
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="which ResNet the weights are of")
     p.add_argument("--descriptor", choices=tuple(HEADS), help="the head (cider where trained parts fit, else gem)")
-    p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own, instead of those that ship")
+    p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own; --train writes them there")
+    p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, and export with them")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
     p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
     p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
@@ -76,6 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     only = tuple(args.only or GRAPHS)
     options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
+        if args.train:
+            wanted = _trained(wanted, args)
+            options = dataclasses.replace(options, wanted=wanted)
         if args.tensorrt:
             return _export_engines(options, args)
         export(options)
@@ -84,9 +90,31 @@ def main(argv: list[str] | None = None) -> int:
         print(f"export: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("export: stopped; what was there before is untouched", file=sys.stderr)
+        print("export: stopped; what was there before is untouched, and --train goes on where it was", file=sys.stderr)
         return 130
     return 0
+
+
+def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
+    import shlex
+
+    from rich.console import Console
+
+    from landseer.export.exporter import ExportError
+    from landseer.export.training.command import TrainOptions, train_parts
+    from landseer.export.training.errors import Stopped, TrainingError
+
+    out = args.parts or Path("var/train/parts") / f"{wanted.backbone}.safetensors"
+    command = shlex.join(["python", "export/all.py", *sys.argv[1:]])
+    try:
+        parts = train_parts(
+            TrainOptions(wanted=wanted, data=args.train, out=out, command=command), Console(stderr=True)
+        )
+    except Stopped:
+        raise KeyboardInterrupt from None
+    except TrainingError as error:
+        raise ExportError(str(error)) from error
+    return dataclasses.replace(wanted, parts=parts)
 
 
 def _export_engines(options: Options, args: argparse.Namespace) -> int:

@@ -57,10 +57,10 @@ class GridRMAC(nn.Module):
         return aggregated(vectors, found.valid[None], self.projection), min_max(feature_map.mean(dim=1))
 
     def regions(self, feature_map: Tensor, height: int, width: int) -> Tensor:
-        """Return the unit vectors of the regions that are there, for learning the projection. → [B, R', C]."""
+        """Return the unit vectors of the regions of all pictures, for learning the projection. → [R', C]."""
         found = grid(height, width, self.levels)
         boxes = cells(found.boxes[found.valid], feature_map, height, width)
-        return l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1)))
+        return l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1))).flatten(0, 1)
 
 
 class ProposalRMAC(nn.Module):
@@ -80,6 +80,11 @@ class ProposalRMAC(nn.Module):
         vectors = l2n(region_max(feature_map, found.boxes))
         covered = coverage(found, scores, feature_map)
         return aggregated(vectors, found.valid, self.projection), min_max(covered)
+
+    def regions(self, feature_map: Tensor, height: int, width: int) -> Tensor:
+        """Return the unit vectors of the proposals of all pictures, for learning the projection. → [R', C]."""
+        found, _ = self.propose(feature_map, height, width)
+        return l2n(region_max(feature_map, found.boxes))[found.valid]
 
     def propose(self, feature_map: Tensor, height: int, width: int) -> tuple[Regions, Tensor]:
         """Return the proposals in cells of the feature map, and their scores [B, R]."""
@@ -113,8 +118,8 @@ def grid(height: int, width: int, levels: int = LEVELS) -> Regions:
 
 def _extra(shorter: Tensor, longer: Tensor) -> Tensor:
     """Return how many regions more the longer side gets: what comes nearest to the wanted overlap; 0 for a square."""
-    # |1 - (longer - shorter) / (steps · shorter) - 0.4| times 60 · shorter, which is whole. Not by `abs`, which OpenVINO
-    # 2026.4 drops from what comes of a shape.
+    # |1 - (longer - shorter) / (steps · shorter) - 0.4| times 60 · shorter, which is whole. Not by `abs`: OpenVINO
+    # 2026.4 drops that from what comes of a shape.
     parts = torch.tensor([60 // steps for steps in range(1, MOST_EXTRA + 1)])
     gap = SIXTIETHS * shorter - (longer - shorter) * parts
     nearest = torch.maximum(gap, -gap).argmin() + 1

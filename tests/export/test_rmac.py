@@ -72,6 +72,7 @@ def test_padding_of_the_grid_changes_nothing() -> None:
     head = GridRMAC(8).eval()
     found = grid(192, 288, 3)
     vectors = head.regions(x, 192, 288)
+    vectors = vectors.unflatten(0, (2, -1))
     assert vectors.shape[1] == int(found.valid.sum())
     everything = torch.ones(1, vectors.shape[1], dtype=torch.bool)
     torch.testing.assert_close(head(x, 192, 288)[0], aggregated(vectors, everything, head.projection))

@@ -1,0 +1,156 @@
+"""`export/all.py --train DATA`: photographs in, trained parts and their card out."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from landseer.export.build import DEFAULT, Wanted, trunk_sha256
+from landseer.export.datasets.errors import DatasetError
+from landseer.export.datasets.readable import readable
+from landseer.export.datasets.readers import read
+from landseer.export.engines import cpu_has_bf16
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.parts import Parts, write_parts
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.heads import TRAINERS, Training, train
+from landseer.export.training.localisation import Recipe
+from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What is to be trained, and on what."""
+
+    wanted: Wanted
+    data: str
+    """A data set, as `landseer.export.datasets` names it."""
+    out: Path
+    """The file of parts to write; the card goes beside it."""
+    folder: Path = Path("var/train")
+    """What was computed is kept there, so that a run that was stopped goes on."""
+    seed: int = 0
+    command: str = ""
+    """As the user typed it, for the card."""
+
+
+def train_parts(options: TrainOptions, console: Console) -> Path:
+    """Train, write, and return the file. TrainingError in one line if it cannot be done."""
+    descriptor = options.wanted.descriptor or DEFAULT
+    if descriptor not in TRAINERS:
+        raise TrainingError(f"there is nothing to train for {descriptor}; expected one of {', '.join(TRAINERS)}")
+    began = time.monotonic()
+    try:
+        loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
+        views = _views(options, loaded, console)
+        with _bar(console) as bar:
+            training = Training(
+                loaded=loaded,
+                backbone=options.wanted.backbone,
+                views=views,
+                recipe=Recipe(seed=options.seed),
+                folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}",
+                watcher=Bar(bar, descriptor),
+                card=_card(options),
+            )
+            parts = train(descriptor, training)
+    except (DatasetError, WeightsError, ValueError) as error:
+        raise TrainingError(str(error)) from error
+    write_parts(parts, options.out)
+    options.out.with_suffix(".md").write_text(card_text(parts))
+    console.print(f"Trained {descriptor} in {time.monotonic() - began:.0f} s: {options.out}")
+    return options.out
+
+
+def card_text(parts: Parts) -> str:
+    """Return the card of trained parts, for people."""
+    about = {"trunk": f"{parts.backbone}, SHA-256 of its weights {parts.trunk_sha256}", **parts.card}
+    figures = about.pop("figures", {})
+    rows = [f"| {name} | {value} |" for name, value in about.items()]
+    rows += [f"| {name} (mAP, %) | {value:.2f} |" for name, value in figures.items()]
+    size = sum(x.numel() for x in parts.tensors.values())
+    return "\n".join(
+        [
+            f"# {parts.backbone}, {parts.descriptor}",
+            "",
+            f"Trained parts of Landseer: {', '.join(parts.learned)}; {size / 1e6:.1f} million numbers of 16 bits.",
+            "Learned without labels from views of photographs (`export/training/localisation.py`); what it reaches on",
+            "products it has never seen is in `docs/results.md`.",
+            "",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkViews:
+    photographs = read(options.data)
+    with _bar(console) as bar:
+        task = bar.add_task("reading", total=len(photographs.photographs))
+        photographs = readable(photographs, lambda: bar.advance(task))
+    for line in photographs.skipped[:5]:
+        console.print(f"skipped {line}", style="yellow", markup=False)
+    with _bar(console) as bar:
+        task = bar.add_task("views", total=len(photographs.photographs))
+        return trunk_views(
+            photographs.photographs,
+            loaded.trunk,
+            fingerprint=trunk_sha256(loaded),
+            spec=ViewSpec(),
+            folder=options.folder / "views",
+            precision=precision_of(options.wanted.backbone),
+            progress=lambda done: bar.advance(task, done),
+        )
+
+
+def precision_of(backbone: str) -> str:
+    """Return what a frozen trunk is run in on a CPU: depthwise filters lose too much in bf16 (docs/precision.md)."""
+    return "bf16" if backbone.startswith("resnet") and cpu_has_bf16() else "f32"
+
+
+def _card(options: TrainOptions) -> dict[str, str]:
+    device = "a GPU" if torch.cuda.is_available() else "CPU"
+    return {
+        "data": options.data,
+        "command": options.command,
+        "machine": f"{device}, {platform.machine()}, torch {torch.__version__}",
+    }
+
+
+class Bar:
+    """A progress bar as the loop's watcher."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self._bar, self._name = bar, name
+        self._task = bar.add_task(name, total=None)
+
+    def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
+        """Show where in the epoch it is."""
+        self._bar.update(self._task, description=f"{self._name} {epoch + 1}/{epochs}", total=steps, completed=step)
+
+    def doing(self, what: str) -> None:
+        """Show what is done beside steps."""
+        if what:
+            self._bar.update(self._task, description=f"{self._name}: {what}")
+
+    def step(self, loss: float) -> None:
+        """Show a step."""
+        self._bar.update(self._task, description=f"{self._name}: loss {loss:.2f}", advance=1)
+
+    def validated(self, value: float, best: bool) -> None:
+        """Leave the validation where it can be read."""
+        self._bar.console.print(f"validation {value:.2f}{', the best so far' if best else ''}")
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)

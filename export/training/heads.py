@@ -1,0 +1,181 @@
+"""From photographs to trained parts: the head, its whitening, and the reduction of co-attention vectors.
+
+On a frozen trunk, from the maps of views (`trunk_views`). Nothing here sees a class but to hold some out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.build import trunk_sha256, untrained_head
+from landseer.export.models.cider import CiDeR
+from landseer.export.models.cluster import Clustering
+from landseer.export.models.pooling import Projection, gem, l2n
+from landseer.export.models.rmac import GridRMAC, ProposalRMAC
+from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import Loaded
+from landseer.export.parts import Parts
+from landseer.export.training.localisation import Localisation, Recipe, of_views, projection
+from landseer.export.training.loop import Settings
+from landseer.export.training.loop import train as run
+from landseer.export.training.trunk_views import STRIDE, TrunkViews
+from landseer.export.training.watcher import Silent, Watcher
+from landseer.export.training.whitening import pca_whitening
+
+SAMPLE = 600
+"""Photographs that PCAs of regions and clusters are learned from; each gives dozens of vectors."""
+LEARNING_RATE = 1e-3
+HALF = 0.5
+"""PCAs whiten halfway: fully, the directions that vary least, mostly noise, would count as much as any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What parts are made from."""
+
+    loaded: Loaded
+    backbone: str
+    views: TrunkViews
+    recipe: Recipe
+    folder: Path
+    """Where a training keeps its state and curves; one that was stopped goes on there."""
+    proposals: Path | None = None
+    """Weights of trained region proposals, for those heads that pool over them."""
+    epochs: int = 1
+    watcher: Watcher = field(default_factory=Silent)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be said of it: data, command, machine."""
+
+
+def train(descriptor: str, training: Training) -> Parts:
+    """Train one kind of head, a key of `TRAINERS`. The same training gives the same parts."""
+    learned, tensors, figures = TRAINERS[descriptor](training)
+    reduction = _reduction(training)
+    return Parts(
+        backbone=training.backbone,
+        trunk_sha256=trunk_sha256(training.loaded),
+        descriptor=descriptor,
+        learned=(*learned, "reduction"),
+        tensors=tensors | _section("reduction", reduction.state_dict()),
+        card={**training.card, "seed": training.recipe.seed, "figures": figures},
+    )
+
+
+Trained = tuple[tuple[str, ...], dict[str, Tensor], dict[str, float]]
+
+
+def _cider(training: Training) -> Trained:
+    """Localisation by self-supervision, then the FC as learned whitening of all that the head pools."""
+    head = untrained_head("cider", training.loaded.trunk.channels)
+    if not isinstance(head, CiDeR):
+        raise TypeError(f"got a {type(head).__name__}; expected CiDeR")
+    task = Localisation(training.views, head, training.recipe)
+    outcome = run(task, _settings(training), training.folder, resume=_begun(training.folder), watcher=training.watcher)
+    head.load_state_dict(load_file(outcome.weights))
+    head.cpu().projection = projection(task.whitening())
+    figures = {"validation before": outcome.start, "validation": outcome.best}
+    return ("attention", "whitening"), _section("head", head.state_dict()), figures
+
+
+@torch.no_grad()
+def _gem(training: Training) -> Trained:
+    """Learned whitening of GeM, from all views."""
+    pooled = np.concatenate([l2n(gem(maps)).numpy() for maps in _batches(training.views, np.arange(_count(training)))])
+    whitening = of_views(pooled, training.views.maps.shape[1], training.recipe.shrinkage)
+    return ("whitening",), _section("whitening", projection(whitening).state_dict()), {}
+
+
+def _rmac(training: Training) -> Trained:
+    """PCA-whitening of the vectors of the grid's regions."""
+    head = GridRMAC(training.loaded.trunk.channels)
+    return ("regional whitening", "whitening"), _regional(training, head), {}
+
+
+def _rmac_rpn(training: Training) -> Trained:
+    """PCA-whitening of the vectors of the proposals of a network that `landseer train rpn` has trained."""
+    if training.proposals is None:
+        raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
+    head = ProposalRMAC(training.loaded.trunk.channels, RegionProposals(training.loaded.trunk.channels)).eval()
+    found = {name.removeprefix("rpn."): value for name, value in load_file(training.proposals).items()}
+    head.proposer.load_state_dict(found)
+    return ("regional whitening", "region proposals", "whitening"), _regional(training, head), {}
+
+
+@torch.no_grad()
+def _regional(training: Training, head: GridRMAC | ProposalRMAC) -> dict[str, Tensor]:
+    side = STRIDE * training.views.maps.shape[-1]
+    vectors = [head.regions(maps, side, side).numpy() for maps in _batches(training.views, _sample(training))]
+    head.projection = projection(pca_whitening(np.concatenate(vectors), power=HALF))
+    return _section("head", head.state_dict())
+
+
+TRAINERS: dict[str, Callable[[Training], Trained]] = {
+    "cider": _cider,
+    "gem": _gem,
+    "rmac": _rmac,
+    "rmac-rpn": _rmac_rpn,
+}
+
+
+@torch.no_grad()
+def _reduction(training: Training) -> Projection:
+    """PCA of co-attention's cluster vectors, made of views just as the graph makes them of pictures."""
+    channels, cells = training.loaded.trunk.channels, int(np.prod(training.views.maps.shape[-2:]))
+    sizes = Sizes(channels=channels, locals=cells)
+    clustering = Clustering(sizes=sizes, reduction=Projection.untrained(channels, channels, seed=0)).eval()
+    vectors = [_clusters(clustering, maps) for maps in _batches(training.views, _sample(training))]
+    return projection(pca_whitening(np.concatenate(vectors), dims=sizes.reduced, power=HALF))
+
+
+def _clusters(clustering: nn.Module, maps: Tensor) -> NDArray[np.float32]:
+    """Return the vectors of all clusters of maps [B, C, h, w]. → unit [M, C]."""
+    features = maps.flatten(2).transpose(1, 2)
+    count = torch.full((len(maps), 1), features.shape[1], dtype=torch.int32)
+    found = clustering(features, count, features.norm(dim=2))
+    vectors = found.clusters[torch.arange(found.clusters.shape[1]) < found.cluster_count]
+    return np.asarray(vectors.float().numpy(), np.float32)
+
+
+def _settings(training: Training) -> Settings:
+    return Settings(
+        epochs=training.epochs,
+        learning_rate=LEARNING_RATE,
+        optimiser="adamw",
+        weight_decay=1e-5,
+        seed=training.recipe.seed,
+        checkpoint_every=20,
+    )
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / "state.pt").exists()
+
+
+def _sample(training: Training) -> NDArray[np.int64]:
+    draw = np.random.default_rng(training.recipe.seed)
+    return np.sort(draw.permutation(_count(training))[:SAMPLE])
+
+
+def _count(training: Training) -> int:
+    return len(training.views.labels)
+
+
+def _batches(views: TrunkViews, rows: NDArray[np.int64], size: int = 16) -> Iterable[Tensor]:
+    """Yield the maps of photographs [≤ size · V, C, h, w]."""
+    for start in range(0, len(rows), size):
+        yield views.batch(rows[start : start + size])
+
+
+def _section(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value.detach().clone() for key, value in state.items()}

@@ -1,0 +1,183 @@
+"""What a frozen trunk makes of views of photographs, computed once and kept on disk.
+
+Heads are then trained without running the trunk again, which takes most of the time and never changes. One file of
+half-precision maps [photographs, views, C, h, w]; a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from landseer.export.datasets.photograph import Photograph
+from landseer.export.engines import openvino
+from landseer.export.models.trunks import Trunk
+from landseer.export.training.views import Pixels, view
+
+STRIDE = 32
+SAVED_EVERY = 50
+"""Photographs between two notes of how far it got."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """Which views are made."""
+
+    side: int = 384
+    """Of a view, in pixels."""
+    views: int = 4
+    """Of each photograph; every second one is seen in the midst of another photograph."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrunkViews:
+    """Feature maps of views, with the classes of their photographs."""
+
+    maps: NDArray[np.float16]
+    """[N, V, C, h, w], on disk."""
+    labels: tuple[str, ...]
+    """Of the N photographs."""
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the maps of all views of some photographs. → float32 [len(rows) · V, C, h, w]."""
+        return torch.from_numpy(np.array(self.maps[rows])).flatten(0, 1).float()
+
+
+def trunk_views(
+    photographs: Sequence[Photograph],
+    trunk: Trunk,
+    *,
+    fingerprint: str,
+    spec: ViewSpec,
+    folder: Path,
+    precision: str,
+    progress: Callable[[int], None],
+) -> TrunkViews:
+    """Return the maps of the views of all photographs, those computed that are not on disk.
+
+    fingerprint: of the trunk's weights. precision: "f32" or "bf16", of OpenVINO. progress: told how many photographs
+    are done.
+    """
+    path = folder / f"{_key(photographs, fingerprint, spec, precision)}.npy"
+    cells = spec.side // STRIDE
+    shape = (len(photographs), spec.views, trunk.channels, cells, cells)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _done(path)
+    maps: np.memmap[Any, np.dtype[np.float16]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        path, "r+" if done else "w+", np.float16, shape
+    )
+    progress(done)
+    if done < len(photographs):
+        run = trunk_runner(trunk, precision)
+        for row, pixels in _drawn(photographs, spec, start=done):
+            maps[row] = run(pixels)
+            if (row + 1) % SAVED_EVERY == 0 or row + 1 == len(photographs):
+                maps.flush()
+                _note(path, row + 1)
+            progress(1)
+    return TrunkViews(maps=maps, labels=tuple(photograph.label for photograph in photographs))
+
+
+def _drawn(photographs: Sequence[Photograph], spec: ViewSpec, *, start: int) -> Iterator[tuple[int, Pixels]]:
+    """Yield each photograph's row and views, drawn ahead of the trunk by one thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="views") as drawer:
+        ahead = drawer.submit(_views, photographs, start, spec)
+        for row in range(start, len(photographs)):
+            pixels = ahead.result()
+            ahead = drawer.submit(_views, photographs, min(row + 1, len(photographs) - 1), spec)
+            yield row, pixels
+
+
+def _views(photographs: Sequence[Photograph], row: int, spec: ViewSpec) -> Pixels:
+    """Draw all views of one photograph, the same whenever it is asked. → [V, side, side, 3]."""
+    picture = _read(photographs[row].path, spec.side)
+    made = []
+    for number in range(spec.views):
+        draw = np.random.default_rng((spec.seed, row, number))
+        other = int(draw.integers(len(photographs)))
+        background = _read(photographs[other].path, spec.side) if number % 2 else None
+        made.append(view(picture, draw, side=spec.side, background=background))
+    return np.stack(made)
+
+
+def _read(path: Path, side: int) -> Pixels:
+    with Image.open(path) as picture:
+        picture.draft("RGB", (2 * side, 2 * side))
+        pixels = np.asarray(picture.convert("RGB"))
+    longest = max(pixels.shape[:2])
+    if longest <= 2 * side:
+        return pixels
+    shape = (pixels.shape[1] * 2 * side // longest, pixels.shape[0] * 2 * side // longest)
+    return np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class _FromPixels(torch.nn.Module):
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, image: Tensor) -> Tensor:
+        feature_map: Tensor = self.trunk(image.permute(0, 3, 1, 2).float())
+        return feature_map
+
+
+def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.float16]]:
+    """Return what runs the trunk on pixels [V, side, side, 3]: on a GPU by torch, else by OpenVINO, much faster."""
+    module = _FromPixels(trunk).eval()
+    if torch.cuda.is_available():
+        module.cuda()
+
+        def on_gpu(pixels: Pixels) -> NDArray[np.float16]:
+            with torch.inference_mode():
+                return np.asarray(module(torch.from_numpy(pixels).cuda()).half().cpu().numpy())
+
+        return on_gpu
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "trunk.onnx")
+        free = torch.export.Dim.DYNAMIC(min=STRIDE, max=4096)
+        example = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, dynamic_shapes=({1: free, 2: free},), input_names=["image"], verbose=False
+        )
+        if program is None:
+            raise RuntimeError("torch.onnx.export gave nothing for the trunk")
+        program.save(path)
+        run = openvino(precision)(path)
+
+    def on_cpu(pixels: Pixels) -> NDArray[np.float16]:
+        # One at a time: the map of one fits the caches, those of four do not.
+        return np.concatenate([next(iter(run({"image": one[None]}).values())) for one in pixels]).astype(np.float16)
+
+    return on_cpu
+
+
+def _key(photographs: Sequence[Photograph], fingerprint: str, spec: ViewSpec, precision: str) -> str:
+    digest = hashlib.sha256(f"{fingerprint} {spec} {precision}".encode())
+    for photograph in photographs:
+        digest.update(f"{photograph.path} {photograph.path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _done(path: Path) -> int:
+    note = path.with_suffix(".json")
+    return int(json.loads(note.read_text())["photographs"]) if path.is_file() and note.is_file() else 0
+
+
+def _note(path: Path, photographs: int) -> None:
+    staged = path.with_suffix(".part")
+    staged.write_text(json.dumps({"photographs": photographs}))
+    staged.replace(path.with_suffix(".json"))

@@ -1,0 +1,1 @@
+"""`make results`: the descriptors of the papers side by side, on products that none of them was trained on."""

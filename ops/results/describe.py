@@ -1,0 +1,67 @@
+"""Descriptors of a data set by many heads at once: the trunk runs once for each picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landseer.ensemble.pictures import Limits, prepare
+from landseer.ensemble.profile import Profile
+from landseer.export.training.views import Pixels
+from landseer.ops.results.variants import Variant
+
+Vectors = NDArray[np.float32]
+Run = Callable[[Pixels], NDArray[np.float16]]
+
+
+def describe(
+    pictures: Sequence[Path],
+    variants: Sequence[Variant],
+    *,
+    run: Run,
+    trunk: str,
+    profile: Profile,
+    folder: Path,
+    progress: Callable[[], None],
+) -> list[Vectors]:
+    """Return the vectors [N, C] of each variant, in the order of the pictures; those known are read from disk.
+
+    run: the trunk, from pixels [1, H, W, 3] to its map. trunk: its fingerprint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{_key(pictures, variant, trunk, profile)}.npy" for variant in variants]
+    missing = [variant for variant, file in zip(variants, files, strict=True) if not file.exists()]
+    if missing:
+        made = _computed(pictures, missing, run, profile, progress)
+        for variant, vectors in zip(missing, made, strict=True):
+            file = files[variants.index(variant)]
+            np.save(file.with_suffix(".part.npy"), vectors)
+            file.with_suffix(".part.npy").replace(file)
+    return [np.load(file) for file in files]
+
+
+def _computed(
+    pictures: Sequence[Path], variants: Sequence[Variant], run: Run, profile: Profile, progress: Callable[[], None]
+) -> list[Vectors]:
+    rows: list[list[Vectors]] = [[] for _ in variants]
+    for path in pictures:
+        data = path.read_bytes()
+        pixels = prepare(data, profile=profile, limits=Limits(max_bytes=len(data))).pixels[None]
+        feature_map = torch.from_numpy(run(pixels).astype(np.float32))
+        with torch.inference_mode():
+            for row, variant in zip(rows, variants, strict=True):
+                row.append(np.asarray(variant.describe(feature_map, *pixels.shape[1:3]).numpy(), np.float32))
+        progress()
+    return [np.stack(row) for row in rows]
+
+
+def _key(pictures: Sequence[Path], variant: Variant, trunk: str, profile: Profile) -> str:
+    digest = hashlib.sha256(f"{trunk} {variant.fingerprint} {profile.long_side} {profile.side_multiple}".encode())
+    for path in pictures:
+        digest.update(f"{path} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:24]

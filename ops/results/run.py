@@ -1,0 +1,195 @@
+"""Train every head by several seeds, describe a data set with all of them, and write docs/results.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.evaluation import Evaluation, evaluate
+from landseer.ensemble.profile import Profile
+from landseer.export.build import trunk_sha256
+from landseer.export.datasets.errors import DatasetError
+from landseer.export.datasets.photograph import Photographs
+from landseer.export.datasets.readers import read as read_photographs
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.parts import Parts, read_parts, write_parts
+from landseer.export.training.command import precision_of
+from landseer.export.training.heads import TRAINERS, Training, train
+from landseer.export.training.localisation import Recipe
+from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views
+from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.methods import NONE, Method, rankings
+from landseer.ops.evaluate.readers import read as read_dataset
+from landseer.ops.inprocess import cores
+from landseer.ops.processes import OpsError
+from landseer.ops.results.describe import Vectors, describe
+from landseer.ops.results.report import Row, Table
+from landseer.ops.results.variants import Variant, cost, variants
+
+REPORT = Path("docs/results.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A backbone on the command line."""
+
+    backbone: str
+    weights: Path | None
+    views: int
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run. Returns 0, or 1 with one line on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        learned, test = read_photographs(args.train), read_dataset(args.test)
+        shared = {photograph.path for photograph in learned.photographs} & set(test.references)
+        if shared:
+            raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
+        tables = [_table(source, learned, test, args) for source in args.backbone]
+    except (OpsError, DatasetError, WeightsError, OSError) as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 1
+    text = _report(args, learned, test, tables)
+    args.out.write_text(text)
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.run", description=__doc__)
+    parser.add_argument("--train", required=True, metavar="SPEC", help="photographs to learn from")
+    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to be judged on, of other classes")
+    parser.add_argument("--backbone", action="append", type=_source, required=True, metavar="NAME[=WEIGHTS[:VIEWS]]")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument("--out", type=Path, default=REPORT)
+    return parser
+
+
+def _source(text: str) -> Source:
+    name, _, rest = text.partition("=")
+    weights, _, views = rest.partition(":")
+    if name not in BACKBONES:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(BACKBONES)}")
+    return Source(backbone=name, weights=Path(weights) if weights else None, views=int(views or 4))
+
+
+def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.Namespace) -> Table:
+    loaded = BACKBONES[source.backbone].load(source.weights, "auto")
+    trunk = loaded.trunk
+    chosen = list(variants(trunk.channels, _trained(source, loaded, learned, args)))
+    profile = Profile(backbone=source.backbone, weights_sha256="", sizes=Sizes(channels=trunk.channels))
+    with _bar("describing") as bar:
+        task = bar.add_task(source.backbone, total=len(test.references))
+        vectors = describe(
+            test.references,
+            chosen,
+            run=trunk_runner(trunk, precision_of(source.backbone)),
+            trunk=trunk_sha256(loaded),
+            profile=profile,
+            folder=args.folder / "vectors",
+            progress=lambda: bar.advance(task),
+        )
+    figures = [_judged(one, test) for one in vectors]
+    names = dict.fromkeys(variant.name for variant in chosen)
+    rows = [
+        Row(
+            name=name,
+            figures=[found for variant, found in zip(chosen, figures, strict=True) if variant.name == name],
+            cost=cost(_first(chosen, name), trunk, side=profile.long_side),
+        )
+        for name in names
+    ]
+    return Table(backbone=source.backbone, source=loaded.source, rows=rows)
+
+
+def _first(chosen: Sequence[Variant], name: str) -> Variant:
+    return next(variant for variant in chosen if variant.name == name)
+
+
+def _judged(vectors: Vectors, test: Dataset) -> Evaluation:
+    rows = {path: row for row, path in enumerate(test.references)}
+    queries = vectors[[rows[query.shot.path] for query in test.queries]]
+    ranked = list(rankings(Method(name=NONE), queries, vectors, test.own_rows(), lattqe=_no_lattqe))
+    return evaluate(ranked, test.truths(), ks=(1, 10))
+
+
+def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
+    raise OpsError("nothing is expanded here")
+
+
+def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
+    """Return the parts of every head and seed, those trained now that are not there."""
+    proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
+    made = [descriptor for descriptor in TRAINERS if descriptor != "rmac-rpn" or proposals.exists()]
+    wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
+    files = {key: args.folder / "parts" / f"{source.backbone}-{key[0]}-{key[1]}.safetensors" for key in wanted}
+    views = None
+    for (descriptor, seed), path in files.items():
+        if path.exists():
+            continue
+        views = views or _views(source, loaded, learned, args)
+        training = Training(
+            loaded=loaded,
+            backbone=source.backbone,
+            views=views,
+            recipe=Recipe(seed=seed),
+            folder=args.folder / f"{source.backbone}-{descriptor}-{seed}",
+            proposals=proposals,
+            card={"data": args.train},
+        )
+        Console(stderr=True).print(f"training {source.backbone} {descriptor}, seed {seed}")
+        write_parts(train(descriptor, training), path)
+    return [read_parts(path) for path in files.values()]
+
+
+def _views(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
+    with _bar("views") as bar:
+        task = bar.add_task(source.backbone, total=len(learned.photographs))
+        return trunk_views(
+            learned.photographs,
+            loaded.trunk,
+            fingerprint=trunk_sha256(loaded),
+            spec=ViewSpec(views=source.views),
+            folder=args.folder / "views",
+            precision=precision_of(source.backbone),
+            progress=lambda done: bar.advance(task, done),
+        )
+
+
+def _bar(what: str) -> Progress:
+    columns = (TextColumn(what + " {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def _report(args: argparse.Namespace, learned: Photographs, test: Dataset, tables: Sequence[Table]) -> str:
+    command = " ".join(["python -m landseer.ops.results.run", *(f"'{word}'" for word in sys.argv[1:])])
+    classes, kinds = len({one.label for one in learned.photographs}), len({query.label for query in test.queries})
+    machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
+    head = f"""# Descriptors side by side
+
+Written by `{command}` on {machine}.
+
+Learned from {args.train}: {len(learned.photographs):,} photographs of {classes} classes. Judged on {args.test}:
+{len(test.queries):,} queries of {kinds} classes, none of which was trained or tuned on, each photograph searched for
+among all others. One scale, long side 640 px, the trunk frozen as ImageNet left it; only heads are trained, on views of
+the training photographs whose maps were computed once. mAP with the 95% bootstrap interval over queries (the mean over
+seeds where there are several), the least and the most of the seeds, and the difference to GeM with its paired interval.
+GFLOPs count multiplications and additions apart, for one picture of 640 x 640.
+
+"""
+    return head + "\n".join(table.text() for table in tables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
