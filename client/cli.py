@@ -33,6 +33,7 @@ EXTRAS = {
     "landseer.export": "export",
     "landseer.ops": "cpu,triton",
     "landseer.ops.commands.top": "serve",
+    "landseer.ops.commands.train": "train",
     "landseer.ops.commands.triton": "triton",
 }
 """Which extra brings what a command's module imports; the longest matching name counts."""

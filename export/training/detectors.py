@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.boxes import iou
-from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS
+from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, start_from
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import Trunk
 from landseer.export.training.detection import (
@@ -26,6 +27,7 @@ from landseer.export.training.pasted import Annotated, pasted
 from landseer.export.training.recipes import Stage
 from landseer.export.training.shots import Shots
 from landseer.export.training.task import Group
+from landseer.export.training.weights import state_digest
 
 FOUND = 0.5
 """A box is found if one of the detector's overlaps it by this much, as in Detect-to-Retrieve's AP@0.5."""
@@ -38,13 +40,14 @@ class BoxTask:
     What is validated is the share of boxes that are found among the best eight, on classes never seen.
     """
 
-    measure = f"boxes found at IoU {FOUND} among the best 8, on classes never seen (%)"
+    measure = f"boxes found at IoU {FOUND} among the best 8, %"
 
     def __init__(
         self, loss: DetectionLoss, detector: nn.Module, *, training: Shots, held: Shots, stage: Stage, seed: int
     ) -> None:
         self.criterion, self.detector = loss, detector
         self.module = _Beside(detector) if isinstance(detector, ProposalDetector) else detector
+        self.origin = state_digest(detector)
         self.training, self.held, self.stage, self.seed = training, held, stage, seed
         for shots, what in ((training, "training"), (held, "validation")):
             if len(shots) < 2:
@@ -56,6 +59,7 @@ class BoxTask:
             "data.training": self.training.digest(),
             "data.validation": self.held.digest(),
             "data.long_side": self.training.profile.long_side,
+            "first weights": self.origin,
         }
 
     def groups(self) -> Sequence[Group]:
@@ -118,12 +122,19 @@ def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
     return pasted(thing, background, draw, height=height, width=width)
 
 
-def box_task(trunk: Trunk | None, stage: Stage, training: Shots, held: Shots, *, seed: int) -> BoxTask:
-    """Build the task of a detector; region proposals need a trunk, which stays as it is."""
+def box_task(
+    trunk: Trunk | None, stage: Stage, training: Shots, held: Shots, *, seed: int, start: Path | None = None
+) -> BoxTask:
+    """Build the task of a detector; region proposals need a trunk, which stays as it is.
+
+    start: weights that a landmark detector takes over before, see `landmark_detectors.start_from`.
+    """
     given: dict[str, Any] = {"training": training, "held": held, "stage": stage, "seed": seed}
     sizes = training.profile.sizes
     if stage.head != "rpn":
         detector = LANDMARK_DETECTORS[stage.head](None, seed=seed, sizes=sizes)
+        if start is not None:
+            start_from(detector, start)
         return BoxTask(LandmarkLoss(detector), detector, **given)
     if trunk is None:
         raise TrainingError("region proposals are trained on a trunk's feature maps; got none")
@@ -141,6 +152,6 @@ class _Beside(nn.Module):
         self._trunk = (detector.trunk.eval(),)
 
     def _apply(self, fn: Any, recurse: bool = True) -> _Beside:
-        self._trunk[0]._apply(fn)
-        super()._apply(fn, recurse)
+        self._trunk[0]._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

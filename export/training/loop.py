@@ -182,7 +182,8 @@ class _Run:
     def _step(self, ready: Sequence[tuple[int, Any, Any]], steps: int) -> None:
         """Take one step of the optimiser from batches: their number, what the plan has, what was loaded."""
         now = self.progress
-        factor = self.settings.rate(now.epoch + (now.step + 1) / steps)
+        # In the middle of the step: neither the first nor the last is one of length 0.
+        factor = self.settings.rate(now.epoch + (now.step + 0.5) / steps)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = self.settings.learning_rate * rate * factor
         self.optimiser.zero_grad(set_to_none=True)

@@ -28,6 +28,7 @@ from landseer.export.training.sampling import (
 )
 from landseer.export.training.shots import Pixels, Shots, grouped
 from landseer.export.training.task import Group
+from landseer.export.training.weights import state_digest
 
 MINE, PLAN = 100, 101
 """What chance is for, in the sequences that seed it."""
@@ -46,10 +47,12 @@ class Data:
 class PictureTask:
     """What the two ways of training on pictures have in common."""
 
-    measure = "mAP on classes never seen, leave-one-out (%)"
+    measure = "leave-one-out mAP, %"
 
     def __init__(self, describer: Describer, loss: nn.Module, data: Data, stage: Stage, *, seed: int) -> None:
         self.describer, self.data, self.stage, self.seed = describer, data, stage, seed
+        # Before anything is trained: a stage goes on only from the weights that it began with.
+        self.origin = state_digest(describer)
         self.module: nn.Module = nn.ModuleDict({"describer": describer, "loss": loss})
 
     def about(self) -> Mapping[str, str | int | float]:
@@ -60,6 +63,7 @@ class PictureTask:
             "data.training": shots.digest(),
             "data.validation": self.data.validation.digest(),
             "data.long_side": shots.profile.long_side,
+            "first weights": self.origin,
         }
 
     def groups(self) -> Sequence[Group]:

@@ -1,21 +1,32 @@
-"""The best weights of a training, kept apart from its state."""
+"""The weights that a training starts from, and the best that it found, kept apart from its state."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from landseer.export.training.files import write_whole
 
 
 def write_weights(weights: Mapping[str, Tensor], path: Path, *, epoch: int, measure: str, value: float) -> None:
     """Write safetensors atomically, from whatever device; the metadata say which validation they are the best of."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # One entry: the order of several is not decided, and equal runs should have equal files.
     about = {"landseer": json.dumps({"epoch": epoch, "measure": measure, "value": value})}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    write_whole(path, lambda staged: save_file(tensors, staged, metadata=about))
+    contents = save(tensors, metadata=about)
+    write_whole(path, lambda staged: staged.write_bytes(contents))
+
+
+def state_digest(module: nn.Module) -> str:
+    """Tell one set of weights from another by 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""The card of a training: what it was, so that someone else can do it again and knows what to expect."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from landseer.export.training.loop import Outcome
+
+VERSIONS = ("landseer", "torch", "torchvision", "pytorch-metric-learning", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of one stage."""
+
+    name: str
+    measure: str
+    outcome: Outcome
+    about: Mapping[str, object]
+    """The settings, the method's choices and what tells the data apart."""
+
+
+def card(*, method: str, command: str, facts: Mapping[str, str], stages: Sequence[Done], skipped: Sequence[str]) -> str:
+    """Return the card as Markdown. `facts` are of data, backbone and machine."""
+    lines = [f"# {method}", "", "Written by `landseer train`; made again by", "", "```sh", command, "```", ""]
+    lines += _table(("", ""), facts.items())
+    lines += ["", "## Validation", "", "On classes that were never trained on.", ""]
+    header = ("stage", "measure", "before", "best", "after epochs")
+    lines += _table(header, ([one.name, one.measure, *_figures(one.outcome)] for one in stages))
+    for one in stages:
+        lines += ["", f"## Stage {one.name}", "", *_table(("", ""), sorted(one.about.items()))]
+    if skipped:
+        lines += ["", f"## {len(skipped)} things passed over", "", *(f"- {line}" for line in skipped[:20])]
+    return "\n".join([*lines, "", *_ending()])
+
+
+def machine(device: str) -> str:
+    """Say what it ran on."""
+    import torch
+
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, {platform.system()} {platform.release()}"
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
+        names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
+    return f"{torch.get_num_threads()} threads of {names[0] if names else platform.machine()}"
+
+
+def _figures(outcome: Outcome) -> list[str]:
+    return [f"{outcome.start:.2f}", f"{outcome.best:.2f}", str(outcome.epoch)]
+
+
+def _ending() -> list[str]:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    return [f"Made with {versions}, Python {platform.python_version()}.", ""]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]

@@ -1,0 +1,210 @@
+"""One training from the method's name to its weights, curves and card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.training.detectors import BoxTask, box_task
+from landseer.export.training.files import write_whole
+from landseer.export.training.loop import Outcome, Settings, Task, chosen, train
+from landseer.export.training.pictures import Data, picture_task
+from landseer.export.training.recipes import METHODS, Stage
+from landseer.export.training.settings import Device
+from landseer.export.training.shots import Shots, profile_of
+from landseer.ops.train import data as datasets
+from landseer.ops.train.card import Done, card, machine
+from landseer.ops.train.showing import Bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for; None where the method decides."""
+
+    method: str
+    data: str
+    out: Path
+    backbone: str
+    weights: Path | None
+    validate: str
+    validate_most: int
+    side: int
+    epochs: int | None
+    batch: int | None
+    accumulate: int | None
+    rate: float | None
+    tuples: int | None
+    pool: int | None
+    bf16: bool
+    device: Device
+    seed: int
+    checkpoint_every: int
+    log_every: int
+    resume: bool
+    dry_run: bool
+    command: str
+    """That repeats it, for the card."""
+
+
+def run(options: Options, console: Console) -> None:
+    """Train all stages and write the card. TrainingError, DatasetError or WeightsError say what is wrong."""
+    stages = [_asked(stage, options) for stage in METHODS[options.method]]
+    found = datasets.chosen(
+        options.data,
+        options.validate,
+        most=options.validate_most,
+        seed=options.seed,
+        console=console,
+        decode=not options.dry_run,
+    )
+    for name, count in found.counts().items():
+        console.print(f"{name}: {count}", highlight=False)
+    if options.dry_run:
+        _tell(stages, options, console)
+        return
+    training, held = (
+        Shots(photographs=some, profile=profile_of(options.side)) for some in (found.training, found.validation)
+    )
+    wanted = Data(training=training, validation=held, positives=datasets.positives(options.data, found.training))
+    done = _stages(stages, wanted, options, console)
+    facts = _facts(options, found, done.source)
+    text = card(method=options.method, command=options.command, facts=facts, stages=done.stages, skipped=found.skipped)
+    write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
+    last = done.stages[-1].outcome
+    console.print(f"best {last.best:.2f} after {last.epoch} epochs (before: {last.start:.2f}); see {options.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trained:
+    stages: Sequence[Done]
+    source: str
+    """Where the first weights came from."""
+
+
+def _stages(stages: Sequence[Stage], data: Data, options: Options, console: Console) -> _Trained:
+    """Train one stage after another, each on the trunk that the one before made best."""
+    loaded = _trunk(stages[0], options, console)
+    done: list[Done] = []
+    for stage in stages:
+        task = _task(stage, data, loaded, options)
+        last = stage is stages[-1]
+        if len(stages) > 1:
+            console.print(f"stage {stage.name}")
+        # A later stage may not have begun when the command was stopped.
+        folder = options.out if last else options.out / stage.name
+        resume = options.resume and (not done or (folder / "state.pt").exists())
+        settings = _settings(stage, options)
+        with Bars(console, task.measure) as watcher:
+            outcome = train(task, settings, folder, resume=resume, watcher=watcher)
+        done.append(Done(name=stage.name, measure=task.measure, outcome=outcome, about=task.about()))
+        if not last and loaded is not None:
+            _take_over(loaded, outcome)
+    if isinstance(task, BoxTask) and stages[-1].head != "rpn":
+        _write_detector(options.out)
+    return _Trained(stages=done, source=loaded.source if loaded else str(options.weights or "random, by seed"))
+
+
+def _trunk(stage: Stage, options: Options, console: Console) -> Loaded | None:
+    if stage.kind == "boxes" and stage.head != "rpn":
+        return None
+    with console.status("loading the trunk"):
+        return BACKBONES[options.backbone].load(options.weights, "auto")
+
+
+def _task(stage: Stage, data: Data, loaded: Loaded | None, options: Options) -> Task:
+    if stage.kind == "boxes":
+        task = box_task(
+            loaded.trunk if loaded else None,
+            stage,
+            data.training,
+            data.validation,
+            seed=options.seed,
+            start=options.weights if loaded is None else None,
+        )
+        return task
+    if loaded is None:
+        raise ValueError(f"stage {stage.name} needs a trunk")
+    return picture_task(loaded.trunk, stage, data, seed=options.seed)
+
+
+def _take_over(loaded: Loaded, outcome: Outcome) -> None:
+    """Put the best weights of a stage into the trunk, which may have moved on since."""
+    state = load_file(outcome.weights)
+    loaded.trunk.load_state_dict(
+        {name.removeprefix("trunk."): value for name, value in state.items() if name.startswith("trunk.")}
+    )
+
+
+def _write_detector(folder: Path) -> None:
+    """Write the best weights of a detector as torchvision has them, which is what the detectors are made from."""
+    state = load_file(folder / "best.safetensors")
+    write_whole(folder / "best.pth", lambda path: torch.save(state, path))
+
+
+def _asked(stage: Stage, options: Options) -> Stage:
+    """Return a stage with what was asked for instead of its own."""
+    asked = {
+        "epochs": options.epochs,
+        "batch": options.batch,
+        "accumulate": options.accumulate,
+        "learning_rate": options.rate,
+        "tuples": options.tuples,
+        "pool": options.pool,
+    }
+    changed = replace(stage, **{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
+    # A short try should not be all warm-up.
+    return replace(changed, warm_up=min(changed.warm_up, changed.epochs // 2))
+
+
+def _settings(stage: Stage, options: Options) -> Settings:
+    return Settings(
+        epochs=stage.epochs,
+        learning_rate=stage.learning_rate,
+        optimiser=stage.optimiser,
+        weight_decay=stage.weight_decay,
+        schedule=stage.schedule,
+        decay=stage.decay,
+        warm_up=stage.warm_up,
+        accumulate=stage.accumulate,
+        bf16=options.bf16,
+        device=options.device,
+        seed=options.seed,
+        log_every=options.log_every,
+        checkpoint_every=options.checkpoint_every,
+    )
+
+
+def _facts(options: Options, found: datasets.Chosen, source: str) -> dict[str, str]:
+    return {
+        "data": options.data,
+        **found.counts(),
+        "held out for validation": options.validate,
+        "first weights": source,
+        "long side": f"{options.side} px",
+        "seed": str(options.seed),
+        "machine": machine(chosen(options.device).type),
+        "finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _tell(stages: Sequence[Stage], options: Options, console: Console) -> None:
+    """Say what would be done. Nothing is decoded or written."""
+    for stage in stages:
+        settings = _settings(stage, options)
+        what = "the head, the trunk stays as it is" if stage.frozen else "trunk and head"
+        what = "the detector" if stage.kind == "boxes" else what
+        console.print(
+            f"stage {stage.name}: {settings.epochs} epochs on {chosen(options.device).type}, {stage.head}"
+            f"{' by ' + stage.loss if stage.loss else ''}, training {what}; batches of {stage.batch} x "
+            f"{stage.accumulate}, {settings.optimiser} at {settings.learning_rate:g}, {settings.schedule}, warm-up "
+            f"{settings.warm_up}, weight decay {settings.weight_decay:g}",
+            highlight=False,
+        )
+    console.print(f"it would write best.safetensors, curves.csv, curves.png, state.pt, README.md into {options.out}")
