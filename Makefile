@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` ser
 
 bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what metrics, logs and traces cost
 	@$(BIN)/python -m landseer.ops.bench.instrumentation
+
+results: $(STAMP) ## Train every head by three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
+	@$(BIN)/python -m landseer.ops.results.run --train "$(TRAIN)" --test "$(TEST)" \
+	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one))
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run

@@ -168,7 +168,8 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.
 def _key(photographs: Sequence[Photograph], fingerprint: str, spec: ViewSpec, precision: str) -> str:
     digest = hashlib.sha256(f"{fingerprint} {spec} {precision}".encode())
     for photograph in photographs:
-        digest.update(f"{photograph.path} {photograph.path.stat().st_size}\n".encode())
+        # Not by the whole path: a folder that was moved, or is named otherwise, holds the same photographs.
+        digest.update(f"{photograph.label}/{photograph.path.name} {photograph.path.stat().st_size}\n".encode())
     return digest.hexdigest()[:24]
 
 

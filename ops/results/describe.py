@@ -63,5 +63,5 @@ def _computed(
 def _key(pictures: Sequence[Path], variant: Variant, trunk: str, profile: Profile) -> str:
     digest = hashlib.sha256(f"{trunk} {variant.fingerprint} {profile.long_side} {profile.side_multiple}".encode())
     for path in pictures:
-        digest.update(f"{path} {path.stat().st_size}\n".encode())
+        digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:24]
