@@ -1,0 +1,104 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.evaluation import Evaluation
+from landseer.ensemble.profile import Profile
+from landseer.export.build import untrained_head
+from landseer.export.models.trunks import Trunk
+from landseer.export.parts import Parts
+from landseer.export.photographs import photographs
+from landseer.ops.results import run
+from landseer.ops.results.describe import describe
+from landseer.ops.results.report import Row, Table
+from landseer.ops.results.variants import BASELINE, Cost, cost, variants
+
+PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=8), long_side=128)
+COST = Cost(parameters=1_500_000, gflops=2.0)
+
+
+def judged(aps: list[float]) -> Evaluation:
+    ones = np.ones((len(aps), 2))
+    return Evaluation(aps=np.array(aps), precisions=ones, recalls=ones)
+
+
+def row(name: str, *aps: list[float]) -> Row:
+    return Row(name=name, figures=[judged(one) for one in aps], cost=COST)
+
+
+def test_the_table_gives_means_spreads_and_paired_differences() -> None:
+    table = Table(
+        backbone="a trunk",
+        source="from somewhere",
+        rows=[row(BASELINE, [0.2, 0.4]), row("CiDeR", [0.3, 0.5], [0.5, 0.7])],
+    )
+    base, cider = table.text().splitlines()[-2:]
+    assert base.startswith("| GeM off the shelf | 30.0 (20.0 to 40.0) | - | - | 100.0% | 1.5 M | 2.0 |")
+    # Each query gains the same, so that the paired interval has no width although those of the maps have.
+    assert cider.startswith("| CiDeR | 50.0 (40.0 to 60.0) | 2: 40.0 to 60.0 | +20.0 (+20.0 to +20.0) |")
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Trunk:
+    features = nn.Sequential(nn.Conv2d(3, 8, 32, stride=32), nn.ReLU())
+    return Trunk(features=features, classifier=nn.Identity(), channels=8, mean=(127.0,) * 3, std=(60.0,) * 3).eval()
+
+
+def test_costs_are_counted(trunk: Trunk) -> None:
+    plain = next(iter(variants(8, [])))
+    counted = cost(plain, trunk, side=64)
+    assert counted.parameters == 3 * 8 * 32 * 32 + 8 + 1  # the convolution, its bias, and GeM's p
+    assert counted.gflops == pytest.approx((2 * 4 * 3 * 8 * 32 * 32 + 2 * 8 * 8) / 1e9)
+
+
+def test_trained_parts_are_rows_of_their_own() -> None:
+    head = untrained_head("cider", 8)
+    parts = Parts(
+        backbone="small",
+        trunk_sha256="",
+        descriptor="cider",
+        learned=(),
+        tensors={f"head.{name}": value for name, value in head.state_dict().items()},
+        card={"seed": 2},
+    )
+    made = list(variants(8, [parts, dataclasses.replace(parts, card={"seed": 3})]))
+    assert [(one.name, one.seed) for one in made[2:]] == [("CiDeR", 2), ("CiDeR", 3)]
+
+
+def test_pictures_are_described_once(trunk: Trunk, tmp_path: Path) -> None:
+    paths, calls = [], 0
+    for i, pixels in enumerate(photographs(side=150)):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        paths.append(tmp_path / f"{i}.png")
+
+    def on_trunk(pixels: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        with torch.no_grad():
+            return trunk(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).half().numpy()
+
+    def vectors() -> list[np.ndarray]:
+        chosen = list(variants(8, []))
+        return describe(
+            paths, chosen, run=on_trunk, trunk="t", profile=PROFILE, folder=tmp_path / "v", progress=lambda: None
+        )
+
+    first, again = vectors(), vectors()
+    assert calls == len(paths) and len(first) == 2
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    np.testing.assert_allclose(np.linalg.norm(first[0], axis=1), 1, atol=1e-3)
+
+
+def test_judging_on_what_was_trained_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (80, 80)).save(tmp_path / name)
+    data = f"folder:{tmp_path}"
+    assert run.main(["--train", data, "--test", data, "--backbone", "efficientnet_lite0"]) == 1
+    assert "4 photographs are in both sets" in capsys.readouterr().err
