@@ -13,6 +13,7 @@ interpolation and of RoI pooling, are added in no fixed order: results agree as 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -88,7 +89,9 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Ask torch for operations that repeat; what was before, and torch's generators, are put back afterwards."""
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
-        # On a GPU some gradients have no version that repeats: those are used, not refused, and torch warns.
+        # On a GPU some gradients have no version that repeats: those are used, not refused, and torch warns. cuBLAS
+        # reads this when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
         try:
             yield

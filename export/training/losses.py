@@ -89,7 +89,7 @@ def triplet_indices(tuples: Sequence[int], device: torch.device) -> tuple[Tensor
     tuples: the length of each; a tuple of 2 + n has n triplets.
     """
     rows = [(first, first + 1, first + 2 + n) for first, length in _starts(tuples) for n in range(length - 2)]
-    anchors, positives, negatives = torch.tensor(rows, device=device).reshape(-1, 3).T
+    anchors, positives, negatives = torch.tensor(rows, dtype=torch.int64, device=device).reshape(-1, 3).T
     return anchors, positives, negatives
 
 

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from landseer.client import cli
+from landseer.export.models.heads import HEADS
+from landseer.export.models.trunks import BACKBONES
+from landseer.export.training.recipes import METHODS
+from landseer.ops.commands import train as command
+
+SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Five classes of three patterns each, and a file that is no picture."""
+    folder, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for number in range(5):
+        pattern = draw.integers(0, 255, (6, 6, 3)).astype(np.uint8)
+        for place in range(3):
+            path = folder / f"class{number}" / f"{place}.png"
+            path.parent.mkdir(exist_ok=True)
+            pixels = cv2.resize(pattern, (80, 64), interpolation=cv2.INTER_CUBIC)
+            Image.fromarray(np.clip(pixels + draw.normal(scale=9, size=pixels.shape), 0, 255).astype(np.uint8)).save(
+                path
+            )
+    (folder / "class0" / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(*arguments) -> int:
+    return cli.main(["train", *map(str, arguments)])
+
+
+def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1") == 0
+    assert {path.name for path in out.iterdir()} == {
+        "best.safetensors",
+        "curves.csv",
+        "curves.png",
+        "state.pt",
+        "README.md",
+    }
+    told = capsys.readouterr().err
+    assert "training: 9 photographs of 3 classes" in told and "validation: 6 photographs of 2 classes" in told
+    assert "broken.jpg" in told and "before the first step: validation (leave-one-out mAP, %)" in told
+    with (out / "curves.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows if row["loss"]] == ["1", "2", "3"]
+    text = (out / "README.md").read_text()
+    for part in (f"landseer train cider folder:{data} --out {out}", "--log-every 1", "| seed | 0 |", "broken.jpg"):
+        assert part in text
+    best = max(float(row["validation"]) for row in rows if row["validation"])
+    assert f"| {best:.2f} |" in text
+    assert Image.open(out / "curves.png").size[0] > 400
+    # The weights are those of the trunk and the head that are served.
+    trunk, head = BACKBONES["efficientnet_lite0"].load(None, "auto").trunk, HEADS["cider"].make(1280)
+    with safe_open(out / "best.safetensors", framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, module in (("trunk", trunk), ("head", head)):
+        module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+    # Twice into one folder is an error, going on with what is done none.
+    assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1") == 1
+    assert "holds a training already; go on with --resume" in capsys.readouterr().err
+    assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1", "--resume") == 0
+    assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--seed", "1", "--resume") == 1
+    assert "settings.seed was 0, is 1" in capsys.readouterr().err
+
+
+def test_two_stages_and_a_named_validation_set(data, tmp_path, capsys):
+    training, held = tmp_path / "training", tmp_path / "held"
+    for folder, numbers in ((training, (0, 1, 2)), (held, (3, 4))):
+        for number in numbers:
+            (folder / f"class{number}").mkdir(parents=True)
+            for path in (data / f"class{number}").glob("*.png"):
+                (folder / f"class{number}" / path.name).write_bytes(path.read_bytes())
+    arguments = ("cider-ft", f"folder:{training}", "--validate", f"folder:{held}", "--out", tmp_path / "run", *SMALL)
+    assert run(*arguments) == 0
+    assert (tmp_path / "run/trunk/best.safetensors").is_file() and (tmp_path / "run/best.safetensors").is_file()
+    text = (tmp_path / "run/README.md").read_text()
+    assert "## Stage trunk" in text and "## Stage head" in text
+    # As if it had been stopped between the stages.
+    kept = (tmp_path / "run/best.safetensors").read_bytes()
+    (tmp_path / "run/state.pt").unlink()
+    assert run(*arguments, "--resume") == 0
+    assert (tmp_path / "run/best.safetensors").read_bytes() == kept
+    assert run("cider", f"folder:{data}", "--validate", f"folder:{held}", "--out", tmp_path / "no", *SMALL) == 1
+    assert "share 2 classes" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(data, tmp_path, capsys):
+    for method in METHODS:
+        assert run(method, f"folder:{data}", "--out", tmp_path / "run", *SMALL, "--dry-run") == 0
+        assert "stage" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_method_has_a_line_of_help():
+    assert command.METHODS.keys() == METHODS.keys()
+    assert {stage.head for stages in METHODS.values() for stage in stages} <= {*HEADS, "rpn", "ssdlite", "faster_rcnn"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cider", "folder:nowhere"), "nowhere is no folder"),
+        (("cider", "DATA", "--resume"), "to go on from; start without --resume"),
+        (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
+        (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
+        (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
+        (("cider", "DATA", "--validate", "0"), "expected a share above 0"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(data, tmp_path, capsys, arguments, said):
+    words = [word.replace("DATA", f"folder:{data}") for word in arguments]
+    assert run(*words, "--out", tmp_path / "run", *SMALL) == 1
+    last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("landseer train:")]
+    assert len(last) == 1 and said in last[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [(("--side", "20"), "64 to 1600"), (("--rate", "-1"), "above 0"), (("--seed", "x"), "whole")]
+)
+def test_options_that_make_no_sense_end_with_2(data, tmp_path, capsys, option, said):
+    with pytest.raises(SystemExit) as ended:
+        run("cider", f"folder:{data}", "--out", tmp_path, *option)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(data, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "contrastive", f"folder:{data}", "--out", str(out), *SMALL, "--epochs", "500"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "landseer.client.cli", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 90
+    while not _validated(out) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"stopped; what was done is in {out / 'state.pt'}" in said
+    again = said.splitlines()[-1].strip()
+    assert again.startswith("landseer train contrastive") and again.endswith("--resume")
+    assert run("contrastive", f"folder:{data}", "--out", out, *SMALL, "--epochs", "2", "--resume") == 1
+
+
+def _validated(out: Path) -> bool:
+    return (out / "curves.csv").is_file() and len((out / "curves.csv").read_text().splitlines()) > 3
