@@ -1,0 +1,109 @@
+"""From photographs to parts that the export takes, on a small trunk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+
+from landseer.export.build import Wanted, untrained_head
+from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES, Backbone, Loaded, Trunk
+from landseer.export.parts import read_parts
+from landseer.export.photographs import photographs
+from landseer.export.training import command
+from landseer.export.training.command import TrainOptions, train_parts
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.heads import TRAINERS, Training, train
+from landseer.export.training.localisation import Recipe
+from landseer.export.training.trunk_views import TrunkViews, ViewSpec
+
+CHANNELS, CLASSES, EACH = 520, 5, 4
+QUIET = Console(quiet=True)
+
+
+def loaded() -> Loaded:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = nn.Sequential(nn.Conv2d(3, CHANNELS, 32, stride=32), nn.ReLU())
+    trunk = Trunk(features=features, classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3)
+    return Loaded(trunk=trunk.eval(), source="seeded", variant="small")
+
+
+def views() -> TrunkViews:
+    draw = np.random.default_rng(0)
+    own = draw.random((CLASSES * EACH, 1, CHANNELS, 1, 1)) ** 3
+    maps = (own + 0.3 * draw.random((CLASSES * EACH, 2, CHANNELS, 4, 4))).astype(np.float16)
+    return TrunkViews(maps=maps, labels=tuple(f"class {i // EACH}" for i in range(CLASSES * EACH)))
+
+
+def training(folder: Path, proposals: Path | None = None) -> Training:
+    recipe = Recipe(photographs=4, sample=8, validated=4)
+    return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, proposals=proposals)
+
+
+@pytest.mark.parametrize("descriptor", TRAINERS)
+def test_parts_fit_the_head_they_are_of_and_repeat(descriptor: str, tmp_path: Path) -> None:
+    proposals = tmp_path / "best.safetensors"
+    rpn = RegionProposals.untrained(CHANNELS, seed=1)
+    save_file({f"rpn.{name}": value.contiguous() for name, value in rpn.state_dict().items()}, proposals)
+    first, again = (train(descriptor, training(tmp_path / name, proposals)) for name in ("a", "b"))
+    assert first.descriptor == descriptor and "reduction" in first.learned
+    assert all(torch.equal(value, again.tensors[name]) for name, value in first.tensors.items())
+    head = untrained_head(descriptor, CHANNELS)
+    first.fill("head", head)
+    descriptor_, attention = head.eval()(torch.rand(2, CHANNELS, 4, 4), 128, 128)
+    assert descriptor_.shape == (2, CHANNELS) and attention.shape == (2, 4, 4)
+    assert first.section("reduction")["matrix"].shape == (512, CHANNELS)
+
+
+def test_proposals_must_be_trained_first(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="landseer train rpn"):
+        train("rmac-rpn", training(tmp_path))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A backbone of its own, and photographs: each class one picture in several crops."""
+    monkeypatch.setitem(BACKBONES, "small", Backbone(channels=CHANNELS, load=lambda weights, stride: loaded()))
+    monkeypatch.setattr(command, "ViewSpec", lambda: ViewSpec(side=64, views=2))
+    monkeypatch.setattr(command, "Recipe", lambda seed: Recipe(photographs=4, sample=8, validated=4, seed=seed))
+    for i, pixels in enumerate(list(photographs(side=160))[:CLASSES]):
+        for j in range(EACH):
+            path = tmp_path / "photos" / f"class {i}" / f"{i}-{j}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[8 * j :, : 160 - 8 * j]).save(path)
+    (tmp_path / "photos" / "class 0" / "broken.png").write_bytes(b"not a picture")
+    return tmp_path
+
+
+def options(folder: Path, **changes: object) -> TrainOptions:
+    made: dict[str, object] = {
+        "wanted": Wanted(backbone="small"),
+        "data": f"folder:{folder / 'photos'}",
+        "out": folder / "parts.safetensors",
+        "folder": folder / "var",
+        "command": "a test",
+    }
+    return TrainOptions(**(made | changes))  # type: ignore[arg-type]
+
+
+def test_the_command_writes_parts_and_a_card_and_passes_over_what_is_no_picture(small: Path) -> None:
+    parts = read_parts(train_parts(options(small), QUIET))
+    assert (parts.backbone, parts.descriptor) == ("small", "cider")
+    assert parts.learned == ("attention", "whitening", "reduction")
+    card = (small / "parts.md").read_text()
+    assert "| command | a test |" in card and f"| data | folder:{small / 'photos'} |" in card
+    assert "| validation (mAP, %) |" in card
+
+
+def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
+    with pytest.raises(TrainingError, match="nowhere"):
+        train_parts(options(small, data=f"folder:{small / 'nowhere'}"), QUIET)
+    with pytest.raises(TrainingError, match="got 1 classes"):
+        train_parts(options(small, data=f"folder:{small / 'photos' / 'class 1'}"), QUIET)
