@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.training.describer import Describer, describe_rows
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.sampling import rows_of_classes
 from landseer.export.training.shots import Shots
 
 
@@ -60,12 +60,26 @@ def check_apart(training: Sequence[Photograph], validation: Sequence[Photograph]
 
 
 def some_of(photographs: Sequence[Photograph], most: int, seed: int) -> tuple[Photograph, ...]:
-    """Draw at most so many photographs, in their order, with whole classes as long as there is room."""
+    """Draw at most so many photographs, in their order: as many of each class as there is room for, at least two."""
     if len(photographs) <= most:
         return tuple(photographs)
-    numbers = {label: number for number, label in enumerate(sorted({one.label for one in photographs}))}
-    rows = rows_of_classes([numbers[one.label] for one in photographs], most, np.random.default_rng(seed))
-    return tuple(photographs[row] for row in rows)
+    members: dict[str, list[int]] = {}
+    for row, one in enumerate(photographs):
+        members.setdefault(one.label, []).append(row)
+    draw, labels = np.random.default_rng(seed), sorted(members)
+    each = max(2, -(-most // len(labels)))
+    drawn = [draw.permutation(members[labels[number]])[:each] for number in draw.permutation(len(labels))]
+    return tuple(photographs[row] for row in sorted(np.concatenate(drawn)[:most].tolist()))
+
+
+def check_askable(photographs: Sequence[Photograph]) -> None:
+    """TrainingError unless two classes or more are there, one of them twice: else every ranking is right, or none."""
+    counts = Counter(one.label for one in photographs)
+    if len(counts) < 2 or max(counts.values()) < 2:
+        raise TrainingError(
+            f"got {len(photographs)} photographs of {len(counts)} classes for validation; expected two classes or "
+            f"more, with two photographs or more. Name another set with --validate, or more with --validate-most"
+        )
 
 
 def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[int]) -> float:

@@ -29,7 +29,7 @@ def arcface(*, classes: int, channels: int, margin: float, scale: float = 30.0) 
 
 
 def triplet(*, margin: float = 0.1) -> nn.Module:
-    """½ max(0, m + |q - d⁺|² - |q - d⁻|²), the mean over the triplets. Gordo et al. 2016, eq. 1."""
+    """½ max(0, m + |q - d⁺|² - |q - d⁻|²), the mean over the triplets. Gordo et al. 2016 (DIR)."""
     return _Triplet(margin)
 
 
@@ -47,7 +47,7 @@ class _Triplet(nn.Module):
 def contrastive(*, margin: float = 0.7) -> nn.Module:
     """y z² + (1 - y) max(0, m - z)², z the distance, y whether a pair matches; summed over the pairs.
 
-    Gordo et al. 2020 (LAttQE), section 4. cnnimageretrieval-pytorch has half of it.
+    Gordo et al. 2020 (LAttQE). cnnimageretrieval-pytorch has half of it.
     """
     distance = LpDistance(normalize_embeddings=False, p=2)
     loss: nn.Module = _SquaredContrastive(neg_margin=margin, distance=distance, reducer=SumReducer())

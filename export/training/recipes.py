@@ -1,7 +1,7 @@
 """The methods that train on pixels, by name: what is trained, by which loss, with which settings.
 
-Numbers are the papers' where they give them (Song et al. 2024 for CiDeR, Gordo et al. 2017 for triplets, Radenović et
-al. 2018 for contrastive pairs, Ren et al. 2015 for proposals); the rest, epochs and batches above all, are chosen here.
+Of the papers are CiDeR's margin, optimiser, learning rate, weight decay, warm-up and schedule, DIR's margin and
+contrastive learning's five negatives from a pool of 20,000. The rest, epochs and batches above all, is chosen here.
 A new method is a line in `METHODS`.
 """
 
@@ -82,7 +82,6 @@ METHODS: Mapping[str, tuple[Stage, ...]] = {
     "cider": (_CIDER,),
     # First the trunk by classification, then the head on the trunk as it has become.
     "cider-ft": (replace(_CIDER, name="trunk", head="gem"), replace(_CIDER, name="head", frozen=True)),
-    # 64 triplets to an update.
     "triplet": (
         Stage(
             name="triplet",

@@ -17,7 +17,7 @@ SPREAD = 0.05
 def batches_of_one_shape(aspects: Sequence[float], size: int, draw: np.random.Generator) -> list[list[int]]:
     """Split rows into batches whose pictures have nearly one aspect ratio (width / height), each row once.
 
-    Group-size sampling (Yokoo, Ozaki, Simo-Serra and Iizuka 2020; CiDeR, section 5): a batch is resized to one size, so
+    Group-size sampling (as CiDeR trains): a batch is resized to one size, so
     nothing is padded and little is distorted. Ordered by aspect ratio, jittered so that no two epochs have the same
     batches, cut, and the batches shuffled. The last cut may be smaller.
     """
@@ -86,8 +86,8 @@ def same_class(labels: Sequence[int]) -> dict[int, list[int]]:
 def hard_negatives(query: Floats, label: int, pool: Floats, labels: Ids, count: int) -> list[int]:
     """Return the places in a pool of the most similar photographs of other classes, at most one a class.
 
-    query: unit [D], pool: unit [N, D], labels: [N]. Fewer than `count` if there are fewer other classes. Radenović,
-    Tolias and Chum 2018, section 4.2.
+    query: unit [D], pool: unit [N, D], labels: [N]. Fewer than `count` if there are fewer other classes. As Radenović,
+    Tolias and Chum 2018 mine them.
     """
     found: list[int] = []
     seen = {label}
@@ -105,7 +105,7 @@ def hard_triplets(
 ) -> list[tuple[int, int, int]]:
     """Draw `count` triplets (query, positive, negative), places in a pool, among those with a large loss.
 
-    Gordo et al. 2017, section 4.2: of all triplets of the pool, for a query drawn from it one of the `hardest` that
+    After Gordo et al. 2017: of all triplets of the pool, for a query drawn from it one of the `hardest` that
     have a loss. A query without one is passed over, so that there may be fewer than `count`, and in a pool that is
     learned by heart none. pool: unit [N, D], labels: [N].
     """

@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train. 0; 1 with one line on stderr if it cannot be done; 130 and how to go on after Ctrl-C."""
     # torch loads with it; `landseer --help` should not wait for it.
+    import cv2
     import torch
     from rich.console import Console
 
@@ -88,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.training.errors import Stopped, TrainingError
     from landseer.ops.train import run as training
 
+    # Pictures are made ready by one thread beside torch's, which has all cores.
+    cv2.setNumThreads(1)
     command = _command(args)
     try:
         training.run(training.Options(command=command, **_options(args)), Console(stderr=True))

@@ -12,7 +12,7 @@ from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.datasets.sfm import sfm_pairs
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heldout import check_apart, hold_out, some_of
+from landseer.export.training.heldout import check_apart, check_askable, hold_out, some_of
 from landseer.ops.curate.showing import bars, warn
 
 
@@ -44,9 +44,11 @@ def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, 
         other = _read(validate, console, decode)
         training, held = found.photographs, some_of(other.photographs, most, seed)
         check_apart(training, other.photographs)
+        check_askable(held)
         return Chosen(training=training, validation=held, skipped=(*found.skipped, *other.skipped))
     split = hold_out(found, _share(validate), seed)
     held = some_of(split.validation, most, seed)
+    check_askable(held)
     return Chosen(training=split.training, validation=held, skipped=found.skipped)
 
 

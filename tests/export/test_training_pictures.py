@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from landseer.export.training import detectors
 from landseer.export.training.describer import describe_rows
 from landseer.export.training.detectors import box_task
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heldout import check_apart, hold_out, leave_one_out, some_of
+from landseer.export.training.heldout import check_apart, check_askable, hold_out, leave_one_out, some_of
 from landseer.export.training.loop import train
 from landseer.export.training.pictures import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
@@ -272,6 +273,11 @@ def test_classes_that_are_held_out_are_never_trained_on(photographs: Photographs
     assert any(hold_out(photographs, 0.3, seed=seed) != split for seed in range(2, 9))
     some = some_of(split.validation, 7, seed=0)
     assert len(some) == 7 and set(some) <= set(split.validation)
+    assert sorted(Counter(one.label for one in some).values()) == [3, 4]
+    check_askable(some)
+    for alone in (some_of(split.validation, 1, seed=0), split.validation[:4]):
+        with pytest.raises(TrainingError, match="expected two classes or more"):
+            check_askable(alone)
     with pytest.raises(TrainingError, match="training and validation share 2 classes and 10 files, such as class"):
         check_apart(photographs.photographs, split.validation)
     with pytest.raises(TrainingError, match=r"got 1\.5 of the classes for validation"):
