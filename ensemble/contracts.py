@@ -93,16 +93,34 @@ IMAGE = Tensor(
 """RGB pixels [H, W, 3]."""
 
 
-def graphs(sizes: Sizes) -> dict[str, Graph]:
-    """Return every graph's contract by name, for a backbone of the given sizes."""
-    return {
-        graph.name: graph
-        for graph in (_backbone(sizes), _detector(sizes), _cluster(sizes), _lattqe(sizes), _coattention(sizes))
-    }
+ATTENTION = Tensor(name="attention", dtype="float32", dims=(-1, -1))
+"""In [0, 1], on the feature map of scale 1."""
+IMAGE_SIZE = Tensor(name="image_size", dtype="int32", dims=(2,))
+"""Height, width of `image`."""
+
+DEFAULT_DETECTOR = "attention"
+DETECTOR_INPUTS: dict[str, tuple[Tensor, ...]] = {
+    DEFAULT_DETECTOR: (ATTENTION, IMAGE_SIZE),
+    "rpn": (IMAGE,),
+    "ssdlite": (IMAGE,),
+    "faster_rcnn": (IMAGE,),
+}
+"""By kind of detector, what it looks at: the backbone's attention, or the picture itself."""
 
 
-def ensembles() -> dict[str, Ensemble]:
-    """Return the two ensembles over one backbone: `describe` for queries, `describe_full` for indexing."""
+def graphs(sizes: Sizes, detector: str = DEFAULT_DETECTOR) -> dict[str, Graph]:
+    """Return every graph's contract by name, for a backbone of the given sizes and a key of `DETECTOR_INPUTS`."""
+    boxes = _detector(sizes, DETECTOR_INPUTS[detector])
+    every = (_backbone(sizes), boxes, _cluster(sizes), _lattqe(sizes), _coattention(sizes))
+    return {graph.name: graph for graph in every}
+
+
+def ensembles(detector: str = DEFAULT_DETECTOR) -> dict[str, Ensemble]:
+    """Return the two ensembles over one backbone: `describe` for queries, `describe_full` for indexing.
+
+    detector: a key of `DETECTOR_INPUTS`. One that takes the picture runs beside the backbone; what comes out is named
+    alike.
+    """
     query = ("descriptor", "query_vector")
     maps = ("attention", "image_size")
     local = ("local_features", "local_count", "local_positions", "local_scales", "local_norms")
@@ -110,7 +128,7 @@ def ensembles() -> dict[str, Ensemble]:
     clusters = ("clusters", "cluster_count", "assignments")
     full = (
         Step(graph="backbone", inputs=("image",), outputs=query + maps + local),
-        Step(graph="detector", inputs=maps, outputs=boxes),
+        Step(graph="detector", inputs=tuple(tensor.name for tensor in DETECTOR_INPUTS[detector]), outputs=boxes),
         Step(graph="cluster", inputs=("local_features", "local_count", "local_norms"), outputs=clusters),
     )
     brief = Step(graph="backbone", inputs=("image",), outputs=query)
@@ -135,23 +153,18 @@ def _backbone(s: Sizes) -> Graph:
             # Factor by which `image` was resized for each feature.
             Tensor(name="local_scales", dtype="float32", dims=(s.locals,)),
             Tensor(name="local_norms", dtype="float32", dims=(s.locals,)),
-            # In [0, 1], on the feature map of scale 1.
-            Tensor(name="attention", dtype="float32", dims=(-1, -1)),
-            # height, width of `image`, for the detector.
-            Tensor(name="image_size", dtype="int32", dims=(2,)),
+            ATTENTION,
+            IMAGE_SIZE,
         ),
         max_batch=8,
         half_precision=True,
     )
 
 
-def _detector(s: Sizes) -> Graph:
+def _detector(s: Sizes, inputs: tuple[Tensor, ...]) -> Graph:
     return Graph(
         name="detector",
-        inputs=(
-            Tensor(name="attention", dtype="float32", dims=(-1, -1)),
-            Tensor(name="image_size", dtype="int32", dims=(2,)),
-        ),
+        inputs=inputs,
         outputs=(
             # x0, y0, x1, y1 in pixels of `image`, best first, zero beyond box_count.
             Tensor(name="boxes", dtype="float32", dims=(s.boxes, 4)),

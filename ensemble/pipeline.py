@@ -201,11 +201,12 @@ def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
 def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
     """Return the untrained parts that shaped an answer.
 
-    LAttQE and the reduction of co-attention shape only answers in which they ran, seeded attention only the boxes and
-    maps of an explanation. What else is untrained is in every vector.
+    LAttQE and the reduction of co-attention shape only answers in which they ran, seeded attention and detectors only
+    the boxes and maps of an explanation. What else is untrained is in every vector.
     """
     coattention = _ran(ranking.coattention)
-    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": coattention, "attention": plan.explain}
+    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": coattention}
+    ran |= dict.fromkeys(("attention", "detector"), plan.explain)
     return tuple(part for part in profile.untrained if ran.get(part, True))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes
+from landseer.ensemble.contracts import DEFAULT_DETECTOR, MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,17 @@ class Profile:
     sizes: Sizes
     descriptor: str = "gem"
     """The head that makes the global descriptor of the trunk's maps: gem, rmac, rmac-rpn, cider."""
+    detector: str = DEFAULT_DETECTOR
+    """What makes the boxes, a key of `DETECTOR_INPUTS`. It shapes no vector, so it is not in the fingerprint."""
+    detector_sha256: str = ""
+    """Of a detector's own trained weights; empty where there are none."""
     long_side: int = 640
     """Pictures are resized so that their longer side has this many pixels."""
     side_multiple: int = SIDE_MULTIPLE
     min_side: int = MIN_SIDE
     max_side: int = MAX_SIDE
     untrained: tuple[str, ...] = ()
-    """Parts whose weights are seeded, not learned: attention, whitening, reduction, lattqe."""
+    """Parts whose weights are seeded, not learned: attention, whitening, detector, lattqe and others."""
     version: str = "1"
     """The model version, the folder under each model of the repository."""
 
@@ -52,8 +56,14 @@ class Profile:
         )
 
     def to_json(self) -> str:
-        """Serialise; `from_json` reads it back."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Serialise; `from_json` reads it back.
+
+        The default detector goes without saying, so that releases from before there were others read it too.
+        """
+        fields = dataclasses.asdict(self)
+        if self.detector == DEFAULT_DETECTOR:
+            del fields["detector"], fields["detector_sha256"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:

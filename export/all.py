@@ -13,7 +13,15 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Sizes, graphs
+from landseer.ensemble.contracts import (
+    DEFAULT_DETECTOR,
+    DETECTOR_INPUTS,
+    MAX_SIDE,
+    MIN_SIDE,
+    SIDE_MULTIPLE,
+    Sizes,
+    graphs,
+)
 
 if TYPE_CHECKING:
     from landseer.export.build import Wanted
@@ -40,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own; --train writes them there")
     p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, and export with them")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
+    p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="what makes the boxes")
+    p.add_argument("--detector-weights", type=Path, metavar="FILE", help="of the detector, from landseer train")
     p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
     p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
     p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0])
@@ -75,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         descriptor=args.descriptor,
         parts=args.parts,
         whitening=args.whitening,
+        detector=args.detector,
+        detector_weights=args.detector_weights,
     )
     only = tuple(args.only or GRAPHS)
     options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)

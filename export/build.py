@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.profile import Profile
+from landseer.export.detectors import DETECTORS, Detector
+from landseer.export.detectors import SEED as DETECTOR_SEED
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
-from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import LAttQE
@@ -34,6 +35,7 @@ UNTRAINED = {
     "reduction": f"random orthonormal rows, seed {REDUCTION_SEED}",
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
+    "detector": f"random weights, seed {DETECTOR_SEED}",
     "lattqe": f"random weights, seed {LATTQE_SEED}; never used unless a request says allow_untrained",
 }
 """Parts that may be without training, and what stands in for them then."""
@@ -54,6 +56,10 @@ class Wanted:
     """Trained parts of one's own; None takes those that come with Landseer, if they fit the trunk."""
     whitening: str | None = None
     """Which learned whitening of a checkpoint of others to use, DATASET:ss or DATASET:ms."""
+    detector: str = DEFAULT_DETECTOR
+    """What makes the boxes, a key of `DETECTORS`."""
+    detector_weights: Path | None = None
+    """Of a detector that has its own; None seeds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,7 @@ def build(wanted: Wanted) -> Networks:
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     if parts:
         parts.fill("reduction", reduction)
+    detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
             trunk=loaded.trunk,
@@ -85,7 +92,7 @@ def build(wanted: Wanted) -> Networks:
             whitening=whitening,
             reduction=reduction,
         ),
-        "detector": AttentionRegions(sizes=sizes),
+        "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
         "lattqe": LAttQE.untrained(sizes, seed=LATTQE_SEED),
         "coattention": CoAttention(sizes=sizes),
@@ -95,11 +102,13 @@ def build(wanted: Wanted) -> Networks:
         descriptor=kind,
         weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}"),
         sizes=sizes,
+        detector=wanted.detector,
+        detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded.checkpoint, parts),
+        untrained=_untrained(kind, loaded.checkpoint, parts, detector),
         version=wanted.version,
     )
-    source = f"{loaded.source}; {kind}, {_told(parts)}"
+    source = f"{loaded.source}; {kind}, {_told(parts)}{_boxes_by(wanted)}"
     return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
 
 
@@ -168,10 +177,16 @@ def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | No
     return head, learned_projection(checkpoint, which, size=channels)
 
 
-def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None) -> tuple[str, ...]:
+def _detector_sha256(kind: str, detector: Detector) -> str:
+    """Hash what was trained. Seeded weights are told by their kind; rounding may differ from machine to machine."""
+    return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
+
+
+def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
     of_the_head = {"rmac": {"regional whitening"}, "rmac-rpn": {"regional whitening", "region proposals"}}
     possible = {"attention", "whitening", "reduction", "lattqe"} | of_the_head.get(kind, set())
+    possible |= {"detector"} if detector.untrained else set()
     done = set(parts.learned) if parts else set()
     if checkpoint is not None:
         done.add("whitening")
@@ -180,3 +195,11 @@ def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None) ->
 
 def _told(parts: Parts | None) -> str:
     return "untrained" if parts is None else f"trained: {', '.join(parts.learned)}"
+
+
+def _boxes_by(wanted: Wanted) -> str:
+    """Name a detector that is not the default one, and where its weights came from."""
+    if wanted.detector == DEFAULT_DETECTOR:
+        return ""
+    weights = wanted.detector_weights
+    return f"; detector {wanted.detector}, {'untrained' if weights is None else f'file {weights.name}'}"

@@ -7,7 +7,7 @@ import json
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import DType, Ensemble, Graph, Tensor, ensembles, graphs
+from landseer.ensemble.contracts import IMAGE, DType, Ensemble, Graph, Tensor, ensembles, graphs
 from landseer.ensemble.profile import Profile
 
 TYPES: dict[DType, int] = {
@@ -44,14 +44,14 @@ def graph_config(graph: Graph, *, precision: str) -> pb.ModelConfig:
         prepared = [list(step.outputs) for ensemble in ensembles().values() for step in ensemble.steps[:1]]
         config.parameters["landseer_prepared_outputs"].string_value = json.dumps(prepared)
     _queue(config.dynamic_batching)
-    if graph.name == "backbone":
-        _warm_up(config, graph.inputs[0])
+    if IMAGE in graph.inputs:
+        _warm_up(config, IMAGE)
     return config
 
 
 def ensemble_config(ensemble: Ensemble, profile: Profile) -> pb.ModelConfig:
     """Return the configuration of an ensemble; it carries the profile, so that a remote Triton tells it too."""
-    contracts = graphs(profile.sizes)
+    contracts = graphs(profile.sizes, profile.detector)
     image = contracts["backbone"].inputs[0]
     config = pb.ModelConfig(name=ensemble.name, platform="ensemble", max_batch_size=contracts["backbone"].max_batch)
     config.version_policy.latest.num_versions = 1
@@ -113,10 +113,10 @@ def pip_variant(config: pb.ModelConfig) -> pb.ModelConfig:
 def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
     """Return every configuration by its path in the repository."""
     files = {}
-    for name, graph in graphs(profile.sizes).items():
+    for name, graph in graphs(profile.sizes, profile.detector).items():
         config = graph_config(graph, precision=precision.get(name, "fp32"))
         files[f"{name}/config.pbtxt"] = to_text(config)
         files[f"{name}/configs/{PIP}.pbtxt"] = to_text(pip_variant(config))
-    for name, ensemble in ensembles().items():
+    for name, ensemble in ensembles(profile.detector).items():
         files[f"{name}/config.pbtxt"] = to_text(ensemble_config(ensemble, profile))
     return files

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, Sizes
+from landseer.ensemble.contracts import DEFAULT_DETECTOR, MAX_SIDE, MIN_SIDE, Sizes
 from landseer.export.models.backbone import Description
 from landseer.export.photographs import photographs
 from landseer.export.to_onnx import Arrays
 
 PHOTO_SIZES = ((480, 640), (640, 480), (640, 640), (352, 640), (MIN_SIDE, MIN_SIDE), (333, 417))
 """Height and width: the usual buckets, the least size, and an odd one."""
+
+DETECTED = ((2, 320, 256), (1, 480, 640), (1, 333, 417), (1, MIN_SIDE, MIN_SIDE))
+"""Batch, height and width for detectors that take pictures. Few: in eager torch they are the slowest of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +33,17 @@ class Case:
     """Whether it comes from photographs; random pixels have many near-ties that no picture has."""
 
 
-def cases(graph: str, sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
+def cases(
+    graph: str, sizes: Sizes, modules: dict[str, nn.Module], *, detector: str = DEFAULT_DETECTOR
+) -> Iterator[Case]:
     """Yield the cases of a graph, a batch of two first: it also serves as the exporter's example.
 
     modules: what makes the inputs of later graphs from photographs, `backbone` and `cluster`.
+    detector: its kind, a key of `DETECTOR_INPUTS`.
     """
     makers = {
         "backbone": _backbone,
-        "detector": _detector,
+        "detector": _attention if detector == DEFAULT_DETECTOR else _detected,
         "cluster": _cluster,
         "lattqe": _lattqe,
         "coattention": _coattention,
@@ -63,7 +69,13 @@ def _backbone(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     yield Case(name="8 photographs 96x128", inputs={"image": photos(96, 128, 8)}, real=True)
 
 
-def _detector(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
+def _detected(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
+    for batch, height, width in DETECTED:
+        inputs: Arrays = {"image": photos(height, width, batch)}
+        yield Case(name=f"{batch} photographs {height}x{width}", inputs=inputs, real=True)
+
+
+def _attention(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(1)
     for batch, h, w in ((2, 15, 20), (1, 2, 2), (3, 50, 50), (8, 20, 20)):
         # Smoothed noise: regions of all sizes and windings.

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.ensemble.contracts import Graph, ensembles, graphs
+from landseer.ensemble.profile import Profile
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import all_configs
 from landseer.export.engines import ENGINES, cpu_has_bf16
@@ -66,7 +67,7 @@ def export(options: Options, console: Console | None = None) -> Manifest | None:
 
 def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
     """Return the entries of graphs that stay, after checking that they fit the ones to be written."""
-    names = set(graphs(networks.profile.sizes)) - set(options.only)
+    names = set(_contracts(networks)) - set(options.only)
     if not names:
         return {}
     manifest = Manifest.read(options.out)
@@ -75,8 +76,25 @@ def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
             f"{options.out} holds graphs of {manifest.profile.backbone} with other weights or sizes, which do not fit "
             f"these of {options.wanted.backbone}: export all of them (without --only), or elsewhere with --out"
         )
+    if "detector" in names:
+        _check_detector(options, manifest.profile, networks.profile)
     # A profile has one version: those that stay come along into it.
     return {name: entry for name, entry in manifest.graphs.items() if name in names}
+
+
+def _check_detector(options: Options, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError unless a detector that stays is the one that the others will be told of."""
+    if (kept.detector, kept.detector_sha256) == (wanted.detector, wanted.detector_sha256):
+        return
+    same = ", with other weights" if kept.detector == wanted.detector else ""
+    raise ExportError(
+        f"{options.out} holds the detector {kept.detector}; got {wanted.detector}{same}: name the one that is there, "
+        f"with --detector and --detector-weights, or write the new one too, with --only detector"
+    )
+
+
+def _contracts(networks: Networks) -> dict[str, Graph]:
+    return graphs(networks.profile.sizes, networks.profile.detector)
 
 
 def _announce(console: Console, networks: Networks) -> None:
@@ -100,7 +118,7 @@ def _write(options: Options, networks: Networks, kept: dict[str, Entry], console
     The scratch folder is beside the repository: inside, Triton would take it for a model.
     """
     options.out.mkdir(parents=True, exist_ok=True)
-    contracts = graphs(networks.profile.sizes)
+    contracts = _contracts(networks)
     with tempfile.TemporaryDirectory(prefix=".landseer-export-", dir=options.out.resolve().parent) as scratch:
         entries = {}
         with _progress(console) as bar:
@@ -126,9 +144,10 @@ def _export_graph(
     total = 3 + len(ENGINES)
     module = networks.modules[graph.name]
     step("running eager torch", 0, total)
+    profile = networks.profile
     expected = [
         (case, eager(module, graph, case.inputs))
-        for case in cases(graph.name, networks.profile.sizes, networks.modules)
+        for case in cases(graph.name, profile.sizes, networks.modules, detector=profile.detector)
     ]
     step("exporting", 1, total)
     write_onnx(module, graph, expected[0][0].inputs, path, opset=opset)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.ensemble.contracts import Graph, graphs
+from landseer.ensemble.profile import Profile
 from landseer.export.build import Networks, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, Options, export
@@ -44,8 +45,12 @@ class _Job:
     settings: Settings
     networks: Networks
 
+    @property
+    def profile(self) -> Profile:
+        return self.networks.profile
+
     def contract(self, name: str) -> Graph:
-        return graphs(self.networks.profile.sizes)[name]
+        return graphs(self.profile.sizes, self.profile.detector)[name]
 
     def onnx(self, name: str) -> Path:
         return self.options.out / name / self.options.version / "model.onnx"
@@ -100,8 +105,8 @@ def _exported(job: _Job) -> bool:
         manifest = Manifest.read(job.options.out)
     except ManifestError:
         return False
-    found, wanted = manifest.profile, job.networks.profile
-    return (found.fingerprint, found.version) == (wanted.fingerprint, wanted.version) and all(
+    found, wanted = ((p.fingerprint, p.detector, p.detector_sha256, p.version) for p in (manifest.profile, job.profile))
+    return found == wanted and all(
         name in manifest.graphs
         and job.onnx(name).exists()
         and file_sha256(job.onnx(name)) == manifest.graphs[name].sha256
@@ -110,7 +115,7 @@ def _exported(job: _Job) -> bool:
 
 
 def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:
-    return plan(job.contract(name), job.onnx(name), sizes=sizes, served=job.networks.profile)
+    return plan(job.contract(name), job.onnx(name), sizes=sizes, served=job.profile)
 
 
 def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
@@ -179,7 +184,7 @@ class _Attempt:
 def _expected(job: _Job, name: str) -> Expected:
     """Return what eager fp32 torch says of every case that the ONNX graph was checked on."""
     module, modules = job.networks.modules[name], job.networks.modules
-    every = cases(name, job.networks.profile.sizes, modules)
+    every = cases(name, job.profile.sizes, modules, detector=job.profile.detector)
     return [(case, eager(module, job.contract(name), case.inputs)) for case in every]
 
 
