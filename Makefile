@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results results-boxes load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what m
 results: $(STAMP) ## Train every head by three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
 	@$(BIN)/python -m landseer.ops.results.run --train "$(TRAIN)" --test "$(TEST)" \
 	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one))
+
+results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
+	@$(BIN)/python -m landseer.ops.results.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run

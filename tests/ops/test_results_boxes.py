@@ -1,0 +1,232 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.profile import Profile
+from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import Trunk
+from landseer.export.photographs import photographs
+from landseer.ops.evaluate.readers import read
+from landseer.ops.results import boxes, small
+from landseer.ops.results.boxes import Regions, best, drawn, judged, mean, overlaps, reading, table, together
+from landseer.ops.results.small import TRUE, WHOLE, Found, Networks, Scene, Seen, as_they_are, found, laid, made_small
+from landseer.ops.results.variants import variants
+
+CHANNELS = 8
+PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=CHANNELS), long_side=128)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = []
+    for i, pixels in enumerate(photographs(side=160)):
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(pixels[: 160 - 10 * i]).save(paths[-1])
+    return paths
+
+
+def networks(calls: list[int] | None = None) -> Networks:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = nn.Sequential(nn.Conv2d(3, CHANNELS, 32, stride=32), nn.ReLU())
+    made = Trunk(features=features, classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3)
+
+    def on_trunk(pixels: np.ndarray) -> np.ndarray:
+        if calls is not None:
+            calls.append(1)
+        with torch.no_grad():
+            return made(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()).half().numpy()
+
+    return Networks(run=on_trunk, trunk="t", variant=next(iter(variants(CHANNELS, []))), profile=PROFILE)
+
+
+def decoded(scene: Scene) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(scene.data)), np.float32)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_photograph_is_laid_small_inside_the_frame(files: list[Path], seed: int) -> None:
+    scene = laid(files[1], files[5], np.random.default_rng(seed))
+    place, picture = scene.place, decoded(scene)
+    assert place is not None
+    height, width = picture.shape[:2]
+    assert max(height, width) == small.FRAME
+    assert 0 <= place.x <= width - place.width and 0 <= place.y <= height - place.height
+    low, high = (share * min(height, width) for share in small.SHARE)
+    assert low - 1 <= max(place.width, place.height) <= high + 1
+    # What is there is the photograph, and everything else is the background as it would be without it.
+    thing = Image.open(files[1]).resize((int(place.width), int(place.height)), Image.Resampling.BICUBIC)
+    inside = (slice(int(place.y), int(place.y + place.height)), slice(int(place.x), int(place.x + place.width)))
+    np.testing.assert_array_equal(picture[inside], np.asarray(thing))
+    behind = np.asarray(Image.open(files[5]).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+    outside = np.ones((height, width), bool)
+    outside[inside] = False
+    np.testing.assert_array_equal(picture[outside], behind[outside])
+
+
+def test_small_pictures_are_the_same_by_seed(files: list[Path]) -> None:
+    one, again, other = (made_small(files[:3], files[3:], seed=seed) for seed in (1, 1, 2))
+    assert [entry.name for entry in one] == [entry.name for entry in again]
+    assert all(a.scene() == b.scene() for a, b in zip(one, again, strict=True))
+    assert {entry.name for entry in one}.isdisjoint(entry.name for entry in other)
+
+
+def test_a_box_is_described_as_its_crop_would_be(files: list[Path]) -> None:
+    scene = laid(files[0], files[4], np.random.default_rng(0))
+    place = small.true_place(Seen(scene, networks()))[0]
+    x, y, width, height = map(int, place)
+    file = io.BytesIO()
+    Image.open(io.BytesIO(scene.data)).crop((x, y, x + width, y + height)).save(file, "PNG")
+    alone = Seen(Scene(data=file.getvalue(), place=None), networks())
+    with torch.inference_mode():
+        np.testing.assert_allclose(Seen(scene, networks()).vector(place), alone.whole_vector(), atol=1e-6)
+
+
+def test_regions_are_described_once_and_each_source_on_its_own(files: list[Path], tmp_path: Path) -> None:
+    calls: list[int] = []
+    [entry] = made_small(files[:1], files[3:], seed=0)
+    whole, attention = found(entry, [WHOLE, "attention"], networks(calls), tmp_path)
+    assert len(calls) == 1 + len(attention.places) > 1
+    more = found(entry, [WHOLE, "attention", TRUE], networks(calls), tmp_path)
+    assert len(calls) == 1 + len(attention.places) + 1
+    np.testing.assert_array_equal(more[1].vectors, attention.vectors)
+    np.testing.assert_array_equal(more[2].places, more[0].truth)
+    for one in more:
+        assert one.vectors.shape == (len(one.places), CHANNELS)
+        np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=1), 1, atol=1e-3)
+    assert len(attention.places) <= small.BEST
+    assert (attention.places[:, :2] >= 0).all()
+    assert (attention.places[:, :2] + attention.places[:, 2:] <= whole.places[0, 2:] + 1e-3).all()
+
+
+def test_other_proposals_are_described_anew(files: list[Path], tmp_path: Path) -> None:
+    calls: list[int] = []
+    [entry] = as_they_are(files[:1])
+    counts = []
+    for seed in (0, 1, 1):
+        rpn = RegionProposals.untrained(CHANNELS, seed=seed, hidden=8).eval()
+        [one] = found(entry, ["proposals"], dataclasses.replace(networks(calls), proposals=rpn), tmp_path)
+        assert 1 <= len(one.places) <= small.BEST
+        counts.append(len(calls))
+    assert counts[0] < counts[1] == counts[2]
+
+
+def test_poolings_are_those_of_a_slow_reference() -> None:
+    draw = np.random.default_rng(0)
+    queries = draw.normal(size=(5, CHANNELS)).astype(np.float32)
+    pictures = [draw.normal(size=(int(n), CHANNELS)).astype(np.float32) for n in (1, 3, 2, 5, 1)]
+    regions = together([[Found(places=p[:, :4], vectors=p, truth=p[:0, :4]) for p in pictures]])
+    np.testing.assert_array_equal(regions.counts, [1, 3, 2, 5, 1])
+    for pooled, slow in ((best, np.max), (mean, np.mean)):
+        wanted = [[slow(picture @ query) for picture in pictures] for query in queries]
+        np.testing.assert_allclose(pooled(queries, regions), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_more_regions_never_make_the_best_one_worse() -> None:
+    draw = np.random.default_rng(1)
+    one, more = (draw.normal(size=(4, CHANNELS)).astype(np.float32) for _ in range(2))
+    query = draw.normal(size=(2, CHANNELS)).astype(np.float32)
+    alone = Regions(vectors=one, starts=np.arange(4))
+    both = Regions(vectors=np.stack([one, more], axis=1).reshape(8, CHANNELS), starts=np.arange(0, 8, 2))
+    assert (best(query, both) >= best(query, alone)).all()
+
+
+def test_overlaps_by_hand() -> None:
+    a = np.array([[0, 0, 10, 10], [20, 20, 5, 5]], np.float32)
+    b = np.array([[5, 0, 10, 10], [20, 20, 5, 5], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_allclose(overlaps(a, b), [[50 / 150, 0, 0], [0, 1, 0]], atol=1e-6)
+    assert overlaps(a[:0], b).shape == (0, 3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of two, and three others to lie behind."""
+    folder = tmp_path_factory.mktemp("data")
+    for i, pixels in enumerate(photographs(side=120)):
+        for name, part in ((f"behind/{i % 3}/{i}.png", pixels[60:]), (f"test/{i % 3}/{i}.png", pixels[:60])):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(part).save(folder / name)
+    return folder
+
+
+def described(vectors: np.ndarray, *, at: list[float], truth: list[float] | None = None) -> list[Found]:
+    places = np.array([at], np.float32)
+    known = np.array([truth] if truth else np.empty((0, 4)), np.float32).reshape(-1, 4)
+    return [Found(places=places, vectors=one[None], truth=known) for one in vectors]
+
+
+def test_boxes_that_show_the_thing_help_and_those_that_show_all_do_not(data: Path) -> None:
+    test = read(f"folder:{data / 'test'}")
+    labels = [int(path.parent.name) for path in test.references]
+    kinds = np.eye(3, CHANNELS, dtype=np.float32)[labels]
+    noise = np.eye(6, CHANNELS, dtype=np.float32)[::-1] * 0.5
+    frame, place = [0.0, 0.0, 100.0, 100.0], [10.0, 10.0, 30.0, 30.0]
+    wholes = described(noise, at=frame, truth=place)
+    known = {WHOLE: wholes, "attention": wholes, TRUE: described(kinds, at=place, truth=place)}
+    database = judged("Made small", known, kinds, test)
+    by_key = {(row.source, row.pooling): row for row in database.rows}
+    assert by_key[TRUE, "best region"].figures.map == 1.0
+    assert by_key["attention", "best region"].figures.map == database.rows[0].figures.map < 1.0
+    assert [row.vectors for row in database.rows] == [1, 2, 2, 2, 2]
+    assert "boxes of attention **cannot be told from none**" in reading(database)
+    assert f"boxes of {TRUE} **help**" in reading(database)
+    assert "the first all of it (IoU 0.9 or more) in 100.0%" in table(database)
+    assert "met (IoU 0.5 or more) by the first in 0.0%, by any in 0.0%" in table(database)
+
+
+def test_pictures_are_drawn_with_the_queries_among_them(data: Path) -> None:
+    test = read(f"folder:{data / 'test'}")
+    part = drawn(test, 4, seed=0)
+    assert len(part.references) == 4 and part.references == drawn(test, 4, seed=0).references
+    assert {query.shot.path for query in part.queries} <= set(part.references)
+    assert all(len(truth.easy) for truth in part.truths())
+    assert drawn(test, None, seed=0) is test and drawn(test, 6, seed=0) is test
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    given = {"--test": f"folder:{data / 'test'}", "--backgrounds": f"folder:{data / 'behind'}", "--parts": "p"}
+    given |= {"--out": str(out / "report.md"), "--folder": str(out)}
+    return [word for pair in given.items() for word in pair] + list(more)
+
+
+def test_the_command_writes_what_was_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(small, "load_networks", lambda *_: networks())
+    assert boxes.main(command(data, tmp_path)) == 0
+    report = (tmp_path / "report.md").read_text()
+    assert "6 photographs, searched by 6 of them" in report
+    assert "## Photographs as they are" in report and "## Photographs made small" in report
+    assert report.count("| whole picture + attention |") == 4 and report.count(f"| whole picture + {TRUE} |") == 2
+    assert report.strip() in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = command(data, tmp_path, "--backgrounds", f"folder:{data / 'test'}")
+    assert boxes.main(own) == 1
+    assert "6 photographs are in both sets" in capsys.readouterr().err
+    assert boxes.main(command(data, tmp_path, "--pictures", "1")) == 1
+    assert "draw more" in capsys.readouterr().err
+    assert boxes.main(command(data, tmp_path, "--parts", str(tmp_path / "none"))) == 1
+    assert "there are no trained parts" in capsys.readouterr().err
+
+
+def test_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save_file({f"rpn.{k}": v for k, v in RegionProposals.untrained(CHANNELS, seed=0).state_dict().items()}, path)
+    assert small.read_proposals(path, CHANNELS).proposals == 128
+    with pytest.raises(WeightsError, match="on a trunk of 16 channels"):
+        small.read_proposals(path, 16)
+    path.write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match="of `landseer train rpn`"):
+        small.read_proposals(path, CHANNELS)
