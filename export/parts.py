@@ -70,6 +70,7 @@ def write_parts(parts: Parts, path: Path) -> None:
     staged = path.with_name(f".{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: _halved(x) for key, x in parts.tensors.items()}, staged, metadata=about)
+    staged.chmod(0o644)  # safetensors makes it the owner's alone
     staged.replace(path)
 
 

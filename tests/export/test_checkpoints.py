@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landseer.export.build import Wanted, build
 from landseer.export.models.checkpoints import Affine, exponent, read_checkpoint
 from landseer.export.models.folding import Chain, folded, learned_projection, network_projection, projection
 from landseer.export.models.pooling import Projection, gem, l2n
@@ -396,3 +397,26 @@ def test_arrays_written_by_numpy_2_are_read(tmp_path: Path) -> None:
     renamed = whole.getvalue().replace(b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n")
     (tmp_path / "x.pth").write_bytes(renamed)
     assert read_checkpoint(tmp_path / "x.pth").learned["d", "ss"].matrix.shape == (1, 2048)
+
+
+def test_the_exported_backbone_describes_as_the_public_code_does_over_scales(
+    file: Path, network: Published, contents: Contents
+) -> None:
+    networks = build(Wanted(backbone="resnet50", weights=file, whitening=f"{LW}:ss"))
+    assert networks.profile.descriptor == "gem" and "whitening" not in networks.profile.untrained
+    pixels = torch.randint(0, 256, (1, 128, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    x = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    sizes = [(128, 96), *((int(128 * s), int(96 * s)) for s in (2**-0.5, 2**0.5))]
+    with torch.no_grad():
+        scaled = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for size in sizes]
+        mean = torch.stack([network(one, whiten=True) for one in scaled]).mean(dim=0)
+        got = networks.modules["backbone"](pixels).descriptor
+    wanted = whitened((mean / (mean.norm() + 1e-6)).double().numpy()[:, None], contents["meta"]["Lw"][LW]["ss"], 2048)
+    close(column(got), wanted)
+
+
+def test_a_whitening_that_would_change_the_size_is_refused(file: Path) -> None:
+    with pytest.raises(WeightsError, match="got size 2048; expected 1 to 512"):
+        build(Wanted(backbone="resnet50", weights=file, whitening=f"{LW}:ms"))
+    with pytest.raises(WeightsError, match="describes by its own GeM; got --descriptor cider"):
+        build(Wanted(backbone="resnet50", weights=file, descriptor="cider"))
