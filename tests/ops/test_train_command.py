@@ -16,10 +16,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from landseer.client import cli
+from landseer.export.datasets.photograph import Photograph
+from landseer.export.datasets.sfm import Pair
 from landseer.export.models.heads import HEADS
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
+from landseer.ops.train import data as chosen_data
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
 
@@ -172,3 +175,11 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path):
 
 def _validated(out: Path) -> bool:
     return (out / "curves.csv").is_file() and len((out / "curves.csv").read_text().splitlines()) > 3
+
+
+def test_pairs_that_were_verified_are_the_positives(monkeypatch):
+    names = [Photograph(path=Path(name), label="train/1") for name in "abcd"]
+    pairs = [Pair(query=Path(q), positive=Path(p)) for q, p in ("ab", "ac", "da", "ax")]
+    monkeypatch.setattr(chosen_data, "sfm_pairs", lambda rest: pairs)
+    assert chosen_data.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
+    assert chosen_data.positives("folder:root", names) is None
