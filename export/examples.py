@@ -33,9 +33,7 @@ class Case:
     """Whether it comes from photographs; random pixels have many near-ties that no picture has."""
 
 
-def cases(
-    graph: str, sizes: Sizes, modules: dict[str, nn.Module], *, detector: str = DEFAULT_DETECTOR
-) -> Iterator[Case]:
+def cases(graph: str, sizes: Sizes, modules: dict[str, nn.Module], detector: str = DEFAULT_DETECTOR) -> Iterator[Case]:
     """Yield the cases of a graph, a batch of two first: it also serves as the exporter's example.
 
     modules: what makes the inputs of later graphs from photographs, `backbone` and `cluster`.

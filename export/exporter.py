@@ -147,7 +147,7 @@ def _export_graph(
     profile = networks.profile
     expected = [
         (case, eager(module, graph, case.inputs))
-        for case in cases(graph.name, profile.sizes, networks.modules, detector=profile.detector)
+        for case in cases(graph.name, profile.sizes, networks.modules, profile.detector)
     ]
     step("exporting", 1, total)
     write_onnx(module, graph, expected[0][0].inputs, path, opset=opset)

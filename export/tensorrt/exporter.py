@@ -184,7 +184,7 @@ class _Attempt:
 def _expected(job: _Job, name: str) -> Expected:
     """Return what eager fp32 torch says of every case that the ONNX graph was checked on."""
     module, modules = job.networks.modules[name], job.networks.modules
-    every = cases(name, job.profile.sizes, modules, detector=job.profile.detector)
+    every = cases(name, job.profile.sizes, modules, job.profile.detector)
     return [(case, eager(module, job.contract(name), case.inputs)) for case in every]
 
 
