@@ -104,7 +104,7 @@ def halves(monkeypatch: pytest.MonkeyPatch, networks: Networks, checks: list[Cas
         return plan.model
 
     monkeypatch.setattr(exporter, "find_device", lambda: GPU)
-    monkeypatch.setattr(exporter, "build", lambda **_: networks)
+    monkeypatch.setattr(exporter, "build", lambda *_: networks)
     monkeypatch.setattr(exporter, "cases", lambda *_: checks)
     monkeypatch.setattr(builder, "build", built)
     monkeypatch.setattr(runner, "load", onnx_run)
