@@ -175,14 +175,14 @@ def _told(gained: tuple[float, float, float]) -> str:
 
 
 def reading(database: Database) -> str:
-    """Say of each source of boxes, pooled by `MAIN`, what its interval allows to be said."""
+    """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval lies above no difference."""
     gains = {row.source: gain(row, database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
-    return "; ".join(f"boxes of {source} {_verdict(one)}, {_told(one)} mAP" for source, one in gains.items())
+    return "; ".join(f"with {source} it {_verdict(one)}, {_told(one)} mAP" for source, one in gains.items())
 
 
 def _verdict(gained: tuple[float, float, float]) -> str:
     _, low, high = gained
-    return "**help**" if low > 0 else "**harm**" if high < 0 else "**cannot be told from none**"
+    return "**holds**" if low > 0 else "**fails** and harms" if high < 0 else "**fails**, no difference to be told"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -279,7 +279,8 @@ of the shorter side of one of {args.backgrounds}, {small.FRAME} pixels long, and
 {small.BEST} boxes of a picture, of scores of {small.LEAST_SCORE} or more, are cropped and described again; a picture is
 as similar as its best region, or as its regions in the mean. The true box is where the photograph was laid: what a
 perfect detector would give. mAP and differences with 95% bootstrap intervals over queries, drawn in pairs for
-differences. The pictures are pasted together, with edges that no photograph has, and each holds one thing.
+differences. The small ones are pasted together, with edges that no photograph has, over pictures that show
+things of their own.
 """
 
 
