@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from grpc.aio import AioRpcError
@@ -117,6 +119,15 @@ async def test_expansion_searches_again_with_the_neighbours(landseer, picture):
     assert [hit.score for hit in answer.hits] == [hit.scores.expanded for hit in answer.hits]
     call = landseer.triton.calls[-1]
     assert call.shapes["neighbours"] == (1, 8, SIZES.channels)
+
+
+async def test_a_seeded_detector_shapes_only_what_shows_its_boxes(picture, start, fake_triton):
+    fake_triton.profile = replace(fake_triton.profile, untrained=("attention", "detector", "lattqe"))
+    landseer = await start()
+    await fill(landseer, picture, count=2)
+    for explain, expected in ((False, []), (True, ["attention", "detector"])):
+        answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(1), explain=explain))
+        assert list(answer.untrained) == expected
 
 
 @pytest.mark.parametrize("method", ["AQE", "AQEWD", "AQEWD_DIR", "ALPHA_QE", "DQE"])

@@ -272,6 +272,9 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(
     assert contents(repository) == before
     assert command.main([*arguments[:4], "--out", str(repository / "none")]) == 1
     assert "does not hold these graphs yet" in capsys.readouterr().err
+    # The same vectors, but boxes of another detector: the repository does not hold what was asked for.
+    assert command.main([*arguments, "--detector", "rpn"]) == 1
+    assert "does not hold these graphs yet" in capsys.readouterr().err
 
 
 def test_a_dry_run_rehearses_fp16_on_the_cpu(
