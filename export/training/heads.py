@@ -5,6 +5,7 @@ On a frozen trunk, from the maps of views (`trunk_views`). Nothing here sees a c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -107,9 +109,17 @@ def _rmac_rpn(training: Training) -> Trained:
     if training.proposals is None:
         raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
     head = ProposalRMAC(training.loaded.trunk.channels, RegionProposals(training.loaded.trunk.channels)).eval()
-    found = {name.removeprefix("rpn."): value for name, value in load_file(training.proposals).items()}
-    head.proposer.load_state_dict(found)
+    head.proposer.load_state_dict(_proposals(training.proposals))
     return ("regional whitening", "region proposals", "whitening"), _regional(training, head), {}
+
+
+def _proposals(path: Path) -> dict[str, Tensor]:
+    """Read what `landseer train rpn` wrote. WeightsError for weights that training did not improve on."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("landseer", "{}"))
+    if about.get("epoch") == 0:
+        raise WeightsError(f"{path} holds the weights from before the first step, on which no epoch improved: train on")
+    return {name.removeprefix("rpn."): value for name, value in load_file(path).items()}
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from landseer.export.training.errors import TrainingError
 from landseer.export.training.heads import TRAINERS, Training, train
 from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec
+from landseer.export.training.weights import write_weights
 
 CHANNELS, CLASSES, EACH = 520, 5, 4
 QUIET = Console(quiet=True)
@@ -65,6 +66,14 @@ def test_parts_fit_the_head_they_are_of_and_repeat(descriptor: str, tmp_path: Pa
 def test_proposals_must_be_trained_first(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="landseer train rpn"):
         train("rmac-rpn", training(tmp_path))
+
+
+def test_proposals_that_no_epoch_improved_are_refused(tmp_path: Path) -> None:
+    rpn = RegionProposals.untrained(CHANNELS, seed=1)
+    weights = {f"rpn.{name}": value for name, value in rpn.state_dict().items()}
+    write_weights(weights, tmp_path / "best.safetensors", epoch=0, measure="boxes found", value=32.4)
+    with pytest.raises(WeightsError, match="no epoch improved"):
+        train("rmac-rpn", training(tmp_path / "run", tmp_path / "best.safetensors"))
 
 
 @pytest.fixture
