@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,15 @@ SETTINGS = Settings(
     epochs=4, learning_rate=0.02, accumulate=2, warm_up=1, weight_decay=1e-3, log_every=3, device="cpu", seed=5
 )
 STEPS = 4 * 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are split by threads: runs that are compared to the bit, those in children too, have the same number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Killed(BaseException):
@@ -205,7 +214,6 @@ def stopped_after(folder: Path, steps: int, number: int) -> tuple[int, str]:
 
 
 def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     train(Line(), SETTINGS, tmp_path / "whole")
     folder = tmp_path / "stopped"
     assert stopped_after(folder, 6, signal.SIGKILL)[0] == -signal.SIGKILL
