@@ -91,7 +91,11 @@ def main(argv: list[str] | None = None) -> int:
     only = tuple(args.only or GRAPHS)
     options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
-        if args.train:
+        if args.train and args.dry_run:
+            print(f"would train {wanted.descriptor or 'cider'} on {args.train} first")
+            # The file of parts is not there yet.
+            options = dataclasses.replace(options, wanted=dataclasses.replace(wanted, parts=None))
+        elif args.train:
             wanted = _trained(wanted, args)
             options = dataclasses.replace(options, wanted=wanted)
         if args.tensorrt:

@@ -118,6 +118,8 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     if wanted.parts is None:
         path = shipped(trunk).get(wanted.descriptor or DEFAULT) if loaded.checkpoint is None else None
         return None if path is None else read_parts(path)
+    if loaded.checkpoint is not None:
+        raise WeightsError(f"{loaded.checkpoint.path} brings its own descriptor; got trained parts {wanted.parts} too")
     parts = read_parts(wanted.parts)
     if parts.trunk_sha256 != trunk:
         raise WeightsError(
@@ -184,8 +186,7 @@ def _detector_sha256(kind: str, detector: Detector) -> str:
 
 def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
-    of_the_head = {"rmac": {"regional whitening"}, "rmac-rpn": {"regional whitening", "region proposals"}}
-    possible = {"attention", "whitening", "reduction", "lattqe"} | of_the_head.get(kind, set())
+    possible = {"attention", "whitening", "reduction", "lattqe", *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
     done = set(parts.learned) if parts else set()
     if checkpoint is not None:

@@ -18,7 +18,7 @@ from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Trunk, _fill, _state_dict
+from landseer.export.models.trunks import Trunk, fill, read_state_dict
 
 SEED = 0
 """Of the weights of a detector that was not trained."""
@@ -51,7 +51,7 @@ def rpn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
     proposals = RegionProposals.untrained(trunk.channels, seed=SEED)
     if weights is not None:
         state = {name.removeprefix("rpn."): value for name, value in read_weights(weights).items()}
-        _fill(proposals, state, weights)
+        fill(proposals, state, weights)
     module = ProposalDetector(trunk=trunk, rpn=proposals, sizes=sizes)
     return Detector(module=module.eval(), untrained=weights is None)
 
@@ -82,7 +82,7 @@ not fit.
 
 def _landmark(detector: LandmarkDetector, weights: Path | None) -> Detector:
     if weights is not None:
-        _fill(detector.network, read_weights(weights), weights)
+        fill(detector.network, read_weights(weights), weights)
     return Detector(module=detector.eval(), untrained=weights is None)
 
 
@@ -108,7 +108,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     WeightsError if it is neither. No code in the file is run.
     """
     if path.suffix != ".safetensors":
-        return _state_dict(path)
+        return read_state_dict(path)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -39,7 +39,7 @@ class HeadKind:
     all_scales: bool
     """Whether its descriptor pools all five scales of the pyramid, or the three about the picture's own."""
     learned: tuple[str, ...]
-    """What training shapes, in words for people; empty if it needs none."""
+    """What training shapes beside what every head has, by the names of `UNTRAINED`; empty if it needs none."""
 
 
 HEADS: dict[str, HeadKind] = {

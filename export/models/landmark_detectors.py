@@ -35,7 +35,7 @@ from landseer.export.models.boxes import (
 )
 from landseer.export.models.detector import Detection
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import _fill, _state_dict
+from landseer.export.models.trunks import fill, read_state_dict
 
 CLASSES = 2
 """Background and landmark, or whatever the boxes are of."""
@@ -247,7 +247,7 @@ def _filled(build: Callable[[], Any], weights: Path | None, seed: int) -> Any:
         torch.manual_seed(seed)
         network = build()
     if weights is not None:
-        _fill(network, _state_dict(weights), weights)
+        fill(network, read_state_dict(weights), weights)
     return network
 
 
@@ -258,7 +258,7 @@ def start_from(detector: LandmarkDetector, weights: Path) -> int:
     COCO, or of its ResNet-50 (the variant v1.5). What depends on the classes stays random. Returns how many tensors
     were taken. WeightsError if anything else in the file has no place.
     """
-    state, own = _state_dict(weights), detector.network.state_dict()
+    state, own = read_state_dict(weights), detector.network.state_dict()
     prefix = "" if any(name.startswith("backbone.") for name in state) else "backbone.body."
     fitting = {prefix + k: v for k, v in state.items() if _same_shape(own.get(prefix + k), v)}
     left = [k for k in state if prefix + k not in fitting and not _may_be_left(k)]

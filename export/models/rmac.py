@@ -6,7 +6,7 @@ projection → L2, and their sum → L2.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +33,6 @@ class Regions(NamedTuple):
     """Whether each is there, bool [R] or [B, R]."""
 
 
-class Proposer(Protocol):
-    """What finds regions in a feature map: DIR's region proposal network."""
-
-    def __call__(self, feature_map: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, h, w], int32 [B, 2] (height, width) → boxes in pixels [B, R, 4], scores [B, R], count [B, 1]."""
-        ...
-
-
 class GridRMAC(nn.Module):
     """R-MAC over the fixed grid, laid over the pixels of the resized picture as the authors do."""
 
@@ -64,7 +56,10 @@ class GridRMAC(nn.Module):
 
 
 class ProposalRMAC(nn.Module):
-    """R-MAC over the proposals of a network instead of the grid."""
+    """R-MAC over the proposals of a network instead of the grid.
+
+    proposer: [B, C, h, w], int32 [B, 2] (height, width) → boxes in pixels [B, R, 4], scores [B, R], count [B, 1].
+    """
 
     def __init__(self, channels: int, proposer: nn.Module) -> None:
         super().__init__()

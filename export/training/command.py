@@ -56,15 +56,15 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
                 backbone=options.wanted.backbone,
                 views=views,
                 recipe=Recipe(seed=options.seed),
-                folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}",
+                folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}-{views.key[:8]}",
                 watcher=Bar(bar, descriptor),
                 card=_card(options),
             )
             parts = train(descriptor, training)
-    except (DatasetError, WeightsError, ValueError) as error:
+        write_parts(parts, options.out)
+        options.out.with_suffix(".md").write_text(card_text(parts))
+    except (DatasetError, WeightsError, ValueError, OSError) as error:
         raise TrainingError(str(error)) from error
-    write_parts(parts, options.out)
-    options.out.with_suffix(".md").write_text(card_text(parts))
     console.print(f"Trained {descriptor} in {time.monotonic() - began:.0f} s: {options.out}")
     return options.out
 

@@ -70,7 +70,9 @@ class Localisation:
     def about(self) -> Mapping[str, str | int | float]:
         """Return what a run can only go on with."""
         shape = "x".join(map(str, self.views.maps.shape))
-        return {"method": "localisation", "views": shape} | {f"recipe.{k}": v for k, v in asdict(self.recipe).items()}
+        return {"method": "localisation", "views": f"{shape} {self.views.key}"} | {
+            f"recipe.{k}": v for k, v in asdict(self.recipe).items()
+        }
 
     def groups(self) -> Sequence[Group]:
         """Return the head's parameters; those that mix are few and learn faster, without decay."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from landseer.export.datasets.photograph import Photograph
@@ -51,6 +53,8 @@ class TrunkViews:
     """[N, V, C, h, w], on disk."""
     labels: tuple[str, ...]
     """Of the N photographs."""
+    key: str = ""
+    """Tells apart views of other photographs, trunks and draws."""
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the maps of all views of some photographs. → float32 [len(rows) · V, C, h, w]."""
@@ -72,11 +76,14 @@ def trunk_views(
     fingerprint: of the trunk's weights. precision: "f32" or "bf16", of OpenVINO. progress: told how many photographs
     are done.
     """
-    path = folder / f"{_key(photographs, fingerprint, spec, precision)}.npy"
+    key = views_key(photographs, fingerprint, spec, precision)
+    path = folder / f"{key}.npy"
     cells = spec.side // STRIDE
     shape = (len(photographs), spec.views, trunk.channels, cells, cells)
     folder.mkdir(parents=True, exist_ok=True)
     done = _done(path)
+    if not done:
+        _check_room(folder, 2 * math.prod(shape))
     maps: np.memmap[Any, np.dtype[np.float16]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         path, "r+" if done else "w+", np.float16, shape
     )
@@ -89,7 +96,7 @@ def trunk_views(
                 maps.flush()
                 _note(path, row + 1)
             progress(1)
-    return TrunkViews(maps=maps, labels=tuple(photograph.label for photograph in photographs))
+    return TrunkViews(maps=maps, labels=tuple(photograph.label for photograph in photographs), key=key)
 
 
 def _drawn(photographs: Sequence[Photograph], spec: ViewSpec, *, start: int) -> Iterator[tuple[int, Pixels]]:
@@ -117,7 +124,7 @@ def _views(photographs: Sequence[Photograph], row: int, spec: ViewSpec) -> Pixel
 def _read(path: Path, side: int) -> Pixels:
     with Image.open(path) as picture:
         picture.draft("RGB", (2 * side, 2 * side))
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     longest = max(pixels.shape[:2])
     if longest <= 2 * side:
         return pixels
@@ -165,7 +172,18 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.
     return on_cpu
 
 
-def _key(photographs: Sequence[Photograph], fingerprint: str, spec: ViewSpec, precision: str) -> str:
+def _check_room(folder: Path, needed: int) -> None:
+    """Refuse what the disk has no room for: a mapped file that cannot grow ends the process without a word."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"the views' maps take {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
+            "make room there, or take fewer photographs"
+        )
+
+
+def views_key(photographs: Sequence[Photograph], fingerprint: str, spec: ViewSpec, precision: str) -> str:
+    """Return what tells these views' maps from others: photographs, trunk, draws, precision."""
     digest = hashlib.sha256(f"{fingerprint} {spec} {precision}".encode())
     for photograph in photographs:
         # Not by the whole path: a folder that was moved, or is named otherwise, holds the same photographs.

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.pictures import Limits, prepare
 from landseer.ensemble.profile import Profile
 from landseer.export.training.views import Pixels
+from landseer.ops.processes import OpsError
 from landseer.ops.results.variants import Variant
 
 Vectors = NDArray[np.float32]
@@ -51,7 +53,10 @@ def _computed(
     rows: list[list[Vectors]] = [[] for _ in variants]
     for path in pictures:
         data = path.read_bytes()
-        pixels = prepare(data, profile=profile, limits=Limits(max_bytes=len(data))).pixels[None]
+        try:
+            pixels = prepare(data, profile=profile, limits=Limits(max_bytes=max(len(data), 1))).pixels[None]
+        except InvalidInput as error:
+            raise OpsError(f"cannot read {path}: {error.description}") from error
         feature_map = torch.from_numpy(run(pixels).astype(np.float32))
         with torch.inference_mode():
             for row, variant in zip(rows, variants, strict=True):

@@ -22,9 +22,10 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.training.command import precision_of
+from landseer.export.training.errors import Stopped, TrainingError
 from landseer.export.training.heads import TRAINERS, Training, train
 from landseer.export.training.localisation import Recipe
-from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views
+from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
 from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.methods import NONE, Method, rankings
@@ -56,9 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         if shared:
             raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
         tables = [_table(source, learned, test, args) for source in args.backbone]
-    except (OpsError, DatasetError, WeightsError, OSError) as error:
+    except (OpsError, DatasetError, WeightsError, TrainingError, ValueError, OSError) as error:
         print(f"results: {error}", file=sys.stderr)
         return 1
+    except (Stopped, KeyboardInterrupt):
+        print("results: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
     text = _report(args, learned, test, tables)
     args.out.write_text(text)
     print(text)
@@ -133,7 +137,11 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
     proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
     made = [descriptor for descriptor in TRAINERS if descriptor != "rmac-rpn" or proposals.exists()]
     wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
-    files = {key: args.folder / "parts" / f"{source.backbone}-{key[0]}-{key[1]}.safetensors" for key in wanted}
+    key = views_key(
+        learned.photographs, trunk_sha256(loaded), ViewSpec(views=source.views), precision_of(source.backbone)
+    )
+    names = {(kind, seed): f"{source.backbone}-{kind}-{seed}-{key[:8]}" for kind, seed in wanted}
+    files = {one: args.folder / "parts" / f"{name}.safetensors" for one, name in names.items()}
     views = None
     for (descriptor, seed), path in files.items():
         if path.exists():
@@ -144,7 +152,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
             backbone=source.backbone,
             views=views,
             recipe=Recipe(seed=seed),
-            folder=args.folder / f"{source.backbone}-{descriptor}-{seed}",
+            folder=args.folder / names[descriptor, seed],
             proposals=proposals,
             card={"data": args.train},
         )

@@ -77,15 +77,13 @@ def cost(variant: Variant, trunk: Trunk, *, side: int) -> Cost:
     pixels = torch.zeros(1, 3, side, side)
     with FlopCounterMode(display=False) as counter:
         variant.describe(trunk(pixels), side, side)
-    modules = (trunk.features, variant.head, variant.whitening)
-    identity = torch.equal(variant.whitening.matrix, torch.eye(len(variant.whitening.matrix)))
-    sizes = (sum(p.numel() for p in _weights(m)) for m in (modules[:2] if identity else modules))
+    sizes = (sum(p.numel() for p in _weights(m)) for m in (trunk.features, variant.head, variant.whitening))
     return Cost(parameters=sum(sizes), gflops=counter.get_total_flops() / 1e9)
 
 
 def _weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, and the projections, which are buffers but weights all the same."""
+    """Parameters, and projections that are not the identity: buffers, but weights all the same."""
     yield from module.parameters()
     for part in module.modules():
-        if isinstance(part, Projection):
+        if isinstance(part, Projection) and not torch.equal(part.matrix, torch.eye(len(part.matrix))):
             yield from (part.mean, part.matrix)

@@ -420,3 +420,8 @@ def test_a_whitening_that_would_change_the_size_is_refused(file: Path) -> None:
         build(Wanted(backbone="resnet50", weights=file, whitening=f"{LW}:ms"))
     with pytest.raises(WeightsError, match="describes by its own GeM; got --descriptor cider"):
         build(Wanted(backbone="resnet50", weights=file, descriptor="cider"))
+
+
+def test_trained_parts_beside_a_checkpoint_are_refused(file: Path) -> None:
+    with pytest.raises(WeightsError, match="brings its own descriptor; got trained parts"):
+        build(Wanted(backbone="resnet50", weights=file, parts=Path("mine.safetensors")))

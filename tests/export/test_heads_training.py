@@ -10,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
+from landseer.export import all as everything
 from landseer.export.build import Wanted, untrained_head
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
@@ -116,3 +117,25 @@ def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
         train_parts(options(small, data=f"folder:{small / 'nowhere'}"), QUIET)
     with pytest.raises(TrainingError, match="got 1 classes"):
         train_parts(options(small, data=f"folder:{small / 'photos' / 'class 1'}"), QUIET)
+
+
+def test_two_data_sets_have_folders_of_their_own(small: Path) -> None:
+    train_parts(options(small), QUIET)
+    first = read_parts(small / "parts.safetensors")
+    (small / "photos" / "class 0" / "0-0.png").unlink()
+    train_parts(options(small), QUIET)
+    assert len(list((small / "var").glob("small-cider-0-*"))) == 2
+    assert (
+        read_parts(small / "parts.safetensors")
+        .tensors["head.projection.mean"]
+        .ne(first.tensors["head.projection.mean"])
+        .any()
+    )
+
+
+def test_a_dry_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = tmp_path / "mine.safetensors"
+    arguments = ["--train", "folder:nowhere", "--parts", str(parts), "--out", str(tmp_path / "models"), "--dry-run"]
+    assert everything.main(arguments) == 0
+    assert "would train cider on folder:nowhere first" in capsys.readouterr().out
+    assert not parts.exists()

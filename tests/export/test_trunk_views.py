@@ -71,3 +71,21 @@ def test_what_is_on_disk_is_not_computed_again(some: list[Photograph], trunk: Tr
     first = run(some, trunk, tmp_path)
     broken = Trunk(features=nn.Identity(), classifier=nn.Identity(), channels=6, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert np.array_equal(run(some, broken, tmp_path).maps, first.maps)
+
+
+def test_views_that_the_disk_has_no_room_for_are_refused_before_anything_is_written(
+    some: list[Photograph], trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100}))
+    with pytest.raises(OSError, match="make room there, or take fewer photographs"):
+        run(some, trunk, tmp_path / "full")
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_a_photograph_is_seen_as_its_camera_was_held(tmp_path: Path) -> None:
+    pixels = next(photographs(side=120))
+    turned = Image.fromarray(np.rot90(pixels).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(module._read(tmp_path / "turned.png", 64), pixels)
