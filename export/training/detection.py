@@ -7,7 +7,7 @@ seeds it and keeps its state is deterministic and can be resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ from landseer.export.models.trunks import Trunk
 from landseer.export.training.pasted import Annotated, PasteRanges, pasted
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+TrunkRun = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
+"""From pixels [1, H, W, 3] to a map [1, C, h, w]; see `trunk_views.trunk_runner`."""
 
 
 class DetectionLoss(Protocol):
@@ -59,9 +61,17 @@ class ProposalLoss:
     """
 
     def __init__(
-        self, *, trunk: Trunk, rpn: RegionProposals, sampling: Sampling | None = None, balance: float = 10.0
+        self,
+        *,
+        trunk: Trunk,
+        rpn: RegionProposals,
+        sampling: Sampling | None = None,
+        balance: float = 10.0,
+        run: TrunkRun | None = None,
     ) -> None:
+        """run: does the trunk's work in its stead, where something is faster than torch."""
         self.trunk, self.rpn, self.sampling, self.balance = trunk.eval(), rpn, sampling or Sampling(), balance
+        self._run = run
 
     def __call__(self, batch: Sequence[Annotated]) -> Tensor:
         """Return the mean over the pictures, which may differ in size."""
@@ -73,9 +83,7 @@ class ProposalLoss:
 
     def _one(self, picture: Annotated) -> Tensor:
         device = self.rpn.shapes.device
-        pixels = torch.from_numpy(picture.pixels).to(device).permute(2, 0, 1)[None].float()
-        with torch.no_grad():
-            feature_map = self.trunk(pixels)
+        feature_map = self._map(picture, device)
         logits, offsets = self.rpn.predict(feature_map)
         size = torch.tensor([picture.pixels.shape[:2]], dtype=torch.int32, device=device)
         anchors, boxes = self.rpn.anchors(feature_map, size)[0], torch.from_numpy(picture.boxes).to(device)
@@ -84,6 +92,15 @@ class ProposalLoss:
         objectness, regression = proposal_losses(logits[0], offsets[0], anchors, nearest, labels)
         loss: Tensor = objectness / (labels != IGNORED).sum() + self.balance * regression / feature_map[0, 0].numel()
         return loss
+
+    @torch.no_grad()
+    def _map(self, picture: Annotated, device: torch.device) -> Tensor:
+        """Return the trunk's map of a picture. [1, C, h, w]"""
+        if self._run is not None:
+            return torch.from_numpy(self._run(picture.pixels[None])).to(device).float()
+        pixels = torch.from_numpy(picture.pixels).to(device).permute(2, 0, 1)[None].float()
+        feature_map: Tensor = self.trunk(pixels)
+        return feature_map
 
 
 def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from landseer.export.training.detection import (
     DetectionLoss,
     LandmarkLoss,
     ProposalLoss,
+    TrunkRun,
     annotated,
     object_of,
 )
@@ -123,11 +124,19 @@ def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
 
 
 def box_task(
-    trunk: Trunk | None, stage: Stage, training: Shots, held: Shots, *, seed: int, start: Path | None = None
+    trunk: Trunk | None,
+    stage: Stage,
+    training: Shots,
+    held: Shots,
+    *,
+    seed: int,
+    start: Path | None = None,
+    run: TrunkRun | None = None,
 ) -> BoxTask:
     """Build the task of a detector; region proposals need a trunk, which stays as it is.
 
-    start: weights that a landmark detector takes over before, see `landmark_detectors.start_from`.
+    start: weights that a landmark detector takes over before, see `landmark_detectors.start_from`. run: does the
+    trunk's work while the proposals are trained.
     """
     given: dict[str, Any] = {"training": training, "held": held, "stage": stage, "seed": seed}
     sizes = training.profile.sizes
@@ -139,7 +148,9 @@ def box_task(
     if trunk is None:
         raise TrainingError("region proposals are trained on a trunk's feature maps; got none")
     rpn = RegionProposals.untrained(trunk.channels, seed=seed)
-    return BoxTask(ProposalLoss(trunk=trunk, rpn=rpn), ProposalDetector(trunk=trunk, rpn=rpn, sizes=sizes), **given)
+    return BoxTask(
+        ProposalLoss(trunk=trunk, rpn=rpn, run=run), ProposalDetector(trunk=trunk, rpn=rpn, sizes=sizes), **given
+    )
 
 
 class _Beside(nn.Module):

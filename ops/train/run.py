@@ -12,6 +12,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.training.command import precision_of
+from landseer.export.training.detection import TrunkRun
 from landseer.export.training.detectors import BoxTask, box_task
 from landseer.export.training.files import write_whole
 from landseer.export.training.loop import Outcome, Settings, Task, chosen, train
@@ -19,6 +21,7 @@ from landseer.export.training.pictures import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
 from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of
+from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.train import data as datasets
 from landseer.ops.train.card import Done, card, machine
 from landseer.ops.train.showing import Bars
@@ -127,11 +130,19 @@ def _task(stage: Stage, data: Data, loaded: Loaded | None, options: Options) -> 
             data.validation,
             seed=options.seed,
             start=options.weights if loaded is None else None,
+            run=_runner(loaded, options),
         )
         return task
     if loaded is None:
         raise ValueError(f"stage {stage.name} needs a trunk")
     return picture_task(loaded.trunk, stage, data, seed=options.seed)
+
+
+def _runner(loaded: Loaded | None, options: Options) -> TrunkRun | None:
+    """Return what is faster than torch for a trunk that stays as it is; on a GPU nothing is."""
+    if loaded is None or chosen(options.device).type != "cpu":
+        return None
+    return trunk_runner(loaded.trunk, precision_of(options.backbone))
 
 
 def _take_over(loaded: Loaded, outcome: Outcome) -> None:

@@ -33,6 +33,7 @@ from landseer.export.training.detection import (
     proposal_losses,
 )
 from landseer.export.training.pasted import Annotated, PasteRanges, pasted
+from landseer.export.training.trunk_views import trunk_runner
 
 SIZES = Sizes(channels=1280)
 NO_BOX = np.zeros((0, 4), np.float32)
@@ -83,6 +84,16 @@ def test_training_of_proposals_is_decided_by_the_seed(trunk: Trunk) -> None:
         rpn = RegionProposals.untrained(1280, seed=0, hidden=16)
         runs.append(trained(ProposalLoss(trunk=trunk, rpn=rpn), planted(128), steps=3))
     assert runs[0] == runs[1]
+
+
+def test_a_faster_trunk_gives_the_same_loss(trunk: Trunk) -> None:
+    rpn, batch = RegionProposals.untrained(1280, seed=0, hidden=16), planted(128)
+    losses = []
+    for run in (None, trunk_runner(trunk, "f32")):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            losses.append(ProposalLoss(trunk=trunk, rpn=rpn, run=run)(batch).item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_pictures_without_a_box_teach_that_nothing_is_there(trunk: Trunk) -> None:
