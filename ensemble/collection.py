@@ -11,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig
 from landseer.ensemble.engines import ENGINES
+from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.live_index import Hits, LiveIndex
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.record import Stored
+from landseer.ensemble.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.store import Store, StoreStats
 from landseer.ensemble.workers import Workers
 
@@ -34,11 +36,16 @@ class Collection:
         self._config = config
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
+        self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
 
     @classmethod
     async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
-        """Open the store, still without its index. ProfileMismatch if it was filled by other models; OSError."""
+        """Open the store, still without its index.
+
+        ProfileMismatch if it was filled by other models; StoreUnusable if augmented vectors are wanted and there are
+        none; OSError.
+        """
         opener = Workers("open", threads=1)
         try:
             shape = (profile.sizes.clusters, profile.sizes.reduced)
@@ -51,7 +58,14 @@ class Collection:
             )
         finally:
             opener.close()
-        return cls(store, profile=profile, config=config, metrics=metrics)
+        opened = cls(store, profile=profile, config=config, metrics=metrics)
+        if config.vectors == AUGMENTED and store.stats().augmentation is None:
+            opened.close()
+            raise StoreUnusable(
+                f"{config.store} has no augmented vectors; run `landseer augment {config.store}` first, "
+                f"or serve --vectors {RAW}"
+            )
+        return opened
 
     @property
     def size(self) -> int:
@@ -62,13 +76,15 @@ class Collection:
         """Build the index anew from the store and use it from then on. What was there serves until then."""
         fresh, stop = self._empty(), threading.Event()
         try:
-            await fresh.load(_until(stop, self.store.scan()), _report)
+            await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
+        if (searched := self.searched(await self.stats())).not_augmented:
+            log.warning("%s", searched.warning)
         self.metrics.index_built.set_to_current_time()
         await self.show_size()
 
@@ -85,17 +101,21 @@ class Collection:
         return await self._reads.run(self.store.get, id)
 
     async def pictures(self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool) -> list[Stored | None]:
-        """Return pictures by their keys, whole or without some of it; None for one that is gone."""
-        return await self._reads.run(self.store.by_keys, keys.tolist(), thumbnails=thumbnails, vectors=vectors)
+        """Return pictures by their keys, whole or without some of it; None for one that is gone.
+
+        Their descriptors are the vectors that are searched.
+        """
+        how = {"thumbnails": thumbnails, "vectors": vectors, "augmented": self._augmented}
+        return await self._reads.run(self.store.by_keys, keys.tolist(), **how)
 
     async def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the stored descriptors, float32 [C', D], without those of pictures that are gone."""
-        found = await self._reads.run(self.store.descriptors, keys.tolist())
+        """Return the vectors that are searched, float32 [C', D], without those of pictures that are gone."""
+        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
         return np.asarray(found[found.any(axis=1)])
 
     async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
         """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
-        return await self._reads.run(self.store.clusters, keys.tolist())
+        return await self._reads.run(self.store.vectors.clusters, keys.tolist())
 
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
@@ -108,6 +128,10 @@ class Collection:
         self.metrics.store_bytes.set(stats.used_bytes)
         self.metrics.store_limit.set(stats.limit_bytes)
         self.metrics.index_changed.set(stats.last_change or 0.0)
+
+    def searched(self, stats: StoreStats) -> SearchedVectors:
+        """Return which vectors of the pictures are searched. stats: the store's figures now."""
+        return searched_vectors(stats, augmented=self._augmented)
 
     def close(self) -> None:
         """Finish the reads and close; blocks shortly."""

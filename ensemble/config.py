@@ -10,6 +10,7 @@ from pathlib import Path
 from landseer.ensemble.pictures import Limits
 
 MIB = 2**20
+RAW, AUGMENTED = "raw", "augmented"
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -25,6 +26,8 @@ class ServerConfig:
     """HOST:PORT of Triton's gRPC endpoint."""
     metrics: str | None = "127.0.0.1:7071"
     """HOST:PORT of `/metrics`; None serves none."""
+    vectors: str = RAW
+    """What is searched: `raw` descriptors, or `augmented` ones, of `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `engines.ENGINES`."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -58,6 +61,8 @@ class ServerConfig:
         for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        if self.vectors not in (RAW, AUGMENTED):
+            raise ValueError(f"vectors is {self.vectors!r}; it must be {RAW} or {AUGMENTED}")
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
 

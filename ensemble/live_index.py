@@ -185,7 +185,7 @@ class LiveIndex:
         if len(added):
             rows = vectors.astype(np.float16).astype(np.float32)
             self._engine.add(added, rows)
-            self._longest = max(self._longest, float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max())))
+            self._longest = max(self._longest, largest_norm(rows))
         if len(removed):
             self._engine.remove(removed)
         self._size = self._engine.size
@@ -209,6 +209,11 @@ def nearest(engine: IndexEngine, queries: Vectors, ks: Sequence[int], *, longest
             else:
                 found[row] = hits
     return [found[row] for row in range(len(ks))]
+
+
+def largest_norm(rows: Vectors) -> float:
+    """Return the largest norm of rows [n, D], n of 1 or more."""
+    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
 
 
 def inner_products(rows: Vectors, query: Vectors) -> npt.NDArray[np.float64]:

@@ -75,6 +75,20 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a store's augmented vectors came about."""
+
+    method: str
+    """As `landseer augment --method` names it, such as alphaqe:10:3."""
+    network: str = ""
+    """SHA-256 of the network that weighed the neighbours; empty without one."""
+    sequence: int
+    """Of the store's last change then."""
+    pictures: int
+    """How many there were then."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreStats:
     """Figures of a store at one moment."""
 
@@ -88,6 +102,10 @@ class StoreStats:
     """Unix seconds; None if nothing was ever written."""
     file_bytes: int = 0
     """Length that the data file has reached; it never shrinks, but its free pages are used again."""
+    augmentation: Augmentation | None = None
+    """How the augmented vectors came about; None if there are none."""
+    augmented: int = 0
+    """Pictures that have an augmented vector."""
 
 
 def check_id(id: str) -> None:

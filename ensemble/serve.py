@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from landseer.ensemble.config import ServerConfig, parse_bytes
+from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig, parse_bytes
 from landseer.ensemble.engines import ENGINES
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.logs import FORMATS, log_to_stderr
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="/metrics, or `none` (default %(default)s)"
     )
     parser.add_argument("--engine", default="faiss-exact", choices=sorted(ENGINES), help="default %(default)s")
+    parser.add_argument(
+        "--vectors",
+        default=RAW,
+        choices=(RAW, AUGMENTED),
+        help="what is searched: the pictures' own descriptors, or those of `landseer augment` (default %(default)s)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     parser.add_argument(
         "--max-image-bytes", default=limits.max_bytes, type=_bytes, metavar="SIZE", help="default %(default)s"
@@ -71,6 +77,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         listen=args.listen,
         triton=args.triton,
         metrics=None if args.metrics == "none" else args.metrics,
+        vectors=args.vectors,
         engine=args.engine,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
         max_top_k=args.max_top_k,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -141,6 +142,7 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         """Return sizes, models and limits."""
         parts, collection = self._parts, self._parts.readiness.collection()
         stats, profile, config = await collection.stats(), parts.readiness.profile(), parts.config
+        searched = dataclasses.asdict(collection.searched(stats))
         return index_pb2.StatsResponse(
             pictures=stats.pictures,
             sequence=stats.sequence,
@@ -156,6 +158,7 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
             max_top_k=config.max_top_k,
             max_image_bytes=config.limits.max_bytes,
             max_image_pixels=config.limits.max_pixels,
+            searched_vectors=index_pb2.SearchedVectors(**searched),
         )
 
 

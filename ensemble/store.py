@@ -1,8 +1,9 @@
 """The store, which is the truth: every indexed picture, in one LMDB environment, changed by transactions only.
 
-Six databases: `meta`; `ids` (id to key); and by key (eight bytes, big-endian) `records`, `descriptors`, `clusters` and
-`thumbnails`, each apart so that reading vectors touches nothing else. A key is the sequence number of the change that
-wrote the record, so keys grow, are never used again, and serve as the ids of every index made from the store.
+Databases: `meta`; `ids` (id to key); by key (eight bytes, big-endian) `records`, `descriptors`, `clusters` and
+`thumbnails`, each apart so that reading vectors touches nothing else; and the slots of `store_augmented`. A key is the
+sequence number of the change that wrote the record, so keys grow, are never used again, and serve as the ids of every
+index made from the store.
 
 A commit returns once its pages are on the disk (fsync), and LMDB never overwrites a live page: a process killed at any
 moment loses nothing that it acknowledged. One process serves a store at a time; its threads read side by side.
@@ -15,6 +16,7 @@ features, 8 boxes, 100 bytes of metadata and a thumbnail of 8 KB:
     records       4.0 KiB   about 3,500 bytes in one page
     thumbnails    8.0 KiB   none if they are switched off
     together     28.1 KiB   so 16 GiB hold about 590,000 pictures
+    augmented     4.0 KiB   none unless `landseer augment` wrote them; twice that while it runs again
 
 There and on two cores, 4,600 records a second are written, and the 1,000 short-listed cluster blocks are read in 7 ms.
 """
@@ -25,14 +27,11 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import numpy as np
-import numpy.typing as npt
 
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
@@ -51,16 +50,21 @@ from landseer.ensemble.record import (
     to_bytes,
     unpack_key,
 )
+from landseer.ensemble.store_augmented import Augmented
 from landseer.ensemble.store_folder import (
+    DATA,
     DATABASES,
+    SLOTS,
     FolderLock,
     is_full,
+    no_store,
     open_environment,
     prepare_folder,
     require_whole,
     reserve,
     stamp,
 )
+from landseer.ensemble.store_vectors import Vectors
 
 __all__ = ["Change", "Record", "Store", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
 
@@ -79,24 +83,31 @@ class Store:
         self._clusters, self._limit = clusters, limit
         self._databases = {name: environment.open_db(name) for name in DATABASES}
         self._writing = threading.Lock()
+        self.augmented = Augmented(environment, self._databases, self._write)
+        """The augmented vectors and the job that writes them."""
+        self.vectors = Vectors(environment, self._databases, self.augmented, clusters=clusters)
+        """Descriptors and clusters, to be read."""
 
     @classmethod
     def open(
         cls,
         path: Path,
         *,
-        fingerprint: str,
+        fingerprint: str | None,
         limit_bytes: int = 16 * 2**30,
         clusters_shape: tuple[int, int] = (Sizes.clusters, Sizes.reduced),
     ) -> Store:
         """Open the store in a folder, or make one there; limit_bytes may differ from last time.
 
-        fingerprint: of the profile whose vectors it holds. clusters_shape: K, most clusters of a picture, and P, their
-        size. ProfileMismatch if it was made with another fingerprint; StoreUnusable if the folder is something else,
-        is damaged, or is in use; StoreFull if the disk is; ValueError for a limit below 1 MiB.
+        fingerprint: of the profile whose vectors it holds; None takes a store as it is and makes none. clusters_shape:
+        K, most clusters of a picture, and P, their size. ProfileMismatch if it was made with another fingerprint;
+        StoreUnusable if the folder is something else, is damaged, or is in use; StoreFull if the disk is; ValueError
+        for a limit below 1 MiB.
         """
         if limit_bytes < MIN_LIMIT_BYTES:
             raise ValueError(f"a store's limit is {limit_bytes} bytes; it must be at least {MIN_LIMIT_BYTES}")
+        if fingerprint is None and not (path / DATA).exists():
+            raise no_store(path)
         lock = FolderLock(prepare_folder(path))
         with contextlib.ExitStack() as undo:
             undo.callback(lock.release)
@@ -118,14 +129,11 @@ class Store:
         for record in records:
             check_record(record, clusters=self._clusters)
         with self._write() as transaction:
-            changes = [self._put(transaction, record) for record in records]
-            if self._used(transaction) > self._limit - reserve(self._limit):
-                raise self._full("its limit is reached")
-        return changes
+            return [self._put(transaction, record) for record in records]
 
     def delete(self, id: str) -> Change:
         """Take a picture out; the change's replaced_key is the key it had. NotFound if there is none of that id."""
-        with self._write() as transaction:
+        with self._write(grows=False) as transaction:
             key = self._key(transaction, id)
             self._remove(transaction, key)
             transaction.delete(id.encode(), db=self._databases[b"ids"])
@@ -135,57 +143,29 @@ class Store:
         """Return a picture's record, whole. NotFound if there is none of that id."""
         with self._environment.begin(buffers=True) as transaction:
             key = self._key(transaction, id)
-            found = self._stored(transaction, key, thumbnails=True, vectors=True)
+            found = self._stored(transaction, key, thumbnails=True, vectors=self.vectors.reader(transaction))
         if found is None:
             raise self._damaged(f"id {id!r} leads to record {unpack_key(key)}, which is not there")
         return found
 
-    def by_keys(self, keys: Sequence[int], *, thumbnails: bool = False, vectors: bool = True) -> list[Stored | None]:
+    def by_keys(
+        self, keys: Sequence[int], *, thumbnails: bool = False, vectors: bool = True, augmented: bool = False
+    ) -> list[Stored | None]:
         """Return the records of keys in that order, from one moment; None for a key that is not there.
 
-        Without `vectors` descriptor and clusters have no rows, and their pages are not read.
+        Without `vectors` descriptor and clusters have no rows, and their pages are not read. With `augmented` the
+        augmented vector stands in the place of the descriptor where there is one.
         """
         with self._environment.begin(buffers=True) as transaction:
-            return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=vectors) for key in keys]
-
-    def clusters(self, keys: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
-        """Return cluster vectors float16 [C, K, P], zero beyond each picture's count, and the counts int32 [C].
-
-        A key that is not there, because it was deleted meanwhile, has a count of 0.
-        """
-        most, size = self._clusters
-        vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
-        for row, found in enumerate(self._vectors(b"clusters", keys)):
-            counts[row] = len(found) // size
-            vectors[row, : counts[row]] = found.reshape(-1, size)
-        return vectors, counts
-
-    def descriptors(self, keys: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Return descriptors [C, D], widened; zeros for a key that is not there. D is 0 while the store is empty."""
-        found = self._vectors(b"descriptors", keys)
-        rows = np.zeros((len(keys), max((len(row) for row in found), default=0)), np.float32)
-        for row, vector in zip(rows, found, strict=True):
-            row[: len(vector)] = vector
-        return rows
-
-    def scan(self, *, batch: int = 4096) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
-        """Yield keys int64 [n] and descriptors float16 [n, D] of all pictures, in key order.
-
-        Each batch is read in a transaction of its own, so that a slow consumer holds no pages back from writers.
-        """
-        after = 0
-        while True:
-            keys, rows = self._batch(after + 1, batch)
-            if not len(keys):
-                return
-            yield keys, rows
-            after = int(keys[-1])
+            read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
+            return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
 
     def stats(self) -> StoreStats:
         """Return the store's figures at this moment."""
         with self._environment.begin() as transaction:
             meta = self._databases[b"meta"]
             changed = transaction.get(b"last_change", db=meta)
+            augmentation, slot = self.augmented.read(transaction) or (None, None)
             return StoreStats(
                 pictures=transaction.stat(self._databases[b"records"])["entries"],
                 sequence=unpack_key(transaction.get(b"sequence", pack_key(0), db=meta)),
@@ -193,6 +173,8 @@ class Store:
                 limit_bytes=self._limit,
                 last_change=_DOUBLE.unpack(changed)[0] if changed else None,
                 file_bytes=(self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"],
+                augmentation=augmentation,
+                augmented=transaction.stat(slot)["entries"] if slot else 0,
             )
 
     def close(self) -> None:
@@ -202,14 +184,17 @@ class Store:
             self._lock.release()
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[Any]:
-        """Give a transaction that is committed at the end, or leaves no trace; StoreFull if there is no room."""
+    def _write(self, *, grows: bool = True) -> Iterator[Any]:
+        """Give a transaction that is committed at the end, or leaves no trace; StoreFull if there is no room.
+
+        grows: whether it leaves the reserve alone, from which a full store is emptied.
+        """
         with self._writing:
             try:
                 with self._environment.begin(write=True) as transaction:
                     yield transaction
-                    now = _DOUBLE.pack(time.time())
-                    transaction.put(b"last_change", now, db=self._databases[b"meta"])
+                    if grows and self._used(transaction) > self._limit - reserve(self._limit):
+                        raise self._full("its limit is reached")
             except lmdb.MapFullError as error:
                 raise self._full("its limit is reached") from error
             except lmdb.Error as error:
@@ -236,13 +221,14 @@ class Store:
         return Change(key=number, replaced_key=None if former is None else unpack_key(former))
 
     def _remove(self, transaction: Any, key: bytes) -> None:
-        for name in (b"records", b"descriptors", b"clusters", b"thumbnails"):
+        for name in (b"records", b"descriptors", b"clusters", b"thumbnails", *SLOTS):
             transaction.delete(key, db=self._databases[name])
 
     def _next(self, transaction: Any) -> int:
         meta = self._databases[b"meta"]
         number = unpack_key(transaction.get(b"sequence", pack_key(0), db=meta)) + 1
         transaction.put(b"sequence", pack_key(number), db=meta)
+        transaction.put(b"last_change", _DOUBLE.pack(time.time()), db=meta)
         return number
 
     def _require_size(self, transaction: Any, size: int) -> None:
@@ -261,7 +247,9 @@ class Store:
             raise NotFound(f"no picture of id {id!r} is indexed; ids are case-sensitive")
         return bytes(key)
 
-    def _stored(self, transaction: Any, key: bytes, *, thumbnails: bool, vectors: bool) -> Stored | None:
+    def _stored(
+        self, transaction: Any, key: bytes, *, thumbnails: bool, vectors: Callable[[bytes], memoryview] | None
+    ) -> Stored | None:
         data = transaction.get(key, db=self._databases[b"records"])
         if data is None:
             return None
@@ -269,27 +257,14 @@ class Store:
         def value(name: bytes, wanted: bool) -> bytes:
             return bytes(transaction.get(key, b"", db=self._databases[name])) if wanted else b""
 
-        descriptor, clusters = (halves(value(name, vectors)) for name in (b"descriptors", b"clusters"))
-        thumbnail = value(b"thumbnails", thumbnails)
+        clusters, thumbnail = halves(value(b"clusters", vectors is not None)), value(b"thumbnails", thumbnails)
+        descriptor = halves(vectors(key) if vectors else b"")
         try:
             clusters = clusters.reshape(-1, self._clusters[1])
             record = decode(data, descriptor=descriptor, clusters=clusters, thumbnail=thumbnail)
         except ValueError as error:
             raise self._damaged(f"record {unpack_key(key)}: {error}") from error
         return Stored(key=unpack_key(key), record=record)
-
-    def _vectors(self, name: bytes, keys: Sequence[int]) -> list[npt.NDArray[np.float16]]:
-        """Read one flat vector a key, from one moment; empty for a key that is not there."""
-        with self._environment.begin(db=self._databases[name], buffers=True) as transaction:
-            return [halves(transaction.get(pack_key(int(key)), b"")) for key in keys]
-
-    def _batch(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
-        with self._environment.begin(db=self._databases[b"descriptors"], buffers=True) as transaction:
-            cursor = transaction.cursor()
-            there = cursor.set_range(pack_key(first))
-            pairs = [(unpack_key(key), halves(row)) for key, row in islice(cursor, count)] if there else []
-        keys = np.fromiter((key for key, _ in pairs), np.int64, len(pairs))
-        return keys, np.array([row for _, row in pairs], np.float16)
 
     def _used(self, transaction: Any) -> int:
         """Count the bytes of pages that hold data; those that were freed are not among them."""

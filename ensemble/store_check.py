@@ -6,16 +6,18 @@ that has lost its end kills the process instead (SIGBUS), which is why `store_fo
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.record import decode, halves
-from landseer.ensemble.store_folder import DATABASES, FORMAT, open_environment
+from landseer.ensemble.store_folder import DATABASES, FORMAT, SLOTS, open_environment
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -23,10 +25,17 @@ def faults(folder: Path) -> Iterator[str]:
     environment = open_environment(folder, limit_bytes=2**20, readonly=True, lock=False, create=False)
     try:
         with environment.begin(buffers=True) as transaction:
-            databases = {name: environment.open_db(name, txn=transaction, create=False) for name in DATABASES}
+            databases = dict(_opened(environment, transaction))
             yield from _faults(transaction, databases)
     finally:
         environment.close()
+
+
+def _opened(environment: Any, transaction: Any) -> Iterator[tuple[bytes, Any]]:
+    for name in DATABASES:
+        # A store of an older release has no slots yet.
+        with contextlib.suppress(*([lmdb.NotFoundError] if name in SLOTS else [])):
+            yield name, environment.open_db(name, txn=transaction, create=False)
 
 
 def _faults(transaction: Any, databases: dict[bytes, Any]) -> Iterator[str]:
@@ -42,6 +51,9 @@ def _faults(transaction: Any, databases: dict[bytes, Any]) -> Iterator[str]:
         if number > sequence:
             yield f"record {number} is newer than the last change, {sequence}"
         yield from _record_faults(transaction, databases, bytes(key), data)
+    for name in SLOTS:
+        if name in databases:
+            yield from _augmented_faults(transaction, databases, name)
 
 
 def _record_faults(transaction: Any, databases: dict[bytes, Any], key: bytes, data: memoryview) -> Iterator[str]:
@@ -59,6 +71,13 @@ def _record_faults(transaction: Any, databases: dict[bytes, Any], key: bytes, da
     norm = float(np.linalg.norm(record.descriptor.astype(np.float64)))
     if not len(record.descriptor) or not np.isfinite(norm):
         yield f"record {number}: its descriptor has {len(record.descriptor)} values and norm {norm}"
+
+
+def _augmented_faults(transaction: Any, databases: dict[bytes, Any], name: bytes) -> Iterator[str]:
+    for key, data in transaction.cursor(databases[name]):
+        number, raw = int.from_bytes(key, "big"), transaction.get(bytes(key), b"", db=databases[b"descriptors"])
+        if len(data) != len(raw) or not np.isfinite(halves(data)).all():
+            yield f"augmented vector {number}: {len(data)} bytes, not all finite or not the {len(raw)} of its picture"
 
 
 def main() -> int:

@@ -17,7 +17,9 @@ from landseer.ensemble.errors import ProfileMismatch, StoreFull, StoreUnusable
 
 DATA = "data.mdb"
 LOCK = "landseer.lock"
-DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails")
+SLOTS = (b"augmented-1", b"augmented-2")
+"""Augmented vectors; a store of an older release has not got them yet."""
+DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *SLOTS)
 FORMAT = b"landseer-store-1"
 """Changes when a release can no longer read what an older one wrote."""
 
@@ -127,11 +129,13 @@ def require_whole(folder: Path, environment: Any) -> None:
     os.truncate(file, needed)
 
 
-def stamp(folder: Path, environment: Any, fingerprint: str) -> None:
-    """Mark a fresh environment as ours; check the marks of one that is not fresh."""
+def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
+    """Mark a fresh environment as ours; check the marks of one that is not fresh. None takes any fingerprint."""
     fresh = environment.stat()["entries"] == 0
+    if fresh and fingerprint is None:
+        raise no_store(folder)
     with environment.begin(write=fresh) as transaction:
-        if fresh:
+        if fresh and fingerprint is not None:
             meta = environment.open_db(b"meta", txn=transaction)
             transaction.put(b"format", FORMAT, db=meta)
             transaction.put(b"fingerprint", fingerprint.encode(), db=meta)
@@ -147,12 +151,17 @@ def stamp(folder: Path, environment: Any, fingerprint: str) -> None:
             f"{folder} has the format {format.decode(errors='replace')!r} and this release reads {FORMAT.decode()!r}; "
             "use the release that wrote it, or index the pictures again into another folder"
         )
-    if stored != fingerprint.encode():
+    if fingerprint is not None and stored != fingerprint.encode():
         difference = explain_difference(stored.decode(errors="replace"), fingerprint)
         raise ProfileMismatch(
             f"{folder} was filled by other models than are served now: {difference}. "
             "Serve the models it was filled by, or index the pictures again into another folder"
         )
+
+
+def no_store(folder: Path) -> StoreUnusable:
+    """Return the error of a folder in which no picture was ever indexed."""
+    return StoreUnusable(f"there is no store in {folder}; name the folder that `landseer serve --store` has")
 
 
 def _sync_names(folder: Path) -> None:

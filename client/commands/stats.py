@@ -7,7 +7,7 @@ import argparse
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
 from landseer.client.readable import size
-from landseer.v1.index_pb2 import StatsResponse
+from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
 
 HELP = "show the size, the models and the limits of the index"
 
@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     for name, value in _rows(stats).items():
         made.add_row(cell(name, "dim"), cell(value))
     console().print(made)
+    if stats.searched_vectors.not_augmented:
+        warn(f"{stats.searched_vectors.not_augmented:,} pictures came since and are searched by their own descriptors")
     if stats.untrained:
         warn(f"seeded weights, never trained: {', '.join(stats.untrained)}")
     return 0
@@ -47,8 +49,18 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
         "last change": changed or "never",
         "store": f"{size(stats.store_bytes)}{limit}",
         "index engine": stats.index_engine,
+        "vectors searched": _searched(stats.searched_vectors),
         "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
         "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
         "largest picture": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
         "most hits": f"{stats.max_top_k:,}",
     }
+
+
+def _searched(vectors: SearchedVectors) -> str:
+    if not vectors.augmentation:
+        return "raw descriptors"
+    network = f", network {vectors.network[:12]}" if vectors.network else ""
+    since = f"; since then {vectors.not_augmented:,} came, {vectors.removed:,} went"
+    changed = vectors.not_augmented or vectors.removed
+    return f"augmented by {vectors.augmentation}{network}, after change {vectors.sequence:,}{since if changed else ''}"

@@ -124,8 +124,22 @@ class StatsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SearchedVectors(_message.Message):
+    __slots__ = ("augmentation", "network", "sequence", "not_augmented", "removed")
+    AUGMENTATION_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NOT_AUGMENTED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    augmentation: str
+    network: str
+    sequence: int
+    not_augmented: int
+    removed: int
+    def __init__(self, augmentation: _Optional[str] = ..., network: _Optional[str] = ..., sequence: _Optional[int] = ..., not_augmented: _Optional[int] = ..., removed: _Optional[int] = ...) -> None: ...
+
 class StatsResponse(_message.Message):
-    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels")
+    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels", "searched_vectors")
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +154,7 @@ class StatsResponse(_message.Message):
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    SEARCHED_VECTORS_FIELD_NUMBER: _ClassVar[int]
     pictures: int
     sequence: int
     store_bytes: int
@@ -154,4 +169,5 @@ class StatsResponse(_message.Message):
     max_top_k: int
     max_image_bytes: int
     max_image_pixels: int
-    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ...) -> None: ...
+    searched_vectors: SearchedVectors
+    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., searched_vectors: _Optional[_Union[SearchedVectors, _Mapping]] = ...) -> None: ...

@@ -13,6 +13,8 @@ from landseer.ensemble.expansion.weights import WEIGHTINGS, combined
 LATTQE, DQE = "lattqe", "dqe"
 DEFAULTS: Mapping[str, int] = {LATTQE: 64, "aqe": 2, "aqewd": 4, "aqewd-dir": 4, "alphaqe": 72, DQE: 4}
 """Neighbours, as LAttQE's paper has them in its tables."""
+AUGMENTATION_DEFAULTS: Mapping[str, int] = {**DEFAULTS, LATTQE: 48}
+"""Neighbours for database-side augmentation, nDBA: LAttQE's paper has 48; it tables no others, so they stay."""
 MOST = 1000
 """Neighbours, unless `limits` says less."""
 _MOST_OF_AN_SVM = 64

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 ALPHA = 3.0
 """Of alphaQE, as its authors chose it."""
+TEMPERATURE = 0.1
+"""Of LAttDBA, unless one was learned: a neighbour whose cosine is 0.2 less weighs a seventh."""
 
 
 def aqe(similarities: Floats, alpha: float = ALPHA) -> Floats:
@@ -34,6 +36,18 @@ def aqewd_dir(similarities: Floats, alpha: float = ALPHA) -> Floats:
 def alpha_qe(similarities: Floats, alpha: float = ALPHA) -> Floats:
     """The similarity to the power of alpha (Radenovic et al., TPAMI 2019). Nothing points away: below 0 weighs 0."""
     return _with_query(np.clip(similarities, 0.0, None) ** alpha)
+
+
+def tempered(similarities: Floats, temperature: float = TEMPERATURE) -> Floats:
+    """The softmax of all k + 1 similarities over the temperature, the query's with itself, 1, among them.
+
+    LAttDBA's weights (Gordo et al., ECCV 2020, section 3.4); the similarities are cos(q~, d~) of what the network made
+    of the vectors. T near 0 leaves the query alone, a large one weighs all alike. temperature: above 0.
+    """
+    logits = _with_query(similarities).astype(np.float64) / temperature
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: Floats = weights / weights.sum(axis=-1, keepdims=True)
+    return shares
 
 
 WEIGHTINGS: Mapping[str, Callable[[Floats, float], Floats]] = {

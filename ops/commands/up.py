@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="Prometheus (default %(default)s)"
     )
+    parser.add_argument(
+        "--vectors", default="raw", choices=("raw", "augmented"), help="what is searched (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="for each of the two to start (default %(default)g)"
@@ -76,7 +79,7 @@ def _config(args: argparse.Namespace) -> StackConfig:
         metrics=args.metrics,
         threads=args.threads,
         timeout_s=args.timeout,
-        serve_args=("--log-format", args.log_format),
+        serve_args=("--log-format", args.log_format, "--vectors", args.vectors),
         on_line=show,
     )
 

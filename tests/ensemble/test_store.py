@@ -107,7 +107,7 @@ def test_the_same_id_twice_in_one_call(store):
     changes = store.put_many([record("a"), record("b"), record("a", seed=2)])
     assert changes[2] == Change(key=3, replaced_key=1)
     same(store.get("a").record, record("a", seed=2))
-    assert [keys.tolist() for keys, _ in store.scan()] == [[2, 3]]
+    assert [keys.tolist() for keys, _ in store.vectors.scan()] == [[2, 3]]
 
 
 def test_delete(store):
@@ -138,9 +138,9 @@ def test_gathers_keep_the_order_asked_for(store):
     records = [record(name) for name in "abcdef"]
     store.put_many(records)
     keys = [5, 1, 77, 3]
-    vectors, counts = store.clusters(keys)
+    vectors, counts = store.vectors.clusters(keys)
     assert vectors.shape == (4, *SHAPE) and vectors.dtype == np.float16 and counts.dtype == np.int32
-    descriptors = store.descriptors(keys)
+    descriptors = store.vectors.descriptors(keys)
     assert descriptors.shape == (4, 64) and descriptors.dtype == np.float32
     for row, key in enumerate(keys):
         if key == 77:
@@ -154,10 +154,10 @@ def test_gathers_keep_the_order_asked_for(store):
 
 
 def test_an_empty_store(store):
-    assert list(store.scan()) == []
-    vectors, counts = store.clusters([])
+    assert list(store.vectors.scan()) == []
+    vectors, counts = store.vectors.clusters([])
     assert vectors.shape == (0, *SHAPE) and counts.shape == (0,)
-    assert len(store.descriptors([])) == 0
+    assert len(store.vectors.descriptors([])) == 0
     stats = store.stats()
     assert (stats.pictures, stats.sequence, stats.last_change) == (0, 0, None)
     assert store.put_many([]) == []
@@ -168,12 +168,12 @@ def test_scan_yields_all_in_key_order(store, batch):
     store.put_many([record(str(i)) for i in range(10)])
     store.delete("4")
     store.put_many([record("0", seed=1)])
-    batches = list(store.scan(batch=batch))
+    batches = list(store.vectors.scan(batch=batch))
     assert all(keys.dtype == np.int64 and rows.dtype == np.float16 and len(keys) <= batch for keys, rows in batches)
     keys, rows = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert keys.tolist() == [2, 3, 4, 6, 7, 8, 9, 10, 12]
     np.testing.assert_array_equal(rows[-1], record("0", seed=1).descriptor)
-    np.testing.assert_array_equal(rows.astype(np.float32), store.descriptors(keys))
+    np.testing.assert_array_equal(rows.astype(np.float32), store.vectors.descriptors(keys))
 
 
 def test_stats(store):
@@ -209,7 +209,7 @@ def test_many_threads_read_while_one_writes(store):
             try:
                 found = store.get(id)
                 same(found.record, record(id, seed=int(found.record.indexed_at - 1e9)))
-                store.clusters(range(1, 100))
+                store.vectors.clusters(range(1, 100))
             except Exception as error:
                 failures.append(error)
                 return

@@ -1,0 +1,138 @@
+"""`landseer augment`: database-side augmentation of a store, to be served with `landseer serve --vectors augmented`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landseer.ops.arguments import positive
+
+if TYPE_CHECKING:
+    from landseer.ensemble.expansion.recipe import Recipe
+    from landseer.ensemble.store import Store
+
+HELP = "write vectors augmented by their neighbours beside the raw ones of a store"
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+NONE = "none"
+_MORE = """\
+methods: NAME[:NEIGHBOURS[:PARAMETER]], such as alphaqe:10:3
+  aqe, aqewd, aqewd-dir, dqe   without a parameter
+  alphaqe                      the parameter is alpha
+  lattqe                       LAttDBA, by the exported network; the parameter is the temperature of its softmax
+  none                         takes the augmented vectors out of the store again
+
+The store must not be in use: stop the server, augment, and start it with `landseer serve --vectors augmented`. The raw
+vectors stay as they are. Stop it at any time: what was done is kept, and the same command goes on from there; until it
+is done the former augmentation is the one that is served."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _MORE
+    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the indexed pictures")
+    parser.add_argument("--method", required=True, metavar="METHOD", help="see below")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the search (default: all cores)")
+    parser.add_argument(
+        "--store-limit", default="16GiB", metavar="SIZE", help="most bytes of the store (default %(default)s)"
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="of the models, for lattqe"
+    )
+    parser.add_argument("--allow-untrained", action="store_true", help="use a lattqe with seeded weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Augment. 0; 1 with one line on stderr if it cannot be done, 2 for options that cannot be, 130 after Ctrl-C."""
+    # LMDB, numpy and FAISS load with it; `landseer --help` should not wait for them.
+    from landseer.ensemble.errors import LandseerError
+    from landseer.ops.processes import OpsError
+
+    try:
+        return _on_store(args, *_read(args))
+    except ValueError as error:
+        return _say(str(error), 2)
+    except (LandseerError, OpsError, OSError) as error:
+        return _say(str(error), 1)
+    except KeyboardInterrupt:
+        return _say("stopped; what was done is kept, and the same command goes on from there", INTERRUPTED)
+
+
+def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
+    """Return the recipe, None for `none`, and the store's limit in bytes. ValueError, OpsError."""
+    from landseer.ensemble.config import parse_bytes
+    from landseer.ensemble.expansion.recipe import recipe
+
+    limit = parse_bytes(args.store_limit)
+    if args.method == NONE:
+        return None, limit
+    return recipe(args.method, positions=_positions(args)), limit
+
+
+def _positions(args: argparse.Namespace) -> int:
+    """Return how many neighbours LAttQE knows; no other method needs an export for that. OpsError."""
+    from landseer.ensemble.contracts import Sizes
+    from landseer.ensemble.expansion.methods import LATTQE
+
+    if args.method.split(":")[0] != LATTQE:
+        return Sizes.neighbours
+    from landseer.ops.inprocess import read_profile
+
+    return read_profile(args.repository).sizes.neighbours
+
+
+def _on_store(args: argparse.Namespace, recipe: Recipe | None, limit: int) -> int:
+    from landseer.ensemble.store import Store
+
+    network = _network(args, recipe)
+    store = Store.open(args.store, fingerprint=network.pop("fingerprint", None), limit_bytes=limit)
+    try:
+        if recipe is None:
+            store.augmented.drop()
+            print(f"{args.store} has no augmented vectors any more; the raw ones stay")
+        else:
+            _augment(store, recipe, args, network)
+    finally:
+        store.close()
+    return 0
+
+
+def _augment(store: Store, recipe: Recipe, args: argparse.Namespace, network: dict[str, Any]) -> None:
+    from landseer.client.commands.progress import display
+    from landseer.ensemble.augmenting import augment_store
+
+    pictures = store.stats().pictures
+    with display("augmenting", pictures) as shown:
+        done = augment_store(store, recipe, threads=args.threads or 0, progress=shown.update, **network)
+    print(
+        f"{done.pictures:,} vectors augmented by {done.method} after change {done.sequence:,}; "
+        f"serve them: landseer serve --store {args.store} --vectors augmented"
+    )
+
+
+def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
+    """Return the network's attention, its SHA-256 and the fingerprint of the models, for lattqe alone. OpsError."""
+    from landseer.ensemble.expansion.methods import LATTQE
+
+    if recipe is None or recipe.method != LATTQE:
+        return {}
+    from landseer.ops.inprocess import cores, read_profile
+    from landseer.ops.lattdba import GraphAttention
+    from landseer.ops.processes import OpsError
+
+    profile = read_profile(args.repository)
+    if LATTQE in profile.untrained and not args.allow_untrained:
+        raise OpsError(
+            f"the `lattqe` in {args.repository} has seeded weights, it was never trained; take another method, "
+            "or --allow-untrained to try the machinery"
+        )
+    attention = GraphAttention(args.repository, profile, threads=args.threads or cores())
+    return {"attention": attention, "network": attention.sha256, "fingerprint": profile.fingerprint}
+
+
+def _say(why: str, status: int) -> int:
+    print(f"landseer augment: {why}", file=sys.stderr)
+    return status

@@ -1,0 +1,49 @@
+"""LAttDBA's similarities, in process, by the `lattqe` graph that is served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.profile import Profile
+from landseer.ops.inprocess import settings_of
+from landseer.ops.processes import OpsError
+from landseer.ops.runner import Failure, Job, Runner
+
+Floats = NDArray[np.float32]
+BATCH = 16
+"""Vectors of one inference."""
+
+
+class GraphAttention:
+    """The exported network as `augmentation.Attention`. For one thread."""
+
+    def __init__(self, repository: Path, profile: Profile, *, threads: int) -> None:
+        self.sha256 = _sha256(repository)
+        """Of the graph."""
+        self._runner = Runner(settings_of("lattqe", repository, profile.version, threads=threads))
+
+    def __call__(self, queries: Floats, neighbours: Floats) -> Floats:
+        """Return the similarities cos(q~, d~), [n, k], of queries [n, D] and neighbours [n, k, D], nearest first."""
+        starts = range(0, len(queries), BATCH)
+        found = [self._weights(queries[i : i + BATCH], neighbours[i : i + BATCH]) for i in starts]
+        return np.concatenate(found)[:, 1:]
+
+    def _weights(self, queries: Floats, neighbours: Floats) -> Floats:
+        mask = np.ones(neighbours.shape[:2], np.bool_)
+        inputs = {"query": queries, "neighbours": neighbours, "neighbour_mask": mask}
+        [answer] = self._runner.run([Job(inputs=inputs, outputs=frozenset({"weights"}))])
+        if isinstance(answer, Failure):
+            raise OpsError(f"lattqe failed in process: {answer.message}")
+        return np.asarray(answer["weights"], np.float32)
+
+
+def _sha256(repository: Path) -> str:
+    path = repository / "manifest.json"
+    try:
+        return str(json.loads(path.read_text())["graphs"]["lattqe"]["sha256"])
+    except (OSError, ValueError, KeyError) as error:
+        raise OpsError(f"{path} does not name a `lattqe` graph; run: python export/all.py") from error
