@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0")
-    p.add_argument("--weights", type=Path, metavar="FILE", help="state dict for the backbone, instead of its own")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors of landseer train")
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="which ResNet the weights are of")
     p.add_argument("--descriptor", choices=tuple(HEADS), help="the head (cider where trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own; --train writes them there")

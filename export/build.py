@@ -22,7 +22,8 @@ from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import LAttQE
 from landseer.export.models.pooling import Projection
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Loaded, Stride
+from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
+from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED = 0, 1, 2
@@ -77,11 +78,14 @@ def build(wanted: Wanted) -> Networks:
     loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
     parts = find_parts(loaded, wanted)
     kind = wanted.descriptor or (parts.descriptor if parts else "gem")
+    if loaded.trained is not None:
+        kind, parts = _trained_kind(loaded.trained, wanted), parts.only("reduction") if parts else None
     sizes = Sizes(channels=loaded.trunk.channels)
     head, whitening = _descriptor(kind, loaded, parts, wanted)
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     if parts:
         parts.fill("reduction", reduction)
+    boxes_by = _boxes_by(wanted, loaded)
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
@@ -105,15 +109,18 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded.checkpoint, parts, detector),
+        untrained=_untrained(kind, loaded, parts, detector),
         version=wanted.version,
     )
-    source = f"{loaded.source}; {kind}, {_told(parts)}{_boxes_by(wanted)}"
+    source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
     return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
 
 
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
-    """Return the trained parts to use: those asked for, or those that come with Landseer for this trunk, or None."""
+    """Return the trained parts to use: those asked for, or those that come with Landseer for this trunk, or None.
+
+    Of a trunk that was trained with its head they may be of any head: only their reduction is of use.
+    """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
         path = shipped(trunk).get(wanted.descriptor or DEFAULT) if loaded.checkpoint is None else None
@@ -126,9 +133,16 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
             f"{wanted.parts} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, and not "
             f"{trunk[:16]}): name the weights it was trained on with --weights, or train anew"
         )
-    if wanted.descriptor not in (None, parts.descriptor):
+    if loaded.trained is None and wanted.descriptor not in (None, parts.descriptor):
         raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
     return parts
+
+
+def _trained_kind(trained: Trained, wanted: Wanted) -> str:
+    kind = trained.descriptor(wanted.descriptor)
+    if kind not in HEADS:
+        raise WeightsError(f"{trained.path} holds a {kind} head; expected one of {', '.join(HEADS)}")
+    return kind
 
 
 def untrained_head(kind: str, channels: int) -> nn.Module:
@@ -148,7 +162,7 @@ def fingerprint(module: nn.Module, variant: str) -> str:
     digest = hashlib.sha256(variant.encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -163,7 +177,10 @@ def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) 
             "of cnnimageretrieval-pytorch, which alone carries some"
         )
     head, whitening = untrained_head(kind, channels), Projection.untrained(channels, channels, seed=0)
-    if parts:
+    if loaded.trained is not None:
+        loaded.trained.check_improved()
+        fill(head, dict(loaded.trained.head), loaded.trained.path)
+    elif parts:
         parts.fill("head", head)
         parts.fill("whitening", whitening)
     return head, whitening
@@ -184,23 +201,33 @@ def _detector_sha256(kind: str, detector: Detector) -> str:
     return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
 
 
-def _untrained(kind: str, checkpoint: Checkpoint | None, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
+def _untrained(kind: str, loaded: Loaded, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
     possible = {"attention", "whitening", "reduction", "lattqe", *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
     done = set(parts.learned) if parts else set()
-    if checkpoint is not None:
+    if loaded.checkpoint is not None:
         done.add("whitening")
+    if loaded.trained is not None:
+        done |= {*HEADS[kind].learned, "whitening"} if HEADS[kind].learned else set()
     return tuple(part for part in UNTRAINED if part in possible - done)
 
 
-def _told(parts: Parts | None) -> str:
-    return "untrained" if parts is None else f"trained: {', '.join(parts.learned)}"
+def _told(loaded: Loaded, parts: Parts | None) -> str:
+    learned = [*(["with the trunk"] if loaded.trained else []), *(parts.learned if parts else ())]
+    return f"trained: {', '.join(learned)}" if learned else "untrained"
 
 
-def _boxes_by(wanted: Wanted) -> str:
-    """Name a detector that is not the default one, and where its weights came from."""
+def _boxes_by(wanted: Wanted, loaded: Loaded) -> str:
+    """Name a detector that is not the default one, and where its weights came from.
+
+    WeightsError for region proposals that were trained on another trunk.
+    """
     if wanted.detector == DEFAULT_DETECTOR:
         return ""
     weights = wanted.detector_weights
-    return f"; detector {wanted.detector}, {'untrained' if weights is None else f'file {weights.name}'}"
+    if weights is None:
+        return f"; detector {wanted.detector}, untrained"
+    about = read_tensors(weights)[1] if wanted.detector == "rpn" and weights.suffix == SUFFIX else {}
+    note = check_trunk(about, weights, trunk_sha256(loaded)) if wanted.detector == "rpn" else ""
+    return f"; detector {wanted.detector}, file {weights.name}{f', which {note}' if note else ''}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class Parts:
     def section(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a section by the module's own names."""
         return {key.removeprefix(f"{name}."): x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
+
+    def only(self, name: str) -> Parts:
+        """Return the parts with one section alone, that is learned under its own name."""
+        tensors = {key: x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
+        return replace(self, learned=tuple(part for part in self.learned if part == name), tensors=tensors)
 
     def fill(self, name: str, module: nn.Module) -> None:
         """Load a section into its module; one that is not there leaves it as it is. WeightsError if it does not fit."""

@@ -14,13 +14,11 @@ from pathlib import Path
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.gathering import Named, those_there
 from landseer.export.datasets.landmarks import HINT, checked_id, entries, landmark_path
-from landseer.export.datasets.lines import bad_line, csv_rows
+from landseer.export.datasets.lines import bad_line, csv_rows, fractions
 from landseer.export.datasets.photograph import Box, Photographs
 
 LABEL = "landmark"
 """The one class of a detector, where no list says which landmark it is."""
-TOLERANCE = 1e-3
-"""How far a side may stand out of the picture: rounding, not another unit."""
 
 _Row = Mapping[str, str]
 
@@ -83,14 +81,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, Sequence[float]]]:
 
 
 def _sides(texts: Sequence[str], file: Path, number: int) -> list[float]:
-    try:
-        sides = [float(text) for text in texts]
-    except ValueError:
-        sides = []
-    if len(sides) != 4 or not all(-TOLERANCE <= side <= 1 + TOLERANCE for side in sides):
-        expected = "ymin xmin ymax xmax as fractions of the picture's sides, 0 to 1"
-        raise bad_line(file, number, " ".join(texts), expected)
-    return [min(max(side, 0.0), 1.0) for side in sides]
+    return fractions(texts, file, number, "ymin xmin ymax xmax")
 
 
 def _split(cells: _Row) -> Sequence[str]:

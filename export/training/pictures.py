@@ -63,6 +63,7 @@ class PictureTask:
             "data.training": shots.digest(),
             "data.validation": self.data.validation.digest(),
             "data.long_side": shots.profile.long_side,
+            "trunk": f"{self.describer.trunk.backbone} {self.describer.trunk.variant}".strip(),
             "first weights": self.origin,
         }
 

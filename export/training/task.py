@@ -33,7 +33,10 @@ class Task(Protocol):
         """What `validate` measures, for people."""
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return data, weights at the start and choices of the method, short: a run goes on only if they are equal."""
+        """Return data, weights at the start and choices of the method, short: a run goes on only if they are equal.
+
+        They are also told in best.safetensors.
+        """
 
     def groups(self) -> Sequence[Group]:
         """Return the parameters to train, each once."""

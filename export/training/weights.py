@@ -12,14 +12,25 @@ from torch import Tensor, nn
 from landseer.export.training.files import write_whole
 
 
-def write_weights(weights: Mapping[str, Tensor], path: Path, *, epoch: int, measure: str, value: float) -> None:
-    """Write safetensors atomically, from whatever device; the metadata say which validation they are the best of."""
+def write_weights(
+    weights: Mapping[str, Tensor],
+    path: Path,
+    *,
+    epoch: int,
+    measure: str,
+    value: float,
+    about: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write safetensors atomically, from whatever device; the metadata say which validation they are the best of.
+
+    about: what the training is of, as `Task.about` tells; `models.trained` reads it back.
+    """
     from safetensors.torch import save
 
     # One entry: the order of several is not decided, and equal runs should have equal files.
-    about = {"landseer": json.dumps({"epoch": epoch, "measure": measure, "value": value})}
+    told = {"landseer": json.dumps({"epoch": epoch, "measure": measure, "value": value} | dict(about or {}))}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    contents = save(tensors, metadata=about)
+    contents = save(tensors, metadata=told)
     write_whole(path, lambda staged: staged.write_bytes(contents))
 
 

@@ -20,7 +20,8 @@ such group of the class, and the matched points tell where the thing is in each 
 data sets:
 {SPECS}
 
---out lists path,class of what is kept, so that csv:FILE reads it; --boxes adds x0,y0,x1,y1 in fractions of the picture.
+--out lists path,class of what is kept, so that csv:FILE reads it; --boxes adds x0,y0,x1,y1 in fractions of the picture,
+which csv:FILE reads, too.
 Stop it at any time: what was matched is kept in --cache, and the same command goes on from there."""
 _OVERLAP = f"""\
 For each query the --top training pictures are ranked by descriptor and verified (SIFT, one affine model); classes of

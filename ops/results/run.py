@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -46,6 +47,17 @@ class Source:
     backbone: str
     weights: Path | None
     views: int
+    """Of each photograph."""
+    photographs: int | None
+    """That its heads learn from, drawn from all there are; None for all."""
+
+    def learns_from(self, found: Photographs) -> Photographs:
+        """Return what its heads learn from, the same whatever the seed of the head."""
+        if self.photographs is None or self.photographs >= len(found.photographs):
+            return found
+        draw = np.random.default_rng(0)
+        rows = np.sort(draw.choice(len(found.photographs), self.photographs, replace=False))
+        return replace(found, photographs=tuple(found.photographs[row] for row in rows))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         shared = {photograph.path for photograph in learned.photographs} & set(test.references)
         if shared:
             raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
-        tables = [_table(source, learned, test, args) for source in args.backbone]
+        tables = [_table(source, source.learns_from(learned), test, args) for source in args.backbone]
     except (OpsError, DatasetError, WeightsError, TrainingError, ValueError, OSError) as error:
         print(f"results: {error}", file=sys.stderr)
         return 1
@@ -73,7 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.run", description=__doc__)
     parser.add_argument("--train", required=True, metavar="SPEC", help="photographs to learn from")
     parser.add_argument("--test", required=True, metavar="SPEC", help="data set to be judged on, of other classes")
-    parser.add_argument("--backbone", action="append", type=_source, required=True, metavar="NAME[=WEIGHTS[:VIEWS]]")
+    parser.add_argument(
+        "--backbone",
+        action="append",
+        type=_source,
+        required=True,
+        metavar="NAME[=WEIGHTS[:VIEWS[:PHOTOGRAPHS]]]",
+        help="views of a photograph that heads learn from (4), and of how many photographs (all)",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
     parser.add_argument("--out", type=Path, default=REPORT)
@@ -82,10 +101,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _source(text: str) -> Source:
     name, _, rest = text.partition("=")
-    weights, _, views = rest.partition(":")
+    weights, views, photographs, *_ = [*rest.split(":"), "", ""]
     if name not in BACKBONES:
         raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(BACKBONES)}")
-    return Source(backbone=name, weights=Path(weights) if weights else None, views=int(views or 4))
+    try:
+        count, most = int(views or 4), int(photographs) if photographs else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text}; expected NAME=WEIGHTS:VIEWS:PHOTOGRAPHS") from error
+    return Source(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
 
 
 def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.Namespace) -> Table:
@@ -114,7 +137,8 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
         )
         for name in names
     ]
-    return Table(backbone=source.backbone, source=loaded.source, rows=rows)
+    learned_from = f"heads learned from {len(learned.photographs):,} photographs, {source.views} views of each"
+    return Table(backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows)
 
 
 def _first(chosen: Sequence[Variant], name: str) -> Variant:

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from landseer.ensemble.contracts import Sizes
@@ -28,8 +26,8 @@ from landseer.ensemble.profile import Profile
 from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
 from landseer.export.models.detector import AttentionRegions, Detection
 from landseer.export.models.rpn import RegionProposals, first_boxes
-from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES
+from landseer.export.models.trained import read_proposals
+from landseer.export.models.trunks import BACKBONES, fill
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.results.describe import Run, Vectors
@@ -138,18 +136,14 @@ def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: P
         trunk=f"{trunk_sha256(loaded)} {precision}",
         variant=variant,
         profile=Profile(backbone=backbone, weights_sha256="", sizes=sizes),
-        proposals=read_proposals(proposals, sizes.channels) if proposals else None,
+        proposals=load_proposals(proposals, sizes.channels, trunk_sha256(loaded)) if proposals else None,
     )
 
 
-def read_proposals(path: Path, channels: int) -> RegionProposals:
-    """Read what `landseer train rpn` has written. WeightsError says what the file is instead."""
+def load_proposals(path: Path, channels: int, trunk: str) -> RegionProposals:
+    """Load what `landseer train rpn` has written for a trunk. WeightsError says what the file is instead."""
     module = RegionProposals(channels).eval()
-    try:
-        module.load_state_dict({name.removeprefix("rpn."): value for name, value in load_file(path).items()})
-    except (SafetensorError, RuntimeError) as error:
-        expected = f"expected best.safetensors of `landseer train rpn` on a trunk of {channels} channels"
-        raise WeightsError(f"{path} does not fit: {str(error).splitlines()[-1].strip()}; {expected}") from error
+    fill(module, read_proposals(path, trunk)[0], path)
     return module
 
 

@@ -63,6 +63,31 @@ def test_a_list_names_path_and_class(folder: Path) -> None:
     assert labels(read(f"csv:{folder / 'list.csv'}"), folder) == {"b/1.png": "x", "a/1.png": "y"}
 
 
+def test_a_list_may_have_boxes_several_lines_to_a_picture(folder: Path) -> None:
+    head = "path,class,x0,y0,x1,y1\n"
+    lines = "b/1.png,x,0,0.1,0.5,1\nb/1.png,x,0.25,0.25,1.0004,0.75\na/1.png,y,0,0,1,1\n"
+    (folder / "list.csv").write_text(head + lines)
+    first, second = read(f"csv:{folder / 'list.csv'}").photographs
+    assert (first.path, first.label) == (folder / "b/1.png", "x")
+    assert first.boxes == (Box(x0=0.0, y0=0.1, x1=0.5, y1=1.0), Box(x0=0.25, y0=0.25, x1=1.0, y1=0.75))
+    assert second == Photograph(path=folder / "a/1.png", label="y", boxes=(Box(x0=0.0, y0=0.0, x1=1.0, y1=1.0),))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("b/1.png,x,0,0,1", "line 2: got '0 0 1'; expected x0 y0 x1 y1 as fractions"),
+        ("b/1.png,x,0,0,640,480", "line 2: got '0 0 640 480'; expected x0 y0 x1 y1 as fractions"),
+        ("b/1.png,x,0.5,0,0.5,1", "line 2: got '0.5 0 0.5 1'; expected a box with x0 < x1"),
+        ("b/1.png,x,0,0,1,1\nb/1.png,y,0,0,1,1", "line 3: b/1.png was named before; a picture has one class"),
+    ],
+)
+def test_boxes_of_a_list_that_are_wrong_say_where(folder: Path, lines: str, said: str) -> None:
+    (folder / "list.csv").write_text(f"path,class,x0,y0,x1,y1\n{lines}\n")
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        read(f"csv:{folder / 'list.csv'}")
+
+
 # GroceryStore
 
 

@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from shared_files import reference
 
 from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE
 from landseer.export.models.backbone import SCALE_UNIT, fixed_point, multi_scale, scaled_side
-from landseer.export.models.pooling import Projection, gem, l2n, masked_gem
+from landseer.export.models.pooling import Projection, gem, l2n, masked_gem, random_rows
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
@@ -58,6 +61,38 @@ def test_an_untrained_reduction_has_orthonormal_rows_and_is_seeded() -> None:
     torch.testing.assert_close(first @ first.T, torch.eye(16), atol=1e-5, rtol=0)
     assert torch.equal(first, again)
     assert torch.equal(Projection.untrained(8, 8, seed=1).matrix, torch.eye(8))
+
+
+def test_an_untrained_reduction_keeps_angles_as_well_as_one_drawn_from_all_orthonormal_ones() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = l2n(torch.randn(200, 1280, generator=draw).relu())  # as features after a ReLU are
+
+    def error(matrix: torch.Tensor) -> float:
+        reduced = x @ matrix.T * (1280 / 512) ** 0.5
+        return float(((x @ x.T) - (reduced @ reduced.T)).abs().mean())
+
+    ours = [error(random_rows(512, 1280, seed=seed)) for seed in range(8)]
+    uniform = [error(torch.linalg.qr(torch.randn(1280, 512, generator=draw))[0].T) for _ in range(8)]
+    assert np.mean(ours) < 1.2 * np.mean(uniform)
+
+
+def test_an_untrained_reduction_is_the_same_with_any_number_of_threads() -> None:
+    code = (
+        "import hashlib; from landseer.export.models.pooling import Projection;"
+        "print(hashlib.sha256(Projection.untrained(1280, 512, seed=1).matrix.numpy().tobytes()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for threads in ("1", "2")
+    }
+    # Nor does it change with releases or machines: stored vectors of an export would not be comparable.
+    assert found == {"9a5df2968292b2fcc58b7a99d9cb267f48c803923b299f58bc1c445f5a4f1eb0"}
 
 
 @pytest.mark.parametrize("scale", [2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5])

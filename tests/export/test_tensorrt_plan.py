@@ -25,7 +25,7 @@ from landseer.export.tensorrt.precision import choose
 from landseer.export.tensorrt.profiles import ProfileError, Span, nearest, profiles, usual_lengths
 from landseer.export.tensorrt.rounding import rounded
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
-from landseer.export.tensorrt.support import gaps, plugins
+from landseer.export.tensorrt.support import gaps
 from landseer.export.to_onnx import write_onnx
 
 ROOT = Path(__file__).parents[2]
@@ -33,15 +33,6 @@ GOLDEN = ROOT / "tests" / "golden" / "tensorrt"
 SIZES = Sizes(channels=1280)
 SERVED = Served(backbone="efficientnet_lite0", weights_sha256="0" * 64, sizes=SIZES)
 SMALL = Sizes(channels=64, neighbours=8)
-REPOSITORY = ROOT / "model_repository"
-
-
-def exported(name: str) -> Any:
-    """Return a graph of the default repository, if it has been exported."""
-    path = REPOSITORY / name / "1" / "model.onnx"
-    if not path.exists():
-        pytest.skip(f"needs {path}: run python export/all.py")
-    return onnx.load(path)
 
 
 def parsed(text: str) -> Any:
@@ -94,20 +85,6 @@ def test_nodes_get_names_of_their_own() -> None:
     names = [node.name for node in adapted(model).graph.node]
     assert all(names)
     assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("name", sorted(graphs(SIZES)))
-def test_the_exported_graphs_are_documented_once_adapted(name: str) -> None:
-    model = adapted(exported(name))
-    assert gaps(model) == ()
-    assert bool(plugins(model)) == (name == "detector")
-
-
-def test_the_exported_backbone_says_the_same_adapted() -> None:
-    model = exported("backbone")
-    image = np.random.default_rng(1).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
-    for before, after in zip(run(model, {"image": image}), run(adapted(model), {"image": image}), strict=True):
-        np.testing.assert_array_equal(before, after)
 
 
 def test_gaps_are_named() -> None:
@@ -202,15 +179,6 @@ def test_gem_and_the_projection_of_one_vector_stay_in_fp32() -> None:
     choices = choose(model)
     assert ops(model, choices.half) == {"Conv": 1, "Relu": 1}
     assert {c.op: c.why for c in choices.choices}["MatMul"].startswith("one vector a picture")
-
-
-def test_the_exported_backbone_runs_its_convolutions_in_half() -> None:
-    model = adapted(exported("backbone"))
-    precision = choose(model)
-    full, half = ops(model, precision.full), ops(model, precision.half)
-    assert half["Conv"] > 100
-    assert full["Conv"] == 0
-    assert not set(half) & {"Pow", "ReduceL2", "ReduceMean", "TopK", "Resize", "MatMul", "Einsum", "Div"}
 
 
 # Profiles.

@@ -63,7 +63,10 @@ def test_clean_writes_lists_that_can_be_read(data, tmp_path, capsys):
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
     # What was written is a data set again, and the pictures are those that were there.
     assert [one.path for one in read(f"csv:{out}").photographs] == [data / row[0] for row in rows(out)[1:]]
-    assert len(read(f"csv:{boxes}").photographs) == 4
+    again = read(f"csv:{boxes}").photographs
+    assert [one.path for one in again] == [Path(row[0]) for row in kept]
+    sides = [[str(side) for side in (box.x0, box.y0, box.x1, box.y1)] for one in again for box in one.boxes]
+    assert sides == [[str(float(side)) for side in row[2:]] for row in kept]
     told = capsys.readouterr()
     assert f"folder:{data}: 2 classes, 1 of them removed whole" in told.out
     assert "broken.png" in told.err

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -223,10 +224,14 @@ def test_what_cannot_be_judged_is_refused(data: Path, tmp_path: Path, capsys: py
 
 def test_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    save_file({f"rpn.{k}": v for k, v in RegionProposals.untrained(CHANNELS, seed=0).state_dict().items()}, path)
-    assert small.read_proposals(path, CHANNELS).proposals == 128
-    with pytest.raises(WeightsError, match="on a trunk of 16 channels"):
-        small.read_proposals(path, 16)
+    about = {"landseer": json.dumps({"epoch": 1, "trunk_sha256": "ours"})}
+    state = RegionProposals.untrained(CHANNELS, seed=0).state_dict()
+    save_file({f"rpn.{k}": v for k, v in state.items()}, path, metadata=about)
+    assert small.load_proposals(path, CHANNELS, "ours").proposals == 128
+    with pytest.raises(WeightsError, match="trunk"):
+        small.load_proposals(path, CHANNELS, "theirs")
+    with pytest.raises(WeightsError, match="does not fit RegionProposals"):
+        small.load_proposals(path, 16, "ours")
     path.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="of `landseer train rpn`"):
-        small.read_proposals(path, CHANNELS)
+    with pytest.raises(WeightsError, match=str(path)):
+        small.load_proposals(path, CHANNELS, "ours")

@@ -1,0 +1,143 @@
+"""What `landseer train` writes of a trunk with its head, or of region proposals: best.safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landseer.export.models.torch_file import WeightsError
+
+SUFFIX = ".safetensors"
+EXPECTED = "expected best.safetensors of landseer train with trunk.* and head.*, trained by cider, triplet or the like"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trunk and the head that was trained with it."""
+
+    path: Path
+    about: Mapping[str, Any]
+    """What the file says of its training; empty for one from before files said so."""
+    trunk: Mapping[str, Tensor]
+    """By the names of `Trunk`, float32."""
+    head: Mapping[str, Tensor]
+    """By the names of the head's module, float32."""
+
+    @property
+    def source(self) -> str:
+        """Say which file it is, and of what training."""
+        side, sha256 = self.about.get("data.long_side"), hashlib.sha256(self.path.read_bytes()).hexdigest()
+        told = f", epoch {self.about['epoch']}" if "epoch" in self.about else ""
+        told += f", long side {side} px" if side else ""
+        return f"{self.path.absolute().parent.name}/{self.path.name} of landseer train{told}, sha256 {sha256[:16]}"
+
+    def descriptor(self, asked: str | None) -> str:
+        """Return the kind of head, a key of `HEADS`. WeightsError if another was asked for, or if nobody says which."""
+        found = self.about.get("method.head") or asked
+        if found is None:
+            raise WeightsError(f"{self.path} does not say which head it holds: name the one with --descriptor")
+        if asked not in (None, found):
+            raise WeightsError(f"{self.path} holds a {found} head; got --descriptor {asked}")
+        return str(found)
+
+    def variant(self, backbone: str, asked: str, variants: tuple[str, ...]) -> str:
+        """Return which variant of a backbone the trunk is. WeightsError if it is of another, or if nobody says which.
+
+        asked: one of `variants`, or anything else where nothing was asked for.
+        """
+        name, _, known = str(self.about.get("trunk", "")).partition(" ")
+        if name and name != backbone:
+            raise WeightsError(f"{self.path} holds a {name}; got --backbone {backbone}")
+        wanted = asked if asked in variants else None
+        found = known or wanted or (variants[0] if len(variants) == 1 else None)
+        if found is None:
+            options = " or ".join(f"--stride {one}" for one in variants)
+            raise WeightsError(f"{self.path} does not say which {backbone} it holds: say {options}")
+        if wanted not in (None, found):
+            raise WeightsError(f"{self.path} holds a {backbone} {found}; got --stride {wanted}")
+        return found
+
+    def check_improved(self) -> None:
+        """Raise WeightsError for weights from before the first step, which no epoch improved on."""
+        check_improved(self.about, self.path)
+
+
+def read_trained(path: Path) -> Trained:
+    """Read a trunk and its head. WeightsError says what the file is instead."""
+    state, about = read_tensors(path)
+    parts = {name: _section(state, name) for name in ("trunk", "head")}
+    if str(about.get("format", "")).startswith("landseer parts"):
+        raise WeightsError(f"{path} holds trained parts: give them with --parts; {EXPECTED}")
+    if about.get("method.kind") == "boxes" or _section(state, "rpn"):
+        kind = about.get("method.head", "rpn")
+        raise WeightsError(f"{path} holds a detector: give it with --detector {kind} --detector-weights; {EXPECTED}")
+    if not parts["trunk"]:
+        # Its head alone would fit any trunk of as many channels, and be wrong on all but one.
+        what = "a head without the trunk that it was trained on" if parts["head"] else "neither trunk.* nor head.*"
+        raise WeightsError(f"{path} holds {what}; {EXPECTED}")
+    return Trained(path=path, about=about, **parts)
+
+
+def read_proposals(path: Path, trunk: str) -> tuple[dict[str, Tensor], str]:
+    """Read what `landseer train rpn` wrote. → state of `RegionProposals`, and what is to be said of it, "" if nothing.
+
+    trunk: `trunk_sha256` of the trunk that they are to work on. WeightsError if they were trained on another, or if
+    training did not improve on the first weights.
+    """
+    state, about = read_tensors(path)
+    return _section(state, "rpn") or state, check_trunk(about, path, trunk)
+
+
+def check_trunk(about: Mapping[str, Any], path: Path, trunk: str) -> str:
+    """Return what is to be said of proposals that do not name their trunk, else "". See `read_proposals`."""
+    check_improved(about, path)
+    found = about.get("trunk_sha256")
+    if found not in (None, trunk):
+        raise WeightsError(
+            f"{path} holds region proposals of another trunk ({str(found)[:16]}, and not {trunk[:16]}): name the "
+            f"weights they were trained on with --weights, or train anew: landseer train rpn DATA --out DIR"
+        )
+    return "" if found else "does not say which trunk it was trained on"
+
+
+def check_improved(about: Mapping[str, Any], path: Path) -> None:
+    """Raise WeightsError for weights from before the first step, which no epoch improved on."""
+    if about.get("epoch") == 0:
+        raise WeightsError(f"{path} holds the weights from before the first step, on which no epoch improved: train on")
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors, floats as float32, and what the metadata say of the training. WeightsError if it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: _single(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return state, _about(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `landseer train` says, flat; of other files their metadata."""
+    if "landseer" not in metadata:
+        return dict(metadata)
+    found: dict[str, Any] = json.loads(metadata["landseer"])
+    return found
+
+
+def _section(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.to(torch.float32) if x.is_floating_point() else x
