@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from landseer.ops.arguments import positive
-from landseer.ops.evaluate.specs import SPECS
+from landseer.ops.evaluate.specs import NEIGHBOURS, SPECS
 
 HELP = "measure mAP on a data set, with and without query expansion"
 METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
@@ -15,8 +17,9 @@ _DATA = f"""\
 data sets:
 {SPECS}
 
-A picture never finds itself (leave-one-out). The pictures are described in process by the exported backbone; what was
-described before is kept in --cache."""
+A picture never finds itself (leave-one-out). The pictures are described in process by the export in --repository, or by
+one that is made for each --backbone; what was described before is kept in --cache. With --server a running service
+indexes the references that it has not, under their paths, and is searched. See docs/evaluate.md."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +31,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods", default=METHODS, metavar="LIST", help="NAME[:NEIGHBOURS[:ALPHA]],... (default %(default)s)"
     )
     parser.add_argument("--queries", type=positive, metavar="N", help="so many of the queries, drawn with --seed (all)")
-    parser.add_argument("--distractors", metavar="DIR", help="pictures to add that nobody should find")
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="of the models"
+        "--distractors", metavar="DIR|N", help="pictures that nobody should find, or so many synthetic vectors"
     )
-    parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), metavar="FILE")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of draws and intervals (default %(default)s)")
+    parser.add_argument(
+        "--sweep",
+        nargs="?",
+        const=NEIGHBOURS,
+        metavar="K,K,...",
+        help=f"also by number of neighbours ({NEIGHBOURS}); write DATA before it",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of draws and intervals (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with the AP of every query")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html and its plots")
+    _add_systems(parser.add_argument_group("what is evaluated"))
+
+
+def _add_systems(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--repository", type=Path, metavar="DIR", help="of exported models (model_repository)")
+    group.add_argument(
+        "--backbone",
+        action=_Backbone,
+        default=[],
+        dest="backbones",
+        metavar="NAME",
+        help="export this one instead, kept in var/evaluate/models; may be given several times",
+    )
+    for name, what in (("weights", "its weights"), ("parts", "its trained parts")):
+        group.add_argument(
+            f"--{name}", action=_OfBackbone, default=[], type=Path, dest=name, metavar="FILE", help=f"{what}, after it"
+        )
+    group.add_argument("--descriptor", action=_OfBackbone, metavar="NAME", help="its descriptor, after it")
+    group.add_argument("--server", metavar="HOST:PORT", help="evaluate a running service instead")
+    group.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), metavar="FILE")
+
+
+class _Backbone(argparse.Action):
+    """Begins a backbone; what follows belongs to it."""
+
+    def __call__(self, parser: Any, namespace: Any, values: str | Sequence[Any] | None, option: Any = None) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), {"backbone": values}])
+
+
+class _OfBackbone(argparse.Action):
+    """Says something of the backbone before it."""
+
+    def __call__(self, parser: Any, namespace: Any, values: str | Sequence[Any] | None, option: Any = None) -> None:
+        if not namespace.backbones:
+            raise argparse.ArgumentError(self, f"got {values} before any --backbone; write --backbone NAME before it")
+        *before, last = namespace.backbones
+        if self.dest in last:
+            raise argparse.ArgumentError(self, f"got two for {last['backbone']}: {last[self.dest]} and {values}")
+        namespace.backbones = [*before, {**last, self.dest: values}]
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0 on")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from landseer.ops.evaluate import run as evaluation
+    from landseer.ops.evaluate.models import Request
     from landseer.ops.processes import OpsError
 
     options = evaluation.Options(
@@ -51,9 +106,13 @@ def run(args: argparse.Namespace) -> int:
         queries=args.queries,
         distractors=args.distractors,
         repository=args.repository,
+        backbones=[Request(**backbone) for backbone in args.backbones],
+        server=args.server,
         cache=args.cache,
         seed=args.seed,
+        sweep=args.sweep,
         json=args.json,
+        report=args.report,
     )
     try:
         evaluation.run(options, Console(stderr=True))

@@ -45,15 +45,27 @@ class VectorCache:
 @contextmanager
 def vector_cache(path: Path, fingerprint: str) -> Iterator[VectorCache]:
     """Open the cache in a file, which is made if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     connection: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection = _opened(path)
         yield VectorCache(connection, fingerprint)
     except sqlite3.Error as error:
-        raise OpsError(f"cannot keep vectors in {path} ({error}); name another file: --cache") from error
+        raise _unusable(path, error) from error
     finally:
         if connection is not None:
             connection.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def _unusable(path: Path, error: Exception) -> OpsError:
+    return OpsError(f"cannot keep vectors in {path} ({error}); name another file: --cache")

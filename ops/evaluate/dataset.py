@@ -43,6 +43,8 @@ class Dataset:
     """`medium` counts easy and hard as right; data sets without degrees have only easy."""
     distractors: int = 0
     """How many of the references, the last ones, are there only to be in the way."""
+    synthetic: int = 0
+    """Distractors that are no pictures: so many generated vectors stand behind the references (`synthetic.py`)."""
     skipped: tuple[Path, ...] = field(default=())
     """Pictures that could not be read."""
 
@@ -63,9 +65,11 @@ class Dataset:
         gone = frozenset(bad)
         if not gone:
             return self
+        first = len(self.references) - self.distractors
         return replace(
             self,
             queries=[query for query in self.queries if query.shot.path not in gone],
+            distractors=sum(path not in gone for path in self.references[first:]),
             references=[path for path in self.references if path not in gone],
             skipped=tuple(sorted(gone)),
         )
@@ -75,6 +79,10 @@ class Dataset:
         known = set(self.references)
         more = [path for path in paths if path not in known]
         return replace(self, references=[*self.references, *more], distractors=self.distractors + len(more))
+
+    def with_synthetic(self, count: int) -> Dataset:
+        """Return it with so many generated distractors."""
+        return replace(self, synthetic=self.synthetic + count)
 
     def truths(self) -> list[Truth]:
         """Return what each query should find, as rows of `references`."""

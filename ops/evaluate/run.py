@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from landseer.ensemble.evaluation import evaluate
-from landseer.ensemble.profile import Profile
-from landseer.ops.evaluate.cache import vector_cache
-from landseer.ops.evaluate.dataset import Dataset, Shot
-from landseer.ops.evaluate.describe import Described, describe_all
-from landseer.ops.evaluate.lattqe import Lattqe
-from landseer.ops.evaluate.methods import Expander, Method, parse, rankings
+from landseer.ensemble.contracts import Sizes
+from landseer.ops.curate.files import check_writable
+from landseer.ops.curate.showing import warn
+from landseer.ops.evaluate import plots
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.judging import Plan, judge
+from landseer.ops.evaluate.local import LocalSystem
+from landseer.ops.evaluate.methods import parse_all
+from landseer.ops.evaluate.models import Request, exported
 from landseer.ops.evaluate.readers import pictures_in, read
-from landseer.ops.evaluate.results import KS, Results, Row
-from landseer.ops.inprocess import Graph, backbone_settings, cores, read_profile
+from landseer.ops.evaluate.report import write_report
+from landseer.ops.evaluate.results import Results
+from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.evaluate.sweep import counts
+from landseer.ops.evaluate.system import System
 from landseer.ops.processes import OpsError
 
-SHOWN = 5
-"""Unreadable pictures that are named."""
+REPOSITORY = Path("model_repository")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,67 +36,139 @@ class Options:
     methods: str
     queries: int | None
     distractors: str | None
-    repository: Path
+    repository: Path | None
+    backbones: Sequence[Request]
+    server: str | None
     cache: Path
     seed: int
+    sweep: str | None
     json: Path | None
+    report: Path | None
 
 
 def run(options: Options, console: Console) -> Results:
-    """Evaluate, print the table, write the JSON if asked to. OpsError says what is wrong and how to mend it."""
-    profile = read_profile(options.repository)
-    methods = [parse(text, positions=profile.sizes.neighbours) for text in options.methods.split(",")]
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise OpsError(f"cannot write {options.json}: there is no folder {options.json.absolute().parent}")
+    """Evaluate, print the tables, write what was asked for. OpsError says what is wrong and how to mend it."""
+    _check(options)
+    # What takes minutes comes last: a mistake in the others is told at once.
+    given = _given(options)
     dataset = _dataset(options)
-    found = _described(dataset, profile, options, console)
-    _warn(found.unreadable, console)
-    dataset = dataset.without(found.unreadable)
-    if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):
-        raise OpsError(f"{dataset.name}: of the pictures that can be read, no query has a right answer left")
-    rows = list(_rows(dataset, methods, found, Lattqe(options.repository, profile), console))
-    results = Results(dataset=dataset, rows=rows, profile=profile, seed=options.seed)
-    results.print()
-    if profile.untrained:
-        console.print(f"never trained: {', '.join(profile.untrained)}", style="yellow")
-    if options.json is not None:
-        results.write(options.json)
+    systems = given or _made(options, console)
+    plan = _plan(options, positions=_positions(systems))
+    dataset = _prepared(dataset, systems, console)
+    found = [judge(system, dataset, plan, console) for system in systems]
+    results = Results(
+        dataset=dataset,
+        systems=[system.about for system in systems],
+        rows=[row for one in found for row in one.rows],
+        points=[point for one in found for point in one.points],
+        seed=options.seed,
+    )
+    _tell(results, options, console)
     return results
+
+
+def _plan(options: Options, *, positions: int) -> Plan:
+    return Plan(
+        methods=parse_all(options.methods, positions=positions),
+        neighbours=counts(options.sweep) if options.sweep is not None else (),
+        positions=positions,
+        seed=options.seed,
+        failures=options.report is not None,
+    )
+
+
+def _check(options: Options) -> None:
+    """Raise OpsError before hours of work for what would fail after them."""
+    named = [
+        name
+        for name, given in (
+            ("--repository", options.repository),
+            ("--backbone", options.backbones),
+            ("--server", options.server),
+        )
+        if given
+    ]
+    if len(named) > 1:
+        raise OpsError(f"{named[0]} and {named[1]} both name what is evaluated; give one of them")
+    if options.server and (options.distractors or "").isdigit():
+        raise OpsError(
+            f"--distractors {options.distractors} makes vectors, but a service takes pictures; name a folder"
+        )
+    _plan(options, positions=Sizes(channels=1).neighbours)
+    for request in options.backbones:
+        request.check()
+    check_writable(options.json, "--json")
+    if options.report is not None:
+        plots.check_installed("--report")
+        _make(options.report)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OpsError(f"cannot make the folder --report {folder}: {error.strerror}; name another") from error
+
+
+def _given(options: Options) -> list[System]:
+    """Return the system that is there already; none if it is to be exported first."""
+    if options.backbones:
+        return []
+    if options.server:
+        return [ServedSystem(options.server)]
+    return [LocalSystem(options.repository or REPOSITORY, cache=options.cache, seed=options.seed)]
+
+
+def _made(options: Options, console: Console) -> list[System]:
+    """Return a system for each backbone, exported if it is not there."""
+    made: dict[str, System] = {}
+    for request in dict.fromkeys(options.backbones):
+        folder, label = exported(request, console), request.label
+        system = LocalSystem(folder, cache=options.cache, seed=options.seed, label=label)
+        if system.about.name in made:
+            # Files of one name, or a descriptor that is the default anyway: the key of the export tells them apart.
+            system = LocalSystem(folder, cache=options.cache, seed=options.seed, label=f"{label} {folder.name[-6:]}")
+        made[system.about.name] = system
+    return list(made.values())
+
+
+def _positions(systems: Sequence[System]) -> int:
+    """Return how many neighbours every system's LAttQE knows; a service says itself if it knows fewer."""
+    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, LocalSystem)]
+    return min(known, default=Sizes(channels=1).neighbours)
 
 
 def _dataset(options: Options) -> Dataset:
     dataset = read(options.data).sampled(options.queries, options.seed)
-    if options.distractors is None:
+    more = options.distractors
+    if more is None:
         return dataset
-    return dataset.with_distractors(pictures_in(Path(options.distractors)))
+    if not more.isdigit():
+        return dataset.with_distractors(pictures_in(Path(more)))
+    if not int(more):
+        raise OpsError("--distractors is 0; expected a folder of pictures, or how many vectors to make")
+    return dataset.with_synthetic(int(more))
 
 
-def _described(dataset: Dataset, profile: Profile, options: Options, console: Console) -> Described:
-    shots = dataset.pictures()
-    columns = (TextColumn("describing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with console.status("compiling the backbone"):
-        graph = Graph(backbone_settings(options.repository, profile.version, threads=cores()))
-    with vector_cache(options.cache, profile.fingerprint) as cache, Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(shots))
-        return describe_all(shots, graph, profile, cache, progress=lambda: progress.advance(task))
+def _prepared(dataset: Dataset, systems: Sequence[System], console: Console) -> Dataset:
+    """Return the data set without the pictures that some system cannot read, so that all rank the same."""
+    unreadable: dict[Path, str] = {}
+    for system in systems:
+        unreadable |= system.prepare(dataset, console)
+    warn((f"{path}: {why}" for path, why in sorted(unreadable.items())), console)
+    dataset = dataset.without(unreadable)
+    if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):
+        raise OpsError(f"{dataset.name}: of the pictures that can be read, no query has a right answer left")
+    return dataset
 
 
-def _warn(unreadable: dict[Path, str], console: Console) -> None:
-    for path, why in sorted(unreadable.items())[:SHOWN]:
-        console.print(f"skipped {path}: {why}", style="yellow", markup=False, highlight=False)
-    if len(unreadable) > SHOWN:
-        console.print(f"and {len(unreadable) - SHOWN:,} more that cannot be read", style="yellow")
-
-
-def _rows(
-    dataset: Dataset, methods: Sequence[Method], found: Described, lattqe: Expander, console: Console
-) -> Iterator[Row]:
-    """Yield what each method reaches by each protocol."""
-    queries = np.stack([found.vectors[query.shot] for query in dataset.queries])
-    references = np.stack([found.vectors[Shot(path=path)] for path in dataset.references])
-    truths, own = dataset.truths(), dataset.own_rows()
-    for method in methods:
-        with console.status(f"ranking: {method}"):
-            ranked = list(rankings(method, queries, references, own, lattqe=lattqe))
-        for protocol in dataset.protocols:
-            yield Row(method=method, protocol=protocol, figures=evaluate(ranked, truths, protocol=protocol, ks=KS))
+def _tell(results: Results, options: Options, console: Console) -> None:
+    results.print()
+    for about in results.systems:
+        if about.untrained:
+            told = f"{about.name}, never trained: {', '.join(about.untrained)}"
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if options.json is not None:
+        results.write(options.json)
+    if options.report is not None:
+        console.print(f"wrote {write_report(results, options.report)}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,89 @@
+"""Every method asked for, on one system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rich.console import Console
+
+from landseer.ensemble.evaluation import Ids, Protocol, evaluate
+from landseer.ops.curate.showing import bars
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.failures import failures
+from landseer.ops.evaluate.figures import KS, Row
+from landseer.ops.evaluate.methods import NO_EXPANSION, Method
+from landseer.ops.evaluate.sweep import Point, swept
+from landseer.ops.evaluate.system import System
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be found out."""
+
+    methods: Sequence[Method]
+    """Rows of the table."""
+    neighbours: Sequence[int]
+    """Of the sweep; none for no sweep."""
+    positions: int
+    """How many neighbours LAttQE knows."""
+    seed: int
+    """Of the intervals."""
+    failures: bool
+    """Whether the worst queries are kept."""
+
+    @property
+    def sweep(self) -> list[Method]:
+        """Return the methods of the sweep, by family and neighbours."""
+        return list(swept(self.methods, self.neighbours, positions=self.positions))
+
+    @property
+    def asked(self) -> list[Method]:
+        """Return every method, each once; first none, which the others are compared to."""
+        return list(dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a system reached."""
+
+    rows: list[Row]
+    points: list[Point]
+
+
+def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Judged:
+    """Rank by every method and judge each by every protocol. OpsError."""
+    rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], Row]()
+    with bars(console) as progress:
+        for method in plan.asked:
+            task = progress.add_task(f"ranking: {method}", total=len(dataset.queries))
+            ranked = rank(method, partial(progress.advance, task))
+            for row in _rows(system.about.name, method, ranked, dataset, plan):
+                rows[method, row.protocol] = row.over(rows.get((NO_EXPANSION, row.protocol)))
+            progress.remove_task(task)
+    places = dataset.protocols
+    return Judged(
+        rows=[rows[method, protocol] for method in plan.methods for protocol in places],
+        points=[_point(rows[method, protocol]) for method in plan.sweep for protocol in places],
+    )
+
+
+def _rows(name: str, method: Method, ranked: Sequence[Ids], dataset: Dataset, plan: Plan) -> Iterator[Row]:
+    truths = dataset.truths()
+    for protocol in dataset.protocols:
+        figures = evaluate(ranked, truths, protocol=protocol, ks=KS)
+        worst = failures(ranked, truths, figures.aps, protocol=protocol) if plan.failures else ()
+        yield Row(
+            system=name,
+            method=method,
+            protocol=protocol,
+            figures=figures,
+            base=figures,
+            seed=plan.seed,
+            failures=worst,
+        )
+
+
+def _point(row: Row) -> Point:
+    return Point(system=row.system, method=row.method, protocol=row.protocol, map=row.figures.map, base=row.base.map)

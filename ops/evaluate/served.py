@@ -1,0 +1,200 @@
+"""A running service, asked by the public client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import numpy as np
+from rich.console import Console
+
+from landseer.client.client import SearchClient
+from landseer.client.errors import LandseerClientError, RpcFailed
+from landseer.client.pictures import PictureFile, picture_id
+from landseer.client.queries import EXPANSIONS
+from landseer.client.readable import plural
+from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.evaluation import Ids
+from landseer.ensemble.expansion.methods import LATTQE
+from landseer.ensemble.pictures import Limits, prepare
+from landseer.ensemble.profile import Profile
+from landseer.ops.curate.showing import bars
+from landseer.ops.evaluate.dataset import Dataset, Query
+from landseer.ops.evaluate.methods import NONE, Method
+from landseer.ops.evaluate.system import About, Rank
+from landseer.ops.ports import parse_address
+from landseer.ops.processes import OpsError
+from landseer.v1.index_pb2 import StatsResponse
+from landseer.v1.search_pb2 import Expansion, SearchResponse
+
+AT_ONCE = 4
+"""Searches under way."""
+Progress = Callable[[], None]
+_T = TypeVar("_T")
+
+
+class ServedSystem:
+    """The service at an address. References that are not indexed there, by their path as the id, are indexed first."""
+
+    def __init__(self, address: str) -> None:
+        """Ask the service what it is. OpsError if it does not answer."""
+        parse_address(address, "--server")
+        self._address, self._references = address, 0
+        self._set(self._call(lambda client: client.stats()))
+
+    def prepare(self, dataset: Dataset, console: Console) -> dict[Path, str]:
+        """Index the references that are not there; decode the queries that will be sent, as the service will."""
+        pictures = [PictureFile(id=picture_id(path), path=path) for path in dataset.references]
+        tally = Tally(total=len(pictures))
+        with bars(console) as progress:
+            task = progress.add_task(f"indexing at {self._address}", total=tally.total)
+
+            async def upload(client: SearchClient) -> StatsResponse:
+                await Upload(
+                    client,
+                    UploadPlan(skip_indexed=True),
+                    tally,
+                    on_progress=lambda: progress.update(task, completed=tally.done),
+                    on_trouble=lambda why: console.print(f"trying again: {why}", markup=False, soft_wrap=True),
+                ).run(pictures)
+                return await client.stats()
+
+            self._set(self._call(upload), others=-(tally.total - len(tally.failures)))
+        console.print(f"{plural(tally.indexed, 'picture')} indexed at {self._address}, {tally.skipped:,} were there")
+        return self._unreadable(dataset) | {failure.picture.path: failure.message for failure in tally.failures}
+
+    def ranker(self, dataset: Dataset) -> Rank:
+        """Return what ranks by searching; pictures that the service has besides stand behind the references."""
+        rows: dict[str, int] = {}
+        self._references = len(dataset.references)
+        for row, path in enumerate(dataset.references):
+            rows.setdefault(picture_id(path), row)
+        wanted = list(zip(dataset.queries, dataset.own_rows(), strict=True))
+
+        def rank(method: Method, progress: Progress) -> list[Ids]:
+            async def one(client: SearchClient, query: Query, own: int | None) -> Ids:
+                answer = await self._answer(client, query, own, method)
+                progress()
+                # Rows are kept, not answers: a thousand hits with their metadata are a megabyte.
+                return self._ranking(answer, query, own, rows)
+
+            return self._call(lambda client: _some_at_once([partial(one, client, *pair) for pair in wanted]))
+
+        return rank
+
+    async def _answer(self, client: SearchClient, query: Query, own: int | None, method: Method) -> SearchResponse:
+        path, region = query.shot.path, query.shot.region
+        answer = await client.search(
+            # By its id a picture is left out of its own neighbours, too.
+            path if own is None else picture_id(path),
+            region=None if region is None else (region.x, region.y, region.width, region.height),
+            top_k=self._depth,
+            expansion=_expansion(method),
+        )
+        if answer.degradations:
+            left_out = answer.degradations[0]
+            raise OpsError(
+                f"{self._address} left out {left_out.stage} for {path} ({left_out.reason}), so its figures would not "
+                f"be those of {method}; run again when it is less busy"
+            )
+        return answer
+
+    def _ranking(self, answer: SearchResponse, query: Query, own: int | None, rows: dict[str, int]) -> Ids:
+        """Return rows by the hits' ids; an id that the data set does not name gets the next row behind it."""
+        itself = picture_id(query.shot.path) if own is None and query.shot.region is None else ""
+        ids = [hit.id for hit in answer.hits if hit.id != itself or hit.id in rows]
+        return np.array([rows.setdefault(id, self._references + len(rows)) for id in ids], np.int64)
+
+    def _unreadable(self, dataset: Dataset) -> dict[Path, str]:
+        found = {}
+        for query, own in zip(dataset.queries, dataset.own_rows(), strict=True):
+            try:
+                if own is None:
+                    data = query.shot.path.read_bytes()
+                    prepare(data, profile=self._profile, limits=self._limits, region=query.shot.region)
+            except InvalidInput as error:
+                found[query.shot.path] = error.description
+            except OSError as error:
+                found[query.shot.path] = str(error.strerror)
+        return found
+
+    def _set(self, stats: StatsResponse, *, others: int = 0) -> None:
+        """Keep what the service tells of itself. others: minus how many of its pictures are the data set's."""
+        self._profile = Profile(
+            backbone=stats.backbone,
+            weights_sha256="",
+            sizes=Sizes(channels=stats.descriptor_size),
+            long_side=stats.long_side,
+        )
+        self._limits = Limits(max_bytes=stats.max_image_bytes, max_pixels=stats.max_image_pixels)
+        self._depth = max(1, min(stats.max_top_k, stats.pictures))
+        more = stats.pictures + others
+        also = f"the service also searches {plural(more, 'other picture')}, which nobody should find"
+        notes = [also] if others and more > 0 else []
+        if stats.pictures > stats.max_top_k:
+            notes.append(f"the service gives {stats.max_top_k:,} hits: what ranks behind counts as not found")
+        self.about = About(
+            name=f"{self._address} {stats.backbone}",
+            long_side=stats.long_side,
+            untrained=tuple(stats.untrained),
+            details={
+                "server": self._address,
+                "backbone": stats.backbone,
+                "pictures": stats.pictures,
+                "hits": self._depth,
+            },
+            notes=tuple(notes),
+        )
+
+    def _call(self, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
+        async def run() -> _T:
+            async with SearchClient(self._address) as client:
+                return await do(client)
+
+        try:
+            return asyncio.run(run())
+        except RpcFailed as error:
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise OpsError(
+                    f"{self._address} answers, but not as this version's Landseer server; name the search service "
+                    "(`landseer serve`), or bring both to the same version"
+                ) from error
+            raise OpsError(str(error)) from error
+        except LandseerClientError as error:
+            raise OpsError(str(error)) from error
+
+
+async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
+    """Run jobs, `AT_ONCE` of them under way; the first error cancels the others and is raised."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(job: Callable[[], Awaitable[_T]]) -> _T:
+        async with places:
+            return await job()
+
+    tasks = [asyncio.ensure_future(run(job)) for job in jobs]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _expansion(method: Method) -> Expansion | None:
+    """Return the message; in process, too, a LAttQE without training is measured, and told to be so."""
+    if method.name == NONE:
+        return None
+    if method.name not in EXPANSIONS:
+        raise OpsError(f"{method.name} is no method of the service; it has {', '.join(EXPANSIONS)}")
+    return Expansion(
+        method=EXPANSIONS[method.name],
+        neighbours=method.neighbours,
+        alpha=method.alpha if method.name == "alphaqe" else None,
+        allow_untrained=method.name == LATTQE,
+    )

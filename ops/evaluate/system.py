@@ -1,0 +1,47 @@
+"""What is evaluated: models in this process, or a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from landseer.ensemble.evaluation import Ids
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.methods import Method
+
+Rank = Callable[[Method, Callable[[], None]], list[Ids]]
+"""From a method, and what is called after each query, to a ranking of the references for each query, best first.
+
+Rows behind the last reference are distractors that the data set does not name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is told of a system."""
+
+    name: str
+    """Short, for a column."""
+    long_side: int
+    untrained: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    """For programs: the profile, or the server and its limits."""
+    notes: tuple[str, ...] = ()
+    """For people, below the table: how its figures are to be read."""
+
+
+class System(Protocol):
+    """Ranks a data set's references for its queries."""
+
+    @property
+    def about(self) -> About:
+        """What it is, once a ranker was made."""
+
+    def prepare(self, dataset: Dataset, console: Console) -> dict[Path, str]:
+        """Describe or index the pictures. Returns those that cannot be read, with the reason. OpsError."""
+
+    def ranker(self, dataset: Dataset) -> Rank:
+        """Return what ranks the data set, all of whose pictures were prepared."""

@@ -1,0 +1,155 @@
+"""Evaluation of a service: the real orchestrator, over a stand-in for Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import AsyncExitStack
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from landseer.client.blocking import BlockingSearchClient
+from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.fake_triton import FakeTriton, free_port
+from landseer.ops.evaluate.methods import Method, parse_all, rankings
+from landseer.ops.evaluate.readers import read
+from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.processes import OpsError
+
+CONSOLE = Console(stderr=True)
+
+
+class Service:
+    """An orchestrator on an event loop in a thread of its own."""
+
+    def __init__(self, store, **options):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self.address = self._run(self._start(store, options))
+
+    async def _start(self, store, options):
+        from landseer.ensemble.server import start_server
+
+        self.triton = await FakeTriton().start()
+        self._stack.push_async_callback(self.triton.stop)
+        config = {"max_top_k": 50, "store_limit_bytes": 64 * 2**20, "poll_s": 0.1, "bulk_in_flight": 4, "threads": 2}
+        listen = f"127.0.0.1:{free_port()}"
+        server = await start_server(
+            ServerConfig(store=store, listen=listen, triton=self.triton.address, metrics=None, **(config | options))
+        )
+        self._stack.push_async_callback(server.stop, 0.0)
+        await server.ready(30.0)
+        return server.address
+
+    def close(self):
+        self._run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def make(**options):
+        started.append(Service(tmp_path / "store", **options))
+        return started[-1]
+
+    yield make
+    for service in started:
+        service.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four classes of three pictures of coloured tiles."""
+    draws = np.random.default_rng(0)
+    for label in range(4):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        tiles = draws.uniform(0, 255, (4, 4, 3))
+        for number in range(3):
+            noisy = np.clip(tiles + draws.normal(0, 60, tiles.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).resize((96, 64)).save(tmp_path / "data" / str(label) / f"{number}.png")
+    return tmp_path / "data"
+
+
+def ranked(system, dataset, method):
+    done = []
+    found = system.ranker(dataset)(method, lambda: done.append(1))
+    assert len(done) == len(dataset.queries)
+    return found
+
+
+def test_rankings_are_those_of_the_stored_descriptors(start, folder, capsys):
+    service = start()
+    dataset = read(f"folder:{folder}")
+    system = ServedSystem(service.address)
+    assert system.prepare(dataset, CONSOLE) == {}
+    with BlockingSearchClient(service.address) as client:
+        vectors = [client.get(str(path), include_vectors=True).descriptor for path in dataset.references]
+    vectors = np.array(vectors, np.float32)
+    for method in parse_all("none,aqe,aqewd,aqewd-dir,alphaqe:3:2", positions=64):
+        expected = list(rankings(method, vectors, vectors, dataset.own_rows(), lattqe=lambda query, near: query))
+        for one, other in zip(ranked(system, dataset, method), expected, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=str(method))
+    # An untrained LAttQE is measured here as it is in process.
+    assert len(ranked(system, dataset, Method(name="lattqe", neighbours=2))) == 12
+    assert system.about.untrained == ("lattqe",) and not system.about.notes
+    # What is there already is not sent again.
+    ServedSystem(service.address).prepare(dataset, CONSOLE)
+    assert "0 pictures indexed" in capsys.readouterr().err
+
+
+def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):
+    service = start(max_top_k=5)
+    dataset = read(f"folder:{folder / '0'},{folder / '1'}")
+    with BlockingSearchClient(service.address) as client:
+        client.upsert("elsewhere", folder / "0" / "0.png")
+    system = ServedSystem(service.address)
+    system.prepare(dataset, CONSOLE)
+    assert system.about.notes == (
+        "the service also searches 1 other picture, which nobody should find",
+        "the service gives 5 hits: what ranks behind counts as not found",
+    )
+    found = ranked(system, dataset, Method(name="none"))
+    assert {len(order) for order in found} == {5}
+    assert found[0][0] >= len(dataset.references), "the other picture is the first query's own"
+
+
+def test_queries_are_sent_and_never_find_themselves(start, folder, tmp_path):
+    service = start()
+    known = tmp_path / "known"
+    known.mkdir()
+    for label in range(4):
+        (folder / str(label) / "0.png").rename(known / f"{label}.png")
+    (folder / "1" / "1.png").rename(folder / "0" / "3.png")
+    (folder / "0" / "1.png").write_bytes(b"no picture")
+    (folder / "0" / "2.png").unlink()
+    dataset = read(f"pairs:{folder / '0'},{known}")
+    with BlockingSearchClient(service.address) as client:
+        client.upsert(str(folder / "0" / "3.png"), folder / "0" / "3.png")
+    system = ServedSystem(service.address)
+    [(path, why)] = system.prepare(dataset, CONSOLE).items()
+    assert path.name == "1.png" and "no picture" in why
+    [order] = ranked(system, dataset.without([path]), Method(name="none"))
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+
+
+def test_an_answer_without_its_expansion_is_an_error(start, folder):
+    service = start()
+    dataset = read(f"folder:{folder}")
+    system = ServedSystem(service.address)
+    system.prepare(dataset, CONSOLE)
+    service.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
+    with pytest.raises(OpsError, match=r"left out expand for .*those of lattqe:2; run again"):
+        ranked(system, dataset, Method(name="lattqe", neighbours=2))
