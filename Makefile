@@ -58,7 +58,7 @@ results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TE
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run
 
-chaos: $(STAMP) ## The kill tests at full count (about 20 minutes); writes docs/chaos.md
+chaos: $(STAMP) ## The kill tests at full count; writes docs/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer, the augmentation and the training loop 500 times each" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
 

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, and export with them")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="what makes the boxes")
+    p.add_argument("--lattqe", type=Path, metavar="FILE", help="query expansion, from landseer train lattqe")
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="of the detector, from landseer train")
     p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
     p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         whitening=args.whitening,
         detector=args.detector,
         detector_weights=args.detector_weights,
+        lattqe=args.lattqe,
     )
     only = tuple(args.only or GRAPHS)
     options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)

@@ -13,14 +13,17 @@ from landseer.ensemble.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
+from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE
+from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import HEADS, GeMHead
-from landseer.export.models.lattqe import LAttQE
+from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.pooling import Projection
+from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
 from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
@@ -61,6 +64,8 @@ class Wanted:
     """What makes the boxes, a key of `DETECTORS`."""
     detector_weights: Path | None = None
     """Of a detector that has its own; None seeds them."""
+    lattqe: Path | None = None
+    """A trained query expansion of one's own; None takes the one that comes with Landseer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ def build(wanted: Wanted) -> Networks:
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     if parts:
         parts.fill("reduction", reduction)
-    boxes_by = _boxes_by(wanted, loaded)
+    boxes_by, lattqe = _boxes_by(wanted, loaded), _lattqe(wanted, sizes)
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
@@ -98,7 +103,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": LAttQE.untrained(sizes, seed=LATTQE_SEED),
+        "lattqe": lattqe or RelationalLAttQE.untrained(sizes, seed=LATTQE_SEED),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -109,7 +114,7 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded, parts, detector),
+        untrained=_untrained(kind, loaded, parts, detector, lattqe),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
@@ -201,10 +206,19 @@ def _detector_sha256(kind: str, detector: Detector) -> str:
     return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
 
 
-def _untrained(kind: str, loaded: Loaded, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
+def _lattqe(wanted: Wanted, sizes: Sizes) -> ExpansionNetwork | None:
+    """Read the query expansion asked for, or the one that comes with Landseer. WeightsError if it does not fit."""
+    path = wanted.lattqe or SHIPPED_LATTQE
+    return read_lattqe(path, sizes) if wanted.lattqe or path.is_file() else None
+
+
+def _untrained(
+    kind: str, loaded: Loaded, parts: Parts | None, detector: Detector, lattqe: ExpansionNetwork | None
+) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
     possible = {"attention", "whitening", "reduction", "lattqe", *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
+    possible -= {"lattqe"} if lattqe else set()
     done = set(parts.learned) if parts else set()
     if loaded.checkpoint is not None:
         done.add("whitening")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from landseer.ensemble.contracts import Sizes
 from landseer.export.models.pooling import l2n
@@ -17,6 +19,35 @@ class Expansion(NamedTuple):
 
     expanded: Tensor
     weights: Tensor
+
+
+class ExpansionNetwork(nn.Module):
+    """A network that weighs the neighbours of a query: q' = l2n(sum of w_i d_i), d_0 = q and w_0 = 1."""
+
+    shape: Mapping[str, Any]
+    """The arguments that it was made with."""
+    positions: nn.Parameter
+    """One for the query and each neighbour, [1 + k, S]."""
+
+    def copy(self) -> Self:
+        """Return another network of the same form and weights."""
+        with torch.random.fork_rng(devices=[]):
+            other = type(self)(**self.shape)
+        other.load_state_dict(self.state_dict())
+        return other
+
+    def forward(self, query: Tensor, neighbours: Tensor, neighbour_mask: Tensor) -> Expansion:
+        """Expand. query: [B, D], neighbours: [B, k, D], neighbour_mask: bool [B, k] → `Expansion`."""
+        tokens = torch.cat([query[:, None], neighbours], dim=1)  # [B, 1+k, D]
+        weights, _ = self.weights(tokens, neighbour_mask)
+        return Expansion(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
+
+    def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights [B, 1+k], the query's 1 and padding's 0, and logits of relevance [B, 1+k] for training.
+
+        tokens: [B, 1+k, D], the query's first, neighbours nearest first.
+        """
+        raise NotImplementedError
 
 
 class EncoderLayer(nn.Module):
@@ -43,18 +74,20 @@ class EncoderLayer(nn.Module):
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, D/heads]
 
 
-class LAttQE(nn.Module):
-    """Weigh the neighbours of a query by what attention makes of all of them together.
+class LAttQE(ExpansionNetwork):
+    """The paper's form: weigh the neighbours of a query by what attention makes of all of them together.
 
-    q̂ = l2n(Σ w_i d_i), w_i = cos(q̃, d̃_i), with d_0 = q (so w_0 = 1), d_i the neighbours, and q̃, d̃_i their encodings
-    after learned positions p_0 .. p_k were added. Weights are not clipped: the paper does not say so.
+    w_i = cos(q̃, d̃_i), with q̃, d̃_i the encodings of d_0 = q and the neighbours after learned positions p_0 .. p_k were
+    added. Weights are not clipped: the paper does not say so.
     """
 
     def __init__(self, *, sizes: Sizes, layers: int = 3, heads: int = 64) -> None:
         super().__init__()
+        self.shape = {"sizes": sizes, "layers": layers, "heads": heads}
         size = sizes.channels
         self.positions = nn.Parameter(torch.randn(sizes.neighbours + 1, size) * size**-0.5)
         self.layers = nn.ModuleList(EncoderLayer(size=size, heads=heads) for _ in range(layers))
+        self.relevance = nn.Linear(size, 1)
 
     @classmethod
     def untrained(cls, sizes: Sizes, *, seed: int) -> LAttQE:
@@ -63,14 +96,12 @@ class LAttQE(nn.Module):
             torch.manual_seed(seed)
             return cls(sizes=sizes).eval()
 
-    def forward(self, query: Tensor, neighbours: Tensor, neighbour_mask: Tensor) -> Expansion:
-        """Expand. query: [B, D], neighbours: [B, k, D], neighbour_mask: bool [B, k] → `Expansion`."""
-        tokens = torch.cat([query[:, None], neighbours], dim=1)  # [B, 1+k, D]
+    def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ExpansionNetwork`."""
         present = F.pad(neighbour_mask.to(tokens.dtype), (1, 0), value=1.0)  # [B, 1+k]
         bias = ((present - 1.0) * 1e9)[:, None, None, :]
         encoded = tokens + self.positions[: tokens.shape[1]]
         for layer in self.layers:
             encoded = layer(encoded, bias)
         unit = l2n(encoded)
-        weights = torch.einsum("bd,btd->bt", unit[:, 0], unit) * present
-        return Expansion(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
+        return torch.einsum("bd,btd->bt", unit[:, 0], unit) * present, self.relevance(encoded)[..., 0]

@@ -23,6 +23,7 @@ METHODS = {
     "rpn": "DIR's region proposals, on a trunk that stays as it is",
     "ssdlite": "Detect-to-Retrieve's single-shot detector",
     "faster_rcnn": "Detect-to-Retrieve's two-stage detector",
+    "lattqe": "query expansion on the backbone's descriptors; takes --weights, --epochs and --seed alone",
 }
 _MORE = f"""\
 methods:
@@ -87,14 +88,17 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.datasets.errors import DatasetError
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
+    from landseer.ops.processes import OpsError
+    from landseer.ops.train import lattqe
     from landseer.ops.train import run as training
 
     # Pictures are made ready by one thread beside torch's, which has all cores.
     cv2.setNumThreads(1)
     command = _command(args)
     try:
-        training.run(training.Options(command=command, **_options(args)), Console(stderr=True))
-    except (TrainingError, DatasetError, WeightsError, OSError) as error:
+        run_method = lattqe.run if args.method == "lattqe" else training.run
+        run_method(training.Options(command=command, **_options(args)), Console(stderr=True))
+    except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
         print(f"landseer train: {error}", file=sys.stderr)
         return 1
     except torch.OutOfMemoryError:

@@ -1,0 +1,54 @@
+"""A trained LAttQE in one safetensors file. It knows descriptors by their cosines alone: it fits every backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export import parts
+from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
+from landseer.export.models.relational import RelationalLAttQE
+from landseer.export.models.torch_file import WeightsError
+
+KINDS: Mapping[str, type[ExpansionNetwork]] = {"relational": RelationalLAttQE, "paper": LAttQE}
+FORMAT = "landseer lattqe 1"
+NAME = parts.LATTQE
+SHIPPED = parts.SHIPPED / NAME
+"""What comes with Landseer; its card is beside it."""
+
+
+def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:
+    """Write atomically. card: data, command, seed and figures of the training."""
+    form = {name: value for name, value in network.shape.items() if name != "sizes"}
+    form["kind"] = next(kind for kind, made in KINDS.items() if isinstance(network, made))
+    about = {"format": FORMAT, "form": json.dumps(form), "card": json.dumps(dict(card))}
+    staged = path.with_name(f".{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().contiguous() for name, value in network.state_dict().items()}, staged, about)
+    staged.chmod(0o644)  # safetensors makes it the owner's alone
+    staged.replace(path)
+
+
+def read_lattqe(path: Path, sizes: Sizes) -> ExpansionNetwork:
+    """Read one for descriptors of some size. WeightsError says what the file is instead."""
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no trained LAttQE at {path}; train one with: landseer train lattqe DATA --out DIR"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise WeightsError(f"{path} is of format {about.get('format')!r}; expected {FORMAT!r}")
+            form = json.loads(about["form"])
+            network = KINDS[form.pop("kind")](sizes=sizes, **form)
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} holds no trained LAttQE for {sizes.neighbours} neighbours: {error}") from error
+    return network.eval()

@@ -1,0 +1,120 @@
+"""LAttQE on what the query and its neighbours are to each other, whatever descriptors they have.
+
+Gordo, Radenovic and Berg 2020 give the descriptors themselves to the transformer and weigh a neighbour by the cosine of
+its encoding with the query's. Trained so on few classes it learns no more than to average. Here it differs so:
+
+- A token is made of cosines alone: with the query, with the other neighbours, among all others of the neighbourhood;
+  and of its rank. So one network serves every descriptor of any dimension, and cannot learn the classes by heart.
+- Attention adds a multiple, learned for each head, of the cosine of two descriptors to its logits.
+- A weight is read from the encoding by a linear layer, and may be below zero: the last neighbours show what the query's
+  surroundings have in common, which is taken away. (The paper's cosines may be negative, too.)
+- The transformer is small (2 layers of 32) and normalises before its blocks, not after.
+
+As there: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of
+relevance in training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.lattqe import ExpansionNetwork
+
+FEATURES = 8
+LEAST_SPREAD = 0.02
+"""Added to the standard deviation of similarities, below which differences say nothing."""
+
+
+class RelationalLayer(nn.Module):
+    """A transformer encoder layer whose attention knows the cosines of the descriptors."""
+
+    def __init__(self, *, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project, self.out = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.widen, self.narrow = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+        self.norm_attention, self.norm_feed = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.sharpness = nn.Parameter(torch.linspace(0.0, 10.0, heads))
+
+    def forward(self, x: Tensor, cosines: Tensor, bias: Tensor) -> Tensor:
+        """Encode. x: [B, T, S], cosines: [B, T, T], bias: [B, 1, 1, T], very negative at padding → [B, T, S]."""
+        q, k, v = (self._split(part) for part in self.project(self.norm_attention(x)).chunk(3, dim=-1))
+        known = self.sharpness[None, :, None, None] * cosines[:, None]
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + known + bias
+        x = x + self.out((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+        fed: Tensor = x + self.narrow(F.gelu(self.widen(self.norm_feed(x))))
+        return fed
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, S/heads]
+
+
+class RelationalLAttQE(ExpansionNetwork):
+    """Weigh the neighbours of a query by their relations. Begins as AQE: all weights are 1."""
+
+    def __init__(
+        self, *, sizes: Sizes, size: int = 32, heads: int = 4, layers: int = 2, positions: bool = True
+    ) -> None:
+        super().__init__()
+        self.shape = {"sizes": sizes, "size": size, "heads": heads, "layers": layers, "positions": positions}
+        self.positions = nn.Parameter(torch.randn(sizes.neighbours + 1, size) * (0.5 if positions else 0.0))
+        self.positions.requires_grad_(positions)
+        self.embed = nn.Sequential(nn.Linear(FEATURES, size), nn.GELU(), nn.Linear(size, size))
+        self.layers = nn.ModuleList(RelationalLayer(size=size, heads=heads) for _ in range(layers))
+        self.norm, self.weigh, self.relevance = nn.LayerNorm(size), nn.Linear(size, 1), nn.Linear(size, 1)
+        # A path of its own from relations to weights: what needs no attention need not find its way through it.
+        last = nn.Linear(64, 1)
+        self.direct = nn.Sequential(nn.Linear(FEATURES, 64), nn.GELU(), last)
+        for module, value in ((self.weigh, 1.0), (last, 0.0)):
+            nn.init.zeros_(module.weight)
+            nn.init.constant_(module.bias, value)
+
+    @classmethod
+    def untrained(cls, sizes: Sizes, *, seed: int) -> RelationalLAttQE:
+        """Return the network with seeded weights, the global random state untouched."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(sizes=sizes).eval()
+
+    def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ExpansionNetwork`."""
+        present = F.pad(neighbour_mask.to(tokens.dtype), (1, 0), value=1.0)  # [B, 1+k]
+        cosines = tokens @ tokens.transpose(1, 2)
+        features = relations(cosines, present)
+        x = self.positions[: tokens.shape[1]] + self.embed(features)
+        bias = ((present - 1.0) * 1e9)[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, cosines, bias)
+        x = self.norm(x)
+        weights = (self.weigh(x) + self.direct(features))[..., 0] * present
+        weights = torch.cat([torch.ones_like(weights[:, :1]), weights[:, 1:]], dim=1)
+        return weights, self.relevance(x)[..., 0]
+
+
+def relations(cosines: Tensor, present: Tensor) -> Tensor:
+    """Return what is told of each token, [B, T, 8], each some units wide.
+
+    cosines: [B, T, T], of the query (first) and its neighbours, nearest first. present: [B, T], 1, or 0 at padding.
+    """
+    count = present[:, 1:].sum(dim=1, keepdim=True).clamp(min=1.0)  # [B, 1]
+    to_query, real = cosines[:, 0], present[:, 1:]
+    mean = (to_query[:, 1:] * real).sum(dim=1, keepdim=True) / count
+    spread = ((to_query[:, 1:] - mean).square() * real).sum(dim=1, keepdim=True).div(count).sqrt() + LEAST_SPREAD
+    to_all = (cosines * present[:, None]).sum(dim=2) / (count + 1.0)
+    mean_to_all = (to_all * present).sum(dim=1, keepdim=True) / (count + 1.0)
+    rank = (present.cumsum(dim=1) - 1.0).clamp(min=0.0)
+    whole = torch.ones_like(to_query)
+    told = (
+        2.0 * to_query,
+        (to_query - mean) / spread,
+        4.0 * to_all,
+        8.0 * (to_all - mean_to_all),
+        2.0 * rank / count,
+        torch.log1p(rank) / 2.0,
+        torch.log1p(count) / 2.0 * whole,
+        10.0 * spread * whole,
+    )
+    return torch.stack(told, dim=-1)

@@ -1,0 +1,135 @@
+"""Neighbourhoods to learn query expansion from: real ones of some classes, and simulated ones with their statistics.
+
+A few dozen classes are too few to learn from how neighbourhoods differ. So most episodes are made up: of centres and of
+deviations from them, both taken from real descriptors, put together anew. What is drawn for each episode, over wide
+ranges that were set without a look at any test set: how far classes lie apart, how much their members vary, how many
+members they have, how often several are near copies of each other, how many share a style across classes (a camera, a
+background), and an offset common to all, as descriptors have on data unlike what their whitening was learned from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Draw = np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """A small database and queries in it."""
+
+    vectors: Vectors
+    """[N, D], unit."""
+    labels: Labels
+    """[N]: what each shows."""
+    queries: NDArray[np.int64]
+    """Rows that are searched for; each has another of its label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRanges:
+    """What is drawn for an episode: (low, high), evenly, those named log by their logarithm."""
+
+    size: int = 800
+    queries: int = 32
+    simulated: float = 0.6
+    """Share of the episodes."""
+    members_log: tuple[float, float] = (6.0, 90.0)
+    """Of a class, the median."""
+    apart: tuple[float, float] = (0.2, 1.0)
+    """Of centres, as a factor."""
+    within_log: tuple[float, float] = (0.5, 2.0)
+    """Of deviations, as a factor."""
+    copies: tuple[float, float] = (1.0, 6.0)
+    """Members that are views of one."""
+    copies_log: tuple[float, float] = (0.2, 1.0)
+    """Of the deviations of views, as a factor."""
+    styles_log: tuple[float, float] = (4.0, 200.0)
+    style: tuple[float, float] = (0.0, 1.2)
+    """Of deviations that classes share, as a factor."""
+    offset: tuple[float, float] = (0.0, 1.2)
+    """Of the common offset, in lengths of a descriptor."""
+    noise: tuple[float, float] = (0.0, 0.3)
+    """Length of white noise."""
+
+
+class Neighbourhoods:
+    """Draws episodes from descriptors of labelled photographs and, where there are some, views of each."""
+
+    def __init__(self, vectors: Vectors, labels: Labels, ranges: EpisodeRanges | None = None) -> None:
+        """vectors: [N, V, D], unit, V views of each photograph (1 if there are none). labels: [N]."""
+        if vectors.ndim != 3 or len(vectors) != len(labels):
+            raise ValueError(f"got vectors {vectors.shape} and {len(labels)} labels; expected [N, V, D] and N")
+        _, self.labels = np.unique(labels, return_inverse=True)
+        self.ranges, self.photographs = ranges or EpisodeRanges(), vectors[:, 0]
+        if not len(self.labels) or self.labels.max() < 1:
+            raise ValueError(f"got {len(set(labels.tolist()))} classes; expected 2 at least")
+        self.centres = vectors.mean(axis=1)
+        self.mean = self.photographs.mean(axis=0)
+        means = np.stack(
+            [self.photographs[self.labels == label].mean(axis=0) for label in range(self.labels.max() + 1)]
+        )
+        self.deviations = self.photographs - means[self.labels]
+        views = (vectors - self.centres[:, None]).reshape(-1, vectors.shape[-1])
+        self.view_deviations = views if vectors.shape[1] > 1 else 0.3 * self.deviations
+
+    def draw(self, draw: Draw) -> Episode:
+        """Draw an episode; the same state of `draw` gives the same one."""
+        simulated = draw.random() < self.ranges.simulated
+        vectors, labels = self._simulated(draw) if simulated else self._real(draw)
+        if draw.random() < 0.5:
+            vectors = vectors + draw.uniform(*self.ranges.offset) * self._some(self.centres, 1, draw)
+        noise = draw.standard_normal(vectors.shape, np.float32) / np.sqrt(vectors.shape[1])
+        vectors = unit(vectors + draw.uniform(*self.ranges.noise) * noise)
+        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        askable = np.flatnonzero(counts[inverse] > 1)
+        queries = draw.choice(askable, min(self.ranges.queries, len(askable)), replace=False)
+        return Episode(vectors=vectors, labels=labels, queries=queries)
+
+    def _real(self, draw: Draw) -> tuple[Vectors, Labels]:
+        """Some classes as they are, with some of their photographs."""
+        median, rows = _log_uniform(self.ranges.members_log, draw), []
+        for label in draw.permutation(self.labels.max() + 1):
+            members = np.flatnonzero(self.labels == label)
+            rows.append(draw.permutation(members)[: self._count(median, draw)])
+            if sum(map(len, rows)) >= self.ranges.size:
+                break
+        chosen = np.concatenate(rows)
+        return self.photographs[chosen], self.labels[chosen]
+
+    def _simulated(self, draw: Draw) -> tuple[Vectors, Labels]:
+        ranges, vectors = self.ranges, list[Vectors]()
+        labels: list[int] = []
+        median, apart = _log_uniform(ranges.members_log, draw), draw.uniform(*ranges.apart)
+        within, copies = _log_uniform(ranges.within_log, draw), draw.uniform(*ranges.copies)
+        spread, style = _log_uniform(ranges.copies_log, draw), draw.uniform(*ranges.style)
+        styles = style * self._some(self.deviations, round(_log_uniform(ranges.styles_log, draw)), draw)
+        while len(labels) < ranges.size:
+            count = self._count(median, draw)
+            seen = within * draw.uniform(0.7, 1.4) * self._some(self.deviations, max(1, round(count / copies)), draw)
+            near = spread * self._some(self.view_deviations, count, draw)
+            centre = self.mean + apart * (self._some(self.centres, 1, draw) - self.mean)
+            vectors.append(centre + self._some(seen, count, draw) + near + self._some(styles, count, draw))
+            labels += [len(vectors)] * count
+        return unit(np.concatenate(vectors)), np.array(labels)
+
+    def _count(self, median: float, draw: Draw) -> int:
+        return int(np.clip(draw.lognormal(np.log(median), 0.5), 2, 150))
+
+    @staticmethod
+    def _some(rows: Vectors, count: int, draw: Draw) -> Vectors:
+        return np.asarray(rows[draw.integers(0, len(rows), count)], np.float32)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the rows [N, D] with a norm of 1."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _log_uniform(limits: tuple[float, float], draw: Draw) -> float:
+    return float(np.exp(draw.uniform(*np.log(limits))))

@@ -1,0 +1,218 @@
+"""Training of query expansion: from episodes to a network that weighs neighbours.
+
+Each step draws an episode (`Neighbourhoods`), looks up the nearest neighbours of its queries, expands and ranks the
+episode's database by them. The loss is of that ranking: a contrastive one of every relevant against all others, and
+smooth average precision (Brown et al., ECCV 2020), plus the auxiliary classifier of relevance. The paper's contrastive
+loss sees one relevant picture and five mined ones, of one index; here a step sees all pictures of an index, and every
+step another index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landseer.ensemble.evaluation import Truth, evaluate
+from landseer.export.models.lattqe import ExpansionNetwork
+from landseer.export.models.pooling import l2n
+from landseer.export.training.episodes import Episode, Neighbourhoods, Vectors, unit
+from landseer.export.training.task import Group
+
+VALIDATE = 7
+"""Seeds the validation's episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpansionRecipe:
+    """How the network learns, beside the loop's settings."""
+
+    steps: int = 200
+    """In an epoch."""
+    temperature: float = 0.05
+    """Of the contrastive loss."""
+    smoothness: float = 0.01
+    """Of the smooth average precision, in cosines."""
+    relevance: float = 0.1
+    """Weight of the auxiliary loss."""
+    average: float = 0.02
+    """How fast the averaged weights, which are kept, follow those that are trained."""
+    validated: int = 24
+    """Episodes that validate."""
+    validated_at: tuple[int, ...] = (1, 4, 16, 64)
+    """Neighbours."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """An episode as the network sees it."""
+
+    vectors: Tensor
+    """[N, D]."""
+    relevant: Tensor
+    """bool [Q, N]: what each query should find; not itself."""
+    others: Tensor
+    """bool [Q, N]: neither relevant nor itself."""
+    tokens: Tensor
+    """[Q, 1 + k, D]: the query and its neighbours, nearest first."""
+    labels: Tensor
+    """[Q, k], 1 where a neighbour is relevant."""
+
+
+class Expansion:
+    """One training of one network: a `Task`."""
+
+    measure = "mAP of simulated neighbourhoods, held-out classes"
+
+    def __init__(
+        self,
+        network: ExpansionNetwork,
+        training: Neighbourhoods,
+        held: Neighbourhoods,
+        recipe: ExpansionRecipe | None = None,
+    ) -> None:
+        self.recipe, self.training = recipe or ExpansionRecipe(), training
+        averaged = network.copy().requires_grad_(False)
+        self.module = nn.ModuleDict({"network": network, "averaged": averaged})
+        seeds = range(self.recipe.validated)
+        self.validating = [held.draw(np.random.default_rng((VALIDATE, seed))) for seed in seeds]
+
+    def about(self) -> Mapping[str, str | int | float]:
+        """Return what a run can only go on with."""
+        recipe = {f"recipe.{name}": str(value) for name, value in asdict(self.recipe).items()}
+        ranges = {f"ranges.{name}": str(value) for name, value in asdict(self.training.ranges).items()}
+        digest = hashlib.sha256(self.training.centres.tobytes()).hexdigest()[:16]
+        return {"method": "expansion", "data": digest, **recipe, **ranges}
+
+    def groups(self) -> Sequence[Group]:
+        """Return the network's parameters."""
+        return [Group(parameters=[one for one in self._network.parameters() if one.requires_grad])]
+
+    def mine(self, epoch: int) -> None:
+        """Look for nothing."""
+
+    def plan(self, epoch: int, mined: None) -> Sequence[int]:
+        """Return the numbers of the episodes."""
+        return range(self.recipe.steps)
+
+    def load(self, item: int, draw: np.random.Generator) -> Batch:
+        """Draw an episode and the neighbours of its queries: so many as 2^u, u peaking at the most."""
+        episode = self.training.draw(draw)
+        most = min(len(self._network.positions) - 1, len(episode.vectors) - 1)
+        count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
+        return batch_of(episode, nearest(episode, count))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of an episode's rankings."""
+        self._follow()
+        present = torch.ones_like(batch.labels, dtype=torch.bool)
+        weights, relevance = self._network.weights(batch.tokens, present)
+        scores = l2n(torch.einsum("qt,qtd->qd", weights, batch.tokens)) @ batch.vectors.T
+        told = F.binary_cross_entropy_with_logits(relevance[:, 1:], batch.labels)
+        ranking = (
+            contrastive(scores, batch, self.recipe.temperature) + 1.0 - smooth_ap(scores, batch, self.recipe.smoothness)
+        )
+        return ranking + self.recipe.relevance * told
+
+    def describe(self, item: int) -> str:
+        """Name an episode."""
+        return f"episode {item}"
+
+    def validate(self) -> float:
+        """Return the mAP in percent over the validation's episodes and numbers of neighbours."""
+        counts = self.recipe.validated_at
+        return float(np.mean([expanded_map(self._averaged, one, k) for one in self.validating for k in counts]))
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the averaged network's."""
+        return self._averaged.state_dict()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Let the averaged weights follow, by one step."""
+        for slow, fast in zip(self._averaged.parameters(), self._network.parameters(), strict=True):
+            slow.lerp_(fast, self.recipe.average)
+
+    @property
+    def _network(self) -> ExpansionNetwork:
+        return self._named("network")
+
+    @property
+    def _averaged(self) -> ExpansionNetwork:
+        return self._named("averaged")
+
+    def _named(self, name: str) -> ExpansionNetwork:
+        module = self.module[name]
+        if not isinstance(module, ExpansionNetwork):
+            raise TypeError(f"got a {type(module).__name__}; expected ExpansionNetwork")
+        return module
+
+
+def nearest(episode: Episode, count: int) -> NDArray[np.int64]:
+    """Return the rows of the queries' nearest neighbours, best first, [Q, count]; without the query itself."""
+    scores = episode.vectors[episode.queries] @ episode.vectors.T
+    scores[np.arange(len(scores)), episode.queries] = -np.inf
+    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1)
+
+
+def batch_of(episode: Episode, neighbours: NDArray[np.int64]) -> Batch:
+    """Return an episode with the neighbours [Q, k] of its queries as tensors."""
+    labels, queries = torch.from_numpy(episode.labels), torch.from_numpy(episode.queries)
+    rows = torch.from_numpy(np.concatenate([episode.queries[:, None], neighbours], axis=1))
+    vectors = torch.from_numpy(episode.vectors)
+    same = labels[queries][:, None] == labels[None]
+    itself = F.one_hot(queries, len(labels)).bool()
+    return Batch(
+        vectors=vectors,
+        relevant=same & ~itself,
+        others=~same,
+        tokens=vectors[rows],
+        labels=(labels[rows[:, 1:]] == labels[queries][:, None]).float(),
+    )
+
+
+def contrastive(scores: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Return the mean over queries of -log softmax of each relevant score against all that are not. scores: [Q, N]."""
+    logits = scores / temperature
+    wrong = logits.masked_fill(~batch.others, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return ((F.softplus(wrong - logits) * batch.relevant).sum(dim=1) / batch.relevant.sum(dim=1)).mean()
+
+
+def smooth_ap(scores: Tensor, batch: Batch, smoothness: float) -> Tensor:
+    """Return the mean smooth average precision of the queries' scores [Q, N] (Brown et al. 2020, eq. 7)."""
+    precisions = []
+    for row, relevant, others in zip(scores, batch.relevant, batch.others, strict=True):
+        right, wrong = row[relevant], row[others]
+        above = torch.sigmoid((right[None] - right[:, None]) / smoothness)
+        rank = 0.5 + above.sum(dim=1)  # the score itself is counted by a half
+        wrong_above = torch.sigmoid((wrong[None] - right[:, None]) / smoothness).sum(dim=1)
+        precisions.append((rank / (rank + wrong_above)).mean())
+    return torch.stack(precisions).mean()
+
+
+@torch.no_grad()
+def expand_all(network: ExpansionNetwork, queries: Vectors, neighbours: Vectors) -> Vectors:
+    """Return the expanded queries, unit [Q, D]. queries: [Q, D], neighbours: [Q, k, D], k up to the network's."""
+    present = torch.ones(neighbours.shape[:2], dtype=torch.bool)
+    expanded = network.eval()(torch.from_numpy(queries), torch.from_numpy(neighbours), present).expanded
+    return np.asarray(expanded.numpy(), np.float32)
+
+
+def expanded_map(network: ExpansionNetwork, episode: Episode, count: int) -> float:
+    """Return the mAP in percent of an episode's queries, expanded by so many neighbours."""
+    rows = nearest(episode, min(count, len(episode.vectors) - 1))
+    expanded = expand_all(network, episode.vectors[episode.queries], episode.vectors[rows])
+    orders = np.argsort(-(unit(expanded) @ episode.vectors.T), axis=1, kind="stable")
+    ranked = [order[order != row] for order, row in zip(orders, episode.queries, strict=True)]
+    same = [np.flatnonzero(episode.labels == episode.labels[row]) for row in episode.queries]
+    truths = [Truth(easy=rows[rows != row]) for rows, row in zip(same, episode.queries, strict=True)]
+    return 100.0 * evaluate(ranked, truths).map

@@ -1,0 +1,100 @@
+"""From descriptors to a trained LAttQE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
+from landseer.export.models.relational import RelationalLAttQE
+from landseer.export.training.episodes import EpisodeRanges, Neighbourhoods
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.expansion import Expansion, ExpansionRecipe
+from landseer.export.training.localisation import split
+from landseer.export.training.loop import Outcome, Settings, train
+from landseer.export.training.watcher import Watcher
+
+HELD_OUT = 0.3
+"""Share of the classes that only validate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A network and how it is trained: the full one, or one with something left out."""
+
+    name: str = "LAttQE"
+    paper: bool = False
+    """Whether the network is as the paper has it, on the descriptors themselves; then as deep and wide as there."""
+    layers: int = 2
+    positions: bool = True
+    recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learned:
+    """What came of a training."""
+
+    network: ExpansionNetwork
+    """In evaluation mode, on the CPU."""
+    outcome: Outcome
+
+
+def learn(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folder: Path,
+    *,
+    form: Form | None = None,
+    epochs: int = 4,
+    seed: int = 0,
+    watcher: Watcher | None = None,
+) -> Learned:
+    """Train on descriptors [N, D], unit, of labelled photographs [N]; one that was stopped goes on in its folder.
+
+    TrainingError if there are too few classes.
+    """
+    form = form or Form()
+    try:
+        fit, held = split([str(label) for label in labels], held_out=HELD_OUT, seed=seed)
+        learning, validating = (
+            Neighbourhoods(vectors[rows][:, None], labels[rows], form.ranges) for rows in (fit, held)
+        )
+    except ValueError as error:
+        raise TrainingError(f"cannot learn to expand from {len(set(labels.tolist()))} classes: {error}") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(form, Sizes(channels=vectors.shape[1]))
+    task = Expansion(network, learning, validating, replace(form.recipe, seed=seed))
+    resume = (folder / "state.pt").exists()
+    outcome = train(task, _settings(epochs, seed), folder, resume=resume, watcher=watcher)
+    best = network.cpu().copy()
+    best.load_state_dict(load_file(outcome.weights))
+    return Learned(network=best.eval(), outcome=outcome)
+
+
+def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
+    if form.paper:
+        return LAttQE(sizes=sizes)
+    return RelationalLAttQE(sizes=sizes, layers=form.layers, positions=form.positions)
+
+
+def _settings(epochs: int, seed: int) -> Settings:
+    """The CPU is as fast: the network is small, and an episode is drawn there."""
+    return Settings(
+        epochs=epochs,
+        learning_rate=2e-3,
+        optimiser="adamw",
+        weight_decay=1e-3,
+        clip=0.5,
+        warm_up=min(1, epochs // 2),
+        seed=seed,
+        device="cpu",
+        checkpoint_every=50,
+    )

@@ -1,0 +1,208 @@
+"""`make results-expansion`: train LAttQE, compare it with every other expansion, write docs/results-expansion.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from landseer.export.datasets.errors import DatasetError
+from landseer.export.models.lattqe import ExpansionNetwork
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunks import BACKBONES
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.lattqe import Form, learn
+from landseer.export.training.localisation import split
+from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.inprocess import cores
+from landseer.ops.processes import OpsError
+from landseer.ops.results.described import described
+from landseer.ops.results.expanding import (
+    LATTQE_NEIGHBOURS,
+    Part,
+    Space,
+    Way,
+    judge,
+    learned_temperature,
+    tuned,
+    tuned_database,
+)
+from landseer.ops.results.expansion_report import Found, sweep_table, table
+
+REPORT = Path("docs/results-expansion.md")
+SWEEP = (1, 2, 4, 8, 16, 32, 64)
+TUNED_BY = 150
+"""Queries of the training classes that rivals are tuned by."""
+RIVALS = ("aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe")
+FULL = "LAttQE"
+
+
+def ablations() -> list[Form]:
+    """Return what is left out in turn, as far as the paper's table 2 has it, and the simulated episodes."""
+    full = Form()
+    return [
+        replace(full, name="the paper's network", paper=True),
+        replace(full, name="without attention", layers=0),
+        replace(full, name="without positions", positions=False),
+        replace(full, name="without the auxiliary loss", recipe=replace(full.recipe, relevance=0.0)),
+        replace(full, name="without simulated episodes", ranges=replace(full.ranges, simulated=0.0)),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """What is learned from and tuned on, and what is judged: of different classes."""
+
+    name: str
+    training: Space
+    test: Space
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run. Returns 0, or 1 with one line on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        text = _report(args)
+    except (OpsError, DatasetError, WeightsError, TrainingError, OSError) as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 1
+    args.out.write_text(text)
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.expansion", description=__doc__)
+    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class")
+    parser.add_argument("--train", metavar="SPEC", help="photographs of other classes, for the split by data set")
+    parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
+    parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
+    parser.add_argument("--parts", type=Path, help="trained parts, if not those that come with it")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--queries", type=int, default=400, help="of each test fold, drawn with the seed")
+    parser.add_argument("--ablations", action="store_true", help="train with parts left out, too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument("--out", type=Path, default=REPORT)
+    return parser
+
+
+def _report(args: argparse.Namespace) -> str:
+    test = _space(args.test, args)
+    splits = {"Halves of the test classes": list(_halves(test, args))}
+    if args.train:
+        fold = Fold(name="by data set", training=_space(args.train, args), test=test.sampled(args.queries, args.seed))
+        splits["Other classes"] = [fold]
+    parts = [_split(name, folds, args) for name, folds in splits.items()]
+    return "\n".join([_head(args, test), *parts])
+
+
+def _halves(space: Space, args: argparse.Namespace) -> Iterator[Fold]:
+    """Yield both ways to train on half of the classes and judge the other half, which alone is searched then."""
+    one, other = split([str(label) for label in space.labels], held_out=0.5, seed=args.seed)
+    for number, (learned, judged) in enumerate(((one, other), (other, one))):
+        test = _of(space, judged).sampled(args.queries, args.seed)
+        yield Fold(name=f"half-{number}", training=_of(space, learned), test=test)
+
+
+def _of(space: Space, rows: NDArray[np.int64]) -> Space:
+    return Space(vectors=space.vectors[rows], labels=space.labels[rows], queries=np.arange(len(rows)))
+
+
+def _space(spec: str, args: argparse.Namespace) -> Space:
+    """Describe a data set, or read what was described before."""
+    found = described(
+        spec,
+        args.backbone,
+        weights=args.weights,
+        parts=args.parts,
+        folder=args.folder / "vectors",
+        console=Console(stderr=True),
+    )
+    return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
+
+
+def _learned(form: Form, fold: Fold, args: argparse.Namespace) -> ExpansionNetwork:
+    of = args.parts.stem if args.parts else args.backbone
+    name = f"lattqe-{of}-{fold.name}-{form.name}-{args.epochs}-{args.seed}".replace(" ", "-")
+    space = fold.training
+    learned = learn(space.vectors, space.labels, args.folder / name, form=form, epochs=args.epochs, seed=args.seed)
+    return learned.network
+
+
+def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
+    found, swept = [], []
+    for fold in folds:
+        Console(stderr=True).print(f"{name}: {fold.name}")
+        trained = {form.name: _learned(form, fold, args) for form in _forms(args)}
+        tuning = fold.training.sampled(TUNED_BY, args.seed)
+        found.append([*_judged(fold, tuning, trained[FULL])])
+        found[-1] += [
+            Found(way=replace(_lattqe(LATTQE_NEIGHBOURS), name=form), figures=judge(fold.test, _lattqe(64), network))
+            for form, network in trained.items()
+            if form != FULL
+        ]
+        swept.append(_swept(fold, trained[FULL]))
+    return f"## {name}\n\n{table(found, against=FULL)}\n{sweep_table(SWEEP, swept)}"
+
+
+def _forms(args: argparse.Namespace) -> list[Form]:
+    return [Form(), *(ablations() if args.ablations else [])]
+
+
+def _lattqe(neighbours: int) -> Way:
+    return Way(name=FULL, query=Part(method="lattqe", neighbours=neighbours))
+
+
+def _judged(fold: Fold, tuning: Space, network: ExpansionNetwork) -> Iterator[Found]:
+    """Yield every way, rivals with what does best on the training classes."""
+    parts = {method: tuned(tuning, method) for method in RIVALS}
+    ways = [Way(name="none"), *(Way(name=method, query=part) for method, part in parts.items()), _lattqe(64)]
+    for method in ("aqe", "aqewd-dir", "alphaqe"):
+        database = tuned_database(tuning, parts[method])
+        ways.append(Way(name=f"database {method}", database=database))
+        ways.append(Way(name=f"database {method}, then {method}", query=parts[method], database=database))
+    lattdba = learned_temperature(tuning, network)
+    ways.append(Way(name="LAttDBA", database=lattdba))
+    ways.append(replace(_lattqe(64), name="LAttDBA, then LAttQE", database=lattdba))
+    for way in ways:
+        yield Found(way=way, figures=judge(fold.test, way, network))
+
+
+def _swept(fold: Fold, network: ExpansionNetwork) -> dict[str, list[float]]:
+    """Return the mAP by numbers of neighbours of those methods that the paper's figure 3 has."""
+
+    def at(part: Callable[[int], Part]) -> list[float]:
+        return [100 * judge(fold.test, Way(name="", query=part(k)), network).map for k in SWEEP]
+
+    return {
+        "aqe": at(lambda k: Part(method="aqe", neighbours=k)),
+        "aqewd-dir": at(lambda k: Part(method="aqewd-dir", neighbours=k)),
+        "alphaqe, alpha 3": at(lambda k: Part(method="alphaqe", neighbours=k)),
+        FULL: at(lambda k: Part(method="lattqe", neighbours=k)),
+    }
+
+
+def _head(args: argparse.Namespace, test: Space) -> str:
+    command = " ".join(["python -m landseer.ops.results.expansion", *(f"'{word}'" for word in sys.argv[1:])])
+    machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
+    return f"""# Expansions side by side
+
+Written by `{command}` on {machine}.
+
+{args.test}: {len(test.vectors):,} photographs of {test.labels.max() + 1} classes, each searched for among the others of
+what is judged; {test.how}; {args.queries} queries of each fold. Neighbours and alpha of rivals, and the temperature
+of LAttDBA, are those that do best on the training classes; LAttQE's 64 and LAttDBA's 48 neighbours are the paper's. A
+database is augmented for each query as if that were not in it. mAP with 95% bootstrap intervals over queries, drawn
+in pairs for differences; one seed.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.expansion.weights import aqe, combined
+from landseer.export.lattqe_file import read_lattqe, write_lattqe
+from landseer.export.models.lattqe import LAttQE
+from landseer.export.models.relational import RelationalLAttQE, relations
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, unit
+from landseer.export.training.errors import TrainingError
+from landseer.export.training.expansion import (
+    ExpansionRecipe,
+    batch_of,
+    contrastive,
+    expand_all,
+    expanded_map,
+    nearest,
+    smooth_ap,
+)
+from landseer.export.training.lattqe import Form, learn
+
+SIZES = Sizes(channels=24, neighbours=12)
+RANGES = EpisodeRanges(size=80, queries=8, members_log=(4.0, 12.0))
+RECIPE = ExpansionRecipe(steps=4, validated=2, validated_at=(1, 4))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def photographs(classes: int = 10, each: int = 12, views: int = 2, channels: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((classes, 1, 1, channels))
+    vectors = centres + 0.7 * rng.standard_normal((classes, each, 1, channels))
+    vectors = vectors + 0.3 * rng.standard_normal((classes, each, views, channels))
+    flat = unit(vectors.reshape(-1, channels).astype(np.float32))
+    return flat.reshape(-1, views, channels), np.repeat(np.arange(classes), each)
+
+
+def varied(seed: int) -> RelationalLAttQE:
+    """Return a network that no longer is AQE."""
+    network = RelationalLAttQE.untrained(SIZES, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(network.weigh.weight)
+    return network
+
+
+def tokens(k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    rows = unit(rng.standard_normal((2 * (k + 1), 24)).astype(np.float32)).reshape(2, k + 1, 24)
+    return torch.from_numpy(rows[:, 0]), torch.from_numpy(rows[:, 1:])
+
+
+@torch.no_grad()
+def test_it_begins_as_average_expansion() -> None:
+    query, near = tokens(6)
+    got = RelationalLAttQE.untrained(SIZES, seed=3)(query, near, torch.ones(2, 6, dtype=torch.bool)).expanded
+    similarities = torch.einsum("bd,bkd->bk", query, near).numpy()
+    np.testing.assert_allclose(got, combined(query.numpy(), near.numpy(), aqe(similarities)), atol=1e-6)
+
+
+@torch.no_grad()
+def test_padding_changes_nothing_and_no_neighbour_gives_the_query() -> None:
+    network, (query, near) = varied(1), tokens(5)
+    short = network(query, near, torch.ones(2, 5, dtype=torch.bool))
+    padded = torch.cat([near, torch.full((2, 4, 24), 7.0)], dim=1)
+    long = network(query, padded, torch.tensor([[True] * 5 + [False] * 4] * 2))
+    torch.testing.assert_close(long.expanded, short.expanded)
+    torch.testing.assert_close(long.weights[:, :6], short.weights)
+    assert (long.weights[:, 6:] == 0).all()
+    nothing = network(query, near, torch.zeros(2, 5, dtype=torch.bool)).expanded
+    torch.testing.assert_close(nothing, query, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_it_knows_descriptors_by_their_cosines_alone() -> None:
+    network, (query, near) = varied(2), tokens(6)
+    rng = np.random.default_rng(5)
+    turned = torch.from_numpy(np.linalg.qr(rng.standard_normal((40, 24)))[0].T.astype(np.float32))  # [24, 40]
+    present = torch.ones(2, 6, dtype=torch.bool)
+    here, there = network(query, near, present), network(query @ turned, near @ turned, present)
+    torch.testing.assert_close(here.weights, there.weights, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.expanded @ turned, there.expanded, atol=1e-4, rtol=1e-3)
+
+
+def test_relations_are_finite_where_all_neighbours_are_alike() -> None:
+    cosines = torch.ones(1, 4, 4)
+    assert relations(cosines, torch.ones(1, 4)).isfinite().all()
+    assert relations(cosines, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).isfinite().all()
+
+
+def test_episodes_are_decided_by_the_draw_and_every_query_can_be_answered() -> None:
+    source = Neighbourhoods(*photographs(), RANGES)
+    for seed in range(20):
+        first, again = (source.draw(np.random.default_rng(seed)) for _ in range(2))
+        assert np.array_equal(first.vectors, again.vectors)
+        assert np.array_equal(first.queries, again.queries)
+        np.testing.assert_allclose(np.linalg.norm(first.vectors, axis=1), 1.0, atol=1e-5)
+        assert all((first.labels == first.labels[row]).sum() > 1 for row in first.queries)
+        assert len(first.queries)
+
+
+def test_photographs_without_views_do_too() -> None:
+    vectors, labels = photographs(views=1)
+    episode = Neighbourhoods(vectors, labels, replace(RANGES, simulated=1.0)).draw(np.random.default_rng(0))
+    assert np.isfinite(episode.vectors).all()
+
+
+def test_one_class_is_nothing_to_learn_from(tmp_path: Path) -> None:
+    vectors, _ = photographs()
+    with pytest.raises(ValueError, match="got 1 classes"):
+        Neighbourhoods(vectors, np.zeros(len(vectors), np.int64))
+    with pytest.raises(TrainingError, match="cannot learn to expand from 1 classes"):
+        learn(vectors[:, 0], np.zeros(len(vectors), np.int64), tmp_path)
+
+
+def episode() -> Episode:
+    vectors, labels = photographs(classes=4, each=6)
+    return Episode(vectors=vectors[:, 0], labels=labels, queries=np.array([0, 7, 20]))
+
+
+def test_neighbours_are_the_nearest_without_the_query() -> None:
+    one = episode()
+    scores = one.vectors[one.queries] @ one.vectors.T
+    scores[np.arange(3), one.queries] = -2
+    assert np.array_equal(nearest(one, 5), np.argsort(-scores, axis=1)[:, :5])
+
+
+def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_order() -> None:
+    one = episode()
+    batch = batch_of(one, nearest(one, 3))
+    right = torch.where(batch.relevant, 0.9, 0.1) + 0.01 * torch.rand(batch.relevant.shape)
+    wrong = 1.0 - right
+    assert smooth_ap(right, batch, 0.001).item() == pytest.approx(1.0, abs=1e-3)
+    ranks = torch.arange(1, 6, dtype=torch.float32)
+    worst = (ranks / (ranks + 18)).mean().item()  # 5 right ones behind 18 wrong ones
+    assert smooth_ap(wrong, batch, 0.0001).item() == pytest.approx(worst, abs=0.01)
+    assert contrastive(right, batch, 0.05) < contrastive(wrong, batch, 0.05)
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, paper: bool) -> None:
+    vectors, labels = photographs(channels=64)
+    form = Form(paper=paper, recipe=RECIPE, ranges=RANGES)
+    runs = [learn(vectors[:, 0], labels, tmp_path / name, form=form, epochs=2) for name in ("a", "b")]
+    assert [run.outcome.best for run in runs] == [runs[0].outcome.best] * 2
+    path = tmp_path / "lattqe.safetensors"
+    write_lattqe(runs[0].network, path, {"seed": 0})
+    served = read_lattqe(path, Sizes(channels=64))
+    query, near = vectors[:2, 0], vectors[2:12, 0].reshape(2, 5, -1)
+    np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[1].network, query, near))
+
+
+def test_training_learns_what_averaging_gets_wrong(tmp_path: Path) -> None:
+    vectors, labels = photographs(classes=12, each=8)
+    ranges = replace(RANGES, simulated=0.0, members_log=(5.0, 6.0))
+    recipe = replace(RECIPE, steps=30, validated=6, validated_at=(32,))
+    found = learn(vectors[:, 0], labels, tmp_path, form=Form(recipe=recipe, ranges=ranges), epochs=3)
+    assert found.outcome.best > found.outcome.start + 3.0
+
+
+def test_more_neighbours_than_pictures_are_taken_as_they_are() -> None:
+    assert 0.0 <= expanded_map(RelationalLAttQE.untrained(Sizes(channels=24), seed=0), episode(), 64) <= 100.0
+
+
+def test_files_that_hold_no_expansion_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lattqe.safetensors"
+    with pytest.raises(WeightsError, match="landseer train lattqe"):
+        read_lattqe(path, SIZES)
+    path.write_bytes(b"no")
+    with pytest.raises(WeightsError, match="holds no trained LAttQE"):
+        read_lattqe(path, SIZES)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="of format None"):
+        read_lattqe(path, SIZES)
+    about = {"format": "landseer lattqe 1", "form": json.dumps({"kind": "other"}), "card": "{}"}
+    save_file({"a": torch.zeros(1)}, path, about)
+    with pytest.raises(WeightsError, match="holds no trained LAttQE"):
+        read_lattqe(path, SIZES)
+    write_lattqe(LAttQE.untrained(Sizes(channels=64), seed=0), path, {})
+    with pytest.raises(WeightsError, match="holds no trained LAttQE for 12 neighbours"):
+        read_lattqe(path, Sizes(channels=64, neighbours=12))
