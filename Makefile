@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results results-boxes load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results results-boxes results-expansion load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ results: $(STAMP) ## Train every head by three seeds and compare them (hours; TR
 
 results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
 	@$(BIN)/python -m landseer.ops.results.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
+
+results-expansion: $(STAMP) ## Train LAttQE and compare it with every other expansion (TEST="SPEC" TRAIN="SPEC" ARGS="...")
+	@$(BIN)/python -m landseer.ops.results.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run

@@ -21,14 +21,16 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Episode:
-    """A small database and queries in it."""
+    """A small database and queries that are not in it."""
 
     vectors: Vectors
     """[N, D], unit."""
     labels: Labels
     """[N]: what each shows."""
-    queries: NDArray[np.int64]
-    """Rows that are searched for; each has another of its label."""
+    queries: Vectors
+    """[Q, D], unit."""
+    wanted: Labels
+    """[Q]: what each query should find; it is in the database."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,10 @@ class EpisodeRanges:
     """Of the common offset, in lengths of a descriptor."""
     noise: tuple[float, float] = (0.0, 0.3)
     """Length of white noise."""
+    augmented: float = 0.4
+    """Share of the episodes whose database is augmented, as LAttQE meets it behind LAttDBA; queries never are."""
+    augmented_log: tuple[float, float] = (2.0, 48.0)
+    """Neighbours in that."""
 
 
 class Neighbourhoods:
@@ -86,10 +92,22 @@ class Neighbourhoods:
             vectors = vectors + draw.uniform(*self.ranges.offset) * self._some(self.centres, 1, draw)
         noise = draw.standard_normal(vectors.shape, np.float32) / np.sqrt(vectors.shape[1])
         vectors = unit(vectors + draw.uniform(*self.ranges.noise) * noise)
-        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        askable = np.flatnonzero(counts[inverse] > 1)
-        queries = draw.choice(askable, min(self.ranges.queries, len(askable)), replace=False)
-        return Episode(vectors=vectors, labels=labels, queries=queries)
+        rows = self._asked(labels, draw)
+        kept = np.setdiff1d(np.arange(len(labels)), rows)
+        database = vectors[kept]
+        if draw.random() < self.ranges.augmented:
+            database = averaged(database, round(_log_uniform(self.ranges.augmented_log, draw)))
+        return Episode(vectors=database, labels=labels[kept], queries=vectors[rows], wanted=labels[rows])
+
+    def _asked(self, labels: Labels, draw: Draw) -> NDArray[np.int64]:
+        """Return the rows that are searched for: at most half of any label, so that something is left to find."""
+        rows: list[int] = []
+        left = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+        for row in draw.permutation(len(labels)):
+            if left[labels[row]] > 1 and len(rows) < self.ranges.queries:
+                left[labels[row]] -= 2
+                rows.append(int(row))
+        return np.array(rows, np.int64)
 
     def _real(self, draw: Draw) -> tuple[Vectors, Labels]:
         """Some classes as they are, with some of their photographs."""
@@ -124,6 +142,15 @@ class Neighbourhoods:
     @staticmethod
     def _some(rows: Vectors, count: int, draw: Draw) -> Vectors:
         return np.asarray(rows[draw.integers(0, len(rows), count)], np.float32)
+
+
+def averaged(vectors: Vectors, count: int) -> Vectors:
+    """Return a database [N, D] augmented by the mean of each vector and its nearest others. Unit."""
+    scores = vectors @ vectors.T
+    count = min(count, len(vectors) - 1)
+    # With itself, which is nearest to itself.
+    best = np.argpartition(-scores, count, axis=1)[:, : count + 1]
+    return unit(vectors[best].sum(axis=1))
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.pooling import l2n
-from landseer.export.training.episodes import Episode, Neighbourhoods, Vectors, unit
+from landseer.export.training.episodes import Episode, Neighbourhoods, Vectors
 from landseer.export.training.task import Group
 
 VALIDATE = 7
@@ -57,9 +57,7 @@ class Batch:
     vectors: Tensor
     """[N, D]."""
     relevant: Tensor
-    """bool [Q, N]: what each query should find; not itself."""
-    others: Tensor
-    """bool [Q, N]: neither relevant nor itself."""
+    """bool [Q, N]: what each query should find."""
     tokens: Tensor
     """[Q, 1 + k, D]: the query and its neighbours, nearest first."""
     labels: Tensor
@@ -105,7 +103,7 @@ class Expansion:
     def load(self, item: int, draw: np.random.Generator) -> Batch:
         """Draw an episode and the neighbours of its queries: so many as 2^u, u peaking at the most."""
         episode = self.training.draw(draw)
-        most = min(len(self._network.positions) - 1, len(episode.vectors) - 1)
+        most = min(len(self._network.positions) - 1, len(episode.vectors))
         count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
         return batch_of(episode, nearest(episode, count))
 
@@ -156,9 +154,8 @@ class Expansion:
 
 
 def nearest(episode: Episode, count: int) -> NDArray[np.int64]:
-    """Return the rows of the queries' nearest neighbours, best first, [Q, count]; without the query itself."""
-    scores = episode.vectors[episode.queries] @ episode.vectors.T
-    scores[np.arange(len(scores)), episode.queries] = -np.inf
+    """Return the rows of the queries' nearest neighbours, best first, [Q, count]."""
+    scores = episode.queries @ episode.vectors.T
     best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)
@@ -166,32 +163,28 @@ def nearest(episode: Episode, count: int) -> NDArray[np.int64]:
 
 def batch_of(episode: Episode, neighbours: NDArray[np.int64]) -> Batch:
     """Return an episode with the neighbours [Q, k] of its queries as tensors."""
-    labels, queries = torch.from_numpy(episode.labels), torch.from_numpy(episode.queries)
-    rows = torch.from_numpy(np.concatenate([episode.queries[:, None], neighbours], axis=1))
-    vectors = torch.from_numpy(episode.vectors)
-    same = labels[queries][:, None] == labels[None]
-    itself = F.one_hot(queries, len(labels)).bool()
+    rows, wanted = torch.from_numpy(neighbours), torch.from_numpy(episode.wanted)[:, None]
+    labels, vectors = torch.from_numpy(episode.labels), torch.from_numpy(episode.vectors)
     return Batch(
         vectors=vectors,
-        relevant=same & ~itself,
-        others=~same,
-        tokens=vectors[rows],
-        labels=(labels[rows[:, 1:]] == labels[queries][:, None]).float(),
+        relevant=labels[None] == wanted,
+        tokens=torch.cat([torch.from_numpy(episode.queries)[:, None], vectors[rows]], dim=1),
+        labels=(labels[rows] == wanted).float(),
     )
 
 
 def contrastive(scores: Tensor, batch: Batch, temperature: float) -> Tensor:
     """Return the mean over queries of -log softmax of each relevant score against all that are not. scores: [Q, N]."""
     logits = scores / temperature
-    wrong = logits.masked_fill(~batch.others, -torch.inf).logsumexp(dim=1, keepdim=True)
+    wrong = logits.masked_fill(batch.relevant, -torch.inf).logsumexp(dim=1, keepdim=True)
     return ((F.softplus(wrong - logits) * batch.relevant).sum(dim=1) / batch.relevant.sum(dim=1)).mean()
 
 
 def smooth_ap(scores: Tensor, batch: Batch, smoothness: float) -> Tensor:
     """Return the mean smooth average precision of the queries' scores [Q, N] (Brown et al. 2020, eq. 7)."""
     precisions = []
-    for row, relevant, others in zip(scores, batch.relevant, batch.others, strict=True):
-        right, wrong = row[relevant], row[others]
+    for row, relevant in zip(scores, batch.relevant, strict=True):
+        right, wrong = row[relevant], row[~relevant]
         above = torch.sigmoid((right[None] - right[:, None]) / smoothness)
         rank = 0.5 + above.sum(dim=1)  # the score itself is counted by a half
         wrong_above = torch.sigmoid((wrong[None] - right[:, None]) / smoothness).sum(dim=1)
@@ -209,10 +202,8 @@ def expand_all(network: ExpansionNetwork, queries: Vectors, neighbours: Vectors)
 
 def expanded_map(network: ExpansionNetwork, episode: Episode, count: int) -> float:
     """Return the mAP in percent of an episode's queries, expanded by so many neighbours."""
-    rows = nearest(episode, min(count, len(episode.vectors) - 1))
-    expanded = expand_all(network, episode.vectors[episode.queries], episode.vectors[rows])
-    orders = np.argsort(-(unit(expanded) @ episode.vectors.T), axis=1, kind="stable")
-    ranked = [order[order != row] for order, row in zip(orders, episode.queries, strict=True)]
-    same = [np.flatnonzero(episode.labels == episode.labels[row]) for row in episode.queries]
-    truths = [Truth(easy=rows[rows != row]) for rows, row in zip(same, episode.queries, strict=True)]
-    return 100.0 * evaluate(ranked, truths).map
+    rows = nearest(episode, min(count, len(episode.vectors)))
+    expanded = expand_all(network, episode.queries, episode.vectors[rows])
+    orders = np.argsort(-(expanded @ episode.vectors.T), axis=1, kind="stable")
+    truths = [Truth(easy=np.flatnonzero(episode.labels == label)) for label in episode.wanted]
+    return 100.0 * evaluate(list(orders), truths).map

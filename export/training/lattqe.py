@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import EpisodeRanges, Neighbourhoods
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import Expansion, ExpansionRecipe
-from landseer.export.training.localisation import split
+from landseer.export.training.localisation import Rows, split
 from landseer.export.training.loop import Outcome, Settings, train
 from landseer.export.training.watcher import Watcher
 
 HELD_OUT = 0.3
 """Share of the classes that only validate."""
+LEAST = 5
+"""Classes: so many that two are left to validate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,8 @@ def learn(
     TrainingError if there are too few classes.
     """
     form = form or Form()
-    try:
-        fit, held = split([str(label) for label in labels], held_out=HELD_OUT, seed=seed)
-        learning, validating = (
-            Neighbourhoods(vectors[rows][:, None], labels[rows], form.ranges) for rows in (fit, held)
-        )
-    except ValueError as error:
-        raise TrainingError(f"cannot learn to expand from {len(set(labels.tolist()))} classes: {error}") from error
+    fit, held = classes(labels.tolist(), seed=seed)
+    learning, validating = (Neighbourhoods(vectors[rows][:, None], labels[rows], form.ranges) for rows in (fit, held))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(form, Sizes(channels=vectors.shape[1]))
@@ -77,6 +75,17 @@ def learn(
     best = network.cpu().copy()
     best.load_state_dict(load_file(outcome.weights))
     return Learned(network=best.eval(), outcome=outcome)
+
+
+def classes(labels: Sequence[object], *, seed: int) -> tuple[Rows, Rows]:
+    """Return the rows to learn from and those of the classes that only validate, two at least of each.
+
+    TrainingError if there are too few classes.
+    """
+    count = len(set(labels))
+    if count < LEAST:
+        raise TrainingError(f"cannot learn to expand from {count} classes; expected {LEAST} at least")
+    return split([str(label) for label in labels], held_out=HELD_OUT, seed=seed)
 
 
 def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:

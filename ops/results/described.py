@@ -12,11 +12,12 @@ from rich.console import Console
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.build import Wanted, find_parts, trunk_sha256
+from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.curate.showing import bars
+from landseer.ops.curate.showing import bars, warn
 from landseer.ops.results.describe import Vectors, describe
 from landseer.ops.results.variants import variants
 
@@ -40,7 +41,9 @@ def described(
 
     DatasetError, WeightsError or OpsError say what is wrong.
     """
-    found, loaded = read(spec).photographs, BACKBONES[backbone].load(weights, "auto")
+    whole = readable(read(spec))
+    warn(whole.skipped, console)
+    found, loaded = whole.photographs, BACKBONES[backbone].load(weights, "auto")
     trained = find_parts(loaded, Wanted(backbone=backbone, weights=weights, parts=parts))
     chosen = list(variants(loaded.trunk.channels, [trained] if trained else []))
     variant = chosen[-1] if trained else chosen[0]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from landseer.export.datasets.readers import read
 from landseer.export.lattqe_file import NAME, write_lattqe
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import Expansion
 from landseer.export.training.files import write_whole
-from landseer.export.training.lattqe import learn
+from landseer.export.training.lattqe import classes, learn
 from landseer.ops.results.described import described
 from landseer.ops.train.run import Options
 from landseer.ops.train.showing import Bars
@@ -26,6 +27,7 @@ def run(options: Options, console: Console) -> None:
     if options.dry_run:
         console.print(f"it would describe {options.data} by {options.backbone}, and write {NAME} into {options.out}")
         return
+    classes([one.label for one in read(options.data).photographs], seed=options.seed)
     found = described(
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )

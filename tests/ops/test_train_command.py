@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,13 +17,18 @@ from PIL import Image
 from safetensors import safe_open
 
 from landseer.client import cli
+from landseer.ensemble.contracts import Sizes
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
+from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.trunks import BACKBONES
+from landseer.export.training.expansion import ExpansionRecipe
+from landseer.export.training.lattqe import Form
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
 from landseer.ops.train import data as chosen_data
+from landseer.ops.train import lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
 
@@ -121,7 +127,7 @@ def test_a_dry_run_writes_nothing(data, tmp_path, capsys):
 
 
 def test_every_method_has_a_line_of_help():
-    assert command.METHODS.keys() == METHODS.keys()
+    assert command.METHODS.keys() == METHODS.keys() | {"lattqe"}
     assert {stage.head for stages in METHODS.values() for stage in stages} <= {*HEADS, "rpn", "ssdlite", "faster_rcnn"}
 
 
@@ -183,3 +189,24 @@ def test_pairs_that_were_verified_are_the_positives(monkeypatch):
     monkeypatch.setattr(chosen_data, "sfm_pairs", lambda rest: pairs)
     assert chosen_data.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
     assert chosen_data.positives("folder:root", names) is None
+
+
+def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp_path, capsys, monkeypatch):
+    small = Form(recipe=ExpansionRecipe(steps=3, validated=2, validated_at=(1, 2)))
+    monkeypatch.setattr(lattqe, "learn", partial(lattqe.learn, form=small))
+    monkeypatch.setattr(lattqe, "VECTORS", tmp_path / "vectors")
+    out = tmp_path / "run"
+    assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
+    told = capsys.readouterr().err
+    assert "broken.jpg" in told and "15 photographs of 5 classes, efficientnet_lite0, CiDeR" in told
+    assert read_lattqe(out / "lattqe.safetensors", Sizes(channels=99)).positions.shape[0] == 65
+    assert "landseer train lattqe" in (out / "README.md").read_text()
+    assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
+    assert "holds a training; go on with it by --resume" in capsys.readouterr().err
+    assert run("lattqe", f"folder:{data}", "--out", tmp_path / "none", "--dry-run") == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_query_expansion_needs_classes_to_hold_out(data, tmp_path, capsys):
+    assert run("lattqe", f"folder:{data / 'class1'}", "--out", tmp_path / "run") == 1
+    assert "cannot learn to expand from 1 classes" in capsys.readouterr().err
