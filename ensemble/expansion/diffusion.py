@@ -87,7 +87,10 @@ class Graph:
         """Return I - alpha S as a linear operator, [N, N]; `without` one row, it is that of the graph without it."""
         from scipy.sparse.linalg import LinearOperator
 
-        degrees = self.degrees if without is None else self.degrees - self.affinity[[without]].toarray()[0]
+        degrees = self.degrees
+        if without is not None:
+            # s_ij and s_ji come of different products: what is left of a row's only neighbour may lie below 0 by that.
+            degrees = np.maximum(degrees - self.affinity[[without]].toarray()[0], 0.0)
         scale = (degrees + _ISOLATED) ** -0.5
         if without is not None:
             scale[without] = 0.0

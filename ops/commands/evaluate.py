@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from landseer.ops.arguments import positive
-from landseer.ops.evaluate.specs import NEIGHBOURS, SPECS
+from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, SERVED_METHODS, SPECS
 
 HELP = "measure mAP on a data set, with and without query expansion"
-METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
 _DATA = f"""\
 data sets:
 {SPECS}
 
+methods:
+{METHOD_SPECS}
+
+  default: {METHODS.replace(",adba", f",{chr(10)}    adba")}
+  of a --server: {SERVED_METHODS}
+
 A picture never finds itself (leave-one-out). The pictures are described in process by the export in --repository, or by
 one that is made for each --backbone; what was described before is kept in --cache. With --server a running service
-indexes the references that it has not, under their paths, and is searched. See docs/evaluate.md."""
+indexes the references that it has not, under their paths, and is searched; how its database is augmented was decided
+by `landseer augment` and `landseer serve --vectors`. See docs/evaluate.md."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _DATA
     parser.add_argument("data", metavar="DATA", help="the data set, see below")
-    parser.add_argument(
-        "--methods", default=METHODS, metavar="LIST", help="NAME[:NEIGHBOURS[:ALPHA]],... (default %(default)s)"
-    )
+    parser.add_argument("--methods", metavar="LIST", help="rows of the table, METHOD,METHOD,... (see below)")
     parser.add_argument("--queries", type=positive, metavar="N", help="so many of the queries, drawn with --seed (all)")
     parser.add_argument(
         "--distractors", metavar="DIR|N", help="pictures that nobody should find, or so many synthetic vectors"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.evaluation import Evaluation, Protocol, bootstrap_interval
 from landseer.ops.evaluate.failures import Failure
-from landseer.ops.evaluate.methods import NONE, Method
+from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 
 KS = (1, 10)
 """Of the precisions."""
@@ -79,7 +79,7 @@ class Row:
     @cached_property
     def gain(self) -> Estimate | None:
         """The mean difference of average precisions to no expansion, paired by query; None for no expansion itself."""
-        return None if self.method.name == NONE else Estimate.of(self.gains, seed=self.seed)
+        return None if self.method == NO_EXPANSION else Estimate.of(self.gains, seed=self.seed)
 
     @property
     def gains(self) -> npt.NDArray[np.float64]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
+from rich.progress import Progress
 
 from landseer.ensemble.evaluation import Ids, Protocol, evaluate
 from landseer.ops.curate.showing import bars
@@ -40,8 +41,10 @@ class Plan:
 
     @property
     def asked(self) -> list[Method]:
-        """Return every method, each once; first none, which the others are compared to."""
-        return list(dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep]))
+        """Return every method, each once; first none, to which others are compared; those of one database in turn."""
+        methods = dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep])
+        databases = list(dict.fromkeys(method.database for method in methods))
+        return sorted(methods, key=lambda method: databases.index(method.database))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +60,21 @@ def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Jud
     rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], Row]()
     with bars(console) as progress:
         for method in plan.asked:
-            task = progress.add_task(f"ranking: {method}", total=len(dataset.queries))
-            ranked = rank(method, partial(progress.advance, task))
+            ranked = rank(method, partial(_begin, progress, method))
             for row in _rows(system.about.name, method, ranked, dataset, plan):
                 rows[method, row.protocol] = row.over(rows.get((NO_EXPANSION, row.protocol)))
-            progress.remove_task(task)
+            for task in progress.task_ids:
+                progress.remove_task(task)
     places = dataset.protocols
     return Judged(
         rows=[rows[method, protocol] for method in plan.methods for protocol in places],
         points=[_point(rows[method, protocol]) for method in plan.sweep for protocol in places],
     )
+
+
+def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callable[[], None]:
+    """Show a bar for what is done now; the return value moves it on."""
+    return partial(progress.advance, progress.add_task(f"{what}: {method}", total=steps))
 
 
 def _rows(name: str, method: Method, ranked: Sequence[Ids], dataset: Dataset, plan: Plan) -> Iterator[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from rich.console import Console
 from landseer.ensemble.evaluation import Ids
 from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.cache import vector_cache
+from landseer.ops.evaluate.database import Begin, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import describe_all
 from landseer.ops.evaluate.lattqe import Lattqe
@@ -20,6 +20,7 @@ from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About, Rank
 from landseer.ops.inprocess import Graph, backbone_settings, cores, read_profile
+from landseer.ops.lattdba import GraphAttention
 from landseer.ops.processes import OpsError
 
 Floats = NDArray[np.float32]
@@ -57,15 +58,20 @@ class LocalSystem:
         queries = np.stack([self._vectors[query.shot] for query in dataset.queries])
         references = self._references(dataset)
         own, lattqe = dataset.own_rows(), Lattqe(self._repository, self.profile)
+        databases = Databases(references, own, attention=self._attention, threads=cores())
 
-        def rank(method: Method, progress: Callable[[], None]) -> list[Ids]:
-            found = []
-            for order in rankings(method, queries, references, own, lattqe=lattqe):
+        def rank(method: Method, begin: Begin) -> list[Ids]:
+            database, found = databases.of(method.database, begin), list[Ids]()
+            progress = begin("ranking", len(queries))
+            for order in rankings(method, queries, database, own, lattqe=lattqe):
                 found.append(order)
                 progress()
             return found
 
         return rank
+
+    def _attention(self) -> GraphAttention:
+        return GraphAttention(self._repository, self.profile, threads=cores())
 
     def _references(self, dataset: Dataset) -> Floats:
         real = np.stack([self._vectors[Shot(path=path)] for path in dataset.references])

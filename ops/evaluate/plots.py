@@ -14,6 +14,7 @@ from landseer.ops.processes import OpsError
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")
 """Told apart by colour-blind people, too (Okabe and Ito), and two more."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STROKES = ("-", ":", "-.")
 INK, SOFT, PAPER = "#22211f", "#6d6a64", "#fffefb"
 STYLE: Any = {
     "font.size": 9,
@@ -92,8 +93,10 @@ def _range(low: float, high: float, by: By) -> str:
 
 
 def _line(place: int) -> dict[str, Any]:
-    mark = MARKS[place % len(MARKS)]
-    return {"color": COLOURS[place % len(COLOURS)], "marker": mark, "markersize": 4.5, "linewidth": 1.5}
+    """Return what tells a line from the others: the colour and the mark, and from the ninth on the stroke."""
+    turn, place = divmod(place, len(COLOURS))
+    looks = {"color": COLOURS[place], "marker": MARKS[place], "linestyle": STROKES[turn % len(STROKES)]}
+    return {**looks, "markersize": 4.5, "linewidth": 1.5}
 
 
 def _png(panels: Sequence[Any], draw: Any, *, width: float) -> bytes:

@@ -65,7 +65,7 @@ def _summary(results: Results, made: datetime) -> str:
     data = results.dataset
     parts = [plural(len(data.queries), "query", "queries"), plural(len(data.references), "reference")]
     parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
-    systems = "; ".join(text(f"{about.name}, {about.long_side} px") for about in results.systems)
+    systems = "; ".join(text(about.title) for about in results.systems)
     return f"{', '.join(parts)}. {systems}. {made:%-d %B %Y, %H:%M} {made.tzname() or ''}"
 
 

@@ -64,7 +64,7 @@ class Results:
         parts = [f"{data.name}: {len(data.queries):,} queries", f"{len(data.references):,} references"]
         parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
         parts += [f"{data.synthetic:,} synthetic distractors (not pictures)"] if data.synthetic else []
-        return ", ".join(parts) + "; " + ", ".join(f"{about.name}, {about.long_side} px" for about in self.systems)
+        return ", ".join(parts) + "; " + "; ".join(about.title for about in self.systems)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `write` writes."""

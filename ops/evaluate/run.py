@@ -15,12 +15,13 @@ from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.judging import Plan, judge
 from landseer.ops.evaluate.local import LocalSystem
-from landseer.ops.evaluate.methods import parse_all
 from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
 from landseer.ops.evaluate.report import write_report
 from landseer.ops.evaluate.results import Results
 from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.evaluate.specs import METHODS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
 from landseer.ops.processes import OpsError
@@ -33,7 +34,8 @@ class Options:
     """What was asked for."""
 
     data: str
-    methods: str
+    methods: str | None
+    """None for the defaults."""
     queries: int | None
     distractors: str | None
     repository: Path | None
@@ -54,6 +56,7 @@ def run(options: Options, console: Console) -> Results:
     dataset = _dataset(options)
     systems = given or _made(options, console)
     plan = _plan(options, positions=_positions(systems))
+    _check_served(systems, plan)
     dataset = _prepared(dataset, systems, console)
     found = [judge(system, dataset, plan, console) for system in systems]
     results = Results(
@@ -69,12 +72,18 @@ def run(options: Options, console: Console) -> Results:
 
 def _plan(options: Options, *, positions: int) -> Plan:
     return Plan(
-        methods=parse_all(options.methods, positions=positions),
+        methods=parse_all(_methods(options), positions=positions),
         neighbours=counts(options.sweep) if options.sweep is not None else (),
         positions=positions,
         seed=options.seed,
         failures=options.report is not None,
     )
+
+
+def _methods(options: Options) -> str:
+    if options.methods is not None:
+        return options.methods
+    return SERVED_METHODS if options.server else METHODS
 
 
 def _check(options: Options) -> None:
@@ -117,6 +126,13 @@ def _given(options: Options) -> list[System]:
     if options.server:
         return [ServedSystem(options.server)]
     return [LocalSystem(options.repository or REPOSITORY, cache=options.cache, seed=options.seed)]
+
+
+def _check_served(systems: Sequence[System], plan: Plan) -> None:
+    """Raise OpsError, before anything is indexed, for a method that a service has not."""
+    for system in systems:
+        if isinstance(system, ServedSystem):
+            system.check(plan.methods)
 
 
 def _made(options: Options, console: Console) -> list[System]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,20 +22,21 @@ from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.expansion.methods import LATTQE
+from landseer.ensemble.expansion.recipe import Recipe
 from landseer.ensemble.pictures import Limits, prepare
 from landseer.ensemble.profile import Profile
 from landseer.ops.curate.showing import bars
+from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query
 from landseer.ops.evaluate.methods import NONE, Method
 from landseer.ops.evaluate.system import About, Rank
 from landseer.ops.ports import parse_address
 from landseer.ops.processes import OpsError
-from landseer.v1.index_pb2 import StatsResponse
+from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
 from landseer.v1.search_pb2 import Expansion, SearchResponse
 
 AT_ONCE = 4
 """Searches under way."""
-Progress = Callable[[], None]
 _T = TypeVar("_T")
 
 
@@ -47,6 +48,25 @@ class ServedSystem:
         parse_address(address, "--server")
         self._address, self._references = address, 0
         self._set(self._call(lambda client: client.stats()))
+
+    def check(self, methods: Sequence[Method]) -> None:
+        """Raise OpsError for a method that the service has not, or a database part other than what it searches."""
+        for method in methods:
+            if method.name not in EXPANSIONS:
+                raise OpsError(f"{method.name} is no method of the service; it has {', '.join(EXPANSIONS)}")
+            if method.database is not None:
+                self._check_database(method, method.database)
+
+    def _check_database(self, method: Method, recipe: Recipe) -> None:
+        held = self._searched
+        if held.augmentation == str(recipe) and not held.not_augmented and not held.removed:
+            return
+        since = f" before {held.not_augmented:,} pictures came and {held.removed:,} went" if held.augmentation else ""
+        what = f"vectors augmented by {held.augmentation}{since}" if held.augmentation else "raw vectors"
+        raise OpsError(
+            f"{self._address} searches what it serves, {what}, so it cannot tell of {method}; stop it, run `landseer "
+            f"augment --method {recipe}` and `landseer serve --vectors augmented`, or evaluate without --server"
+        )
 
     def prepare(self, dataset: Dataset, console: Console) -> dict[Path, str]:
         """Index the references that are not there; decode the queries that will be sent, as the service will."""
@@ -65,7 +85,8 @@ class ServedSystem:
                 ).run(pictures)
                 return await client.stats()
 
-            self._set(self._call(upload), others=-(tally.total - len(tally.failures)))
+            shared = any(row is not None for row in dataset.own_rows())
+            self._set(self._call(upload), known=tally.total - len(tally.failures), shared=shared)
         console.print(f"{plural(tally.indexed, 'picture')} indexed at {self._address}, {tally.skipped:,} were there")
         return self._unreadable(dataset) | {failure.picture.path: failure.message for failure in tally.failures}
 
@@ -77,7 +98,10 @@ class ServedSystem:
             rows.setdefault(picture_id(path), row)
         wanted = list(zip(dataset.queries, dataset.own_rows(), strict=True))
 
-        def rank(method: Method, progress: Progress) -> list[Ids]:
+        def rank(method: Method, begin: Begin) -> list[Ids]:
+            self.check([method])  # Once more: what was indexed meanwhile is not augmented.
+            progress = begin("searching", len(wanted))
+
             async def one(client: SearchClient, query: Query, own: int | None) -> Ids:
                 answer = await self._answer(client, query, own, method)
                 progress()
@@ -124,8 +148,13 @@ class ServedSystem:
                 found[query.shot.path] = str(error.strerror)
         return found
 
-    def _set(self, stats: StatsResponse, *, others: int = 0) -> None:
-        """Keep what the service tells of itself. others: minus how many of its pictures are the data set's."""
+    def _set(self, stats: StatsResponse, *, known: int | None = None, shared: bool = False) -> None:
+        """Keep what the service tells of itself.
+
+        known: how many of its pictures are the data set's, once they are indexed; shared: whether queries are among
+        them.
+        """
+        self._searched = stats.searched_vectors
         self._profile = Profile(
             backbone=stats.backbone,
             weights_sha256="",
@@ -134,22 +163,19 @@ class ServedSystem:
         )
         self._limits = Limits(max_bytes=stats.max_image_bytes, max_pixels=stats.max_image_pixels)
         self._depth = max(1, min(stats.max_top_k, stats.pictures))
-        more = stats.pictures + others
-        also = f"the service also searches {plural(more, 'other picture')}, which nobody should find"
-        notes = [also] if others and more > 0 else []
-        if stats.pictures > stats.max_top_k:
-            notes.append(f"the service gives {stats.max_top_k:,} hits: what ranks behind counts as not found")
         self.about = About(
             name=f"{self._address} {stats.backbone}",
             long_side=stats.long_side,
+            augmentation=self._searched.augmentation,
             untrained=tuple(stats.untrained),
             details={
                 "server": self._address,
                 "backbone": stats.backbone,
                 "pictures": stats.pictures,
                 "hits": self._depth,
+                "searched_vectors": _told(self._searched),
             },
-            notes=tuple(notes),
+            notes=tuple(_notes(stats, known=known, shared=shared)),
         )
 
     def _call(self, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
@@ -186,12 +212,32 @@ async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]
             task.cancel()
 
 
+def _told(searched: SearchedVectors) -> dict[str, str | int]:
+    """Return what is searched, for JSON."""
+    return {field.name: getattr(searched, field.name) for field in searched.DESCRIPTOR.fields}
+
+
+def _notes(stats: StatsResponse, *, known: int | None, shared: bool) -> Iterator[str]:
+    """Yield how the figures are to be read; for the arguments see `ServedSystem._set`."""
+    searched = stats.searched_vectors
+    if known is not None and stats.pictures > known:
+        more = plural(stats.pictures - known, "other picture")
+        yield f"the service also searches {more}, which nobody should find"
+    if stats.pictures > stats.max_top_k:
+        yield f"the service gives {stats.max_top_k:,} hits: what ranks behind counts as not found"
+    if searched.augmentation:
+        yield f"every row is with the database augmented by {searched.augmentation}, none and the gains over it, too"
+    if searched.augmentation and shared:
+        yield "queries have their share in the augmented vectors of others, so they help to find themselves"
+    if searched.not_augmented or searched.removed:
+        came, went = f"{plural(searched.not_augmented, 'picture')} came", f"{searched.removed:,} went"
+        yield f"since they were augmented {came}, searched by raw vectors, and {went}"
+
+
 def _expansion(method: Method) -> Expansion | None:
     """Return the message; in process, too, a LAttQE without training is measured, and told to be so."""
     if method.name == NONE:
         return None
-    if method.name not in EXPANSIONS:
-        raise OpsError(f"{method.name} is no method of the service; it has {', '.join(EXPANSIONS)}")
     return Expansion(
         method=EXPANSIONS[method.name],
         neighbours=method.neighbours,

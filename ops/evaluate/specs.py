@@ -6,5 +6,20 @@ SPECS = """\
   grocery:ROOT[,PART...]       GroceryStoreDataset or parts of it, such as Packages; every picture is a query
   pairs:QUERIES,REFERENCES     two folders; the same file stem is a match
   revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
+METHOD_SPECS = """\
+  none                                 the cosine alone
+  aqe aqewd aqewd-dir dqe lattqe       NAME[:NEIGHBOURS]: the query expanded by its nearest
+  alphaqe[:NEIGHBOURS[:ALPHA]]         the same by alphaQE
+  adba adbawd adbawd-dir ddba          NAME[:NEIGHBOURS]: every vector of the database expanded by its nearest
+  alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
+  lattdba[:NEIGHBOURS[:T]]             the same by LAttQE, softmax over T
+  DATABASE+QUERY                       first one of the database, then one of the query: alphadba:10+alphaqe:10
+  diffusion[:NEIGHBOURS[:OF_QUERY]]    over the graph of the database's nearest neighbours"""
+SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
+"""What a table compares unless it is told otherwise, of a service: what a request can ask for."""
+METHODS = (
+    f"{SERVED_METHODS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"
+)
+"""The same in process. Numbers are published ones, none was tuned: docs/evaluate.md."""
 NEIGHBOURS = "1,2,4,8,16,32,64"
 """Of a sweep that names none."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from landseer.ensemble.evaluation import Protocol
-from landseer.ensemble.expansion.methods import limits
-from landseer.ops.evaluate.methods import NONE, Method
+from landseer.ensemble.expansion.methods import DEFAULTS, limits
+from landseer.ops.evaluate.methods import Method
 from landseer.ops.evaluate.specs import NEIGHBOURS
 from landseer.ops.processes import OpsError
 
@@ -33,9 +33,12 @@ def counts(text: str) -> list[int]:
 
 
 def swept(methods: Sequence[Method], neighbours: Sequence[int], *, positions: int) -> Iterator[Method]:
-    """Yield each method that has neighbours, once, with each number of them that it can have."""
+    """Yield each method that expands queries, once, with each number of neighbours that it can have.
+
+    What was done to the database before stays as it is.
+    """
     most = limits(positions)
-    families = {method.family: method for method in methods if method.name != NONE}
+    families = {method.family: method for method in methods if method.name in DEFAULTS}
     for method in families.values():
         for count in neighbours:
             if count <= most[method.name]:

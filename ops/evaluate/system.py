@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from landseer.ensemble.evaluation import Ids
+from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.methods import Method
 
-Rank = Callable[[Method, Callable[[], None]], list[Ids]]
-"""From a method, and what is called after each query, to a ranking of the references for each query, best first.
+Rank = Callable[[Method, Begin], list[Ids]]
+"""From a method, and what shows how far it is, to a ranking of the references for each query, best first.
 
 Rows behind the last reference are distractors that the data set does not name."""
 
@@ -26,11 +27,19 @@ class About:
     name: str
     """Short, for a column."""
     long_side: int
+    augmentation: str = ""
+    """Of the vectors that a service searches, as `landseer augment --method` names it; empty for raw ones."""
     untrained: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     """For programs: the profile, or the server and its limits."""
     notes: tuple[str, ...] = ()
     """For people, below the table: how its figures are to be read."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for a heading."""
+        augmented = f", all vectors augmented by {self.augmentation}" if self.augmentation else ""
+        return f"{self.name}, {self.long_side} px{augmented}"
 
 
 class System(Protocol):

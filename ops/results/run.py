@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="views of a photograph that heads learn from (4), and of how many photographs (all)",
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="to train (all)")
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
     parser.add_argument("--out", type=Path, default=REPORT)
     return parser
@@ -159,7 +160,7 @@ def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
 def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
     """Return the parts of every head and seed, those trained now that are not there."""
     proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
-    made = [descriptor for descriptor in TRAINERS if descriptor != "rmac-rpn" or proposals.exists()]
+    made = [descriptor for descriptor in args.heads if descriptor != "rmac-rpn" or proposals.exists()]
     wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
     key = views_key(
         learned.photographs, trunk_sha256(loaded), ViewSpec(views=source.views), precision_of(source.backbone)

@@ -99,3 +99,12 @@ def test_what_cannot_be_is_refused():
         Graph.over(units(5, 4), alpha=1.0)
     with pytest.raises(ValueError, match="one for each"):
         diffuse(units(2, 4), units(5, 4), own=[1])
+
+
+def test_a_row_whose_only_neighbour_is_left_out_is_isolated_and_no_more():
+    """Cosines of different products differ in the last bits, and degrees less affinities by as much."""
+    rows = units(300, 1280) + units(1, 1280, seed=1)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    graph = Graph.over(rows, neighbours=3, threads=1)
+    for own in range(300):
+        assert np.isfinite(graph.laplacian(without=own) @ np.ones(300)).all()

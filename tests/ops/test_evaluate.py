@@ -12,7 +12,8 @@ from shared_files import shared
 from landseer.ensemble.pictures import Region
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.evaluate.methods import Method, parse, rankings
+from landseer.ops.evaluate.methods import Method, rankings
+from landseer.ops.evaluate.notation import parse
 from landseer.ops.evaluate.readers import read
 from landseer.ops.processes import OpsError
 
@@ -203,7 +204,20 @@ def test_methods_are_read_with_their_defaults():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "qe", "aqe:x", "aqe:0", "aqe:2:3", "alphaqe:1:2:3", "dqe:65", "none:3", "lattqe:65"]
+    "text",
+    [
+        "",
+        "qe",
+        "aqe:x",
+        "aqe:0",
+        "aqe:2:3",
+        "alphaqe:1:2:3",
+        "dqe:65",
+        "none:3",
+        "lattqe:65",
+        "alphaqe:3:nan",
+        "alphaqe:3:-1",
+    ],
 )
 def test_methods_that_cannot_be_are_refused(text):
     with pytest.raises(OpsError, match="--methods"):

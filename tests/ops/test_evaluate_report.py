@@ -14,6 +14,7 @@ from rich.console import Console
 from landseer.ensemble.evaluation import bootstrap_interval
 from landseer.ops.evaluate import figures, plots
 from landseer.ops.evaluate import run as evaluation
+from landseer.ops.evaluate.database import Databases
 from landseer.ops.evaluate.methods import rankings
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About
@@ -25,6 +26,7 @@ class Painted:
 
     def __init__(self, name="painted 1"):
         self.about = About(name=name, long_side=8, untrained=("lattqe",), notes=("read with care",))
+        self.augmented = []
 
     def vector(self, path):
         with Image.open(path) as picture:
@@ -42,8 +44,13 @@ class Painted:
         if dataset.synthetic:
             references = np.concatenate([references, synthetic(references, dataset.synthetic, seed=0)])
 
-        def rank(method, progress):
-            return list(rankings(method, queries, references, dataset.own_rows(), lattqe=lambda query, near: query))
+        own = dataset.own_rows()
+        databases = Databases(references, own, attention=lambda: None, threads=1)
+
+        def rank(method, begin):
+            self.augmented += [what for what in [method.database] if what]
+            database = databases.of(method.database, begin)
+            return list(rankings(method, queries, database, own, lattqe=lambda query, near: query))
 
         return rank
 
@@ -123,6 +130,30 @@ def test_json_holds_rows_sweep_and_regimes(run, options, tmp_path):
     assert known["systems"][0]["untrained"] == ["lattqe"]
 
 
+def test_a_database_side_part_is_a_row_of_its_own(run, options, tmp_path, capsys):
+    told, methods = tmp_path / "out.json", "alphadba:2:3,diffusion:3:2,alphadba:2:3+aqe:1,adba:1"
+    painted = Painted()
+    run(options(json=told, report=tmp_path / "report", sweep="1,2", methods=methods), painted)
+    known = json.loads(told.read_text())
+    assert [row["method"] for row in known["rows"]] == methods.split(",")
+    assert all(row["gain"] is not None for row in known["rows"])
+    # The number of the query's neighbours changes, what was done to the database does not.
+    expected = [("alphadba:2:3+aqe", 1), ("alphadba:2:3+aqe", 2)]
+    assert [(point["method"], point["neighbours"]) for point in known["sweep"]] == expected
+    assert known["sweep"][0]["map"] == known["rows"][2]["map"]
+    # Those of one database follow each other, so that it is augmented once.
+    assert [str(recipe) for recipe in painted.augmented] == ["alphaqe:2:3"] * 3 + ["aqe:1"]
+    shown = capsys.readouterr().out
+    assert "alphadba:2:3+aqe:1" in shown and "diffusion:3:2" in shown
+
+
+def test_the_default_rows_fit_a_hundred_columns(run, options, capsys):
+    found = run(options(methods=None), Painted("efficientnet_lite0 a-long-name-of-weights cider"), Painted("resnet50"))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines()[1:])) <= 100 and "…" not in shown
+    assert {str(row.method) for row in found.rows} >= {"none", "alphadba:10:3+alphaqe:10:3", "diffusion:50:10"}
+
+
 def test_the_report_is_one_page_that_loads_nothing(run, options, tmp_path):
     run(options(report=tmp_path / "deep" / "report", sweep="1,2", distractors="5"))
     folder = tmp_path / "deep" / "report"
@@ -190,6 +221,9 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
         ({"json": "/nowhere/out.json"}, "there is no folder /nowhere"),
         ({"report": "/dev/null/report"}, "cannot make the folder --report /dev/null/report"),
         ({"methods": "none,dqe:65"}, "--methods has 'dqe:65'"),
+        ({"methods": ""}, "--methods names ''"),
+        ({"methods": "aqe+aqe"}, "expected before the + one of adba"),
+        ({"server": "a:1", "methods": "ddba:65"}, "--methods has 'ddba:65', augmentation by dqe: got 65 neighbours"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_work(run, options, changes, said):

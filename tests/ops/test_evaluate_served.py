@@ -13,9 +13,15 @@ from PIL import Image
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.ensemble.augmenting import augment_store
 from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.expansion.augmentation import augmented
+from landseer.ensemble.expansion.recipe import recipe
 from landseer.ensemble.fake_triton import FakeTriton, free_port
-from landseer.ops.evaluate.methods import Method, parse_all, rankings
+from landseer.ensemble.store import Store
+from landseer.ops.evaluate.database import Database
+from landseer.ops.evaluate.methods import Method, rankings
+from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
 from landseer.ops.processes import OpsError
@@ -48,6 +54,8 @@ class Service:
         return server.address
 
     def close(self):
+        if self._loop.is_closed():
+            return
         self._run(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -85,7 +93,7 @@ def folder(tmp_path):
 
 def ranked(system, dataset, method):
     done = []
-    found = system.ranker(dataset)(method, lambda: done.append(1))
+    found = system.ranker(dataset)(method, lambda what, steps: lambda: done.append(steps))
     assert len(done) == len(dataset.queries)
     return found
 
@@ -153,3 +161,54 @@ def test_an_answer_without_its_expansion_is_an_error(start, folder):
     service.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
     with pytest.raises(OpsError, match=r"left out expand for .*those of lattqe:2; run again"):
         ranked(system, dataset, Method(name="lattqe", neighbours=2))
+
+
+def methods(text):
+    return parse_all(text, positions=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("diffusion", "diffusion is no method of the service; it has none, lattqe"),
+        ("alphadba:3:2", "searches what it serves, raw vectors, so it cannot tell of alphadba:3:2; stop it, run "),
+        ("dqe,ddba+dqe", "`landseer augment --method dqe:4` and `landseer serve --vectors augmented`"),
+    ],
+)
+def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, said):
+    with pytest.raises(OpsError, match=said):
+        ServedSystem(start().address).check(methods(f"none,{text}"))
+
+
+def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, folder, tmp_path):
+    service, dataset, how = start(), read(f"folder:{folder}"), recipe("alphaqe:3:2", positions=64)
+    ServedSystem(service.address).prepare(dataset, CONSOLE)
+    with BlockingSearchClient(service.address) as client:
+        raw = [client.get(str(path), include_vectors=True).descriptor for path in dataset.references]
+    raw = np.array(raw, np.float32)
+    service.close()
+    store = Store.open(tmp_path / "store", fingerprint=None)
+    augment_store(store, how, threads=1)
+    store.close()
+    system = ServedSystem(start(vectors="augmented").address)
+    system.check(methods("none,alphadba:3:2,alphadba:3:2+aqe"))
+    with pytest.raises(OpsError, match=r"vectors augmented by alphaqe:3:2.*cannot tell of alphadba:4:2"):
+        system.check(methods("alphadba:4:2"))
+    system.prepare(dataset, CONSOLE)
+    assert "all vectors augmented by alphaqe:3:2" in system.about.title
+    assert system.about.details["searched_vectors"]["augmentation"] == "alphaqe:3:2"
+    assert any("help to find themselves" in note for note in system.about.notes)
+    rows = augmented(raw, "alphaqe", 3, parameter=2, threads=1).astype(np.float16).astype(np.float32)
+    for method in methods("alphadba:3:2,alphadba:3:2+aqe"):
+        served, own = Database(vectors=rows, recipe=how), dataset.own_rows()
+        expected = list(rankings(method, raw, served, own, lattqe=lambda query, near: query))
+        for one, other in zip(ranked(system, dataset, method), expected, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=str(method))
+    # A picture that comes now is not augmented, and then the rows would not be what they are called.
+    (folder / "0" / "0.png").rename(folder / "0" / "again.png")
+    dataset = read(f"folder:{folder}")
+    system.prepare(dataset, CONSOLE)
+    assert any("1 picture came" in note for note in system.about.notes)
+    assert len(ranked(system, dataset, Method(name="none"))) == 12
+    with pytest.raises(OpsError, match=r"alphaqe:3:2 before 1 pictures came and 0 went"):
+        ranked(system, dataset, methods("alphadba:3:2")[0])
