@@ -58,10 +58,12 @@ class EpisodeRanges:
     """Of the common offset, in lengths of a descriptor."""
     noise: tuple[float, float] = (0.0, 0.3)
     """Length of white noise."""
-    augmented: float = 0.4
+    augmented: float = 0.5
     """Share of the episodes whose database is augmented, as LAttQE meets it behind LAttDBA; queries never are."""
-    augmented_log: tuple[float, float] = (2.0, 48.0)
+    augmented_log: tuple[float, float] = (4.0, 64.0)
     """Neighbours in that."""
+    fade: tuple[float, float] = (0.0, 4.0)
+    """How steeply their weights fall."""
 
 
 class Neighbourhoods:
@@ -96,7 +98,8 @@ class Neighbourhoods:
         kept = np.setdiff1d(np.arange(len(labels)), rows)
         database = vectors[kept]
         if draw.random() < self.ranges.augmented:
-            database = averaged(database, round(_log_uniform(self.ranges.augmented_log, draw)))
+            count = round(_log_uniform(self.ranges.augmented_log, draw))
+            database = averaged(database, count, draw.uniform(*self.ranges.fade))
         return Episode(vectors=database, labels=labels[kept], queries=vectors[rows], wanted=labels[rows])
 
     def _asked(self, labels: Labels, draw: Draw) -> NDArray[np.int64]:
@@ -144,13 +147,18 @@ class Neighbourhoods:
         return np.asarray(rows[draw.integers(0, len(rows), count)], np.float32)
 
 
-def averaged(vectors: Vectors, count: int) -> Vectors:
-    """Return a database [N, D] augmented by the mean of each vector and its nearest others. Unit."""
+def averaged(vectors: Vectors, count: int, fade: float = 0.0) -> Vectors:
+    """Return a database [N, D] augmented by each vector's nearest others, weighed by (1 - i / (count + 1))^fade. Unit.
+
+    A fade of 0 is ADBA, of 1 ADBAwD; LAttDBA, whose softmax falls steeply, lies above.
+    """
     scores = vectors @ vectors.T
+    np.fill_diagonal(scores, np.inf)  # with itself, first
     count = min(count, len(vectors) - 1)
-    # With itself, which is nearest to itself.
     best = np.argpartition(-scores, count, axis=1)[:, : count + 1]
-    return unit(vectors[best].sum(axis=1))
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+    weights = (1.0 - np.arange(count + 1) / (count + 1)) ** fade
+    return unit(np.einsum("k,nkd->nd", weights, vectors[np.take_along_axis(best, order, axis=1)]))
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -55,7 +55,7 @@ def learn(
     folder: Path,
     *,
     form: Form | None = None,
-    epochs: int = 4,
+    epochs: int = 7,
     seed: int = 0,
     watcher: Watcher | None = None,
 ) -> Learned:

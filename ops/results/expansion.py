@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
     parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
     parser.add_argument("--parts", type=Path, help="trained parts, if not those that come with it")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--queries", type=int, default=400, help="of each test fold, drawn with the seed")
     parser.add_argument("--ablations", action="store_true", help="train with parts left out, too")
     parser.add_argument("--seed", type=int, default=0)

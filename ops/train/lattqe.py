@@ -18,6 +18,7 @@ from landseer.ops.train.run import Options
 from landseer.ops.train.showing import Bars
 
 VECTORS = Path("var/train/vectors")
+EPOCHS = 7
 
 
 def run(options: Options, console: Console) -> None:
@@ -32,7 +33,7 @@ def run(options: Options, console: Console) -> None:
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )
     console.print(f"{len(found.vectors):,} photographs of {found.labels.max() + 1} classes, {found.how}")
-    epochs = options.epochs or 4
+    epochs = options.epochs or EPOCHS
     with Bars(console, Expansion.measure) as watcher:
         learned = learn(found.vectors, found.labels, options.out, epochs=epochs, seed=options.seed, watcher=watcher)
     outcome = learned.outcome

@@ -125,6 +125,8 @@ def test_an_augmented_database_is_the_mean_of_neighbours() -> None:
     for row, vector in enumerate(vectors[:, 0]):
         best = np.argsort(-(vectors[:, 0] @ vector))[:3]
         np.testing.assert_allclose(found[row], unit(vectors[best, 0].sum(axis=0)[None])[0], atol=1e-6)
+        faded = (vectors[best, 0] * np.array([[1.0], [2 / 3], [1 / 3]])).sum(axis=0)
+        np.testing.assert_allclose(averaged(vectors[:, 0], 2, 1.0)[row], unit(faded[None])[0], atol=1e-6)
     assert averaged(vectors[:, 0], 99).shape == (12, 24)
 
 
