@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml ops/setup.sh
 demo: $(STAMP) ## Set up, export, start everything, index real photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
-test: $(STAMP) ## Set up and run every check and test, on the real parts (about 10 minutes)
+test: $(STAMP) ## Set up and run every check and test, on the real parts (15 to 20 minutes on 2 cores)
 	@$(MAKE) --no-print-directory lint fast stack
 
 up: $(STAMP) model_repository/manifest.json ## Run Triton and the orchestrator until Ctrl-C

@@ -144,8 +144,7 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
     table.add_row("all", *_counts(outcomes), style="bold")
     console.print(table)
     console.print(
-        f"This is a smoke test, not a benchmark: {len(outcomes)} made-up views of {len(INDEXED)} photographs. "
-        "Whitening, reduction and attention are not trained yet; co-attention depends on them."
+        f"This is a smoke test, not a benchmark: {len(outcomes)} made-up views of {len(INDEXED)} photographs."
     )
 
 
