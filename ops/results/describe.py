@@ -60,6 +60,7 @@ def _computed(
         feature_map = torch.from_numpy(run(pixels).astype(np.float32))
         with torch.inference_mode():
             for row, variant in zip(rows, variants, strict=True):
+                # A copy: a view of torch's memory keeps more of it from being given back, some MB a picture.
                 row.append(np.array(variant.describe(feature_map, *pixels.shape[1:3]).numpy(), np.float32))
         progress()
     return [np.stack(row) for row in rows]
