@@ -13,7 +13,6 @@ from landseer.ensemble.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
@@ -40,7 +39,7 @@ UNTRAINED = {
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
     "detector": f"random weights, seed {DETECTOR_SEED}",
-    "lattqe": f"random weights, seed {LATTQE_SEED}; never used unless a request says allow_untrained",
+    "lattqe": f"weights by seed {LATTQE_SEED} that average as AQE does; not used unless a request says allow_untrained",
 }
 """Parts that may be without training, and what stands in for them then."""
 
@@ -65,7 +64,7 @@ class Wanted:
     detector_weights: Path | None = None
     """Of a detector that has its own; None seeds them."""
     lattqe: Path | None = None
-    """A trained query expansion of one's own; None takes the one that comes with Landseer."""
+    """A trained query expansion; None seeds one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,8 @@ def build(wanted: Wanted) -> Networks:
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     if parts:
         parts.fill("reduction", reduction)
-    boxes_by, lattqe = _boxes_by(wanted, loaded), _lattqe(wanted, sizes)
+    boxes_by = _boxes_by(wanted, loaded)
+    lattqe = read_lattqe(wanted.lattqe, sizes) if wanted.lattqe else None
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
@@ -204,12 +204,6 @@ def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | No
 def _detector_sha256(kind: str, detector: Detector) -> str:
     """Hash what was trained. Seeded weights are told by their kind; rounding may differ from machine to machine."""
     return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
-
-
-def _lattqe(wanted: Wanted, sizes: Sizes) -> ExpansionNetwork | None:
-    """Read the query expansion asked for, or the one that comes with Landseer. WeightsError if it does not fit."""
-    path = wanted.lattqe or SHIPPED_LATTQE
-    return read_lattqe(path, sizes) if wanted.lattqe or path.is_file() else None
 
 
 def _untrained(

@@ -11,16 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from landseer.ensemble.contracts import Sizes
-from landseer.export import parts
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.torch_file import WeightsError
 
 KINDS: Mapping[str, type[ExpansionNetwork]] = {"relational": RelationalLAttQE, "paper": LAttQE}
 FORMAT = "landseer lattqe 1"
-NAME = parts.LATTQE
-SHIPPED = parts.SHIPPED / NAME
-"""What comes with Landseer; its card is beside it."""
+NAME = "lattqe.safetensors"
 
 
 def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:

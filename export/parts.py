@@ -23,8 +23,6 @@ SHIPPED = Path(__file__).parent / "trained"
 """The parts that come with Landseer, each with a card beside it."""
 SECTIONS = ("head", "whitening", "reduction")
 FORMAT = "landseer parts 1"
-LATTQE = "lattqe.safetensors"
-"""Lies among the parts, but is of every trunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +104,6 @@ def shipped(trunk_sha256: str, folder: Path = SHIPPED) -> dict[str, Path]:
     """Return the files that come with Landseer for a trunk, by descriptor."""
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name == LATTQE:
-            continue
         parts = read_parts(path)
         if parts.trunk_sha256 == trunk_sha256:
             found[parts.descriptor] = path

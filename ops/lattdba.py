@@ -1,4 +1,4 @@
-"""LAttDBA's similarities, in process, by the `lattqe` graph that is served."""
+"""LAttDBA's weights, in process, by the `lattqe` graph that is served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GraphAttention:
         self._runner = Runner(settings_of("lattqe", repository, profile.version, threads=threads))
 
     def __call__(self, queries: Floats, neighbours: Floats) -> Floats:
-        """Return the similarities cos(q~, d~), [n, k], of queries [n, D] and neighbours [n, k, D], nearest first."""
+        """Return the network's weights, [n, k], of queries [n, D] and neighbours [n, k, D], nearest first."""
         starts = range(0, len(queries), BATCH)
         found = [self._weights(queries[i : i + BATCH], neighbours[i : i + BATCH]) for i in starts]
         return np.concatenate(found)[:, 1:]

@@ -27,7 +27,7 @@ BLOCK = 256
 """Vectors augmented at a time."""
 
 Attention = Callable[[Vectors, Vectors], NDArray[np.floating[Any]]]
-"""LAttQE's similarities cos(q~, d~), [n, k], of vectors [n, D] and their neighbours [n, k, D], nearest first."""
+"""LAttQE's weights [n, k] (cos(q~, d~) in the paper) of vectors [n, D] and neighbours [n, k, D], nearest first."""
 
 _NONE = Hits(keys=np.empty(0, np.int64), scores=np.empty(0, np.float32))
 

@@ -41,8 +41,8 @@ def alpha_qe(similarities: Floats, alpha: float = ALPHA) -> Floats:
 def tempered(similarities: Floats, temperature: float = TEMPERATURE) -> Floats:
     """The softmax of all k + 1 similarities over the temperature, the query's with itself, 1, among them.
 
-    LAttDBA's weights (Gordo et al., ECCV 2020, section 3.4); the similarities are cos(q~, d~) of what the network made
-    of the vectors. T near 0 leaves the query alone, a large one weighs all alike. temperature: above 0.
+    LAttDBA's weights (Gordo et al., ECCV 2020, section 3.4); the similarities are the network's weights, cos(q~, d~) in
+    the paper. T near 0 leaves the query alone, a large one weighs all alike. temperature: above 0.
     """
     logits = _with_query(similarities).astype(np.float64) / temperature
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

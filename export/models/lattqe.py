@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Expansion(NamedTuple):
     weights: Tensor
 
 
-class ExpansionNetwork(nn.Module):
+class ExpansionNetwork(nn.Module, ABC):
     """A network that weighs the neighbours of a query: q' = l2n(sum of w_i d_i), d_0 = q and w_0 = 1."""
 
     shape: Mapping[str, Any]
@@ -42,12 +43,12 @@ class ExpansionNetwork(nn.Module):
         weights, _ = self.weights(tokens, neighbour_mask)
         return Expansion(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
 
+    @abstractmethod
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights [B, 1+k], the query's 1 and padding's 0, and logits of relevance [B, 1+k] for training.
 
         tokens: [B, 1+k, D], the query's first, neighbours nearest first.
         """
-        raise NotImplementedError
 
 
 class EncoderLayer(nn.Module):

@@ -10,8 +10,8 @@ its encoding with the query's. Trained so on few classes it learns no more than 
   surroundings have in common, which is taken away. (The paper's cosines may be negative, too.)
 - The transformer is small (2 layers of 32) and normalises before its blocks, not after.
 
-As there: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of
-relevance in training.
+As there: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of relevance
+in training.
 """
 
 from __future__ import annotations

@@ -23,8 +23,10 @@ METHODS = {
     "rpn": "DIR's region proposals, on a trunk that stays as it is",
     "ssdlite": "Detect-to-Retrieve's single-shot detector",
     "faster_rcnn": "Detect-to-Retrieve's two-stage detector",
-    "lattqe": "query expansion on the backbone's descriptors; takes --weights, --epochs and --seed alone",
+    "lattqe": "query expansion on the backbone's descriptors; has fewer options",
 }
+OF_LATTQE = ("out", "backbone", "weights", "epochs", "seed", "resume", "dry_run")
+"""The options that LAttQE's training takes. Its recipe has no others, and none is passed over in silence."""
 _MORE = f"""\
 methods:
 {chr(10).join(f"  {name:<13} {what}" for name, what in METHODS.items())}
@@ -121,20 +123,31 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.backbone not in BACKBONES:
         raise TrainingError(f"got backbone {args.backbone}; expected one of {', '.join(BACKBONES)}")
+    foreign = [_option(name) for name in _given(args) if name not in OF_LATTQE] if args.method == "lattqe" else []
+    if foreign:
+        takes = ", ".join(map(_option, OF_LATTQE))
+        raise TrainingError(f"got {', '.join(foreign)} for lattqe, which takes {takes} alone; leave the others out")
     return dict(vars(args))
 
 
 def _command(args: argparse.Namespace) -> str:
     """Return the command line that these arguments are of, defaults left out."""
+    words = ["landseer", "train", args.method, args.data]
+    for name, value in _given(args).items():
+        words += [_option(name)] if value is True else [_option(name), str(value)]
+    return shlex.join(words)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are not as they are by default."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    words = ["landseer", "train", args.method, args.data]
-    for name, value in vars(args).items():
-        if name in ("method", "data") or value == parser.get_default(name):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        words += [option] if value is True else [option, str(value)]
-    return shlex.join(words)
+    options = {name: value for name, value in vars(args).items() if name not in ("method", "data")}
+    return {name: value for name, value in options.items() if value != parser.get_default(name)}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _rate(text: str) -> float:

@@ -1,8 +1,8 @@
-"""Ways to search a space of vectors by expansion and augmentation, each picture for the others of its class."""
+"""What expansions reach on a space of vectors, each picture searched for among the others, and how they are tuned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from landseer.ensemble.evaluation import Evaluation, Ids, Truth, evaluate
-from landseer.ensemble.expansion.augmentation import Augmenter, augmented
-from landseer.ensemble.expansion.dqe import NEGATIVES
-from landseer.ensemble.expansion.left_out import LeftOut
-from landseer.ensemble.expansion.methods import DQE, LATTQE, classical
+from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
+from landseer.ensemble.expansion.methods import DQE, LATTQE
+from landseer.ensemble.expansion.recipe import Recipe
 from landseer.ensemble.expansion.weights import ALPHA
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.expansion import expand_all
+from landseer.ops.evaluate.database import Databases
+from landseer.ops.evaluate.methods import NO_EXPANSION, Method, rankings
+from landseer.ops.processes import OpsError
 
 Vectors = NDArray[np.float32]
 LATTQE_NEIGHBOURS, LATTDBA_NEIGHBOURS = 64, 48
 """As the paper has them; never tuned."""
+LATTQE_SEARCH = Method(name=LATTQE, neighbours=LATTQE_NEIGHBOURS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,79 +51,39 @@ class Space:
         return [Truth(easy=rows[rows != row]) for rows, row in zip(same, self.queries, strict=True)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """An expansion, of queries or of a database."""
+class Searched:
+    """A space, searched with one network for LAttQE; none if no method asks for it."""
 
-    method: str
-    neighbours: int
-    parameter: float = ALPHA
-    """alpha, or the temperature of LAttDBA."""
+    def __init__(self, space: Space, network: ExpansionNetwork | None = None) -> None:
+        self._space, self.network = space, network
+        self._own = space.queries.tolist()
+        self._databases = Databases(space.vectors, self._own, attention=lambda: self._attend)
 
-    def __str__(self) -> str:
-        """As it is written on the command line."""
-        tuned = f":{self.parameter:g}" if self.method == "alphaqe" else ""
-        return f"{self.method}:{self.neighbours}{tuned}"
+    def by(self, method: Method) -> Evaluation:
+        """Rank by a method. An augmented database is as if the query had never been in it."""
+        database = self._databases.of(method.database, lambda what, steps: lambda: None)
+        queries = self._space.vectors[self._space.queries]
+        ranked = list(rankings(method, queries, database, self._own, lattqe=self._expand))
+        return evaluate(ranked, self._space.truths(), ks=(1, 10))
 
+    def best(self, methods: Sequence[Method]) -> Method:
+        """Return the method with the highest mAP."""
+        return max(methods, key=lambda method: self.by(method).map)
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """How a space is searched; nothing is expanded where a part is None."""
+    def _expand(self, query: Vectors, neighbours: Vectors) -> Vectors:
+        return np.asarray(expand_all(self._needed(), query[None], neighbours[None])[0])
 
-    name: str
-    query: Part | None = None
-    database: Part | None = None
-
-
-def judge(space: Space, way: Way, network: ExpansionNetwork | None) -> Evaluation:
-    """Rank by a way. The database is augmented for each query as if that were not in it."""
-    return evaluate(list(_ranked(space, way, network)), space.truths(), ks=(1, 10))
-
-
-def _ranked(space: Space, way: Way, network: ExpansionNetwork | None) -> Iterator[Ids]:
-    database, left_out = space.vectors, None
-    if way.database is not None:
-        part, attention = way.database, _attention(network)
-        given = {"parameter": part.parameter, "attention": attention}
-        database = augmented(space.vectors, part.method, part.neighbours, **given)  # type: ignore[arg-type]
-        left_out = LeftOut(Augmenter.over(space.vectors, part.method, part.neighbours, **given))  # type: ignore[arg-type]
-    for row in space.queries:
-        rows, instead = left_out.rows(int(row)) if left_out else (np.empty(0, np.int64), database[:0])
-        kept, database[rows] = database[rows], instead
-        order = _order(space.vectors[row], database, row)
-        if way.query is not None:
-            order = _order(_expanded(way.query, space.vectors[row], database, order, network), database, row)
-        database[rows] = kept
-        yield order
-
-
-def _order(query: Vectors, database: Vectors, own: int) -> Ids:
-    order = np.argsort(-(database @ query), kind="stable")
-    return np.asarray(order[order != own], np.int64)
-
-
-def _expanded(part: Part, query: Vectors, database: Vectors, order: Ids, network: ExpansionNetwork | None) -> Vectors:
-    neighbours = database[order[: part.neighbours]]
-    if part.method != LATTQE:
-        lowest = database[order[-NEGATIVES:]]
-        return classical(part.method, query, neighbours, alpha=part.parameter, lowest=lowest)
-    if network is None:
-        raise ValueError("lattqe needs its network")
-    return np.asarray(expand_all(network, query[None], neighbours[None])[0])
-
-
-def _attention(network: ExpansionNetwork | None) -> object:
-    """Return the weights of neighbours by the network, in the form that `augmented` asks for."""
-
-    def weigh(queries: Vectors, neighbours: Vectors) -> Vectors:
-        if network is None:
-            raise ValueError("lattqe needs its network")
+    def _attend(self, queries: Vectors, neighbours: Vectors) -> Vectors:
+        """Return the network's weights of neighbours, [n, k]."""
         tokens = torch.from_numpy(np.concatenate([queries[:, None], neighbours], axis=1))
         with torch.no_grad():
-            weights, _ = network.weights(tokens, torch.ones(neighbours.shape[:2], dtype=torch.bool))
+            weights, _ = self._needed().weights(tokens, torch.ones(neighbours.shape[:2], dtype=torch.bool))
         return np.asarray(weights[:, 1:].numpy(), np.float32)
 
-    return weigh
+    def _needed(self) -> ExpansionNetwork:
+        if self.network is None:
+            raise OpsError("lattqe needs a network, and none was given")
+        return self.network
 
 
 GRIDS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
@@ -136,24 +98,20 @@ DATABASE_NEIGHBOURS = (4, 8, 16, 32, 48)
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-def tuned(space: Space, method: str) -> Part:
-    """Return the neighbours and alpha of a rival that do best on a space of training classes."""
-    counts, alphas = GRIDS[method]
-    parts = [Part(method=method, neighbours=k, parameter=alpha) for k, alpha in product(counts, alphas)]
-    return _best(space, [Way(name="", query=part) for part in parts], None).query or parts[0]
+def tuned(space: Searched, name: str) -> Method:
+    """Return a rival with the neighbours and alpha that do best on a space of training classes."""
+    counts, alphas = GRIDS[name]
+    return space.best([Method(name=name, neighbours=k, alpha=alpha) for k, alpha in product(counts, alphas)])
 
 
-def tuned_database(space: Space, query: Part) -> Part:
-    """Return the neighbours that do best in the database, by the method and alpha of its query expansion."""
-    parts = [replace(query, neighbours=k) for k in DATABASE_NEIGHBOURS]
-    return _best(space, [Way(name="", query=query, database=part) for part in parts], None).database or parts[0]
+def tuned_database(space: Searched, query: Method) -> Method:
+    """Return a rival behind a database augmented likewise, by the number of neighbours that does best."""
+    alpha = query.alpha if query.name == "alphaqe" else 0.0
+    recipes = [Recipe(method=query.name, neighbours=k, parameter=alpha) for k in DATABASE_NEIGHBOURS]
+    return space.best([replace(query, database=recipe) for recipe in recipes])
 
 
-def learned_temperature(space: Space, network: ExpansionNetwork) -> Part:
-    """Return LAttDBA with the temperature that does best, all else frozen: the second step of the paper's training."""
-    parts = [Part(method=LATTQE, neighbours=LATTDBA_NEIGHBOURS, parameter=t) for t in TEMPERATURES]
-    return _best(space, [Way(name="", database=part) for part in parts], network).database or parts[0]
-
-
-def _best(space: Space, ways: Sequence[Way], network: ExpansionNetwork | None) -> Way:
-    return max(ways, key=lambda way: judge(space, way, network).map)
+def tuned_lattdba(space: Searched) -> Method:
+    """Return LAttDBA with the temperature that does best, the network as it is; the paper learns it by gradient."""
+    recipes = [Recipe(method=LATTQE, neighbours=LATTDBA_NEIGHBOURS, parameter=t) for t in TEMPERATURES]
+    return space.best([replace(NO_EXPANSION, database=recipe) for recipe in recipes])

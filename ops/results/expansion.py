@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,27 +20,20 @@ from landseer.export.training.errors import TrainingError
 from landseer.export.training.lattqe import Form, learn
 from landseer.export.training.localisation import split
 from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.inprocess import cores
 from landseer.ops.processes import OpsError
 from landseer.ops.results.described import described
-from landseer.ops.results.expanding import (
-    LATTQE_NEIGHBOURS,
-    Part,
-    Space,
-    Way,
-    judge,
-    learned_temperature,
-    tuned,
-    tuned_database,
-)
+from landseer.ops.results.expanding import LATTQE_SEARCH, Searched, Space, tuned, tuned_database, tuned_lattdba
 from landseer.ops.results.expansion_report import Found, sweep_table, table
 
 REPORT = Path("docs/results-expansion.md")
 SWEEP = (1, 2, 4, 8, 16, 32, 64)
 TUNED_BY = 150
 """Queries of the training classes that rivals are tuned by."""
-RIVALS = ("aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe")
+RIVALS, AUGMENTED = ("aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"), ("aqe", "aqewd-dir", "alphaqe")
 FULL = "LAttQE"
+SWEPT = {"aqe": "aqe", "aqewd-dir": "aqewd-dir", "alphaqe, alpha 3": "alphaqe", FULL: "lattqe"}
 
 
 def ablations() -> list[Form]:
@@ -140,52 +133,38 @@ def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
     found, swept = [], []
     for fold in folds:
         Console(stderr=True).print(f"{name}: {fold.name}")
-        trained = {form.name: _learned(form, fold, args) for form in _forms(args)}
-        tuning = fold.training.sampled(TUNED_BY, args.seed)
-        found.append([*_judged(fold, tuning, trained[FULL])])
-        found[-1] += [
-            Found(way=replace(_lattqe(LATTQE_NEIGHBOURS), name=form), figures=judge(fold.test, _lattqe(64), network))
-            for form, network in trained.items()
-            if form != FULL
-        ]
-        swept.append(_swept(fold, trained[FULL]))
+        searched = Searched(fold.test, _learned(Form(), fold, args))
+        found.append([*_judged(fold, searched, args), *_left_out(fold, args)])
+        swept.append(_swept(searched))
     return f"## {name}\n\n{table(found, against=FULL)}\n{sweep_table(SWEEP, swept)}"
 
 
-def _forms(args: argparse.Namespace) -> list[Form]:
-    return [Form(), *(ablations() if args.ablations else [])]
+def _judged(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterator[Found]:
+    """Yield every method, rivals with what does best on the training classes."""
+    tuning = Searched(fold.training.sampled(TUNED_BY, args.seed), searched.network)
+    rivals = {name: tuned(tuning, name) for name in RIVALS}
+    methods = {"none": NO_EXPANSION, **rivals, FULL: LATTQE_SEARCH}
+    for name in AUGMENTED:
+        both = tuned_database(tuning, rivals[name])
+        methods[f"database {name}"] = replace(NO_EXPANSION, database=both.database)
+        methods[f"database {name}, then {name}"] = both
+    methods["LAttDBA"] = lattdba = tuned_lattdba(tuning)
+    methods["LAttDBA, then LAttQE"] = replace(LATTQE_SEARCH, database=lattdba.database)
+    for name, method in methods.items():
+        yield Found(name=name, method=method, figures=searched.by(method))
 
 
-def _lattqe(neighbours: int) -> Way:
-    return Way(name=FULL, query=Part(method="lattqe", neighbours=neighbours))
+def _left_out(fold: Fold, args: argparse.Namespace) -> Iterator[Found]:
+    """Yield LAttQE with something left out in turn, if asked for."""
+    for form in ablations() if args.ablations else []:
+        searched = Searched(fold.test, _learned(form, fold, args))
+        yield Found(name=form.name, method=LATTQE_SEARCH, figures=searched.by(LATTQE_SEARCH))
 
 
-def _judged(fold: Fold, tuning: Space, network: ExpansionNetwork) -> Iterator[Found]:
-    """Yield every way, rivals with what does best on the training classes."""
-    parts = {method: tuned(tuning, method) for method in RIVALS}
-    ways = [Way(name="none"), *(Way(name=method, query=part) for method, part in parts.items()), _lattqe(64)]
-    for method in ("aqe", "aqewd-dir", "alphaqe"):
-        database = tuned_database(tuning, parts[method])
-        ways.append(Way(name=f"database {method}", database=database))
-        ways.append(Way(name=f"database {method}, then {method}", query=parts[method], database=database))
-    lattdba = learned_temperature(tuning, network)
-    ways.append(Way(name="LAttDBA", database=lattdba))
-    ways.append(replace(_lattqe(64), name="LAttDBA, then LAttQE", database=lattdba))
-    for way in ways:
-        yield Found(way=way, figures=judge(fold.test, way, network))
-
-
-def _swept(fold: Fold, network: ExpansionNetwork) -> dict[str, list[float]]:
+def _swept(searched: Searched) -> dict[str, list[float]]:
     """Return the mAP by numbers of neighbours of those methods that the paper's figure 3 has."""
-
-    def at(part: Callable[[int], Part]) -> list[float]:
-        return [100 * judge(fold.test, Way(name="", query=part(k)), network).map for k in SWEEP]
-
     return {
-        "aqe": at(lambda k: Part(method="aqe", neighbours=k)),
-        "aqewd-dir": at(lambda k: Part(method="aqewd-dir", neighbours=k)),
-        "alphaqe, alpha 3": at(lambda k: Part(method="alphaqe", neighbours=k)),
-        FULL: at(lambda k: Part(method="lattqe", neighbours=k)),
+        label: [100 * searched.by(Method(name=name, neighbours=k)).map for k in SWEEP] for label, name in SWEPT.items()
     }
 
 

@@ -9,30 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Evaluation, bootstrap_interval
-from landseer.ops.results.expanding import Way
+from landseer.ops.evaluate.methods import Method
 
-HEADER = "| expansion | mAP | against none | LAttQE against it | first right | tuned |\n|---|---:|---|---|---:|---|"
+HEADER = "| expansion | mAP | against none | LAttQE against it | first right | numbers |\n|---|---:|---|---|---:|---|"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """What one way reached in one fold."""
+    """What one method reached in one fold."""
 
-    way: Way
+    name: str
+    """Of the row."""
+    method: Method
+    """With its numbers, which may differ from fold to fold."""
     figures: Evaluation
 
 
 def table(folds: Sequence[Sequence[Found]], *, against: str) -> str:
-    """Return the rows, queries of all folds together: each against none, and one way against each."""
-    names = [one.way.name for one in folds[0]]
-    of = {name: [_named(fold, name) for fold in folds] for name in names}
-    aps = {name: np.concatenate([one.figures.aps for one in found]) for name, found in of.items()}
+    """Return the rows, queries of all folds together: each against none, and one against each."""
+    of = {rows[0].name: rows for rows in zip(*folds, strict=True)}
+    aps = {name: np.concatenate([one.figures.aps for one in rows]) for name, rows in of.items()}
     lines = [HEADER]
-    for name, found in of.items():
-        first = 100 * np.concatenate([one.figures.precisions[:, 0] for one in found]).mean()
-        tunings = "; ".join(dict.fromkeys(_told(one.way) for one in found))
+    for name, rows in of.items():
+        first = 100 * np.concatenate([one.figures.precisions[:, 0] for one in rows]).mean()
+        methods = "; ".join(dict.fromkeys(str(one.method) for one in rows))
         columns = (_mean(aps[name]), _gain(aps[name], aps["none"]), _gain(aps[against], aps[name]))
-        lines.append(f"| {name} | {' | '.join(columns)} | {first:.1f}% | {tunings} |")
+        lines.append(f"| {name} | {' | '.join(columns)} | {first:.1f}% | {methods} |")
     return "\n".join(lines) + "\n"
 
 
@@ -43,18 +45,6 @@ def sweep_table(counts: Sequence[int], folds: Sequence[Mapping[str, Sequence[flo
         means = np.mean([fold[name] for fold in folds], axis=0)
         lines.append(f"| {name} |" + "".join(f" {value:.1f} |" for value in means))
     return "\n".join(lines) + "\n"
-
-
-def _named(fold: Sequence[Found], name: str) -> Found:
-    return next(one for one in fold if one.way.name == name)
-
-
-def _told(way: Way) -> str:
-    """Say what was tuned; LAttDBA by its temperature."""
-    database = way.database
-    learned = f"lattdba:{database.neighbours}:{database.parameter:g}" if database else ""
-    told = (learned if database and database.method == "lattqe" else str(database or ""), str(way.query or ""))
-    return " + ".join(one for one in told if one) or "-"
 
 
 def _mean(aps: NDArray[np.float64]) -> str:

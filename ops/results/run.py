@@ -213,7 +213,8 @@ def _report(args: argparse.Namespace, learned: Photographs, test: Dataset, table
 
 Written by `{command}` on {machine}.
 
-Learned from {args.train}: {len(learned.photographs):,} photographs of {classes} classes. Judged on {args.test}:
+To learn from: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or as many of them as each
+table says. Judged on {args.test}:
 {len(test.queries):,} queries of {kinds} classes, none of which was trained or tuned on, each photograph searched for
 among all others. One scale, long side 640 px, the trunk frozen as ImageNet left it; only heads are trained, on views of
 the training photographs whose maps were computed once. mAP with the 95% bootstrap interval over queries (the mean over

@@ -25,10 +25,10 @@ def run(options: Options, console: Console) -> None:
     """Describe the photographs, train, write the network and its card. TrainingError, DatasetError or WeightsError."""
     if (options.out / "state.pt").exists() and not options.resume:
         raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
+    classes([one.label for one in read(options.data).photographs], seed=options.seed)
     if options.dry_run:
         console.print(f"it would describe {options.data} by {options.backbone}, and write {NAME} into {options.out}")
         return
-    classes([one.label for one in read(options.data).photographs], seed=options.seed)
     found = described(
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )

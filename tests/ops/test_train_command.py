@@ -207,6 +207,15 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     assert not (tmp_path / "none").exists()
 
 
+def test_query_expansion_refuses_what_it_would_not_heed(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("lattqe", f"folder:{data}", "--out", out, "--batch", "8", "--bf16", "--device", "auto") == 1
+    assert "got --batch, --bf16 for lattqe, which takes --out, " in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_query_expansion_needs_classes_to_hold_out(data, tmp_path, capsys):
+    assert run("lattqe", f"folder:{data / 'class1'}", "--out", tmp_path / "run", "--dry-run") == 1
+    assert "cannot learn to expand from 1 classes" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data / 'class1'}", "--out", tmp_path / "run") == 1
     assert "cannot learn to expand from 1 classes" in capsys.readouterr().err
