@@ -29,6 +29,8 @@ class Sizes:
     """P, of co-attention vectors after PCA (Hu and Bors 2020)."""
     locals: int = 500
     """N, local features kept over all scales (Hu and Bors 2020)."""
+    local: int = 128
+    """Size of local descriptors after PCA (Hu and Bors 2020; Teichmann et al. 2019)."""
     clusters: int = 10
     """K, clusters of a picture (Hu and Bors 2020)."""
     boxes: int = 8
@@ -123,7 +125,7 @@ def ensembles(detector: str = DEFAULT_DETECTOR) -> dict[str, Ensemble]:
     """
     query = ("descriptor", "query_vector")
     maps = ("attention", "image_size")
-    local = ("local_features", "local_count", "local_positions", "local_scales", "local_norms")
+    local = ("local_features", "local_count", "local_positions", "local_scales", "local_norms", "local_descriptors")
     boxes = ("boxes", "box_scores", "box_count")
     clusters = ("clusters", "cluster_count", "assignments")
     full = (
@@ -153,6 +155,8 @@ def _backbone(s: Sizes) -> Graph:
             # Factor by which `image` was resized for each feature.
             Tensor(name="local_scales", dtype="float32", dims=(s.locals,)),
             Tensor(name="local_norms", dtype="float32", dims=(s.locals,)),
+            # Local features projected for search, L2-normalised, in the order of local_features, zero beyond the count.
+            Tensor(name="local_descriptors", dtype="float16", dims=(s.locals, s.local)),
             ATTENTION,
             IMAGE_SIZE,
         ),

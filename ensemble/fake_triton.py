@@ -23,8 +23,15 @@ from landseer.ensemble.contracts import Sizes, ensembles
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.triton import MODELS, PROFILE_PARAMETER
 
-SIZES = Sizes(channels=48, reduced=12, locals=32, clusters=4, boxes=2, neighbours=64, candidates=1000)
-PROFILE = Profile(backbone="fake", weights_sha256="0" * 64, sizes=SIZES, long_side=128, untrained=("lattqe",))
+SIZES = Sizes(channels=48, reduced=12, locals=32, local=32, clusters=4, boxes=2, neighbours=64, candidates=1000)
+PROFILE = Profile(
+    backbone="fake",
+    weights_sha256="0" * 64,
+    locals_sha256="1" * 64,
+    sizes=SIZES,
+    long_side=128,
+    untrained=("lattqe",),
+)
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -136,10 +143,11 @@ def _describe(inputs: Tensors, sizes: Sizes) -> Tensors:
 
 
 def _describe_full(inputs: Tensors, sizes: Sizes) -> Tensors:
-    """Local features lie on a grid, in turn of each cluster; one box covers the middle."""
+    """Local features lie on the diagonal, in turn of each cluster; one box covers the middle."""
     height, width = inputs["image"].shape[1:3]
     vectors = _describe(inputs, sizes)
     count, places = sizes.locals // 2, np.arange(sizes.locals)
+    positions = np.where(places < count, places, 0)[:, None] * np.array([width, height], np.float32) / np.float32(count)
     clusters = np.stack([np.roll(vectors["query_vector"][0], shift) for shift in range(sizes.clusters)])
     middle = np.array([[[width / 4, height / 4, 3 * width / 4, 3 * height / 4]]], np.float32)
     return vectors | {
@@ -151,9 +159,22 @@ def _describe_full(inputs: Tensors, sizes: Sizes) -> Tensors:
         "clusters": clusters[None].astype(np.float16),
         "cluster_count": np.array([[sizes.clusters]], np.int32),
         "assignments": np.where(places < count, places % sizes.clusters, -1).astype(np.int32)[None],
-        "local_positions": np.stack([places * width / count, places * height / count], axis=1).astype(np.float32)[None],
+        "local_count": np.array([[count]], np.int32),
+        "local_positions": positions[None].astype(np.float32),
         "local_scales": np.ones((1, sizes.locals), np.float32),
+        "local_norms": np.where(places < count, sizes.locals - places, 0).astype(np.float32)[None],
+        "local_descriptors": _patches(inputs["image"][0], positions[:count], sizes)[None],
     }
+
+
+def _patches(pixels: NDArray[Any], positions: NDArray[np.float32], sizes: Sizes) -> NDArray[np.float16]:
+    """Colours around each position [n, 2], as unit rows [N, local], zero beyond n: like places are alike."""
+    side = int(np.ceil(np.sqrt(sizes.local / 3)))
+    around = np.pad(pixels, ((0, side), (0, side), (0, 0)), mode="edge").astype(np.float32) / 255.0 - 0.45
+    found = np.zeros((sizes.locals, sizes.local), np.float32)
+    for row, (x, y) in enumerate(positions.astype(int)):
+        found[row] = around[y : y + side, x : x + side].ravel()[: sizes.local]
+    return _unit(found).astype(np.float16)
 
 
 def _lattqe(inputs: Tensors, sizes: Sizes) -> Tensors:

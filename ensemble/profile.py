@@ -26,6 +26,10 @@ class Profile:
     """What makes the boxes, a key of `DETECTOR_INPUTS`. It shapes no vector, so it is not in the fingerprint."""
     detector_sha256: str = ""
     """Of a detector's own trained weights; empty where there are none."""
+    locals_sha256: str = ""
+    """Of all that shapes local descriptors, the trunk and their projection; empty where the models give none.
+
+    Not in the fingerprint: a store that keeps no local descriptors goes with any."""
     long_side: int = 640
     """Pictures are resized so that their longer side has this many pixels."""
     side_multiple: int = SIDE_MULTIPLE
@@ -56,14 +60,8 @@ class Profile:
         )
 
     def to_json(self) -> str:
-        """Serialise; `from_json` reads it back.
-
-        The default detector goes without saying, so that releases from before there were others read it too.
-        """
-        fields = dataclasses.asdict(self)
-        if self.detector == DEFAULT_DETECTOR:
-            del fields["detector"], fields["detector_sha256"]
-        return json.dumps(fields, sort_keys=True)
+        """Serialise; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:

@@ -32,6 +32,7 @@ GRAPHS = tuple(graphs(Sizes(channels=1)))
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    from landseer.export.build import OF_ANY_HEAD
     from landseer.export.models.heads import HEADS
     from landseer.export.models.trunks import BACKBONES
     from landseer.export.to_onnx import OPSETS
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--descriptor", choices=tuple(HEADS), help="the head (cider where trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own; --train writes them there")
     p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, and export with them")
+    p.add_argument("--section", choices=OF_ANY_HEAD, help="train this part alone, and put it into the file of --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="what makes the boxes")
     p.add_argument("--lattqe", type=Path, metavar="FILE", help="query expansion, from landseer train lattqe")
@@ -74,6 +76,8 @@ def _add_tensorrt(p: argparse._ArgumentGroup) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the export. Returns the exit status: 0, 1 for a failure, 2 for a wrong command line."""
     args = parser().parse_args(argv)
+    if args.section and not (args.train and args.parts):
+        parser().error("--section needs --train DATA, to learn from, and --parts FILE, to put it into")
     from landseer.export.build import Wanted
     from landseer.export.exporter import ExportError, Options, export
 
@@ -94,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
         if args.train and args.dry_run:
-            print(f"would train {wanted.descriptor or 'cider'} on {args.train} first")
+            print(f"would train {args.section or wanted.descriptor or 'cider'} on {args.train} first")
             # The file of parts is not there yet.
             options = dataclasses.replace(options, wanted=dataclasses.replace(wanted, parts=None))
         elif args.train:
@@ -126,7 +130,8 @@ def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
     command = shlex.join(["python", "export/all.py", *sys.argv[1:]])
     try:
         parts = train_parts(
-            TrainOptions(wanted=wanted, data=args.train, out=out, command=command), Console(stderr=True)
+            TrainOptions(wanted=wanted, data=args.train, out=out, section=args.section, command=command),
+            Console(stderr=True),
         )
     except Stopped:
         raise KeyboardInterrupt from None

@@ -28,14 +28,17 @@ from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_te
 from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
-HEAD_SEED, REDUCTION_SEED, LATTQE_SEED = 0, 1, 2
+HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
 DEFAULT = "cider"
 """The descriptor where trained parts of it fit the trunk; GeM, which needs no training, where none do."""
 
+OF_ANY_HEAD = ("reduction", "locals")
+"""Parts that belong to the trunk alone."""
 UNTRAINED = {
     "attention": "mean channel activation, min-max",
     "whitening": "identity",
     "reduction": f"random orthonormal rows, seed {REDUCTION_SEED}",
+    "locals": f"random orthonormal rows, seed {LOCALS_SEED}",
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
     "detector": f"random weights, seed {DETECTOR_SEED}",
@@ -83,12 +86,14 @@ def build(wanted: Wanted) -> Networks:
     parts = find_parts(loaded, wanted)
     kind = wanted.descriptor or (parts.descriptor if parts else "gem")
     if loaded.trained is not None:
-        kind, parts = _trained_kind(loaded.trained, wanted), parts.only("reduction") if parts else None
+        kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD) if parts else None
     sizes = Sizes(channels=loaded.trunk.channels)
     head, whitening = _descriptor(kind, loaded, parts, wanted)
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
+    local = Projection.untrained(sizes.channels, sizes.local, seed=LOCALS_SEED)
     if parts:
         parts.fill("reduction", reduction)
+        parts.fill("locals", local)
     boxes_by = _boxes_by(wanted, loaded)
     lattqe = read_lattqe(wanted.lattqe, sizes) if wanted.lattqe else None
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
@@ -100,6 +105,7 @@ def build(wanted: Wanted) -> Networks:
             scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
             whitening=whitening,
             reduction=reduction,
+            locals=local,
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
@@ -109,7 +115,8 @@ def build(wanted: Wanted) -> Networks:
     profile = Profile(
         backbone=wanted.backbone,
         descriptor=kind,
-        weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}"),
+        weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}", without="locals"),
+        locals_sha256=fingerprint(local, trunk_sha256(loaded)),
         sizes=sizes,
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
@@ -124,7 +131,7 @@ def build(wanted: Wanted) -> Networks:
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     """Return the trained parts to use: those asked for, or those that come with Landseer for this trunk, or None.
 
-    Of a trunk that was trained with its head they may be of any head: only their reduction is of use.
+    Of a trunk that was trained with its head they may be of any head: only `OF_ANY_HEAD` is of use.
     """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
@@ -162,10 +169,15 @@ def trunk_sha256(loaded: Loaded) -> str:
     return fingerprint(loaded.trunk.features, loaded.variant)
 
 
-def fingerprint(module: nn.Module, variant: str) -> str:
-    """Hash every weight that shapes a stored vector; `variant` tells networks that share their weights' names."""
+def fingerprint(module: nn.Module, variant: str, *, without: str = "") -> str:
+    """Hash every weight that shapes a stored vector; `variant` tells networks that share their weights' names.
+
+    without: name of a child that shapes none.
+    """
     digest = hashlib.sha256(variant.encode())
     for name, value in sorted(module.state_dict().items()):
+        if without and name.startswith(f"{without}."):
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -210,7 +222,7 @@ def _untrained(
     kind: str, loaded: Loaded, parts: Parts | None, detector: Detector, lattqe: ExpansionNetwork | None
 ) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
-    possible = {"attention", "whitening", "reduction", "lattqe", *HEADS[kind].learned}
+    possible = {"attention", "whitening", *OF_ANY_HEAD, "lattqe", *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
     possible -= {"lattqe"} if lattqe else set()
     done = set(parts.learned) if parts else set()

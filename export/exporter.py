@@ -78,6 +78,8 @@ def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
         )
     if "detector" in names:
         _check_detector(options, manifest.profile, networks.profile)
+    if "backbone" in names:
+        _check_locals(options, manifest.profile, networks.profile)
     # A profile has one version: those that stay come along into it.
     return {name: entry for name, entry in manifest.graphs.items() if name in names}
 
@@ -90,6 +92,17 @@ def _check_detector(options: Options, kept: Profile, wanted: Profile) -> None:
     raise ExportError(
         f"{options.out} holds the detector {kept.detector}; got {wanted.detector}{same}: name the one that is there, "
         f"with --detector and --detector-weights, or write the new one too, with --only detector"
+    )
+
+
+def _check_locals(options: Options, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError unless a backbone that stays gives the local descriptors that the others will be told of."""
+    if kept.locals_sha256 == wanted.locals_sha256:
+        return
+    found = "other local descriptors" if kept.locals_sha256 else "no local descriptors"
+    raise ExportError(
+        f"{options.out} holds a backbone that gives {found}: write it too, with --only backbone, or export all "
+        "of them (without --only)"
     )
 
 

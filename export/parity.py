@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ LIMITS: dict[str, Limit] = {
     "attention": Limit(fp32=0.999, bf16=0.9),
     # The selected set: near-ties at the 500th norm may fall either way.
     "local_positions": Limit(fp32=0.99, bf16=0.9),
+    # On average, at the places that both chose: a feature close to the mean has little direction left.
+    "local_descriptors": Limit(fp32=0.99999, bf16=0.995),
     "boxes": Limit(fp32=0.999, bf16=0.7),
     "box_scores": Limit(fp32=0.999, bf16=0.9),
     "assignments": Limit(fp32=0.99, bf16=0.8),
@@ -131,13 +133,31 @@ def equality(a: Array, b: Array) -> float:
 def selection_overlap(wanted: Arrays, got: Arrays) -> float:
     """Least share, over the batch, of selected locations (position and scale) that both chose."""
     shares = []
-    for i, count in enumerate(wanted["local_count"][:, 0]):
-        sets = [
-            {tuple(row) for row in np.c_[out["local_positions"][i], out["local_scales"][i]][:count].round(2).tolist()}
-            for out in (wanted, got)
-        ]
-        shares.append(len(sets[0] & sets[1]) / max(1, len(sets[0])))
+    for a, b in zip(_places(wanted), _places(got), strict=True):
+        shares.append(len(a.keys() & b.keys()) / max(1, len(a)))
     return min(shares)
+
+
+def local_cosine(wanted: Arrays, got: Arrays) -> float:
+    """Least, over the batch, of the mean cosine of local descriptors at the places that both chose; 1 without any."""
+    values = [1.0]
+    for i, (a, b) in enumerate(zip(_places(wanted), _places(got), strict=True)):
+        if common := sorted(a.keys() & b.keys()):
+            mine, theirs = (
+                wanted["local_descriptors"][i, [a[p] for p in common]],
+                got["local_descriptors"][i, [b[p] for p in common]],
+            )
+            values.append(float(_cosines(mine, theirs).mean()))
+    return min(values)
+
+
+def _places(out: Arrays) -> Iterator[dict[tuple[float, ...], int]]:
+    """Yield for each picture the row of each location, x, y and scale, that was chosen."""
+    for count, positions, scales in zip(
+        out["local_count"][:, 0], out["local_positions"], out["local_scales"], strict=True
+    ):
+        found = np.c_[positions, scales][: int(count)].round(2).tolist()
+        yield {tuple(place): row for row, place in enumerate(found)}
 
 
 def boxes_iou(wanted: Arrays, got: Arrays) -> float:
@@ -162,5 +182,6 @@ MEASURES: dict[str, Callable[[Arrays, Arrays], float]] = {
     **{name: _named(name, equality) for name in ("local_count", "cluster_count", "box_count", "image_size")},
     "assignments": _named("assignments", equality),
     "local_positions": selection_overlap,
+    "local_descriptors": local_cosine,
     "boxes": boxes_iou,
 }

@@ -1,4 +1,4 @@
-"""Trained parts: what training made of a head, a whitening and a reduction, in one small safetensors file.
+"""Trained parts: what training made of a head, its whitening and two projections, in one small safetensors file.
 
 A file belongs to the trunk that it was trained on: its metadata names that by the hash of its weights, and it is
 refused for another. Weights are kept in half precision.
@@ -21,7 +21,7 @@ from landseer.export.models.torch_file import WeightsError
 
 SHIPPED = Path(__file__).parent / "trained"
 """The parts that come with Landseer, each with a card beside it."""
-SECTIONS = ("head", "whitening", "reduction")
+SECTIONS = ("head", "whitening", "reduction", "locals")
 FORMAT = "landseer parts 1"
 
 
@@ -44,10 +44,10 @@ class Parts:
         """Return the tensors of a section by the module's own names."""
         return {key.removeprefix(f"{name}."): x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
 
-    def only(self, name: str) -> Parts:
-        """Return the parts with one section alone, that is learned under its own name."""
-        tensors = {key: x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
-        return replace(self, learned=tuple(part for part in self.learned if part == name), tensors=tensors)
+    def only(self, *names: str) -> Parts:
+        """Return the parts with some sections alone, that are learned under their own names."""
+        tensors = {key: x for key, x in self.tensors.items() if key.partition(".")[0] in names}
+        return replace(self, learned=tuple(part for part in self.learned if part in names), tensors=tensors)
 
     def fill(self, name: str, module: nn.Module) -> None:
         """Load a section into its module; one that is not there leaves it as it is. WeightsError if it does not fit."""

@@ -46,6 +46,7 @@ class Description(NamedTuple):
     local_positions: Tensor
     local_scales: Tensor
     local_norms: Tensor
+    local_descriptors: Tensor
     attention: Tensor
     image_size: Tensor
 
@@ -62,12 +63,13 @@ class Backbone(nn.Module):
         scales: tuple[int, ...],
         whitening: Projection,
         reduction: Projection,
+        locals: Projection,
         p: float = 3.0,
     ) -> None:
         super().__init__()
         self.trunk, self.sizes, self.p = trunk, sizes, p
         self.head, self.scales = head, scales
-        self.whitening, self.reduction = whitening, reduction
+        self.whitening, self.reduction, self.locals = whitening, reduction, locals
 
     def forward(self, image: Tensor) -> Description:
         """Describe. image: uint8 [B, H, W, 3] → `Description`, shapes in `ensemble.contracts`."""
@@ -89,6 +91,7 @@ class Backbone(nn.Module):
             local_positions=positions[picked] * valid[..., None],
             local_scales=scales[picked] * valid,
             local_norms=norms,
+            local_descriptors=(self.locals(l2n(features)) * valid[..., None]).to(torch.float16),
             attention=described[SCALE_UNIT][1],
             image_size=spatial_size(image),
         )

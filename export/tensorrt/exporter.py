@@ -105,13 +105,17 @@ def _exported(job: _Job) -> bool:
         manifest = Manifest.read(job.options.out)
     except ManifestError:
         return False
-    found, wanted = ((p.fingerprint, p.detector, p.detector_sha256, p.version) for p in (manifest.profile, job.profile))
-    return found == wanted and all(
+    return _identity(manifest.profile) == _identity(job.profile) and all(
         name in manifest.graphs
         and job.onnx(name).exists()
         and file_sha256(job.onnx(name)) == manifest.graphs[name].sha256
         for name in job.options.only
     )
+
+
+def _identity(profile: Profile) -> tuple[str, ...]:
+    """Return what must be the same for graphs to be the same."""
+    return (profile.fingerprint, profile.locals_sha256, profile.detector, profile.detector_sha256, profile.version)
 
 
 def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from landseer.export.build import DEFAULT, Wanted, trunk_sha256
+from landseer.export.build import DEFAULT, Wanted, find_parts, trunk_sha256
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
@@ -20,7 +20,7 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heads import TRAINERS, Training, train
+from landseer.export.training.heads import TRAINERS, Training, train, with_projection
 from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
 
@@ -34,6 +34,8 @@ class TrainOptions:
     """A data set, as `landseer.export.datasets` names it."""
     out: Path
     """The file of parts to write; the card goes beside it."""
+    section: str | None = None
+    """A key of `PROJECTIONS`: only that is learned, and put into the file, which is there already; None learns all."""
     folder: Path = Path("var/train")
     """What was computed is kept there, so that a run that was stopped goes on."""
     seed: int = 0
@@ -49,6 +51,7 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
     began = time.monotonic()
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
+        there = find_parts(loaded, replace(options.wanted, parts=options.out)) if options.section else None
         views = _views(options, loaded, console)
         with _bar(console) as bar:
             training = Training(
@@ -60,13 +63,20 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
                 watcher=Bar(bar, descriptor),
                 card=_card(options),
             )
-            parts = train(descriptor, training)
+            parts = _section(options, there, training) if there else train(descriptor, training)
         write_parts(parts, options.out)
         options.out.with_suffix(".md").write_text(card_text(parts))
     except (DatasetError, WeightsError, ValueError, OSError) as error:
         raise TrainingError(str(error)) from error
-    console.print(f"Trained {descriptor} in {time.monotonic() - began:.0f} s: {options.out}")
+    console.print(f"Trained {options.section or descriptor} in {time.monotonic() - began:.0f} s: {options.out}")
     return options.out
+
+
+def _section(options: TrainOptions, there: Parts, training: Training) -> Parts:
+    """Learn one section of parts that are there, and say on the card of what data."""
+    name = str(options.section)
+    parts = with_projection(name, there, training)
+    return replace(parts, card={**parts.card, name: f"{parts.card[name]}, {options.data}, by {options.command}"})
 
 
 def card_text(parts: Parts) -> str:

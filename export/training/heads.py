@@ -1,4 +1,4 @@
-"""From photographs to trained parts: the head, its whitening, and the reduction of co-attention vectors.
+"""From photographs to trained parts: the head, its whitening, and the projections of clusters and local features.
 
 On a frozen trunk, from the maps of views (`trunk_views`). Nothing here sees a class but to hold some out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from landseer.ensemble.contracts import Sizes
 from landseer.export.build import trunk_sha256, untrained_head
+from landseer.export.models.backbone import strongest
 from landseer.export.models.cider import CiDeR
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, gem, l2n
@@ -33,10 +34,12 @@ from landseer.export.training.loop import Settings
 from landseer.export.training.loop import train as run
 from landseer.export.training.trunk_views import STRIDE, TrunkViews
 from landseer.export.training.watcher import Silent, Watcher
-from landseer.export.training.whitening import pca_whitening
+from landseer.export.training.whitening import pca_of, pca_whitening
 
 SAMPLE = 600
 """Photographs that PCAs of regions and clusters are learned from; each gives dozens of vectors."""
+LOCALS_SAMPLE, LOCALS_EACH = 1000, 200
+"""Photographs that local descriptors are learned from, and the strongest local features taken of each one's views."""
 LEARNING_RATE = 1e-3
 HALF = 0.5
 """PCAs whiten halfway: fully, the directions that vary least, mostly noise, would count as much as any."""
@@ -63,14 +66,27 @@ class Training:
 def train(descriptor: str, training: Training) -> Parts:
     """Train one kind of head, a key of `TRAINERS`. The same training gives the same parts."""
     learned, tensors, figures = TRAINERS[descriptor](training)
-    reduction = _reduction(training)
-    return Parts(
+    parts = Parts(
         backbone=training.backbone,
         trunk_sha256=trunk_sha256(training.loaded),
         descriptor=descriptor,
-        learned=(*learned, "reduction"),
-        tensors=tensors | _section("reduction", reduction.state_dict()),
+        learned=learned,
+        tensors=tensors,
         card={**training.card, "seed": training.recipe.seed, "figures": figures},
+    )
+    for name in PROJECTIONS:
+        parts = with_projection(name, parts, training)
+    return parts
+
+
+def with_projection(name: str, parts: Parts, training: Training) -> Parts:
+    """Return parts with one projection, a key of `PROJECTIONS`, learned anew; whatever else they hold stays."""
+    found, told = PROJECTIONS[name](training)
+    return replace(
+        parts,
+        learned=tuple(dict.fromkeys((*parts.learned, name))),
+        tensors={**parts.tensors, **_section(name, found.state_dict())},
+        card={**parts.card, name: told},
     )
 
 
@@ -133,13 +149,15 @@ TRAINERS: dict[str, Callable[[Training], Trained]] = {
 
 
 @torch.no_grad()
-def _reduction(training: Training) -> Projection:
+def _reduction(training: Training) -> tuple[Projection, str]:
     """PCA of co-attention's cluster vectors, made of views just as the graph makes them of pictures."""
     channels, cells = training.loaded.trunk.channels, int(np.prod(training.views.maps.shape[-2:]))
     sizes = Sizes(channels=channels, locals=cells)
     clustering = Clustering(sizes=sizes, reduction=Projection.untrained(channels, channels, seed=0)).eval()
-    vectors = [_clusters(clustering, maps) for maps in _batches(training.views, _sample(training))]
-    return projection(pca_whitening(np.concatenate(vectors), dims=sizes.reduced, power=HALF))
+    rows = _sample(training)
+    vectors = np.concatenate([_clusters(clustering, maps) for maps in _batches(training.views, rows)])
+    found = projection(pca_whitening(vectors, dims=sizes.reduced, power=HALF))
+    return found, f"half-whitening PCA of {len(vectors):,} clusters of {len(rows):,} photographs"
 
 
 def _clusters(clustering: nn.Module, maps: Tensor) -> NDArray[np.float32]:
@@ -149,6 +167,35 @@ def _clusters(clustering: nn.Module, maps: Tensor) -> NDArray[np.float32]:
     found = clustering(features, count, features.norm(dim=2))
     vectors = found.clusters[torch.arange(found.clusters.shape[1]) < found.cluster_count]
     return np.asarray(vectors.float().numpy(), np.float32)
+
+
+@torch.no_grad()
+def _locals(training: Training) -> tuple[Projection, str]:
+    """PCA of unit local features, of those that would be kept: the strongest ones of each view.
+
+    The papers' PCA only rotates; whitened halfway, more nearest neighbours are of the same photograph: 29.0% instead of
+    27.9%, on views of 150 photographs of held-out classes (the default trunk; of whole features it is 31.0%).
+    """
+    sizes, rows = Sizes(channels=training.loaded.trunk.channels), _sample(training, LOCALS_SAMPLE)
+    count, total = 0, np.zeros(sizes.channels)
+    products = np.zeros((sizes.channels, sizes.channels))
+    for maps in _batches(training.views, rows):
+        features = _strong(maps, max(1, LOCALS_EACH // training.views.maps.shape[1]))
+        count, total = count + len(features), total + features.sum(axis=0)
+        products += features.T @ features
+    mean = total / count
+    found = pca_of(mean, products / count - np.outer(mean, mean), dims=sizes.local, power=HALF)
+    return projection(found), f"half-whitening PCA of {count:,} local features of {len(rows):,} photographs"
+
+
+def _strong(maps: Tensor, each: int) -> NDArray[np.float64]:
+    """Return the strongest local features of maps [B, C, h, w]. → unit [≤ B · each, C]."""
+    features, _, _, valid = strongest(maps.flatten(2).transpose(1, 2), each)
+    return np.asarray(l2n(features)[valid > 0].double().numpy(), np.float64)
+
+
+PROJECTIONS: dict[str, Callable[[Training], tuple[Projection, str]]] = {"reduction": _reduction, "locals": _locals}
+"""Parts of any head, each learned by itself, with what is to be said of it."""
 
 
 def _settings(training: Training) -> Settings:
@@ -166,9 +213,9 @@ def _begun(folder: Path) -> bool:
     return (folder / "state.pt").exists()
 
 
-def _sample(training: Training) -> NDArray[np.int64]:
+def _sample(training: Training, most: int = SAMPLE) -> NDArray[np.int64]:
     draw = np.random.default_rng(training.recipe.seed)
-    return np.sort(draw.permutation(_count(training))[:SAMPLE])
+    return np.sort(draw.permutation(_count(training))[:most])
 
 
 def _count(training: Training) -> int:

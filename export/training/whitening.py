@@ -41,7 +41,12 @@ def pca_whitening(x: NDArray[np.floating[Any]], *, dims: int | None = None, powe
     data = _rows(x)
     mean = data.mean(axis=0)
     centred = data - mean
-    variances, axes = _principal(centred.T @ centred / len(data))
+    return pca_of(mean, centred.T @ centred / len(data), dims=dims, power=power)
+
+
+def pca_of(mean: Floats, covariance: Floats, *, dims: int | None = None, power: float = 1.0) -> Whitening:
+    """Do as `pca_whitening` does, for data of which the mean [D] and the covariance [D, D] are known."""
+    variances, axes = _principal(covariance)
     scales = np.maximum(variances, LEAST_VARIANCE) ** (-power / 2)
     return Whitening(mean=mean, matrix=(axes * scales).T[:dims])
 

@@ -165,7 +165,7 @@ def _scale(report: Report) -> str:
     return (
         f"For scale: eager torch in fp32, one caller, {len(report.eager.latencies)} pictures, one of each shape, after "
         f"all else: {report.eager.throughput:.2f} pictures/s,\n{report.eager.throughput / direct:.2f} of the graph in "
-        "process. It computes all nine outputs, local features too."
+        "process. It computes all ten outputs, local features too."
     )
 
 

@@ -109,6 +109,18 @@ def test_only_beside_another_backbones_graphs_is_refused(repository: Path) -> No
         export(options(repository), QUIET)
 
 
+@pytest.mark.parametrize(("kept", "said"), [("", "gives no local descriptors"), ("f" * 64, "gives other local")])
+def test_only_beside_a_backbone_with_other_local_descriptors_is_refused(
+    kept: str, said: str, repository: Path, networks: Networks
+) -> None:
+    data = json.loads((repository / "manifest.json").read_text())
+    data["profile"]["locals_sha256"] = kept
+    (repository / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ExportError, match=said):
+        export(options(repository), QUIET)
+    assert export(options(repository, only=tuple(graphs(networks.profile.sizes)), dry_run=True), QUIET) is None
+
+
 def test_an_unusable_weights_file_is_one_readable_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "weights.pth"
     bad.write_bytes(b"no weights")

@@ -19,7 +19,7 @@ from landseer.export.parity import check, eager
 from landseer.export.to_onnx import write_onnx
 
 CHANNELS = 16
-SIZES = Sizes(channels=CHANNELS, reduced=8, locals=50)
+SIZES = Sizes(channels=CHANNELS, reduced=8, locals=50, local=4)
 SHAPES = ((2, 192, 256), (1, 256, 192), (3, 64, 64), (1, 64, 480), (2, 333, 417))
 
 
@@ -51,6 +51,7 @@ def backbone(kind: str) -> Backbone:
             scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
             whitening=Projection.untrained(CHANNELS, CHANNELS, seed=0),
             reduction=Projection.untrained(CHANNELS, SIZES.reduced, seed=1),
+            locals=Projection.untrained(CHANNELS, SIZES.local, seed=2),
         )
     return network.eval()
 

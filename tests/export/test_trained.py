@@ -111,7 +111,7 @@ def test_what_each_method_trained_is_what_is_built(improving: None, method: str,
         assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
     assert networks.profile.descriptor == kind
     learned = {"cider": {"attention", "whitening"}, "rmac": {"regional whitening", "whitening"}, "gem": set()}[kind]
-    possible = {"attention", "whitening", "reduction", "lattqe", *HEADS[kind].learned}
+    possible = {"attention", "whitening", "reduction", "locals", "lattqe", *HEADS[kind].learned}
     assert set(networks.profile.untrained) == possible - learned
     assert "run/best.safetensors of landseer train, epoch 1, long side 96 px" in networks.source
 
@@ -128,6 +128,7 @@ def test_the_exported_graph_says_what_the_trained_modules_say(improving: None, d
         scales=LOCAL_SCALES,
         whitening=Projection.untrained(CHANNELS, CHANNELS, seed=0),
         reduction=Projection.untrained(CHANNELS, sizes.reduced, seed=1),
+        locals=Projection.untrained(CHANNELS, sizes.local, seed=3),
     ).eval()
     graph, draw = graphs(sizes)["backbone"], np.random.default_rng(0)
     shapes = ((2, 96, 128), (1, 160, 96))
@@ -206,29 +207,30 @@ def test_what_has_no_trunk_is_refused(only: str, rename: str, said: str, tmp_pat
 
 
 def parts_of(loaded: Loaded, path: Path) -> Path:
-    matrix = Projection.untrained(CHANNELS, 512, seed=9).state_dict()
-    tensors = {f"{section}.{name}": x for section in ("whitening", "reduction") for name, x in matrix.items()}
+    made_of = {"whitening": 512, "reduction": 512, "locals": 128}
+    states = {section: Projection.untrained(CHANNELS, size, seed=9).state_dict() for section, size in made_of.items()}
+    tensors = {f"{section}.{name}": x for section, state in states.items() for name, x in state.items()}
     made = Parts(
         backbone="small",
         trunk_sha256=trunk_sha256(loaded),
         descriptor="gem",
-        learned=("whitening", "reduction"),
+        learned=tuple(states),
         tensors=tensors,
     )
     write_parts(made, path)
     return path
 
 
-def test_of_parts_beside_a_trained_head_the_reduction_alone_is_taken(tmp_path: Path) -> None:
+def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Path) -> None:
     path = write(tmp_path / "best.safetensors", "cider")
     parts = parts_of(BACKBONES["small"].load(path, "auto"), tmp_path / "parts.safetensors")
     networks = build(Wanted(backbone="small", weights=path, parts=parts))
     assert networks.profile.untrained == ("lattqe",)
     built: Any = networks.modules["backbone"]
     assert built.whitening.matrix.equal(torch.eye(CHANNELS))
-    torch.testing.assert_close(
-        built.reduction.matrix, Projection.untrained(CHANNELS, 512, seed=9).matrix, atol=1e-4, rtol=1e-3
-    )
+    for found in (built.reduction.matrix, built.locals.matrix):
+        expected = Projection.untrained(CHANNELS, len(found), seed=9).matrix
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
     with pytest.raises(WeightsError, match="holds trained parts: give them with --parts"):
         read_trained(parts)
 

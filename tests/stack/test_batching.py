@@ -16,7 +16,7 @@ pytestmark = pytest.mark.stack
 
 CALLERS = 24
 SHAPES = ((64, 96), (96, 64), (128, 128))
-LOCAL = {"local_features", "local_positions", "local_scales", "local_norms"}
+LOCAL = {"local_features", "local_positions", "local_scales", "local_norms", "local_descriptors"}
 
 
 def parts(height, width, count):
