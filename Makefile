@@ -37,7 +37,7 @@ lint: $(STAMP) ## Style, types, import arrows, API
 	@cd client/proto && $(CURDIR)/$(BIN)/buf lint
 
 fast: $(STAMP) ## The tests that need no Triton
-	@$(BIN)/python -m pytest -q -m "not stack"
+	@$(BIN)/python -m pytest -q -m "not stack" -n auto --maxprocesses 4 --dist worksteal
 
 stack: $(STAMP) ## The tests on real Triton, with the exported models
 	@$(BIN)/python -m pytest -q -m stack
