@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation results results-boxes results-expansion load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion load dashboards chaos fuzz proto clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml ops/setup.sh
 	@PYTHON="$(PYTHON)" bash ops/setup.sh $(VENV)
@@ -47,6 +47,9 @@ bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` ser
 
 bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what metrics, logs and traces cost
 	@$(BIN)/python -m landseer.ops.bench.instrumentation
+
+bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
+	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
 results: $(STAMP) ## Train every head by three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
 	@$(BIN)/python -m landseer.ops.results.run --train "$(TRAIN)" --test "$(TEST)" \

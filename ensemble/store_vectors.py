@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from landseer.ensemble.read_ahead import ReadAhead
 from landseer.ensemble.record import halves, pack_key, unpack_key
 from landseer.ensemble.store_augmented import Augmented
+from landseer.ensemble.store_folder import DATA
 
 
 class Vectors:
@@ -57,12 +60,16 @@ class Vectors:
         Each batch is read in a transaction of its own, so that a slow consumer holds no pages back from writers.
         augmented: rather the augmented vectors, where there are any.
         """
-        while True:
-            keys, rows = self._batch(after + 1, batch, augmented=augmented)
-            if not len(keys):
-                return
-            yield keys, rows
-            after = int(keys[-1])
+        with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
+            total, done = max(1, transaction.stat()["entries"]), 0
+        with ReadAhead(Path(self._environment.path()) / DATA) as ahead:
+            while True:
+                keys, rows = self._batch(after + 1, batch, augmented=augmented)
+                if not len(keys):
+                    return
+                yield keys, rows
+                after, done = int(keys[-1]), done + len(keys)
+                ahead.reached(done / total)
 
     def reader(self, transaction: Any, *, augmented: bool = False) -> Callable[[bytes], memoryview]:
         """Return what reads the vector of a key, or nothing; the augmented one, if it shall and there is one."""

@@ -1,0 +1,90 @@
+"""What a process has of a file in memory: emptied, and what it then reads from the disk counted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGEOUT = 21
+"""MADV_PAGEOUT of <asm-generic/mman-common.h>."""
+PROCESS_MADVISE = 440
+"""Its number is the same on all architectures (Linux 5.10)."""
+
+
+class _Range(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def evict(pid: int, file: Path) -> None:
+    """Take a file out of the memory of a process that maps it, and out of the page cache.
+
+    posix_fadvise alone leaves pages that a process has mapped. OSError where the system does not permit it.
+    """
+    process = os.pidfd_open(pid)
+    try:
+        for start, length in _mappings(pid, file):
+            _page_out(process, start, length)
+    finally:
+        os.close(process)
+    drop(file)
+
+
+def drop(file: Path) -> None:
+    """Take what no process has mapped of a file out of the page cache."""
+    opened = os.open(file, os.O_RDONLY)
+    try:
+        os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(opened)
+
+
+def disk_bytes(pid: int) -> int:
+    """Return how many bytes a process has had read from disks so far, by its own reads and by touching mapped pages."""
+    return _figure(Path(f"/proc/{pid}/io"), "read_bytes")
+
+
+def memory_bytes(pid: int, name: str) -> int:
+    """Return a figure of /proc/PID/status that is told in kB, such as RssAnon or VmHWM."""
+    return 1024 * _figure(Path(f"/proc/{pid}/status"), name)
+
+
+def read_ahead(file: Path) -> str:
+    """Return how much the system reads around a page of a mapped file, in words, or that it does not say."""
+    device = file.stat().st_dev
+    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    for folder in (block, block.parent):  # a partition's queue is that of its disk
+        if (told := folder / "queue" / "read_ahead_kb").exists():
+            return f"up to {int(told.read_text()):,} KiB"
+    return "not told"
+
+
+def _figure(path: Path, name: str) -> int:
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0])
+    raise OSError(f"{path} tells no {name}")
+
+
+def _mappings(pid: int, file: Path) -> Iterator[tuple[int, int]]:
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        if line.endswith(f" {file.resolve()}"):
+            start, end = (int(word, 16) for word in line.split()[0].split("-"))
+            yield start, end - start
+
+
+def _page_out(process: int, start: int, length: int) -> None:
+    """Page a range out. The kernel takes at most 2 GiB a call and says how much it took."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    while length > 0:
+        part = _Range(start, length)
+        taken = libc.syscall(PROCESS_MADVISE, process, ctypes.byref(part), 1, PAGEOUT, 0)
+        if taken <= 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"the store's pages cannot be taken out of memory: {os.strerror(code)}")
+        start, length = start + taken, length - taken

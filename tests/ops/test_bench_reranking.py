@@ -1,0 +1,369 @@
+"""The generator of the re-ranking benchmark, its store and its wording; tests/stack runs the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.record import Record
+from landseer.ensemble.store import Store
+from landseer.export.datasets.photograph import Photograph
+from landseer.ops.bench import generated_store
+from landseer.ops.bench.asking import Answer, Asker, Pair, added, added_by, mebibytes, staged
+from landseer.ops.bench.generated_store import Written, expected_bytes, require_room, write
+from landseer.ops.bench.generator import BLOCK, EACH, entries, entry_id, fit, nearest_cosines
+from landseer.ops.bench.likeness import Likeness, likeness, quantities
+from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_ahead
+from landseer.ops.bench.real_store import Source, real_records, spread
+from landseer.ops.bench.reranking import main
+from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
+from landseer.ops.processes import OpsError
+from landseer.v1.search_pb2 import RERANKING_METHOD_NONE
+
+SIZES = Sizes(channels=48, reduced=16, locals=20, clusters=5)
+PROFILE = Profile(backbone="x", weights_sha256="y", sizes=SIZES)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def pictures(count=240, each=4, seed=0):
+    """Return records as pictures have them: things shown several times, clusters alike, some with fewer of them."""
+    rng = np.random.default_rng(seed)
+    maps = {name: rng.normal(size=(12, size)) / 4 for name, size in (("d", 48), ("q", 16), ("c", 16), ("w", 16))}
+    found = []
+    for number in range(count):
+        thing = np.random.default_rng((seed, number // each)).normal(size=12)
+        own = 0.8 * thing + 0.6 * rng.normal(size=12)
+        clusters = own @ maps["c"] + 1.0 + rng.normal(size=(3 + (number % 3), 12)) @ maps["w"]
+        found.append(
+            Record(
+                id=f"p{number}",
+                metadata={},
+                width=640,
+                height=480,
+                descriptor=unit(own @ maps["d"] + 0.3).astype(np.float16),
+                query_vector=unit(own @ maps["q"] + 1.0).astype(np.float16),
+                clusters=unit(clusters).astype(np.float16),
+                boxes=np.zeros((2, 5), np.float32),
+                feature_map=np.zeros((20, 4), np.uint8),
+                model_version="1",
+                indexed_at=1.0,
+            )
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def real():
+    return pictures()
+
+
+@pytest.fixture(scope="module")
+def fitted(real):
+    return fit(real)
+
+
+def drawn(fitted, count, seed=0):
+    return [record for block in entries(fitted, count, seed=seed) for record in block]
+
+
+def test_generated_entries_are_like_real_ones(real, fitted):
+    found = {one.name: one for one in likeness(real, drawn(fitted, len(real)))}
+    assert len(found) == 7
+    for name, one in found.items():
+        np.testing.assert_allclose(one.generated, one.real, atol=0.5 if "how many" in name else 0.15, err_msg=name)
+    # Vectors drawn evenly from the sphere are like nothing real.
+    rng = np.random.default_rng(0)
+    even = unit(rng.normal(size=(len(real), 48)))
+    assert abs(np.median(nearest_cosines(even)) - found["descriptor and its nearest neighbour's"].real[2]) > 0.2
+
+
+def test_entries_are_what_the_store_takes_and_the_same_again(real, fitted):
+    some, again, other = drawn(fitted, 100), drawn(fitted, 100), drawn(fitted, 100, seed=1)
+    assert [one.id for one in some] == [entry_id(number) for number in range(100)]
+    for one, same in zip(some, again, strict=True):
+        np.testing.assert_array_equal(one.clusters, same.clusters)
+        np.testing.assert_array_equal(one.descriptor, same.descriptor)
+        for vectors in (one.descriptor, one.query_vector, one.clusters):
+            assert vectors.dtype == np.float16
+            np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=-1), 1.0, atol=2e-3)
+    assert {len(one.clusters) for one in some} <= {len(one.clusters) for one in real}
+    assert not np.array_equal(some[0].descriptor, other[0].descriptor)
+
+
+def test_a_thing_is_shown_more_than_once_but_not_side_by_side(fitted):
+    vectors = np.stack([one.descriptor for one in drawn(fitted, 64 * EACH)]).astype(np.float32)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1.0)
+    apart = np.abs(cosines.argmax(axis=1) - np.arange(len(vectors)))
+    assert np.median(apart) > EACH
+
+
+def test_blocks_do_not_depend_on_how_many_follow(fitted):
+    first, *_ = entries(fitted, BLOCK + 8, seed=3)
+    [alone] = entries(fitted, BLOCK, seed=3)
+    assert len(first) == BLOCK
+    np.testing.assert_array_equal(first[-1].descriptor, alone[-1].descriptor)
+
+
+def test_too_little_to_fit_is_said(real):
+    few = [one for one in real if len(one.clusters) > 1][:2]
+    with pytest.raises(ValueError, match="got 2 records with two clusters or more; expected at least 3"):
+        fit(few)
+
+
+def test_quantities_are_over_all_pairs(real):
+    found = quantities(real[:10])
+    assert len(found["descriptors of two pictures"]) == 45
+    assert len(found["descriptor and its nearest neighbour's"]) == 10
+    assert found["clusters of a picture (how many)"].tolist() == [float(len(one.clusters)) for one in real[:10]]
+
+
+def test_the_store_holds_what_was_drawn(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr("landseer.ops.bench.generator.BLOCK", 256)
+    told = []
+    written = write(tmp_path / "store", fitted, profile=PROFILE, count=600, seed=0, progress=told.append)
+    assert (written.entries, told) == (600, [256, 256, 88])
+    needed = expected_bytes(fitted.patterns, 600)
+    store = Store.open(tmp_path / "store", fingerprint=PROFILE.fingerprint, clusters_shape=(5, 16))
+    try:
+        assert store.stats().pictures == 600
+        assert store.get(entry_id(599)).record.descriptor.shape == (48,)
+    finally:
+        store.close()
+    # Values this small share pages, which the estimate does not count on: it must only never be too low.
+    assert written.bytes <= needed
+
+
+def test_the_estimate_fits_records_of_true_size(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = Sizes(channels=1280)
+    profile = Profile(backbone="x", weights_sha256="y", sizes=sizes)
+    some = [
+        Record(
+            id=f"p{number}",
+            metadata={},
+            width=640,
+            height=480,
+            descriptor=unit(rng.normal(size=1280)).astype(np.float16),
+            query_vector=unit(rng.normal(size=512)).astype(np.float16),
+            clusters=unit(rng.normal(size=(10, 512))).astype(np.float16),
+            boxes=np.zeros((8, 5), np.float32),
+            feature_map=np.zeros((500, 4), np.uint8),
+            model_version="1",
+            indexed_at=1.0,
+        )
+        for number in range(8)
+    ]
+    written = write(tmp_path, fit(some), profile=profile, count=512, seed=0, progress=lambda count: None)
+    assert 0.97 < written.bytes / expected_bytes(some, 512) < 1.05
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    require_room(tmp_path, 1)
+    monkeypatch.setattr(generated_store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**30))
+    with pytest.raises(OpsError, match=r"would take 1\.5 GiB and 2 GiB must stay free, but .* has 3\.0 GiB; free some"):
+        require_room(tmp_path, 3 * 2**29)
+
+
+def test_photographs_are_spread_evenly():
+    some = [Photograph(path=Path(str(number)), label="a") for number in range(10)]
+    assert [one.path.name for one in spread(some, 4)] == ["0", "3", "6", "9"]
+    assert spread(some, 100) == some
+    assert spread([], 4) == []
+
+
+def test_the_figures_of_a_process_are_read(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(bytes(2**16))
+    drop(file)
+    assert disk_bytes(os.getpid()) >= 0
+    assert memory_bytes(os.getpid(), "RssAnon") > 2**20
+    assert read_ahead(file) == "not told" or read_ahead(file).endswith(" KiB")
+    with pytest.raises(OSError, match="tells no Nothing"):
+        memory_bytes(os.getpid(), "Nothing")
+
+
+def answer(seconds, *, search=0.2, rerank=0.0, disk=0):
+    stages = {"search": search, "total": seconds} | ({"rerank": rerank} if rerank else {})
+    return Answer(seconds=seconds, stages=stages, disk=disk, best=0.9)
+
+
+def pairs(more, count=5, read=3 * 2**18):
+    """Return searches that take 200 ms, and `more` ms more with re-ranking, which read so many bytes."""
+    return [
+        Pair(
+            plain=answer(0.2 + place / 100, search=0.19),
+            reranked=answer(0.2 + place / 100 + more / 1e3, search=0.191, rerank=0.004, disk=read),
+        )
+        for place in range(count)
+    ]
+
+
+def test_what_is_added_is_told_pair_by_pair():
+    some = pairs(7.0)
+    np.testing.assert_allclose(added(some), 7.0)
+    np.testing.assert_allclose(staged(some), 4.0)
+    np.testing.assert_allclose(added_by(some, "search"), 1.0)
+    np.testing.assert_allclose(mebibytes(some), 0.75)
+
+
+class Client:
+    """Answers as a search does, and keeps what it was asked."""
+
+    def __init__(self, **fields):
+        self.asked, self.fields = [], fields
+
+    def search(self, id, *, top_k, reranking):
+        plain = reranking.method == RERANKING_METHOD_NONE
+        self.asked.append((id, "plain" if plain else reranking.candidates))
+        hit = SimpleNamespace(scores=SimpleNamespace(**{"global": 0.5}))
+        timing = SimpleNamespace(stage="search", seconds=0.001)
+        return SimpleNamespace(**{"hits": [hit], "degradations": [], "timings": [timing], **self.fields})
+
+
+def test_warm_queries_take_turns_and_others_are_reranked_first():
+    client, before = Client(), []
+    asker = Asker(client, pid=os.getpid())
+    [one, _] = asker.pairs(["a", "b"], alternate=True)
+    assert client.asked == [("a", 100), ("a", "plain"), ("b", "plain"), ("b", 100)]
+    assert (one.plain.best, one.plain.stages) == (0.5, {"search": 0.001})
+    client.asked.clear()
+    asker.pairs(["a", "b"], alternate=False, before=lambda: before.append(len(client.asked)))
+    assert [how for _, how in client.asked] == [100, "plain", 100, "plain"]
+    assert before == [0, 1, 2, 3]
+
+
+def test_an_answer_that_is_not_whole_stops_the_benchmark():
+    late = Client(degradations=[SimpleNamespace(stage="rerank")])
+    with pytest.raises(OpsError, match="a was answered without rerank"):
+        Asker(late, pid=os.getpid()).pairs(["a"], alternate=True)
+    with pytest.raises(OpsError, match="a was answered without hits"):
+        Asker(Client(hits=[]), pid=os.getpid()).pairs(["a"], alternate=True)
+
+
+def report(more, *, cold=True, read=0):
+    values = (0.1, 0.2, 0.3, 0.4, 0.5)
+    return Report(
+        rows=Rows(
+            warm=pairs(more, read=read),
+            fresh=pairs(2 * more),
+            cold=pairs(3 * more) if cold else [],
+            why_not_cold="" if cold else "Operation not permitted",
+            parts=[("the store", 1.0), ("Triton", 3.0)],
+        ),
+        likeness=[Likeness(name="descriptors of two pictures", real=values, generated=values)],
+        written=Written(entries=1000, bytes=1000 * 20 * 1024, seconds=2.0),
+        started=Started(seconds=60.0, own=5 * 2**30, most=9 * 2**30),
+        machine=[("processor", "A CPU")],
+        others=0.01,
+        profile=PROFILE,
+        photographs="400 of `folder:photos`",
+        seed=0,
+        command="python -m landseer.ops.bench.reranking",
+        date=datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc),
+        seconds=120.0,
+    )
+
+
+def test_the_verdict_is_of_warm_searches_at_the_median_by_both_clocks():
+    assert verdict(report(9.9))
+    assert not verdict(report(10.1))
+    slow = report(2.0)
+    warm = [dataclasses.replace(one, reranked=answer(0.2, rerank=0.012)) for one in slow.rows.warm]
+    assert not verdict(dataclasses.replace(slow, rows=dataclasses.replace(slow.rows, warm=warm)))
+
+
+def test_the_report_says_what_was_measured():
+    text = markdown(report(7.0))
+    whole = " ".join(text.split())
+    assert "re-ranking 100 candidates by co-attention adds 7.0 (7.0 to 7.0) ms to a search**" in whole
+    assert "Neither may be more than 10 ms: kept." in whole
+    warm = "| warm: asked before | 2 x 5 | 220.0 | 227.0 | 7.0 (7.0 to 7.0) | 4.0 (4.0 to 4.0) | 4.0 | +1.0 | 0.0 |"
+    assert warm in text
+    assert "not in memory again" not in text
+    assert "such searches read 3 MiB each" in markdown(report(7.0, read=3 * 2**20))
+    assert "| cold: nothing of the store in memory | 2 x 5 |" in text
+    assert "| sum, the stage | 4.00 | 100% |" in text
+    assert "20.0 KiB an entry" in text
+    assert "| first hit among all entries | generated | 0.900 |" in text
+    assert "not quiet" not in text
+    assert "**not kept**" in markdown(report(11.0))
+    assert "Cold searches were not measured: Operation not permitted." in markdown(report(7.0, cold=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--entries", "100"], "--entries 100 is too few for --queries 100; expected 300 or more"),
+        (["--entries", "0"], "expected a whole number of at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, said, capsys):
+    with pytest.raises(SystemExit):
+        main(["--photographs", "folder:x", *options])
+    assert said in capsys.readouterr().err
+
+
+def test_without_models_or_photographs_one_line_says_what_to_do(tmp_path, capsys):
+    assert main(["--photographs", "folder:x", "--repository", str(tmp_path), "--scratch", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("landseer: error:")
+    assert "run: python export/all.py" in said
+    assert said.count("\n") == 1
+
+
+@pytest.fixture
+def source(tmp_path, real):
+    """Photographs that are described already, of models that are only a manifest."""
+    folder, repository = tmp_path / "photos" / "things", tmp_path / "models"
+    folder.mkdir(parents=True)
+    repository.mkdir()
+    (repository / "manifest.json").write_text(json.dumps({"profile": json.loads(PROFILE.to_json())}))
+    photographs = [folder / f"{number:03d}.jpg" for number in range(40)]
+    for path in photographs:
+        path.touch()
+    found = Source(
+        repository=repository,
+        profile=PROFILE,
+        photographs=f"folder:{folder.parent}",
+        limit=400,
+        home=tmp_path / "scratch",
+    )
+    store = Store.open(found.store, fingerprint=PROFILE.fingerprint, clusters_shape=(5, 16))
+    store.put_many([dataclasses.replace(one, id=str(path)) for one, path in zip(real, photographs, strict=False)])
+    store.close()
+    return found
+
+
+def test_photographs_that_are_described_are_not_described_again(source, tmp_path):
+    assert len(real_records(source, Console())) == 40
+    few = dataclasses.replace(source, photographs=f"folder:{tmp_path / 'photos'},{tmp_path / 'no'}")
+    with pytest.raises(OpsError, match="is no folder"):
+        real_records(few, Console())
+
+
+@pytest.mark.parametrize("where", ["write", "_serving"])
+@pytest.mark.parametrize(("how", "status"), [(KeyboardInterrupt(), 130), (OpsError("no more"), 1)])
+def test_ended_early_it_leaves_nothing(source, where, how, status, monkeypatch, capsys):
+    def end(*_, **__):
+        raise how
+
+    monkeypatch.setattr(f"landseer.ops.bench.reranking.{where}", end)
+    out = source.home / "report.md"
+    options = ["--photographs", source.photographs, "--repository", str(source.repository), "--out", str(out)]
+    assert main([*options, "--scratch", str(source.home), "--entries", "300", "--queries", "4"]) == status
+    assert capsys.readouterr().err.startswith("stopped" if status == 130 else "landseer: error: no more")
+    assert sorted(path.name for path in source.home.iterdir()) == [source.store.name]

@@ -1,0 +1,75 @@
+"""The re-ranking benchmark as a whole, over a few hundred entries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.record import Record
+from landseer.ensemble.store import Store
+from landseer.ops.bench.real_store import LEAST, Source
+from landseer.ops.bench.reranking import main
+from landseer.ops.inprocess import read_profile
+
+pytestmark = pytest.mark.stack
+COUNT = LEAST + 8
+
+
+def described(photographs: list[Path], profile: Profile) -> list[Record]:
+    """Return what describing would have made of the photographs, drawn: the benchmark finds them described."""
+    rng, sizes = np.random.default_rng(0), profile.sizes
+
+    def vectors(*shape: int) -> np.ndarray:
+        rows = rng.normal(size=shape) + 1.0
+        return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float16)
+
+    return [
+        Record(
+            id=str(path),
+            metadata={},
+            width=640,
+            height=480,
+            descriptor=vectors(sizes.channels),
+            query_vector=vectors(sizes.reduced),
+            clusters=vectors(sizes.clusters, sizes.reduced),
+            boxes=np.zeros((sizes.boxes, 5), np.float32),
+            feature_map=np.zeros((sizes.locals, 4), np.uint8),
+            model_version="1",
+            indexed_at=1.0,
+        )
+        for path in photographs
+    ]
+
+
+@pytest.fixture
+def options(repository: Path, tmp_path: Path) -> list[str]:
+    """The options of the command, with a scratch folder in which its photographs are described already."""
+    folder, scratch = tmp_path / "photos" / "things", tmp_path / "scratch"
+    folder.mkdir(parents=True)
+    photographs = [folder / f"{number:03d}.jpg" for number in range(COUNT)]
+    for path in photographs:
+        path.touch()
+    profile, spec = read_profile(repository), f"folder:{folder.parent}"
+    source = Source(repository=repository, profile=profile, photographs=spec, limit=400, home=scratch)
+    shape = (profile.sizes.clusters, profile.sizes.reduced)
+    store = Store.open(source.store, fingerprint=profile.fingerprint, clusters_shape=shape)
+    store.put_many(described(photographs, profile))
+    store.close()
+    return ["--photographs", spec, "--repository", str(repository), "--scratch", str(scratch)]
+
+
+def test_a_few_hundred_entries_are_written_served_asked_and_removed(options, tmp_path, capfd):
+    out = tmp_path / "docs" / "report.md"
+    status = main([*options, "--entries", "300", "--queries", "4", "--rounds", "2", "--out", str(out)])
+    text = out.read_text()
+    # A busy machine may take longer than is allowed; everything else must be there.
+    assert status == (0 if "ms: kept." in " ".join(text.split()) else 1)
+    assert "With 300 entries indexed, re-ranking 100 candidates" in text
+    assert "| warm: asked before | 2 x 8 |" in text
+    assert "| new: never asked before | 2 x 4 |" in text
+    assert "our backend and the graph" in text
+    assert "nan" not in text
+    assert not list((tmp_path / "scratch").glob("reranking-*"))
