@@ -65,7 +65,7 @@ load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6
 	@$(BIN)/python -m landseer.ops.load.run
 
 chaos: $(STAMP) ## The kill tests at full count; writes docs/chaos.md
-	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer, the augmentation and the training loop 500 times each" -- \
+	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
 
 fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/fuzz.md

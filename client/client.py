@@ -18,7 +18,7 @@ import grpc
 from landseer.client import queries, tracing, wire
 from landseer.client.channel import open_channel
 from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error
-from landseer.client.queries import ExpansionName, Image, Query, Region, RerankingName
+from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
     DeleteRequest,
@@ -79,6 +79,7 @@ class SearchClient:
         top_k: int | None = None,
         expansion: Expansion | ExpansionName | None = None,
         reranking: Reranking | RerankingName | None = None,
+        first_stage: FirstStageName | None = None,
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResponse:
@@ -95,6 +96,7 @@ class SearchClient:
                 top_k=top_k,
                 expansion=queries.expansion(expansion),
                 reranking=queries.reranking(reranking),
+                first_stage=queries.first_stage(first_stage),
                 explain=explain,
             )
         )

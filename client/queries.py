@@ -17,11 +17,15 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_DQE,
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
+    FIRST_STAGE_GLOBAL,
+    FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_NONE,
+    RERANKING_METHOD_SPATIAL,
     Descriptor,
     Expansion,
     ExpansionMethod,
+    FirstStage,
     Reranking,
     RerankingMethod,
     SearchRequest,
@@ -36,7 +40,7 @@ Region: TypeAlias = Box | tuple[float, float, float, float]
 _T = TypeVar("_T")
 
 ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"]
-RerankingName = Literal["none", "coattention"]
+RerankingName = Literal["none", "coattention", "spatial"]
 
 EXPANSIONS: dict[str, ExpansionMethod] = {
     "none": EXPANSION_METHOD_NONE,
@@ -47,7 +51,14 @@ EXPANSIONS: dict[str, ExpansionMethod] = {
     "alphaqe": EXPANSION_METHOD_ALPHA_QE,
     "dqe": EXPANSION_METHOD_DQE,
 }
-RERANKINGS: dict[str, RerankingMethod] = {"none": RERANKING_METHOD_NONE, "coattention": RERANKING_METHOD_COATTENTION}
+RERANKINGS: dict[str, RerankingMethod] = {
+    "none": RERANKING_METHOD_NONE,
+    "coattention": RERANKING_METHOD_COATTENTION,
+    "spatial": RERANKING_METHOD_SPATIAL,
+}
+
+FirstStageName = Literal["global", "words"]
+FIRST_STAGES: dict[str, FirstStage] = {"global": FIRST_STAGE_GLOBAL, "words": FIRST_STAGE_WORDS}
 
 
 async def search_request(query: Query) -> SearchRequest:
@@ -98,6 +109,11 @@ def reranking(value: Reranking | RerankingName | None) -> Reranking | None:
     if value is None or isinstance(value, Reranking):
         return value
     return Reranking(method=_named(value, RERANKINGS, "reranking"))
+
+
+def first_stage(name: FirstStageName | None) -> FirstStage | None:
+    """Return the value of a first stage's name. UnusableInput if there is no such one."""
+    return None if name is None else _named(name, FIRST_STAGES, "first_stage")
 
 
 def _named(name: str, methods: dict[str, _T], what: str) -> _T:

@@ -16,15 +16,17 @@ from string import Template
 
 from landseer.client.heatmap import css_gradient, overlay
 from landseer.client.readable import duration, one_line, plural
+from landseer.client.scores import STAGES, score_of
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
 from landseer.v1.index_pb2 import GetResponse
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
 EMBED_LIMIT = 1_500_000
 """A query picture up to so many bytes is shown as it is; a larger one by the server's thumbnail."""
-
-STAGES = {"global": "global", "expanded": "expanded", "coattention": "co-attention"}
-"""The fields of StageScores and what people read for them, in the order in which the stages run."""
+_VERIFIED = (
+    "A score is the number of inliers, local features that agree with one affine map of the query, and after the point "
+    "what the hit scored before, from 0 to 1. All other scores are cosines."
+)
 _HIT_BOXES = 3
 _VIEW_REM = 27
 """Height of the query's views."""
@@ -68,6 +70,8 @@ class QueryPicture:
 def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: str, made: datetime | None = None) -> str:
     """Return the page for an answer that was asked for with `explain`. `query` is None for a raw descriptor."""
     looked = any(hit.explanation.HasField("coattention") for hit in answer.hits)
+    verified = any(hit.scores.HasField("inliers") for hit in answer.hits)
+    most = max((hit.scores.inliers for hit in answer.hits), default=0)
     name = _text(query_name)
     page = Template(resources.files("landseer.client").joinpath("report.html").read_text(encoding="utf-8"))
     return page.substitute(
@@ -81,8 +85,8 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
         count=plural(len(answer.hits), "hit"),
         controls=_controls(looked),
         layout="paired" if looked else "plain",
-        hits="\n".join(_hit(rank, hit) for rank, hit in enumerate(answer.hits, start=1)),
-        footer="Scores are cosines: 1 is the same direction, 0 is unrelated.",
+        hits="\n".join(_hit(rank, hit, most) for rank, hit in enumerate(answer.hits, start=1)),
+        footer=_VERIFIED if verified else "Scores are cosines: 1 is the same direction, 0 is unrelated.",
     )
 
 
@@ -134,7 +138,7 @@ def _view(frame: str, caption: str, query: QueryPicture) -> str:
     )
 
 
-def _hit(rank: int, hit: Hit) -> str:
+def _hit(rank: int, hit: Hit, most: int) -> str:
     why = hit.explanation
     boxes = _boxes(why.boxes[:_HIT_BOXES], hit.width, hit.height)
     name = f"Hit {rank}, {one_line(hit.id)}"
@@ -148,7 +152,7 @@ def _hit(rank: int, hit: Hit) -> str:
         f'<li class="hit"><header><span class="rank"><span aria-label="rank {rank}">{rank}</span></span>'
         f'<span class="score"><span>score</span>{hit.score:.4f}</span></header>'
         f'<div class="pair">{_pair(frames, hit)}</div>'
-        f'<p class="id">{_text(hit.id)}</p>{_scores(hit)}{_metadata(hit)}</li>'
+        f'<p class="id">{_text(hit.id)}</p>{_scores(hit, most)}{_metadata(hit)}</li>'
     )
 
 
@@ -162,9 +166,11 @@ def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
     )
 
 
-def _scores(hit: Hit) -> str:
-    ran = [(label, getattr(hit.scores, stage)) for stage, label in STAGES.items() if hit.scores.HasField(stage)]
-    return _bars((label, score, f"{score:.3f}") for label, score in ran)
+def _scores(hit: Hit, most: int) -> str:
+    """Return a bar for each stage that scored the hit; that of its inliers is as long as the `most` of any hit."""
+    ran = [(stage, label) for stage, label in STAGES.items() if hit.scores.HasField(stage)]
+    lengths = {stage: getattr(hit.scores, stage) / (max(most, 1) if stage == "inliers" else 1) for stage, _ in ran}
+    return _bars((label, lengths[stage], score_of(hit, stage, digits=3)) for stage, label in ran)
 
 
 def _metadata(hit: Hit) -> str:

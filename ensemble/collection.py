@@ -15,11 +15,16 @@ from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig
 from landseer.ensemble.engines import ENGINES
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.live_index import Hits, LiveIndex
+from landseer.ensemble.local_features import LocalFeatures
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.record import Stored
+from landseer.ensemble.regional.aggregate import Binary
+from landseer.ensemble.regional.codebook import Codebook
 from landseer.ensemble.searched_vectors import SearchedVectors, searched_vectors
+from landseer.ensemble.spatial import Verifier
 from landseer.ensemble.store import Store, StoreStats
+from landseer.ensemble.words import WordIndex, check_codebook
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -29,13 +34,24 @@ T = TypeVar("T")
 class Collection:
     """One store and its index. Reads go through here; changes only through the `Writer`."""
 
-    def __init__(self, store: Store, *, profile: Profile, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        profile: Profile,
+        config: ServerConfig,
+        metrics: Metrics,
+        codebook: Codebook | None = None,
+    ) -> None:
         self.store = store
         self.profile = profile
         """What the store was made for; its version and list of untrained parts are those of the first look."""
         self._config = config
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
+        self.verifier = Verifier(store.locals, threads=config.threads)
+        self.words = WordIndex(codebook, kernel=config.words_kernel, threads=config.threads) if codebook else None
+        """The pictures by their visual words; None without a codebook."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
 
@@ -43,11 +59,12 @@ class Collection:
     async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
         """Open the store, still without its index.
 
-        ProfileMismatch if it was filled by other models; StoreUnusable if augmented vectors are wanted and there are
-        none; OSError.
+        ProfileMismatch if it, the local features in it or the codebook were made by other models; StoreUnusable if
+        augmented vectors are wanted and there are none; ValueError if the codebook is none; OSError.
         """
         opener = Workers("open", threads=1)
         try:
+            codebook = await opener.run(_codebook, config, profile)
             shape = (profile.sizes.clusters, profile.sizes.reduced)
             store = await opener.run(
                 Store.open,
@@ -55,10 +72,11 @@ class Collection:
                 fingerprint=profile.fingerprint,
                 clusters_shape=shape,
                 limit_bytes=config.store_limit_bytes,
+                locals_sha256=profile.locals_sha256 if config.local_features else None,
             )
         finally:
             opener.close()
-        opened = cls(store, profile=profile, config=config, metrics=metrics)
+        opened = cls(store, profile=profile, config=config, metrics=metrics, codebook=codebook)
         if config.vectors == AUGMENTED and store.stats().augmentation is None:
             opened.close()
             raise StoreUnusable(
@@ -77,6 +95,8 @@ class Collection:
         fresh, stop = self._empty(), threading.Event()
         try:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
+            if self.words is not None:
+                await self.words.load(self.store, stop)
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)
@@ -92,9 +112,13 @@ class Collection:
         """Return the k nearest pictures of a query, float32 [D]: keys and cosines, best first."""
         return await self._index.search(vector, k)
 
-    async def apply(self, added: list[int], vectors: NDArray[np.float32], removed: list[int]) -> None:
+    async def apply(
+        self, added: list[int], vectors: NDArray[np.float32], words: list[Binary | None], removed: list[int]
+    ) -> None:
         """Change the index as the store was changed."""
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
+        if self.words is not None:
+            await self.words.apply(added, words, removed)
 
     async def get(self, id: str) -> Stored:
         """Return a picture by its id. NotFound."""
@@ -117,6 +141,10 @@ class Collection:
         """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
         return await self._reads.run(self.store.vectors.clusters, keys.tolist())
 
+    async def local_features(self, key: int) -> LocalFeatures | None:
+        """Return the local features of a picture by its key; None if it has none."""
+        return (await self._reads.run(self.store.locals.read, [key]))[0]
+
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
         return await self._reads.run(self.store.stats)
@@ -136,6 +164,9 @@ class Collection:
     def close(self) -> None:
         """Finish the reads and close; blocks shortly."""
         self._reads.close()
+        self.verifier.close()
+        if self.words is not None:
+            self.words.close()
         self._index.close()
         self.store.close()
 
@@ -143,6 +174,14 @@ class Collection:
         engine = ENGINES[self._config.engine]
         searched = self.metrics.search_batch.observe
         return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+
+
+def _codebook(config: ServerConfig, profile: Profile) -> Codebook | None:
+    if config.codebook is None:
+        return None
+    codebook = Codebook.load(config.codebook)
+    check_codebook(codebook, profile, str(config.codebook))
+    return codebook
 
 
 def _report(done: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from landseer.ensemble.pictures import Limits
+from landseer.ensemble.regional.kernel import KERNELS
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -40,6 +41,14 @@ class ServerConfig:
     """Most bytes that the store may take on disk."""
     thumbnails: bool = True
     """Whether indexed pictures keep a small JPEG, for `explain` and Get."""
+    local_features: bool = False
+    """Whether indexed pictures keep their local features, for spatial verification and words; 68 KiB a picture."""
+    regions: int = 0
+    """Most boxes of an indexed picture whose crops are described again, for R-ASMK; needs `local_features`."""
+    codebook: Path | None = None
+    """File of `landseer codebook`, for searches by visual words; needs `local_features`."""
+    kernel: str = ""
+    """How pictures are compared by their words, a key of `KERNELS`; empty for r-asmk with regions, asmk without."""
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream that are worked on at a time; two of Triton's full batches."""
     in_flight: int = 8
@@ -63,8 +72,19 @@ class ServerConfig:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
         if self.vectors not in (RAW, AUGMENTED):
             raise ValueError(f"vectors is {self.vectors!r}; it must be {RAW} or {AUGMENTED}")
+        if self.codebook is not None and not self.local_features:
+            raise ValueError("codebook needs local-features: words are made of what local features pictures keep")
+        if self.regions < 0 or (self.regions and not self.local_features):
+            raise ValueError(f"regions is {self.regions}; it must be at least 0, and needs local-features above that")
+        if self.kernel not in ("", *KERNELS):
+            raise ValueError(f"kernel is {self.kernel!r}; it must be one of {', '.join(KERNELS)}")
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
+
+    @property
+    def words_kernel(self) -> str:
+        """`kernel`, or what follows from the regions."""
+        return self.kernel or ("r-asmk" if self.regions else "asmk")
 
     @property
     def max_message_bytes(self) -> int:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from landseer.ensemble.admission import Lane
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, Overloaded
+from landseer.ensemble.local_features import OUTPUTS as LOCAL_FEATURES
+from landseer.ensemble.local_features import LocalFeatures, of_tensors
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.pictures import Limits, Prepared, Region, prepare
 from landseer.ensemble.profile import Profile
@@ -23,15 +25,16 @@ from landseer.ensemble.workers import Workers
 VECTORS = ("descriptor", "query_vector")
 BOXES = ("boxes", "box_scores", "box_count")
 CLUSTERS = ("clusters", "cluster_count")
-LOCALS = ("local_positions", "local_scales", "assignments")
+FEATURE_MAP = ("local_positions", "local_scales", "assignments")
 PATIENCE_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 """For indexing: whoever fills Triton's queue waits, and through gRPC's flow control so does the sender."""
 FOR_SEARCH = VECTORS
-# Nobody wants the count. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
+# Nobody wants the counts. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
 # if its last steps, here detector and cluster, are not each asked for something.
 FOR_EXPLAIN = (*VECTORS, "attention", *BOXES, "cluster_count")
+FOR_LOCAL = (*VECTORS, *LOCAL_FEATURES, "box_count", "cluster_count")
 FOR_DESCRIBE = (*VECTORS, "attention", *BOXES, *CLUSTERS)
-FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *LOCALS)
+FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *FEATURE_MAP)
 """Output sets: Triton does not send what is not asked for."""
 
 
@@ -58,6 +61,11 @@ class Described:
         """float16 [k, P], as many as there are."""
         count: int = self.tensors["cluster_count"].item()
         return self.tensors["clusters"][:count]
+
+    @property
+    def local_features(self) -> LocalFeatures | None:
+        """Local features of the part described, positions in `prepared.pixels`; None if they were not asked for."""
+        return of_tensors(self.tensors) if "local_descriptors" in self.tensors else None
 
     @property
     def boxes(self) -> NDArray[np.float32]:
@@ -106,6 +114,28 @@ class Describer:
         image = {"image": prepared.pixels[None]}
         tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))
         return Described(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
+
+    async def regions(
+        self, data: bytes, profile: Profile, stages: Stages, regions: Sequence[Region]
+    ) -> list[LocalFeatures]:
+        """Return the local features of regions of a picture, described side by side. Raises what `describe` does."""
+        return await stages.required("regions", lambda left: self._regions(data, profile, regions, left))
+
+    async def _regions(
+        self, data: bytes, profile: Profile, regions: Sequence[Region], left: Deadline
+    ) -> list[LocalFeatures]:
+        tasks = [asyncio.create_task(self._region(data, profile, region, left)) for region in regions]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            # If one failed, nobody wants the others.
+            for task in tasks:
+                task.cancel()
+
+    async def _region(self, data: bytes, profile: Profile, region: Region, left: Deadline) -> LocalFeatures:
+        prepared = await self._prepare(data, profile=profile, region=region)
+        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_FEATURES, left)
+        return of_tensors({name: tensor[0] for name, tensor in tensors.items()})
 
     async def _infer(
         self, model: str, image: dict[str, NDArray[np.uint8]], outputs: Sequence[str], deadline: Deadline

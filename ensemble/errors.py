@@ -4,6 +4,8 @@ LandseerError
 ├── InvalidInput          INVALID_ARGUMENT     the request; names the field
 ├── NotFound              NOT_FOUND            no picture of that id
 ├── Untrained             FAILED_PRECONDITION  a model with seeded weights was asked for
+├── LocalFeaturesMissing  FAILED_PRECONDITION  what was asked for needs local features, and none are kept
+├── CodebookMissing       FAILED_PRECONDITION  what was asked for needs visual words, and the server has none
 ├── ProfileMismatch       FAILED_PRECONDITION  store and served models were not made for each other
 ├── StoreUnusable         FAILED_PRECONDITION  the folder is no store, is damaged, or is in use
 ├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk; nothing was written
@@ -57,6 +59,20 @@ class Untrained(LandseerError):
 
     code = "FAILED_PRECONDITION"
     reason = "MODEL_UNTRAINED"
+
+
+class LocalFeaturesMissing(LandseerError):
+    """What was asked for needs local features of pictures, and the server keeps none or these have none."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "LOCAL_FEATURES_MISSING"
+
+
+class CodebookMissing(LandseerError):
+    """What was asked for needs visual words, and the server has no codebook."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "CODEBOOK_MISSING"
 
 
 class ProfileMismatch(LandseerError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import deque
@@ -14,9 +15,13 @@ import numpy as np
 from landseer.ensemble.describe import FOR_INDEX, Described, Describer
 from landseer.ensemble.errors import InvalidInput, LandseerError
 from landseer.ensemble.heatmap import FeatureMap
+from landseer.ensemble.local_features import OUTPUTS as LOCAL_FEATURES
+from landseer.ensemble.local_features import LocalFeatures, joined
 from landseer.ensemble.metrics import Metrics
+from landseer.ensemble.profile import Profile
 from landseer.ensemble.readiness import Readiness
 from landseer.ensemble.record import Record, check_id, check_metadata
+from landseer.ensemble.regions import regions_of
 from landseer.ensemble.request_id import ANSWERING
 from landseer.ensemble.stages import Stages
 from landseer.ensemble.store import Change
@@ -64,12 +69,22 @@ class Indexer:
     """Describes pictures for the index."""
 
     def __init__(
-        self, readiness: Readiness, describer: Describer, metrics: Metrics, *, thumbnails: bool, in_flight: int
+        self,
+        readiness: Readiness,
+        describer: Describer,
+        metrics: Metrics,
+        *,
+        thumbnails: bool,
+        local_features: bool,
+        regions: int,
+        in_flight: int,
     ) -> None:
         self._readiness = readiness
         self._metrics = metrics
         self._describer = describer
         self._thumbnails = thumbnails
+        self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_FEATURES if local_features else ()))))
+        self._regions = regions
         self._most = in_flight
 
     async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> Change:
@@ -131,22 +146,39 @@ class Indexer:
             raise
 
     async def _described(self, picture: index_pb2.Picture, stages: Stages) -> Record:
-        self._readiness.collection()
-        profile = self._readiness.models().profile
+        collection, profile = self._readiness.collection(), self._readiness.models().profile
         metadata = dict(picture.metadata)
         try:
             check_id(picture.id)
             check_metadata(metadata)
             described = await self._describer.describe(
-                picture.image, profile, stages, outputs=FOR_INDEX, thumbnail=self._thumbnails
+                picture.image, profile, stages, outputs=self._outputs, thumbnail=self._thumbnails
             )
         except InvalidInput as error:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
-        return record_of(picture.id, metadata, described, profile.version)
+        features, words = await self._local_features(picture.image, described, profile, stages), None
+        if collection.words is not None and features is not None:
+            words = await collection.words.of(features)
+        return dataclasses.replace(
+            record_of(picture.id, metadata, described, profile.version), locals=features, words=words
+        )
+
+    async def _local_features(
+        self, image: bytes, described: Described, profile: Profile, stages: Stages
+    ) -> LocalFeatures | None:
+        """Return those of the whole picture, then of its regions; None if they are not to be kept."""
+        features, prepared = described.local_features, described.prepared
+        if features is None or not self._regions:
+            return features
+        size = {"width": prepared.width, "height": prepared.height}
+        regions = regions_of(described.boxes, most=self._regions, **size)
+        if not regions:
+            return features
+        return joined([features, *await self._describer.regions(image, profile, stages, regions)])
 
 
 def record_of(id: str, metadata: dict[str, str], described: Described, version: str) -> Record:
-    """Return what the store keeps of a described picture."""
+    """Return what the store keeps of a described picture, but for its local features."""
     prepared, tensors = described.prepared, described.tensors
     height, width = prepared.pixels.shape[:2]
     features = FeatureMap.pack(

@@ -126,9 +126,16 @@ def _hit(ranking: Ranking, place: int, record: Record, profile: Profile, explain
 
 def _scores(ranking: Ranking, place: int) -> search_pb2.StageScores:
     """Leave out what is NaN: that stage did not score this hit."""
-    arrays = {"global": ranking.global_, "expanded": ranking.expanded, "coattention": ranking.coattention}
+    arrays = {"global": ranking.global_, "words": ranking.words}
+    arrays |= {"expanded": ranking.expanded, "coattention": ranking.coattention}
     scores = {name: float(array[place]) for name, array in arrays.items()}
-    return search_pb2.StageScores(**{name: score for name, score in scores.items() if not np.isnan(score)})
+    message = search_pb2.StageScores()
+    for name, score in scores.items():
+        if not np.isnan(score):
+            setattr(message, name, score)
+    if not np.isnan(ranking.inliers[place]):
+        message.inliers = int(ranking.inliers[place])
+    return message
 
 
 def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile) -> search_pb2.HitExplanation:

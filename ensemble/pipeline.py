@@ -10,19 +10,32 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.collection import Collection
 from landseer.ensemble.deadline import Deadline
-from landseer.ensemble.describe import FOR_EXPLAIN, FOR_SEARCH, Described, Describer
+from landseer.ensemble.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, Described, Describer
+from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.expansion.dqe import NEGATIVES
 from landseer.ensemble.expansion.lattqe import expand
 from landseer.ensemble.expansion.methods import DQE, LATTQE, classical
+from landseer.ensemble.local_features import LocalFeatures
 from landseer.ensemble.metrics import Metrics
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.quality import observe_kept, observe_search
-from landseer.ensemble.ranking import Ranking, expanded_ranking, first_ranking, reranked
+from landseer.ensemble.ranking import (
+    Ranking,
+    expanded_ranking,
+    first_ranking,
+    reranked,
+    verified,
+    with_first,
+    words_ranking,
+)
 from landseer.ensemble.record import Record
-from landseer.ensemble.request import Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
-from landseer.ensemble.reranking import Coattention, coattend
+from landseer.ensemble.regional.aggregate import Binary
+from landseer.ensemble.request import SPATIAL, Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
+from landseer.ensemble.reranking import coattend
+from landseer.ensemble.spatial import located
 from landseer.ensemble.stages import Stages
 from landseer.ensemble.triton import Triton
+from landseer.ensemble.words import WordIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,8 @@ class Subject:
     """Its own key if it is indexed: it is left out of its hits."""
     picture: Described | None = None
     """If the query is a picture."""
+    local_features: LocalFeatures | None = None
+    """If something that was asked for needs them and it has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +110,23 @@ class Search:
             stored = await self.collection.get(query.id)
             record = stored.record
             vector, query_vector = (x.astype(np.float32) for x in (record.descriptor, record.query_vector))
-            return Subject(vector=vector, query_vector=query_vector, key=stored.key)
+            local = await self.collection.local_features(stored.key) if self.plan.needs_local_features else None
+            return Subject(vector=vector, query_vector=query_vector, key=stored.key, local_features=local)
         picture = await self._describe(query)
-        return Subject(vector=picture.descriptor, query_vector=picture.query_vector, picture=picture)
+        return Subject(
+            vector=picture.descriptor,
+            query_vector=picture.query_vector,
+            picture=picture,
+            local_features=picture.local_features,
+        )
 
     async def _describe(self, query: PictureQuery) -> Described:
         explain = self.plan.explain
-        outputs = FOR_EXPLAIN if explain else FOR_SEARCH
+        outputs = (
+            *(FOR_EXPLAIN if explain else FOR_SEARCH),
+            *(FOR_LOCAL if self.plan.needs_local_features else ()),
+        )
+        outputs = tuple(dict.fromkeys(outputs))
         return await self.describer.describe(
             query.data, self.profile, self.stages, outputs=outputs, region=query.region, thumbnail=explain
         )
@@ -109,8 +134,25 @@ class Search:
     async def _first(self, subject: Subject) -> Ranking:
         depth = _depth(self.plan)
         wanted = depth + (subject.key is not None)
-        hits = await self.stages.required("search", lambda _: self.collection.search(subject.vector, wanted))
-        return first_ranking(hits.keys, hits.scores).without(subject.key).take(slice(depth))
+        work = self._by_words if self.plan.by_words else self._by_vector
+        ranking = await self.stages.required("search", lambda _: work(subject, wanted))
+        return ranking.without(subject.key).take(slice(depth))
+
+    async def _by_vector(self, subject: Subject, wanted: int) -> Ranking:
+        hits = await self.collection.search(subject.vector, wanted)
+        return first_ranking(hits.keys, hits.scores)
+
+    async def _by_words(self, subject: Subject, wanted: int) -> Ranking:
+        words, asked = await self._asked(subject)
+        hits = await words.search(asked, wanted)
+        return words_ranking(hits.keys, hits.scores)
+
+    async def _asked(self, subject: Subject) -> tuple[WordIndex, Binary]:
+        """Return the index of words and the query's. A server without a codebook has refused the request before."""
+        words = self.collection.words
+        if words is None:
+            raise CodebookMissing("this server has no visual words")
+        return words, await words.asked(_local_features(subject))
 
     async def _expanded(self, how: Expand, subject: Subject, before: Ranking) -> Ranking:
         """Search again with an expanded query; if that fails, keep the first ranking."""
@@ -142,32 +184,55 @@ class Search:
         return await self.collection.descriptors(hits.keys[hits.keys != subject.key])
 
     async def _reranked(self, how: Rerank, subject: Subject, before: Ranking) -> Ranking:
-        """Sort the first hits anew by co-attention; if that fails, keep the ranking."""
-        query_vector = subject.query_vector
-        if query_vector is None:
-            return before
+        """Sort the first hits anew; if that fails, keep the ranking."""
 
-        async def run(left: Deadline) -> Coattention:
-            clusters, counts = await self.collection.clusters(before.keys[: how.candidates])
-            most = self.profile.sizes.candidates
-            return await coattend(self.triton, query_vector, clusters, counts, left, most=most)
+        async def run(left: Deadline) -> Ranking:
+            count, ranking = min(how.candidates, len(before.keys)), before
+            if how.shared_words:
+                words, asked = await self._asked(subject)
+                shared = await words.sharing(asked, before.keys[:count], least=how.shared_words)
+                count, ranking = int(np.count_nonzero(shared)), with_first(before, shared)
+            if not count:
+                return before
+            if how.method == SPATIAL:
+                return await self._verified(subject, ranking, count)
+            return await self._attended(subject, ranking, count, how.weight, left)
 
-        found = await self.stages.optional("rerank", run)
-        if found is None:
+        after = await self.stages.optional("rerank", run)
+        if after is None:
             return before
-        after = reranked(before, found, how.weight)
         observe_kept(self.metrics, "rerank", before, after, wanted=self.plan.top_k)
         return after
+
+    async def _attended(self, subject: Subject, before: Ranking, count: int, weight: float, left: Deadline) -> Ranking:
+        """Sort the first `count` by co-attention. A raw descriptor, which has no vector for that, is refused before."""
+        if subject.query_vector is None:
+            return before
+        clusters, counts = await self.collection.clusters(before.keys[:count])
+        most = self.profile.sizes.candidates
+        found = await coattend(self.triton, subject.query_vector, clusters, counts, left, most=most)
+        return reranked(before, found, weight)
+
+    async def _verified(self, subject: Subject, before: Ranking, count: int) -> Ranking:
+        """Sort the first `count` by the inliers of spatial verification."""
+        query = located(_local_features(subject))
+        return verified(before, await self.collection.verifier.inliers(query, before.keys[:count]))
 
     async def _read(self, ranking: Ranking, subject: Subject) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. A picture deleted since the search is left out: the store is the truth."""
         with self.stages.time("store"):
             # Vectors are needed only to explain, and for global scores that the first search did not give.
-            vectors = self.plan.explain or self.plan.expand is not None
+            vectors = self.plan.explain or self.plan.expand is not None or self.plan.by_words
             stored = await self.collection.pictures(ranking.keys, thumbnails=self.plan.explain, vectors=vectors)
         there = np.array([place for place, found in enumerate(stored) if found is not None], np.int64)
         records = [found.record for found in stored if found is not None]
         return _with_global(ranking.take(there), subject, records), records
+
+
+def _local_features(subject: Subject) -> LocalFeatures:
+    if subject.local_features is None:
+        raise LocalFeaturesMissing("the query picture was indexed without local features; index it again")
+    return subject.local_features
 
 
 def _with_global(ranking: Ranking, subject: Subject, records: list[Record]) -> Ranking:
@@ -201,11 +266,11 @@ def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
 def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
     """Return the untrained parts that shaped an answer.
 
-    LAttQE and the reduction of co-attention shape only answers in which they ran, seeded attention and detectors only
-    the boxes and maps of an explanation. What else is untrained is in every vector.
+    LAttQE, the reduction of co-attention and the projection of local features shape only answers in which they ran,
+    seeded attention and detectors only the boxes and maps of an explanation. What else is untrained is in every vector.
     """
-    coattention = _ran(ranking.coattention)
-    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": coattention}
+    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": _ran(ranking.coattention)}
+    ran["locals"] = _ran(ranking.inliers) or _ran(ranking.words)
     ran |= dict.fromkeys(("attention", "detector"), plan.explain)
     return tuple(part for part in profile.untrained if ran.get(part, True))
 

@@ -14,9 +14,10 @@ QUERIES = {PictureQuery: "image", IdQuery: "id", VectorQuery: "descriptor"}
 
 def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None:
     """Count a search, and note how well its best hit scores, by each ranking that ran."""
-    expansion, reranking = plan.expand.method if plan.expand else "none", "coattention" if plan.rerank else "none"
+    expansion, reranking = plan.expand.method if plan.expand else "none", plan.rerank.method if plan.rerank else "none"
     metrics.searches.labels(QUERIES[type(plan.query)], expansion, reranking).inc()
-    scores = {"global": ranking.global_, "expanded": ranking.expanded, "coattention": ranking.coattention}
+    scores = {"global": ranking.global_, "words": ranking.words}
+    scores |= {"expanded": ranking.expanded, "coattention": ranking.coattention}
     for name, some in scores.items():
         if len(some) and np.isfinite(some[0]):
             metrics.top_score.labels(name).observe(float(some[0]))

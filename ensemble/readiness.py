@@ -114,7 +114,15 @@ class Readiness:
 
     def _check(self, served: Served) -> None:
         ours, theirs = self._profile, served.profile
-        if ours is None or theirs.fingerprint == ours.fingerprint:
+        if ours is None:
+            return
+        if self._config.local_features and theirs.locals_sha256 != ours.locals_sha256:
+            raise ProfileMismatch(
+                f"the local features were made by other models (SHA-256 {ours.locals_sha256[:12]}) than Triton now "
+                f"serves ({theirs.locals_sha256[:12]}); serve the former models again, start with another --store, or "
+                "without --local-features"
+            )
+        if theirs.fingerprint == ours.fingerprint:
             return
         raise ProfileMismatch(
             f"the index was made by {ours.backbone} at {ours.long_side} px (weights {ours.weights_sha256[:12]}), but "

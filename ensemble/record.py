@@ -1,8 +1,8 @@
 """A picture as the store keeps it, and its bytes.
 
 On disk a record is a little-endian uint32, that many bytes of JSON, then the arrays `query_vector`, `boxes` and
-`feature_map` one after the other; the JSON says how many elements or rows each has. Descriptor, clusters and thumbnail
-are kept apart (see `store`).
+`feature_map` one after the other; the JSON says how many elements or rows each has. Descriptor, clusters, thumbnail
+and local features are kept apart (see `store`).
 Nothing read back is ever executed, as a pickle would be.
 """
 
@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.local_features import LocalFeatures
+from landseer.ensemble.regional.aggregate import Binary
 
 MAX_ID_BYTES = 500
 MAX_METADATA_BYTES = 64 * 2**10
@@ -53,6 +55,10 @@ class Record:
     """Unix seconds."""
     thumbnail: bytes = b""
     """A small JPEG, or nothing."""
+    locals: LocalFeatures | None = None
+    """To be written with it, or none. They are read by `Store.locals`, not with the record."""
+    words: Binary | None = None
+    """Its visual words; like `locals`, they are read by the store's `words`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +112,10 @@ class StoreStats:
     """How the augmented vectors came about; None if there are none."""
     augmented: int = 0
     """Pictures that have an augmented vector."""
+    locals: int = 0
+    """Pictures that have local features."""
+    locals_bytes: int = 0
+    """Pages that hold those, of `used_bytes`."""
 
 
 def check_id(id: str) -> None:
@@ -143,7 +153,7 @@ def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes of everything but descriptor, clusters and thumbnail."""
+    """Return the bytes of everything but descriptor, clusters, thumbnail and local features."""
     names = ("id", "width", "height", "model_version", "indexed_at")
     header: dict[str, Any] = {name: getattr(record, name) for name in names}
     header |= {"metadata": dict(record.metadata), "query": len(record.query_vector)}

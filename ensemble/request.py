@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.errors import InvalidInput, Untrained
+from landseer.ensemble.errors import CodebookMissing, InvalidInput, LocalFeaturesMissing, Untrained
 from landseer.ensemble.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, limits
 from landseer.ensemble.expansion.weights import ALPHA
 from landseer.ensemble.pictures import Region
@@ -29,6 +29,12 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_DQE: DQE,
 }
 """Names of the methods; what is not here is no expansion."""
+COATTENTION, SPATIAL = "coattention", "spatial"
+RERANKINGS = {
+    search_pb2.RERANKING_METHOD_COATTENTION: COATTENTION,
+    search_pb2.RERANKING_METHOD_SPATIAL: SPATIAL,
+}
+"""Likewise of re-ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +74,15 @@ class Expand:
 
 @dataclass(frozen=True, kw_only=True)
 class Rerank:
-    """Co-attention over the first hits."""
+    """A second look at the first hits."""
 
+    method: str
+    """A value of `RERANKINGS`."""
     candidates: int
     weight: float
+    """Of co-attention."""
+    shared_words: int = 0
+    """How many visual words a candidate must share with the query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +94,38 @@ class SearchPlan:
     expand: Expand | None
     rerank: Rerank | None
     explain: bool
+    by_words: bool = False
+    """Whether the first search is by visual words."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the hits are to be verified spatially."""
+        return self.rerank is not None and self.rerank.method == SPATIAL
+
+    @property
+    def needs_local_features(self) -> bool:
+        """Whether it needs those of the query."""
+        return self.by_words or self.verifies or (self.rerank is not None and self.rerank.shared_words > 0)
 
 
-def search_plan(request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int) -> SearchPlan:
-    """Check a SearchRequest against what is served. InvalidInput names the field; Untrained, NotFound as they say."""
+def search_plan(
+    request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int, local_features: bool, words: bool
+) -> SearchPlan:
+    """Check a SearchRequest against what is served. local_features, words: whether the server has them.
+
+    InvalidInput names the field; Untrained, LocalFeaturesMissing and CodebookMissing say what to do.
+    """
     kind = request.WhichOneof("query")
-    rerank = _rerank(request.reranking, profile)
+    rerank = _rerank(request.reranking, profile, local_features=local_features, words=words)
+    by_words = _by_words(request, kind, words=words)
     if request.HasField("region") and kind != "image":
         said = f"a region needs a picture to lie on, but the query is {kind or 'absent'}; leave it out"
         raise InvalidInput("region", said)
     if rerank is not None and kind == "descriptor":
         raise InvalidInput(
             "reranking.method",
-            "co-attention needs a picture: a raw descriptor has no co-attention vector; send the picture as `image`, "
-            "or its `id` if it is indexed, or leave re-ranking out",
+            "re-ranking needs a picture: a raw descriptor has no co-attention vector and no local features; send the "
+            "picture as `image`, or its `id` if it is indexed, or leave re-ranking out",
         )
     top_k = request.top_k if request.HasField("top_k") else TOP_K
     _in_range("top_k", top_k, 1, max_top_k)
@@ -106,6 +135,7 @@ def search_plan(request: search_pb2.SearchRequest, profile: Profile, *, max_top_
         expand=_expand(request.expansion, profile),
         rerank=rerank,
         explain=request.explain,
+        by_words=by_words,
     )
 
 
@@ -165,16 +195,55 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
     return Expand(method=method, neighbours=neighbours, alpha=alpha)
 
 
-def _rerank(request: search_pb2.Reranking, profile: Profile) -> Rerank | None:
+def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: bool) -> bool:
+    _known("first_stage", request.first_stage, search_pb2.FirstStage)
+    if request.first_stage != search_pb2.FIRST_STAGE_WORDS:
+        return False
+    if kind == "descriptor":
+        said = "a raw descriptor has no visual words; send the picture as `image`, or its `id` if it is indexed"
+        raise InvalidInput("first_stage", said)
+    _need_words("first_stage", words)
+    return True
+
+
+def _need_words(field: str, words: bool) -> None:
+    if not words:
+        raise CodebookMissing(
+            f"{field}: this server has no visual words; learn some by `landseer codebook`, and start it with "
+            "`landseer serve --local-features --codebook FILE`"
+        )
+
+
+def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool) -> Rerank | None:
     candidates = request.candidates if request.HasField("candidates") else CANDIDATES
     weight = request.weight if request.HasField("weight") else 1.0
     _in_range("reranking.candidates", candidates, 1, profile.sizes.candidates)
     if not 0.0 <= weight <= 1.0:
         raise InvalidInput("reranking.weight", f"got {weight:g}, expected 0 to 1")
     _known("reranking.method", request.method, search_pb2.RerankingMethod)
-    if request.method != search_pb2.RERANKING_METHOD_COATTENTION:
+    method, shared = RERANKINGS.get(request.method), request.require_shared_words
+    _in_range("reranking.require_shared_words", shared, 0, profile.sizes.locals)
+    if method is None and shared:
+        said = "it filters what is re-ranked, and no re-ranking was asked for; choose a reranking.method"
+        raise InvalidInput("reranking.require_shared_words", said)
+    if method is None:
         return None
-    return Rerank(candidates=candidates, weight=weight)
+    if shared:
+        _need_words("reranking.require_shared_words", words)
+    if method == SPATIAL:
+        _check_spatial(request, local_features)
+    return Rerank(method=method, candidates=candidates, weight=weight, shared_words=shared)
+
+
+def _check_spatial(request: search_pb2.Reranking, local_features: bool) -> None:
+    if request.HasField("weight"):
+        said = "spatial verification sorts by inliers, then by the score before: nothing is weighed; leave it out"
+        raise InvalidInput("reranking.weight", said)
+    if not local_features:
+        raise LocalFeaturesMissing(
+            "reranking.method: spatial verification needs local features, and this server keeps none; start it with "
+            "`landseer serve --local-features` and index the pictures again, or re-rank by co-attention"
+        )
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> None:

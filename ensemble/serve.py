@@ -14,6 +14,7 @@ from landseer.ensemble.engines import ENGINES
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.logs import FORMATS, log_to_stderr
 from landseer.ensemble.pictures import Limits
+from landseer.ensemble.regional.kernel import KERNELS
 
 HELP = "run the orchestrator: the gRPC services over Triton, a store and an index"
 log = logging.getLogger(__name__)
@@ -52,6 +53,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-top-k", default=1000, type=int, metavar="K", help="most hits (default %(default)s)")
     parser.add_argument("--store-limit", default="16GiB", type=_bytes, metavar="SIZE", help="default %(default)s")
     parser.add_argument("--no-thumbnails", action="store_true", help="keep no small pictures for explanations")
+    parser.add_argument(
+        "--local-features",
+        action="store_true",
+        help="keep local features of pictures, for spatial verification and visual words (68 KiB a picture)",
+    )
+    parser.add_argument(
+        "--regions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="describe up to N boxes of a picture again, for R-ASMK* (%(default)s; up to 67 KiB each)",
+    )
+    parser.add_argument(
+        "--codebook",
+        type=Path,
+        metavar="FILE",
+        help="visual words, of `landseer codebook`, to search by and to filter by; needs --local-features",
+    )
+    parser.add_argument(
+        "--kernel",
+        default="",
+        choices=KERNELS,
+        metavar="NAME",
+        help=f"of searches by words: {', '.join(KERNELS)} (r-asmk with --regions, else asmk)",
+    )
     parser.add_argument("--log-level", default="info", choices=_LEVELS, help="default %(default)s")
     parser.add_argument(
         "--log-format", default="text", choices=sorted(FORMATS), help="json: an object a line (default %(default)s)"
@@ -85,6 +111,10 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         waiting=args.queue,
         store_limit_bytes=args.store_limit,
         thumbnails=not args.no_thumbnails,
+        local_features=args.local_features,
+        regions=args.regions,
+        codebook=args.codebook,
+        kernel=args.kernel,
         **threads,
     )
 

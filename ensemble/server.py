@@ -148,7 +148,13 @@ class RunningServer:
             triton=self._triton,
             describer=describer,
             indexer=Indexer(
-                self._readiness, bulk, self.metrics, thumbnails=config.thumbnails, in_flight=config.bulk_in_flight
+                self._readiness,
+                bulk,
+                self.metrics,
+                thumbnails=config.thumbnails,
+                local_features=config.local_features,
+                regions=config.regions,
+                in_flight=config.bulk_in_flight,
             ),
         )
 

@@ -68,7 +68,13 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         parts, stages = self._parts, self._parts.stages(context)
         with stages.time("total"):
             collection = parts.readiness.collection()
-            plan = search_plan(request, parts.readiness.profile(), max_top_k=parts.config.max_top_k)
+            plan = search_plan(
+                request,
+                parts.readiness.profile(),
+                max_top_k=parts.config.max_top_k,
+                local_features=parts.config.local_features,
+                words=parts.config.codebook is not None,
+            )
             response = await self._search(plan, collection, stages)
         add_stages(response, stages)
         return response
@@ -159,7 +165,19 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
             max_image_bytes=config.limits.max_bytes,
             max_image_pixels=config.limits.max_pixels,
             searched_vectors=index_pb2.SearchedVectors(**searched),
+            local_features=index_pb2.LocalFeaturesStats(
+                kept=config.local_features,
+                pictures=stats.locals,
+                bytes=stats.locals_bytes,
+                regions=config.regions,
+            ),
+            visual_words=_visual_words(collection),
         )
+
+
+def _visual_words(collection: Collection) -> index_pb2.VisualWordsStats:
+    words = collection.words
+    return index_pb2.VisualWordsStats(**dataclasses.asdict(words.stats) if words else {})
 
 
 def _upsert_many_response(tally: Tally) -> index_pb2.UpsertManyResponse:

@@ -15,7 +15,7 @@ from landseer.ensemble.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", "explain", "store", "total"]
+Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", "regions", "store", "total"]
 
 
 class Stages:

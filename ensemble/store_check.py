@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import numpy as np
 
+from landseer.ensemble import store_words
 from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.local_features import unpack
 from landseer.ensemble.record import decode, halves
-from landseer.ensemble.store_folder import DATABASES, FORMAT, SLOTS, open_environment
+from landseer.ensemble.store_folder import DATABASES, FORMAT, LATER, LOCALS, SLOTS, WORDS, open_environment
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -33,8 +35,8 @@ def faults(folder: Path) -> Iterator[str]:
 
 def _opened(environment: Any, transaction: Any) -> Iterator[tuple[bytes, Any]]:
     for name in DATABASES:
-        # A store of an older release has no slots yet.
-        with contextlib.suppress(*([lmdb.NotFoundError] if name in SLOTS else [])):
+        # A store of an older release has not got all of them yet.
+        with contextlib.suppress(*([lmdb.NotFoundError] if name in LATER else [])):
             yield name, environment.open_db(name, txn=transaction, create=False)
 
 
@@ -54,6 +56,9 @@ def _faults(transaction: Any, databases: dict[bytes, Any]) -> Iterator[str]:
     for name in SLOTS:
         if name in databases:
             yield from _augmented_faults(transaction, databases, name)
+    for name, what, read in ((LOCALS, "local features", unpack), (WORDS, "visual words", store_words.unpack)):
+        if name in databases:
+            yield from _derived_faults(transaction, databases, name, what, read)
 
 
 def _record_faults(transaction: Any, databases: dict[bytes, Any], key: bytes, data: memoryview) -> Iterator[str]:
@@ -78,6 +83,19 @@ def _augmented_faults(transaction: Any, databases: dict[bytes, Any], name: bytes
         number, raw = int.from_bytes(key, "big"), transaction.get(bytes(key), b"", db=databases[b"descriptors"])
         if len(data) != len(raw) or not np.isfinite(halves(data)).all():
             yield f"augmented vector {number}: {len(data)} bytes, not all finite or not the {len(raw)} of its picture"
+
+
+def _derived_faults(
+    transaction: Any, databases: dict[bytes, Any], name: bytes, what: str, read: Callable[[memoryview], Any]
+) -> Iterator[str]:
+    for key, data in transaction.cursor(databases[name]):
+        number = int.from_bytes(key, "big")
+        if transaction.get(bytes(key), db=databases[b"records"]) is None:
+            yield f"{what} {number}: their record is not there"
+        try:
+            read(data)
+        except ValueError as error:
+            yield f"{what} {number}: {error}"
 
 
 def main() -> int:

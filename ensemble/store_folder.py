@@ -18,8 +18,14 @@ from landseer.ensemble.errors import ProfileMismatch, StoreFull, StoreUnusable
 DATA = "data.mdb"
 LOCK = "landseer.lock"
 SLOTS = (b"augmented-1", b"augmented-2")
-"""Augmented vectors; a store of an older release has not got them yet."""
-DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *SLOTS)
+"""Augmented vectors."""
+LOCALS = b"locals"
+"""Local features."""
+WORDS = b"words"
+"""Visual words, which follow from those."""
+LATER = (*SLOTS, LOCALS, WORDS)
+"""What a store of an older release has not got yet, and what only some pictures have."""
+DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *LATER)
 FORMAT = b"landseer-store-1"
 """Changes when a release can no longer read what an older one wrote."""
 
@@ -97,7 +103,11 @@ def _has_room(file: Path, size: int = 2**20) -> bool:
 def open_environment(folder: Path, *, limit_bytes: int, **options: Any) -> Any:
     """Open LMDB in the folder and return its environment; StoreUnusable or StoreFull, in words, if it cannot be."""
     try:
-        return lmdb.open(str(folder), map_size=limit_bytes, max_dbs=len(DATABASES), max_readers=1024, **options)
+        # Records are read here and there. With read-ahead each page brings megabytes along (8 MiB around it, on some
+        # disks), which push out the pages that are needed; what is read in order asks for it itself (`read_ahead`).
+        return lmdb.open(
+            str(folder), map_size=limit_bytes, max_dbs=len(DATABASES), max_readers=1024, readahead=False, **options
+        )
     except lmdb.Error as error:
         if is_full(error, folder):
             why = f"there is no room on the disk for a store in {folder}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.collection import Collection
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.record import Record
+from landseer.ensemble.regional.aggregate import Binary
 from landseer.ensemble.store import Change
 from landseer.ensemble.workers import Workers
 
@@ -155,13 +156,16 @@ class Writer:
         self._stale = False
 
 
-def _net(group: list[_Job], changes: list[Change], size: int) -> tuple[list[int], NDArray[np.float32], list[int]]:
-    """Return keys and vectors to add and keys to remove; an id put twice in the group is added only once."""
+def _net(
+    group: list[_Job], changes: list[Change], size: int
+) -> tuple[list[int], NDArray[np.float32], list[Binary | None], list[int]]:
+    """Return keys, vectors and words to add and keys to remove; an id put twice in the group is added only once."""
     gone = [change.replaced_key for change in changes if change.replaced_key is not None]
     records = [record for job in group for record in job.records]
     if not records:
-        return [], np.empty((0, size), np.float32), gone
+        return [], np.empty((0, size), np.float32), [], gone
     kept = [pair for pair in zip(changes, records, strict=True) if pair[0].key not in set(gone)]
     fresh = {change.key for change in changes}
     vectors = np.stack([record.descriptor for _, record in kept]).astype(np.float32)
-    return [change.key for change, _ in kept], vectors, [key for key in gone if key not in fresh]
+    words = [record.words for _, record in kept]
+    return [change.key for change, _ in kept], vectors, words, [key for key in gone if key not in fresh]

@@ -13,9 +13,10 @@ from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.errors import UnusableInput
-from landseer.client.queries import EXPANSIONS, RERANKINGS, read_picture
+from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
 from landseer.client.readable import duration, plural
-from landseer.client.report import STAGES, QueryPicture, render
+from landseer.client.report import QueryPicture, render
+from landseer.client.scores import STAGES, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="look only at this part of IMAGE, in pixels")
     parser.add_argument("--top-k", type=positive, metavar="N", help="how many hits (10)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that shows hits and attention")
+    parser.add_argument("--first-stage", choices=FIRST_STAGES, help="what finds the candidates (global)")
     _add_expansion(parser)
     _add_reranking(parser)
     connection.add_arguments(parser, json_help=_JSON)
@@ -70,7 +72,10 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("re-ranking")
     group.add_argument("--rerank", choices=RERANKINGS, help="score the best hits again (none)")
     group.add_argument("--candidates", type=positive, metavar="N", help="how many of them, up to 1000 (100)")
-    group.add_argument("--weight", type=float, metavar="SHARE", help="of the new score in the final one, 0 to 1 (1)")
+    group.add_argument(
+        "--shared-words", type=positive, metavar="N", help="only those that share so many visual words with the query"
+    )
+    group.add_argument("--weight", type=float, metavar="SHARE", help="of co-attention in the score, 0 to 1 (1)")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -83,8 +88,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UnusableInput("--allow-untrained needs --expansion lattqe")
     if args.expansion != "alphaqe" and args.alpha is not None:
         raise UnusableInput("--alpha needs --expansion alphaqe")
-    if args.rerank != "coattention" and (args.candidates or args.weight is not None):
-        raise UnusableInput("--candidates and --weight need --rerank coattention")
+    if args.rerank in (None, "none") and (args.candidates or args.shared_words):
+        raise UnusableInput("--candidates and --shared-words need --rerank")
+    if args.rerank != "coattention" and args.weight is not None:
+        raise UnusableInput("--weight needs --rerank coattention")
     if args.html and not args.html.absolute().parent.is_dir():
         raise UnusableInput(f"cannot write {args.html}: there is no folder {args.html.absolute().parent}")
 
@@ -98,6 +105,7 @@ async def _search(
         top_k=args.top_k,
         expansion=_expansion(args),
         reranking=_reranking(args),
+        first_stage=args.first_stage,
         explain=args.html is not None,
     )
     if not args.html:
@@ -121,7 +129,12 @@ def _expansion(args: argparse.Namespace) -> Expansion | None:
 def _reranking(args: argparse.Namespace) -> Reranking | None:
     if args.rerank is None:
         return None
-    return Reranking(method=RERANKINGS[args.rerank], candidates=args.candidates, weight=args.weight)
+    return Reranking(
+        method=RERANKINGS[args.rerank],
+        candidates=args.candidates,
+        weight=args.weight,
+        require_shared_words=args.shared_words,
+    )
 
 
 def _print(answer: SearchResponse) -> None:
@@ -137,7 +150,7 @@ def _table(hits: Sequence[Hit]) -> Table:
     ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
     made = table(("rank", "right"), ("score", "right"), *((STAGES[stage], "right") for stage in ran), ("id", "left"))
     for rank, hit in enumerate(hits, start=1):
-        scores = [f"{getattr(hit.scores, stage):.4f}" if hit.scores.HasField(stage) else "" for stage in ran]
+        scores = [score_of(hit, stage, digits=4) for stage in ran]
         made.add_row(str(rank), f"{hit.score:.4f}", *scores, cell(hit.id))
     return made
 

@@ -6,8 +6,8 @@ import argparse
 
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
-from landseer.client.readable import size
-from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
+from landseer.client.readable import plural, size
+from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
 
 HELP = "show the size, the models and the limits of the index"
 
@@ -50,6 +50,8 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
         "store": f"{size(stats.store_bytes)}{limit}",
         "index engine": stats.index_engine,
         "vectors searched": _searched(stats.searched_vectors),
+        "local features": _local(stats.local_features),
+        "visual words": _words(stats.visual_words),
         "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
         "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
         "largest picture": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
@@ -64,3 +66,18 @@ def _searched(vectors: SearchedVectors) -> str:
     since = f"; since then {vectors.not_augmented:,} came, {vectors.removed:,} went"
     changed = vectors.not_augmented or vectors.removed
     return f"augmented by {vectors.augmentation}{network}, after change {vectors.sequence:,}{since if changed else ''}"
+
+
+def _local(features: LocalFeaturesStats) -> str:
+    there = f"{features.pictures:,} pictures have them, {size(features.bytes)}" if features.pictures else ""
+    if features.kept:
+        regions = f", with up to {plural(features.regions, 'region')}" if features.regions else ""
+        return f"kept{regions}; {there or 'no picture has them yet'}"
+    return f"not kept{f'; {there}' if there else ''}"
+
+
+def _words(words: VisualWordsStats) -> str:
+    if not words.codebook:
+        return "none"
+    found = f"{words.pictures:,} pictures in {size(words.bytes)} of memory"
+    return f"{words.words:,} of codebook {words.codebook}, {words.kernel}; {found}"

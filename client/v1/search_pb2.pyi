@@ -19,11 +19,18 @@ class ExpansionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPANSION_METHOD_ALPHA_QE: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_DQE: _ClassVar[ExpansionMethod]
 
+class FirstStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRST_STAGE_UNSPECIFIED: _ClassVar[FirstStage]
+    FIRST_STAGE_GLOBAL: _ClassVar[FirstStage]
+    FIRST_STAGE_WORDS: _ClassVar[FirstStage]
+
 class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RERANKING_METHOD_UNSPECIFIED: _ClassVar[RerankingMethod]
     RERANKING_METHOD_NONE: _ClassVar[RerankingMethod]
     RERANKING_METHOD_COATTENTION: _ClassVar[RerankingMethod]
+    RERANKING_METHOD_SPATIAL: _ClassVar[RerankingMethod]
 EXPANSION_METHOD_UNSPECIFIED: ExpansionMethod
 EXPANSION_METHOD_NONE: ExpansionMethod
 EXPANSION_METHOD_LATTQE: ExpansionMethod
@@ -32,9 +39,13 @@ EXPANSION_METHOD_AQEWD: ExpansionMethod
 EXPANSION_METHOD_AQEWD_DIR: ExpansionMethod
 EXPANSION_METHOD_ALPHA_QE: ExpansionMethod
 EXPANSION_METHOD_DQE: ExpansionMethod
+FIRST_STAGE_UNSPECIFIED: FirstStage
+FIRST_STAGE_GLOBAL: FirstStage
+FIRST_STAGE_WORDS: FirstStage
 RERANKING_METHOD_UNSPECIFIED: RerankingMethod
 RERANKING_METHOD_NONE: RerankingMethod
 RERANKING_METHOD_COATTENTION: RerankingMethod
+RERANKING_METHOD_SPATIAL: RerankingMethod
 
 class Descriptor(_message.Message):
     __slots__ = ("values",)
@@ -55,17 +66,19 @@ class Expansion(_message.Message):
     def __init__(self, method: _Optional[_Union[ExpansionMethod, str]] = ..., neighbours: _Optional[int] = ..., allow_untrained: _Optional[bool] = ..., alpha: _Optional[float] = ...) -> None: ...
 
 class Reranking(_message.Message):
-    __slots__ = ("method", "candidates", "weight")
+    __slots__ = ("method", "candidates", "weight", "require_shared_words")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REQUIRE_SHARED_WORDS_FIELD_NUMBER: _ClassVar[int]
     method: RerankingMethod
     candidates: int
     weight: float
-    def __init__(self, method: _Optional[_Union[RerankingMethod, str]] = ..., candidates: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
+    require_shared_words: int
+    def __init__(self, method: _Optional[_Union[RerankingMethod, str]] = ..., candidates: _Optional[int] = ..., weight: _Optional[float] = ..., require_shared_words: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain")
+    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain", "first_stage")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +87,7 @@ class SearchRequest(_message.Message):
     EXPANSION_FIELD_NUMBER: _ClassVar[int]
     RERANKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STAGE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     id: str
     descriptor: Descriptor
@@ -82,16 +96,21 @@ class SearchRequest(_message.Message):
     expansion: Expansion
     reranking: Reranking
     explain: bool
-    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ...) -> None: ...
+    first_stage: FirstStage
+    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ..., first_stage: _Optional[_Union[FirstStage, str]] = ...) -> None: ...
 
 class StageScores(_message.Message):
-    __slots__ = ("expanded", "coattention")
+    __slots__ = ("expanded", "coattention", "inliers", "words")
     GLOBAL_FIELD_NUMBER: _ClassVar[int]
     EXPANDED_FIELD_NUMBER: _ClassVar[int]
     COATTENTION_FIELD_NUMBER: _ClassVar[int]
+    INLIERS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
     expanded: float
     coattention: float
-    def __init__(self, expanded: _Optional[float] = ..., coattention: _Optional[float] = ..., **kwargs) -> None: ...
+    inliers: int
+    words: float
+    def __init__(self, expanded: _Optional[float] = ..., coattention: _Optional[float] = ..., inliers: _Optional[int] = ..., words: _Optional[float] = ..., **kwargs) -> None: ...
 
 class HitExplanation(_message.Message):
     __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes")

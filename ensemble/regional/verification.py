@@ -36,7 +36,7 @@ class Located:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How strictly to verify. The defaults are D2R's, but `mutual`, which they do not have."""
+    """How strictly to verify. The defaults are D2R's, which know neither `mutual` nor `least`."""
 
     distance: float = 0.9
     """Features farther apart do not match. Of unit norm: 0.9 is a cosine of 0.595."""
@@ -50,6 +50,8 @@ class Settings:
     """One of `METHODS`."""
     mutual: bool = False
     """Whether a match must be the nearest from both sides; otherwise many may share one feature of the candidate."""
+    least: int = 0
+    """Fewer inliers count as none: so many agree by chance. D2R has no such bound."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -103,9 +105,11 @@ def verified(query: Located, candidate: Located, settings: Settings | None = Non
 
 
 def verify(query: Located, candidates: Sequence[Located], settings: Settings | None = None) -> Places:
-    """Return the number of inliers of each candidate: int64 [C]."""
-    counts = (verified(query, candidate, settings).count for candidate in candidates)
-    return np.fromiter(counts, np.int64, len(candidates))
+    """Return the number of inliers of each candidate: int64 [C], 0 where there are fewer than `least`."""
+    settings = settings or Settings()
+    found = (verified(query, candidate, settings).count for candidate in candidates)
+    counts = np.fromiter(found, np.int64, len(candidates))
+    return np.where(counts < settings.least, 0, counts)
 
 
 def reordered(inliers: NDArray[np.integer[Any]], scores: Floats) -> Places:

@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vectors", default="raw", choices=("raw", "augmented"), help="what is searched (default %(default)s)"
     )
+    parser.add_argument(
+        "--local-features", action="store_true", help="keep local features, for spatial verification and visual words"
+    )
+    parser.add_argument(
+        "--regions", type=int, default=0, metavar="N", help="describe up to N boxes again (%(default)s)"
+    )
+    parser.add_argument("--codebook", type=Path, metavar="FILE", help="visual words, of `landseer codebook`")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
         "--timeout", type=float, default=180.0, metavar="S", help="for each of the two to start (default %(default)g)"
@@ -79,9 +86,15 @@ def _config(args: argparse.Namespace) -> StackConfig:
         metrics=args.metrics,
         threads=args.threads,
         timeout_s=args.timeout,
-        serve_args=("--log-format", args.log_format, "--vectors", args.vectors),
+        serve_args=_serve_args(args),
         on_line=show,
     )
+
+
+def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
+    kept = ("--local-features",) if args.local_features else ()
+    words = ("--codebook", str(args.codebook)) if args.codebook else ()
+    return ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions), *kept, *words)
 
 
 def _summary(stack: Stack, seconds: float) -> str:

@@ -9,7 +9,16 @@ from landseer.client.cli import main
 from landseer.client.uploads import Upload
 from landseer.v1.common_pb2 import Degradation, Heatmap, StageTiming
 from landseer.v1.index_pb2 import Picture
-from landseer.v1.search_pb2 import EXPANSION_METHOD_LATTQE, RERANKING_METHOD_COATTENTION, Hit, SearchResponse
+from landseer.v1.search_pb2 import (
+    EXPANSION_METHOD_LATTQE,
+    FIRST_STAGE_UNSPECIFIED,
+    FIRST_STAGE_WORDS,
+    RERANKING_METHOD_COATTENTION,
+    RERANKING_METHOD_SPATIAL,
+    Hit,
+    SearchResponse,
+    StageScores,
+)
 
 
 @pytest.fixture
@@ -119,6 +128,27 @@ def test_search_passes_every_choice_on(run, fake, photos: Path) -> None:
     assert sent.reranking.weight == 0.25
 
 
+def test_search_shows_inliers_as_whole_numbers(run, fake, photos: Path) -> None:
+    verified = Hit(id="a", score=31.9, scores=StageScores(inliers=31, **{"global": 0.8}))
+    fake.answer = SearchResponse(hits=[verified, Hit(id="b", score=0.5)], index_size=2)
+    _, out, _ = run("search", "photos/a.jpg", "--rerank", "spatial", "--candidates", "20")
+    sent = fake.requests["Search"][0]
+    assert (sent.reranking.method, sent.reranking.candidates) == (RERANKING_METHOD_SPATIAL, 20)
+    assert not sent.reranking.HasField("weight") and not sent.reranking.require_shared_words
+    assert sent.first_stage == FIRST_STAGE_UNSPECIFIED
+    rows = [line.split() for line in out.splitlines()]
+    assert ["1", "31.9000", "0.8000", "31", "a"] in rows and ["2", "0.5000", "b"] in rows
+
+
+def test_search_by_words_and_only_what_shares_some(run, fake, photos: Path) -> None:
+    fake.answer = SearchResponse(hits=[Hit(id="a", score=0.4, scores=StageScores(words=0.4))], index_size=2)
+    how = ("--first-stage", "words", "--rerank", "spatial", "--shared-words", "3")
+    _, out, _ = run("search", "photos/a.jpg", *how)
+    sent = fake.requests["Search"][0]
+    assert (sent.first_stage, sent.reranking.require_shared_words) == (FIRST_STAGE_WORDS, 3)
+    assert "words" in out.splitlines()[0] and "0.4000" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -128,7 +158,9 @@ def test_search_passes_every_choice_on(run, fake, photos: Path) -> None:
         (["photos/a.jpg", "--neighbours", "3"], "--neighbours needs --expansion"),
         (["photos/a.jpg", "--expansion", "aqe", "--allow-untrained"], "--allow-untrained needs --expansion lattqe"),
         (["photos/a.jpg", "--expansion", "aqe", "--alpha", "2"], "--alpha needs --expansion alphaqe"),
-        (["photos/a.jpg", "--weight", "0"], "--candidates and --weight need --rerank coattention"),
+        (["photos/a.jpg", "--weight", "0"], "--weight needs --rerank coattention"),
+        (["photos/a.jpg", "--rerank", "spatial", "--weight", "1"], "--weight needs --rerank coattention"),
+        (["photos/a.jpg", "--candidates", "5"], "--candidates and --shared-words need --rerank"),
         (["photos/a.jpg", "--html", "gone/out.html"], "cannot write gone/out.html: there is no folder"),
     ],
 )

@@ -140,3 +140,13 @@ def test_an_indexed_picture_as_the_query() -> None:
     found = GetResponse(id="a", thumbnail=JPEG, width=40, height=20)
     shown = Page(render(SearchResponse(), query=QueryPicture.of_indexed(found), query_name="a"))
     assert len(shown.all("img")) == 1
+
+
+def test_inliers_are_counted_and_explained() -> None:
+    scores = [StageScores(inliers=40, **{"global": 0.5}), StageScores(inliers=10, **{"global": 0.6})]
+    hits = [Hit(id=f"p{count}", score=score.inliers + 0.75, scores=score) for count, score in enumerate(scores)]
+    shown = page(answer(hits=hits))
+    assert "number of inliers" in shown.text and "Scores are cosines: 1" not in shown.text
+    lengths = [attrs["style"] for attrs in shown.all("i") if attrs.get("style")]
+    assert "width:100.00%" in lengths and "width:25.00%" in lengths
+    assert "number of inliers" not in page(answer()).text

@@ -24,7 +24,13 @@ from landseer.client.errors import (
     ServerUnreachable,
     UnusableInput,
 )
-from landseer.v1.search_pb2 import EXPANSION_METHOD_LATTQE, RERANKING_METHOD_COATTENTION
+from landseer.v1.search_pb2 import (
+    EXPANSION_METHOD_LATTQE,
+    FIRST_STAGE_UNSPECIFIED,
+    FIRST_STAGE_WORDS,
+    RERANKING_METHOD_COATTENTION,
+    RERANKING_METHOD_SPATIAL,
+)
 
 
 async def test_each_kind_of_query_reaches_its_field(fake, tmp_path: Path) -> None:
@@ -46,12 +52,17 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
             b"x", region=(1, 2, 3, 4), top_k=5, expansion="lattqe", reranking=Reranking(candidates=7), explain=True
         )
         await client.search(b"x", region=Box(x=1), expansion=Expansion(neighbours=3), reranking="coattention")
-    bare, full, messages = fake.requests["Search"]
+        await client.search(b"x", first_stage="words", reranking="spatial")
+        with pytest.raises(UnusableInput, match="first_stage: got 'bow', expected one of global, words"):
+            await client.search(b"x", first_stage="bow")  # type: ignore[arg-type]
+    bare, full, messages, wordy = fake.requests["Search"]
     assert not any(bare.HasField(name) for name in ("region", "top_k", "expansion", "reranking"))
     assert (full.region.height, full.top_k, full.explain) == (4, 5, True)
     assert full.expansion.method == EXPANSION_METHOD_LATTQE
     assert full.reranking.candidates == 7
     assert messages.reranking.method == RERANKING_METHOD_COATTENTION
+    assert (bare.first_stage, wordy.first_stage) == (FIRST_STAGE_UNSPECIFIED, FIRST_STAGE_WORDS)
+    assert wordy.reranking.method == RERANKING_METHOD_SPATIAL
 
 
 async def test_pictures_go_in_and_out(fake) -> None:

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from landseer.client.commands import connection, stats
-from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
+from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
 
 AUGMENTED = {"augmentation": "alphaqe:10:3", "sequence": 1200}
 
@@ -37,3 +37,38 @@ def test_what_came_since_is_warned_of(told) -> None:
     said = told(**AUGMENTED, not_augmented=2, removed=1)
     assert "since then 2 came, 1 went" in said.out
     assert "2 pictures came since and are searched by their own descriptors" in said.err
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({}, "not kept"),
+        ({"kept": True}, "kept; no picture has them yet"),
+        ({"kept": True, "pictures": 1200, "bytes": 2**20}, "kept; 1,200 pictures have them, 1.0 MiB"),
+        ({"kept": True, "regions": 5}, "kept, with up to 5 regions; no picture"),
+        ({"pictures": 3, "bytes": 2**20}, "not kept; 3 pictures have them, 1.0 MiB"),
+    ],
+)
+def test_it_says_whether_local_features_are_kept(monkeypatch, capsys, features, said) -> None:
+    answer = StatsResponse(pictures=7, local_features=LocalFeaturesStats(**features))
+    monkeypatch.setattr(connection, "call", lambda args, do: answer)
+    assert stats.run(argparse.Namespace(json=False)) == 0
+    shown = capsys.readouterr().out
+    assert said in " ".join(shown.split()) and ("not kept" in shown) == ("not kept" in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({}, "visual words none"),
+        (
+            {"codebook": "abcd", "words": 1024, "kernel": "asmk", "pictures": 7, "bytes": 2**20},
+            "1,024 of codebook abcd, asmk; 7 pictures in 1.0 MiB of memory",
+        ),
+    ],
+)
+def test_it_says_which_words_are_searched(monkeypatch, capsys, words, said) -> None:
+    answer = StatsResponse(pictures=7, visual_words=VisualWordsStats(**words))
+    monkeypatch.setattr(connection, "call", lambda args, do: answer)
+    assert stats.run(argparse.Namespace(json=False)) == 0
+    assert said in " ".join(capsys.readouterr().out.split())

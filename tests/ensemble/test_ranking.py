@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landseer.ensemble.ranking import expanded_ranking, first_ranking, reranked
+from landseer.ensemble.ranking import expanded_ranking, first_ranking, reranked, verified
 from landseer.ensemble.reranking import Coattention
 
 
@@ -42,6 +42,21 @@ def test_the_second_search_carries_global_scores_over():
     assert after.without(99).keys.tolist() == [11]
 
 
+def test_verification_sorts_by_inliers_then_by_the_score_before():
+    after = verified(ranking(0.9, 0.8, 0.7, 0.6, 0.5), np.array([4, 12, 4, 0]))
+    assert after.keys.tolist() == [11, 10, 12, 13, 14]
+    assert np.allclose(after.scores, [12.9, 4.95, 4.85, 0.8, 0.75])
+    assert after.inliers[:4].tolist() == [12, 4, 4, 0] and np.isnan(after.inliers[4])
+    assert np.allclose(after.global_, [0.8, 0.9, 0.7, 0.6, 0.5])
+
+
+def test_what_could_not_be_verified_keeps_its_place():
+    after = verified(ranking(0.9, 0.8, 0.7, 0.6, 0.5), np.array([-1, 0, -1, 7]))
+    assert after.keys.tolist() == [10, 13, 12, 11, 14]
+    assert np.allclose(after.scores, [7.8, 7.8, 0.9, 0.9, 0.75])
+    assert np.isnan(after.inliers).tolist() == [True, False, True, False, True]
+
+
 scores = st.floats(-1, 1, width=32)
 
 
@@ -53,3 +68,16 @@ def test_it_is_a_permutation_with_descending_scores(pairs, candidates, weight):
     assert (np.diff(after.scores) <= 0).all()
     if weight == 0:
         assert after.keys.tolist() == before.keys.tolist()
+
+
+@given(st.lists(st.tuples(scores, st.integers(-1, 500)), max_size=12), st.integers(0, 12))
+def test_verification_is_a_permutation_with_descending_scores(pairs, candidates):
+    before = ranking(*sorted((pair[0] for pair in pairs), reverse=True))
+    inliers = np.array([pair[1] for pair in pairs[:candidates]], np.int64)
+    after = verified(before, inliers)
+    assert sorted(after.keys) == sorted(before.keys)
+    assert (np.diff(after.scores) <= 0).all()
+    stayed = np.flatnonzero(inliers < 0)
+    assert after.keys[stayed].tolist() == before.keys[stayed].tolist()
+    found = after.inliers[: len(inliers)]
+    assert (np.diff(found[~np.isnan(found)]) <= 0).all()

@@ -115,3 +115,13 @@ def test_what_cannot_be_verified_is_refused():
         Settings(method="lmeds")
     with pytest.raises(ValueError, match="must be above 0"):
         Settings(residual=0.0)
+
+
+def test_too_few_inliers_count_as_none():
+    draws = np.random.default_rng(0)
+    rows = np.eye(12, dtype=np.float32)
+    places = draws.uniform(0, 500, (12, 2)).astype(np.float32)
+    query = Located(features=rows, positions=places)
+    candidates = [Located(features=rows[:n], positions=places[:n] * 0.5 + 30) for n in (12, 8, 5)]
+    assert verify(query, candidates).tolist() == [12, 8, 5]
+    assert verify(query, candidates, Settings(least=8)).tolist() == [12, 8, 0]

@@ -57,6 +57,17 @@ async def last_line(process):
     return errors.decode().strip().splitlines()[-1]
 
 
+def test_local_features_are_kept_only_if_asked_for():
+    import argparse
+
+    from landseer.ensemble.serve import add_arguments, config_of
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert not config_of(parser.parse_args(["--store", "x"])).local_features
+    assert config_of(parser.parse_args(["--store", "x", "--local-features"])).local_features
+
+
 async def test_it_serves_until_sigterm_and_ends_well(serve):
     process = await serve()
     await until_said(process, "index loaded")

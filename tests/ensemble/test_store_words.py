@@ -1,0 +1,294 @@
+"""Visual words in the store: theirs is the codebook, theirs is the record, and nobody computes them twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landseer.ensemble.errors import NotFound, StoreFull
+from landseer.ensemble.local_features import LocalFeatures, unpack
+from landseer.ensemble.local_features import pack as pack_features
+from landseer.ensemble.record import Record
+from landseer.ensemble.regional.aggregate import Binary, rasmk
+from landseer.ensemble.regional.codebook import Codebook, start
+from landseer.ensemble.store import Store
+from landseer.ensemble.store_check import faults
+from landseer.ensemble.store_words import pack
+from landseer.ensemble.store_words import unpack as unpack_words
+from landseer.ensemble.words import WordIndex
+
+KILLS = int(os.environ.get("LANDSEER_KILLS", "6"))
+SHAPE, SHA, D = (10, 16), "ab" * 32, 12
+
+
+def features(seed, count=40):
+    rows = np.random.default_rng(seed).standard_normal((count, D)).astype(np.float32)
+    return LocalFeatures(
+        descriptors=rows / np.linalg.norm(rows, axis=1, keepdims=True),
+        positions=np.zeros((count, 2), np.float32),
+        scales=np.ones(count, np.float32),
+        counts=(count,),
+    )
+
+
+BOOK = Codebook(centroids=start(features(1000, 200).descriptors, 16))
+
+
+def words_of(seed, book=BOOK):
+    kept = unpack(pack_features(features(seed)))
+    return rasmk(kept.descriptors, kept.counts, book).binarised()
+
+
+def record(id, seed, **changes):
+    fields = {
+        "id": id,
+        "metadata": {},
+        "width": 40,
+        "height": 30,
+        "descriptor": np.ones(8, np.float16),
+        "query_vector": np.zeros(SHAPE[1], np.float16),
+        "clusters": np.zeros((0, SHAPE[1]), np.float16),
+        "boxes": np.zeros((0, 5), np.float32),
+        "feature_map": np.zeros((0, 4), np.uint8),
+        "model_version": "1",
+        "indexed_at": 1e9 + seed,
+        "locals": features(seed),
+        "words": words_of(seed),
+    }
+    return Record(**(fields | changes))
+
+
+def open_store(folder, *, stamped=True, **options):
+    store = Store.open(folder, fingerprint="{}", clusters_shape=SHAPE, locals_sha256=SHA, **options)
+    if stamped:
+        store.words.stamp(BOOK.fingerprint)
+    return store
+
+
+def everything(store):
+    return {
+        key: words for keys, found in store.words.scan(batch=3) for key, words in zip(keys.tolist(), found, strict=True)
+    }
+
+
+def same(one, other):
+    np.testing.assert_array_equal(one.words, other.words)
+    np.testing.assert_array_equal(one.codes, other.codes)
+    assert one.bits == other.bits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(folder):
+    opened = open_store(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Counts the pictures whose words are computed."""
+    counted = []
+
+    def counting(self, features):
+        counted.append(features)
+        return rasmk(features.descriptors, features.counts, self._codebook).binarised()
+
+    monkeypatch.setattr(WordIndex, "_indexed", counting)
+    return counted
+
+
+async def loaded(store, book=BOOK):
+    index = WordIndex(book, kernel="asmk", threads=1)
+    await index.load(store, threading.Event())
+    index.close()
+    return index
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(0, 30), bits=st.integers(1, 130))
+def test_packing_keeps_all(count, bits):
+    draws = np.random.default_rng(count)
+    words = np.sort(draws.choice(70_000, count, replace=False)).astype(np.int64)
+    codes = draws.integers(0, 256, (count, -(-bits // 8)), dtype=np.uint8)
+    one = Binary(words=words, codes=codes, bits=bits)
+    same(unpack_words(pack(one)), one)
+    assert unpack_words(pack(one)).words.dtype == np.int64
+
+
+def test_unpacking_other_bytes_is_a_value_error():
+    whole = pack(words_of(1))
+    for other in (b"", b"x", whole[:-1], whole + b"x", b"\x00\x00" + whole):
+        with pytest.raises(ValueError, match="not visual words"):
+            unpack_words(other)
+
+
+def test_they_come_and_go_with_their_record(store, folder):
+    store.put_many([record("a", 1), record("b", 2, words=None), record("c", 3), record("d", 4), record("e", 5)])
+    store.put_many([record("a", 6)])
+    store.delete("d")
+    found = everything(store)
+    assert list(found) == [3, 5, 6] and store.words.missing() == [2]
+    for key, seed in ((3, 3), (5, 5), (6, 6)):
+        same(found[key], words_of(seed))
+    store.words.add([2, 4], [words_of(2), words_of(4)])
+    assert list(everything(store)) == [2, 3, 5, 6] and store.words.missing() == []
+    store.close()
+    assert list(faults(folder)) == []
+
+
+def test_those_of_another_codebook_are_taken_out(store, folder):
+    store.put_many([record("a", 1)])
+    store.words.stamp(BOOK.fingerprint)
+    assert list(everything(store)) == [1]
+    store.words.stamp("another")
+    assert not everything(store) and store.words.missing() == [1]
+    store.close()
+    assert list(faults(folder)) == []
+
+
+def test_without_a_codebook_they_are_not_taken(folder):
+    store = open_store(folder, stamped=False)
+    with pytest.raises(ValueError, match="not opened for visual words"):
+        store.put_many([record("a", 1)])
+    assert store.stats().pictures == 0
+    store.close()
+
+
+def test_the_check_finds_what_is_wrong_with_them(store, folder):
+    store.put_many([record("a", 1)])
+    store.close()
+    environment = lmdb.open(str(folder), max_dbs=10)
+    with environment.begin(write=True) as transaction:
+        transaction.put((7).to_bytes(8, "big"), b"odd", db=environment.open_db(b"words", txn=transaction))
+    environment.close()
+    found = list(faults(folder))
+    assert found[0] == "visual words 7: their record is not there" and found[1].startswith("visual words 7: not visual")
+
+
+# The index over them.
+
+
+async def test_words_are_computed_once(store, computed):
+    store.put_many([record(str(seed), seed, words=words_of(seed) if seed % 2 else None) for seed in range(10)])
+    store.put_many([record("plain", 50, locals=None, words=None)])
+    first = await loaded(store)
+    assert len(computed) == 5 and first.stats.pictures == 10
+    again = await loaded(store)
+    assert len(computed) == 5 and again.stats.pictures == 10
+    query = words_of(99)
+    for one, other in zip((await search(first, query)), (await search(again, query)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # Those of another codebook are computed anew.
+    other = Codebook(centroids=start(features(7, 100).descriptors, 8))
+    assert (await loaded(store, other)).stats.pictures == 10 and len(computed) == 15
+
+
+async def search(index, query):
+    return index._file.search(query, 20)
+
+
+async def test_stopped_it_goes_on_where_it_was(store, computed, monkeypatch):
+    monkeypatch.setattr("landseer.ensemble.words.BATCH", 4)
+    store.put_many([record(str(seed), seed, words=None) for seed in range(10)])
+    stop, fill = threading.Event(), WordIndex._fill
+
+    def filling(self, *args):
+        fill(self, *args)
+        stop.set()
+
+    monkeypatch.setattr(WordIndex, "_fill", filling)
+    index = WordIndex(BOOK, kernel="asmk", threads=1)
+    await index.load(store, stop)
+    index.close()
+    assert len(computed) == 4
+    assert (await loaded(store)).stats.pictures == 10 and len(computed) == 10
+
+
+async def test_a_store_without_room_for_them_serves_all_the_same(store, computed, monkeypatch, caplog):
+    store.put_many([record(str(seed), seed, words=None) for seed in range(3)])
+
+    def full(*args):
+        raise StoreFull("it takes no more")
+
+    monkeypatch.setattr(store.words, "add", full)
+    assert (await loaded(store)).stats.pictures == 3
+    assert "visual words are computed again at each start: it takes no more" in caplog.text
+
+
+# Killed at any moment.
+
+WRITER = """
+    folder, start = Path(sys.argv[1]), int(sys.argv[2])
+    store = open_store(folder)
+    for step in range(start, start + 100_000):
+        if step % 5 == 4:
+            store.delete(f"r{step - 4}")
+            said = [[f"r{step - 4}", None]]
+        else:
+            ids = [f"r{step}", f"s{step % 7}"]
+            store.put_many([record(id, step, words=words_of(step) if step % 3 else None) for id in ids])
+            said = [[id, step] for id in ids]
+        sys.stdout.write(json.dumps(said) + "\\n")
+        sys.stdout.flush()
+"""
+
+
+def kill_a_writer(folder, start, delay):
+    """Let a process write, kill it, and return what it acknowledged: lists of (id, seed or None for deleted)."""
+    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
+    command = [sys.executable, "-c", setup + textwrap.dedent(WRITER), str(folder), str(start)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        first = writer.stdout.readline()
+        time.sleep(delay)
+        writer.kill()
+        lines = [first, *writer.stdout.readlines()]
+    return [json.loads(line) for line in lines if line.endswith("]\n")]
+
+
+def test_a_killed_writer_leaves_every_record_with_its_own_words(folder):
+    expected, begun, draws = {}, 0, random.Random(7)
+    for _ in range(KILLS):
+        said = kill_a_writer(folder, begun, draws.uniform(0, 0.1))
+        assert said
+        for change in said:
+            expected |= dict(change)
+        begun += 5 * (len(said) // 5 + 2)
+        assert list(faults(folder)) == []
+    store = open_store(folder)
+    found = everything(store)
+    for id, seed in expected.items():
+        try:
+            stored = store.get(id)
+        except NotFound:
+            assert seed is None or id.startswith("r")
+            continue
+        written = int(stored.record.indexed_at - 1e9)
+        assert written == seed or (written > seed and id.startswith("s"))
+        assert (stored.key in found) == bool(written % 3)
+        if stored.key in found:
+            same(found[stored.key], words_of(written))
+    store.close()
+
+
+def test_records_without_words_are_as_before(store):
+    store.put_many([dataclasses.replace(record("a", 1), words=None, locals=None)])
+    assert store.words.missing() == [] and not everything(store)

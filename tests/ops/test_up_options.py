@@ -1,0 +1,23 @@
+"""What `landseer up` tells the orchestrator."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from landseer.ensemble import serve
+from landseer.ops.commands import up
+
+
+@pytest.mark.parametrize("given", [[], ["--local-features", "--regions", "3", "--codebook", "words"]])
+def test_its_options_are_those_of_serve(given):
+    parser = argparse.ArgumentParser()
+    up.add_arguments(parser)
+    options = up._serve_args(parser.parse_args(given))
+    told = argparse.ArgumentParser()
+    serve.add_arguments(told)
+    config = serve.config_of(told.parse_args(["--store", "store", *options]))
+    assert config.local_features == bool(given)
+    assert config.regions == (3 if given else 0)
+    assert str(config.codebook) == ("words" if given else "None")
