@@ -73,7 +73,6 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except Exception as error:
                 status, why = _status(error, request_id), f": {_told(error, name)}"
                 code = grpc_code(status)
-                await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.in_flight.labels(service, method).dec()
@@ -82,6 +81,8 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 span.ends(code)
                 level = _LEVELS.get(code, logging.DEBUG)
                 log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
+            # Counted before it is sent, as answers are: whoever gets it may look at the metrics at once.
+            return await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
 
         return observed
 
