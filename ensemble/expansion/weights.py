@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 ALPHA = 3.0
 """Of alphaQE, as its authors chose it."""
-TEMPERATURE = 0.1
-"""Of LAttDBA, unless one was learned: a neighbour whose cosine is 0.2 less weighs a seventh."""
+TEMPERATURE = 1.0
+"""Of LAttDBA, unless one was learned: a neighbour that the network weighs 1 less gets a third of the share.
+
+The paper's form, whose weights are cosines near 1, wants about 0.1."""
 
 
 def aqe(similarities: Floats, alpha: float = ALPHA) -> Floats:

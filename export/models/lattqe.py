@@ -50,6 +50,11 @@ class ExpansionNetwork(nn.Module, ABC):
         tokens: [B, 1+k, D], the query's first, neighbours nearest first.
         """
 
+    def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """Return the weights [M, 1+k] of tokens that are rows [M, 1+k] of unit vectors [N, D]."""
+        weights, _ = self.weights(vectors[rows], torch.ones(rows[:, 1:].shape, dtype=torch.bool))
+        return weights
+
 
 class EncoderLayer(nn.Module):
     """A post-norm transformer encoder layer. The paper: 64 heads, feed-forward width D."""

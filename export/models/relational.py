@@ -82,9 +82,18 @@ class RelationalLAttQE(ExpansionNetwork):
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `ExpansionNetwork`."""
         present = F.pad(neighbour_mask.to(tokens.dtype), (1, 0), value=1.0)  # [B, 1+k]
-        cosines = tokens @ tokens.transpose(1, 2)
+        return self._weights(tokens @ tokens.transpose(1, 2), present)
+
+    def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """See `ExpansionNetwork`. No token is copied: [M, 1+k, D] would be a hundred times what is needed."""
+        cosines = (vectors @ vectors.T)[rows[:, :, None], rows[:, None, :]]
+        weights, _ = self._weights(cosines, torch.ones_like(cosines[:, 0]))
+        return weights
+
+    def _weights(self, cosines: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights and logits [B, T] by the cosines [B, T, T] of tokens, present [B, T] or not."""
         features = relations(cosines, present)
-        x = self.positions[: tokens.shape[1]] + self.embed(features)
+        x = self.positions[: cosines.shape[1]] + self.embed(features)
         bias = ((present - 1.0) * 1e9)[:, None, None, :]
         for layer in self.layers:
             x = layer(x, cosines, bias)
@@ -102,7 +111,8 @@ def relations(cosines: Tensor, present: Tensor) -> Tensor:
     count = present[:, 1:].sum(dim=1, keepdim=True).clamp(min=1.0)  # [B, 1]
     to_query, real = cosines[:, 0], present[:, 1:]
     mean = (to_query[:, 1:] * real).sum(dim=1, keepdim=True) / count
-    spread = ((to_query[:, 1:] - mean).square() * real).sum(dim=1, keepdim=True).div(count).sqrt() + LEAST_SPREAD
+    variance = ((to_query[:, 1:] - mean).square() * real).sum(dim=1, keepdim=True) / count
+    spread = (variance + 1e-10).sqrt() + LEAST_SPREAD  # the root of 0 has no gradient
     to_all = (cosines * present[:, None]).sum(dim=2) / (count + 1.0)
     mean_to_all = (to_all * present).sum(dim=1, keepdim=True) / (count + 1.0)
     rank = (present.cumsum(dim=1) - 1.0).clamp(min=0.0)

@@ -9,7 +9,8 @@ background), and an offset common to all, as descriptors have on data unlike wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,18 @@ class Episode:
     """[Q, D], unit."""
     wanted: Labels
     """[Q]: what each query should find; it is in the database."""
+    neighbours: int = 0
+    """That LAttDBA augments the database by, with the network that learns; 0 leaves it as it is."""
+    temperature: float = 1.0
+    """Of LAttDBA."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRanges:
     """What is drawn for an episode: (low, high), evenly, those named log by their logarithm."""
 
-    size: int = 800
+    size_log: tuple[float, float] = (200.0, 1000.0)
+    """Of the database and its queries."""
     queries: int = 32
     simulated: float = 0.6
     """Share of the episodes."""
@@ -59,11 +65,10 @@ class EpisodeRanges:
     noise: tuple[float, float] = (0.0, 0.3)
     """Length of white noise."""
     augmented: float = 0.5
-    """Share of the episodes whose database is augmented, as LAttQE meets it behind LAttDBA; queries never are."""
-    augmented_log: tuple[float, float] = (4.0, 64.0)
+    """Share of the episodes whose database LAttDBA augments; queries never are."""
+    augmented_by: tuple[int, int] = (16, 48)
     """Neighbours in that."""
-    fade: tuple[float, float] = (0.0, 4.0)
-    """How steeply their weights fall."""
+    temperature_log: tuple[float, float] = (0.5, 3.0)
 
 
 class Neighbourhoods:
@@ -86,21 +91,28 @@ class Neighbourhoods:
         views = (vectors - self.centres[:, None]).reshape(-1, vectors.shape[-1])
         self.view_deviations = views if vectors.shape[1] > 1 else 0.3 * self.deviations
 
+    def within(self, ranges: EpisodeRanges) -> Neighbourhoods:
+        """Return the same descriptors, drawn from otherwise."""
+        other = copy(self)
+        other.ranges = ranges
+        return other
+
     def draw(self, draw: Draw) -> Episode:
         """Draw an episode; the same state of `draw` gives the same one."""
-        simulated = draw.random() < self.ranges.simulated
-        vectors, labels = self._simulated(draw) if simulated else self._real(draw)
+        simulated, size = draw.random() < self.ranges.simulated, _log_uniform(self.ranges.size_log, draw)
+        vectors, labels = self._simulated(size, draw) if simulated else self._real(size, draw)
         if draw.random() < 0.5:
             vectors = vectors + draw.uniform(*self.ranges.offset) * self._some(self.centres, 1, draw)
         noise = draw.standard_normal(vectors.shape, np.float32) / np.sqrt(vectors.shape[1])
         vectors = unit(vectors + draw.uniform(*self.ranges.noise) * noise)
         rows = self._asked(labels, draw)
         kept = np.setdiff1d(np.arange(len(labels)), rows)
-        database = vectors[kept]
-        if draw.random() < self.ranges.augmented:
-            count = round(_log_uniform(self.ranges.augmented_log, draw))
-            database = averaged(database, count, draw.uniform(*self.ranges.fade))
-        return Episode(vectors=database, labels=labels[kept], queries=vectors[rows], wanted=labels[rows])
+        plain = Episode(vectors=vectors[kept], labels=labels[kept], queries=vectors[rows], wanted=labels[rows])
+        if draw.random() >= self.ranges.augmented:
+            return plain
+        low, high = self.ranges.augmented_by
+        temperature = _log_uniform(self.ranges.temperature_log, draw)
+        return replace(plain, neighbours=int(draw.integers(low, high + 1)), temperature=temperature)
 
     def _asked(self, labels: Labels, draw: Draw) -> NDArray[np.int64]:
         """Return the rows that are searched for: at most half of any label, so that something is left to find."""
@@ -112,25 +124,25 @@ class Neighbourhoods:
                 rows.append(int(row))
         return np.array(rows, np.int64)
 
-    def _real(self, draw: Draw) -> tuple[Vectors, Labels]:
+    def _real(self, size: float, draw: Draw) -> tuple[Vectors, Labels]:
         """Some classes as they are, with some of their photographs."""
         median, rows = _log_uniform(self.ranges.members_log, draw), []
         for label in draw.permutation(self.labels.max() + 1):
             members = np.flatnonzero(self.labels == label)
             rows.append(draw.permutation(members)[: self._count(median, draw)])
-            if sum(map(len, rows)) >= self.ranges.size:
+            if sum(map(len, rows)) >= size:
                 break
         chosen = np.concatenate(rows)
         return self.photographs[chosen], self.labels[chosen]
 
-    def _simulated(self, draw: Draw) -> tuple[Vectors, Labels]:
+    def _simulated(self, size: float, draw: Draw) -> tuple[Vectors, Labels]:
         ranges, vectors = self.ranges, list[Vectors]()
         labels: list[int] = []
         median, apart = _log_uniform(ranges.members_log, draw), draw.uniform(*ranges.apart)
         within, copies = _log_uniform(ranges.within_log, draw), draw.uniform(*ranges.copies)
         spread, style = _log_uniform(ranges.copies_log, draw), draw.uniform(*ranges.style)
         styles = style * self._some(self.deviations, round(_log_uniform(ranges.styles_log, draw)), draw)
-        while len(labels) < ranges.size:
+        while len(labels) < size:
             count = self._count(median, draw)
             seen = within * draw.uniform(0.7, 1.4) * self._some(self.deviations, max(1, round(count / copies)), draw)
             near = spread * self._some(self.view_deviations, count, draw)
@@ -145,20 +157,6 @@ class Neighbourhoods:
     @staticmethod
     def _some(rows: Vectors, count: int, draw: Draw) -> Vectors:
         return np.asarray(rows[draw.integers(0, len(rows), count)], np.float32)
-
-
-def averaged(vectors: Vectors, count: int, fade: float = 0.0) -> Vectors:
-    """Return a database [N, D] augmented by each vector's nearest others, weighed by (1 - i / (count + 1))^fade. Unit.
-
-    A fade of 0 is ADBA, of 1 ADBAwD; LAttDBA, whose softmax falls steeply, lies above.
-    """
-    scores = vectors @ vectors.T
-    np.fill_diagonal(scores, np.inf)  # with itself, first
-    count = min(count, len(vectors) - 1)
-    best = np.argpartition(-scores, count, axis=1)[:, : count + 1]
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
-    weights = (1.0 - np.arange(count + 1) / (count + 1)) ** fade
-    return unit(np.einsum("k,nkd->nd", weights, vectors[np.take_along_axis(best, order, axis=1)]))
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -5,6 +5,10 @@ episode's database by them. The loss is of that ranking: a contrastive one of ev
 smooth average precision (Brown et al., ECCV 2020), plus the auxiliary classifier of relevance. The paper's contrastive
 loss sees one relevant picture and five mined ones, of one index; here a step sees all pictures of an index, and every
 step another index.
+
+Every second index is augmented first, by LAttDBA with the very weights that learn, and the loss reaches them through
+both. The paper learns LAttDBA's temperature alone, behind a network that has seen raw indexes only; behind such a
+network, neighbours that are nearly alike and weights that cancel left noise (docs/expansion.md).
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +26,7 @@ from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.pooling import l2n
 from landseer.export.training.episodes import Episode, Neighbourhoods, Vectors
+from landseer.export.training.lattdba import augmented, neighbourhoods
 from landseer.export.training.task import Group
 
 VALIDATE = 7
@@ -55,13 +59,27 @@ class Batch:
     """An episode as the network sees it."""
 
     vectors: Tensor
-    """[N, D]."""
+    """[N, D], as they are."""
+    queries: Tensor
+    """[Q, D]."""
     relevant: Tensor
     """bool [Q, N]: what each query should find."""
-    tokens: Tensor
-    """[Q, 1 + k, D]: the query and its neighbours, nearest first."""
-    labels: Tensor
-    """[Q, k], 1 where a neighbour is relevant."""
+    neighbourhoods: Tensor | None
+    """[N, 1 + m]: what LAttDBA weighs; None leaves the database as it is."""
+    temperature: float
+    """Of LAttDBA."""
+    neighbours: int
+    """k, that the queries are expanded by."""
+
+    def database(self, network: ExpansionNetwork) -> Tensor:
+        """Return what is searched, [N, D]."""
+        if self.neighbourhoods is None:
+            return self.vectors
+        return augmented(network, self.vectors, self.neighbourhoods, self.temperature)
+
+    def nearest(self, database: Tensor) -> Tensor:
+        """Return the rows of each query's nearest neighbours, best first, [Q, k]."""
+        return (self.queries @ database.T).topk(min(self.neighbours, len(database)), dim=1).indices
 
 
 class Expansion:
@@ -105,15 +123,17 @@ class Expansion:
         episode = self.training.draw(draw)
         most = min(len(self._network.positions) - 1, len(episode.vectors))
         count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
-        return batch_of(episode, nearest(episode, count))
+        return batch_of(episode, count)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of an episode's rankings."""
         self._follow()
-        present = torch.ones_like(batch.labels, dtype=torch.bool)
-        weights, relevance = self._network.weights(batch.tokens, present)
-        scores = l2n(torch.einsum("qt,qtd->qd", weights, batch.tokens)) @ batch.vectors.T
-        told = F.binary_cross_entropy_with_logits(relevance[:, 1:], batch.labels)
+        database = batch.database(self._network)
+        near = batch.nearest(database.detach())
+        tokens = together(batch.queries, database, near)
+        weights, relevance = self._network.weights(tokens, torch.ones_like(near, dtype=torch.bool))
+        scores = l2n(torch.einsum("qt,qtd->qd", weights, tokens)) @ database.T
+        told = F.binary_cross_entropy_with_logits(relevance[:, 1:], batch.relevant.gather(1, near).float())
         ranking = (
             contrastive(scores, batch, self.recipe.temperature) + 1.0 - smooth_ap(scores, batch, self.recipe.smoothness)
         )
@@ -153,24 +173,25 @@ class Expansion:
         return module
 
 
-def nearest(episode: Episode, count: int) -> NDArray[np.int64]:
-    """Return the rows of the queries' nearest neighbours, best first, [Q, count]."""
-    scores = episode.queries @ episode.vectors.T
-    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1)
-
-
-def batch_of(episode: Episode, neighbours: NDArray[np.int64]) -> Batch:
-    """Return an episode with the neighbours [Q, k] of its queries as tensors."""
-    rows, wanted = torch.from_numpy(neighbours), torch.from_numpy(episode.wanted)[:, None]
-    labels, vectors = torch.from_numpy(episode.labels), torch.from_numpy(episode.vectors)
+def batch_of(episode: Episode, neighbours: int) -> Batch:
+    """Return an episode as tensors, its queries to be expanded by so many neighbours."""
+    rows = neighbourhoods(episode.vectors, episode.neighbours) if episode.neighbours else None
+    labels, wanted = torch.from_numpy(episode.labels), torch.from_numpy(episode.wanted)[:, None]
     return Batch(
-        vectors=vectors,
+        vectors=torch.from_numpy(episode.vectors),
+        queries=torch.from_numpy(episode.queries),
         relevant=labels[None] == wanted,
-        tokens=torch.cat([torch.from_numpy(episode.queries)[:, None], vectors[rows]], dim=1),
-        labels=(labels[rows] == wanted).float(),
+        neighbourhoods=None if rows is None else torch.from_numpy(rows),
+        temperature=episode.temperature,
+        neighbours=neighbours,
     )
+
+
+def together(queries: Tensor, database: Tensor, rows: Tensor) -> Tensor:
+    """Return queries [Q, D] and rows [Q, k] of the database [N, D] as tokens, [Q, 1 + k, D]."""
+    # index_select: the gradient of indexing by [Q, k] adds up in no fixed order.
+    taken = database.index_select(0, rows.flatten()).reshape(*rows.shape, -1)
+    return torch.cat([queries[:, None], taken], dim=1)
 
 
 def contrastive(scores: Tensor, batch: Batch, temperature: float) -> Tensor:
@@ -200,10 +221,13 @@ def expand_all(network: ExpansionNetwork, queries: Vectors, neighbours: Vectors)
     return np.asarray(expanded.numpy(), np.float32)
 
 
+@torch.no_grad()
 def expanded_map(network: ExpansionNetwork, episode: Episode, count: int) -> float:
     """Return the mAP in percent of an episode's queries, expanded by so many neighbours."""
-    rows = nearest(episode, min(count, len(episode.vectors)))
-    expanded = expand_all(network, episode.queries, episode.vectors[rows])
-    orders = np.argsort(-(expanded @ episode.vectors.T), axis=1, kind="stable")
+    batch = batch_of(episode, count)
+    database = batch.database(network.eval())
+    tokens = together(batch.queries, database, batch.nearest(database))
+    expanded = expand_all(network, episode.queries, tokens[:, 1:].numpy())
+    orders = np.argsort(-(expanded @ database.numpy().T), axis=1, kind="stable")
     truths = [Truth(easy=np.flatnonzero(episode.labels == label)) for label in episode.wanted]
     return 100.0 * evaluate(list(orders), truths).map

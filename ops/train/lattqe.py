@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from landseer.ensemble.expansion.methods import LATTQE
 from landseer.export.datasets.readers import read
 from landseer.export.lattqe_file import NAME, write_lattqe
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import Expansion
 from landseer.export.training.files import write_whole
-from landseer.export.training.lattqe import classes, learn
+from landseer.export.training.lattqe import LATTDBA_NEIGHBOURS, classes, learn
 from landseer.ops.results.described import described
 from landseer.ops.train.run import Options
 from landseer.ops.train.showing import Bars
@@ -46,8 +47,11 @@ def run(options: Options, console: Console) -> None:
         "validation before": round(outcome.start, 2),
         "validation": round(outcome.best, 2),
         "best after epochs": outcome.epoch,
+        "temperature of LAttDBA": learned.temperature,
     }
     write_lattqe(learned.network, options.out / NAME, card)
     text = "# LAttQE\n\nWritten by `landseer train lattqe`.\n\n```json\n" + json.dumps(card, indent=2) + "\n```\n"
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
     console.print(f"best {outcome.best:.2f} (AQE, where it began: {outcome.start:.2f}); see {options.out}")
+    recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{learned.temperature:g}"
+    console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}")

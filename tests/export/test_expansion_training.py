@@ -9,26 +9,29 @@ import torch
 from safetensors.torch import save_file
 
 from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.expansion import augmentation
 from landseer.ensemble.expansion.weights import aqe, combined
 from landseer.export.lattqe_file import read_lattqe, write_lattqe
-from landseer.export.models.lattqe import LAttQE
+from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.relational import RelationalLAttQE, relations
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, averaged, unit
+from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, unit
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import (
+    Expansion,
     ExpansionRecipe,
     batch_of,
     contrastive,
     expand_all,
     expanded_map,
-    nearest,
     smooth_ap,
 )
-from landseer.export.training.lattqe import Form, learn
+from landseer.export.training.lattdba import augmented, neighbourhoods
+from landseer.export.training.lattqe import TEMPERATURES, Form, learn
 
 SIZES = Sizes(channels=24, neighbours=12)
-RANGES = EpisodeRanges(size=80, queries=8, members_log=(4.0, 12.0))
+SIZES_OF_PAPER = Sizes(channels=64, neighbours=12)
+RANGES = EpisodeRanges(size_log=(80.0, 80.0), queries=8, members_log=(4.0, 12.0))
 RECIPE = ExpansionRecipe(steps=4, validated=2, validated_at=(1, 4))
 
 
@@ -119,15 +122,43 @@ def test_queries_are_not_in_the_database_they_search() -> None:
     assert (episode.queries @ episode.vectors.T).max() < 0.9999
 
 
-def test_an_augmented_database_is_the_mean_of_neighbours() -> None:
+@torch.no_grad()
+@pytest.mark.parametrize("network", [varied(4), LAttQE.untrained(SIZES_OF_PAPER, seed=1)])
+def test_a_database_is_augmented_as_it_will_be_where_it_is_served(network: ExpansionNetwork) -> None:
+    vectors, _ = photographs(classes=3, each=6, channels=network.shape["sizes"].channels)
+    vectors = vectors[:, 0]
+
+    def attention(queries: np.ndarray, near: np.ndarray) -> np.ndarray:
+        tokens = torch.from_numpy(np.concatenate([queries[:, None], near], axis=1))
+        return network.weights(tokens, torch.ones(near.shape[:2], dtype=torch.bool))[0][:, 1:].numpy()
+
+    served = augmentation.augmented(vectors, "lattqe", 5, parameter=0.4, attention=attention)
+    rows = torch.from_numpy(neighbourhoods(vectors, 5))
+    np.testing.assert_allclose(augmented(network, torch.from_numpy(vectors), rows, 0.4), served, atol=1e-5)
+
+
+def test_a_neighbourhood_begins_with_the_vector_itself_and_ends_with_the_database() -> None:
     vectors, _ = photographs(classes=3, each=4)
-    found = averaged(vectors[:, 0], 2)
-    for row, vector in enumerate(vectors[:, 0]):
-        best = np.argsort(-(vectors[:, 0] @ vector))[:3]
-        np.testing.assert_allclose(found[row], unit(vectors[best, 0].sum(axis=0)[None])[0], atol=1e-6)
-        faded = (vectors[best, 0] * np.array([[1.0], [2 / 3], [1 / 3]])).sum(axis=0)
-        np.testing.assert_allclose(averaged(vectors[:, 0], 2, 1.0)[row], unit(faded[None])[0], atol=1e-6)
-    assert averaged(vectors[:, 0], 99).shape == (12, 24)
+    doubled = np.repeat(vectors[:, 0], 2, axis=0)
+    rows = neighbourhoods(doubled, 99)
+    assert rows.shape == (24, 24)
+    assert np.array_equal(rows[:, 0], np.arange(24))
+
+
+def test_the_loss_reaches_the_weights_through_the_augmented_database() -> None:
+    one = replace(episode(), neighbours=6)
+    network = varied(5)
+    task = Expansion(network, *(Neighbourhoods(*photographs(), RANGES) for _ in range(2)), RECIPE)
+    here = batch_of(one, 3)
+    assert (
+        here.database(network).requires_grad and not replace(here, neighbourhoods=None).database(network).requires_grad
+    )
+    task.loss(here).backward()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in network.parameters())
+    alike = replace(one, vectors=np.repeat(one.vectors[:1], len(one.vectors), axis=0))
+    network.zero_grad()
+    task.loss(batch_of(alike, 3)).backward()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in network.parameters())
 
 
 def test_photographs_without_views_do_too() -> None:
@@ -153,12 +184,13 @@ def episode() -> Episode:
 
 def test_neighbours_are_the_nearest() -> None:
     one = episode()
-    assert np.array_equal(nearest(one, 5), np.argsort(-(one.queries @ one.vectors.T), axis=1)[:, :5])
+    batch = batch_of(one, 5)
+    assert np.array_equal(batch.nearest(batch.vectors), np.argsort(-(one.queries @ one.vectors.T), axis=1)[:, :5])
 
 
 def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_order() -> None:
     one = episode()
-    batch = batch_of(one, nearest(one, 3))
+    batch = batch_of(one, 3)
     right = torch.where(batch.relevant, 0.9, 0.1) + 0.01 * torch.rand(batch.relevant.shape)
     wrong = 1.0 - right
     assert smooth_ap(right, batch, 0.001).item() == pytest.approx(1.0, abs=1e-3)
@@ -171,7 +203,7 @@ def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_o
 @pytest.mark.parametrize("paper", [False, True])
 def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, paper: bool) -> None:
     vectors, labels = photographs(channels=64)
-    form = Form(paper=paper, recipe=RECIPE, ranges=RANGES)
+    form = Form(paper=paper, recipe=RECIPE, ranges=replace(RANGES, augmented=0.0 if paper else 0.5))
     runs = [learn(vectors[:, 0], labels, tmp_path / name, form=form, epochs=2) for name in ("a", "b")]
     assert [run.outcome.best for run in runs] == [runs[0].outcome.best] * 2
     path = tmp_path / "lattqe.safetensors"
@@ -179,6 +211,8 @@ def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, pap
     served = read_lattqe(path, Sizes(channels=64))
     query, near = vectors[:2, 0], vectors[2:12, 0].reshape(2, 5, -1)
     np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[1].network, query, near))
+    assert [run.temperature for run in runs] == [runs[0].temperature] * 2
+    assert runs[0].temperature is None if paper else runs[0].temperature in TEMPERATURES
 
 
 def test_training_learns_what_averaging_gets_wrong(tmp_path: Path) -> None:
