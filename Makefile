@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TE
 
 results-expansion: $(STAMP) ## Train LAttQE and compare it with every other expansion (TEST="SPEC" TRAIN="SPEC" ARGS="...")
 	@$(BIN)/python -m landseer.ops.results.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
+
+results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
+	@$(BIN)/python -m landseer.ops.results.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.run

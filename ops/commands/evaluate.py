@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.ops.arguments import positive
-from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, SERVED_METHODS, SPECS
+from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
 
 HELP = "measure mAP on a data set, with and without query expansion"
 _DATA = f"""\
@@ -48,7 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of draws and intervals (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with the AP of every query")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html and its plots")
+    _add_local(parser.add_argument_group("rows that rank by local features"))
     _add_systems(parser.add_argument_group("what is evaluated"))
+
+
+def _add_local(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--codebook", type=Path, metavar="FILE", help="visual words, from landseer codebook")
+    group.add_argument("--codebook-from", metavar="DATA", help="or learn them from these photographs")
+    group.add_argument(
+        "--regions", type=positive, default=REGIONS, metavar="N", help="regions of a picture at most (%(default)s)"
+    )
 
 
 def _add_systems(group: argparse._ArgumentGroup) -> None:
@@ -117,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
         sweep=args.sweep,
         json=args.json,
         report=args.report,
+        codebook=args.codebook,
+        codebook_from=args.codebook_from,
+        regions=args.regions,
     )
     try:
         evaluation.run(options, Console(stderr=True))

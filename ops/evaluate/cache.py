@@ -1,12 +1,14 @@
-"""Vectors that were computed before: describing pictures takes most of the time of an evaluation."""
+"""What pictures were described by before: describing pictures takes most of the time of an evaluation."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from landseer.ops.processes import OpsError
 
 
 class VectorCache:
-    """A file of vectors by what they were computed from: models, preprocessing, and the picture's bytes.
+    """A file of arrays by what they were computed from: models, preprocessing, and the picture's bytes; and by name.
 
     By bytes, not by name and date: a picture that was changed in place must be described again.
     """
@@ -24,22 +26,32 @@ class VectorCache:
     def __init__(self, connection: sqlite3.Connection, fingerprint: str) -> None:
         self._connection = connection
         self._models = hashlib.sha256(fingerprint.encode()).digest()
-        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS arrays (key BLOB, name TEXT, dtype TEXT NOT NULL, shape TEXT NOT NULL, "
+            "data BLOB NOT NULL, PRIMARY KEY (key, name)) WITHOUT ROWID"
+        )
 
-    def get(self, shot: Shot, data: bytes) -> NDArray[np.float32] | None:
-        """Return the vector of a picture with these bytes, or None."""
-        row = self._connection.execute("SELECT vector FROM vectors WHERE key = ?", (self._key(shot, data),)).fetchone()
-        return None if row is None else np.frombuffer(row[0], np.float32)
-
-    def put(self, shot: Shot, data: bytes, vector: NDArray[np.float32]) -> None:
-        """Keep a vector; what is kept survives whatever ends the program."""
-        with self._connection:
-            row = (self._key(shot, data), vector.astype(np.float32).tobytes())
-            self._connection.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", row)
-
-    def _key(self, shot: Shot, data: bytes) -> bytes:
+    def key(self, shot: Shot, data: bytes) -> bytes:
+        """Return what a picture with these bytes is kept under."""
         part = repr(shot.region).encode()
         return hashlib.sha256(self._models + part + hashlib.sha256(data).digest()).digest()
+
+    def names(self, key: bytes) -> frozenset[str]:
+        """Return which arrays of a picture are there."""
+        rows = self._connection.execute("SELECT name FROM arrays WHERE key = ?", (key,))
+        return frozenset(name for (name,) in rows)
+
+    def get(self, key: bytes, name: str) -> NDArray[Any] | None:
+        """Return an array of a picture, or None."""
+        query = "SELECT dtype, shape, data FROM arrays WHERE key = ? AND name = ?"
+        row = self._connection.execute(query, (key, name)).fetchone()
+        return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(json.loads(row[1]))
+
+    def put(self, key: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays of a picture; what is kept survives whatever ends the program."""
+        rows = [(key, name, one.dtype.str, json.dumps(one.shape), one.tobytes()) for name, one in arrays.items()]
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO arrays VALUES (?, ?, ?, ?, ?)", rows)
 
 
 @contextmanager

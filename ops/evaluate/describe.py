@@ -1,19 +1,21 @@
-"""Descriptors of many pictures, in process, by the very graph that is served."""
+"""Descriptors of many pictures, in process, by the very graphs that are served."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.errors import InvalidInput
-from landseer.ensemble.pictures import Limits, prepare
+from landseer.ensemble.pictures import Limits, Prepared, prepare
 from landseer.ensemble.profile import Profile
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
@@ -21,6 +23,10 @@ from landseer.ops.inprocess import Graph
 
 AHEAD = 8
 """Pictures that are decoded while the graph runs."""
+DESCRIPTOR = "descriptor"
+Arrays = Mapping[str, NDArray[Any]]
+Describe = Callable[[Prepared], Arrays]
+"""From a picture to its arrays, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,36 +37,65 @@ class Described:
     """float32 [D], unit norm."""
     unreadable: dict[Path, str]
     """Why, by file."""
+    keys: dict[Shot, bytes] = field(default_factory=dict)
+    """What the other arrays of each are kept under in the cache: they may be gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
     shot: Shot
-    data: bytes
-    vector: NDArray[np.float32] | None
-    pixels: NDArray[np.uint8] | None
+    key: bytes = b""
+    prepared: Prepared | None = None
+    """None if the cache has it all."""
     fault: str = ""
 
 
 def describe_all(
     shots: Sequence[Shot], graph: Graph, profile: Profile, cache: VectorCache, *, progress: Callable[[], None]
 ) -> Described:
-    """Describe pictures, those that the cache has not. `progress` is called after each."""
-    vectors: dict[Shot, NDArray[np.float32]] = {}
-    unreadable: dict[Path, str] = {}
-    for ready in _prepared(shots, profile, cache):
+    """Describe pictures by their descriptor, those that the cache has not. `progress` is called after each."""
+
+    def describe(prepared: Prepared) -> Arrays:
+        return {DESCRIPTOR: graph.describe(prepared.pixels[None])}
+
+    return describe_by((DESCRIPTOR,), shots, lambda: describe, profile, cache, progress=progress)
+
+
+def describe_by(
+    names: Sequence[str],
+    shots: Sequence[Shot],
+    load: Callable[[], Describe],
+    profile: Profile,
+    cache: VectorCache,
+    *,
+    progress: Callable[[], None],
+) -> Described:
+    """Describe pictures by the arrays of these names; of one that lacks any in the cache, all.
+
+    load: called at the first picture that is to be described. `progress` is called after each picture.
+    """
+    found = Described(vectors={}, unreadable={})
+    describe: Describe | None = None
+    for ready in _prepared(shots, partial(_start, frozenset(names), profile, cache)):
         if ready.fault:
-            unreadable[ready.shot.path] = ready.fault
-        elif ready.vector is not None:
-            vectors[ready.shot] = ready.vector
-        elif ready.pixels is not None:
-            vectors[ready.shot] = graph.describe(ready.pixels)
-            cache.put(ready.shot, ready.data, vectors[ready.shot])
+            found.unreadable[ready.shot.path] = ready.fault
+            progress()
+            continue
+        if ready.prepared is not None:
+            describe = describe or load()
+            cache.put(ready.key, describe(ready.prepared))
+        found.keys[ready.shot] = ready.key
+        vector = cache.get(ready.key, DESCRIPTOR) if DESCRIPTOR in names else None
+        if vector is not None:
+            found.vectors[ready.shot] = vector
         progress()
-    return Described(vectors=vectors, unreadable=unreadable)
+    return found
 
 
-def _prepared(shots: Sequence[Shot], profile: Profile, cache: VectorCache) -> Iterator[_Ready]:
+_Start = Callable[[Shot, ThreadPoolExecutor], "Future[_Ready]"]
+
+
+def _prepared(shots: Sequence[Shot], start: _Start) -> Iterator[_Ready]:
     """Yield pictures in order, read and decoded ahead of the graph by one thread; the cache is asked here."""
     waiting: deque[Future[_Ready]] = deque()
     left = iter(shots)
@@ -68,7 +103,7 @@ def _prepared(shots: Sequence[Shot], profile: Profile, cache: VectorCache) -> It
 
         def add(count: int) -> None:
             for shot in itertools.islice(left, count):
-                waiting.append(_start(shot, profile, cache, decoder))
+                waiting.append(start(shot, decoder))
 
         add(AHEAD)
         while waiting:
@@ -76,24 +111,26 @@ def _prepared(shots: Sequence[Shot], profile: Profile, cache: VectorCache) -> It
             add(1)
 
 
-def _start(shot: Shot, profile: Profile, cache: VectorCache, decoder: ThreadPoolExecutor) -> Future[_Ready]:
+def _start(
+    names: frozenset[str], profile: Profile, cache: VectorCache, shot: Shot, decoder: ThreadPoolExecutor
+) -> Future[_Ready]:
     try:
         data = shot.path.read_bytes()
     except OSError as error:
-        return _done(_Ready(shot=shot, data=b"", vector=None, pixels=None, fault=str(error.strerror)))
-    known = cache.get(shot, data)
-    if known is not None:
-        return _done(_Ready(shot=shot, data=data, vector=known, pixels=None))
-    return decoder.submit(_decoded, shot, data, profile)
+        return _done(_Ready(shot=shot, fault=str(error.strerror)))
+    key = cache.key(shot, data)
+    if names <= cache.names(key):
+        return _done(_Ready(shot=shot, key=key))
+    return decoder.submit(_decoded, shot, key, data, profile)
 
 
-def _decoded(shot: Shot, data: bytes, profile: Profile) -> _Ready:
+def _decoded(shot: Shot, key: bytes, data: bytes, profile: Profile) -> _Ready:
     limits = Limits(max_bytes=max(len(data), 1))
     try:
-        pixels = prepare(data, profile=profile, limits=limits, region=shot.region).pixels[None]
+        prepared = prepare(data, profile=profile, limits=limits, region=shot.region)
     except InvalidInput as error:
-        return _Ready(shot=shot, data=data, vector=None, pixels=None, fault=error.description)
-    return _Ready(shot=shot, data=data, vector=None, pixels=pixels)
+        return _Ready(shot=shot, fault=error.description)
+    return _Ready(shot=shot, key=key, prepared=prepared)
 
 
 def _done(ready: _Ready) -> Future[_Ready]:

@@ -56,6 +56,10 @@ class Row:
     """Of the intervals."""
     failures: Sequence[Failure] = ()
     """The queries of the least average precision, if they were asked for."""
+    milliseconds: float | None = None
+    """Of a search, the median over queries; None where it was not measured."""
+    index_bytes: float | None = None
+    """Of a reference in what is searched; None where that is not known."""
 
     def over(self, base: Row | None) -> Row:
         """Return it compared to the row without expansion; to itself if that is not given."""

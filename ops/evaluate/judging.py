@@ -9,14 +9,14 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress
 
-from landseer.ensemble.evaluation import Ids, Protocol, evaluate
+from landseer.ensemble.evaluation import Protocol, evaluate
 from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import failures
 from landseer.ops.evaluate.figures import KS, Row
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.sweep import Point, swept
-from landseer.ops.evaluate.system import System
+from landseer.ops.evaluate.system import Searched, System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Jud
     rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], Row]()
     with bars(console) as progress:
         for method in plan.asked:
-            ranked = rank(method, partial(_begin, progress, method))
-            for row in _rows(system.about.name, method, ranked, dataset, plan):
+            found = rank(method, partial(_begin, progress, method))
+            for row in _rows(system.about.name, method, found, dataset, plan):
                 rows[method, row.protocol] = row.over(rows.get((NO_EXPANSION, row.protocol)))
             for task in progress.task_ids:
                 progress.remove_task(task)
@@ -77,11 +77,11 @@ def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callabl
     return partial(progress.advance, progress.add_task(f"{what}: {method}", total=steps))
 
 
-def _rows(name: str, method: Method, ranked: Sequence[Ids], dataset: Dataset, plan: Plan) -> Iterator[Row]:
+def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Plan) -> Iterator[Row]:
     truths = dataset.truths()
     for protocol in dataset.protocols:
-        figures = evaluate(ranked, truths, protocol=protocol, ks=KS)
-        worst = failures(ranked, truths, figures.aps, protocol=protocol) if plan.failures else ()
+        figures = evaluate(found.orders, truths, protocol=protocol, ks=KS)
+        worst = failures(found.orders, truths, figures.aps, protocol=protocol) if plan.failures else ()
         yield Row(
             system=name,
             method=method,
@@ -90,6 +90,8 @@ def _rows(name: str, method: Method, ranked: Sequence[Ids], dataset: Dataset, pl
             base=figures,
             seed=plan.seed,
             failures=worst,
+            milliseconds=found.milliseconds,
+            index_bytes=found.index_bytes,
         )
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from landseer.ensemble.evaluation import Ids
+from landseer.ensemble.pictures import Prepared
 from landseer.ops.curate.showing import bars
+from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
 from landseer.ops.evaluate.cache import vector_cache
-from landseer.ops.evaluate.database import Begin, Databases
+from landseer.ops.evaluate.cached import CachedArrays
+from landseer.ops.evaluate.codebooks import Codebooks, Source
+from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
-from landseer.ops.evaluate.describe import describe_all
+from landseer.ops.evaluate.describe import Describe, Described, describe_by
 from landseer.ops.evaluate.lattqe import Lattqe
-from landseer.ops.evaluate.methods import Method, rankings
+from landseer.ops.evaluate.local_side import CachedSide
+from landseer.ops.evaluate.methods import Answer, Method, answers
+from landseer.ops.evaluate.needs import WORDY, needed
+from landseer.ops.evaluate.regions import Boxes, crops, flat
+from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.synthetic import synthetic
-from landseer.ops.evaluate.system import About, Rank
-from landseer.ops.inprocess import Graph, backbone_settings, cores, read_profile
+from landseer.ops.evaluate.system import About, Rank, Searched
+from landseer.ops.inprocess import cores, full_graph, read_profile
 from landseer.ops.lattdba import GraphAttention
 from landseer.ops.processes import OpsError
 
@@ -29,11 +39,27 @@ Floats = NDArray[np.float32]
 class LocalSystem:
     """The graphs of a repository, by the very code that serves them."""
 
-    def __init__(self, repository: Path, *, cache: Path, seed: int, label: str | None = None) -> None:
-        """Read the manifest. `cache` keeps descriptors, `seed` draws synthetic distractors. OpsError."""
-        self._repository, self._cache, self._seed = repository, cache, seed
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        cache: Path,
+        seed: int,
+        label: str | None = None,
+        words: Source | None = None,
+        boxes: Boxes | None = None,
+    ) -> None:
+        """Read the manifest. `cache` keeps what pictures are described by, `seed` draws synthetic distractors.
+
+        words: where the codebook comes from; boxes: which are regions. OpsError.
+        """
+        self.repository, self._cache, self._seed = repository, cache, seed
+        self._words, self._boxes = words or Source(), boxes or Boxes()
         self.profile = read_profile(repository)
         self._vectors: dict[Shot, Floats] = {}
+        self._regions: dict[Path, list[Shot]] = {}
+        self._arrays = CachedArrays(cache, self.profile)
+        self._codebooks = Codebooks(self._words, self.profile, home=cache.parent / "codebooks")
         name = f"{label or self.profile.backbone} {self.profile.descriptor}"
         self.about = About(
             name=name,
@@ -42,36 +68,92 @@ class LocalSystem:
             details={"profile": json.loads(self.profile.to_json())},
         )
 
-    def prepare(self, dataset: Dataset, console: Console) -> dict[Path, str]:
-        """Describe what the cache has not."""
-        shots, profile = dataset.pictures(), self.profile
-        with console.status("compiling the backbone"):
-            graph = Graph(backbone_settings(self._repository, profile.version, threads=cores()))
-        with vector_cache(self._cache, profile.fingerprint) as cache, bars(console) as progress:
-            task = progress.add_task(f"describing: {self.about.name}", total=len(shots))
-            found = describe_all(shots, graph, profile, cache, progress=lambda: progress.advance(task))
+    def prepare(
+        self, dataset: Dataset, methods: Sequence[Method], console: Console, *, more: Collection[str] = ()
+    ) -> dict[Path, str]:
+        """Describe what the cache has not, by all that the methods need, in one pass; regions in a second.
+
+        more: arrays beside those, by their names in `arrays.py`.
+        """
+        names = {DESCRIPTOR, *needed(methods), *more}
+        if LOCALS in names and not self.profile.locals_sha256:
+            raise OpsError(f"{self.repository} gives no local descriptors; run: python export/all.py")
+        sample = self._words.shots(dataset) if any(method.name in WORDY for method in methods) else []
+        found = self._describe(dataset.pictures(), names, console)
         self._vectors = found.vectors
+        if BOXES in names:
+            self._cut([path for path in dataset.references if path not in found.unreadable], console)
+        if sample:
+            self._learn(sample, [method.words for method in methods if method.name in WORDY], console)
         return found.unreadable
+
+    def _cut(self, paths: Sequence[Path], console: Console) -> None:
+        """Describe the regions of pictures."""
+        boxes = self._arrays.read(BOXES, [Shot(path=path) for path in paths])
+        self._regions = crops(paths, boxes, self._boxes)
+        self._describe(list(flat(self._regions)), {LOCALS}, console, what="regions")
+
+    def _learn(self, sample: Sequence[Shot], counts: Sequence[int], console: Console) -> None:
+        """Learn codebooks of so many words from photographs."""
+        known = self._describe(sample, {LOCALS}, console, what="photographs to learn words from").keys
+        key = hashlib.sha256(b"".join(known.values())).digest()
+        self._codebooks.learn(counts, lambda: self._arrays.read(LOCALS, list(known)), key, console)
+
+    def _describe(
+        self, shots: Sequence[Shot], names: Collection[str], console: Console, *, what: str = "pictures"
+    ) -> Described:
+        """Describe pictures by arrays of these names, those that the cache has not."""
+        wanted = sorted(names)
+        kept = {name: kept_as(name, self.profile) for name in wanted}
+
+        def load() -> Describe:
+            with console.status("compiling the models"):
+                graph = full_graph(self.repository, self.profile, outputs(wanted), threads=cores())
+
+            def describe(prepared: Prepared) -> Arrays:
+                found = arrays(wanted, graph.describe(prepared.pixels[None]), prepared)
+                return {kept[name]: value for name, value in found.items()}
+
+            return describe
+
+        with vector_cache(self._cache, self.profile.fingerprint) as cache, bars(console) as progress:
+            task = progress.add_task(f"describing {what}: {self.about.name}", total=len(shots))
+            found = describe_by(
+                tuple(kept.values()), shots, load, self.profile, cache, progress=lambda: progress.advance(task)
+            )
+        self._arrays.keys.update(found.keys)
+        return found
 
     def ranker(self, dataset: Dataset) -> Rank:
         """Return what ranks by the descriptors, synthetic distractors behind the references."""
-        queries = np.stack([self._vectors[query.shot] for query in dataset.queries])
-        references = self._references(dataset)
-        own, lattqe = dataset.own_rows(), Lattqe(self._repository, self.profile)
-        databases = Databases(references, own, attention=self._attention, threads=cores())
+        space = self.space(dataset)
+        databases = Databases(space.database.vectors, space.own, attention=self._attention, threads=cores())
 
-        def rank(method: Method, begin: Begin) -> list[Ids]:
-            database, found = databases.of(method.database, begin), list[Ids]()
-            progress = begin("ranking", len(queries))
-            for order in rankings(method, queries, database, own, lattqe=lattqe):
-                found.append(order)
+        def rank(method: Method, begin: Begin) -> Searched:
+            searched = replace(space, database=databases.of(method.database, begin))
+            progress, found = begin("ranking", len(space.queries)), list[Answer]()
+            for answer in answers(method, searched):
+                found.append(answer)
                 progress()
-            return found
+            return Searched.of(found)
 
         return rank
 
+    def space(self, dataset: Dataset) -> Space:
+        """Return a data set whose pictures were prepared, as it is ranked."""
+        side = CachedSide(
+            self.repository, self.profile, self._arrays, dataset, regions=self._regions, codebooks=self._codebooks
+        )
+        return Space(
+            queries=np.stack([self._vectors[query.shot] for query in dataset.queries]),
+            database=Database(vectors=self._references(dataset)),
+            own=dataset.own_rows(),
+            lattqe=Lattqe(self.repository, self.profile),
+            local=side,
+        )
+
     def _attention(self) -> GraphAttention:
-        return GraphAttention(self._repository, self.profile, threads=cores())
+        return GraphAttention(self.repository, self.profile, threads=cores())
 
     def _references(self, dataset: Dataset) -> Floats:
         real = np.stack([self._vectors[Shot(path=path)] for path in dataset.references])

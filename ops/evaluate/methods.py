@@ -1,17 +1,18 @@
 """The ways to rank that an evaluation compares.
 
-A method is a function from what is ranked (`Space`) to rankings, and a line in `RANKERS`. A database-side part is none
-of them: it changes what is ranked (`database.py`).
+A method is a function from what is ranked (`Space`) to a `Search`, and a line in `RANKERS`. Two parts of a row are none
+of them: a database-side part changes what is ranked (`database.py`), a re-ranking the head of the ranking
+(`reranking.py`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.expansion.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
@@ -19,13 +20,14 @@ from landseer.ensemble.expansion.dqe import NEGATIVES
 from landseer.ensemble.expansion.methods import DEFAULTS, LATTQE, classical
 from landseer.ensemble.expansion.recipe import Recipe
 from landseer.ensemble.expansion.weights import ALPHA
-from landseer.ops.evaluate.database import Change, Database
+from landseer.ops.evaluate.database import Database
+from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
+from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
+from landseer.ops.evaluate.side import LocalSide
+from landseer.ops.evaluate.space import FEW, Expander, Search, Space
+from landseer.ops.evaluate.words import ASMK, RASMK, WORDS, by_asmk, by_rasmk, by_shared_words
 
 NONE, DIFFUSION = "none", "diffusion"
-BLOCK = 256
-"""Queries ranked at a time: of a million references, a gigabyte."""
-FEW = 32
-"""Queries ranked at a time where each is a while's work, or changes what is ranked: a thousand rows of 1,280, 5 MB."""
 DATABASE_NAMES: Mapping[str, str] = {
     "aqe": "adba",
     "aqewd": "adbawd",
@@ -35,15 +37,6 @@ DATABASE_NAMES: Mapping[str, str] = {
     LATTQE: "lattdba",
 }
 """What the papers call database-side augmentation by a method; `landseer augment --method` takes the method's name."""
-
-Floats = NDArray[np.float32]
-
-
-class Expander(Protocol):
-    """LAttQE, in process."""
-
-    def __call__(self, query: Floats, neighbours: Floats) -> Floats:
-        """Return the expanded query [D] of a query [D] and its neighbours [k, D]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,54 +52,46 @@ class Method:
     """Of diffusion: where it starts."""
     database: Recipe | None = None
     """How the references are augmented before."""
+    reranking: Reranking | None = None
+    """How the first of them are ranked anew after."""
+    words: int = 0
+    """Of the codebook, for those that rank by visual words; 0 for as many as its photographs allow."""
 
     def __str__(self) -> str:
         """As it is written on the command line."""
         extra = {"alphaqe": f":{self.alpha:g}", DIFFUSION: f":{self.query_neighbours}"}.get(self.name, "")
-        return self._with_database(NONE if self.name == NONE else f"{self.name}:{self.neighbours}{extra}")
+        count = self.neighbours or self.words
+        return self._with_others(f"{self.name}:{count}{extra}" if count else self.name)
 
     @property
     def family(self) -> str:
         """What it is called whatever the neighbours of its queries are."""
-        return self._with_database(f"alphaqe, alpha {self.alpha:g}" if self.name == "alphaqe" else self.name)
+        return self._with_others(f"alphaqe, alpha {self.alpha:g}" if self.name == "alphaqe" else self.name)
 
-    def _with_database(self, ranking: str) -> str:
-        if self.database is None:
-            return ranking
-        augmenting = str(self.database).replace(self.database.method, DATABASE_NAMES[self.database.method], 1)
-        return augmenting if self.name == NONE else f"{augmenting}+{ranking}"
+    def _with_others(self, ranking: str) -> str:
+        parts = [] if self.name == NONE else [ranking]
+        if self.database is not None:
+            parts.insert(0, str(self.database).replace(self.database.method, DATABASE_NAMES[self.database.method], 1))
+        parts += [] if self.reranking is None else [str(self.reranking)]
+        return "+".join(parts) or NONE
 
 
 NO_EXPANSION = Method(name=NONE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Space:
-    """What is ranked: references for queries, all of unit norm."""
+class Answer:
+    """One query's ranking, and what it took."""
 
-    queries: Floats
-    """[Q, D]."""
-    database: Database
-    own: Sequence[int | None]
-    """Each query's own row of the references, which it never finds."""
-    lattqe: Expander
-    changes: Sequence[Change] = ()
-    """For each query what the references are without it; for blocks alone, since it may be much."""
-
-    def blocks(self, size: int = BLOCK) -> Iterator[Space]:
-        """Yield it by some queries at a time."""
-        step = size if self.database.changes is None else min(size, FEW)
-        for start in range(0, len(self.queries), step):
-            own = self.own[start : start + step]
-            changes = [self.database.without(row) for row in own]
-            yield replace(self, queries=self.queries[start : start + step], own=own, changes=changes)
-
-    def taken(self, place: int, rows: Ids) -> Floats:
-        """Return the references of rows [n] as query `place` of a block sees them, [n, D]."""
-        return self.changes[place].over(self.database.vectors[rows], rows)
+    order: Ids
+    """All rows of the references, best first, without the query's own."""
+    seconds: float
+    """Its share of its block's search, and its own re-ranking; what is computed once for all queries is not in it."""
+    index_bytes: float
+    """Of a reference."""
 
 
-Ranker = Callable[[Method, Space], Iterator[Ids]]
+Ranker = Callable[[Method, Space], Search]
 
 
 def rankings(
@@ -118,23 +103,53 @@ def rankings(
     references are not augmented as the method says.
     """
     database = references if isinstance(references, Database) else Database(vectors=references)
-    if database.recipe != method.database:
-        raise ValueError(f"got references augmented by {database.recipe} for {method}; expected {method.database}")
-    return RANKERS[method.name](method, Space(queries=queries, database=database, own=own, lattqe=lattqe))
+    found = answers(method, Space(queries=queries, database=database, own=own, lattqe=lattqe))
+    return (answer.order for answer in found)
 
 
-def _plain(method: Method, space: Space) -> Iterator[Ids]:
+def answers(method: Method, space: Space) -> Iterator[Answer]:
+    """Yield the answer to each query. ValueError if the references are not augmented as the method says."""
+    recipe = space.database.recipe
+    if recipe != method.database:
+        raise ValueError(f"got references augmented by {recipe} for {method}; expected {method.database}")
+    return answered(RANKERS[method.name](method, space), _reranker(method, space.local), space)
+
+
+def _reranker(method: Method, side: LocalSide) -> Reranker:
+    how = method.reranking
+    return Reranker() if how is None else RERANKERS[how.name](how, side)
+
+
+def answered(search: Search, reranker: Reranker, space: Space) -> Iterator[Answer]:
+    """Yield the answer to each query of a space by a search and what ranks its first anew."""
+    kept = search.index_bytes + reranker.index_bytes
+    for block in space.blocks(search.block):
+        begun = time.perf_counter()
+        found = search.rank(block)
+        share = (time.perf_counter() - begun) / max(1, len(found))
+        for place, ranked in enumerate(found):
+            begun = time.perf_counter()
+            order = reranker.rerank(block.first + place, ranked).rows
+            yield Answer(order=order, seconds=share + time.perf_counter() - begun, index_bytes=kept)
+
+
+def _flat(space: Space) -> float:
+    return space.database.vectors[:1].nbytes
+
+
+def _plain(method: Method, space: Space) -> Search:
     """Rank by the cosine."""
-    for block in space.blocks():
-        yield from _ranked(block)
+    return Search(rank=_ranked, index_bytes=_flat(space))
 
 
-def _expanding(method: Method, space: Space) -> Iterator[Ids]:
+def _expanding(method: Method, space: Space) -> Search:
     """Rank, expand each query by its nearest, and rank again."""
-    for block in space.blocks():
-        orders = enumerate(_ranked(block))
-        expanded = np.stack([_expanded(method, block, place, order) for place, order in orders])
-        yield from _ranked(replace(block, queries=expanded))
+    return Search(rank=partial(_again, method), index_bytes=_flat(space))
+
+
+def _again(method: Method, block: Space) -> list[Ranked]:
+    expanded = [_expanded(method, block, place, ranked.rows) for place, ranked in enumerate(_ranked(block))]
+    return _ranked(replace(block, queries=np.stack(expanded)))
 
 
 def _expanded(method: Method, block: Space, place: int, order: Ids) -> Floats:
@@ -148,25 +163,40 @@ def _expanded(method: Method, block: Space, place: int, order: Ids) -> Floats:
     return classical(method.name, query, neighbours, alpha=method.alpha, lowest=lowest)
 
 
-def _diffusing(method: Method, space: Space) -> Iterator[Ids]:
+def _diffusing(method: Method, space: Space) -> Search:
     """Rank by diffusion over the graph of the references."""
     graph = Graph.over(space.database.vectors, neighbours=method.neighbours)
-    for block in space.blocks(FEW):
+
+    def rank(block: Space) -> list[Ranked]:
         scores = diffuse(block.queries, graph, own=block.own, query_neighbours=method.query_neighbours)
-        yield from _sorted(scores, block.own)
+        return in_order(scores, block.own)
+
+    return Search(rank=rank, index_bytes=_flat(space), block=FEW)
 
 
-def _ranked(block: Space) -> list[Ids]:
+def _ranked(block: Space) -> list[Ranked]:
     scores = np.asarray(block.queries @ block.database.vectors.T)
     for line, query, change in zip(scores, block.queries, block.changes, strict=True):
         line[change.rows] = change.vectors @ query
-    return _sorted(scores, block.own)
+    return in_order(scores, block.own)
 
 
-def _sorted(scores: Floats, own: Sequence[int | None]) -> list[Ids]:
-    orders = np.argsort(-scores, axis=1, kind="stable")
-    return [order if row is None else order[order != row] for order, row in zip(orders, own, strict=True)]
+def _by_words(rank: Callable[[int, Space], Search]) -> Ranker:
+    """Rank by the words that the pictures share."""
+    return lambda method, space: rank(method.words, space)
 
 
-RANKERS: Mapping[str, Ranker] = {NONE: _plain, **dict.fromkeys(DEFAULTS, _expanding), DIFFUSION: _diffusing}
+def _filtered(method: Method, space: Space) -> Search:
+    """Rank by the cosine, first those that share a word with the query."""
+    return by_shared_words(method.words, space, _ranked)
+
+
+RANKERS: Mapping[str, Ranker] = {
+    NONE: _plain,
+    **dict.fromkeys(DEFAULTS, _expanding),
+    DIFFUSION: _diffusing,
+    ASMK: _by_words(by_asmk),
+    RASMK: _by_words(by_rasmk),
+    WORDS: _filtered,
+}
 """By the method's name."""

@@ -24,7 +24,7 @@ from landseer.export.to_onnx import OPSETS
 from landseer.ops.processes import OpsError
 
 HOME = Path("var/evaluate/models")
-NEEDED = ("backbone", "lattqe")
+NEEDED = ("backbone", "detector", "cluster", "lattqe", "coattention")
 """The graphs that an evaluation runs."""
 
 

@@ -1,4 +1,4 @@
-"""How methods are written on the command line: [DATABASE+]METHOD, or DATABASE alone."""
+"""How methods are written on the command line: [DATABASE+][METHOD+][RERANKING], any of the three alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from landseer.ensemble.expansion.diffusion import NEIGHBOURS, QUERY_NEIGHBOURS
 from landseer.ensemble.expansion.methods import DEFAULTS, MOST, limits
 from landseer.ensemble.expansion.recipe import Recipe, recipe
 from landseer.ensemble.expansion.weights import ALPHA
+from landseer.ensemble.regional.codebook import MOST_WORDS
 from landseer.ops.evaluate.methods import DATABASE_NAMES, DIFFUSION, NO_EXPANSION, NONE, RANKERS, Method
+from landseer.ops.evaluate.needs import WORDY
+from landseer.ops.evaluate.reranking import CANDIDATES, FUSING, RERANKERS, WEIGHT, Reranking
 from landseer.ops.processes import OpsError
 
 _AUGMENTING = {name: method for method, name in DATABASE_NAMES.items()}
@@ -21,19 +24,49 @@ def parse_all(text: str, *, positions: int) -> list[Method]:
 
 
 def parse(text: str, *, positions: int) -> Method:
-    """Read [DATABASE+]METHOD or DATABASE; positions: how many neighbours the exported LAttQE knows. OpsError."""
+    """Read [DATABASE+][METHOD+][RERANKING]; positions: how many neighbours the exported LAttQE knows. OpsError."""
     first, *rest = (part.strip() for part in text.split("+"))
-    name = first.split(":")[0]
-    if name not in _AUGMENTING:
+    reranking = None
+    if _name([first, *rest][-1]) in RERANKERS:
+        reranking = _reranking([first, *rest][-1])
+        first, *rest = [first, *rest][:-1] or [NONE]
+    return replace(_before(text, first, rest, positions=positions), reranking=reranking)
+
+
+def _before(text: str, first: str, rest: list[str], *, positions: int) -> Method:
+    """Read [DATABASE+]METHOD or DATABASE."""
+    if _name(first) not in _AUGMENTING:
         if rest:
             known = ", ".join(_AUGMENTING)
             raise OpsError(f"--methods has {text!r}; expected before the + one of {known}, such as alphadba:10:3")
         return _ranking(first, positions=positions)
-    if len(rest) > 1 or rest == [""] or (rest and rest[0].split(":")[0] in (DIFFUSION, *_AUGMENTING)):
-        known = ", ".join([NONE, *DEFAULTS])
+    if len(rest) > 1 or rest == [""] or (rest and _name(rest[0]) in (DIFFUSION, *WORDY, *_AUGMENTING)):
+        known = ", ".join([NONE, *DEFAULTS, *RERANKERS])
         raise OpsError(f"--methods has {text!r}; expected behind the + one of {known}, such as alphaqe:10:3")
     ranking = _ranking(rest[0], positions=positions) if rest else NO_EXPANSION
     return replace(ranking, database=_database(first, positions=positions))
+
+
+def _name(text: str) -> str:
+    return text.split(":", maxsplit=1)[0]
+
+
+def _reranking(text: str) -> Reranking:
+    name, *numbers = text.split(":")
+    try:
+        candidates = int(numbers[0]) if numbers else CANDIDATES
+        weight = float(numbers[1]) if len(numbers) > 1 else WEIGHT
+    except ValueError:
+        candidates, weight = 0, WEIGHT
+    most = 2 if name in FUSING else 1
+    if len(numbers) > most or not 1 <= candidates <= MOST or not 0 <= weight <= 1:
+        numbers_of = "CANDIDATES:WEIGHT" if name in FUSING else "CANDIDATES"
+        of_weight = ", and a weight from 0 to 1" if name in FUSING else ""
+        raise OpsError(
+            f"--methods has {text!r}; expected {name}:{numbers_of}, with 1 to {MOST} candidates{of_weight}, such as "
+            f"{name}:{CANDIDATES}"
+        )
+    return Reranking(name=name, candidates=candidates, weight=weight)
 
 
 def _database(text: str, *, positions: int) -> Recipe:
@@ -48,15 +81,24 @@ def _database(text: str, *, positions: int) -> Recipe:
 def _ranking(text: str, *, positions: int) -> Method:
     name, *numbers = text.split(":")
     if name not in RANKERS:
-        known = ", ".join([*RANKERS, *_AUGMENTING])
+        known = ", ".join([*RANKERS, *_AUGMENTING, *RERANKERS])
         raise OpsError(f"--methods names {name!r}; expected some of {known}, such as alphaqe:10:3")
     if name == DIFFUSION:
         return _diffusion(text, numbers)
+    if name in WORDY:
+        return _wordy(text, name, numbers)
     if name != NONE:
         return _expansion(text, name, numbers, most=limits(positions)[name])
     if numbers:
         raise OpsError(f"--methods has {text!r}; expected {NONE} without numbers")
     return NO_EXPANSION
+
+
+def _wordy(text: str, name: str, numbers: list[str]) -> Method:
+    given = [int(one) if one.isdecimal() else 0 for one in numbers]
+    if len(given) > 1 or not all(1 <= one <= MOST_WORDS for one in given):
+        raise OpsError(f"--methods has {text!r}; expected {name}:WORDS, from 1 to {MOST_WORDS:,}, such as {name}:1024")
+    return Method(name=name, words=given[0] if given else 0)
 
 
 def _expansion(text: str, name: str, numbers: list[str], *, most: int) -> Method:

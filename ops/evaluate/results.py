@@ -47,6 +47,9 @@ class Results:
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
         console.print(self.head(), markup=False, highlight=False, soft_wrap=True)
         console.print(self._table())
+        if any(row.index_bytes is not None for row in self.rows):
+            console.print("\na search, its query described before, and the index", highlight=False)
+            console.print(self._costs())
         if self.points:
             console.print("\nmAP by number of neighbours", highlight=False)
             console.print(self._sweep())
@@ -95,6 +98,20 @@ class Results:
             told = ((row.system if first else "") if several else None, str(row.method))
             names = (*told, row.protocol if graded else None)
             table.add_row(*(name for name in names if name is not None), *cells(row))
+        return table
+
+    def _costs(self) -> Table:
+        """Return the time and the memory of each row, which are the same by every protocol."""
+        table = Table(box=None, pad_edge=False)
+        several, _ = self._several()
+        for name in (["models"] if several else []) + ["method"]:
+            table.add_column(name, overflow="fold")
+        for name in ("ms a query", "bytes a picture"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in {(row.system, row.method): row for row in self.rows}.values():
+            time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
+            room = "" if row.index_bytes is None else f"{row.index_bytes:,.0f}"
+            table.add_row(*([row.system] if several else []), str(row.method), time, room)
         return table
 
     def _firsts(self) -> Iterator[tuple[Row, bool]]:
@@ -155,6 +172,8 @@ def _row(row: Row) -> dict[str, Any]:
         "mp10": row.mp10.as_dict(),
         "recall_at_1": row.recall_at_1.as_dict(),
         "gain": None if row.gain is None else row.gain.as_dict(),
+        "milliseconds": row.milliseconds,
+        "index_bytes": row.index_bytes,
         "aps": [None if np.isnan(ap) else float(ap) for ap in row.figures.aps],
     }
 

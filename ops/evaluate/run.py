@@ -12,16 +12,19 @@ from landseer.ensemble.contracts import Sizes
 from landseer.ops.curate.files import check_writable
 from landseer.ops.curate.showing import warn
 from landseer.ops.evaluate import plots
+from landseer.ops.evaluate.codebooks import Source
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.judging import Plan, judge
 from landseer.ops.evaluate.local import LocalSystem
 from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
+from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.report import write_report
 from landseer.ops.evaluate.results import Results
 from landseer.ops.evaluate.served import ServedSystem
-from landseer.ops.evaluate.specs import METHODS, SERVED_METHODS
+from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
 from landseer.ops.processes import OpsError
@@ -46,6 +49,9 @@ class Options:
     sweep: str | None
     json: Path | None
     report: Path | None
+    codebook: Path | None = None
+    codebook_from: str | None = None
+    regions: int = REGIONS
 
 
 def run(options: Options, console: Console) -> Results:
@@ -57,7 +63,7 @@ def run(options: Options, console: Console) -> Results:
     systems = given or _made(options, console)
     plan = _plan(options, positions=_positions(systems))
     _check_served(systems, plan)
-    dataset = _prepared(dataset, systems, console)
+    dataset = _prepared(dataset, systems, plan, console)
     found = [judge(system, dataset, plan, console) for system in systems]
     results = Results(
         dataset=dataset,
@@ -103,13 +109,31 @@ def _check(options: Options) -> None:
         raise OpsError(
             f"--distractors {options.distractors} makes vectors, but a service takes pictures; name a folder"
         )
-    _plan(options, positions=Sizes(channels=1).neighbours)
+    plan = _plan(options, positions=Sizes(channels=1).neighbours)
+    _check_local(options, plan)
     for request in options.backbones:
         request.check()
     check_writable(options.json, "--json")
     if options.report is not None:
         plots.check_installed("--report")
         _make(options.report)
+
+
+def _check_local(options: Options, plan: Plan) -> None:
+    """Raise OpsError for rows of local features without them, of visual words without any or with two sources."""
+    if options.codebook is not None and options.codebook_from is not None:
+        raise OpsError("--codebook and --codebook-from both name the visual words; give one of them")
+    if needed(plan.methods) and (options.distractors or "").isdigit():
+        raise OpsError(
+            f"--distractors {options.distractors} makes vectors, which have no local features to rank by; name "
+            "a folder of pictures, or leave out the rows that rank by local features"
+        )
+    wordy = [method for method in plan.methods if method.name in WORDY]
+    if wordy and options.codebook is None and options.codebook_from is None:
+        raise OpsError(
+            f"{wordy[0]} ranks by visual words: name them with --codebook FILE, or photographs of others to learn "
+            "them from with --codebook-from DATA"
+        )
 
 
 def _make(folder: Path) -> None:
@@ -125,7 +149,18 @@ def _given(options: Options) -> list[System]:
         return []
     if options.server:
         return [ServedSystem(options.server)]
-    return [LocalSystem(options.repository or REPOSITORY, cache=options.cache, seed=options.seed)]
+    return [_local(options, options.repository or REPOSITORY)]
+
+
+def _local(options: Options, repository: Path, label: str | None = None) -> LocalSystem:
+    return LocalSystem(
+        repository,
+        cache=options.cache,
+        seed=options.seed,
+        label=label,
+        words=Source(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
+        boxes=Boxes(most=options.regions),
+    )
 
 
 def _check_served(systems: Sequence[System], plan: Plan) -> None:
@@ -140,10 +175,10 @@ def _made(options: Options, console: Console) -> list[System]:
     made: dict[str, System] = {}
     for request in dict.fromkeys(options.backbones):
         folder, label = exported(request, console), request.label
-        system = LocalSystem(folder, cache=options.cache, seed=options.seed, label=label)
+        system = _local(options, folder, label)
         if system.about.name in made:
             # Files of one name, or a descriptor that is the default anyway: the key of the export tells them apart.
-            system = LocalSystem(folder, cache=options.cache, seed=options.seed, label=f"{label} {folder.name[-6:]}")
+            system = _local(options, folder, f"{label} {folder.name[-6:]}")
         made[system.about.name] = system
     return list(made.values())
 
@@ -166,11 +201,11 @@ def _dataset(options: Options) -> Dataset:
     return dataset.with_synthetic(int(more))
 
 
-def _prepared(dataset: Dataset, systems: Sequence[System], console: Console) -> Dataset:
+def _prepared(dataset: Dataset, systems: Sequence[System], plan: Plan, console: Console) -> Dataset:
     """Return the data set without the pictures that some system cannot read, so that all rank the same."""
     unreadable: dict[Path, str] = {}
     for system in systems:
-        unreadable |= system.prepare(dataset, console)
+        unreadable |= system.prepare(dataset, plan.asked, console)
     warn((f"{path}: {why}" for path, why in sorted(unreadable.items())), console)
     dataset = dataset.without(unreadable)
     if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):

@@ -29,7 +29,7 @@ from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query
 from landseer.ops.evaluate.methods import NONE, Method
-from landseer.ops.evaluate.system import About, Rank
+from landseer.ops.evaluate.system import About, Rank, Searched
 from landseer.ops.ports import parse_address
 from landseer.ops.processes import OpsError
 from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
@@ -54,6 +54,11 @@ class ServedSystem:
         for method in methods:
             if method.name not in EXPANSIONS:
                 raise OpsError(f"{method.name} is no method of the service; it has {', '.join(EXPANSIONS)}")
+            if method.reranking is not None:
+                raise OpsError(
+                    f"{method} ranks anew, which is evaluated in process alone; leave {method.reranking} out, or "
+                    "evaluate without --server"
+                )
             if method.database is not None:
                 self._check_database(method, method.database)
 
@@ -68,7 +73,7 @@ class ServedSystem:
             f"augment --method {recipe}` and `landseer serve --vectors augmented`, or evaluate without --server"
         )
 
-    def prepare(self, dataset: Dataset, console: Console) -> dict[Path, str]:
+    def prepare(self, dataset: Dataset, methods: Sequence[Method], console: Console) -> dict[Path, str]:
         """Index the references that are not there; decode the queries that will be sent, as the service will."""
         pictures = [PictureFile(id=picture_id(path), path=path) for path in dataset.references]
         tally = Tally(total=len(pictures))
@@ -98,7 +103,7 @@ class ServedSystem:
             rows.setdefault(picture_id(path), row)
         wanted = list(zip(dataset.queries, dataset.own_rows(), strict=True))
 
-        def rank(method: Method, begin: Begin) -> list[Ids]:
+        def rank(method: Method, begin: Begin) -> Searched:
             self.check([method])  # Once more: what was indexed meanwhile is not augmented.
             progress = begin("searching", len(wanted))
 
@@ -108,7 +113,8 @@ class ServedSystem:
                 # Rows are kept, not answers: a thousand hits with their metadata are a megabyte.
                 return self._ranking(answer, query, own, rows)
 
-            return self._call(lambda client: _some_at_once([partial(one, client, *pair) for pair in wanted]))
+            orders = self._call(lambda client: _some_at_once([partial(one, client, *pair) for pair in wanted]))
+            return Searched(orders=orders)
 
         return rank
 

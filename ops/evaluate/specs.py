@@ -14,12 +14,19 @@ METHOD_SPECS = """\
   alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
   lattdba[:NEIGHBOURS[:T]]             the same by LAttQE, softmax over T
   DATABASE+QUERY                       first one of the database, then one of the query: alphadba:10+alphaqe:10
-  diffusion[:NEIGHBOURS[:OF_QUERY]]    over the graph of the database's nearest neighbours"""
+  diffusion[:NEIGHBOURS[:OF_QUERY]]    over the graph of the database's nearest neighbours
+  asmk[:WORDS] rasmk[:WORDS]           ASMK* and R-ASMK* by local descriptors, of regions too
+  words[:WORDS]                        the cosine, first those that share a visual word
+  coattention[:CANDIDATES[:WEIGHT]]    the first ranked anew by co-attention, alone or behind a +
+  coattention-naive[:...]              the same by every local feature, without clusters
+  spatial[:CANDIDATES]                 the first ranked anew by spatial verification"""
 SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
 """What a table compares unless it is told otherwise, of a service: what a request can ask for."""
 METHODS = (
     f"{SERVED_METHODS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"
 )
 """The same in process. Numbers are published ones, none was tuned: docs/evaluate.md."""
+REGIONS = 2
+"""Of a picture at most, unless it is said otherwise: each is described as a picture is, so one costs as much again."""
 NEIGHBOURS = "1,2,4,8,16,32,64"
 """Of a sweep that names none."""

@@ -175,21 +175,26 @@ def test_queries_are_drawn_with_a_seed_and_bad_pictures_taken_out(folder):
     assert more.without([more.references[0]]).distractors == 1
 
 
-def test_vectors_are_kept_by_models_picture_and_region(tmp_path):
-    shot, part = (
-        Shot(path=tmp_path / "a.jpg"),
-        Shot(path=tmp_path / "a.jpg", region=Region(x=0, y=0, width=1, height=1)),
-    )
+def test_arrays_are_kept_by_models_picture_region_and_name(tmp_path):
+    whole = Shot(path=tmp_path / "a.jpg")
+    part = Shot(path=tmp_path / "a.jpg", region=Region(x=0, y=0, width=1, height=1))
+    arrays = {"descriptor": np.arange(3, dtype=np.float32), "clusters": np.ones((2, 3), np.float16)}
     with vector_cache(tmp_path / "deep" / "cache.sqlite", "models") as cache:
-        cache.put(shot, b"bytes", np.arange(3, dtype=np.float32))
+        cache.put(cache.key(whole, b"bytes"), arrays)
     with vector_cache(tmp_path / "deep" / "cache.sqlite", "models") as cache:
-        np.testing.assert_array_equal(cache.get(shot, b"bytes"), [0, 1, 2])
+        key = cache.key(whole, b"bytes")
+        assert cache.names(key) == set(arrays)
+        for name, array in arrays.items():
+            found = cache.get(key, name)
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+        assert cache.get(key, "boxes") is None
         # Under another name it is the same picture.
-        assert cache.get(Shot(path=tmp_path / "b.jpg"), b"bytes") is not None
-        assert cache.get(shot, b"other") is None
-        assert cache.get(part, b"bytes") is None
+        assert cache.key(Shot(path=tmp_path / "b.jpg"), b"bytes") == key
+        assert not cache.names(cache.key(whole, b"other"))
+        assert not cache.names(cache.key(part, b"bytes"))
     with vector_cache(tmp_path / "deep" / "cache.sqlite", "other models") as cache:
-        assert cache.get(shot, b"bytes") is None
+        assert not cache.names(cache.key(whole, b"bytes"))
 
 
 def test_methods_are_read_with_their_defaults():

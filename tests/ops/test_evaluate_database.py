@@ -12,8 +12,9 @@ from landseer.ensemble.expansion.diffusion import Graph, diffuse
 from landseer.ensemble.expansion.recipe import Recipe
 from landseer.ops.evaluate import database
 from landseer.ops.evaluate.database import Database, Databases
-from landseer.ops.evaluate.methods import BLOCK, DATABASE_NAMES, FEW, Method, rankings
+from landseer.ops.evaluate.methods import DATABASE_NAMES, Method, rankings
 from landseer.ops.evaluate.notation import parse, parse_all
+from landseer.ops.evaluate.space import BLOCK, FEW
 from landseer.ops.evaluate.specs import METHODS, SERVED_METHODS
 from landseer.ops.processes import OpsError
 
@@ -146,7 +147,7 @@ def test_more_neighbours_than_there_are(text, count):
         ("alphadba:10+alphaqe:10", "alphadba:10:3+alphaqe:10:3"),
         (" adbawd-dir:20 + aqe:10 ", "adbawd-dir:20+aqe:10"),
         ("ddba+none", "ddba:4"),
-        ("lattdba+lattqe", "lattdba:48:0.1+lattqe:64"),
+        ("lattdba+lattqe", "lattdba:48:1+lattqe:64"),
         ("lattdba:20:0.05", "lattdba:20:0.05"),
         ("diffusion", "diffusion:50:10"),
         ("diffusion:20", "diffusion:20:10"),

@@ -17,7 +17,7 @@ from landseer.ops.evaluate import run as evaluation
 from landseer.ops.evaluate.database import Databases
 from landseer.ops.evaluate.methods import rankings
 from landseer.ops.evaluate.synthetic import synthetic
-from landseer.ops.evaluate.system import About
+from landseer.ops.evaluate.system import About, Searched
 from landseer.ops.processes import OpsError
 
 
@@ -35,7 +35,7 @@ class Painted:
         vector = np.concatenate([colour / 255, np.random.default_rng(seed).normal(size=5) * 0.4])
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
-    def prepare(self, dataset, console):
+    def prepare(self, dataset, methods, console):
         return {shot.path: "torn" for shot in dataset.pictures() if shot.path.name.startswith("torn")}
 
     def ranker(self, dataset):
@@ -50,7 +50,8 @@ class Painted:
         def rank(method, begin):
             self.augmented += [what for what in [method.database] if what]
             database = databases.of(method.database, begin)
-            return list(rankings(method, queries, database, own, lattqe=lambda query, near: query))
+            found = list(rankings(method, queries, database, own, lattqe=lambda query, near: query))
+            return Searched(orders=found, milliseconds=1.25, index_bytes=4.0 * references.shape[1])
 
         return rank
 
@@ -222,6 +223,9 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
         ({"report": "/dev/null/report"}, "cannot make the folder --report /dev/null/report"),
         ({"methods": "none,dqe:65"}, "--methods has 'dqe:65'"),
         ({"methods": ""}, "--methods names ''"),
+        ({"methods": "none,coattention", "distractors": "9"}, "which have no local features to rank by; name a folder"),
+        ({"methods": "rasmk"}, "rasmk ranks by visual words: name them with --codebook FILE"),
+        ({"codebook": "a", "codebook_from": "folder:b"}, "--codebook and --codebook-from both name the visual words"),
         ({"methods": "aqe+aqe"}, "expected before the + one of adba"),
         ({"server": "a:1", "methods": "ddba:65"}, "--methods has 'ddba:65', augmentation by dqe: got 65 neighbours"),
     ],

@@ -95,14 +95,14 @@ def ranked(system, dataset, method):
     done = []
     found = system.ranker(dataset)(method, lambda what, steps: lambda: done.append(steps))
     assert len(done) == len(dataset.queries)
-    return found
+    return found.orders
 
 
 def test_rankings_are_those_of_the_stored_descriptors(start, folder, capsys):
     service = start()
     dataset = read(f"folder:{folder}")
     system = ServedSystem(service.address)
-    assert system.prepare(dataset, CONSOLE) == {}
+    assert system.prepare(dataset, (), CONSOLE) == {}
     with BlockingSearchClient(service.address) as client:
         vectors = [client.get(str(path), include_vectors=True).descriptor for path in dataset.references]
     vectors = np.array(vectors, np.float32)
@@ -114,7 +114,7 @@ def test_rankings_are_those_of_the_stored_descriptors(start, folder, capsys):
     assert len(ranked(system, dataset, Method(name="lattqe", neighbours=2))) == 12
     assert system.about.untrained == ("lattqe",) and not system.about.notes
     # What is there already is not sent again.
-    ServedSystem(service.address).prepare(dataset, CONSOLE)
+    ServedSystem(service.address).prepare(dataset, (), CONSOLE)
     assert "0 pictures indexed" in capsys.readouterr().err
 
 
@@ -124,7 +124,7 @@ def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):
     with BlockingSearchClient(service.address) as client:
         client.upsert("elsewhere", folder / "0" / "0.png")
     system = ServedSystem(service.address)
-    system.prepare(dataset, CONSOLE)
+    system.prepare(dataset, (), CONSOLE)
     assert system.about.notes == (
         "the service also searches 1 other picture, which nobody should find",
         "the service gives 5 hits: what ranks behind counts as not found",
@@ -147,7 +147,7 @@ def test_queries_are_sent_and_never_find_themselves(start, folder, tmp_path):
     with BlockingSearchClient(service.address) as client:
         client.upsert(str(folder / "0" / "3.png"), folder / "0" / "3.png")
     system = ServedSystem(service.address)
-    [(path, why)] = system.prepare(dataset, CONSOLE).items()
+    [(path, why)] = system.prepare(dataset, (), CONSOLE).items()
     assert path.name == "1.png" and "no picture" in why
     [order] = ranked(system, dataset.without([path]), Method(name="none"))
     assert sorted(order.tolist()) == [0, 1, 2, 3]
@@ -157,7 +157,7 @@ def test_an_answer_without_its_expansion_is_an_error(start, folder):
     service = start()
     dataset = read(f"folder:{folder}")
     system = ServedSystem(service.address)
-    system.prepare(dataset, CONSOLE)
+    system.prepare(dataset, (), CONSOLE)
     service.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
     with pytest.raises(OpsError, match=r"left out expand for .*those of lattqe:2; run again"):
         ranked(system, dataset, Method(name="lattqe", neighbours=2))
@@ -171,6 +171,7 @@ def methods(text):
     ("text", "said"),
     [
         ("diffusion", "diffusion is no method of the service; it has none, lattqe"),
+        ("aqe+coattention", r"aqe:2\+coattention:100 ranks anew, which is evaluated in process alone; leave"),
         ("alphadba:3:2", "searches what it serves, raw vectors, so it cannot tell of alphadba:3:2; stop it, run "),
         ("dqe,ddba+dqe", "`landseer augment --method dqe:4` and `landseer serve --vectors augmented`"),
     ],
@@ -182,7 +183,7 @@ def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, sai
 
 def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, folder, tmp_path):
     service, dataset, how = start(), read(f"folder:{folder}"), recipe("alphaqe:3:2", positions=64)
-    ServedSystem(service.address).prepare(dataset, CONSOLE)
+    ServedSystem(service.address).prepare(dataset, (), CONSOLE)
     with BlockingSearchClient(service.address) as client:
         raw = [client.get(str(path), include_vectors=True).descriptor for path in dataset.references]
     raw = np.array(raw, np.float32)
@@ -194,7 +195,7 @@ def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, fold
     system.check(methods("none,alphadba:3:2,alphadba:3:2+aqe"))
     with pytest.raises(OpsError, match=r"vectors augmented by alphaqe:3:2.*cannot tell of alphadba:4:2"):
         system.check(methods("alphadba:4:2"))
-    system.prepare(dataset, CONSOLE)
+    system.prepare(dataset, (), CONSOLE)
     assert "all vectors augmented by alphaqe:3:2" in system.about.title
     assert system.about.details["searched_vectors"]["augmentation"] == "alphaqe:3:2"
     assert any("help to find themselves" in note for note in system.about.notes)
@@ -207,7 +208,7 @@ def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, fold
     # A picture that comes now is not augmented, and then the rows would not be what they are called.
     (folder / "0" / "0.png").rename(folder / "0" / "again.png")
     dataset = read(f"folder:{folder}")
-    system.prepare(dataset, CONSOLE)
+    system.prepare(dataset, (), CONSOLE)
     assert any("1 picture came" in note for note in system.about.notes)
     assert len(ranked(system, dataset, Method(name="none"))) == 12
     with pytest.raises(OpsError, match=r"alphaqe:3:2 before 1 pictures came and 0 went"):

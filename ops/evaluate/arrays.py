@@ -1,0 +1,57 @@
+"""What pictures are described by, beside the descriptor, as an evaluation keeps it: cut to what is there, halved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.describe import whole_picture_boxes
+from landseer.ensemble.pictures import Prepared
+from landseer.ensemble.profile import Profile
+from landseer.ops.inprocess import Tensors
+
+Arrays = dict[str, NDArray[Any]]
+
+DESCRIPTOR, QUERY_VECTOR, CLUSTERS, BOXES = "descriptor", "query_vector", "clusters", "boxes"
+FEATURES, POSITIONS, NORMS, LOCALS = "local_features", "local_positions", "local_norms", "local_descriptors"
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    DESCRIPTOR: (DESCRIPTOR,),
+    QUERY_VECTOR: (QUERY_VECTOR,),
+    CLUSTERS: ("clusters", "cluster_count"),
+    FEATURES: ("local_features", "local_count"),
+    POSITIONS: ("local_positions", "local_count"),
+    NORMS: ("local_norms", "local_count"),
+    LOCALS: ("local_descriptors", "local_count"),
+    BOXES: ("boxes", "box_scores", "box_count"),
+}
+"""The outputs of `describe_full` that each array is made of."""
+TYPES: Mapping[str, type[np.generic]] = {CLUSTERS: np.float16, FEATURES: np.float16, LOCALS: np.float16}
+"""Of those that are not fp32. Local features take most of the room: 1.3 MB a picture of 1,280 channels."""
+
+
+def outputs(names: Collection[str]) -> tuple[str, ...]:
+    """Return which outputs of `describe_full` make these arrays."""
+    return tuple(dict.fromkeys(output for name in OUTPUTS if name in names for output in OUTPUTS[name]))
+
+
+def arrays(names: Collection[str], tensors: Tensors, prepared: Prepared) -> Arrays:
+    """Return the arrays of a picture: rows alone that are there, boxes [m, 5] as `whole_picture_boxes` has them."""
+    return {name: _array(name, tensors, prepared) for name in names}
+
+
+def kept_as(name: str, profile: Profile) -> str:
+    """Return the name of an array in the cache: with the models behind it that `Profile.fingerprint` leaves out."""
+    of = {LOCALS: (profile.locals_sha256,), BOXES: (profile.detector, profile.detector_sha256)}
+    return " ".join([name, *(part for part in of.get(name, ()) if part)])
+
+
+def _array(name: str, tensors: Tensors, prepared: Prepared) -> NDArray[Any]:
+    value, *counts = (tensors[output] for output in OUTPUTS[name])
+    if name == BOXES:
+        scores, count = counts
+        return whole_picture_boxes(value[: count.item()], scores[: count.item()], prepared)
+    rows = value[: counts[0].item()] if counts else value
+    return rows.astype(TYPES.get(name, np.float32))

@@ -1,0 +1,85 @@
+"""Co-attention in process: by the graph that is served, and without clusters by the torch module behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.padding import bucket, padded
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.reranking import BUCKETS, Coattention
+from landseer.ops.inprocess import cores, infer, settings_of
+from landseer.ops.processes import OpsError
+from landseer.ops.runner import Runner
+
+Arrays = dict[str, NDArray[Any]]
+MEAN = "reduction.mean"
+"""Of the reduction, in the `cluster` graph."""
+
+
+class GraphCoattention:
+    """The exported `coattention` graph. For one thread."""
+
+    def __init__(self, repository: Path, profile: Profile) -> None:
+        self._runner = Runner(settings_of("coattention", repository, profile.version, threads=cores()))
+        self._most = profile.sizes.candidates
+
+    def __call__(
+        self, query_vector: NDArray[np.float32], vectors: NDArray[np.float16], counts: NDArray[np.int32]
+    ) -> Coattention:
+        """Score candidates, padded as a search pads them. query_vector: [P]; vectors: [C, K, P]; counts: [C]."""
+        found, slots = len(counts), bucket(len(counts), BUCKETS, self._most)
+        inputs: Arrays = {
+            "query_vector": query_vector[None],
+            "candidate_clusters": padded(vectors, slots)[None],
+            "candidate_counts": padded(counts, slots)[None],
+        }
+        answer = infer(self._runner, inputs, ("scores", "cluster_weights"))
+        return Coattention(scores=answer["scores"][0, :found], weights=answer["cluster_weights"][0, :found])
+
+
+class TorchCoattention:
+    """The module that is exported, for any number of vectors of a candidate and any temperature."""
+
+    def __init__(self, profile: Profile, *, temperature: float = 10.0) -> None:
+        self._sizes, self._temperature = profile.sizes, temperature
+
+    def __call__(
+        self, query_vector: NDArray[np.float32], vectors: NDArray[np.float16], counts: NDArray[np.int32]
+    ) -> Coattention:
+        """Score candidates. query_vector: [P]; vectors: [C, K, P]; counts: [C]."""
+        import torch
+
+        from landseer.export.models.coattention import CoAttention
+
+        sizes = dataclasses.replace(self._sizes, clusters=vectors.shape[1])
+        inputs = (torch.from_numpy(np.array(one))[None] for one in (query_vector, vectors, counts))
+        with torch.inference_mode():
+            scores, weights = CoAttention(sizes=sizes, temperature=self._temperature)(*inputs)
+        return Coattention(scores=scores[0].numpy(), weights=weights[0].numpy())
+
+
+def reduction_of(repository: Path, profile: Profile) -> Any:
+    """Return the reduction of local features to co-attention vectors, a `Projection`, from the `cluster` graph.
+
+    The exporter keeps the mean's name and turns the matrix round: it is the only one of its shape. OpsError.
+    """
+    import onnx
+    import torch
+
+    from landseer.export.models.pooling import Projection
+
+    path, sizes = repository / "cluster" / profile.version / "model.onnx", profile.sizes
+    try:
+        held = [(one.name, onnx.numpy_helper.to_array(one)) for one in onnx.load(path).graph.initializer]
+    except OSError as error:
+        raise OpsError(f"{path} cannot be read ({error.strerror}); run: python export/all.py") from error
+    means = [value for name, value in held if name == MEAN]
+    matrices = [value for _, value in held if value.shape == (sizes.channels, sizes.reduced)]
+    if len(means) != 1 or len(matrices) != 1:
+        raise OpsError(f"{path} holds {len(matrices)} matrices of a reduction; expected 1: run python export/all.py")
+    return Projection(torch.from_numpy(np.array(means[0])), torch.from_numpy(np.array(matrices[0].T)))

@@ -1,0 +1,86 @@
+"""What an evaluation in process knows of the pictures beside their descriptors: read from the cache when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.profile import Profile
+from landseer.ensemble.regional.codebook import Codebook
+from landseer.ops.evaluate.arrays import LOCALS
+from landseer.ops.evaluate.cached import CachedArrays
+from landseer.ops.evaluate.coattention import GraphCoattention, TorchCoattention, reduction_of
+from landseer.ops.evaluate.codebooks import Codebooks
+from landseer.ops.evaluate.dataset import Dataset, Shot
+from landseer.ops.evaluate.side import Score
+
+
+class CachedSide:
+    """The arrays of a data set's pictures in the cache, and the graphs of a repository."""
+
+    def __init__(
+        self,
+        repository: Path,
+        profile: Profile,
+        arrays: CachedArrays,
+        dataset: Dataset,
+        *,
+        regions: Mapping[Path, Sequence[Shot]],
+        codebooks: Codebooks,
+    ) -> None:
+        """regions: of the references, without the whole of each; arrays: of all pictures, and of the regions."""
+        self._repository, self._profile, self._arrays = repository, profile, arrays
+        self._dataset, self._regions, self._codebooks = dataset, regions, codebooks
+
+    def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
+        """See LocalSide."""
+        return self._arrays.read(name, [query.shot for query in self._dataset.queries])
+
+    def of_references(self, name: str) -> Iterator[NDArray[Any]]:
+        """See LocalSide."""
+        return self._arrays.read(name, [Shot(path=path) for path in self._dataset.references])
+
+    def regions(self) -> Iterator[Sequence[NDArray[np.float16]]]:
+        """See LocalSide."""
+        of = [self._regions.get(path, ()) for path in self._dataset.references]
+        found = self._arrays.read(LOCALS, [shot for shots in of for shot in shots])
+        return ([next(found) for _ in shots] for shots in of)
+
+    def with_regions(self, regions: Mapping[Path, Sequence[Shot]]) -> CachedSide:
+        """Return it with other regions of the references, that were described, too."""
+        return CachedSide(
+            self._repository, self._profile, self._arrays, self._dataset, regions=regions, codebooks=self._codebooks
+        )
+
+    def codebook(self, words: int) -> Codebook:
+        """See LocalSide."""
+        return self._codebooks.of(words)
+
+    def coattention(self) -> Score:
+        """See LocalSide."""
+        return self._graph
+
+    def coattention_of_all(self) -> Score:
+        """See LocalSide."""
+        return TorchCoattention(self._profile)
+
+    def reduced(self, features: NDArray[np.float16]) -> NDArray[np.float16]:
+        """See LocalSide."""
+        import torch
+
+        with torch.inference_mode():
+            vectors = self._reduction(torch.from_numpy(features.astype(np.float32)))
+        return np.asarray(vectors.numpy(), np.float16)
+
+    @cached_property
+    def _graph(self) -> GraphCoattention:
+        return GraphCoattention(self._repository, self._profile)
+
+    @cached_property
+    def _reduction(self) -> Any:
+        return reduction_of(self._repository, self._profile)

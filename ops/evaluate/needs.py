@@ -1,0 +1,31 @@
+"""Which arrays of the pictures a row of the table needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from landseer.ops.evaluate.arrays import BOXES, CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
+from landseer.ops.evaluate.methods import Method
+from landseer.ops.evaluate.reranking import COATTENTION, NAIVE, SPATIAL
+from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
+
+NEEDS: Mapping[str, frozenset[str]] = {
+    COATTENTION: frozenset({QUERY_VECTOR, CLUSTERS}),
+    NAIVE: frozenset({QUERY_VECTOR, FEATURES}),
+    SPATIAL: frozenset({LOCALS, POSITIONS}),
+    ASMK: frozenset({LOCALS}),
+    RASMK: frozenset({LOCALS, BOXES}),
+    WORDS: frozenset({LOCALS}),
+}
+"""By the name of a ranker or a re-ranker; one that is not here needs descriptors alone."""
+
+
+WORDY = frozenset({ASMK, RASMK, WORDS})
+"""Those that take a codebook."""
+
+
+def needed(methods: Iterable[Method]) -> frozenset[str]:
+    """Return what the methods need beside descriptors, by the names of `arrays.py`."""
+    chosen = list(methods)
+    parts = {method.name for method in chosen} | {method.reranking.name for method in chosen if method.reranking}
+    return frozenset[str]().union(*(NEEDS[part] for part in parts if part in NEEDS))

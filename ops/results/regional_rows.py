@@ -1,0 +1,137 @@
+"""What co-attention, aggregated local descriptors and spatial verification reach on a data set that is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
+from landseer.ensemble.regional.aggregate import asmk
+from landseer.ensemble.regional.verification import Settings
+from landseer.export.models.pooling import Projection
+from landseer.ops.evaluate.arrays import BOXES, LOCALS, QUERY_VECTOR
+from landseer.ops.evaluate.database import Database
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.local import LocalSystem
+from landseer.ops.evaluate.local_side import CachedSide
+from landseer.ops.evaluate.methods import NO_EXPANSION, RANKERS, Answer, Method, answered, answers
+from landseer.ops.evaluate.regions import Boxes, crops
+from landseer.ops.evaluate.reranking import COATTENTION, BySpace, Reranker, Reranking
+from landseer.ops.evaluate.side import LocalSide
+from landseer.ops.evaluate.space import Search, Space
+from landseer.ops.evaluate.system import Searched
+from landseer.ops.evaluate.words import inverted, searching, widened
+from landseer.ops.results.varied import Numbers, VariedSide
+
+FIRST = "none"
+"""The row that others are compared with unless they name another."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """One way to search."""
+
+    name: str
+    figures: Evaluation
+    searched: Searched
+    against: str = FIRST
+    """The name of the row it is compared with."""
+
+
+class Judge:
+    """Searches a data set in many ways."""
+
+    def __init__(self, system: LocalSystem, dataset: Dataset, reduction: Projection) -> None:
+        """dataset: prepared by the system for all that the rows need; reduction: to co-attention vectors."""
+        self.dataset, self.space = dataset, system.space(dataset)
+        self._system, self._reduction = system, reduction
+        self._truths: list[Truth] = dataset.truths()
+
+    def by(self, name: str, method: Method, *, against: str = FIRST, space: Space | None = None) -> Row:
+        """Search by a method; space: another than the data set's own."""
+        return self._row(name, list(answers(method, space or self.space)), against)
+
+    def varied(self, numbers: Numbers) -> Space:
+        """Return the space with co-attention vectors by other numbers than the exported ones."""
+        side = VariedSide(self.space.local, self._system.profile, self._reduction, numbers)
+        return replace(self.space, local=side)
+
+    def by_query_vectors(self) -> Space:
+        """Return the space whose global descriptors are the co-attention vectors of whole pictures.
+
+        GeM of the strongest local features, reduced: what co-attention's paper has before it attends to anything.
+        """
+        queries = np.stack(list(self.space.local.of_queries(QUERY_VECTOR)))
+        return replace(self.space, queries=queries, database=Database(vectors=self._reference_vectors()))
+
+    def verified(self, name: str, settings: Settings, *, candidates: int = 100) -> Row:
+        """Verify the global short list."""
+        reranker = BySpace(Reranking(name="spatial", candidates=candidates), self.space.local, settings)
+        return self._searched(name, RANKERS[FIRST](NO_EXPANSION, self.space), reranker)
+
+    def regional(self, name: str, method: Method, boxes: Boxes, *, against: str) -> Row:
+        """Search by R-ASMK* with those regions that some boxes choose."""
+        return self.by(name, method, against=against, space=replace(self.space, local=self._side(boxes)))
+
+    def united(self, name: str, words: int, boxes: Boxes) -> Row:
+        """Search by ASMK* of the features of a picture and its regions as one set: as large as R-ASMK* of them."""
+        book, side = self.space.local.codebook(words), self._side(boxes)
+        pairs = zip(side.of_references(LOCALS), side.regions(), strict=True)
+        pictures = [asmk(widened(np.concatenate([whole, *some])), book).binarised() for whole, some in pairs]
+        return self._searched(name, searching(inverted(pictures, book, "asmk"), book, self.space), Reranker())
+
+    def sharing(self, words: int) -> float:
+        """Return the share of references that share a word with a query, the mean over queries."""
+        book = self.space.local.codebook(words)
+        pictures = [asmk(widened(rows), book).binarised() for rows in self.space.local.of_references(LOCALS)]
+        file = inverted(pictures, book, "r-asmk")
+        asked = (asmk(widened(rows), book).binarised() for rows in self.space.local.of_queries(LOCALS))
+        return float(np.mean([len(file.sharing(one)) / file.size for one in asked]))
+
+    def regions_each(self, boxes: Boxes) -> float:
+        """Return how many regions a picture has, the whole of it not counted."""
+        return float(np.mean([len(some) for some in self._side(boxes).regions()]))
+
+    def _side(self, boxes: Boxes) -> LocalSide:
+        side = self.space.local
+        if not isinstance(side, CachedSide):
+            raise TypeError(f"got a {type(side).__name__}; expected the arrays of the data set itself")
+        return side.with_regions(crops(list(self.dataset.references), side.of_references(BOXES), boxes))
+
+    def _reference_vectors(self) -> NDArray[np.float32]:
+        return np.stack(list(self.space.local.of_references(QUERY_VECTOR)))
+
+    def _searched(self, name: str, search: Search, reranker: Reranker) -> Row:
+        return self._row(name, list(answered(search, reranker, self.space)), FIRST)
+
+    def _row(self, name: str, found: Sequence[Answer], against: str) -> Row:
+        searched = Searched.of(found)
+        figures = evaluate(searched.orders, self._truths, ks=(1, 10))
+        return Row(name=name, figures=figures, searched=searched, against=against)
+
+
+def attended(weight: float = 1.0, *, name: str = COATTENTION, candidates: int = 100) -> Method:
+    """Return co-attention over the global short list."""
+    return replace(NO_EXPANSION, reranking=Reranking(name=name, candidates=candidates, weight=weight))
+
+
+def drawn(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+    """Return a data set of so many of its pictures, drawn with a seed; queries that have no right answer left go."""
+    if count is None or count >= len(dataset.references):
+        return dataset
+    chosen = np.random.default_rng(seed).permutation(len(dataset.references))[:count]
+    kept = frozenset(dataset.references[place] for place in chosen)
+    return replace(
+        dataset,
+        references=[path for path in dataset.references if path in kept],
+        queries=[query for query in dataset.queries if query.shot.path in kept and query.easy & kept],
+    )
+
+
+def gains(row: Row, base: Row) -> Iterator[NDArray[np.float64]]:
+    """Yield by query what a row's average precision and its first hit are more than another's."""
+    yield row.figures.aps - base.figures.aps
+    yield row.figures.precisions[:, 0] - base.figures.precisions[:, 0]

@@ -1,0 +1,145 @@
+"""The report on local features, from arrays that the cache holds: no models run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.evaluation import bootstrap_interval
+from landseer.ensemble.profile import Profile
+from landseer.export.models.cluster import Clustering
+from landseer.export.models.pooling import Projection, masked_gem
+from landseer.ops.evaluate.arrays import kept_as
+from landseer.ops.evaluate.cache import vector_cache
+from landseer.ops.evaluate.coattention import TorchCoattention
+from landseer.ops.evaluate.dataset import Shot
+from landseer.ops.evaluate.local_side import CachedSide
+from landseer.ops.evaluate.readers import read
+from landseer.ops.evaluate.regions import Boxes
+from landseer.ops.results import regional, regional_report
+from landseer.ops.results.regional_rows import drawn
+from landseer.ops.results.varied import Numbers, VariedSide
+
+C, P, D, N = 8, 4, 16, 12
+SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)
+PROFILE = Profile(backbone="b", weights_sha256="", sizes=SIZES, locals_sha256="abc")
+REDUCTION = Projection.untrained(C, P, seed=0)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def described(seed, label):
+    """The arrays of a picture, alike to the others of its label."""
+    draws, common = np.random.default_rng(seed), np.random.default_rng(label)
+    features = np.abs(common.normal(size=(N, C)) + 0.3 * draws.normal(size=(N, C))).astype(np.float16)
+    norms = np.linalg.norm(features.astype(np.float32), axis=1)
+    order = np.argsort(-norms)
+    return {
+        "descriptor": unit(common.normal(size=C) + draws.normal(size=C)).astype(np.float32),
+        "query_vector": unit(common.normal(size=P) + draws.normal(size=P)).astype(np.float32),
+        "clusters": unit(common.normal(size=(10, P)) + draws.normal(size=(10, P))).astype(np.float16),
+        "boxes": np.array([[0, 0, 4, 4, 0.8], [2, 2, 4, 4, 0.2]], np.float32),
+        "local_features": features[order],
+        "local_norms": norms[order].astype(np.float32),
+        "local_positions": draws.uniform(0, 8, (N, 2)).astype(np.float32),
+        "local_descriptors": unit(common.normal(size=(N, D)) + 0.3 * draws.normal(size=(N, D))).astype(np.float16),
+    }
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """Two data sets of three classes of four pictures, all of them and their regions described."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "manifest.json").write_text(json.dumps({"profile": json.loads(PROFILE.to_json())}))
+    cache = tmp_path / "cache.sqlite"
+    for first, name in enumerate(("learn", "test")):
+        for number in range(12):
+            path = tmp_path / name / str(number // 4) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (20 * number, 100 * first, 0)).save(path)
+            arrays = described(100 * first + number, 10 * first + number // 4)
+            keep(cache, Shot(path=path), arrays)
+            for region in Boxes().shots(path, arrays["boxes"]):
+                keep(cache, region, arrays)
+    monkeypatch.setattr(CachedSide, "coattention", lambda self: TorchCoattention(PROFILE))
+    monkeypatch.setattr(regional, "reduction_of", lambda repository, profile: REDUCTION)
+    monkeypatch.setattr(CachedSide, "_reduction", REDUCTION)
+    monkeypatch.setattr(regional_report, "bootstrap_interval", functools.partial(bootstrap_interval, rounds=20))
+    given = ["--test", f"folder:{tmp_path / 'test'}", "--train", f"folder:{tmp_path / 'learn'}", "--words", "2", "4"]
+    return [*given, "--repository", str(tmp_path / "models"), "--cache", str(cache), "--out", str(tmp_path / "out.md")]
+
+
+def keep(path, shot, arrays):
+    with vector_cache(path, PROFILE.fingerprint) as cache:
+        cache.put(
+            cache.key(shot, shot.path.read_bytes()), {kept_as(name, PROFILE): one for name, one in arrays.items()}
+        )
+
+
+def test_the_report_has_every_table(options, tmp_path, capsys):
+    assert regional.main(options) == 0
+    text = (tmp_path / "out.md").read_text()
+    assert text.count("\n## ") == 4
+    for name in ("co-attention alone", "naive co-attention", "K 1, alone", "N 100, weight 0.5", "T 20, alone"):
+        assert f"| {name} |" in text
+    # Without regions R-ASMK* is ASMK* but for the norm; a threshold above all scores leaves none.
+    assert re.search(r"R-ASMK\*, scores from 0.1 \(2.0 regions\)", text)
+    assert re.search(r"R-ASMK\*, scores from 0.5 \(1.0 regions\)", text)
+    assert "share a word with a query" in text
+    assert "weight on the training data: 0.1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_photographs_in_both_sets_are_refused(options, capsys):
+    options[options.index("--train") + 1] = options[options.index("--test") + 1]
+    assert regional.main(options) == 1
+    assert "are searched, too" in capsys.readouterr().err
+
+
+def test_a_data_set_is_drawn_with_its_queries(options):
+    whole = read(options[1])
+    some = drawn(whole, 5, seed=0)
+    assert len(some.references) == 5 and drawn(whole, 99, seed=0) is whole
+    assert {query.shot.path for query in some.queries} <= set(some.references)
+    assert all(len(truth.easy) for truth in some.truths())
+
+
+class Side:
+    """Two pictures."""
+
+    pictures = (described(1, 0), described(2, 1))
+
+    def of_queries(self, name):
+        return (picture[name] for picture in self.pictures)
+
+    of_references = of_queries
+
+
+def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
+    side = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    module = Clustering(sizes=SIZES, reduction=REDUCTION)
+    pairs = zip(side.of_queries("query_vector"), side.of_references("clusters"), Side.pictures, strict=True)
+    for query, clusters, picture in pairs:
+        features = torch.from_numpy(picture["local_features"].astype(np.float32))[None]
+        with torch.inference_mode():
+            expected = REDUCTION(masked_gem(features, torch.ones(1, N)))[0]
+            norms, count = torch.from_numpy(picture["local_norms"])[None], torch.tensor([[N]], dtype=torch.int32)
+            found = module(features, count, norms)
+        np.testing.assert_allclose(query, expected, atol=1e-6)
+        np.testing.assert_array_equal(clusters, found.clusters[0, : int(found.cluster_count)])
+
+
+def test_fewer_features_and_clusters_change_the_vectors():
+    few = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=3, clusters=2))
+    assert [len(one) for one in few.of_references("clusters")] == [2, 2]
+    whole = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    pairs = zip(few.of_queries("query_vector"), whole.of_queries("query_vector"), strict=True)
+    assert all(not np.allclose(one, other) for one, other in pairs)
