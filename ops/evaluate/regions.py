@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.pictures import Region
+from landseer.ensemble.regions import LEAST
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.specs import REGIONS
-
-LEAST = 0.1
-"""D2R's threshold of scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
