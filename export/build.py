@@ -13,6 +13,7 @@ from landseer.ensemble.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
+from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
@@ -20,15 +21,13 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import HEADS, GeMHead
-from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.pooling import Projection
-from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
 from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
-HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
+HEAD_SEED, REDUCTION_SEED, LOCALS_SEED = 0, 1, 3
 DEFAULT = "cider"
 """The descriptor where trained parts of it fit the trunk; GeM, which needs no training, where none do."""
 
@@ -42,7 +41,6 @@ UNTRAINED = {
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
     "detector": f"random weights, seed {DETECTOR_SEED}",
-    "lattqe": f"weights by seed {LATTQE_SEED} that average as AQE does; not used unless a request says allow_untrained",
 }
 """Parts that may be without training, and what stands in for them then."""
 
@@ -67,7 +65,7 @@ class Wanted:
     detector_weights: Path | None = None
     """Of a detector that has its own; None seeds them."""
     lattqe: Path | None = None
-    """A trained query expansion; None seeds one."""
+    """A query expansion of one's own; None takes the one that comes with Landseer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,6 @@ def build(wanted: Wanted) -> Networks:
         parts.fill("reduction", reduction)
         parts.fill("locals", local)
     boxes_by = _boxes_by(wanted, loaded)
-    lattqe = read_lattqe(wanted.lattqe, sizes) if wanted.lattqe else None
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
@@ -109,7 +106,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": lattqe or RelationalLAttQE.untrained(sizes, seed=LATTQE_SEED),
+        "lattqe": read_lattqe(wanted.lattqe or SHIPPED_LATTQE, sizes),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -121,7 +118,7 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded, parts, detector, lattqe),
+        untrained=_untrained(kind, loaded, parts, detector),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
@@ -218,13 +215,10 @@ def _detector_sha256(kind: str, detector: Detector) -> str:
     return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
 
 
-def _untrained(
-    kind: str, loaded: Loaded, parts: Parts | None, detector: Detector, lattqe: ExpansionNetwork | None
-) -> tuple[str, ...]:
+def _untrained(kind: str, loaded: Loaded, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
     """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
-    possible = {"attention", "whitening", *OF_ANY_HEAD, "lattqe", *HEADS[kind].learned}
+    possible = {"attention", "whitening", *OF_ANY_HEAD, *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
-    possible -= {"lattqe"} if lattqe else set()
     done = set(parts.learned) if parts else set()
     if loaded.checkpoint is not None:
         done.add("whitening")

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from landseer.ensemble.contracts import Sizes
+from landseer.export import parts
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.torch_file import WeightsError
@@ -18,6 +19,8 @@ from landseer.export.models.torch_file import WeightsError
 KINDS: Mapping[str, type[ExpansionNetwork]] = {"relational": RelationalLAttQE, "paper": LAttQE}
 FORMAT = "landseer lattqe 1"
 NAME = "lattqe.safetensors"
+SHIPPED = parts.SHIPPED / "lattqe" / NAME
+"""What comes with Landseer, for every trunk; its card is beside it."""
 
 
 def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:

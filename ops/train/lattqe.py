@@ -54,4 +54,4 @@ def run(options: Options, console: Console) -> None:
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
     console.print(f"best {outcome.best:.2f} (AQE, where it began: {outcome.start:.2f}); see {options.out}")
     recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{learned.temperature:g}"
-    console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}")
+    console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}", soft_wrap=True)

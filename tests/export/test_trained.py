@@ -111,7 +111,7 @@ def test_what_each_method_trained_is_what_is_built(improving: None, method: str,
         assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
     assert networks.profile.descriptor == kind
     learned = {"cider": {"attention", "whitening"}, "rmac": {"regional whitening", "whitening"}, "gem": set()}[kind]
-    possible = {"attention", "whitening", "reduction", "locals", "lattqe", *HEADS[kind].learned}
+    possible = {"attention", "whitening", "reduction", "locals", *HEADS[kind].learned}
     assert set(networks.profile.untrained) == possible - learned
     assert "run/best.safetensors of landseer train, epoch 1, long side 96 px" in networks.source
 
@@ -225,7 +225,7 @@ def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Pa
     path = write(tmp_path / "best.safetensors", "cider")
     parts = parts_of(BACKBONES["small"].load(path, "auto"), tmp_path / "parts.safetensors")
     networks = build(Wanted(backbone="small", weights=path, parts=parts))
-    assert networks.profile.untrained == ("lattqe",)
+    assert networks.profile.untrained == ()
     built: Any = networks.modules["backbone"]
     assert built.whitening.matrix.equal(torch.eye(CHANNELS))
     for found in (built.reduction.matrix, built.locals.matrix):
