@@ -11,6 +11,7 @@ import pytest
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2
 
+from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.fake_triton import PROFILE, free_port
 from landseer.ensemble.health import SERVICES
 from landseer.v1 import index_pb2, search_pb2
@@ -133,7 +134,8 @@ async def _not(condition):
     return not await condition
 
 
-async def test_a_triton_that_hangs_counts_as_lost(landseer):
+async def test_a_triton_that_hangs_counts_as_lost(start):
+    landseer = await start(poll_timeout_s=ServerConfig.poll_timeout_s)
     landseer.triton.delays["ModelReady"] = 30.0
     assert await until(lambda: _not(landseer.serving())) < 2.2
     landseer.triton.delays.clear()
