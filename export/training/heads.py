@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from landseer.ensemble.contracts import Sizes
 from landseer.export.build import trunk_sha256, untrained_head
 from landseer.export.models.backbone import strongest
 from landseer.export.models.cider import CiDeR
-from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, gem, l2n
 from landseer.export.models.rmac import GridRMAC, ProposalRMAC
 from landseer.export.models.rpn import RegionProposals
@@ -29,6 +28,7 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals
 from landseer.export.models.trunks import Loaded, fill
 from landseer.export.parts import Parts
+from landseer.export.training.attending import learned_reduction, pooled
 from landseer.export.training.localisation import Localisation, Recipe, of_views, projection
 from landseer.export.training.loop import Settings
 from landseer.export.training.loop import train as run
@@ -37,7 +37,7 @@ from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.whitening import pca_of, pca_whitening
 
 SAMPLE = 600
-"""Photographs that PCAs of regions and clusters are learned from; each gives dozens of vectors."""
+"""Photographs that the PCA of regions is learned from; each gives dozens of vectors."""
 LOCALS_SAMPLE, LOCALS_EACH = 1000, 200
 """Photographs that local descriptors are learned from, and the strongest local features taken of each one's views."""
 LEARNING_RATE = 1e-3
@@ -148,25 +148,14 @@ TRAINERS: dict[str, Callable[[Training], Trained]] = {
 }
 
 
-@torch.no_grad()
 def _reduction(training: Training) -> tuple[Projection, str]:
-    """PCA of co-attention's cluster vectors, made of views just as the graph makes them of pictures."""
-    channels, cells = training.loaded.trunk.channels, int(np.prod(training.views.maps.shape[-2:]))
-    sizes = Sizes(channels=channels, locals=cells)
-    clustering = Clustering(sizes=sizes, reduction=Projection.untrained(channels, channels, seed=0)).eval()
-    rows = _sample(training)
-    vectors = np.concatenate([_clusters(clustering, maps) for maps in _batches(training.views, rows)])
-    found = projection(pca_whitening(vectors, dims=sizes.reduced, power=HALF))
-    return found, f"half-whitening PCA of {len(vectors):,} clusters of {len(rows):,} photographs"
-
-
-def _clusters(clustering: nn.Module, maps: Tensor) -> NDArray[np.float32]:
-    """Return the vectors of all clusters of maps [B, C, h, w]. → unit [M, C]."""
-    features = maps.flatten(2).transpose(1, 2)
-    count = torch.full((len(maps), 1), features.shape[1], dtype=torch.int32)
-    found = clustering(features, count, features.norm(dim=2))
-    vectors = found.clusters[torch.arange(found.clusters.shape[1]) < found.cluster_count]
-    return np.asarray(vectors.float().numpy(), np.float32)
+    """Learned whitening of co-attention's vectors, see `attending`, from all views."""
+    channels, each = training.loaded.trunk.channels, training.views.maps.shape[1]
+    views = pooled(_batches(training.views, np.arange(_count(training))), channels)
+    sizes, shrinkage = Sizes(channels=channels), training.recipe.shrinkage
+    found = learned_reduction(views, each, sizes=sizes, shrinkage=shrinkage)
+    told = f"learned whitening of {len(views.queries):,} query vectors and the clusters they attend to, "
+    return found, f"{told}of {_count(training):,} photographs, shrinkage {shrinkage:g}"
 
 
 @torch.no_grad()

@@ -1,0 +1,96 @@
+"""Co-attention's reduction as learned whitening: what a query vector and the clusters it attends to should share.
+
+Two views of one photograph are a pair, as they are of learned whitening (Radenovic et al. 2018), but one side of a pair
+is what co-attention compares with: the sum of the other view's clusters by their attention (Hu and Bors 2020, eqs. 7 to
+9). To attend there must be a reduction; the first is the learned whitening of query vectors alone. The paper takes PCA
+whitening. No class is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.backbone import strongest
+from landseer.export.models.cluster import Clustering
+from landseer.export.models.coattention import CoAttention
+from landseer.export.models.pooling import Projection, masked_gem
+from landseer.export.training.localisation import projection
+from landseer.export.training.whitening import learned_whitening, pairs_within
+
+KEPT = 0.5
+"""Of a view's cells, the share that is pooled, the strongest: a picture keeps 500 of the about 1,100 of its scales."""
+AT_ONCE = 1024
+"""Pairs that are attended to at a time."""
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pooled:
+    """M views, pooled as the graphs pool pictures, but not reduced."""
+
+    queries: Tensor
+    """[M, C]."""
+    clusters: Tensor
+    """fp16 [M, K, C], 0 where there is none."""
+    counts: Tensor
+    """int32 [M, 1]."""
+
+
+class _Whole(Projection):
+    """No reduction, and no norm either: what is learned here is applied to vectors as they are pooled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [..., C]."""
+        return x
+
+
+@torch.no_grad()
+def pooled(batches: Iterable[Tensor], channels: int, *, kept: float = KEPT) -> Pooled:
+    """Pool batches of views' maps [b, C, h, w]."""
+    found = [_pooled(maps.flatten(2).transpose(1, 2), channels, kept) for maps in batches]
+    return Pooled(
+        queries=torch.cat([one.queries for one in found]),
+        clusters=torch.cat([one.clusters for one in found]),
+        counts=torch.cat([one.counts for one in found]),
+    )
+
+
+def _pooled(features: Tensor, channels: int, kept: float) -> Pooled:
+    """Pool the strongest features of views. features: [b, L, C]."""
+    count = max(1, round(kept * features.shape[1]))
+    rows, norms, _, valid = strongest(features, count)
+    whole = _Whole(torch.zeros(channels), torch.eye(channels))
+    clustering = Clustering(sizes=Sizes(channels=channels, locals=count), reduction=whole)
+    clusters, counts, _ = clustering(rows, valid.sum(dim=1, keepdim=True).to(torch.int32), norms)
+    return Pooled(queries=masked_gem(rows, valid), clusters=clusters, counts=counts)
+
+
+@torch.no_grad()
+def learned_reduction(views: Pooled, each: int, *, sizes: Sizes, shrinkage: float) -> Projection:
+    """Learn C → P from views, `each` of every photograph, one photograph after the other. ValueError if each < 2."""
+    if each < 2:
+        raise ValueError(f"got {each} view of each photograph; expected 2 or more, to make pairs of")
+    owner = np.repeat(np.arange(len(views.queries) // each), each)
+    queries, others = pairs_within(owner, most=each - 1, seed=0)
+    vectors, to = views.queries.numpy(), len(views.queries) + np.arange(len(others))
+    whole = projection(learned_whitening(vectors, queries, others, dims=sizes.reduced, shrinkage=shrinkage))
+    both = np.concatenate([vectors, attended(views, whole, queries, others, sizes=sizes).numpy()])
+    return projection(learned_whitening(both, queries, to, dims=sizes.reduced, shrinkage=shrinkage))
+
+
+def attended(views: Pooled, reduction: Projection, queries: Ids, others: Ids, *, sizes: Sizes) -> Tensor:
+    """Sum the clusters of other views by how some views attend to them. → [M, C], not reduced."""
+    attention, found = CoAttention(sizes=sizes), []
+    for start in range(0, len(queries), AT_ONCE):
+        by, of = queries[start : start + AT_ONCE], others[start : start + AT_ONCE]
+        clusters = views.clusters[of].float()  # [m, K, C]
+        weights = attention(reduction(views.queries[by]), reduction(clusters)[:, None], views.counts[of])[1]
+        found.append(torch.einsum("mk,mkc->mc", weights[:, 0], clusters))
+    return torch.cat(found)
