@@ -1,5 +1,4 @@
 import fcntl
-import json
 import os
 import random
 import shutil
@@ -9,13 +8,13 @@ import textwrap
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import kill_a_writer, names_of
 
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreFull
@@ -78,7 +77,7 @@ def store(folder):
 
 def run(code, *arguments, before=()):
     """Run Python in another process; the code has what this module defines for stores."""
-    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
+    setup = names_of(__file__)
     command = [*before, sys.executable, "-c", setup + textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -558,38 +557,15 @@ def test_the_check_finds_what_is_wrong(folder, store):
 
 # Killed at any moment.
 
-WRITER = """
-    folder, start = Path(sys.argv[1]), int(sys.argv[2])
-    store, draws = open_store(folder), random.Random(start)
-    for step in range(start, start + 100_000):
-        if step % 5 == 4:
-            store.delete(f"r{step - 4}")
-            said = [[f"r{step - 4}", None]]
-        else:
-            ids = [f"r{step}", f"s{draws.randrange(40)}", f"t{step}"]
-            store.put_many([record(id, seed=step, thumbnail=bytes(3000)) for id in ids])
-            said = [[id, step] for id in ids]
-        sys.stdout.write(json.dumps(said) + "\\n")
-        sys.stdout.flush()
-"""
-
-
-def kill_a_writer(folder, start, delay):
-    """Let a process write, kill it, and return what it acknowledged: lists of (id, seed or None for deleted)."""
-    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
-    command = [sys.executable, "-c", setup + textwrap.dedent(WRITER), str(folder), str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        first = writer.stdout.readline()
-        time.sleep(delay)
-        writer.kill()
-        lines = [first, *writer.stdout.readlines()]
-    return [json.loads(line) for line in lines if line.endswith("]\n")]
+WRITTEN = (
+    """[record(id, seed=step, thumbnail=bytes(3000)) for id in (f"r{step}", f"s{draws.randrange(40)}", f"t{step}")]"""
+)
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(folder):
     expected, start, draws = {}, 0, random.Random(7)
     for _ in range(KILLS):
-        said = kill_a_writer(folder, start, draws.uniform(0, 0.1))
+        said = kill_a_writer(__file__, WRITTEN, folder, start, draws.uniform(0, 0.1))
         assert said
         for change in said:
             expected |= dict(change)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import kill_a_writer
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.local_features import LocalFeatures, of_tensors, pack, unpack
@@ -266,38 +261,16 @@ def test_the_check_finds_what_is_wrong_with_them(folder, store):
 
 # Killed at any moment.
 
-WRITER = """
-    folder, start = Path(sys.argv[1]), int(sys.argv[2])
-    store, draws = open_store(folder), random.Random(start)
-    for step in range(start, start + 100_000):
-        if step % 5 == 4:
-            store.delete(f"r{step - 4}")
-            said = [[f"r{step - 4}", None]]
-        else:
-            ids = [f"r{step}", f"s{draws.randrange(20)}"]
-            store.put_many([record(id, seed=step, locals=features(step, count=80) if step % 3 else None) for id in ids])
-            said = [[id, step] for id in ids]
-        sys.stdout.write(json.dumps(said) + "\\n")
-        sys.stdout.flush()
-"""
-
-
-def kill_a_writer(folder, start, delay):
-    """Let a process write, kill it, and return what it acknowledged: lists of (id, seed or None for deleted)."""
-    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
-    command = [sys.executable, "-c", setup + textwrap.dedent(WRITER), str(folder), str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        first = writer.stdout.readline()
-        time.sleep(delay)
-        writer.kill()
-        lines = [first, *writer.stdout.readlines()]
-    return [json.loads(line) for line in lines if line.endswith("]\n")]
+WRITTEN = """[
+    record(id, seed=step, locals=features(step, count=80) if step % 3 else None)
+    for id in (f"r{step}", f"s{draws.randrange(20)}")
+]"""
 
 
 def test_a_killed_writer_leaves_every_record_with_its_own_features(folder):
     expected, start, draws = {}, 0, random.Random(7)
     for _ in range(KILLS):
-        said = kill_a_writer(folder, start, draws.uniform(0, 0.1))
+        said = kill_a_writer(__file__, WRITTEN, folder, start, draws.uniform(0, 0.1))
         assert said
         for change in said:
             expected |= dict(change)

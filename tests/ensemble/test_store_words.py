@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import random
-import subprocess
-import sys
-import textwrap
 import threading
-import time
-from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import kill_a_writer
 
 from landseer.ensemble.errors import NotFound, StoreFull
 from landseer.ensemble.local_features import LocalFeatures, unpack
@@ -236,38 +231,13 @@ async def test_a_store_without_room_for_them_serves_all_the_same(store, computed
 
 # Killed at any moment.
 
-WRITER = """
-    folder, start = Path(sys.argv[1]), int(sys.argv[2])
-    store = open_store(folder)
-    for step in range(start, start + 100_000):
-        if step % 5 == 4:
-            store.delete(f"r{step - 4}")
-            said = [[f"r{step - 4}", None]]
-        else:
-            ids = [f"r{step}", f"s{step % 7}"]
-            store.put_many([record(id, step, words=words_of(step) if step % 3 else None) for id in ids])
-            said = [[id, step] for id in ids]
-        sys.stdout.write(json.dumps(said) + "\\n")
-        sys.stdout.flush()
-"""
-
-
-def kill_a_writer(folder, start, delay):
-    """Let a process write, kill it, and return what it acknowledged: lists of (id, seed or None for deleted)."""
-    setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
-    command = [sys.executable, "-c", setup + textwrap.dedent(WRITER), str(folder), str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        first = writer.stdout.readline()
-        time.sleep(delay)
-        writer.kill()
-        lines = [first, *writer.stdout.readlines()]
-    return [json.loads(line) for line in lines if line.endswith("]\n")]
+WRITTEN = """[record(id, step, words=words_of(step) if step % 3 else None) for id in (f"r{step}", f"s{step % 7}")]"""
 
 
 def test_a_killed_writer_leaves_every_record_with_its_own_words(folder):
     expected, begun, draws = {}, 0, random.Random(7)
     for _ in range(KILLS):
-        said = kill_a_writer(folder, begun, draws.uniform(0, 0.1))
+        said = kill_a_writer(__file__, WRITTEN, folder, begun, draws.uniform(0, 0.1))
         assert said
         for change in said:
             expected |= dict(change)
