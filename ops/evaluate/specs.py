@@ -20,7 +20,7 @@ METHOD_SPECS = """\
   coattention[:CANDIDATES[:WEIGHT]]    the first ranked anew by co-attention, alone or behind a +
   coattention-naive[:...]              the same by every local feature, without clusters
   spatial[:CANDIDATES]                 the first ranked anew by spatial verification"""
-SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe"
+SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,lattqe"
 """What a table compares unless it is told otherwise, of a service: what a request can ask for."""
 METHODS = (
     f"{SERVED_METHODS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"
