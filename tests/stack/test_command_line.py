@@ -103,7 +103,7 @@ def test_a_life_of_pictures(run, folder):
         (["search", "notes.txt"], "image: got bytes that are no picture"),
         (["search", "coffee.jpg", "--box", "9000,0,10,10"], "region: "),
         (["search", "coffee.jpg", "--top-k", "100000"], "top_k: got 100000"),
-        (["search", "coffee.jpg", "--expansion", "lattqe"], "never trained"),
+        (["search", "coffee.jpg", "--expansion", "lattqe", "--neighbours", "65"], "expansion.neighbours: got 65"),
         (["search", "--id", "nothing/of/that/name"], "no picture of id"),
         (["get", "nothing/of/that/name"], "no picture of id"),
         (["index", "not-there"], "not-there"),

@@ -42,25 +42,17 @@ def stored(stack, landseer, album, eager, tmp_path_factory):
     store.close()
 
 
-def test_untrained_expansion_is_refused_unless_allowed(landseer, album):
-    if "lattqe" not in landseer.client.stats().untrained:
-        pytest.skip("the exported LAttQE is trained")
-    request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE})
-    refusal = landseer.refused(landseer.search.Search, request)
-    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "MODEL_UNTRAINED")
-    assert "allow_untrained" in refusal.message
-    request.expansion.allow_untrained = True
-    answer = landseer.search.Search(request)
-    assert "lattqe" in answer.untrained
+def test_the_expansion_that_ships_is_trained_and_needs_no_consent(landseer, album):
+    answer = landseer.search.Search(search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE}))
+    assert "lattqe" not in answer.untrained and "lattqe" not in landseer.client.stats().untrained
     assert not answer.degradations
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
-    assert "lattqe" not in landseer.client.search(COFFEE).untrained, "never by default"
 
 
 def test_expansion_is_what_torch_says(landseer, album, eager):
     """The expanded query of the k nearest, by torch, gives the scores that are answered."""
     k = 5
-    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k, allow_untrained=True)
+    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k)
     query = np.array(landseer.client.get("album/coffee.png", include_vectors=True).descriptor, np.float32)
     plain = landseer.client.search(query.tolist(), top_k=1000)
     answer = landseer.client.search(query.tolist(), top_k=1000, expansion=expansion)
