@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -65,7 +64,9 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._metrics.in_flight.labels(service, method).inc()
             try:
                 answer = await inner(request, context)
-                await _send_id(context, request_id)
+                # As a trailer: headers would go ahead of the answer, and a call whose response has begun is tried again
+                # by no one, should this process die in between.
+                context.set_trailing_metadata(((KEY, request_id),))
                 return answer
             except asyncio.CancelledError:
                 code = _why_cancelled(context)
@@ -90,12 +91,6 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 def _why_cancelled(context: Any) -> grpc.StatusCode:
     """GRPC cancels a handler both when its caller goes away and when its deadline passes."""
     return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
-
-
-async def _send_id(context: Any, request_id: str) -> None:
-    """Whoever asked may have gone; sending the answer meets that as well, and gRPC deals with it there."""
-    with contextlib.suppress(grpc.aio.BaseError):
-        await context.send_initial_metadata(((KEY, request_id),))
 
 
 def _status(error: Exception, request_id: str) -> status_pb2.Status:

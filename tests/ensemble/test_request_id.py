@@ -30,7 +30,7 @@ def test_new_ids_differ():
 
 async def id_of(call):
     """Return the id that came back in the initial metadata."""
-    return dict(await call.initial_metadata()).get(KEY)
+    return dict(await call.trailing_metadata()).get(KEY)
 
 
 async def test_an_answer_carries_the_id(landseer, picture):

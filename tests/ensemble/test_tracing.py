@@ -64,7 +64,7 @@ async def search(server, request, **metadata):
     async with grpc.aio.insecure_channel(server.address) as channel:
         call = search_pb2_grpc.SearchServiceStub(channel).Search(request, metadata=tuple(metadata.items()))
         await call
-        return await call.initial_metadata()
+        return await call.trailing_metadata()
 
 
 async def arrived(collector, name):
