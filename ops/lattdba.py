@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.profile import Profile
-from landseer.ops.inprocess import settings_of
+from landseer.ops.inprocess import infer, settings_of
 from landseer.ops.processes import OpsError
-from landseer.ops.runner import Failure, Job, Runner
+from landseer.ops.runner import Runner
 
 Floats = NDArray[np.float32]
 BATCH = 16
@@ -35,10 +35,7 @@ class GraphAttention:
     def _weights(self, queries: Floats, neighbours: Floats) -> Floats:
         mask = np.ones(neighbours.shape[:2], np.bool_)
         inputs = {"query": queries, "neighbours": neighbours, "neighbour_mask": mask}
-        [answer] = self._runner.run([Job(inputs=inputs, outputs=frozenset({"weights"}))])
-        if isinstance(answer, Failure):
-            raise OpsError(f"lattqe failed in process: {answer.message}")
-        return np.asarray(answer["weights"], np.float32)
+        return np.asarray(infer(self._runner, inputs, ("weights",))["weights"], np.float32)
 
 
 def _sha256(repository: Path) -> str:

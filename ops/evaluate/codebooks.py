@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from landseer.ensemble.errors import ProfileMismatch
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.codebook import ROUNDS, Codebook, fitting_words, train
+from landseer.ensemble.words import check_codebook
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.readers import read
 from landseer.ops.processes import OpsError
@@ -69,7 +71,8 @@ class Codebooks:
             if not path.exists():
                 rows = _rows(features()) if rows is None else rows
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _learned(rows, words, self._source, console).save(path)
+                found = _learned(rows, words, self._source, console)
+                replace(found, card={**found.card, "locals_sha256": self._profile.locals_sha256}).save(path)
             self._learned[words] = Codebook.load(path)
 
     def of(self, words: int) -> Codebook:
@@ -113,9 +116,8 @@ def _read(path: Path, profile: Profile) -> Codebook:
         book = Codebook.load(path)
     except (OSError, ValueError) as error:
         raise OpsError(f"--codebook {path} cannot be read: {error}") from error
-    if book.dimension != profile.sizes.local:
-        raise OpsError(
-            f"--codebook {path} is of {book.dimension} values, the models' local descriptors of {profile.sizes.local}; "
-            "learn one from these models"
-        )
+    try:
+        check_codebook(book, profile, str(path))
+    except ProfileMismatch as error:
+        raise OpsError(f"--codebook: {error}") from error
     return book

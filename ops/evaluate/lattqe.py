@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from landseer.ensemble.expansion.lattqe import BUCKETS
 from landseer.ensemble.padding import bucket, padded
 from landseer.ensemble.profile import Profile
-from landseer.ops.inprocess import cores, settings_of
-from landseer.ops.processes import OpsError
-from landseer.ops.runner import Failure, Job, Runner
+from landseer.ops.inprocess import cores, infer, settings_of
+from landseer.ops.runner import Runner
 
 Floats = NDArray[np.float32]
 
@@ -33,10 +32,7 @@ class Lattqe:
             "neighbours": padded(neighbours, slots)[None],
             "neighbour_mask": (np.arange(slots) < len(neighbours))[None],
         }
-        [answer] = self._loaded().run([Job(inputs=inputs, outputs=frozenset({"expanded"}))])
-        if isinstance(answer, Failure):
-            raise OpsError(f"lattqe failed in process: {answer.message}")
-        return np.array(answer["expanded"][0])
+        return np.array(infer(self._loaded(), inputs, ("expanded",))["expanded"][0])
 
     def _loaded(self) -> Runner:
         if self._runner is None:

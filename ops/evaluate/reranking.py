@@ -16,6 +16,7 @@ from landseer.ensemble.padding import padded
 from landseer.ensemble.ranking import Ranking, first_ranking, reranked, verified
 from landseer.ensemble.regional.verification import Located, Settings, verify
 from landseer.ensemble.reranking import Coattention
+from landseer.ensemble.spatial import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.ranked import Ranked
 from landseer.ops.evaluate.side import LocalSide
@@ -87,8 +88,8 @@ class BySpace(Reranker):
     """By how many local descriptors lie where one affine map of the query puts them, then by the score before: D2R."""
 
     def __init__(self, reranking: Reranking, side: LocalSide, settings: Settings | None = None) -> None:
-        """settings: of the verification; D2R's unless they are given."""
-        self._candidates, self._settings = reranking.candidates, settings
+        """settings: of the verification; those of a search unless they are given."""
+        self._candidates, self._settings = reranking.candidates, settings or SETTINGS
         self._queries = located(side.of_queries(LOCALS), side.of_queries(POSITIONS))
         self._references = located(side.of_references(LOCALS), side.of_references(POSITIONS))
         halves = sum(one.features.nbytes / 2 + one.positions.nbytes for one in self._references)

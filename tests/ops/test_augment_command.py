@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +61,7 @@ class FakeRunner:
     failing = False
 
     def __init__(self, settings) -> None:
+        self.settings = settings
         self.batches: list[int] = []
 
     def run(self, jobs):
@@ -75,7 +78,9 @@ class FakeRunner:
 @pytest.fixture
 def graph(monkeypatch):
     monkeypatch.setattr(lattdba, "Runner", FakeRunner)
-    monkeypatch.setattr(lattdba, "settings_of", lambda *args, **options: None)
+    monkeypatch.setattr(
+        lattdba, "settings_of", lambda *args, **options: SimpleNamespace(path=Path("lattqe/1/model.onnx"))
+    )
 
 
 def run(*arguments) -> int:
@@ -125,7 +130,7 @@ def test_a_network_of_other_models_is_refused(folder, repository, graph, capsys)
 def test_a_graph_that_fails_is_told(folder, repository, graph, monkeypatch, capsys):
     monkeypatch.setattr(FakeRunner, "failing", True)
     assert run(folder, "--method", "lattqe:4", "--repository", repository, "--allow-untrained") == 1
-    assert "no memory" in capsys.readouterr().err
+    assert "lattqe failed in process: no memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,15 +211,16 @@ def test_words_are_learned_once_from_photographs_of_another_data_set(photographs
 
 
 def test_a_codebook_that_does_not_fit_is_one_line(tmp_path):
-    train(units(50, D), words=4).save(tmp_path / "fits")
-    train(units(50, D + 1), words=4).save(tmp_path / "wide")
+    for name, size, of in (("fits", D, "abc"), ("wide", D + 1, "abc"), ("others", D, "xyz")):
+        replace(train(units(50, size), words=4), card={"locals_sha256": of}).save(tmp_path / name)
     (tmp_path / "none").write_text("no codebook at all")
     fits = Codebooks(Source(file=tmp_path / "fits"), PROFILE, home=tmp_path)
     assert fits.of(0).words == fits.of(4).words == 4
     with pytest.raises(OpsError, match="has 4 words; got a row of 8: leave the number out"):
         fits.of(8)
-    with pytest.raises(OpsError, match="wide is of 17 values, the models' local descriptors of 16"):
-        Codebooks(Source(file=tmp_path / "wide"), PROFILE, home=tmp_path).of(0)
+    for name, what in (("wide", "SHA-256 abc, 17 values"), ("others", "SHA-256 xyz, 16 values")):
+        with pytest.raises(OpsError, match=rf"{name} were learned from the local descriptors of other models \({what}"):
+            Codebooks(Source(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     for name in ("none", "gone"):
         with pytest.raises(OpsError, match=f"{name} cannot be read"):
             Codebooks(Source(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
