@@ -10,3 +10,10 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0 on")
+    return int(text)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landseer.ops.arguments import positive
+from landseer.ops.arguments import positive, seed
 
 if TYPE_CHECKING:
     from landseer.ensemble.vocabulary import Sample
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="learn from about so many, drawn by the seed from all pictures (default %(default)s, 1.3 GB)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default %(default)s")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from landseer.ops.arguments import positive
+from landseer.ops.arguments import positive, seed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
 
 HELP = "measure mAP on a data set, with and without query expansion"
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K,K,...",
         help=f"also by number of neighbours ({NEIGHBOURS}); write DATA before it",
     )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of draws and intervals (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of draws and intervals (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with the AP of every query")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html and its plots")
     _add_local(parser.add_argument_group("rows that rank by local features"))
@@ -96,12 +96,6 @@ class _OfBackbone(argparse.Action):
         if self.dest in last:
             raise argparse.ArgumentError(self, f"got two for {last['backbone']}: {last[self.dest]} and {values}")
         namespace.backbones = [*before, {**last, self.dest: values}]
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0 on")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.export.datasets.specs import SPECS
-from landseer.ops.arguments import positive
+from landseer.ops.arguments import positive, seed
 
 HELP = "train a descriptor or a detector on photographs"
 INTERRUPTED = 130
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=_side, default=640, metavar="PX", help="longer side (default %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default %(default)s")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all chance (default %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all chance (default %(default)s)")
     parser.add_argument(
         "--checkpoint-every", type=positive, default=200, metavar="N", help="steps (default %(default)s)"
     )
@@ -165,9 +165,3 @@ def _side(text: str) -> int:
     if not 64 <= value <= 1600:
         raise argparse.ArgumentTypeError(f"got {value}; expected 64 to 1600 pixels")
     return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0 on")
-    return int(text)

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.padding import bucket, padded
 from landseer.ensemble.profile import Profile
-from landseer.ensemble.reranking import BUCKETS, Coattention
+from landseer.ensemble.reranking import OUTPUTS, Coattention, graph_inputs, of_outputs
 from landseer.ops.inprocess import cores, infer, settings_of
 from landseer.ops.processes import OpsError
 from landseer.ops.runner import Runner
 
-Arrays = dict[str, NDArray[Any]]
 MEAN = "reduction.mean"
 """Of the reduction, in the `cluster` graph."""
 
@@ -32,14 +30,8 @@ class GraphCoattention:
         self, query_vector: NDArray[np.float32], vectors: NDArray[np.float16], counts: NDArray[np.int32]
     ) -> Coattention:
         """Score candidates, padded as a search pads them. query_vector: [P]; vectors: [C, K, P]; counts: [C]."""
-        found, slots = len(counts), bucket(len(counts), BUCKETS, self._most)
-        inputs: Arrays = {
-            "query_vector": query_vector[None],
-            "candidate_clusters": padded(vectors, slots)[None],
-            "candidate_counts": padded(counts, slots)[None],
-        }
-        answer = infer(self._runner, inputs, ("scores", "cluster_weights"))
-        return Coattention(scores=answer["scores"][0, :found], weights=answer["cluster_weights"][0, :found])
+        inputs = graph_inputs(query_vector, vectors, counts, most=self._most)
+        return of_outputs(infer(self._runner, inputs, OUTPUTS), len(counts))
 
 
 class TorchCoattention:
