@@ -60,6 +60,21 @@ class Dataset:
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.queries), count, replace=False))
         return replace(self, queries=[self.queries[place] for place in chosen])
 
+    def drawn(self, count: int | None, seed: int) -> Dataset:
+        """Return it with so many of its references, drawn with a seed.
+
+        Queries go that have no answer left, and those that are references which were not drawn.
+        """
+        if count is None or count >= len(self.references):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.references), count, replace=False))
+        references = [self.references[place] for place in chosen]
+        kept = frozenset(references)
+        gone = frozenset(self.references) - kept
+        queries = [query for query in self.queries if query.shot.path not in gone and query.easy & kept]
+        distractors = int(np.count_nonzero(chosen >= len(self.references) - self.distractors))
+        return replace(self, queries=queries, references=references, distractors=distractors)
+
     def without(self, bad: Collection[Path]) -> Dataset:
         """Return it without pictures that cannot be read."""
         gone = frozenset(bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,18 @@ from rich.console import Console
 from rich.progress import track
 
 from landseer.ensemble.evaluation import Evaluation, bootstrap_interval, evaluate
-from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.boxes import iou
-from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.readers import read as read_dataset
-from landseer.ops.inprocess import cores
 from landseer.ops.processes import OpsError
 from landseer.ops.results import small
 from landseer.ops.results.describe import Vectors
 from landseer.ops.results.small import TRUE, WHOLE, Entry, Found, Networks, found
+from landseer.ops.results.writing import made_by, written
 
+PROGRAM = "python -m landseer.ops.results.boxes"
 REPORT = Path("docs/results-boxes.md")
 OVERLAP = 0.5
 """At which a box has found the photograph."""
@@ -186,38 +184,23 @@ def _verdict(gained: tuple[float, float, float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run. Returns 0, or 1 with one line on stderr."""
+    """Run. Returns what `written` does."""
     args = _parser().parse_args(argv)
-    try:
-        test, backgrounds = (
-            read_dataset(args.test),
-            [one.path for one in read_photographs(args.backgrounds).photographs],
-        )
-        shared = set(backgrounds) & set(test.references)
-        if shared:
-            raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; lay them over others")
-        test = drawn(test, args.pictures, args.seed).sampled(args.queries, args.seed)
-        if not test.queries:
-            raise OpsError(f"none of the {len(test.references)} pictures drawn shows what another shows; draw more")
-        networks = small.load_networks(args.backbone, args.weights, args.parts, args.proposals)
-        databases = _databases(test, backgrounds, networks, args)
-    except (OpsError, DatasetError, WeightsError, OSError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 1
-    text = "\n".join([_head(args, test, databases), *map(table, databases)])
-    args.out.write_text(text)
-    print(text)
-    return 0
+    return written(lambda: _report(args), args.out)
 
 
-def drawn(test: Dataset, count: int | None, seed: int) -> Dataset:
-    """Return it with so many of its references, drawn with a seed, and the queries among them."""
-    if count is None or count >= len(test.references):
-        return test
-    rows = np.sort(np.random.default_rng(seed).choice(len(test.references), count, replace=False))
-    kept = {test.references[row]: None for row in rows}
-    queries = [query for query in test.queries if query.shot.path in kept and query.easy & kept.keys()]
-    return replace(test, queries=queries, references=list(kept))
+def _report(args: argparse.Namespace) -> str:
+    test = read_dataset(args.test)
+    backgrounds = [one.path for one in read_photographs(args.backgrounds).photographs]
+    shared = set(backgrounds) & set(test.references)
+    if shared:
+        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; lay them over others")
+    test = test.drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
+    if not test.queries:
+        raise OpsError(f"none of the {len(test.references)} pictures drawn shows what another shows; draw more")
+    networks = small.load_networks(args.backbone, args.weights, args.parts, args.proposals)
+    databases = _databases(test, backgrounds, networks, args)
+    return "\n".join([_head(args, test, databases), *map(table, databases)])
 
 
 def _databases(
@@ -244,7 +227,7 @@ def _described(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.boxes", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, searched for each other")
     parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, to lay them over")
     parser.add_argument("--parts", type=Path, required=True, help="a trained head; its attention gives boxes")
@@ -260,13 +243,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[Database]) -> str:
-    command = " ".join(["python -m landseer.ops.results.boxes", *(f"'{word}'" for word in sys.argv[1:])])
-    machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
     low, high = (round(100 * share) for share in small.SHARE)
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)
     return f"""# Whether boxes help
 
-Written by `{command}` on {machine}.
+{made_by(PROGRAM)}
 
 Detect-to-Retrieve finds that describing a picture's boxes beside the whole helps, above all where the thing is small.
 Pooled by the {MAIN}, which was chosen beforehand, against the whole picture alone:

@@ -11,29 +11,43 @@ from numpy.typing import NDArray
 from landseer.ensemble.evaluation import Evaluation, bootstrap_interval
 from landseer.ops.evaluate.methods import Method
 
-HEADER = "| expansion | mAP | against none | LAttQE against it | first right | numbers |\n|---|---:|---|---|---:|---|"
+HEADER = (
+    "| expansion | mAP | seeds | against none | LAttQE against it | first right | numbers |\n"
+    "|---|---:|---|---|---|---:|---|"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """What one method reached in one fold."""
+    """What one method reached in one fold, by each seed of its training; one if nothing is trained."""
 
     name: str
     """Of the row."""
-    method: Method
-    """With its numbers, which may differ from fold to fold."""
-    figures: Evaluation
+    methods: Sequence[Method]
+    """With their numbers, which may differ from seed to seed and from fold to fold."""
+    figures: Sequence[Evaluation]
+
+    @property
+    def aps(self) -> NDArray[np.float64]:
+        """Each query's AP, the mean over seeds."""
+        return np.asarray(np.mean([one.aps for one in self.figures], axis=0), np.float64)
+
+    @property
+    def first(self) -> NDArray[np.float64]:
+        """How often each query's first hit is right, the mean over seeds."""
+        return np.asarray(np.mean([one.precisions[:, 0] for one in self.figures], axis=0), np.float64)
 
 
 def table(folds: Sequence[Sequence[Found]], *, against: str) -> str:
     """Return the rows, queries of all folds together: each against none, and one against each."""
     of = {rows[0].name: rows for rows in zip(*folds, strict=True)}
-    aps = {name: np.concatenate([one.figures.aps for one in rows]) for name, rows in of.items()}
+    aps = {name: np.concatenate([one.aps for one in rows]) for name, rows in of.items()}
     lines = [HEADER]
     for name, rows in of.items():
-        first = 100 * np.concatenate([one.figures.precisions[:, 0] for one in rows]).mean()
-        methods = "; ".join(dict.fromkeys(str(one.method) for one in rows))
-        columns = (_mean(aps[name]), _gain(aps[name], aps["none"]), _gain(aps[against], aps[name]))
+        first = 100 * np.concatenate([one.first for one in rows]).mean()
+        methods = "; ".join(dict.fromkeys(str(method) for one in rows for method in one.methods))
+        gains = (_gain(aps[name], aps["none"]), _gain(aps[against], aps[name]))
+        columns = (_mean(aps[name]), _seeds(rows), *gains)
         lines.append(f"| {name} | {' | '.join(columns)} | {first:.1f}% | {methods} |")
     return "\n".join(lines) + "\n"
 
@@ -45,6 +59,13 @@ def sweep_table(counts: Sequence[int], folds: Sequence[Mapping[str, Sequence[flo
         means = np.mean([fold[name] for fold in folds], axis=0)
         lines.append(f"| {name} |" + "".join(f" {value:.1f} |" for value in means))
     return "\n".join(lines) + "\n"
+
+
+def _seeds(rows: Sequence[Found]) -> str:
+    """Return how many trainings there were, and the least and the most that they reached."""
+    by_seed = zip(*(one.figures for one in rows), strict=True)
+    maps = [100 * np.concatenate([one.aps for one in folds]).mean() for folds in by_seed]
+    return f"{len(maps)}: {min(maps):.1f} to {max(maps):.1f}" if len(maps) > 1 else "-"
 
 
 def _mean(aps: NDArray[np.float64]) -> str:

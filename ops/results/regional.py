@@ -17,7 +17,6 @@ from rich.console import Console
 
 from landseer.ensemble.regional.verification import Settings
 from landseer.export.models.trunks import BACKBONES
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.evaluate.arrays import NORMS
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import Source
@@ -30,12 +29,12 @@ from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.reranking import NAIVE
 from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
-from landseer.ops.inprocess import cores
-from landseer.ops.processes import OpsError
 from landseer.ops.results.regional_report import table
-from landseer.ops.results.regional_rows import FIRST, Judge, Row, attended, drawn
+from landseer.ops.results.regional_rows import FIRST, Judge, Row, attended
 from landseer.ops.results.varied import Numbers
+from landseer.ops.results.writing import made_by, written
 
+PROGRAM = "python -m landseer.ops.results.regional"
 REPORT = Path("docs/results-regional.md")
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
@@ -60,20 +59,13 @@ class Chosen:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run. Returns 0, or 1 with one line on stderr."""
+    """Run. Returns what `written` does."""
     args = _parser().parse_args(argv)
-    try:
-        text = _report(args, Console(stderr=True))
-    except (OpsError, OSError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 1
-    args.out.write_text(text)
-    print(text)
-    return 0
+    return written(lambda: _report(args, Console(stderr=True)), args.out)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.regional", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, to be judged on")
     parser.add_argument("--train", required=True, metavar="SPEC", help="of other classes, to choose and learn words on")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="of exported models")
@@ -95,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(args: argparse.Namespace, console: Console) -> str:
     system = _system(args, console)
-    train = drawn(read(args.train), args.learn, args.seed)
-    test = drawn(read(args.test), args.pictures, args.seed).sampled(args.queries, args.seed)
+    train = read(args.train).drawn(args.learn, args.seed)
+    test = read(args.test).drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     # Words are learned from the training data while the test data are prepared: rows of both find them there.
     test = _prepared(system, test, [*(f"{ASMK}:{count}" for count in args.words), RASMK, NAIVE], console)
     judge = _judge(system, test)
@@ -211,12 +203,10 @@ def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:
 
 
 def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
-    command = " ".join(["python -m landseer.ops.results.regional", *(f"'{word}'" for word in sys.argv[1:])])
-    machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
     kinds = len({query.label for query in test.queries})
     return f"""# Local features side by side
 
-Written by `{command}` on {machine}.
+{made_by(PROGRAM)}
 
 {args.test}: {len(test.queries):,} queries of {kinds} classes, each searched for among {len(test.references):,}
 photographs; {system.about.title}. Chosen by {len(train.queries):,} queries of {len(train.references):,} photographs of

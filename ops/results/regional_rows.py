@@ -118,19 +118,6 @@ def attended(weight: float = 1.0, *, name: str = COATTENTION, candidates: int = 
     return replace(NO_EXPANSION, reranking=Reranking(name=name, candidates=candidates, weight=weight))
 
 
-def drawn(dataset: Dataset, count: int | None, seed: int) -> Dataset:
-    """Return a data set of so many of its pictures, drawn with a seed; queries that have no right answer left go."""
-    if count is None or count >= len(dataset.references):
-        return dataset
-    chosen = np.random.default_rng(seed).permutation(len(dataset.references))[:count]
-    kept = frozenset(dataset.references[place] for place in chosen)
-    return replace(
-        dataset,
-        references=[path for path in dataset.references if path in kept],
-        queries=[query for query in dataset.queries if query.shot.path in kept and query.easy & kept],
-    )
-
-
 def gains(row: Row, base: Row) -> Iterator[NDArray[np.float64]]:
     """Yield by query what a row's average precision and its first hit are more than another's."""
     yield row.figures.aps - base.figures.aps

@@ -16,27 +16,24 @@ from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import Evaluation, evaluate
 from landseer.ensemble.profile import Profile
 from landseer.export.build import trunk_sha256
-from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.readers import read as read_photographs
-from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.training.command import precision_of
-from landseer.export.training.errors import Stopped, TrainingError
 from landseer.export.training.heads import TRAINERS, Training, train
 from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
-from landseer.ops.inprocess import cores
 from landseer.ops.processes import OpsError
 from landseer.ops.results.describe import Vectors, describe
 from landseer.ops.results.report import Row, Table
 from landseer.ops.results.variants import Variant, cost, variants
+from landseer.ops.results.writing import made_by, written
 
+PROGRAM = "python -m landseer.ops.results.run"
 REPORT = Path("docs/results.md")
 
 
@@ -61,28 +58,13 @@ class Source:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run. Returns 0, or 1 with one line on stderr."""
+    """Run. Returns what `written` does."""
     args = _parser().parse_args(argv)
-    try:
-        learned, test = read_photographs(args.train), read_dataset(args.test)
-        shared = {photograph.path for photograph in learned.photographs} & set(test.references)
-        if shared:
-            raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
-        tables = [_table(source, source.learns_from(learned), test, args) for source in args.backbone]
-    except (OpsError, DatasetError, WeightsError, TrainingError, ValueError, OSError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 1
-    except (Stopped, KeyboardInterrupt):
-        print("results: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
-    text = _report(args, learned, test, tables)
-    args.out.write_text(text)
-    print(text)
-    return 0
+    return written(lambda: _report(args), args.out)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m landseer.ops.results.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--train", required=True, metavar="SPEC", help="photographs to learn from")
     parser.add_argument("--test", required=True, metavar="SPEC", help="data set to be judged on, of other classes")
     parser.add_argument(
@@ -205,13 +187,16 @@ def _bar(what: str) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
-def _report(args: argparse.Namespace, learned: Photographs, test: Dataset, tables: Sequence[Table]) -> str:
-    command = " ".join(["python -m landseer.ops.results.run", *(f"'{word}'" for word in sys.argv[1:])])
+def _report(args: argparse.Namespace) -> str:
+    learned, test = read_photographs(args.train), read_dataset(args.test)
+    shared = {photograph.path for photograph in learned.photographs} & set(test.references)
+    if shared:
+        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
+    tables = [_table(source, source.learns_from(learned), test, args) for source in args.backbone]
     classes, kinds = len({one.label for one in learned.photographs}), len({query.label for query in test.queries})
-    machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
     head = f"""# Descriptors side by side
 
-Written by `{command}` on {machine}.
+{made_by(PROGRAM)}
 
 To learn from: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or as many of them as each
 table says. Judged on {args.test}:

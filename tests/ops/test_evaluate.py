@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,21 @@ def test_queries_are_drawn_with_a_seed_and_bad_pictures_taken_out(folder):
     assert (len(more.references), more.distractors) == (5, 1)
     assert more.without([folder / "z.png"]).distractors == 0
     assert more.without([more.references[0]]).distractors == 1
+
+
+def test_pictures_are_drawn_with_the_queries_among_them(folder):
+    found = read(f"folder:{folder}")
+    whole = replace(found, references=[*found.references, folder / "z.png"], distractors=1)
+    parts = [whole.drawn(2, seed=seed) for seed in range(20)]
+    assert parts[0] == whole.drawn(2, seed=0)
+    assert whole.drawn(None, seed=0) is whole and whole.drawn(len(whole.references), seed=0) is whole
+    for part in parts:
+        assert len(part.references) == 2 and part.distractors == (folder / "z.png" in part.references)
+        assert {query.shot.path for query in part.queries} <= set(part.references)
+        assert all(len(truth.easy) for truth in part.truths())
+    assert any(part.queries for part in parts)
+    apart = replace(whole, queries=[replace(query, shot=Shot(path=folder / "q.png")) for query in whole.queries])
+    assert any(part.queries for part in (apart.drawn(1, seed=seed) for seed in range(20)))
 
 
 def test_arrays_are_kept_by_models_picture_region_and_name(tmp_path):

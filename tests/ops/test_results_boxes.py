@@ -18,7 +18,7 @@ from landseer.export.models.trunks import Trunk
 from landseer.export.photographs import photographs
 from landseer.ops.evaluate.readers import read
 from landseer.ops.results import boxes, small
-from landseer.ops.results.boxes import Regions, best, drawn, judged, mean, overlaps, reading, table, together
+from landseer.ops.results.boxes import Regions, best, judged, mean, overlaps, reading, table, together
 from landseer.ops.results.small import TRUE, WHOLE, Found, Networks, Scene, Seen, as_they_are, found, laid, made_small
 from landseer.ops.results.variants import variants
 
@@ -183,15 +183,6 @@ def test_boxes_that_show_the_thing_help_and_those_that_show_all_do_not(data: Pat
     assert f"with {TRUE} it **holds**" in reading(database)
     assert "the first all of it (IoU 0.9 or more) in 100.0%" in table(database)
     assert "met (IoU 0.5 or more) by the first in 0.0%, by any in 0.0%" in table(database)
-
-
-def test_pictures_are_drawn_with_the_queries_among_them(data: Path) -> None:
-    test = read(f"folder:{data / 'test'}")
-    part = drawn(test, 4, seed=0)
-    assert len(part.references) == 4 and part.references == drawn(test, 4, seed=0).references
-    assert {query.shot.path for query in part.queries} <= set(part.references)
-    assert all(len(truth.easy) for truth in part.truths())
-    assert drawn(test, None, seed=0) is test and drawn(test, 6, seed=0) is test
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.ensemble.expansion.augmentation import augmented
 from landseer.ensemble.expansion.recipe import Recipe
 from landseer.export.models.relational import RelationalLAttQE
@@ -75,12 +76,30 @@ def test_the_temperature_is_one_of_those_tried(searched: Searched) -> None:
 
 
 def test_the_tables_compare_each_row_over_all_folds(space: Space) -> None:
-    network = RelationalLAttQE.untrained(Sizes(channels=16), seed=0)
-    methods = {"none": NO_EXPANSION, "LAttQE": LATTQE_SEARCH}
-    parts = [Searched(space.sampled(n, 0), network) for n in (4, 6)]
-    folds = [[Found(name=k, method=m, figures=one.by(m)) for k, m in methods.items()] for one in parts]
+    networks = [RelationalLAttQE.untrained(Sizes(channels=16), seed=seed) for seed in (0, 1)]
+    parts = [[Searched(space.sampled(count, 0), network) for network in networks] for count in (4, 6)]
+    folds = [
+        [
+            Found(name="none", methods=[NO_EXPANSION], figures=[one.by(NO_EXPANSION)]),
+            Found(name="LAttQE", methods=[LATTQE_SEARCH] * 2, figures=[two.by(LATTQE_SEARCH) for two in (one, other)]),
+        ]
+        for one, other in parts
+    ]
     none, lattqe = table(folds, against="LAttQE").splitlines()[2:]
     assert none.startswith("| none | ") and none.rstrip().endswith("| none |")
-    assert lattqe.count("| - |") == 1 and lattqe.rstrip().endswith("| lattqe:64 |")
+    assert none.split(" | ")[2:4] == ["-", "-"]
+    assert lattqe.split(" | ")[2].startswith("2: ") and lattqe.count("| - |") == 1
+    assert lattqe.rstrip().endswith("| lattqe:64 |")
     swept = sweep_table((1, 2), [{"aqe": [10.0, 20.0]}, {"aqe": [20.0, 40.0]}])
     assert "| aqe | 15.0 | 30.0 |" in swept
+
+
+def test_a_row_is_the_mean_over_seeds_and_says_their_range() -> None:
+    truths = [Truth(easy=np.array([0])), Truth(easy=np.array([1]))]
+    right, half = (evaluate(orders, truths, ks=(1,)) for orders in ([[0, 1], [1, 0]], [[0, 1], [0, 1]]))
+    found = Found(name="LAttQE", methods=[LATTQE_SEARCH] * 2, figures=[right, half])
+    none = Found(name="none", methods=[NO_EXPANSION], figures=[half])
+    assert found.aps.tolist() == [1.0, (1.0 + half.aps[1]) / 2] and found.first.tolist() == [1.0, 0.5]
+    line = table([[none, found]], against="LAttQE").splitlines()[3]
+    assert line.startswith(f"| LAttQE | {100 * found.aps.mean():.1f} (")
+    assert f"| 2: {100 * half.map:.1f} to 100.0 |" in line and "| 75.0% |" in line

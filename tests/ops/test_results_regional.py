@@ -21,10 +21,8 @@ from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.local_side import CachedSide
-from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.results import regional, regional_report
-from landseer.ops.results.regional_rows import drawn
 from landseer.ops.results.varied import Numbers, VariedSide
 
 C, P, D, N = 8, 4, 16, 12
@@ -102,14 +100,6 @@ def test_photographs_in_both_sets_are_refused(options, capsys):
     options[options.index("--train") + 1] = options[options.index("--test") + 1]
     assert regional.main(options) == 1
     assert "are searched, too" in capsys.readouterr().err
-
-
-def test_a_data_set_is_drawn_with_its_queries(options):
-    whole = read(options[1])
-    some = drawn(whole, 5, seed=0)
-    assert len(some.references) == 5 and drawn(whole, 99, seed=0) is whole
-    assert {query.shot.path for query in some.queries} <= set(some.references)
-    assert all(len(truth.easy) for truth in some.truths())
 
 
 class Side:
