@@ -26,7 +26,7 @@ MAX_ID_BYTES = 500
 MAX_METADATA_BYTES = 64 * 2**10
 
 _LENGTH = struct.Struct("<I")
-_HALF, _SINGLE, _BYTE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("u1")
+HALF, _SINGLE, _BYTE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("u1")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,9 +141,9 @@ def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
     """
     check_id(record.id)
     check_metadata(record.metadata)
-    _check_array("descriptor", record.descriptor, _HALF, (None,))
-    _check_array("query_vector", record.query_vector, _HALF, (clusters[1],))
-    _check_array("clusters", record.clusters, _HALF, (None, clusters[1]))
+    _check_array("descriptor", record.descriptor, HALF, (None,))
+    _check_array("query_vector", record.query_vector, HALF, (clusters[1],))
+    _check_array("clusters", record.clusters, HALF, (None, clusters[1]))
     _check_array("boxes", record.boxes, _SINGLE, (None, 5))
     _check_array("feature_map", record.feature_map, _BYTE, (None, 4))
     if len(record.clusters) > clusters[0]:
@@ -179,14 +179,14 @@ def decode(
             raise ValueError(f"its header is {type(header).__name__}")
         query, boxes, features = (header.pop(name) for name in ("query", "boxes", "features"))
         start = _LENGTH.size + length
-        middle = start + _HALF.itemsize * query
+        middle = start + HALF.itemsize * query
         after = middle + 5 * _SINGLE.itemsize * boxes
         if len(data) != after + 4 * features:
             raise ValueError(f"{len(data)} bytes instead of {after + 4 * features}")
         return Record(
             **header,
             descriptor=descriptor,
-            query_vector=np.frombuffer(data[start:middle], _HALF),
+            query_vector=np.frombuffer(data[start:middle], HALF),
             clusters=clusters,
             boxes=np.frombuffer(data[middle:after], _SINGLE).reshape(boxes, 5),
             feature_map=np.frombuffer(data[after:], _BYTE).reshape(features, 4),
@@ -203,7 +203,7 @@ def to_bytes(array: npt.NDArray[Any]) -> bytes:
 
 def halves(data: bytes | memoryview) -> npt.NDArray[np.float16]:
     """Return what `to_bytes` made of a float16 array, flat, as a copy of its own."""
-    return np.frombuffer(data, _HALF).astype(np.float16)
+    return np.frombuffer(data, HALF).astype(np.float16)
 
 
 def pack_key(number: int) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.read_ahead import ReadAhead
-from landseer.ensemble.record import halves, pack_key, unpack_key
+from landseer.ensemble.record import HALF, halves, pack_key, unpack_key
 from landseer.ensemble.store_augmented import Augmented
 from landseer.ensemble.store_folder import DATA
 
@@ -33,10 +33,11 @@ class Vectors:
         most, size = self._clusters
         vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
         with self._environment.begin(db=self._databases[b"clusters"], buffers=True) as transaction:
-            flat = [halves(transaction.get(pack_key(int(key)), b"")) for key in keys]
-        for row, found in enumerate(flat):
-            counts[row] = len(found) // size
-            vectors[row, : counts[row]] = found.reshape(-1, size)
+            found = [transaction.get(pack_key(int(key)), b"") for key in keys]
+            for row, data in enumerate(found):
+                flat = np.frombuffer(data, HALF)
+                counts[row] = len(flat) // size
+                vectors[row, : counts[row]] = flat.reshape(-1, size)
         return vectors, counts
 
     def descriptors(self, keys: Sequence[int], *, augmented: bool = False) -> npt.NDArray[np.float32]:

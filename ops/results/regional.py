@@ -15,7 +15,9 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.verification import Settings
+from landseer.ensemble.spatial import SETTINGS
 from landseer.export.models.trunks import BACKBONES
 from landseer.ops.evaluate.arrays import NORMS
 from landseer.ops.evaluate.coattention import reduction_of
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--learn", type=int, default=500, help="of the training data, drawn with the seed (%(default)s)"
     )
     parser.add_argument("--words", type=int, nargs="+", default=[256, 1024, 2048], help="numbers to choose from")
-    parser.add_argument("--regions", type=int, default=2, help="of a picture at most (%(default)s)")
+    parser.add_argument("--regions", type=int, default=2, help="of a picture at most, 0 for none (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPORT)
@@ -184,10 +186,12 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
     for count in args.words:
         of, boxes = f"{count:,} words", Boxes(most=args.regions)
         plain, united = f"ASMK*, {of}", f"ASMK* of all regions as one, {of}"
-        yield judge.by(plain, Method(name=ASMK, words=count))
-        yield replace(judge.united(united, count, boxes), against=plain)
         regional = Method(name=RASMK, words=count)
+        yield judge.by(plain, Method(name=ASMK, words=count))
         yield judge.regional(f"R-ASMK* without regions, {of}", regional, Boxes(most=0), against=plain)
+        if not args.regions:
+            continue
+        yield replace(judge.united(united, count, boxes), against=plain)
         # Of as many words as ASMK* of all regions as one, so of equal size.
         yield judge.regional(f"R-ASMK*, {of}", regional, boxes, against=united)
         for least in THRESHOLDS if count == max(args.words) else ():
@@ -197,9 +201,14 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
 
 
 def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+    yield judge.verified("as a search does it", SETTINGS)
     for settings in dict.fromkeys((Settings(), chosen.matching)):
         yield judge.verified(f"matches {_told(settings)}", settings)
     yield judge.verified(f"the same, {_told(chosen.matching)}, by MAGSAC++", replace(chosen.matching, method="magsac"))
+
+
+def _regions(most: int, profile: Profile) -> str:
+    return f"at most {most} crops of a photograph, by the detector {profile.detector}" if most else "none"
 
 
 def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
@@ -212,7 +221,7 @@ def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: D
 photographs; {system.about.title}. Chosen by {len(train.queries):,} queries of {len(train.references):,} photographs of
 {args.train}, from which words are learned, too: co-attention's weight beside the global score {chosen.weight:g},
 {chosen.words:,} words, matches {_told(chosen.matching)}.
-The short list is 100. Regions: at most {args.regions} crops of a photograph, by the detector {system.profile.detector}.
+The short list is 100. Regions: {_regions(args.regions, system.profile)}.
 mAP, and how often the first hit is right; differences paired by query; each with its 95% bootstrap interval. Bytes: of
 a photograph in all that the row searches. Milliseconds: the median of a search, its query described before; giving
 local descriptors their words counts.

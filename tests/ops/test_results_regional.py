@@ -96,6 +96,14 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     assert "weight on the training data: 0.1" in " ".join(capsys.readouterr().err.split())
 
 
+def test_without_regions_their_rows_are_left_out(options, tmp_path):
+    assert regional.main([*options, "--regions", "0"]) == 0
+    text = (tmp_path / "out.md").read_text()
+    assert "Regions: none." in text and "| R-ASMK* without regions, 2 words |" in text
+    assert "of all regions as one" not in text and "scores from" not in text
+    assert "| as a search does it |" in text
+
+
 def test_photographs_in_both_sets_are_refused(options, capsys):
     options[options.index("--train") + 1] = options[options.index("--test") + 1]
     assert regional.main(options) == 1
