@@ -64,9 +64,17 @@ class Training:
 
 
 def train(descriptor: str, training: Training) -> Parts:
-    """Train one kind of head, a key of `TRAINERS`. The same training gives the same parts."""
+    """Train one kind of head, a key of `TRAINERS`, and all `PROJECTIONS`. The same training gives the same parts."""
+    parts = train_head(descriptor, training)
+    for name in PROJECTIONS:
+        parts = with_projection(name, parts, training)
+    return parts
+
+
+def train_head(descriptor: str, training: Training) -> Parts:
+    """Train one kind of head, a key of `TRAINERS`, alone: what global descriptors need."""
     learned, tensors, figures = TRAINERS[descriptor](training)
-    parts = Parts(
+    return Parts(
         backbone=training.backbone,
         trunk_sha256=trunk_sha256(training.loaded),
         descriptor=descriptor,
@@ -74,9 +82,6 @@ def train(descriptor: str, training: Training) -> Parts:
         tensors=tensors,
         card={**training.card, "seed": training.recipe.seed, "figures": figures},
     )
-    for name in PROJECTIONS:
-        parts = with_projection(name, parts, training)
-    return parts
 
 
 def with_projection(name: str, parts: Parts, training: Training) -> Parts:

@@ -22,7 +22,7 @@ from landseer.ops.processes import OpsError
 
 Vectors = NDArray[np.float32]
 LATTQE_NEIGHBOURS, LATTDBA_NEIGHBOURS = 64, 48
-"""As the paper has them; never tuned."""
+"""As the paper has them."""
 LATTQE_SEARCH = Method(name=LATTQE, neighbours=LATTQE_NEIGHBOURS)
 
 
@@ -95,6 +95,7 @@ GRIDS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
 }
 """What rivals are tuned over: neighbours, and alpha."""
 DATABASE_NEIGHBOURS = (4, 8, 16, 32, 48)
+LATTQE_COUNTS = (4, 8, 16, 32, 64)
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -115,3 +116,8 @@ def tuned_lattdba(space: Searched) -> Method:
     """Return LAttDBA with the temperature that does best, the network as it is; the paper learns it by gradient."""
     recipes = [Recipe(method=LATTQE, neighbours=LATTDBA_NEIGHBOURS, parameter=t) for t in TEMPERATURES]
     return space.best([replace(NO_EXPANSION, database=recipe) for recipe in recipes])
+
+
+def tuned_lattqe(space: Searched, before: Method) -> Method:
+    """Return a search by LAttQE with the number of neighbours that does best, as rivals are tuned; the rest stays."""
+    return space.best([replace(before, name=LATTQE, neighbours=k) for k in LATTQE_COUNTS])

@@ -21,7 +21,7 @@ from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.training.command import precision_of
-from landseer.export.training.heads import TRAINERS, Training, train
+from landseer.export.training.heads import TRAINERS, Training, train_head
 from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
 from landseer.ops.evaluate.dataset import Dataset
@@ -164,7 +164,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
             card={"data": args.train},
         )
         Console(stderr=True).print(f"training {source.backbone} {descriptor}, seed {seed}")
-        write_parts(train(descriptor, training), path)
+        write_parts(train_head(descriptor, training), path)
     return [read_parts(path) for path in files.values()]
 
 

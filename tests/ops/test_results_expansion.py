@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,15 @@ from landseer.export.training.episodes import unit
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.processes import OpsError
 from landseer.ops.results import expanding
-from landseer.ops.results.expanding import LATTQE_SEARCH, Searched, Space, tuned, tuned_database, tuned_lattdba
+from landseer.ops.results.expanding import (
+    LATTQE_SEARCH,
+    Searched,
+    Space,
+    tuned,
+    tuned_database,
+    tuned_lattdba,
+    tuned_lattqe,
+)
 from landseer.ops.results.expansion_report import Found, sweep_table, table
 
 
@@ -73,6 +83,14 @@ def test_what_is_tuned_is_the_best_of_its_grid(searched: Searched, monkeypatch: 
 def test_the_temperature_is_one_of_those_tried(searched: Searched) -> None:
     recipe = tuned_lattdba(searched).database
     assert recipe is not None and recipe.parameter in expanding.TEMPERATURES and recipe.neighbours == 48
+
+
+def test_neighbours_of_lattqe_are_tuned_and_the_database_stays(searched: Searched) -> None:
+    before = replace(LATTQE_SEARCH, database=Recipe(method="lattqe", neighbours=4, parameter=1.0))
+    found = tuned_lattqe(searched, before)
+    maps = {k: searched.by(replace(before, neighbours=k)).map for k in expanding.LATTQE_COUNTS}
+    assert maps[found.neighbours] == max(maps.values())
+    assert replace(found, neighbours=before.neighbours) == before
 
 
 def test_the_tables_compare_each_row_over_all_folds(space: Space) -> None:
