@@ -11,13 +11,13 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from records import plain_record, unit_halves
 
 from landseer.ensemble import augmenting
 from landseer.ensemble.augmenting import augment_store
 from landseer.ensemble.errors import StoreFull, StoreUnusable
 from landseer.ensemble.expansion.augmentation import augmented
 from landseer.ensemble.expansion.recipe import Recipe, recipe
-from landseer.ensemble.record import Record
 from landseer.ensemble.store import Store
 from landseer.ensemble.store_check import faults
 from landseer.ensemble.store_folder import SLOTS
@@ -28,21 +28,8 @@ DIMENSION, SHAPE = 32, (10, 16)
 
 
 def record(number, **changes):
-    vector = np.random.default_rng(number).standard_normal(DIMENSION)
-    fields = {
-        "id": f"r{number}",
-        "metadata": {},
-        "width": 40,
-        "height": 30,
-        "descriptor": (vector / np.linalg.norm(vector)).astype(np.float16),
-        "query_vector": np.zeros(SHAPE[1], np.float16),
-        "clusters": np.zeros((0, SHAPE[1]), np.float16),
-        "boxes": np.zeros((0, 5), np.float32),
-        "feature_map": np.zeros((0, 4), np.uint8),
-        "model_version": "1",
-        "indexed_at": 1e9,
-    }
-    return Record(**(fields | changes))
+    fields = {"descriptor": unit_halves(DIMENSION, seed=number)}
+    return plain_record(f"r{number}", reduced=SHAPE[1], **(fields | changes))
 
 
 def open_store(folder, **options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from records import plain_record, unit_halves
 
 from landseer.ensemble.collection import LANES, LEAST_OF_LANE, Collection
 from landseer.ensemble.config import ServerConfig
@@ -16,25 +16,13 @@ from landseer.ensemble.record import Record
 COUNT = LANES * LEAST_OF_LANE + 5
 
 
-def unit(rows: NDArray[np.float64]) -> NDArray[np.float16]:
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float16)
-
-
 def record(number: int, profile: Profile) -> Record:
-    rng = np.random.default_rng(number)
     sizes = profile.sizes
-    return Record(
-        id=str(number),
-        metadata={},
-        width=8,
-        height=8,
-        descriptor=unit(rng.normal(size=sizes.channels)),
-        query_vector=unit(rng.normal(size=sizes.reduced)),
-        clusters=unit(rng.normal(size=(number % sizes.clusters + 1, sizes.reduced))),
-        boxes=np.zeros((0, 5), np.float32),
-        feature_map=np.zeros((0, 4), np.uint8),
-        model_version="v",
-        indexed_at=0.0,
+    return plain_record(
+        str(number),
+        reduced=sizes.reduced,
+        descriptor=unit_halves(sizes.channels, seed=number),
+        clusters=unit_halves(number % sizes.clusters + 1, sizes.reduced, seed=number),
     )
 
 

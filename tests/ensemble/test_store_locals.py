@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import kill_a_writer
+from records import plain_record, unit_halves
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.local_features import LocalFeatures, of_tensors, pack, unpack
-from landseer.ensemble.record import Record
 from landseer.ensemble.store import Store
 from landseer.ensemble.store_check import faults
 
@@ -34,22 +34,8 @@ def features(seed=0, *, count=30, dimension=16, regions=()):
 
 
 def record(id="a", seed=0, **changes):
-    vector = np.random.default_rng(seed).standard_normal(8)
-    fields = {
-        "id": id,
-        "metadata": {},
-        "width": 40,
-        "height": 30,
-        "descriptor": (vector / np.linalg.norm(vector)).astype(np.float16),
-        "query_vector": np.zeros(SHAPE[1], np.float16),
-        "clusters": np.zeros((0, SHAPE[1]), np.float16),
-        "boxes": np.zeros((0, 5), np.float32),
-        "feature_map": np.zeros((0, 4), np.uint8),
-        "model_version": "1",
-        "indexed_at": 1e9 + seed,
-        "locals": features(seed),
-    }
-    return Record(**(fields | changes))
+    fields = {"descriptor": unit_halves(8, seed=seed), "indexed_at": 1e9 + seed, "locals": features(seed)}
+    return plain_record(id, reduced=SHAPE[1], **(fields | changes))
 
 
 def open_store(folder, **options):

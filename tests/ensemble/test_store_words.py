@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import kill_a_writer
+from records import plain_record
 
 from landseer.ensemble.errors import NotFound, StoreFull
 from landseer.ensemble.local_features import LocalFeatures, unpack
 from landseer.ensemble.local_features import pack as pack_features
-from landseer.ensemble.record import Record
 from landseer.ensemble.regional.aggregate import Binary, rasmk
 from landseer.ensemble.regional.codebook import Codebook, start
 from landseer.ensemble.store import Store
@@ -49,22 +49,8 @@ def words_of(seed, book=BOOK):
 
 
 def record(id, seed, **changes):
-    fields = {
-        "id": id,
-        "metadata": {},
-        "width": 40,
-        "height": 30,
-        "descriptor": np.ones(8, np.float16),
-        "query_vector": np.zeros(SHAPE[1], np.float16),
-        "clusters": np.zeros((0, SHAPE[1]), np.float16),
-        "boxes": np.zeros((0, 5), np.float32),
-        "feature_map": np.zeros((0, 4), np.uint8),
-        "model_version": "1",
-        "indexed_at": 1e9 + seed,
-        "locals": features(seed),
-        "words": words_of(seed),
-    }
-    return Record(**(fields | changes))
+    fields = {"indexed_at": 1e9 + seed, "locals": features(seed), "words": words_of(seed)}
+    return plain_record(id, reduced=SHAPE[1], **(fields | changes))
 
 
 def open_store(folder, *, stamped=True, **options):
