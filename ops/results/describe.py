@@ -20,6 +20,9 @@ from landseer.ops.results.variants import Variant
 Vectors = NDArray[np.float32]
 Run = Callable[[Pixels], NDArray[np.float16]]
 
+BLOCK = 100
+"""Pictures whose vectors are written at a time: minutes of a large trunk on a CPU."""
+
 
 def describe(
     pictures: Sequence[Path],
@@ -33,18 +36,41 @@ def describe(
 ) -> list[Vectors]:
     """Return the vectors [N, C] of each variant, in the order of the pictures; those known are read from disk.
 
-    run: the trunk, from pixels [1, H, W, 3] to its map. trunk: its fingerprint.
+    run: the trunk, from pixels [1, H, W, 3] to its map. trunk: its fingerprint. What was stopped goes on after the last
+    block of pictures. OpsError names a picture that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{_key(pictures, variant, trunk, profile)}.npy" for variant in variants]
-    missing = [variant for variant, file in zip(variants, files, strict=True) if not file.exists()]
-    if missing:
-        made = _computed(pictures, missing, run, profile, progress)
-        for variant, vectors in zip(missing, made, strict=True):
-            file = files[variants.index(variant)]
-            np.save(file.with_suffix(".part.npy"), vectors)
-            file.with_suffix(".part.npy").replace(file)
+    missing = {file: variant for variant, file in zip(variants, files, strict=True) if not file.exists()}
+    starts = range(0, len(pictures), BLOCK) if missing else range(0)
+    for start in starts:
+        block = pictures[start : start + BLOCK]
+        wanted = {part: one for file, one in missing.items() if not (part := _part(file, start)).exists()}
+        if not wanted:
+            for _ in block:
+                progress()
+            continue
+        for part, vectors in zip(wanted, _computed(block, list(wanted.values()), run, profile, progress), strict=True):
+            _write(part, vectors)
+    for file in missing:
+        parts = [_part(file, start) for start in starts]
+        _write(file, np.concatenate([np.load(part) for part in parts]))
+        for part in parts:
+            part.unlink()
     return [np.load(file) for file in files]
+
+
+def _part(file: Path, start: int) -> Path:
+    """Return where the block of pictures from this one on is kept until there are all."""
+    return file.with_suffix(f".{start}.npy")
+
+
+def _write(file: Path, vectors: Vectors) -> None:
+    """Write a file that is whole or not there."""
+    unfinished = file.with_suffix(".writing")
+    with unfinished.open("wb") as out:
+        np.save(out, vectors)
+    unfinished.replace(file)
 
 
 def _computed(

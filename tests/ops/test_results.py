@@ -14,6 +14,7 @@ from landseer.export.build import untrained_head
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
+from landseer.ops.results import describe as describing
 from landseer.ops.results import run
 from landseer.ops.results.describe import describe
 from landseer.ops.results.report import Row, Table
@@ -71,28 +72,54 @@ def test_trained_parts_are_rows_of_their_own() -> None:
     assert [(one.name, one.seed) for one in made[2:]] == [("CiDeR", 2), ("CiDeR", 3)]
 
 
-def test_pictures_are_described_once(trunk: Trunk, tmp_path: Path) -> None:
-    paths, calls = [], 0
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    paths = []
     for i, pixels in enumerate(photographs(side=150)):
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
 
-    def on_trunk(pixels: np.ndarray) -> np.ndarray:
-        nonlocal calls
-        calls += 1
+
+class OnTrunk:
+    """Runs the trunk, and is stopped after so many pictures."""
+
+    def __init__(self, trunk: Trunk, stop: int | None = None) -> None:
+        self._trunk, self._stop, self.calls = trunk, stop, 0
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if self.calls == self._stop:
+            raise KeyboardInterrupt
+        self.calls += 1
         with torch.no_grad():
-            return trunk(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).half().numpy()
+            return self._trunk(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).half().numpy()
 
-    def vectors() -> list[np.ndarray]:
-        chosen = list(variants(8, []))
-        return describe(
-            paths, chosen, run=on_trunk, trunk="t", profile=PROFILE, folder=tmp_path / "v", progress=lambda: None
-        )
 
-    first, again = vectors(), vectors()
-    assert calls == len(paths) and len(first) == 2
+def described(paths: list[Path], run: OnTrunk, folder: Path) -> list[np.ndarray]:
+    chosen = list(variants(8, []))
+    return describe(paths, chosen, run=run, trunk="t", profile=PROFILE, folder=folder, progress=lambda: None)
+
+
+def test_pictures_are_described_once(trunk: Trunk, pictures: list[Path], tmp_path: Path) -> None:
+    run = OnTrunk(trunk)
+    first, again = (described(pictures, run, tmp_path / "v") for _ in range(2))
+    assert run.calls == len(pictures) and len(first) == 2
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     np.testing.assert_allclose(np.linalg.norm(first[0], axis=1), 1, atol=1e-3)
+
+
+def test_describing_goes_on_after_the_last_block(
+    trunk: Trunk, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = described(pictures, OnTrunk(trunk), tmp_path / "whole")
+    monkeypatch.setattr(describing, "BLOCK", 2)
+    with pytest.raises(KeyboardInterrupt):
+        described(pictures, OnTrunk(trunk, stop=3), tmp_path / "v")
+    rest = OnTrunk(trunk)
+    found = described(pictures, rest, tmp_path / "v")
+    assert rest.calls == len(pictures) - 2
+    assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+    assert len(list((tmp_path / "v").iterdir())) == len(whole)
 
 
 def test_judging_on_what_was_trained_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
