@@ -17,6 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 
 DESCRIPTOR, QUERY_VECTOR, CLUSTERS, BOXES = "descriptor", "query_vector", "clusters", "boxes"
 FEATURES, POSITIONS, NORMS, LOCALS = "local_features", "local_positions", "local_norms", "local_descriptors"
+SCALES = "local_scales"
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     DESCRIPTOR: (DESCRIPTOR,),
     QUERY_VECTOR: (QUERY_VECTOR,),
@@ -24,6 +25,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     FEATURES: ("local_features", "local_count"),
     POSITIONS: ("local_positions", "local_count"),
     NORMS: ("local_norms", "local_count"),
+    SCALES: ("local_scales", "local_count"),
     LOCALS: ("local_descriptors", "local_count"),
     BOXES: ("boxes", "box_scores", "box_count"),
 }

@@ -18,8 +18,9 @@ from rich.console import Console
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.verification import Settings
 from landseer.ensemble.spatial import SETTINGS
+from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.trunks import BACKBONES
-from landseer.ops.evaluate.arrays import NORMS
+from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import Source
 from landseer.ops.evaluate.dataset import Dataset
@@ -42,6 +43,9 @@ WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
 """Beside the paper's 10, 500 and 10."""
+ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
+SCALED = {"scale 1": ALL_SCALES[3:4], "scales 0.71 to 1.41": ALL_SCALES[2:]}
+"""Beside all five."""
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 """Of the scores of boxes."""
 TUNED_BY = 100
@@ -115,7 +119,7 @@ def _judge(system: LocalSystem, dataset: Dataset) -> Judge:
 def _prepared(system: LocalSystem, dataset: Dataset, rows: Sequence[str], console: Console) -> Dataset:
     """Describe a data set by what these rows, co-attention and spatial verification need."""
     methods = parse_all(",".join(["coattention", "spatial", *rows]), positions=1)
-    return dataset.without(system.prepare(dataset, methods, console, more=[NORMS] if NAIVE in rows else []))
+    return dataset.without(system.prepare(dataset, methods, console, more=[NORMS, SCALES] if NAIVE in rows else []))
 
 
 def _choose(judge: Judge, words: Sequence[int], say: Say) -> Chosen:
@@ -175,11 +179,13 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
         **{f"K {count}": replace(paper, clusters=count) for count in CLUSTERS},
         **{f"N {count}": replace(paper, features=count) for count in FEATURES},
         **{f"T {one:g}": replace(paper, temperature=one) for one in TEMPERATURES},
+        **{name: replace(paper, scales=scales) for name, scales in SCALED.items()},
     }
     for name, numbers in forms.items():
         space = judge.varied(numbers)
-        yield judge.by(f"{name}, alone", attended(), space=space)
-        yield judge.by(f"{name}, weight 0.5", attended(0.5), space=space)
+        taken = f" ({judge.features_each(space):.0f} of the features)" if numbers.scales else ""
+        yield judge.by(f"{name}{taken}, alone", attended(), space=space)
+        yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
 
 
 def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[Row]:

@@ -59,6 +59,12 @@ class Judge:
         side = VariedSide(self.space.local, self._system.profile, self._reduction, numbers)
         return replace(self.space, local=side)
 
+    def features_each(self, space: Space) -> float:
+        """Return how many local features a picture has of which a varied space was made."""
+        if not isinstance(space.local, VariedSide):
+            raise TypeError(f"got a {type(space.local).__name__}; expected one with other numbers")
+        return space.local.features_each()
+
     def by_query_vectors(self) -> Space:
         """Return the space whose global descriptors are the co-attention vectors of whole pictures.
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.codebook import Codebook
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
-from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR
+from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR, SCALES
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.side import LocalSide, Score
 
@@ -32,6 +31,8 @@ class Numbers:
     """N, the strongest local features of a picture."""
     clusters: int = 10
     """K."""
+    scales: tuple[float, ...] = ()
+    """Of those features, the ones found at these scales, or the strongest if there are none; empty for all scales."""
     temperature: float = TEMPERATURE
     """T, before the softmax."""
     p: float = 3.0
@@ -51,7 +52,8 @@ class VariedSide:
         if name != QUERY_VECTOR:
             return self._side.of_queries(name)
         if name not in self._made:
-            self._made[name] = [self._query(features) for features in self._side.of_queries(FEATURES)]
+            read = self._side.of_queries
+            self._made[name] = [self._query(*rows) for rows in zip(read(FEATURES), self._kept(read), strict=True)]
         return iter(self._made[name])
 
     def of_references(self, name: str) -> Iterator[NDArray[Any]]:
@@ -59,9 +61,14 @@ class VariedSide:
         if name != CLUSTERS:
             return self._side.of_references(name)
         if name not in self._made:
-            pairs = zip(self._side.of_references(FEATURES), self._side.of_references(NORMS), strict=True)
-            self._made[name] = [self._clustered(features, norms) for features, norms in pairs]
+            read = self._side.of_references
+            parts = zip(read(FEATURES), read(NORMS), self._kept(read), strict=True)
+            self._made[name] = [self._clustered(*rows) for rows in parts]
         return iter(self._made[name])
+
+    def features_each(self) -> float:
+        """Return how many local features a reference has, the mean."""
+        return float(np.mean([len(rows) for rows in self._kept(self._side.of_references)]))
 
     def regions(self) -> Iterator[Sequence[NDArray[np.float16]]]:
         """See LocalSide."""
@@ -81,20 +88,25 @@ class VariedSide:
         """See LocalSide."""
         return self._side.reduced(features[: self._numbers.features])
 
-    def _query(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        rows = self._strongest(features)
+    def _kept(self, read: Callable[[str], Iterator[NDArray[Any]]]) -> Iterator[NDArray[np.int64]]:
+        """Yield which features of each picture are taken."""
+        most, scales = self._numbers.features, np.array(self._numbers.scales, np.float32)
+        if not len(scales):
+            return (np.arange(min(most, len(norms))) for norms in read(NORMS))
+        there = (np.isclose(found[:most, None], scales).any(axis=1) for found in read(SCALES))
+        return (np.flatnonzero(some) if some.any() else np.zeros(1, np.int64) for some in there)
+
+    def _query(self, features: NDArray[Any], kept: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows = torch.from_numpy(features[kept].astype(np.float32))
         with torch.inference_mode():
             pooled = masked_gem(rows[None], torch.ones(1, len(rows)), self._numbers.p)
             return np.asarray(self._reduction(pooled)[0].numpy(), np.float32)
 
-    def _clustered(self, features: NDArray[Any], norms: NDArray[Any]) -> NDArray[np.float16]:
-        rows = self._strongest(features)
+    def _clustered(self, features: NDArray[Any], norms: NDArray[Any], kept: NDArray[np.int64]) -> NDArray[np.float16]:
+        rows = torch.from_numpy(features[kept].astype(np.float32))
         sizes = dataclasses.replace(self._profile.sizes, locals=len(rows), clusters=self._numbers.clusters)
         module = Clustering(sizes=sizes, reduction=self._reduction, p=self._numbers.p)
-        strongest = torch.from_numpy(np.array(norms[: len(rows)], np.float32))[None]
+        strongest = torch.from_numpy(np.array(norms[kept], np.float32))[None]
         with torch.inference_mode():
             found = module(rows[None], torch.tensor([[len(rows)]], dtype=torch.int32), strongest)
         return np.asarray(found.clusters[0, : int(found.cluster_count)].numpy(), np.float16)
-
-    def _strongest(self, features: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(features[: self._numbers.features].astype(np.float32))

@@ -14,6 +14,7 @@ from PIL import Image
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import bootstrap_interval
 from landseer.ensemble.profile import Profile
+from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
 from landseer.ops.evaluate.arrays import kept_as
@@ -48,6 +49,7 @@ def described(seed, label):
         "boxes": np.array([[0, 0, 4, 4, 0.8], [2, 2, 4, 4, 0.2]], np.float32),
         "local_features": features[order],
         "local_norms": norms[order].astype(np.float32),
+        "local_scales": (draws.choice(LOCAL_SCALES, N) / SCALE_UNIT).astype(np.float32),
         "local_positions": draws.uniform(0, 8, (N, 2)).astype(np.float32),
         "local_descriptors": unit(common.normal(size=(N, D)) + 0.3 * draws.normal(size=(N, D))).astype(np.float16),
     }
@@ -89,6 +91,7 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     assert text.count("\n## ") == 4
     for name in ("co-attention alone", "naive co-attention", "K 1, alone", "N 100, weight 0.5", "T 20, alone"):
         assert f"| {name} |" in text
+    assert re.search(r"\| scale 1 \(\d+ of the features\), alone \|", text)
     # Without regions R-ASMK* is ASMK* but for the norm; a threshold above all scores leaves none.
     assert re.search(r"R-ASMK\*, scores from 0.1 \(2.0 regions\)", text)
     assert re.search(r"R-ASMK\*, scores from 0.5 \(1.0 regions\)", text)
@@ -141,3 +144,20 @@ def test_fewer_features_and_clusters_change_the_vectors():
     whole = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
     pairs = zip(few.of_queries("query_vector"), whole.of_queries("query_vector"), strict=True)
     assert all(not np.allclose(one, other) for one, other in pairs)
+
+
+def test_features_of_other_scales_are_left_out():
+    kept = (1.0, LOCAL_SCALES[2] / SCALE_UNIT)
+    some = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=kept))
+    for query, picture in zip(some.of_queries("query_vector"), Side.pictures, strict=True):
+        rows = [
+            row for row, scale in enumerate(picture["local_scales"]) if min(abs(scale - one) for one in kept) < 1e-3
+        ]
+        features = torch.from_numpy(picture["local_features"][rows].astype(np.float32))[None]
+        with torch.inference_mode():
+            expected = REDUCTION(masked_gem(features, torch.ones(1, len(rows))))[0]
+        np.testing.assert_allclose(query, expected, atol=1e-6)
+    counts = [np.isclose(picture["local_scales"][:, None], kept).any(axis=1).sum() for picture in Side.pictures]
+    assert 0 < some.features_each() == np.mean(counts) < N
+    none = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=(7.0,)))
+    assert [len(one) for one in none.of_references("clusters")] == [1, 1]
