@@ -51,7 +51,7 @@ def cell(text: str, style: str = "") -> Text:
 def console(stream: TextIO | None = None) -> Console:
     """Return a console on `stream` (stdout). Into a pipe, lines are as long as they need to be."""
     file = stream or sys.stdout
-    return Console(file=file, highlight=False, markup=False, width=None if file.isatty() else _PIPE_WIDTH)
+    return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else _PIPE_WIDTH)
 
 
 def say(text: str, style: str = "") -> None:

@@ -110,9 +110,8 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 
 def _clean(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from landseer.export.curation.settings import Settings
+    from landseer.ops.console import plain
     from landseer.ops.curate import clean
 
     _single_threaded()
@@ -127,13 +126,12 @@ def _clean(args: argparse.Namespace) -> None:
         workers=args.workers,
         cache=args.cache,
     )
-    clean.run(options, Console(stderr=True))
+    clean.run(options, plain(stderr=True))
 
 
 def _overlap(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from landseer.export.curation.settings import Settings
+    from landseer.ops.console import plain
     from landseer.ops.curate import overlap
 
     _single_threaded()
@@ -150,7 +148,7 @@ def _overlap(args: argparse.Namespace) -> None:
         repository=args.repository,
         vectors=args.vectors,
     )
-    overlap.run(options, Console(stderr=True))
+    overlap.run(options, plain(stderr=True))
 
 
 def _single_threaded() -> None:

@@ -101,8 +101,7 @@ class _OfBackbone(argparse.Action):
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print. 0; 1 with one line on stderr if it cannot be done."""
     # Compilers of graphs load with it; `landseer --help` should not wait for them.
-    from rich.console import Console
-
+    from landseer.ops.console import plain
     from landseer.ops.evaluate import run as evaluation
     from landseer.ops.evaluate.models import Request
     from landseer.ops.processes import OpsError
@@ -125,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         regions=args.regions,
     )
     try:
-        evaluation.run(options, Console(stderr=True))
+        evaluation.run(options, plain(stderr=True))
     except (OpsError, OSError) as error:
         print(f"landseer evaluate: {error}", file=sys.stderr)
         return 1

@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
     # torch loads with it; `landseer --help` should not wait for it.
     import cv2
     import torch
-    from rich.console import Console
 
     from landseer.export.datasets.errors import DatasetError
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
+    from landseer.ops.console import plain
     from landseer.ops.processes import OpsError
     from landseer.ops.train import lattqe
     from landseer.ops.train import run as training
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     command = _command(args)
     try:
         run_method = lattqe.run if args.method == "lattqe" else training.run
-        run_method(training.Options(command=command, **_options(args)), Console(stderr=True))
+        run_method(training.Options(command=command, **_options(args)), plain(stderr=True))
     except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
         print(f"landseer train: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.settings import Settings
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
+from landseer.ops.console import plain
 from landseer.ops.curate.files import check_writable, named_from, write_rows
 from landseer.ops.curate.showing import bars, warn
 from landseer.ops.processes import OpsError
@@ -105,6 +105,6 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
         table.add_row(label, *(f"{number:,}" for number in numbers))
     table.add_row("all", *(f"{number:,}" for number in total), style="bold")
     print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole")
-    Console(file=sys.stdout).print(table)
+    plain().print(table)
     if len(counts) > ROWS:
         print(f"{len(counts) - ROWS:,} classes more, none of which lost more; all of them with --summary")

@@ -14,7 +14,7 @@ SHOWN = 5
 def bars(console: Console) -> Progress:
     """Return progress bars with counts and the time that remains."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from landseer.ops.console import plain
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import Estimate, Row
 from landseer.ops.evaluate.regimes import Regime, regimes
@@ -44,18 +43,18 @@ class Results:
 
     def print(self) -> None:
         """Print the tables to stdout."""
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
-        console.print(self.head(), markup=False, highlight=False, soft_wrap=True)
+        console = plain(width=WIDTH)
+        console.print(self.head(), soft_wrap=True)
         console.print(self._table())
         if any(row.index_bytes is not None for row in self.rows):
-            console.print("\na search, its query described before, and the index", highlight=False)
+            console.print("\na search, its query described before, and the index")
             console.print(self._costs())
         if self.points:
-            console.print("\nmAP by number of neighbours", highlight=False)
+            console.print("\nmAP by number of neighbours")
             console.print(self._sweep())
         for about in self.systems:
             for note in about.notes:
-                console.print(f"{about.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"{about.name}: {note}", soft_wrap=True)
 
     def write(self, path: Path) -> None:
         """Write everything as JSON, with the average precision of every query."""
