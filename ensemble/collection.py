@@ -28,14 +28,6 @@ from landseer.ensemble.words import WordIndex, check_codebook
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
-
-LANES, LEAST_OF_LANE = 8, 8
-"""Threads that read from the store, and fewest pictures that one is given: they wait for the disk, not for a core.
-
-Of 20,000 pictures, none in memory, the clusters of 100 took one thread 37 ms, two 25, four 15, eight 13 and sixteen 12.
-"""
-QUEUED_READS = 64
-"""Reads of many pictures that may wait."""
 T = TypeVar("T")
 
 
@@ -56,7 +48,7 @@ class Collection:
         """What the store was made for; its version and list of untrained parts are those of the first look."""
         self._config = config
         self.metrics = metrics
-        self._reads = Workers("reads", threads=LANES, queue=LANES * QUEUED_READS)
+        self._reads = Workers("reads", threads=4)
         self.verifier = Verifier(store.locals, threads=config.threads)
         self.words = WordIndex(codebook, kernel=config.words_kernel, threads=config.threads) if codebook else None
         """The pictures by their visual words; None without a codebook."""
@@ -147,10 +139,7 @@ class Collection:
 
     async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
         """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
-        lanes = np.array_split(keys, min(LANES, max(1, len(keys) // LEAST_OF_LANE)))
-        read = self.store.vectors.clusters
-        found = await asyncio.gather(*(self._reads.run(read, lane.tolist()) for lane in lanes))
-        return np.concatenate([one for one, _ in found]), np.concatenate([counts for _, counts in found])
+        return await self._reads.run(self.store.vectors.clusters, keys.tolist())
 
     async def local_features(self, key: int) -> LocalFeatures | None:
         """Return the local features of a picture by its key; None if it has none."""
