@@ -48,10 +48,15 @@ def cell(text: str, style: str = "") -> Text:
     return Text(one_line(text), style=style)
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """Return a console on `stream` (stdout). Into a pipe, lines are as long as they need to be."""
+def console(stream: TextIO | None = None, *, pipe_width: int | None = _PIPE_WIDTH) -> Console:
+    """Return a console on `stream` (stdout) that prints text as it is.
+
+    What is printed holds names of files, classes and rows: rich would take "[a]" for markup, and make a hundred points
+    of the ":100:" in "coattention:100:0.5". pipe_width: of lines into a pipe, as long as they need to
+    be unless given; None for what rich takes.
+    """
     file = stream or sys.stdout
-    return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else _PIPE_WIDTH)
+    return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else pipe_width)
 
 
 def say(text: str, style: str = "") -> None:

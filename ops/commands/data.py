@@ -110,8 +110,8 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 
 def _clean(args: argparse.Namespace) -> None:
+    from landseer.client.commands.output import console
     from landseer.export.curation.settings import Settings
-    from landseer.ops.console import plain
     from landseer.ops.curate import clean
 
     _single_threaded()
@@ -126,12 +126,12 @@ def _clean(args: argparse.Namespace) -> None:
         workers=args.workers,
         cache=args.cache,
     )
-    clean.run(options, plain(stderr=True))
+    clean.run(options, console(sys.stderr, pipe_width=None))
 
 
 def _overlap(args: argparse.Namespace) -> None:
+    from landseer.client.commands.output import console
     from landseer.export.curation.settings import Settings
-    from landseer.ops.console import plain
     from landseer.ops.curate import overlap
 
     _single_threaded()
@@ -148,7 +148,7 @@ def _overlap(args: argparse.Namespace) -> None:
         repository=args.repository,
         vectors=args.vectors,
     )
-    overlap.run(options, plain(stderr=True))
+    overlap.run(options, console(sys.stderr, pipe_width=None))
 
 
 def _single_threaded() -> None:

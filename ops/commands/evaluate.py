@@ -101,7 +101,7 @@ class _OfBackbone(argparse.Action):
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print. 0; 1 with one line on stderr if it cannot be done."""
     # Compilers of graphs load with it; `landseer --help` should not wait for them.
-    from landseer.ops.console import plain
+    from landseer.client.commands.output import console
     from landseer.ops.evaluate import run as evaluation
     from landseer.ops.evaluate.models import Request
     from landseer.ops.processes import OpsError
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         regions=args.regions,
     )
     try:
-        evaluation.run(options, plain(stderr=True))
+        evaluation.run(options, console(sys.stderr, pipe_width=None))
     except (OpsError, OSError) as error:
         print(f"landseer evaluate: {error}", file=sys.stderr)
         return 1

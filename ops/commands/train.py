@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
+    from landseer.client.commands.output import console
     from landseer.export.datasets.errors import DatasetError
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
-    from landseer.ops.console import plain
     from landseer.ops.processes import OpsError
     from landseer.ops.train import lattqe
     from landseer.ops.train import run as training
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     command = _command(args)
     try:
         run_method = lattqe.run if args.method == "lattqe" else training.run
-        run_method(training.Options(command=command, **_options(args)), plain(stderr=True))
+        run_method(training.Options(command=command, **_options(args)), console(sys.stderr, pipe_width=None))
     except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
         print(f"landseer train: {error}", file=sys.stderr)
         return 1

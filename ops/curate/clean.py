@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from landseer.client.commands.output import console as plain_console
 from landseer.client.readable import plural
 from landseer.export.curation.cleaning import Cleaned, clean, pairs_in
 from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.settings import Settings
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
-from landseer.ops.console import plain
 from landseer.ops.curate.files import check_writable, named_from, write_rows
 from landseer.ops.curate.showing import bars, warn
 from landseer.ops.processes import OpsError
@@ -105,6 +105,6 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
         table.add_row(label, *(f"{number:,}" for number in numbers))
     table.add_row("all", *(f"{number:,}" for number in total), style="bold")
     print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole")
-    plain().print(table)
+    plain_console(pipe_width=None).print(table)
     if len(counts) > ROWS:
         print(f"{len(counts) - ROWS:,} classes more, none of which lost more; all of them with --summary")

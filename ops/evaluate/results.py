@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from landseer.ops.console import plain
+from landseer.client.commands.output import console as plain_console
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import Estimate, Row
 from landseer.ops.evaluate.regimes import Regime, regimes
@@ -43,7 +43,7 @@ class Results:
 
     def print(self) -> None:
         """Print the tables to stdout."""
-        console = plain(width=WIDTH)
+        console = plain_console(pipe_width=WIDTH)
         console.print(self.head(), soft_wrap=True)
         console.print(self._table())
         if any(row.index_bytes is not None for row in self.rows):

@@ -19,7 +19,7 @@ STOPPED = 130
 
 
 def written(make: Callable[[], str], out: Path) -> int:
-    """Make a report, write and print it. Returns 0; or, `out` left as it was, 1 or 130 with one line on stderr."""
+    """Make a report, write and print it. Returns 0; or 1 or 130, with one line on stderr and no report."""
     try:
         text = make()
         out.parent.mkdir(parents=True, exist_ok=True)
