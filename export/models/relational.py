@@ -24,6 +24,10 @@ from landseer.ensemble.contracts import Sizes
 from landseer.export.models.lattqe import ExpansionNetwork
 
 FEATURES = 8
+RANKS = (4, 5)
+"""Those of the features that tell a token's place."""
+COUNT = 6
+"""The feature that tells how many there are."""
 LEAST_SPREAD = 0.02
 """Added to the standard deviation of similarities, below which differences say nothing."""
 
@@ -56,10 +60,22 @@ class RelationalLAttQE(ExpansionNetwork):
     """Weigh the neighbours of a query by their relations. Begins as AQE: all weights are 1."""
 
     def __init__(
-        self, *, sizes: Sizes, size: int = 32, heads: int = 4, layers: int = 2, positions: bool = True
+        self,
+        *,
+        sizes: Sizes,
+        size: int = 32,
+        heads: int = 4,
+        layers: int = 2,
+        positions: bool = True,
+        cosines: bool = True,
     ) -> None:
+        """Make it with random weights. To see what they bring, positions or cosines are not read."""
         super().__init__()
-        self.shape = {"sizes": sizes, "size": size, "heads": heads, "layers": layers, "positions": positions}
+        given = {"size": size, "heads": heads, "layers": layers, "positions": positions, "cosines": cosines}
+        self.shape = {"sizes": sizes, **given}
+        self.reads_cosines = cosines
+        ranks = set(RANKS if positions else ())
+        self.read = sorted(ranks | (set(range(FEATURES)) - set(RANKS) if cosines else {COUNT}))
         self.positions = nn.Parameter(torch.randn(sizes.neighbours + 1, size) * (0.5 if positions else 0.0))
         self.positions.requires_grad_(positions)
         self.embed = nn.Sequential(nn.Linear(FEATURES, size), nn.GELU(), nn.Linear(size, size))
@@ -92,15 +108,25 @@ class RelationalLAttQE(ExpansionNetwork):
 
     def _weights(self, cosines: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights and logits [B, T] by the cosines [B, T, T] of tokens, present [B, T] or not."""
-        features = relations(cosines, present)
+        features = self._told(cosines, present)
         x = self.positions[: cosines.shape[1]] + self.embed(features)
         bias = ((present - 1.0) * 1e9)[:, None, None, :]
+        known = cosines if self.reads_cosines else torch.zeros_like(cosines)
         for layer in self.layers:
-            x = layer(x, cosines, bias)
+            x = layer(x, known, bias)
         x = self.norm(x)
         weights = (self.weigh(x) + self.direct(features))[..., 0] * present
         weights = torch.cat([torch.ones_like(weights[:, :1]), weights[:, 1:]], dim=1)
         return weights, self.relevance(x)[..., 0]
+
+    def _told(self, cosines: Tensor, present: Tensor) -> Tensor:
+        """Return the relations of each token, [B, T, 8], 0 where they are not read."""
+        features = relations(cosines, present)
+        if len(self.read) == FEATURES:
+            return features
+        read = torch.zeros(FEATURES, dtype=features.dtype, device=features.device)
+        read[self.read] = 1.0
+        return features * read
 
 
 def relations(cosines: Tensor, present: Tensor) -> Tensor:

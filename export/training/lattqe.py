@@ -40,6 +40,7 @@ class Form:
     """Whether the network is as the paper has it, on the descriptors themselves; then as deep and wide as there."""
     layers: int = 2
     positions: bool = True
+    cosines: bool = True
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
     ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
 
@@ -116,7 +117,7 @@ def _best_temperature(network: ExpansionNetwork, held: Neighbourhoods, recipe: E
 def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
     if form.paper:
         return LAttQE(sizes=sizes)
-    return RelationalLAttQE(sizes=sizes, layers=form.layers, positions=form.positions)
+    return RelationalLAttQE(sizes=sizes, layers=form.layers, positions=form.positions, cosines=form.cosines)
 
 
 def _settings(epochs: int, seed: int) -> Settings:

@@ -118,6 +118,13 @@ def tuned_lattdba(space: Searched) -> Method:
     return space.best([replace(NO_EXPANSION, database=recipe) for recipe in recipes])
 
 
-def tuned_lattqe(space: Searched, before: Method) -> Method:
-    """Return a search by LAttQE with the number of neighbours that does best, as rivals are tuned; the rest stays."""
-    return space.best([replace(before, name=LATTQE, neighbours=k) for k in LATTQE_COUNTS])
+def tuned_lattqe(space: Searched) -> Method:
+    """Return LAttQE with the number of neighbours that does best, as rivals are tuned."""
+    return space.best([replace(LATTQE_SEARCH, neighbours=k) for k in LATTQE_COUNTS])
+
+
+def tuned_behind_lattdba(space: Searched, query: Method) -> Method:
+    """Return a search behind LAttDBA with the neighbours and the temperature that do best, as rivals are tuned."""
+    counts = product(DATABASE_NEIGHBOURS, TEMPERATURES)
+    recipes = [Recipe(method=LATTQE, neighbours=k, parameter=temperature) for k, temperature in counts]
+    return space.best([replace(query, database=recipe) for recipe in recipes])

@@ -51,11 +51,11 @@ def photographs(classes: int = 10, each: int = 12, views: int = 2, channels: int
     return flat.reshape(-1, views, channels), np.repeat(np.arange(classes), each)
 
 
-def varied(seed: int) -> RelationalLAttQE:
+def varied(seed: int, *, positions: bool = True, cosines: bool = True) -> RelationalLAttQE:
     """Return a network that no longer is AQE."""
-    network = RelationalLAttQE.untrained(SIZES, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        network = RelationalLAttQE(sizes=SIZES, positions=positions, cosines=cosines).eval()
         torch.nn.init.normal_(network.weigh.weight)
     return network
 
@@ -85,6 +85,32 @@ def test_padding_changes_nothing_and_no_neighbour_gives_the_query() -> None:
     assert (long.weights[:, 6:] == 0).all()
     nothing = network(query, near, torch.zeros(2, 5, dtype=torch.bool)).expanded
     torch.testing.assert_close(nothing, query, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_without_positions_the_order_says_nothing() -> None:
+    (query, near), present = tokens(6), torch.ones(2, 6, dtype=torch.bool)
+    for positions, the_same in ((True, False), (False, True)):
+        network = varied(4, positions=positions)
+        here, there = network(query, near, present).weights, network(query, near.flip(1), present).weights
+        assert torch.allclose(here[:, 1:], there[:, 1:].flip(1), atol=1e-5) == the_same
+
+
+@torch.no_grad()
+def test_without_cosines_the_place_alone_weighs() -> None:
+    present = torch.ones(2, 6, dtype=torch.bool)
+    for cosines, the_same in ((True, False), (False, True)):
+        network = varied(4, cosines=cosines)
+        here, there = (network(*tokens(6, seed), present).weights for seed in (0, 1))
+        assert torch.allclose(here, there, atol=1e-5) == the_same
+        assert here[0, 1:].std() > 1e-3
+
+
+@torch.no_grad()
+def test_a_copy_reads_no_more_than_the_original() -> None:
+    (query, near), present = tokens(6), torch.ones(2, 6, dtype=torch.bool)
+    network = varied(4, cosines=False)
+    torch.testing.assert_close(network.copy()(query, near, present).weights, network(query, near, present).weights)
 
 
 @torch.no_grad()

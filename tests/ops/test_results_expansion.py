@@ -17,6 +17,7 @@ from landseer.ops.results.expanding import (
     Searched,
     Space,
     tuned,
+    tuned_behind_lattdba,
     tuned_database,
     tuned_lattdba,
     tuned_lattqe,
@@ -85,12 +86,17 @@ def test_the_temperature_is_one_of_those_tried(searched: Searched) -> None:
     assert recipe is not None and recipe.parameter in expanding.TEMPERATURES and recipe.neighbours == 48
 
 
-def test_neighbours_of_lattqe_are_tuned_and_the_database_stays(searched: Searched) -> None:
-    before = replace(LATTQE_SEARCH, database=Recipe(method="lattqe", neighbours=4, parameter=1.0))
-    found = tuned_lattqe(searched, before)
-    maps = {k: searched.by(replace(before, neighbours=k)).map for k in expanding.LATTQE_COUNTS}
-    assert maps[found.neighbours] == max(maps.values())
-    assert replace(found, neighbours=before.neighbours) == before
+def test_lattqe_and_then_what_is_before_it_are_tuned(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expanding, "DATABASE_NEIGHBOURS", (2, 4))
+    monkeypatch.setattr(expanding, "TEMPERATURES", (0.5, 1.0))
+    query = tuned_lattqe(searched)
+    maps = {k: searched.by(replace(LATTQE_SEARCH, neighbours=k)).map for k in expanding.LATTQE_COUNTS}
+    assert maps[query.neighbours] == max(maps.values())
+    behind = tuned_behind_lattdba(searched, query)
+    assert replace(behind, database=None) == query and behind.database is not None
+    recipes = [Recipe(method="lattqe", neighbours=k, parameter=t) for k in (2, 4) for t in (0.5, 1.0)]
+    assert behind.database in recipes
+    assert searched.by(behind).map == max(searched.by(replace(query, database=one)).map for one in recipes)
 
 
 def test_the_tables_compare_each_row_over_all_folds(space: Space) -> None:
