@@ -120,8 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
     import shlex
 
-    from rich.console import Console
-
+    from landseer.client.commands.output import console
     from landseer.export.exporter import ExportError
     from landseer.export.training.command import TrainOptions, train_parts
     from landseer.export.training.errors import Stopped, TrainingError
@@ -131,7 +130,7 @@ def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
     try:
         parts = train_parts(
             TrainOptions(wanted=wanted, data=args.train, out=out, section=args.section, command=command),
-            Console(stderr=True),
+            console(sys.stderr, pipe_width=None),
         )
     except Stopped:
         raise KeyboardInterrupt from None

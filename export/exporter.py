@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.contracts import Graph, ensembles, graphs
 from landseer.ensemble.profile import Profile
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
@@ -47,7 +50,7 @@ class Options:
 
 def export(options: Options, console: Console | None = None) -> Manifest | None:
     """Export what `options` say. Returns the new manifest, None for a dry run. ExportError if it cannot be done."""
-    console = console or Console(stderr=True)
+    console = console or plain_console(sys.stderr, pipe_width=None)
     started = time.monotonic()
     try:
         networks = build(options.wanted)
@@ -113,7 +116,7 @@ def _contracts(networks: Networks) -> dict[str, Graph]:
 def _announce(console: Console, networks: Networks) -> None:
     console.print(f"Backbone {networks.profile.backbone}: {networks.source}")
     for part in networks.profile.untrained:
-        console.print(f"[yellow]untrained[/yellow] {part}: {UNTRAINED[part]}")
+        console.print(Text.assemble(("untrained", "yellow"), f" {part}: {UNTRAINED[part]}"))
 
 
 def _list(console: Console, options: Options) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.contracts import Graph, graphs
 from landseer.ensemble.profile import Profile
 from landseer.export.build import Networks, build
@@ -71,7 +73,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
     if this machine cannot build engines; ExportError if it cannot be done. A graph that TensorRT does not take, or
     whose engine does not agree with torch, stays with ONNX, and the record says why.
     """
-    console = console or Console(stderr=True)
+    console = console or plain_console(sys.stderr, pipe_width=None)
     device = None if options.dry_run else find_device()
     try:
         sizes = read_sizes(wanted.picture_sizes) if wanted.picture_sizes else MEASURED

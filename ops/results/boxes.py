@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.evaluation import Evaluation, bootstrap_interval, evaluate
 from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.boxes import iou
@@ -221,7 +221,7 @@ def _databases(
 def _described(
     what: str, entries: Sequence[Entry], sources: Sequence[str], networks: Networks, args: argparse.Namespace
 ) -> dict[str, list[Found]]:
-    bar = track(entries, what, console=Console(stderr=True))
+    bar = track(entries, what, console=plain_console(sys.stderr, pipe_width=None))
     pictures = [found(entry, sources, networks, args.folder / "boxes") for entry in bar]
     return {source: list(ones) for source, ones in zip(sources, zip(*pictures, strict=True), strict=True)}
 

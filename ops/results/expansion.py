@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.expansion.methods import LATTQE
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.trunks import BACKBONES
@@ -121,7 +121,7 @@ def _space(spec: str, args: argparse.Namespace) -> Space:
         weights=args.weights,
         parts=args.parts,
         folder=args.folder / "vectors",
-        console=Console(stderr=True),
+        console=plain_console(sys.stderr, pipe_width=None),
     )
     return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
 
@@ -136,7 +136,7 @@ def _learned(form: Form, fold: Fold, seed: int, args: argparse.Namespace) -> Exp
 def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
     found, left_out, swept = [], [], []
     for fold in folds:
-        Console(stderr=True).print(f"{name}: {fold.name}")
+        plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
         rivals = Searched(fold.test)
         trained = [Searched(fold.test, _learned(Form(), fold, seed, args)) for seed in _seeds(args)]
         found.append([*_rivals(fold, rivals, args), *_ours(fold, trained, args)])

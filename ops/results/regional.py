@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.verification import Settings
 from landseer.ensemble.spatial import SETTINGS
@@ -67,7 +68,7 @@ class Chosen:
 def main(argv: list[str] | None = None) -> int:
     """Run. Returns what `written` does."""
     args = _parser().parse_args(argv)
-    return written(lambda: _report(args, Console(stderr=True)), args.out)
+    return written(lambda: _report(args, plain_console(sys.stderr, pipe_width=None)), args.out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import Evaluation, evaluate
 from landseer.ensemble.profile import Profile
@@ -163,7 +163,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
             proposals=proposals,
             card={"data": args.train},
         )
-        Console(stderr=True).print(f"training {source.backbone} {descriptor}, seed {seed}")
+        plain_console(sys.stderr, pipe_width=None).print(f"training {source.backbone} {descriptor}, seed {seed}")
         write_parts(train_head(descriptor, training), path)
     return [read_parts(path) for path in files.values()]
 
@@ -184,7 +184,7 @@ def _views(source: Source, loaded: Loaded, learned: Photographs, args: argparse.
 
 def _bar(what: str) -> Progress:
     columns = (TextColumn(what + " {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    return Progress(*columns, TimeRemainingColumn(), console=plain_console(sys.stderr, pipe_width=None))
 
 
 def _report(args: argparse.Namespace) -> str:

@@ -82,6 +82,14 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, networks: Networks) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_folders_in_brackets_are_named_as_they_are(
+    tmp_path: Path, networks: Networks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = tuple(graphs(networks.profile.sizes))
+    export(options(tmp_path / "models[red]", dry_run=True, only=every))
+    assert "models[red]/manifest.json" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_a_failed_check_fails_the_export_and_changes_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     genuine = exporter.eager
