@@ -41,6 +41,7 @@ class Form:
     layers: int = 2
     positions: bool = True
     cosines: bool = True
+    learning_rate: float = 2e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
     ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
 
@@ -78,7 +79,7 @@ def learn(
         network = _network(form, Sizes(channels=vectors.shape[1]))
     task = Expansion(network, learning, validating, replace(form.recipe, seed=seed))
     resume = (folder / "state.pt").exists()
-    outcome = train(task, _settings(epochs, seed), folder, resume=resume, watcher=watcher)
+    outcome = train(task, _settings(form, epochs, seed), folder, resume=resume, watcher=watcher)
     best = network.cpu().copy()
     best.load_state_dict(load_file(outcome.weights))
     best.eval()
@@ -120,11 +121,11 @@ def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
     return RelationalLAttQE(sizes=sizes, layers=form.layers, positions=form.positions, cosines=form.cosines)
 
 
-def _settings(epochs: int, seed: int) -> Settings:
+def _settings(form: Form, epochs: int, seed: int) -> Settings:
     """The CPU is as fast: the network is small, and an episode is drawn there."""
     return Settings(
         epochs=epochs,
-        learning_rate=2e-3,
+        learning_rate=form.learning_rate,
         optimiser="adamw",
         weight_decay=1e-3,
         clip=0.5,
