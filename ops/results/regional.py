@@ -20,7 +20,9 @@ from landseer.ensemble.profile import Profile
 from landseer.ensemble.regional.verification import Settings
 from landseer.ensemble.spatial import SETTINGS
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
+from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES
+from landseer.export.parts import read_parts
 from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import Source
@@ -33,6 +35,7 @@ from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.reranking import NAIVE
 from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
+from landseer.ops.processes import OpsError
 from landseer.ops.results.regional_report import table
 from landseer.ops.results.regional_rows import FIRST, Judge, Row, attended
 from landseer.ops.results.varied import Numbers
@@ -51,7 +54,7 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 """Of the scores of boxes."""
 TUNED_BY = 100
 """Queries."""
-WHOLE = "query vectors"
+WHOLE, REDUCTION = "query vectors", "reduction"
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -79,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", choices=BACKBONES, help="export this one instead")
     parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
     parser.add_argument("--parts", type=Path, help="trained parts, if not those that come with it")
+    parser.add_argument(
+        "--reduction", type=Path, metavar="PARTS", help="trained parts whose reduction for co-attention is tried, too"
+    )
     parser.add_argument("--queries", type=int, help="of the test data, drawn with the seed (all)")
     parser.add_argument("--pictures", type=int, help="of the test data, drawn with the seed (all)")
     parser.add_argument(
@@ -150,6 +156,7 @@ def _sections(judge: Judge, chosen: Chosen, args: argparse.Namespace, say: Say) 
     for title, rows in (
         ("Co-attention over the global short list", _attended(judge, chosen)),
         ("What it depends on", _varied(judge, chosen)),
+        *([(f"By the reduction of {args.reduction.name}", _reduced(judge, args.reduction))] if args.reduction else []),
         ("Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
         ("Spatial verification of the global short list", _verified(judge, chosen)),
     ):
@@ -187,6 +194,18 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
         taken = f" ({judge.features_each(space):.0f} of the features)" if numbers.scales else ""
         yield judge.by(f"{name}{taken}, alone", attended(), space=space)
         yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
+
+
+def _reduced(judge: Judge, file: Path) -> Iterator[Row]:
+    held = read_parts(file).section(REDUCTION)
+    if not held:
+        raise OpsError(f"{file} holds no reduction for co-attention")
+    space = judge.varied(Numbers(), reduction=Projection(held["mean"], held["matrix"]))
+    yield judge.by("co-attention alone", attended(), space=space)
+    yield judge.by("co-attention, weight 0.5", attended(0.5), space=space)
+    whole = judge.by_query_vectors(space)
+    yield judge.by(WHOLE, NO_EXPANSION, space=whole)
+    yield judge.by(f"{WHOLE}, then co-attention", attended(), space=whole, against=WHOLE)
 
 
 def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[Row]:

@@ -54,9 +54,9 @@ class Judge:
         """Search by a method; space: another than the data set's own."""
         return self._row(name, list(answers(method, space or self.space)), against)
 
-    def varied(self, numbers: Numbers) -> Space:
-        """Return the space with co-attention vectors by other numbers than the exported ones."""
-        side = VariedSide(self.space.local, self._system.profile, self._reduction, numbers)
+    def varied(self, numbers: Numbers, *, reduction: Projection | None = None) -> Space:
+        """Return the space with co-attention vectors by other numbers or another reduction than the exported ones."""
+        side = VariedSide(self.space.local, self._system.profile, reduction or self._reduction, numbers)
         return replace(self.space, local=side)
 
     def features_each(self, space: Space) -> float:
@@ -65,13 +65,16 @@ class Judge:
             raise TypeError(f"got a {type(space.local).__name__}; expected one with other numbers")
         return space.local.features_each()
 
-    def by_query_vectors(self) -> Space:
-        """Return the space whose global descriptors are the co-attention vectors of whole pictures.
+    def by_query_vectors(self, space: Space | None = None) -> Space:
+        """Return the space, or another, with the co-attention vectors of whole pictures as global descriptors.
 
         GeM of the strongest local features, reduced: what co-attention's paper has before it attends to anything.
         """
-        queries = np.stack(list(self.space.local.of_queries(QUERY_VECTOR)))
-        return replace(self.space, queries=queries, database=Database(vectors=self._reference_vectors()))
+        space = space or self.space
+        queries, references = (
+            np.stack(list(read(QUERY_VECTOR))) for read in (space.local.of_queries, space.local.of_references)
+        )
+        return replace(space, queries=queries, database=Database(vectors=references))
 
     def verified(self, name: str, settings: Settings, *, candidates: int = 100) -> Row:
         """Verify the global short list."""
@@ -106,9 +109,6 @@ class Judge:
         if not isinstance(side, CachedSide):
             raise TypeError(f"got a {type(side).__name__}; expected the arrays of the data set itself")
         return side.with_regions(crops(list(self.dataset.references), side.of_references(BOXES), boxes))
-
-    def _reference_vectors(self) -> NDArray[np.float32]:
-        return np.stack(list(self.space.local.of_references(QUERY_VECTOR)))
 
     def _searched(self, name: str, search: Search, reranker: Reranker) -> Row:
         return self._row(name, list(answered(search, reranker, self.space)), FIRST)

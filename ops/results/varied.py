@@ -19,6 +19,7 @@ from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.side import LocalSide, Score
 
+Read = Callable[[str], Iterator[NDArray[Any]]]
 TEMPERATURE = 10.0
 """The paper's; the graph's."""
 
@@ -45,26 +46,23 @@ class VariedSide:
     def __init__(self, side: LocalSide, profile: Profile, reduction: Projection, numbers: Numbers) -> None:
         """reduction: of local features to co-attention vectors."""
         self._side, self._profile, self._reduction, self._numbers = side, profile, reduction, numbers
-        self._made: dict[str, list[NDArray[Any]]] = {}
+        self._clusters: list[NDArray[np.float16]] | None = None
 
     def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
         """See LocalSide."""
-        if name != QUERY_VECTOR:
-            return self._side.of_queries(name)
-        if name not in self._made:
-            read = self._side.of_queries
-            self._made[name] = [self._query(*rows) for rows in zip(read(FEATURES), self._kept(read), strict=True)]
-        return iter(self._made[name])
+        return self._pooled(self._side.of_queries) if name == QUERY_VECTOR else self._side.of_queries(name)
 
     def of_references(self, name: str) -> Iterator[NDArray[Any]]:
         """See LocalSide."""
+        read = self._side.of_references
+        if name == QUERY_VECTOR:
+            return self._pooled(read)
         if name != CLUSTERS:
-            return self._side.of_references(name)
-        if name not in self._made:
-            read = self._side.of_references
+            return read(name)
+        if self._clusters is None:
             parts = zip(read(FEATURES), read(NORMS), self._kept(read), strict=True)
-            self._made[name] = [self._clustered(*rows) for rows in parts]
-        return iter(self._made[name])
+            self._clusters = [self._clustered(*rows) for rows in parts]
+        return iter(self._clusters)
 
     def features_each(self) -> float:
         """Return how many local features a reference has, the mean."""
@@ -88,7 +86,10 @@ class VariedSide:
         """See LocalSide."""
         return self._side.reduced(features[: self._numbers.features])
 
-    def _kept(self, read: Callable[[str], Iterator[NDArray[Any]]]) -> Iterator[NDArray[np.int64]]:
+    def _pooled(self, read: Read) -> Iterator[NDArray[np.float32]]:
+        return (self._query(*rows) for rows in zip(read(FEATURES), self._kept(read), strict=True))
+
+    def _kept(self, read: Read) -> Iterator[NDArray[np.int64]]:
         """Yield which features of each picture are taken."""
         most, scales = self._numbers.features, np.array(self._numbers.scales, np.float32)
         if not len(scales):

@@ -17,6 +17,7 @@ from landseer.ensemble.profile import Profile
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
+from landseer.export.parts import Parts, write_parts
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.coattention import TorchCoattention
@@ -107,6 +108,35 @@ def test_without_regions_their_rows_are_left_out(options, tmp_path):
     assert "| as a search does it |" in text
 
 
+def held(path, **sections):
+    """Write parts that hold some sections."""
+    tensors = {f"{name}.{key}": x for name, one in sections.items() for key, x in one.state_dict().items()}
+    write_parts(Parts(backbone="b", trunk_sha256="", descriptor="gem", learned=(), tensors=tensors), path)
+    return ["--reduction", str(path)]
+
+
+def test_another_reduction_has_a_table_of_its_own(options, tmp_path):
+    assert regional.main([*options, *held(tmp_path / "mine.safetensors", reduction=REDUCTION)]) == 0
+    text = (tmp_path / "out.md").read_text()
+    varied, _, rest = text.partition("## By the reduction of mine.safetensors")
+    found = rest.split("\n## ")[0]
+    assert [name for name in re.findall(r"^\| ([a-z].*?) \|", found, re.M) if name != "search"] == [
+        "co-attention alone",
+        "co-attention, weight 0.5",
+        "query vectors",
+        "query vectors, then co-attention",
+    ]
+    # It is the one that the other rows are of, but for its half precision.
+    paper = re.search(r"\| K 10, N 500, T 10, weight 0.5 \| ([\d.]+) ", varied)
+    again = re.search(r"\| co-attention, weight 0.5 \| ([\d.]+) ", found)
+    assert paper and again and float(again[1]) == pytest.approx(float(paper[1]), abs=0.5)
+
+
+def test_parts_without_a_reduction_are_refused(options, tmp_path, capsys):
+    assert regional.main([*options, *held(tmp_path / "mine.safetensors", locals=REDUCTION)]) == 1
+    assert "mine.safetensors holds no reduction" in capsys.readouterr().err
+
+
 def test_photographs_in_both_sets_are_refused(options, capsys):
     options[options.index("--train") + 1] = options[options.index("--test") + 1]
     assert regional.main(options) == 1
@@ -127,6 +157,7 @@ class Side:
 def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
     side = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
     module = Clustering(sizes=SIZES, reduction=REDUCTION)
+    assert np.array_equal(list(side.of_references("query_vector")), list(side.of_queries("query_vector")))
     pairs = zip(side.of_queries("query_vector"), side.of_references("clusters"), Side.pictures, strict=True)
     for query, clusters, picture in pairs:
         features = torch.from_numpy(picture["local_features"].astype(np.float32))[None]
