@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(args: argparse.Namespace, console: Console) -> str:
     system = _system(args, console)
+    other = _other_reduction(args.reduction, system.profile) if args.reduction else None
     train = read(args.train).drawn(args.learn, args.seed)
     test = read(args.test).drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     # Words are learned from the training data while the test data are prepared: rows of both find them there.
@@ -108,7 +109,7 @@ def _report(args: argparse.Namespace, console: Console) -> str:
     train = _prepared(system, train, [], console)
     train = train.sampled(TUNED_BY, args.seed)
     chosen = _choose(_judge(system, train), args.words, console.print)
-    return "\n".join([_head(args, system, train, test, chosen), *_sections(judge, chosen, args, console.print)])
+    return "\n".join([_head(args, system, train, test, chosen), *_sections(judge, chosen, other, args, console.print)])
 
 
 def _system(args: argparse.Namespace, console: Console) -> LocalSystem:
@@ -117,6 +118,19 @@ def _system(args: argparse.Namespace, console: Console) -> LocalSystem:
         repository = exported(Request(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
     words = Source(learned_from=args.train, pictures=args.learn, seed=args.seed)
     return LocalSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
+
+
+def _other_reduction(file: Path, profile: Profile) -> Projection:
+    """Return the reduction in a file of parts. WeightsError, or OpsError if it holds none for these descriptors."""
+    held = read_parts(file).section(REDUCTION)
+    if not held:
+        raise OpsError(f"{file} holds no reduction for co-attention; --section reduction of export/all.py learns one")
+    expected = (profile.sizes.reduced, profile.sizes.channels)
+    if (got := tuple(held["matrix"].shape)) != expected:
+        raise OpsError(
+            f"{file} holds a reduction of {got[1]} to {got[0]} values; expected {expected[1]} to {expected[0]}"
+        )
+    return Projection(held["mean"], held["matrix"])
 
 
 def _judge(system: LocalSystem, dataset: Dataset) -> Judge:
@@ -151,12 +165,14 @@ def _told(settings: Settings) -> str:
     return f"nearer than {settings.distance:g}{', from both sides' if settings.mutual else ''}"
 
 
-def _sections(judge: Judge, chosen: Chosen, args: argparse.Namespace, say: Say) -> Iterator[str]:
+def _sections(
+    judge: Judge, chosen: Chosen, other: Projection | None, args: argparse.Namespace, say: Say
+) -> Iterator[str]:
     none = judge.by(FIRST, NO_EXPANSION)
     for title, rows in (
         ("Co-attention over the global short list", _attended(judge, chosen)),
         ("What it depends on", _varied(judge, chosen)),
-        *([(f"By the reduction of {args.reduction.name}", _reduced(judge, args.reduction))] if args.reduction else []),
+        *([(f"By the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
         ("Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
         ("Spatial verification of the global short list", _verified(judge, chosen)),
     ):
@@ -196,11 +212,8 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
         yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
 
 
-def _reduced(judge: Judge, file: Path) -> Iterator[Row]:
-    held = read_parts(file).section(REDUCTION)
-    if not held:
-        raise OpsError(f"{file} holds no reduction for co-attention")
-    space = judge.varied(Numbers(), reduction=Projection(held["mean"], held["matrix"]))
+def _reduced(judge: Judge, reduction: Projection) -> Iterator[Row]:
+    space = judge.varied(Numbers(), reduction=reduction)
     yield judge.by("co-attention alone", attended(), space=space)
     yield judge.by("co-attention, weight 0.5", attended(0.5), space=space)
     whole = judge.by_query_vectors(space)

@@ -132,9 +132,16 @@ def test_another_reduction_has_a_table_of_its_own(options, tmp_path):
     assert paper and again and float(again[1]) == pytest.approx(float(paper[1]), abs=0.5)
 
 
-def test_parts_without_a_reduction_are_refused(options, tmp_path, capsys):
-    assert regional.main([*options, *held(tmp_path / "mine.safetensors", locals=REDUCTION)]) == 1
-    assert "mine.safetensors holds no reduction" in capsys.readouterr().err
+def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options, tmp_path, capsys):
+    other = Projection.untrained(C + 1, P, seed=0)
+    for given, told in (
+        (["--reduction", str(tmp_path / "none.safetensors")], "none.safetensors"),
+        (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors holds no reduction"),
+        (held(tmp_path / "other.safetensors", reduction=other), "of 9 to 4 values; expected 8 to 4"),
+    ):
+        assert regional.main([*options, *given]) == 1
+        error = capsys.readouterr().err
+        assert told in error and "training data" not in error
 
 
 def test_photographs_in_both_sets_are_refused(options, capsys):
