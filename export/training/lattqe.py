@@ -46,15 +46,32 @@ class Form:
     ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
 
 
+WITHOUT_COSINES = Form(name="LAttQE without cosines", cosines=False)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Learned:
     """What came of a training."""
 
+    form: Form
     network: ExpansionNetwork
     """In evaluation mode, on the CPU."""
     outcome: Outcome
     temperature: float | None
     """T of LAttDBA, learned last, with all else as it is; None if no database was augmented in the training."""
+
+
+def candidates() -> list[Form]:
+    """Return the forms that a training chooses from, by what each reaches on classes that it did not learn from.
+
+    The second weighs neighbours by their places alone: what carries where classes are few (docs/expansion.md).
+    """
+    return [Form(), WITHOUT_COSINES]
+
+
+def best_of(learned: Sequence[Learned]) -> Learned:
+    """Return the training with the best validation, which is the same for all; of equal ones the first."""
+    return max(learned, key=lambda one: one.outcome.best)
 
 
 def learn(
@@ -84,7 +101,7 @@ def learn(
     best.load_state_dict(load_file(outcome.weights))
     best.eval()
     temperature = _best_temperature(best, validating, form.recipe) if form.ranges.augmented else None
-    return Learned(network=best, outcome=outcome, temperature=temperature)
+    return Learned(form=form, network=best, outcome=outcome, temperature=temperature)
 
 
 def classes(labels: Sequence[object], *, seed: int) -> tuple[Rows, Rows]:

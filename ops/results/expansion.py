@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.expansion.methods import LATTQE
-from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.trunks import BACKBONES
-from landseer.export.training.lattqe import Form, classes, learn
+from landseer.export.training.lattqe import WITHOUT_COSINES, Form, Learned, best_of, candidates, classes, learn
 from landseer.export.training.localisation import split
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
 from landseer.ops.results.described import described
@@ -39,6 +38,8 @@ TUNED_BY = 150
 """Queries of the training classes that rivals are tuned by."""
 RIVALS, AUGMENTED = ("aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"), ("aqe", "aqewd-dir", "alphaqe")
 FULL = "LAttQE"
+WHOLE = "the whole"
+"""The network of which others are a part, whatever held-out classes chose."""
 SWEPT = {"aqe": "aqe", "aqewd-dir": "aqewd-dir", "alphaqe, alpha 3": "alphaqe"}
 
 
@@ -51,7 +52,7 @@ def ablations() -> list[Form]:
     return [
         replace(full, name="without attention", layers=0),
         replace(full, name="without positions", positions=False),
-        replace(full, name="without cosines", cosines=False),
+        WITHOUT_COSINES,
         replace(full, name="without the auxiliary loss", recipe=replace(full.recipe, relevance=0.0)),
         replace(full, name="without simulated episodes", ranges=replace(full.ranges, simulated=0.0)),
     ]
@@ -136,26 +137,29 @@ def _space(spec: str, args: argparse.Namespace) -> Space:
     return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
 
 
-def _learned(form: Form, fold: Fold, seed: int, args: argparse.Namespace) -> ExpansionNetwork:
+def _learned(form: Form, fold: Fold, seed: int, args: argparse.Namespace) -> Learned:
     of = args.parts.stem if args.parts else args.backbone
     name = f"lattqe-{of}-{fold.name}-{form.name}-{args.epochs}-{seed}".replace(" ", "-")
     space = fold.training
-    return learn(space.vectors, space.labels, args.folder / name, form=form, epochs=args.epochs, seed=seed).network
+    return learn(space.vectors, space.labels, args.folder / name, form=form, epochs=args.epochs, seed=seed)
 
 
 def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
-    found, left_out, swept = [], [], []
+    found, left_out, swept, chosen = [], [], [], []
     for fold in folds:
         plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
         rivals = Searched(fold.test)
-        trained = [Searched(fold.test, _learned(Form(), fold, seed, args)) for seed in _seeds(args)]
+        learned = [best_of([_learned(form, fold, seed, args) for form in candidates()]) for seed in _seeds(args)]
+        trained = [Searched(fold.test, one.network) for one in learned]
         found.append([*_rivals(fold, rivals, args), *_ours(fold, trained, args)])
-        left_out.append(list(_others(fold, rivals, trained[0], args)))
+        left_out.append(list(_others(fold, rivals, args)))
         swept.append(_swept(rivals, trained))
-    tables = f"## {name}\n\n{table(found, against=FULL)}\n{sweep_table(SWEEP, swept)}"
+        chosen.append(f"{fold.name}: {', '.join(one.form.name for one in learned)}")
+    which = f"Chosen by held-out classes, one for each training: {'; '.join(chosen)}."
+    tables = f"## {name}\n\n{table(found, against=FULL)}\n{which}\n\n{sweep_table(SWEEP, swept)}"
     if not _forms(args):
         return tables
-    return f"{tables}\n### Other networks, by one training\n\n{table(left_out, against=FULL)}"
+    return f"{tables}\n### With parts left out, by one training\n\n{table(left_out, against=WHOLE)}"
 
 
 def _seeds(args: argparse.Namespace) -> range:
@@ -211,12 +215,12 @@ def _forms(args: argparse.Namespace) -> list[Form]:
     return [*(ablations() if args.ablations else []), *([as_in_the_paper()] if args.paper else [])]
 
 
-def _others(fold: Fold, rivals: Searched, full: Searched, args: argparse.Namespace) -> Iterator[Found]:
-    """Yield networks of other forms, by the training of the first seed, beside that of LAttQE itself."""
+def _others(fold: Fold, rivals: Searched, args: argparse.Namespace) -> Iterator[Found]:
+    """Yield networks of other forms, by the training of the first seed, beside the whole one."""
     yield _of_one("none", NO_EXPANSION, rivals)
-    yield _of_one(FULL, LATTQE_SEARCH, full)
-    for form in _forms(args):
-        yield _of_one(form.name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, args.seed, args)))
+    forms = {WHOLE: Form(), **{form.name: form for form in _forms(args)}}
+    for name, form in forms.items():
+        yield _of_one(name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, args.seed, args).network))
 
 
 def _of_one(name: str, method: Method, searched: Searched) -> Found:

@@ -11,11 +11,6 @@ from numpy.typing import NDArray
 from landseer.ensemble.evaluation import Evaluation, bootstrap_interval
 from landseer.ops.evaluate.methods import Method
 
-HEADER = (
-    "| expansion | mAP | seeds | against none | LAttQE against it | first right | numbers |\n"
-    "|---|---:|---|---|---|---:|---|"
-)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
@@ -42,13 +37,14 @@ def table(folds: Sequence[Sequence[Found]], *, against: str) -> str:
     """Return the rows, queries of all folds together: each against none, and one against each."""
     of = {rows[0].name: rows for rows in zip(*folds, strict=True)}
     aps = {name: np.concatenate([one.aps for one in rows]) for name, rows in of.items()}
-    lines = [HEADER]
+    columns = ("expansion", "mAP", "seeds", "against none", f"{against} against it", "first right", "numbers")
+    lines = [f"| {' | '.join(columns)} |", "|---|---:|---|---|---|---:|---|"]
     for name, rows in of.items():
         first = 100 * np.concatenate([one.first for one in rows]).mean()
         methods = "; ".join(dict.fromkeys(str(method) for one in rows for method in one.methods))
         gains = (_gain(aps[name], aps["none"]), _gain(aps[against], aps[name]))
-        columns = (_mean(aps[name]), _seeds(rows), *gains)
-        lines.append(f"| {name} | {' | '.join(columns)} | {first:.1f}% | {methods} |")
+        cells = (_mean(aps[name]), _seeds(rows), *gains)
+        lines.append(f"| {name} | {' | '.join(cells)} | {first:.1f}% | {methods} |")
     return "\n".join(lines) + "\n"
 
 

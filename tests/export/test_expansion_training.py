@@ -27,7 +27,7 @@ from landseer.export.training.expansion import (
     smooth_ap,
 )
 from landseer.export.training.lattdba import augmented, neighbourhoods
-from landseer.export.training.lattqe import TEMPERATURES, Form, learn
+from landseer.export.training.lattqe import TEMPERATURES, Form, best_of, candidates, learn
 
 SIZES = Sizes(channels=24, neighbours=12)
 SIZES_OF_PAPER = Sizes(channels=64, neighbours=12)
@@ -239,6 +239,17 @@ def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, pap
     np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[1].network, query, near))
     assert [run.temperature for run in runs] == [runs[0].temperature] * 2
     assert runs[0].temperature is None if paper else runs[0].temperature in TEMPERATURES
+
+
+def test_the_form_that_does_best_on_held_out_classes_is_kept(tmp_path: Path) -> None:
+    vectors, labels = photographs(channels=64)
+    forms = [replace(form, recipe=RECIPE, ranges=RANGES) for form in candidates()]
+    assert [form.cosines for form in forms] == [True, False]
+    runs = [learn(vectors[:, 0], labels, tmp_path / form.name, form=form, epochs=2) for form in forms]
+    assert len({run.outcome.start for run in runs}) == 1  # both begin as AQE, judged by the same episodes
+    assert [run.form for run in runs] == forms
+    assert best_of(runs).outcome.best == max(run.outcome.best for run in runs)
+    assert best_of([runs[0], runs[0]]) is runs[0]
 
 
 def test_training_learns_what_averaging_gets_wrong(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -193,14 +194,20 @@ def test_pairs_that_were_verified_are_the_positives(monkeypatch):
 
 def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp_path, capsys, monkeypatch):
     small = Form(recipe=ExpansionRecipe(steps=3, validated=2, validated_at=(1, 2)))
-    monkeypatch.setattr(lattqe, "learn", partial(lattqe.learn, form=small))
+    forms = [small, replace(small, name="LAttQE without cosines", cosines=False)]
+    monkeypatch.setattr(lattqe, "candidates", lambda: forms)
     monkeypatch.setattr(lattqe, "VECTORS", tmp_path / "vectors")
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
     told = capsys.readouterr().err
     assert "broken.jpg" in told and "15 photographs of 5 classes, efficientnet_lite0, CiDeR" in told
     assert read_lattqe(out / "lattqe.safetensors", Sizes(channels=99)).positions.shape[0] == 65
-    assert "landseer train lattqe" in (out / "README.md").read_text()
+    card = json.loads((out / "README.md").read_text().split("```json")[1].split("```")[0])
+    assert "landseer train lattqe" in card["command"]
+    assert card["validation"].keys() == {form.name for form in forms}
+    assert card["network"] == max(card["validation"], key=card["validation"].get)
+    assert f"best: {card['network']}, {card['validation'][card['network']]:.2f} on classes" in told
+    assert all((out / name / "curves.png").is_file() for name in ("lattqe", "lattqe-without-cosines"))
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
     assert "holds a training; go on with it by --resume" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data}", "--out", tmp_path / "none", "--dry-run") == 0
