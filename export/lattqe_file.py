@@ -1,4 +1,4 @@
-"""A trained LAttQE in one safetensors file. It knows descriptors by their cosines alone: it fits every backbone."""
+"""A trained LAttQE in one safetensors file. It knows descriptors by place and cosine alone: it fits every backbone."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ its encoding with the query's. Trained so on few classes it learns no more than 
 - Attention adds a multiple, learned for each head, of the cosine of two descriptors to its logits.
 - A weight is read from the encoding by a linear layer, and may be below zero: the last neighbours show what the query's
   surroundings have in common, which is taken away. (The paper's cosines may be negative, too.)
+- A form without cosines weighs by place alone, alike for all queries: held-out classes choose (`training/lattqe.py`).
 - The transformer is small (2 layers of 32) and normalises before its blocks, not after.
 
 As there: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of relevance
