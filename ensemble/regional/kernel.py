@@ -63,6 +63,8 @@ KERNELS: dict[str, Kernel] = {
     "how-idf": Kernel(normalised=True, idf=True),
 }
 """The kernels of the papers. R-ASMK* is "r-asmk" over bits; "how" is "asmk", with five words to a query's feature."""
+INNER_PRODUCT = Kernel(alpha=1.0, tau=-2.0)
+"""That of VLAD and R-VLAD: nothing is weakened or left out."""
 
 
 def idf(counts: NDArray[np.integer[Any]], pictures: int) -> NDArray[np.float64]:

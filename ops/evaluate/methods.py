@@ -25,7 +25,18 @@ from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
 from landseer.ops.evaluate.side import LocalSide
 from landseer.ops.evaluate.space import FEW, Expander, Search, Space
-from landseer.ops.evaluate.words import ASMK, RASMK, WORDS, by_asmk, by_rasmk, by_shared_words
+from landseer.ops.evaluate.words import (
+    ASMK,
+    IN_FULL,
+    POOLED,
+    RASMK,
+    WORDS,
+    by_asmk,
+    by_rasmk,
+    by_regions,
+    by_residuals,
+    by_shared_words,
+)
 
 NONE, DIFFUSION = "none", "diffusion"
 DATABASE_NAMES: Mapping[str, str] = {
@@ -197,6 +208,8 @@ RANKERS: Mapping[str, Ranker] = {
     DIFFUSION: _diffusing,
     ASMK: _by_words(by_asmk),
     RASMK: _by_words(by_rasmk),
+    **{name: _by_words(partial(by_residuals, name)) for name in IN_FULL},
+    **{name: _by_words(partial(by_regions, name)) for name in POOLED},
     WORDS: _filtered,
 }
 """By the method's name."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from landseer.ops.evaluate.arrays import BOXES, CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.methods import Method
 from landseer.ops.evaluate.reranking import COATTENTION, NAIVE, SPATIAL
-from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
+from landseer.ops.evaluate.words import ASMK, IN_FULL, POOLED, RASMK, WORDS
 
 NEEDS: Mapping[str, frozenset[str]] = {
     COATTENTION: frozenset({QUERY_VECTOR, CLUSTERS}),
@@ -16,11 +16,13 @@ NEEDS: Mapping[str, frozenset[str]] = {
     ASMK: frozenset({LOCALS}),
     RASMK: frozenset({LOCALS, BOXES}),
     WORDS: frozenset({LOCALS}),
+    **{name: frozenset({LOCALS, BOXES} if form.regional else {LOCALS}) for name, form in IN_FULL.items()},
+    **dict.fromkeys(POOLED, frozenset({LOCALS, BOXES})),
 }
 """By the name of a ranker or a re-ranker; one that is not here needs descriptors alone."""
 
 
-WORDY = frozenset({ASMK, RASMK, WORDS})
+WORDY = frozenset({ASMK, RASMK, WORDS, *IN_FULL, *POOLED})
 """Those that take a codebook."""
 
 

@@ -16,6 +16,9 @@ METHOD_SPECS = """\
   DATABASE+QUERY                       first one of the database, then one of the query: alphadba:10+alphaqe:10
   diffusion[:NEIGHBOURS[:OF_QUERY]]    over the graph of the database's nearest neighbours
   asmk[:WORDS] rasmk[:WORDS]           ASMK* and R-ASMK* by local descriptors, of regions too
+  asmk-max[:WORDS] asmk-mean[:WORDS]   the best or the mean of a picture's regions, each an entry by ASMK*
+  vlad rvlad asmk-fp32 rasmk-fp32      [:WORDS]: without bits, for comparison
+  rasmk-naive[:WORDS]                  the mean of the regions' ASMKs, for comparison
   words[:WORDS]                        the cosine, first those that share a visual word
   coattention[:CANDIDATES[:WEIGHT]]    the first ranked anew by co-attention, alone or behind a +
   coattention-naive[:...]              the same by every local feature, without clusters

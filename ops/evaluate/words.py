@@ -1,23 +1,54 @@
-"""Rankings by visual words: ASMK* and R-ASMK* over an inverted file, and the word filter of co-attention's paper."""
+"""Rankings by visual words: the kernels of D2R, in bits and in full, and the word filter of co-attention's paper."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Ids
-from landseer.ensemble.regional.aggregate import Binary, asmk, rasmk
+from landseer.ensemble.regional.aggregate import Aggregated, Binary, asmk, naive_rasmk, rasmk, rvlad
 from landseer.ensemble.regional.codebook import Codebook
 from landseer.ensemble.regional.inverted_file import InvertedFile
-from landseer.ensemble.regional.kernel import KERNELS
+from landseer.ensemble.regional.kernel import INNER_PRODUCT, KERNELS, Kernel
+from landseer.ensemble.regional.regional_search import Pooling, RegionalSearch
+from landseer.ensemble.regional.vector_lists import VectorLists
 from landseer.ops.evaluate.arrays import LOCALS
-from landseer.ops.evaluate.ranked import Ranked
+from landseer.ops.evaluate.ranked import Ranked, in_order
 from landseer.ops.evaluate.space import FEW, Search, Space
 
 ASMK, RASMK, WORDS = "asmk", "rasmk", "words"
 Halves = NDArray[np.float16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFull:
+    """A kernel over residuals of fp32, of the picture alone or of its regions, too."""
+
+    aggregate: Callable[[NDArray[np.float32], Sequence[int], Codebook], Aggregated]
+    """Of features and how many of them lie in each region."""
+    kernel: Kernel
+    regional: bool
+
+
+def _of_all(rows: NDArray[np.float32], counts: Sequence[int], book: Codebook) -> Aggregated:
+    """Return ASMK of the features, whatever region they are in."""
+    return asmk(rows, book)
+
+
+IN_FULL: Mapping[str, InFull] = {
+    "vlad": InFull(aggregate=rvlad, kernel=INNER_PRODUCT, regional=False),
+    "rvlad": InFull(aggregate=rvlad, kernel=INNER_PRODUCT, regional=True),
+    "asmk-fp32": InFull(aggregate=_of_all, kernel=KERNELS["asmk"], regional=False),
+    "rasmk-fp32": InFull(aggregate=rasmk, kernel=KERNELS["r-asmk"], regional=True),
+    "rasmk-naive": InFull(aggregate=naive_rasmk, kernel=KERNELS["r-asmk"], regional=True),
+}
+"""Rows that are there to be compared with: nothing of them is packed."""
+POOLED: Mapping[str, Pooling] = {"asmk-max": "max", "asmk-mean": "mean"}
+"""Regional search by ASMK*."""
 
 
 def by_asmk(words: int, space: Space) -> Search:
@@ -30,9 +61,55 @@ def by_asmk(words: int, space: Space) -> Search:
 def by_rasmk(words: int, space: Space) -> Search:
     """Rank by R-ASMK* of the pictures and their regions, the query as a whole: as D2R does it."""
     book = space.local.codebook(words)
-    wholes, regions = space.local.of_references(LOCALS), space.local.regions()
-    pictures = [regional([whole, *some], book) for whole, some in zip(wholes, regions, strict=True)]
+    pictures = [regional(regions, book) for regions in _regions(space, True)]
     return searching(inverted(pictures, book, "r-asmk"), book, space)
+
+
+def by_residuals(name: str, words: int, space: Space) -> Search:
+    """Rank by one of `IN_FULL`; the query is whole."""
+    form, book = IN_FULL[name], space.local.codebook(words)
+    lists = VectorLists(
+        [_in_full(form, regions, book) for regions in _regions(space, form.regional)],
+        words=book.words,
+        kernel=form.kernel,
+    )
+    queries = list(space.local.of_queries(LOCALS))
+
+    def scores(query: int) -> NDArray[np.float64]:
+        return lists.scores(_in_full(form, [queries[query]], book))
+
+    return Search(rank=partial(_scored, scores), index_bytes=lists.nbytes / max(1, len(lists.sizes)), block=1)
+
+
+def by_regions(name: str, words: int, space: Space) -> Search:
+    """Rank by the regions of each picture, each an entry of its own: one of `POOLED`; the query is whole."""
+    book = space.local.codebook(words)
+    pictures = [[asmk(widened(one), book).binarised() for one in regions] for regions in _regions(space, True)]
+    search, queries = RegionalSearch(pictures, book), list(space.local.of_queries(LOCALS))
+
+    def scores(query: int) -> NDArray[np.float64]:
+        return search.scores(asmk(widened(queries[query]), book).binarised(), POOLED[name])
+
+    return Search(rank=partial(_scored, scores), index_bytes=search.file.nbytes / max(1, len(pictures)), block=1)
+
+
+def _scored(scores: Callable[[int], NDArray[np.float64]], block: Space) -> list[Ranked]:
+    """Rank all references by what a function gives each of them for the number of a query."""
+    found = [scores(block.first + place) for place in range(len(block.queries))]
+    return in_order(np.stack(found), block.own)
+
+
+def _in_full(form: InFull, regions: Sequence[Halves], book: Codebook) -> Aggregated:
+    return form.aggregate(widened(np.concatenate(regions)), [len(one) for one in regions], book)
+
+
+def _regions(space: Space, every: bool) -> Iterator[list[Halves]]:
+    """Yield the local descriptors of each reference's regions, the whole first; of that alone, unless every."""
+    wholes = space.local.of_references(LOCALS)
+    if not every:
+        yield from ([whole] for whole in wholes)
+        return
+    yield from ([whole, *some] for whole, some in zip(wholes, space.local.regions(), strict=True))
 
 
 def by_shared_words(words: int, space: Space, before: Callable[[Space], Sequence[Ranked]]) -> Search:

@@ -58,6 +58,17 @@ WHOLE, REDUCTION = "query vectors", "reduction"
 Say = Callable[[str], None]
 T = TypeVar("T")
 
+COMPARED = {
+    "asmk-max": "regional search by ASMK*, the best region",
+    "asmk-mean": "regional search by ASMK*, their mean",
+    "asmk-fp32": "ASMK in full",
+    "rasmk-fp32": "R-ASMK in full",
+    "rasmk-naive": "naive R-ASMK in full",
+    "vlad": "VLAD",
+    "rvlad": "R-VLAD",
+}
+"""Rows of `landseer evaluate`, and what they are called here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -237,6 +248,14 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
             some = replace(boxes, least=least)
             name = f"R-ASMK*, scores from {least:g} ({judge.regions_each(some):.1f} regions), {of}"
             yield judge.regional(name, regional, some, against=plain)
+        if count == max(args.words):
+            yield from _compared(judge, count, boxes, against=plain)
+
+
+def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterator[Row]:
+    """Yield what D2R compares R-ASMK* with: an entry for each region, and residuals in full."""
+    for name, what in COMPARED.items():
+        yield judge.regional(f"{what}, {count:,} words", Method(name=name, words=count), boxes, against=against)
 
 
 def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:

@@ -55,8 +55,8 @@ async def test_the_stream_is_held_back_while_triton_is_slow(start, picture):
     call = landseer.index.UpsertMany(stream([(f"p{i}", big) for i in range(30)], sent))
     await asyncio.sleep(1.5)
     assert len(landseer.triton.calls) == 3
-    # Three in hand, and what gRPC buffers on the way.
-    assert len(sent) < 12
+    # Three in hand, and what gRPC and TCP buffer on the way: its window, 4 MiB, and what their own buffers take.
+    assert len(sent) < 9
     call.cancel()
     await asyncio.sleep(0.3)
     assert len(landseer.triton.cancelled) == 3

@@ -14,9 +14,9 @@ from rich.console import Console
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.pictures import Region
 from landseer.ensemble.profile import Profile
-from landseer.ensemble.regional.aggregate import asmk, rasmk
+from landseer.ensemble.regional.aggregate import asmk, naive_rasmk, rasmk, rvlad
 from landseer.ensemble.regional.codebook import train
-from landseer.ensemble.regional.kernel import KERNELS, similarity
+from landseer.ensemble.regional.kernel import INNER_PRODUCT, KERNELS, similarity
 from landseer.ensemble.regional.verification import Located, verify
 from landseer.ops.evaluate.codebooks import Codebooks, Source
 from landseer.ops.evaluate.database import Database
@@ -98,6 +98,51 @@ def test_pictures_rank_by_the_kernel(text):
         assert [scores[key] for key in row.order] == pytest.approx([scores[key] for key in expected])
         assert sorted(row.order.tolist()) == sorted(expected)
         assert row.index_bytes > 0
+
+
+def whole_of(form, rows, counts, book):
+    rows = rows.astype(np.float32)
+    return form(rows, book) if form is asmk else form(rows, counts, book)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "kernel", "regional"),
+    [
+        ("vlad:8", rvlad, INNER_PRODUCT, False),
+        ("rvlad", rvlad, INNER_PRODUCT, True),
+        ("asmk-fp32", asmk, KERNELS["asmk"], False),
+        ("rasmk-fp32:8", rasmk, KERNELS["r-asmk"], True),
+        ("rasmk-naive", naive_rasmk, KERNELS["r-asmk"], True),
+    ],
+)
+def test_pictures_rank_by_residuals_in_full(text, form, kernel, regional):
+    side, rows = found(text)
+    for number, own, row in zip(side.queries, [8, None, 0], rows, strict=True):
+        mine = side.wholes[number]
+        query, scores = whole_of(form, mine, [len(mine)], side.book), []
+        for whole, cuts in zip(side.wholes, side.cuts, strict=True):
+            regions = [whole, *(cuts if regional else ())]
+            counts = [len(one) for one in regions]
+            candidate = whole_of(form, np.concatenate(regions), counts, side.book)
+            scores.append(similarity(query, candidate, kernel) if len(query.words) and len(candidate.words) else 0.0)
+        expected = [key for key in np.argsort(-np.array(scores), kind="stable").tolist() if key != own]
+        assert [scores[key] for key in row.order] == pytest.approx([scores[key] for key in expected], abs=1e-6)
+        assert sorted(row.order.tolist()) == sorted(expected)
+        assert row.index_bytes > 0
+
+
+@pytest.mark.parametrize(("text", "pooled"), [("asmk-max", max), ("asmk-mean:8", np.mean)])
+def test_a_picture_takes_the_best_or_the_mean_of_its_regions(text, pooled):
+    side, rows = found(text)
+    for number, own, row in zip(side.queries, [8, None, 0], rows, strict=True):
+        query = binary(side.wholes[number], side.book)
+        scores = [
+            pooled([similarity(query, binary(one, side.book), KERNELS["asmk"]) for one in (whole, *cuts)])
+            for whole, cuts in zip(side.wholes, side.cuts, strict=True)
+        ]
+        expected = [key for key in np.argsort(-np.array(scores), kind="stable").tolist() if key != own]
+        assert [scores[key] for key in row.order] == pytest.approx([scores[key] for key in expected])
+        assert sorted(row.order.tolist()) == sorted(expected)
 
 
 def test_the_word_filter_puts_those_that_share_a_word_first():
