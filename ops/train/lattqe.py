@@ -34,7 +34,8 @@ EPOCHS = 7
 def run(options: Options, console: Console) -> None:
     """Describe the photographs, train, write the network and its card. TrainingError, DatasetError or WeightsError."""
     folders = {form.name: options.out / form.name.lower().replace(" ", "-") for form in candidates()}
-    if any((folder / "state.pt").exists() for folder in folders.values()) and not options.resume:
+    # Its own folder is where a state lay before there were several forms: such a training is not written over, either.
+    if any((folder / "state.pt").exists() for folder in (options.out, *folders.values())) and not options.resume:
         raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
     classes([one.label for one in read(options.data).photographs], seed=options.seed)
     if options.dry_run:

@@ -210,6 +210,10 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     assert all((out / name / "curves.png").is_file() for name in ("lattqe", "lattqe-without-cosines"))
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
     assert "holds a training; go on with it by --resume" in capsys.readouterr().err
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "state.pt").touch()
+    assert run("lattqe", f"folder:{data}", "--out", tmp_path / "before", "--epochs", "1") == 1
+    assert "before holds a training" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data}", "--out", tmp_path / "none", "--dry-run") == 0
     assert not (tmp_path / "none").exists()
 
