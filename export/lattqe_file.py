@@ -13,10 +13,15 @@ from safetensors.torch import save_file
 from landseer.ensemble.contracts import Sizes
 from landseer.export import parts
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
+from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.torch_file import WeightsError
 
-KINDS: Mapping[str, type[ExpansionNetwork]] = {"relational": RelationalLAttQE, "paper": LAttQE}
+KINDS: Mapping[str, type[ExpansionNetwork]] = {
+    "relational": RelationalLAttQE,
+    "mean": MeanLAttQE,
+    "paper": LAttQE,
+}
 FORMAT = "landseer lattqe 1"
 NAME = "lattqe.safetensors"
 SHIPPED = parts.SHIPPED / "lattqe" / NAME

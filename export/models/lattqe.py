@@ -27,8 +27,6 @@ class ExpansionNetwork(nn.Module, ABC):
 
     shape: Mapping[str, Any]
     """The arguments that it was made with."""
-    positions: nn.Parameter
-    """One for the query and each neighbour, [1 + k, S]."""
 
     def copy(self) -> Self:
         """Return another network of the same form and weights."""

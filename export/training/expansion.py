@@ -121,7 +121,7 @@ class Expansion:
     def load(self, item: int, draw: np.random.Generator) -> Batch:
         """Draw an episode and the neighbours of its queries: so many as 2^u, u peaking at the most."""
         episode = self.training.draw(draw)
-        most = min(len(self._network.positions) - 1, len(episode.vectors))
+        most = min(self._network.shape["sizes"].neighbours, len(episode.vectors))
         count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
         return batch_of(episode, count)
 

@@ -66,10 +66,6 @@ class Searched:
         ranked = list(rankings(method, queries, database, self._own, lattqe=self._expand))
         return evaluate(ranked, self._space.truths(), ks=(1, 10))
 
-    def best(self, methods: Sequence[Method]) -> Method:
-        """Return the method with the highest mAP."""
-        return max(methods, key=lambda method: self.by(method).map)
-
     def _expand(self, query: Vectors, neighbours: Vectors) -> Vectors:
         return np.asarray(expand_all(self._needed(), query[None], neighbours[None])[0])
 
@@ -99,32 +95,41 @@ LATTQE_COUNTS = (4, 8, 16, 32, 64)
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-def tuned(space: Searched, name: str) -> Method:
-    """Return a rival with the neighbours and alpha that do best on a space of training classes."""
+Tuning = Sequence[Searched]
+"""Spaces of training classes, each with a network that did not learn from the classes of its queries."""
+
+
+def best(spaces: Tuning, methods: Sequence[Method]) -> Method:
+    """Return the method with the highest mAP, all queries of all spaces together."""
+    return max(methods, key=lambda method: np.concatenate([one.by(method).aps for one in spaces]).mean())
+
+
+def tuned(spaces: Tuning, name: str) -> Method:
+    """Return a rival with the neighbours and alpha that do best on training classes."""
     counts, alphas = GRIDS[name]
-    return space.best([Method(name=name, neighbours=k, alpha=alpha) for k, alpha in product(counts, alphas)])
+    return best(spaces, [Method(name=name, neighbours=k, alpha=alpha) for k, alpha in product(counts, alphas)])
 
 
-def tuned_database(space: Searched, query: Method) -> Method:
+def tuned_database(spaces: Tuning, query: Method) -> Method:
     """Return a rival behind a database augmented likewise, by the number of neighbours that does best."""
     alpha = query.alpha if query.name == "alphaqe" else 0.0
     recipes = [Recipe(method=query.name, neighbours=k, parameter=alpha) for k in DATABASE_NEIGHBOURS]
-    return space.best([replace(query, database=recipe) for recipe in recipes])
+    return best(spaces, [replace(query, database=recipe) for recipe in recipes])
 
 
-def tuned_lattdba(space: Searched) -> Method:
+def tuned_lattdba(spaces: Tuning) -> Method:
     """Return LAttDBA with the temperature that does best, the network as it is; the paper learns it by gradient."""
     recipes = [Recipe(method=LATTQE, neighbours=LATTDBA_NEIGHBOURS, parameter=t) for t in TEMPERATURES]
-    return space.best([replace(NO_EXPANSION, database=recipe) for recipe in recipes])
+    return best(spaces, [replace(NO_EXPANSION, database=recipe) for recipe in recipes])
 
 
-def tuned_lattqe(space: Searched) -> Method:
+def tuned_lattqe(spaces: Tuning) -> Method:
     """Return LAttQE with the number of neighbours that does best, as rivals are tuned."""
-    return space.best([replace(LATTQE_SEARCH, neighbours=k) for k in LATTQE_COUNTS])
+    return best(spaces, [replace(LATTQE_SEARCH, neighbours=k) for k in LATTQE_COUNTS])
 
 
-def tuned_behind_lattdba(space: Searched, query: Method) -> Method:
+def tuned_behind_lattdba(spaces: Tuning, query: Method) -> Method:
     """Return a search behind LAttDBA with the neighbours and the temperature that do best, as rivals are tuned."""
     counts = product(DATABASE_NEIGHBOURS, TEMPERATURES)
     recipes = [Recipe(method=LATTQE, neighbours=k, parameter=temperature) for k, temperature in counts]
-    return space.best([replace(query, database=recipe) for recipe in recipes])
+    return best(spaces, [replace(query, database=recipe) for recipe in recipes])

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.expansion.methods import LATTQE
 from landseer.export.models.trunks import BACKBONES
-from landseer.export.training.lattqe import WITHOUT_COSINES, Form, Learned, best_of, candidates, classes, learn
+from landseer.export.training.lattqe import (
+    PARTS,
+    WITHOUT_COSINES,
+    CrossValidated,
+    Form,
+    Learned,
+    best_of,
+    candidates,
+    classes,
+    learn,
+)
 from landseer.export.training.localisation import split
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
 from landseer.ops.results.described import described
@@ -22,6 +32,7 @@ from landseer.ops.results.expanding import (
     LATTQE_SEARCH,
     Searched,
     Space,
+    Tuning,
     tuned,
     tuned_behind_lattdba,
     tuned_database,
@@ -137,11 +148,16 @@ def _space(spec: str, args: argparse.Namespace) -> Space:
     return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
 
 
-def _learned(form: Form, fold: Fold, seed: int, args: argparse.Namespace) -> Learned:
+def _learned(form: Form, fold: Fold, part: int, seed: int, args: argparse.Namespace) -> Learned:
     of = args.parts.stem if args.parts else args.backbone
-    name = f"lattqe-{of}-{fold.name}-{form.name}-{args.epochs}-{seed}".replace(" ", "-")
-    space = fold.training
-    return learn(space.vectors, space.labels, args.folder / name, form=form, epochs=args.epochs, seed=seed)
+    name = f"lattqe-{of}-{fold.name}-{form.name}-{args.epochs}-{seed}-{part}".replace(" ", "-")
+    space, folder = fold.training, args.folder / name
+    return learn(space.vectors, space.labels, folder, form=form, part=part, epochs=args.epochs, seed=seed)
+
+
+def _chosen(fold: Fold, seed: int, args: argparse.Namespace) -> CrossValidated:
+    forms = ([_learned(form, fold, part, seed, args) for part in range(PARTS)] for form in candidates())
+    return best_of([CrossValidated(parts) for parts in forms])
 
 
 def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
@@ -149,9 +165,9 @@ def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
     for fold in folds:
         plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
         rivals = Searched(fold.test)
-        learned = [best_of([_learned(form, fold, seed, args) for form in candidates()]) for seed in _seeds(args)]
+        learned = [_chosen(fold, seed, args) for seed in _seeds(args)]
         trained = [Searched(fold.test, one.network) for one in learned]
-        found.append([*_rivals(fold, rivals, args), *_ours(fold, trained, args)])
+        found.append([*_rivals(fold, rivals, args), *_ours(fold, learned, trained, args)])
         left_out.append(list(_others(fold, rivals, args)))
         swept.append(_swept(rivals, trained))
         chosen.append(f"{fold.name}: {', '.join(one.form.name for one in learned)}")
@@ -168,7 +184,7 @@ def _seeds(args: argparse.Namespace) -> range:
 
 def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterator[Found]:
     """Yield what is not trained, with the numbers that do best on the training classes."""
-    tuning = Searched(fold.training.sampled(TUNED_BY, args.seed))
+    tuning = [Searched(fold.training.sampled(TUNED_BY, args.seed))]
     rivals = {name: tuned(tuning, name) for name in RIVALS}
     methods = {"none": NO_EXPANSION, **rivals}
     for name in AUGMENTED:
@@ -179,27 +195,28 @@ def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterato
         yield _of_one(name, method, searched)
 
 
-def _ours(fold: Fold, trained: Sequence[Searched], args: argparse.Namespace) -> Iterator[Found]:
-    """Yield what was trained on the training classes, by each seed.
-
-    A network's numbers are chosen on those of the training classes that only validated: the others it knows by heart.
-    """
-    by_seed = [
-        _methods(Searched(_validating(fold.training, seed).sampled(TUNED_BY, args.seed), one.network))
-        for seed, one in zip(_seeds(args), trained, strict=True)
-    ]
+def _ours(
+    fold: Fold, learned: Sequence[CrossValidated], trained: Sequence[Searched], args: argparse.Namespace
+) -> Iterator[Found]:
+    """Yield what was trained on the training classes, by each seed."""
+    by_seed = [_methods(_tuning(fold.training, one, seed)) for seed, one in zip(_seeds(args), learned, strict=True)]
     for name in by_seed[0]:
         methods = [methods[name] for methods in by_seed]
         figures = [one.by(method) for one, method in zip(trained, methods, strict=True)]
         yield Found(name=name, methods=methods, figures=figures)
 
 
-def _validating(space: Space, seed: int) -> Space:
-    _, held = classes(space.labels.tolist(), seed=seed)
-    return _of(space, held)
+def _tuning(space: Space, learned: CrossValidated, seed: int) -> Tuning:
+    """Return what a form's numbers are chosen by: as many queries as rivals' are, among all training classes.
+
+    Each is searched for by the network that did not learn from its class: the others know it by heart.
+    """
+    held = (classes(space.labels.tolist(), part=part, seed=seed)[1] for part in range(PARTS))
+    asked = (replace(space, queries=rows).sampled(TUNED_BY // PARTS, seed) for rows in held)
+    return [Searched(some, one.network) for some, one in zip(asked, learned.parts, strict=True)]
 
 
-def _methods(tuning: Searched) -> dict[str, Method]:
+def _methods(tuning: Tuning) -> dict[str, Method]:
     """Return the rows of one network: with the paper's numbers of neighbours, and with all tuned, like rivals."""
     lattdba, lattqe = tuned_lattdba(tuning), tuned_lattqe(tuning)
     return {
@@ -216,11 +233,11 @@ def _forms(args: argparse.Namespace) -> list[Form]:
 
 
 def _others(fold: Fold, rivals: Searched, args: argparse.Namespace) -> Iterator[Found]:
-    """Yield networks of other forms, by the training of the first seed, beside the whole one."""
+    """Yield networks of other forms, one training of each by the first seed, beside the whole one."""
     yield _of_one("none", NO_EXPANSION, rivals)
     forms = {WHOLE: Form(), **{form.name: form for form in _forms(args)}}
     for name, form in forms.items():
-        yield _of_one(name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, args.seed, args).network))
+        yield _of_one(name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, 0, args.seed, args).network))
 
 
 def _of_one(name: str, method: Method, searched: Searched) -> Found:

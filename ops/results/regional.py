@@ -54,6 +54,7 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 """Of the scores of boxes."""
 TUNED_BY = 100
 """Queries."""
+SECTIONS = ("coattention", "numbers", "words", "verification")
 WHOLE, REDUCTION = "query vectors", "reduction"
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -103,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--words", type=int, nargs="+", default=[256, 1024, 2048], help="numbers to choose from")
     parser.add_argument("--regions", type=int, default=2, help="of a picture at most, 0 for none (%(default)s)")
+    parser.add_argument(
+        "--sections",
+        nargs="+",
+        choices=SECTIONS,
+        default=SECTIONS,
+        help="of the report, rows that take long apart (all)",
+    )
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPORT)
@@ -180,15 +188,18 @@ def _sections(
     judge: Judge, chosen: Chosen, other: Projection | None, args: argparse.Namespace, say: Say
 ) -> Iterator[str]:
     none = judge.by(FIRST, NO_EXPANSION)
-    for title, rows in (
-        ("Co-attention over the global short list", _attended(judge, chosen)),
-        ("What it depends on", _varied(judge, chosen)),
-        *([(f"By the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
-        ("Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
-        ("Spatial verification of the global short list", _verified(judge, chosen)),
+    for section, title, rows in (
+        ("coattention", "Co-attention over the global short list", _attended(judge, chosen)),
+        ("numbers", "What it depends on", _varied(judge, chosen)),
+        *([("coattention", f"By the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
+        ("words", "Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
+        ("verification", "Spatial verification of the global short list", _verified(judge, chosen)),
     ):
-        say(title)
-        yield f"## {title}\n\n{table(list(rows), [none])}"
+        if section in args.sections:
+            say(title)
+            yield f"## {title}\n\n{table(list(rows), [none])}"
+    if "words" not in args.sections:
+        return
     shares = (f"{100 * judge.sharing(count):.1f}% with {count:,} words" for count in args.words)
     yield f"So many of the photographs share a word with a query, the mean over queries: {', '.join(shares)}.\n"
 

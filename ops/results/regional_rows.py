@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
 from landseer.ensemble.regional.aggregate import asmk
 from landseer.ensemble.regional.verification import Settings
+from landseer.ensemble.regions import LEAST
 from landseer.export.models.pooling import Projection
 from landseer.ops.evaluate.arrays import BOXES, LOCALS, QUERY_VECTOR
 from landseer.ops.evaluate.database import Database
@@ -108,7 +109,10 @@ class Judge:
         side = self.space.local
         if not isinstance(side, CachedSide):
             raise TypeError(f"got a {type(side).__name__}; expected the arrays of the data set itself")
-        return side.with_regions(crops(list(self.dataset.references), side.of_references(BOXES), boxes))
+        # Those that are described, then the threshold, which so takes some away and adds none: attention's boxes come
+        # by all the attention that they hold, not by their scores.
+        described = (some[some[:, 4] >= LEAST][: boxes.most] for some in side.of_references(BOXES))
+        return side.with_regions(crops(list(self.dataset.references), described, boxes))
 
     def _searched(self, name: str, search: Search, reranker: Reranker) -> Row:
         return self._row(name, list(answered(search, reranker, self.space)), FIRST)

@@ -16,8 +16,9 @@ from landseer.export.training.expansion import Expansion
 from landseer.export.training.files import write_whole
 from landseer.export.training.lattqe import (
     LATTDBA_NEIGHBOURS,
+    PARTS,
+    CrossValidated,
     Form,
-    Learned,
     best_of,
     candidates,
     classes,
@@ -33,11 +34,8 @@ EPOCHS = 7
 
 def run(options: Options, console: Console) -> None:
     """Describe the photographs, train, write the network and its card. TrainingError, DatasetError or WeightsError."""
-    folders = {form.name: options.out / form.name.lower().replace(" ", "-") for form in candidates()}
-    # Its own folder is where a state lay before there were several forms: such a training is not written over, either.
-    if any((folder / "state.pt").exists() for folder in (options.out, *folders.values())) and not options.resume:
-        raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
-    classes([one.label for one in read(options.data).photographs], seed=options.seed)
+    _check_free(options)
+    classes([one.label for one in read(options.data).photographs], part=0, seed=options.seed)
     if options.dry_run:
         console.print(f"it would describe {options.data} by {options.backbone}, and write {NAME} into {options.out}")
         return
@@ -45,36 +43,63 @@ def run(options: Options, console: Console) -> None:
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )
     console.print(f"{len(found.vectors):,} photographs of {found.labels.max() + 1} classes, {found.how}")
-    learned = [_trained(form, found, folders[form.name], options, console) for form in candidates()]
-    best = best_of(learned)
-    card = _card(learned, found.how, options)
+    forms = [_trained(form, found, options, console) for form in candidates()]
+    best = best_of(forms)
+    temperature = best.temperature()
+    card = _card(forms, temperature, found.how, options)
     write_lattqe(best.network, options.out / NAME, card)
     text = "# LAttQE\n\nWritten by `landseer train lattqe`.\n\n```json\n" + json.dumps(card, indent=2) + "\n```\n"
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
-    reached = f"{best.outcome.best:.2f} on classes that it did not learn from"
-    console.print(f"best: {best.form.name}, {reached} (AQE: {best.outcome.start:.2f}); see {options.out}")
-    recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{best.temperature:g}"
+    reached = f"{best.reached:.2f} on classes that it did not learn from"
+    console.print(f"best: {best.form.name}, {reached} (AQE: {best.start:.2f}); see {options.out}", soft_wrap=True)
+    recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{temperature:g}"
     console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}", soft_wrap=True)
 
 
-def _trained(form: Form, found: Described, folder: Path, options: Options, console: Console) -> Learned:
-    console.print(f"training {form.name}")
-    epochs = options.epochs or EPOCHS
-    with Bars(console, Expansion.measure) as watcher:
-        return learn(found.vectors, found.labels, folder, form=form, epochs=epochs, seed=options.seed, watcher=watcher)
+def _check_free(options: Options) -> None:
+    """TrainingError if there is a training that the command does not go on with."""
+    # State of trainings of before there were parts, or forms, is not written over, either.
+    ours = [_folder(options, form, part) for form in candidates() for part in range(PARTS)]
+    folders = {folder for one in ours for folder in (one, one.parent, options.out)}
+    if any((folder / "state.pt").exists() for folder in folders) and not options.resume:
+        raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
 
 
-def _card(learned: Sequence[Learned], descriptors: str, options: Options) -> dict[str, object]:
-    best = best_of(learned)
+def _folder(options: Options, form: Form, part: int) -> Path:
+    return options.out / form.name.lower().replace(" ", "-") / f"part-{part + 1}"
+
+
+def _trained(form: Form, found: Described, options: Options, console: Console) -> CrossValidated:
+    parts, epochs = [], options.epochs or EPOCHS
+    for part in range(PARTS):
+        console.print(f"training {form.name}, validated by part {part + 1} of {PARTS} of the classes")
+        with Bars(console, Expansion.measure) as watcher:
+            one = learn(
+                found.vectors,
+                found.labels,
+                _folder(options, form, part),
+                form=form,
+                part=part,
+                epochs=epochs,
+                seed=options.seed,
+                watcher=watcher,
+            )
+        parts.append(one)
+    return CrossValidated(parts)
+
+
+def _card(forms: Sequence[CrossValidated], temperature: float, descriptors: str, options: Options) -> dict[str, object]:
+    best = best_of(forms)
     return {
         "command": options.command,
         "data": options.data,
         "descriptors": descriptors,
         "seed": options.seed,
         "epochs": options.epochs or EPOCHS,
-        "validation before": round(best.outcome.start, 2),
-        "validation": {one.form.name: round(one.outcome.best, 2) for one in learned},
-        "network": best.form.name,
-        "best after epochs": best.outcome.epoch,
-        "temperature of LAttDBA": best.temperature,
+        "validation before": round(best.start, 2),
+        "validation": {one.form.name: round(one.reached, 2) for one in forms},
+        "of which by part": {one.form.name: [round(part.outcome.best, 2) for part in one.parts] for one in forms},
+        "network": f"{best.form.name}, the mean of {PARTS}",
+        "best after epochs": [part.outcome.epoch for part in best.parts],
+        "temperature of LAttDBA": temperature,
     }

@@ -13,6 +13,7 @@ from landseer.ensemble.expansion import augmentation
 from landseer.ensemble.expansion.weights import aqe, combined
 from landseer.export.lattqe_file import read_lattqe, write_lattqe
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
+from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE, relations
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, unit
@@ -27,7 +28,16 @@ from landseer.export.training.expansion import (
     smooth_ap,
 )
 from landseer.export.training.lattdba import augmented, neighbourhoods
-from landseer.export.training.lattqe import TEMPERATURES, Form, best_of, candidates, learn
+from landseer.export.training.lattqe import (
+    PARTS,
+    TEMPERATURES,
+    CrossValidated,
+    Form,
+    best_of,
+    candidates,
+    classes,
+    learn,
+)
 
 SIZES = Sizes(channels=24, neighbours=12)
 SIZES_OF_PAPER = Sizes(channels=64, neighbours=12)
@@ -237,19 +247,72 @@ def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, pap
     served = read_lattqe(path, Sizes(channels=64))
     query, near = vectors[:2, 0], vectors[2:12, 0].reshape(2, 5, -1)
     np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[1].network, query, near))
-    assert [run.temperature for run in runs] == [runs[0].temperature] * 2
-    assert runs[0].temperature is None if paper else runs[0].temperature in TEMPERATURES
+    assert [run.behind_lattdba(0.5) for run in runs] == [runs[0].behind_lattdba(0.5)] * 2
 
 
-def test_the_form_that_does_best_on_held_out_classes_is_kept(tmp_path: Path) -> None:
+def test_the_form_that_does_best_on_classes_that_were_not_learned_from_is_kept(tmp_path: Path) -> None:
     vectors, labels = photographs(channels=64)
     forms = [replace(form, recipe=RECIPE, ranges=RANGES) for form in candidates()]
     assert [form.cosines for form in forms] == [True, False]
-    runs = [learn(vectors[:, 0], labels, tmp_path / form.name, form=form, epochs=2) for form in forms]
-    assert len({run.outcome.start for run in runs}) == 1  # both begin as AQE, judged by the same episodes
+    parts = [
+        [
+            learn(vectors[:, 0], labels, tmp_path / f"{form.name}{part}", form=form, part=part, epochs=2)
+            for part in range(PARTS)
+        ]
+        for form in forms
+    ]
+    runs = [CrossValidated(some) for some in parts]
+    assert len({run.start for run in runs}) == 1  # both begin as AQE, judged by the same episodes
     assert [run.form for run in runs] == forms
-    assert best_of(runs).outcome.best == max(run.outcome.best for run in runs)
+    assert [run.reached for run in runs] == [np.mean([one.outcome.best for one in some]) for some in parts]
+    assert best_of(runs).reached == max(run.reached for run in runs)
     assert best_of([runs[0], runs[0]]) is runs[0]
+    behind = {one: np.mean([part.behind_lattdba(one) for part in parts[0]]) for one in TEMPERATURES}
+    assert behind[runs[0].temperature()] == max(behind.values())
+    with pytest.raises(ValueError, match="got 2 trainings; expected 3"):
+        CrossValidated(parts[0][:2])
+    path = tmp_path / "lattqe.safetensors"
+    write_lattqe(runs[0].network, path, {})
+    query, near = vectors[:2, 0], vectors[2:12, 0].reshape(2, 5, -1)
+    served = read_lattqe(path, Sizes(channels=64))
+    np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[0].network, query, near))
+
+
+def test_every_class_validates_one_part_and_is_learned_from_in_the_others() -> None:
+    labels = [f"class{number}" for number in range(7) for _ in range(3)]
+    parts = [classes(labels, part=part, seed=4) for part in range(PARTS)]
+    held = [{labels[row] for row in rows} for _, rows in parts]
+    assert sorted(label for some in held for label in some) == sorted(set(labels)) and all(len(s) >= 2 for s in held)
+    assert all(sorted([*fit, *rows]) == list(range(21)) for fit, rows in parts)
+    assert all({labels[row] for row in fit}.isdisjoint(some) for (fit, _), some in zip(parts, held, strict=True))
+    assert [rows.tolist() for _, rows in parts] == [classes(labels, part=part, seed=4)[1].tolist() for part in range(3)]
+    with pytest.raises(TrainingError, match="cannot learn to expand from 5 classes; expected 6 at least"):
+        classes(labels[:15], part=0, seed=0)
+
+
+def test_the_mean_of_networks_weighs_by_the_mean_of_their_weights() -> None:
+    networks = [varied(seed) for seed in range(3)]
+    mean = MeanLAttQE.of(networks)
+    vectors = photographs()[0][:30, 0]
+    tokens, mask = torch.from_numpy(vectors).reshape(3, 10, -1), torch.ones(3, 9, dtype=torch.bool)
+    mask[1, 6:] = False
+    with torch.no_grad():
+        weights, logits = mean.weights(tokens, mask)
+        each = [network.weights(tokens, mask) for network in networks]
+        torch.testing.assert_close(weights, sum(one for one, _ in each) / 3)
+        torch.testing.assert_close(logits, sum(one for _, one in each) / 3)
+        rows = torch.tensor([[0, 3, 5], [7, 1, 2]])
+        among = sum(network.among(tokens.flatten(0, 1), rows) for network in networks) / 3
+        torch.testing.assert_close(mean.among(tokens.flatten(0, 1), rows), among)
+    assert (weights[:, 0] == 1.0).all() and (weights[1, 7:] == 0.0).all()
+    assert all(torch.equal(one, other) for one, other in zip(mean.copy().parameters(), mean.parameters(), strict=True))
+    with torch.no_grad():
+        networks[0].weigh.bias += 1.0
+        torch.testing.assert_close(mean.weights(tokens, mask)[0], weights)  # it has copies
+    with pytest.raises(ValueError, match="got 2 networks of 2 forms; expected some of one form"):
+        MeanLAttQE.of([networks[0], varied(0, cosines=False)])
+    with pytest.raises(ValueError, match="got 0 networks"):
+        MeanLAttQE.of([])
 
 
 def test_training_learns_what_averaging_gets_wrong(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from landseer.ops.results.expanding import (
     LATTQE_SEARCH,
     Searched,
     Space,
+    best,
     tuned,
     tuned_behind_lattdba,
     tuned_database,
@@ -73,26 +74,34 @@ def test_searching_leaves_the_vectors_as_they_were(space: Space, searched: Searc
 
 def test_what_is_tuned_is_the_best_of_its_grid(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expanding, "DATABASE_NEIGHBOURS", (2, 4))
-    found = tuned(searched, "aqe")
+    found = tuned([searched], "aqe")
     maps = {k: searched.by(Method(name="aqe", neighbours=k)).map for k in (1, 2, 4, 8, 16, 32)}
     assert maps[found.neighbours] == max(maps.values())
-    both = tuned_database(searched, found)
+    both = tuned_database([searched], found)
     assert (both.name, both.neighbours) == (found.name, found.neighbours)
     assert both.database is not None and both.database.method == "aqe" and both.database.neighbours in (2, 4)
 
 
+def test_queries_of_all_spaces_tune_together(space: Space) -> None:
+    networks = [RelationalLAttQE.untrained(Sizes(channels=16), seed=seed) for seed in (0, 1)]
+    spaces = [Searched(space.sampled(count, 0), one) for count, one in zip((3, 6), networks, strict=True)]
+    methods = [Method(name="aqe", neighbours=k) for k in (1, 4, 32)]
+    maps = [np.concatenate([one.by(method).aps for one in spaces]).mean() for method in methods]
+    assert best(spaces, methods) == methods[int(np.argmax(maps))]
+
+
 def test_the_temperature_is_one_of_those_tried(searched: Searched) -> None:
-    recipe = tuned_lattdba(searched).database
+    recipe = tuned_lattdba([searched]).database
     assert recipe is not None and recipe.parameter in expanding.TEMPERATURES and recipe.neighbours == 48
 
 
 def test_lattqe_and_then_what_is_before_it_are_tuned(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expanding, "DATABASE_NEIGHBOURS", (2, 4))
     monkeypatch.setattr(expanding, "TEMPERATURES", (0.5, 1.0))
-    query = tuned_lattqe(searched)
+    query = tuned_lattqe([searched])
     maps = {k: searched.by(replace(LATTQE_SEARCH, neighbours=k)).map for k in expanding.LATTQE_COUNTS}
     assert maps[query.neighbours] == max(maps.values())
-    behind = tuned_behind_lattdba(searched, query)
+    behind = tuned_behind_lattdba([searched], query)
     assert replace(behind, database=None) == query and behind.database is not None
     recipes = [Recipe(method="lattqe", neighbours=k, parameter=t) for k in (2, 4) for t in (0.5, 1.0)]
     assert behind.database in recipes

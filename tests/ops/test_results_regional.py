@@ -47,7 +47,8 @@ def described(seed, label):
         "descriptor": unit(common.normal(size=C) + draws.normal(size=C)).astype(np.float32),
         "query_vector": unit(common.normal(size=P) + draws.normal(size=P)).astype(np.float32),
         "clusters": unit(common.normal(size=(10, P)) + draws.normal(size=(10, P))).astype(np.float16),
-        "boxes": np.array([[0, 0, 4, 4, 0.8], [2, 2, 4, 4, 0.2]], np.float32),
+        # By the attention that they hold, not by their scores; the third is not described.
+        "boxes": np.array([[0, 0, 4, 4, 0.2], [2, 2, 4, 4, 0.8], [1, 1, 2, 2, 0.9]], np.float32),
         "local_features": features[order],
         "local_norms": norms[order].astype(np.float32),
         "local_scales": (draws.choice(LOCAL_SCALES, N) / SCALE_UNIT).astype(np.float32),
@@ -98,6 +99,15 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     assert re.search(r"R-ASMK\*, scores from 0.5 \(1.0 regions\)", text)
     assert "share a word with a query" in text
     assert "weight on the training data: 0.1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_of_some_sections_has_no_others(options, tmp_path):
+    assert regional.main([*options, "--sections", "words"]) == 0
+    text = (tmp_path / "out.md").read_text()
+    assert text.count("\n## ") == 1 and "## Words" in text and "share a word with a query" in text
+    assert regional.main([*options, "--sections", "verification"]) == 0
+    text = (tmp_path / "out.md").read_text()
+    assert text.count("\n## ") == 1 and "## Spatial" in text and "share a word" not in text
 
 
 def test_without_regions_their_rows_are_left_out(options, tmp_path):

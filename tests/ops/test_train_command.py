@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from landseer.client import cli
 from landseer.ensemble.contracts import Sizes
@@ -23,6 +24,7 @@ from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
+from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
@@ -36,9 +38,9 @@ SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Five classes of three patterns each, and a file that is no picture."""
+    """Six classes of three patterns each, and a file that is no picture."""
     folder, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for number in range(5):
+    for number in range(6):
         pattern = draw.integers(0, 255, (6, 6, 3)).astype(np.uint8)
         for place in range(3):
             path = folder / f"class{number}" / f"{place}.png"
@@ -74,7 +76,7 @@ def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
         "README.md",
     }
     told = capsys.readouterr().err
-    assert "training: 9 photographs of 3 classes" in told and "validation: 6 photographs of 2 classes" in told
+    assert "training: 12 photographs of 4 classes" in told and "validation: 6 photographs of 2 classes" in told
     assert "broken.jpg" in told and "before the first step: validation (leave-one-out mAP, %)" in told
     with (out / "curves.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -200,20 +202,33 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
     told = capsys.readouterr().err
-    assert "broken.jpg" in told and "15 photographs of 5 classes, efficientnet_lite0, CiDeR" in told
-    assert read_lattqe(out / "lattqe.safetensors", Sizes(channels=99)).positions.shape[0] == 65
+    assert "broken.jpg" in told and "18 photographs of 6 classes, efficientnet_lite0, CiDeR" in told
+    network = read_lattqe(out / "lattqe.safetensors", Sizes(channels=99))
+    assert isinstance(network, MeanLAttQE) and len(network.networks) == 3
     card = json.loads((out / "README.md").read_text().split("```json")[1].split("```")[0])
     assert "landseer train lattqe" in card["command"]
     assert card["validation"].keys() == {form.name for form in forms}
-    assert card["network"] == max(card["validation"], key=card["validation"].get)
-    assert f"best: {card['network']}, {card['validation'][card['network']]:.2f} on classes" in told
-    assert all((out / name / "curves.png").is_file() for name in ("lattqe", "lattqe-without-cosines"))
+    best = max(card["validation"], key=card["validation"].get)
+    assert card["network"] == f"{best}, the mean of 3"
+    assert card["validation"][best] == pytest.approx(np.mean(card["of which by part"][best]), abs=0.011)
+    assert f"best: {best}, {card['validation'][best]:.2f} on classes" in told
+    assert f"--method lattqe:48:{card['temperature of LAttDBA']:g}" in told
+    assert "training LAttQE without cosines, validated by part 2 of 3 of the classes" in told
+    parts = [out / name / f"part-{part}" for name in ("lattqe", "lattqe-without-cosines") for part in (1, 2, 3)]
+    assert all((part / "curves.png").is_file() for part in parts)
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
     assert "holds a training; go on with it by --resume" in capsys.readouterr().err
-    (tmp_path / "before").mkdir()
-    (tmp_path / "before" / "state.pt").touch()
-    assert run("lattqe", f"folder:{data}", "--out", tmp_path / "before", "--epochs", "1") == 1
-    assert "before holds a training" in capsys.readouterr().err
+    written = load_file(out / "lattqe.safetensors")
+    (parts[-1] / "state.pt").unlink()
+    assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1", "--resume") == 0
+    again = load_file(out / "lattqe.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in written.items())
+    for place in (tmp_path / "before", tmp_path / "forms" / "lattqe"):
+        place.mkdir(parents=True)
+        (place / "state.pt").touch()
+    for name in ("before", "forms"):
+        assert run("lattqe", f"folder:{data}", "--out", tmp_path / name, "--epochs", "1") == 1
+        assert f"{name} holds a training" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data}", "--out", tmp_path / "none", "--dry-run") == 0
     assert not (tmp_path / "none").exists()
 

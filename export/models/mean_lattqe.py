@@ -1,0 +1,53 @@
+"""Several LAttQE networks as one: what the trainings of a cross-validation make together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from landseer.ensemble.contracts import Sizes
+from landseer.export.models.lattqe import ExpansionNetwork
+from landseer.export.models.relational import RelationalLAttQE
+
+
+class MeanLAttQE(ExpansionNetwork):
+    """Weigh the neighbours of a query by the mean of what networks of one form say.
+
+    The mean of ensembles (Breiman, Machine Learning 24, 1996: bagging), of weights here and not of expanded queries: so
+    it is one expansion, of which a search reports the weights. The paper has one network.
+    """
+
+    def __init__(self, *, sizes: Sizes, count: int, **form: Any) -> None:
+        """count: of networks. form: what each is made with, see `RelationalLAttQE`."""
+        super().__init__()
+        self.shape = {"sizes": sizes, "count": count, **form}
+        self.networks = nn.ModuleList(RelationalLAttQE(sizes=sizes, **form) for _ in range(count))
+
+    @classmethod
+    def of(cls, networks: Sequence[RelationalLAttQE]) -> Self:
+        """Return the mean of networks, which are copied. ValueError if there are none, or their forms differ."""
+        forms = {str(network.shape) for network in networks}
+        if len(forms) != 1:
+            raise ValueError(f"got {len(networks)} networks of {len(forms)} forms; expected some of one form")
+        with torch.random.fork_rng(devices=[]):
+            made = cls(count=len(networks), **networks[0].shape)
+        for mine, network in zip(made.networks, networks, strict=True):
+            mine.load_state_dict(network.state_dict())
+        return made.eval()
+
+    def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ExpansionNetwork`."""
+        each = [network.weights(tokens, neighbour_mask) for network in self._networks()]
+        weights, logits = (torch.stack(some).mean(dim=0) for some in zip(*each, strict=True))
+        return weights, logits
+
+    def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """See `ExpansionNetwork`."""
+        return torch.stack([network.among(vectors, rows) for network in self._networks()]).mean(dim=0)
+
+    def _networks(self) -> list[RelationalLAttQE]:
+        return [one for one in self.networks if isinstance(one, RelationalLAttQE)]
