@@ -261,11 +261,12 @@ def _head(args: argparse.Namespace, test: Space) -> str:
 
 {args.test}: {len(test.vectors):,} photographs of {test.labels.max() + 1} classes, each searched for among the others of
 what is judged; {test.how}; {args.queries} queries of each fold. Neighbours and alpha of rivals are those that do best
-on the training classes. The temperature of LAttDBA is the one that does best on those of the training classes that only
-validated the network; LAttQE's 64 and LAttDBA's 48 neighbours are the paper's, but where *tuned* says that they were
-chosen there, too. A database is augmented for each query as if that were not in it. mAP with 95% bootstrap intervals
-over queries, drawn in pairs for differences. Seeds: of the training of LAttQE; a row is their mean, and says the least
-and the most.
+on the training classes. LAttQE is the mean of three networks, each of which two thirds of the training classes trained.
+The temperature of LAttDBA is the one that does best there, too, each query searched for by the network that did not
+learn from its class; LAttQE's 64 and LAttDBA's 48 neighbours are the paper's, but where *tuned* says that they were
+chosen likewise. A database is augmented for each query as if that were not in it. mAP with 95% bootstrap intervals over
+queries, drawn in pairs for differences. Seeds: of the training of LAttQE; a row is their mean, and says the least and
+the most.
 """
 
 
