@@ -99,15 +99,15 @@ class RelationalLAttQE(ExpansionNetwork):
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `ExpansionNetwork`."""
         present = F.pad(neighbour_mask.to(tokens.dtype), (1, 0), value=1.0)  # [B, 1+k]
-        return self.by_cosines(tokens @ tokens.transpose(1, 2), present)
+        return self._weights(tokens @ tokens.transpose(1, 2), present)
 
     def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """See `ExpansionNetwork`. No token is copied: [M, 1+k, D] would be a hundred times what is needed."""
         cosines = (vectors @ vectors.T)[rows[:, :, None], rows[:, None, :]]
-        weights, _ = self.by_cosines(cosines, torch.ones_like(cosines[:, 0]))
+        weights, _ = self._weights(cosines, torch.ones_like(cosines[:, 0]))
         return weights
 
-    def by_cosines(self, cosines: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self, cosines: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights and logits [B, T] by the cosines [B, T, T] of tokens, present [B, T] or not."""
         features = self._told(cosines, present)
         x = self.positions[: cosines.shape[1]] + self.embed(features)

@@ -103,9 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--queries", type=int, default=400, help="of each test fold, drawn with the seed")
     parser.add_argument("--ablations", action="store_true", help="train once with parts left out, too")
-    parser.add_argument(
-        "--paper", action="store_true", help="train the paper's network once, too (on a CPU half an hour a fold)"
-    )
+    parser.add_argument("--paper", action="store_true", help="train the paper's network once, too (slow on a CPU)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of the first training")
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")

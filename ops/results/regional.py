@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=SECTIONS,
         default=SECTIONS,
-        help="of the report, rows that take long apart (all)",
+        help="tables of the report (all)",
     )
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
     parser.add_argument("--seed", type=int, default=0)

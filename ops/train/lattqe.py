@@ -50,7 +50,7 @@ def run(options: Options, console: Console) -> None:
     write_lattqe(best.network, options.out / NAME, card)
     text = "# LAttQE\n\nWritten by `landseer train lattqe`.\n\n```json\n" + json.dumps(card, indent=2) + "\n```\n"
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
-    reached = f"{best.reached:.2f} on classes that it did not learn from"
+    reached = f"its networks {best.reached:.2f} on classes that they did not learn from"
     console.print(f"best: {best.form.name}, {reached} (AQE: {best.start:.2f}); see {options.out}", soft_wrap=True)
     recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{temperature:g}"
     console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}", soft_wrap=True)
@@ -58,10 +58,13 @@ def run(options: Options, console: Console) -> None:
 
 def _check_free(options: Options) -> None:
     """TrainingError if there is a training that the command does not go on with."""
-    # State of trainings of before there were parts, or forms, is not written over, either.
     ours = [_folder(options, form, part) for form in candidates() for part in range(PARTS)]
-    folders = {folder for one in ours for folder in (one, one.parent, options.out)}
-    if any((folder / "state.pt").exists() for folder in folders) and not options.resume:
+    before = {options.out, *(one.parent for one in ours)}  # where state lay before there were parts, and forms
+    if any((folder / "state.pt").exists() for folder in before):
+        raise TrainingError(
+            f"{options.out} holds a training of an earlier version, which cannot be gone on with; name another folder"
+        )
+    if any((folder / "state.pt").exists() for folder in ours) and not options.resume:
         raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
 
 
