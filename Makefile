@@ -52,20 +52,20 @@ bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
 results: $(STAMP) ## Train every head by three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
-	@$(BIN)/python -m landseer.ops.results.run --train "$(TRAIN)" --test "$(TEST)" \
+	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" --test "$(TEST)" \
 	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one))
 
 results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
-	@$(BIN)/python -m landseer.ops.results.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
+	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
 
 results-expansion: $(STAMP) ## Train LAttQE and compare it with every other expansion (TEST="SPEC" TRAIN="SPEC" ARGS="...")
-	@$(BIN)/python -m landseer.ops.results.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
+	@$(BIN)/python -m landseer.ops.research.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
 
 results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
-	@$(BIN)/python -m landseer.ops.results.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
+	@$(BIN)/python -m landseer.ops.research.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
-	@$(BIN)/python -m landseer.ops.load.run
+	@$(BIN)/python -m landseer.ops.load.load_test
 
 chaos: $(STAMP) ## The kill tests at full count; writes docs/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landseer.ensemble.pictures import Limits
-from landseer.ensemble.regional.kernel import KERNELS
+from landseer.ensemble.asmk.kernel import KERNELS
+from landseer.ensemble.pictures.pictures import Limits
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"

@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from landseer.ensemble.contracts import (
+from landseer.ensemble.inference.contracts import (
     DEFAULT_DETECTOR,
     DETECTOR_INPUTS,
     MAX_SIDE,

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from landseer.ensemble.contracts import DEFAULT_DETECTOR, Sizes
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, Sizes
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
 from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE

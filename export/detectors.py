@@ -1,5 +1,5 @@
 """The ways from a picture to boxes, behind one contract. A new one is a function and a line in `DETECTORS`, and in
-`ensemble/contracts.py` a line in `DETECTOR_INPUTS`.
+`ensemble/inference/contracts.py` a line in `DETECTOR_INPUTS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.examples import photos
 from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from landseer.ensemble.contracts import DEFAULT_DETECTOR, MAX_SIDE, MIN_SIDE, Sizes
+from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, MAX_SIDE, MIN_SIDE, Sizes
 from landseer.export.models.backbone import Description
 from landseer.export.photographs import photographs
 from landseer.export.to_onnx import Arrays

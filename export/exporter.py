@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from landseer.client.commands.output import console as plain_console
-from landseer.ensemble.contracts import Graph, ensembles, graphs
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Graph, ensembles, graphs
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import all_configs
 from landseer.export.engines import ENGINES, cpu_has_bf16

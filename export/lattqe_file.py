@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export import parts
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE

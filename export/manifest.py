@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landseer.ensemble.contracts import Graph
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Graph
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import UNTRAINED
 
 FILE = "manifest.json"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from landseer.ensemble.contracts import DType, Graph
+from landseer.ensemble.inference.contracts import DType, Graph
 from landseer.export.engines import Run
 from landseer.export.examples import Case
 from landseer.export.to_onnx import Arrays

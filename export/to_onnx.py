@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import Dim
 
-from landseer.ensemble.contracts import Graph
-from landseer.ensemble.contracts import Tensor as Spec
+from landseer.ensemble.inference.contracts import Graph
+from landseer.ensemble.inference.contracts import Tensor as Spec
 
 OPSETS = (18, 19, 20, 21)
 """18 is the exporter's least; 21 is the most that ONNX Runtime 1.19 loads, which Triton 2.51 (24.10) carries."""

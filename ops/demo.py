@@ -20,8 +20,8 @@ from landseer.client.errors import LandseerClientError
 from landseer.client.report import QueryPicture, render
 from landseer.export import all as export_all
 from landseer.ops.demo_photos import DISTRACTORS, HARD, INDEXED, View, indexed, save, views
-from landseer.ops.processes import OpsError
-from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.search_pb2 import SearchResponse
 
 FOLDER = Path("var/demo")

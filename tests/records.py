@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from landseer.ensemble.record import Record
+from landseer.ensemble.store.record import Record
 
 
 def plain_record(id: str, *, reduced: int, **changes: Any) -> Record:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from landseer.ensemble.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,10 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput
-from landseer.ensemble.pictures import Limits, prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Limits, prepare
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photograph, Photographs
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.pooling import l2n
 
 

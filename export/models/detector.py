@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landseer.ensemble.contracts import MAX_SIDE, SIDE_MULTIPLE, Sizes
+from landseer.ensemble.inference.contracts import MAX_SIDE, SIDE_MULTIPLE, Sizes
 
 
 class Detection(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import Graph
+from landseer.ensemble.inference.contracts import Graph
 from landseer.export.config import graph_config, to_text
 
 NAME = "tensorrt"

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.client.commands.output import console as plain_console
-from landseer.ensemble.contracts import Graph, graphs
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Graph, graphs
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import Networks, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, Options, export

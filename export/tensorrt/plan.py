@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ensemble.contracts import Graph
-from landseer.ensemble.profile import Profile as Served
+from landseer.ensemble.inference.contracts import Graph
+from landseer.ensemble.inference.profile import Profile as Served
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.precision import Precision, choose
 from landseer.export.tensorrt.profiles import Profile, profiles, usual_lengths

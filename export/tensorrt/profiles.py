@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Graph, Tensor
-from landseer.ensemble.expansion import lattqe
-from landseer.ensemble.profile import Profile as Served
-from landseer.ensemble.reranking import BUCKETS as CANDIDATES
+from landseer.ensemble.inference.contracts import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, Graph, Tensor
+from landseer.ensemble.inference.profile import Profile as Served
+from landseer.ensemble.search.coattention import BUCKETS as CANDIDATES
+from landseer.ensemble.search.expansion import served_lattqe as lattqe
 from landseer.export.tensorrt.sizes import PictureSizes
 
 WIDE = 8.0
@@ -136,7 +136,7 @@ def _free_bounds(graph: Graph, tensor: Tensor) -> tuple[tuple[int, int], ...]:
         return tuple(bounds for bounds, length in zip(tensor.bounds, tensor.dims, strict=True) if length == -1)
     if tensor.name == "attention":
         return MAP_BOUNDS
-    raise ProfileError(f"{graph.name}.{tensor.name} has free axes without bounds: name them in ensemble/contracts.py")
+    raise ProfileError(f"{graph.name}.{tensor.name} has free axes without bounds: name them in `contracts.py`")
 
 
 def _within(lengths: Lengths, bounds: tuple[tuple[int, int], ...]) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ensemble.pictures import target_size
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import target_size
 
 Size = tuple[int, int]
 """Height and width in pixels."""

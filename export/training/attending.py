@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.backbone import strongest
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention

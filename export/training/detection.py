@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landseer.ensemble.pictures import prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.datasets.photograph import Box, Photograph
 from landseer.export.models.boxes import encode, iou
 from landseer.export.models.landmark_detectors import LandmarkDetector

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.build import trunk_sha256, untrained_head
 from landseer.export.models.backbone import strongest
 from landseer.export.models.cider import CiDeR

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landseer.ensemble.pictures import target_size
+from landseer.ensemble.pictures.pictures import target_size
 from landseer.export.models.heads import HEADS
 from landseer.export.models.trunks import Trunk
 from landseer.export.training.describer import Describer, describe_rows

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from landseer.client.cli import main
-from landseer.ensemble import metrics
+from landseer.ensemble.telemetry import metrics
 
 
 class Nothing:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
+from landseer.ops.backend.inprocess import Vector, backbone_settings
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.inprocess import DirectDescribe, DirectSearch
 from landseer.ops.bench.pictures import Picture, sequence
 from landseer.ops.bench.served import ServedSearch, TritonDescribe
 from landseer.ops.bench.statistics import Round, turns
-from landseer.ops.inprocess import Vector, backbone_settings
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 MANY = 4
 """Callers at a time, beside one."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landseer.ensemble.contracts import graphs
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import graphs
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.pictures import Picture
 from landseer.ops.bench.statistics import Round
 

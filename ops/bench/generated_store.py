@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record, encode, to_bytes
-from landseer.ensemble.store import Store
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.record import Record, encode, to_bytes
+from landseer.ensemble.store.store import Store
 from landseer.ops.bench.generator import Fit, entries
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 PAGE = 4096
 HEADER = 16

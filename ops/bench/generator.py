@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.record import Record
+from landseer.ensemble.store.record import Record
 
 Floats = NDArray[np.float32]
 EACH = 8

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from landseer.ensemble.engines import ENGINES as INDEX_ENGINES
-from landseer.ensemble.pictures import prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.index.engines import ENGINES as INDEX_ENGINES
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import prepare
+from landseer.ops.backend.inprocess import Graph, Vector
 from landseer.ops.bench.pictures import Picture
-from landseer.ops.inprocess import Graph, Vector
 
 TOP_K = 10
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.record import Record
+from landseer.ensemble.store.record import Record
 from landseer.ops.bench.generator import nearest_cosines
 
 Floats = NDArray[np.float32]

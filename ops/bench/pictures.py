@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landseer.ensemble.pictures import prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.photographs import photographs
 
 ASPECTS = ((3, 4), (4, 3), (1, 1), (2, 3))

@@ -11,14 +11,14 @@ import numpy as np
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record
-from landseer.ensemble.store import Store
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.readers import read
-from landseer.ops.processes import OpsError
-from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.index_pb2 import Picture
 
 LEAST = 32

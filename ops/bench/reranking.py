@@ -22,10 +22,11 @@ from rich.markdown import Markdown
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.errors import LandseerClientError
 from landseer.ensemble.errors import LandseerError
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record
-from landseer.ensemble.store_folder import DATA
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.folder import DATA
+from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
+from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.asking import Asker, Pair
 from landseer.ops.bench.generated_store import Written, expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
@@ -37,11 +38,10 @@ from landseer.ops.bench.real_store import Source, real_records
 from landseer.ops.bench.rerank_parts import look
 from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
 from landseer.ops.curate.showing import bars
-from landseer.ops.inprocess import cores, read_profile
-from landseer.ops.orchestrator import Orchestrator, OrchestratorConfig
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.processes import OpsError
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.triton import TritonConfig, TritonServer
 
 START_S = 3600.0
 """Longest wait for the index to be built."""

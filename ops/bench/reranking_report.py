@@ -8,12 +8,12 @@ from datetime import datetime
 
 import numpy as np
 
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.asking import CANDIDATES, TOP_K, Pair, added, added_by, mebibytes, staged
 from landseer.ops.bench.generated_store import Written
 from landseer.ops.bench.generator import EACH
 from landseer.ops.bench.likeness import SHARES, Likeness
-from landseer.ops.bench.report import QUIET, table
+from landseer.ops.bench.serving_report import QUIET, table
 from landseer.ops.bench.statistics import Estimate, estimate
 
 MOST_MS = 10.0

@@ -10,9 +10,9 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.ops.backend.inprocess import OUTPUTS
 from landseer.ops.bench.inprocess import TOP_K
 from landseer.ops.bench.pictures import Picture
-from landseer.ops.inprocess import OUTPUTS
 
 Vector = NDArray[np.float32]
 

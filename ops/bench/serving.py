@@ -19,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.errors import LandseerClientError
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.arguments import positive
+from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import (
@@ -37,12 +38,11 @@ from landseer.ops.bench.inprocess import DirectDescribe
 from landseer.ops.bench.machine import cpu_time
 from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.pictures import Picture, pictures
-from landseer.ops.bench.report import Report, markdown, verdict
 from landseer.ops.bench.served import TritonDescribe, index
+from landseer.ops.bench.serving_report import Report, markdown, verdict
 from landseer.ops.bench.statistics import Round
-from landseer.ops.inprocess import cores, read_profile
-from landseer.ops.processes import OpsError
-from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85
 """Of the throughput in process: what serving has to keep."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from landseer.ops.arguments import positive
 
 if TYPE_CHECKING:
-    from landseer.ensemble.expansion.recipe import Recipe
-    from landseer.ensemble.store import Store
+    from landseer.ensemble.search.expansion.recipe import Recipe
+    from landseer.ensemble.store.store import Store
 
 HELP = "write vectors augmented by their neighbours beside the raw ones of a store"
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Augment. 0; 1 with one line on stderr if it cannot be done, 2 for options that cannot be, 130 after Ctrl-C."""
     # LMDB, numpy and FAISS load with it; `landseer --help` should not wait for them.
     from landseer.ensemble.errors import LandseerError
-    from landseer.ops.processes import OpsError
+    from landseer.ops.run.processes import OpsError
 
     try:
         return _on_store(args, *_read(args))
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
     """Return the recipe, None for `none`, and the store's limit in bytes. ValueError, OpsError."""
     from landseer.ensemble.config import parse_bytes
-    from landseer.ensemble.expansion.recipe import recipe
+    from landseer.ensemble.search.expansion.recipe import recipe
 
     limit = parse_bytes(args.store_limit)
     if args.method == NONE:
@@ -74,18 +74,18 @@ def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
 
 def _positions(args: argparse.Namespace) -> int:
     """Return how many neighbours LAttQE knows; no other method needs an export for that. OpsError."""
-    from landseer.ensemble.contracts import Sizes
-    from landseer.ensemble.expansion.methods import LATTQE
+    from landseer.ensemble.inference.contracts import Sizes
+    from landseer.ensemble.search.expansion.methods import LATTQE
 
     if args.method.split(":")[0] != LATTQE:
         return Sizes.neighbours
-    from landseer.ops.inprocess import read_profile
+    from landseer.ops.backend.inprocess import read_profile
 
     return read_profile(args.repository).sizes.neighbours
 
 
 def _on_store(args: argparse.Namespace, recipe: Recipe | None, limit: int) -> int:
-    from landseer.ensemble.store import Store
+    from landseer.ensemble.store.store import Store
 
     network = _network(args, recipe)
     store = Store.open(args.store, fingerprint=network.pop("fingerprint", None), limit_bytes=limit)
@@ -102,7 +102,7 @@ def _on_store(args: argparse.Namespace, recipe: Recipe | None, limit: int) -> in
 
 def _augment(store: Store, recipe: Recipe, args: argparse.Namespace, network: dict[str, Any]) -> None:
     from landseer.client.commands.progress import display
-    from landseer.ensemble.augmenting import augment_store
+    from landseer.ensemble.ingest.augmenting import augment_store
 
     pictures = store.stats().pictures
     with display("augmenting", pictures) as shown:
@@ -115,13 +115,13 @@ def _augment(store: Store, recipe: Recipe, args: argparse.Namespace, network: di
 
 def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
     """Return the network's attention, its SHA-256 and the fingerprint of the models, for lattqe alone. OpsError."""
-    from landseer.ensemble.expansion.methods import LATTQE
+    from landseer.ensemble.search.expansion.methods import LATTQE
 
     if recipe is None or recipe.method != LATTQE:
         return {}
-    from landseer.ops.inprocess import cores, read_profile
-    from landseer.ops.lattdba import GraphAttention
-    from landseer.ops.processes import OpsError
+    from landseer.ops.backend.inprocess import cores, read_profile
+    from landseer.ops.backend.lattdba_graph import GraphAttention
+    from landseer.ops.run.processes import OpsError
 
     profile = read_profile(args.repository)
     if LATTQE in profile.untrained and not args.allow_untrained:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from landseer.ops.arguments import positive, seed
 
 if TYPE_CHECKING:
-    from landseer.ensemble.vocabulary import Sample
+    from landseer.ensemble.ingest.vocabulary import Sample
 
 HELP = "learn visual words from the local features of a store"
 INTERRUPTED = 130
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _sample(args: argparse.Namespace) -> Sample:
     """Read the features. The store is free again when it returns."""
-    from landseer.ensemble.store import Store
-    from landseer.ensemble.vocabulary import sample
+    from landseer.ensemble.ingest.vocabulary import sample
+    from landseer.ensemble.store.store import Store
 
     store = Store.open(args.store, fingerprint=None)
     try:
@@ -78,7 +78,7 @@ def _learn(args: argparse.Namespace, drawn: Sample) -> None:
     import faiss
 
     from landseer.client.commands.progress import display
-    from landseer.ensemble.vocabulary import learn
+    from landseer.ensemble.ingest.vocabulary import learn
 
     if args.threads:
         faiss.omp_set_num_threads(args.threads)

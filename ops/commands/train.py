@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.datasets.errors import DatasetError
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
-    from landseer.ops.processes import OpsError
-    from landseer.ops.train import lattqe
-    from landseer.ops.train import run as training
+    from landseer.ops.run.processes import OpsError
+    from landseer.ops.train import train_lattqe as lattqe
+    from landseer.ops.train import training
 
     # Pictures are made ready by one thread beside torch's, which has all cores.
     cv2.setNumThreads(1)

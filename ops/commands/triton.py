@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from landseer.ops.ports import LOOPBACK, port_or_auto
-from landseer.ops.processes import OpsError, Stopping, how_ended
-from landseer.ops.triton import TritonConfig, TritonServer
-from landseer.ops.triton_log import is_worth_showing
+from landseer.ops.run.ports import LOOPBACK, port_or_auto
+from landseer.ops.run.processes import OpsError, Stopping, how_ended
+from landseer.ops.run.triton import TritonConfig, TritonServer
+from landseer.ops.run.triton_log import is_worth_showing
 
 HELP = "run Triton on the model repository"
 WATCH_S = 0.5

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from landseer.ops.orchestrator import Warnings, is_json
-from landseer.ops.processes import OpsError, Stopping
-from landseer.ops.stack import Stack, StackConfig
-from landseer.ops.triton_log import is_worth_showing
+from landseer.ops.run.orchestrator import Warnings, is_json
+from landseer.ops.run.processes import OpsError, Stopping
+from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.run.triton_log import is_worth_showing
 
 HELP = "run Triton and the orchestrator together on this machine"
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.describe import whole_picture_boxes
-from landseer.ensemble.pictures import Prepared
-from landseer.ensemble.profile import Profile
-from landseer.ops.inprocess import Tensors
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Prepared
+from landseer.ensemble.search.describe import whole_picture_boxes
+from landseer.ops.backend.inprocess import Tensors
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 
 class VectorCache:

@@ -8,11 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 
 class CachedArrays:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.reranking import OUTPUTS, Coattention, graph_inputs, of_outputs
-from landseer.ops.inprocess import cores, infer, settings_of
-from landseer.ops.processes import OpsError
-from landseer.ops.runner import Runner
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.search.coattention import OUTPUTS, Coattention, graph_inputs, of_outputs
+from landseer.ops.backend.inprocess import cores, infer, settings_of
+from landseer.ops.backend.runner import Runner
+from landseer.ops.run.processes import OpsError
 
 MEAN = "reduction.mean"
 """Of the reduction, in the `cluster` graph."""

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from landseer.client.readable import one_line, plural
-from landseer.ensemble.pictures import Region
+from landseer.ensemble.pictures.pictures import Region
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import Failure
 from landseer.ops.evaluate.figures import Row

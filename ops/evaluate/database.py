@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.engines import Keys
-from landseer.ensemble.expansion.augmentation import BLOCK, Attention, Augmenter
-from landseer.ensemble.expansion.left_out import LeftOut
-from landseer.ensemble.expansion.methods import LATTQE
-from landseer.ensemble.expansion.recipe import Recipe
+from landseer.ensemble.index.engines import Keys
+from landseer.ensemble.search.expansion.augmentation import BLOCK, Attention, Augmenter
+from landseer.ensemble.search.expansion.methods import LATTQE
+from landseer.ensemble.search.expansion.recipe import Recipe
+from landseer.ops.evaluate.left_out import LeftOut
 
 Floats = NDArray[np.float32]
 Begin = Callable[[str, int], Callable[[], None]]

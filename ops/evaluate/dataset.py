@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from landseer.ensemble.evaluation import Ids, Protocol, Truth
-from landseer.ensemble.pictures import Region
+from landseer.ensemble.pictures.pictures import Region
 
 
 @dataclass(frozen=True, kw_only=True)

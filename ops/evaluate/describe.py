@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.errors import InvalidInput
-from landseer.ensemble.pictures import Limits, Prepared, prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Limits, Prepared, prepare
+from landseer.ops.backend.inprocess import Graph
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.inprocess import Graph
 
 AHEAD = 8
 """Pictures that are decoded while the graph runs."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.regional.codebook import Codebook
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.evaluate.arrays import LOCALS
 from landseer.ops.evaluate.cached import CachedArrays
 from landseer.ops.evaluate.coattention import GraphCoattention, TorchCoattention, reduction_of

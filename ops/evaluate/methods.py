@@ -15,12 +15,12 @@ from functools import partial
 import numpy as np
 
 from landseer.ensemble.evaluation import Ids
-from landseer.ensemble.expansion.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
-from landseer.ensemble.expansion.dqe import NEGATIVES
-from landseer.ensemble.expansion.methods import DEFAULTS, LATTQE, classical
-from landseer.ensemble.expansion.recipe import Recipe
-from landseer.ensemble.expansion.weights import ALPHA
+from landseer.ensemble.search.expansion.dqe import NEGATIVES
+from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, classical
+from landseer.ensemble.search.expansion.recipe import Recipe
+from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
+from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
 from landseer.ops.evaluate.side import LocalSide

@@ -21,7 +21,7 @@ from landseer.export.models.heads import HEADS
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.to_onnx import OPSETS
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 HOME = Path("var/evaluate/models")
 NEEDED = ("backbone", "detector", "cluster", "lattqe", "coattention")
@@ -92,7 +92,8 @@ def _key(request: Request) -> str:
     """Hash what the graphs depend on: the files, not their names; and our own code, which may have changed."""
     files = [None if path is None else file_sha256(path) for path in (request.weights, request.parts)]
     digest = hashlib.sha256(json.dumps([request.backbone, request.descriptor, files]).encode())
-    export_folder, contracts = Path(landseer.export.__file__).parent, Path(landseer.ensemble.__file__).parent
+    export_folder = Path(landseer.export.__file__).parent
+    contracts = Path(landseer.ensemble.__file__).parent / "inference"
     trained = [path for path in export_folder.glob("trained/**/*") if path.is_file()]
     sources = [*export_folder.glob("*.py"), *export_folder.glob("models/*.py"), *trained]
     for path in (*sorted(sources), contracts / "contracts.py", contracts / "profile.py"):

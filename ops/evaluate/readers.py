@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from landseer.ensemble.pictures import Region
+from landseer.ensemble.pictures.pictures import Region
 from landseer.export.datasets import folders
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.folders import read_folders
@@ -19,7 +19,7 @@ from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.revisited import all_present, ground_truth
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
 from landseer.ops.evaluate.specs import SPECS
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 
 def read(spec: str) -> Dataset:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.pictures import Region
-from landseer.ensemble.regions import LEAST
+from landseer.ensemble.ingest.regions import LEAST
+from landseer.ensemble.pictures.pictures import Region
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.specs import REGIONS
 

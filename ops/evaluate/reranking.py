@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.padding import padded
-from landseer.ensemble.ranking import Ranking, first_ranking, reranked, verified
-from landseer.ensemble.regional.verification import Located, Settings, verify
-from landseer.ensemble.reranking import Coattention
-from landseer.ensemble.spatial import SETTINGS
+from landseer.ensemble.inference.padding import padded
+from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, verified
+from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.ranked import Ranked
 from landseer.ops.evaluate.side import LocalSide

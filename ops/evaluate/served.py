@@ -18,20 +18,20 @@ from landseer.client.pictures import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS
 from landseer.client.readable import plural
 from landseer.client.uploads import Tally, Upload, UploadPlan
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
-from landseer.ensemble.expansion.methods import LATTQE
-from landseer.ensemble.expansion.recipe import Recipe
-from landseer.ensemble.pictures import Limits, prepare
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Limits, prepare
+from landseer.ensemble.search.expansion.methods import LATTQE
+from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query
 from landseer.ops.evaluate.methods import NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
-from landseer.ops.ports import parse_address
-from landseer.ops.processes import OpsError
+from landseer.ops.run.ports import parse_address
+from landseer.ops.run.processes import OpsError
 from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
 from landseer.v1.search_pb2 import Expansion, SearchResponse
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.regional.codebook import Codebook
-from landseer.ensemble.reranking import Coattention
-from landseer.ops.processes import OpsError
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.search.coattention import Coattention
+from landseer.ops.run.processes import OpsError
 
 Score = Callable[[NDArray[np.float32], NDArray[np.float16], NDArray[np.int32]], Coattention]
 """The `coattention` graph: from a query vector [P], vectors [C, K, P] and their counts [C]."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from landseer.ensemble.evaluation import Protocol
-from landseer.ensemble.expansion.methods import DEFAULTS, limits
+from landseer.ensemble.search.expansion.methods import DEFAULTS, limits
 from landseer.ops.evaluate.methods import Method
 from landseer.ops.evaluate.specs import NEIGHBOURS
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 
 @dataclass(frozen=True, kw_only=True)

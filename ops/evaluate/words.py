@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.asmk.aggregate import Aggregated, Binary, asmk, naive_rasmk, rasmk, rvlad
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.asmk.inverted_file import InvertedFile
+from landseer.ensemble.asmk.kernel import INNER_PRODUCT, KERNELS, Kernel
 from landseer.ensemble.evaluation import Ids
-from landseer.ensemble.regional.aggregate import Aggregated, Binary, asmk, naive_rasmk, rasmk, rvlad
-from landseer.ensemble.regional.codebook import Codebook
-from landseer.ensemble.regional.inverted_file import InvertedFile
-from landseer.ensemble.regional.kernel import INNER_PRODUCT, KERNELS, Kernel
-from landseer.ensemble.regional.regional_search import Pooling, RegionalSearch
-from landseer.ensemble.regional.vector_lists import VectorLists
 from landseer.ops.evaluate.arrays import LOCALS
 from landseer.ops.evaluate.ranked import Ranked, in_order
+from landseer.ops.evaluate.regional_search import Pooling, RegionalSearch
 from landseer.ops.evaluate.space import FEW, Search, Space
+from landseer.ops.evaluate.vector_lists import VectorLists
 
 ASMK, RASMK, WORDS = "asmk", "rasmk", "words"
 Halves = NDArray[np.float16]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landseer.ops.processes import Child, ChildConfig, OpsError
+from landseer.ops.run.processes import Child, ChildConfig, OpsError
 
 FILE = Path(__file__).resolve().parents[1] / "locustfile.py"
 AGGREGATED = "Aggregated"

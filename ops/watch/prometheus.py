@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
 
 SOURCES = Path(__file__).resolve().parents[1] / "prometheus"
 """Our configuration and rules."""

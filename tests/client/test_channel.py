@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from landseer.client import SearchClient
-from landseer.ops.ports import LOOPBACK, free_port
+from landseer.ops.run.ports import LOOPBACK, free_port
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_missing_rich_names_its_extra() -> None:
     ("module", "extra"),
     [
         ("landseer.client.commands.get", "cli"),
-        ("landseer.ensemble.serve", "cpu"),
+        ("landseer.ensemble.app.serve", "cpu"),
         ("landseer.ops.commands.triton", "triton"),
         ("landseer.ops.commands.up", "cpu,triton"),
     ],

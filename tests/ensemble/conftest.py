@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.fake_triton import FakeTriton, free_port
+from landseer.ensemble.inference.fake_triton import FakeTriton, free_port
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2_grpc
 
 
@@ -130,7 +130,7 @@ def config(fake_triton: FakeTriton, tmp_path: Path) -> ServerConfig:
 @pytest.fixture
 async def start(fake_triton: FakeTriton, config: ServerConfig) -> AsyncIterator[Callable[..., Any]]:
     """Starts orchestrators; options change the configuration."""
-    from landseer.ensemble.server import start_server
+    from landseer.ensemble.app.server import start_server
 
     running: list[Landseer] = []
 

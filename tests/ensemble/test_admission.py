@@ -2,10 +2,10 @@ import asyncio
 
 import pytest
 
-from landseer.ensemble.admission import PATIENCE, Admission, Lane
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import DeadlinePassed, Overloaded
-from landseer.ensemble.metrics import Metrics
+from landseer.ensemble.search.admission import PATIENCE, Admission, Lane
+from landseer.ensemble.telemetry.metrics import Metrics
 
 
 class Door:

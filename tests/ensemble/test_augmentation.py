@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import reference
 
-from landseer.ensemble.engines import ENGINES
-from landseer.ensemble.expansion.augmentation import Augmenter, augmented
-from landseer.ensemble.expansion.dqe import NEGATIVES, discriminative
-from landseer.ensemble.expansion.left_out import LeftOut
-from landseer.ensemble.expansion.methods import AUGMENTATION_DEFAULTS
-from landseer.ensemble.expansion.recipe import Recipe, recipe
-from landseer.ensemble.expansion.weights import WEIGHTINGS, combined, tempered
+from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.search.expansion.augmentation import Augmenter, augmented
+from landseer.ensemble.search.expansion.dqe import NEGATIVES, discriminative
+from landseer.ensemble.search.expansion.methods import AUGMENTATION_DEFAULTS
+from landseer.ensemble.search.expansion.recipe import Recipe, recipe
+from landseer.ensemble.search.expansion.weights import WEIGHTINGS, combined, tempered
+from landseer.ops.evaluate.left_out import LeftOut
 
 METHODS = sorted(AUGMENTATION_DEFAULTS)
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from records import plain_record, unit_halves
 
-from landseer.ensemble import augmenting
-from landseer.ensemble.augmenting import augment_store
 from landseer.ensemble.errors import StoreFull, StoreUnusable
-from landseer.ensemble.expansion.augmentation import augmented
-from landseer.ensemble.expansion.recipe import Recipe, recipe
-from landseer.ensemble.store import Store
-from landseer.ensemble.store_check import faults
-from landseer.ensemble.store_folder import SLOTS
+from landseer.ensemble.ingest import augmenting
+from landseer.ensemble.ingest.augmenting import augment_store
+from landseer.ensemble.search.expansion.augmentation import augmented
+from landseer.ensemble.search.expansion.recipe import Recipe, recipe
+from landseer.ensemble.store.check import faults
+from landseer.ensemble.store.folder import SLOTS
+from landseer.ensemble.store.store import Store
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "4"))
 HOW = recipe("alphaqe:5:3", positions=64)

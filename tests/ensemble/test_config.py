@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from landseer.ensemble.config import ServerConfig, parse_bytes, split_address
-from landseer.ensemble.pictures import Limits
+from landseer.ensemble.pictures.pictures import Limits
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.expansion.diffusion import Graph, diffuse
+from landseer.ops.evaluate.diffusion import Graph, diffuse
 
 
 def units(*shape, seed=0):

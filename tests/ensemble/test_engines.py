@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from landseer.ensemble.engines import ENGINES, FaissExact
+from landseer.ensemble.index.engines import ENGINES, FaissExact
 
 DIMENSION = 24
 

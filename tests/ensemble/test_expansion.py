@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import minimize
 from shared_files import reference
 
-from landseer.ensemble.expansion.dqe import discriminative
-from landseer.ensemble.expansion.svm import BIAS, linear_svm
-from landseer.ensemble.expansion.weights import WEIGHTINGS, alpha_qe, aqe, aqewd, aqewd_dir, combined
+from landseer.ensemble.search.expansion.dqe import discriminative
+from landseer.ensemble.search.expansion.svm import BIAS, linear_svm
+from landseer.ensemble.search.expansion.weights import WEIGHTINGS, alpha_qe, aqe, aqewd, aqewd_dir, combined
 
 
 def units(*shape, seed=0):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landseer.ensemble.expansion.methods import DEFAULTS, DQE, LATTQE, classical
-from landseer.ensemble.request import EXPANSIONS
+from landseer.ensemble.api.request import EXPANSIONS
+from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, classical
 from landseer.v1 import index_pb2, search_pb2
 
 CLASSICAL = sorted(set(DEFAULTS) - {LATTQE})

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from landseer.ensemble import fake_triton
-from landseer.ensemble.contracts import IMAGE, ensembles, graphs
-from landseer.ensemble.fake_triton import SIZES
+from landseer.ensemble.inference import fake_triton
+from landseer.ensemble.inference.contracts import IMAGE, ensembles, graphs
+from landseer.ensemble.inference.fake_triton import SIZES
 
 OUTPUTS = {tensor.name: tensor for graph in graphs(SIZES).values() for tensor in graph.outputs}
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landseer.ensemble.heatmap import CELLS, FeatureMap, coattention_heatmap, grid
+from landseer.ensemble.pictures.heatmap import CELLS, FeatureMap, coattention_heatmap, grid
 
 
 def features(positions, scales, assignments, width=640, height=480):

@@ -101,7 +101,7 @@ async def test_writers_of_one_id_leave_store_and_index_agreeing(landseer, pictur
 
 
 async def test_an_index_that_cannot_follow_is_built_anew(landseer, picture, monkeypatch, rich):
-    from landseer.ensemble.live_index import LiveIndex
+    from landseer.ensemble.index.live_index import LiveIndex
 
     await landseer.put(a=picture(1))
     apply = LiveIndex.apply

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landseer.ensemble.engines import ENGINES
-from landseer.ensemble.live_index import BATCH, LiveIndex, inner_products, nearest
+from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.live_index import BATCH, LiveIndex, inner_products, nearest
 
 NONE = np.empty(0, np.int64)
 

@@ -9,8 +9,8 @@ from contextvars import copy_context
 
 import pytest
 
-from landseer.ensemble.logs import JsonFormatter, TextFormatter
-from landseer.ensemble.request_id import ANSWERING, Answering
+from landseer.ensemble.telemetry.logs import JsonFormatter, TextFormatter
+from landseer.ensemble.telemetry.request_id import ANSWERING, Answering
 
 
 def record(message="read %d", *arguments, **more):

@@ -5,8 +5,8 @@ import urllib.request
 
 import pytest
 
-from landseer.ensemble.fake_triton import free_port
-from landseer.ensemble.metrics import SEARCH_OBJECTIVE_S, SECONDS, Metrics, MetricsServer
+from landseer.ensemble.inference.fake_triton import free_port
+from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, SECONDS, Metrics, MetricsServer
 from landseer.v1 import search_pb2
 
 

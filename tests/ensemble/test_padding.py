@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landseer.ensemble.padding import bucket, padded
+from landseer.ensemble.inference.padding import bucket, padded
 
 
 @given(st.integers(1, 500), st.integers(1, 500))

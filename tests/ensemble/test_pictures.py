@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from landseer.ensemble import pictures
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput
-from landseer.ensemble.pictures import FORMATS, Limits, Region, prepare, target_size
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import FORMATS, Limits, Region, pictures, prepare, target_size
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 

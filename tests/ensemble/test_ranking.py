@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landseer.ensemble.ranking import expanded_ranking, first_ranking, reranked, verified
-from landseer.ensemble.reranking import Coattention
+from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.search.ranking import expanded_ranking, first_ranking, reranked, verified
 
 
 def ranking(*scores):

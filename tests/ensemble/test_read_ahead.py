@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from landseer.ensemble import read_ahead
-from landseer.ensemble.read_ahead import ReadAhead
+from landseer.ensemble.store.read_ahead import ReadAhead
+from landseer.ensemble.store.store import read_ahead
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import reference
 
-from landseer.ensemble.regional.aggregate import asmk, naive_rasmk, rasmk, rvlad, vlad
-from landseer.ensemble.regional.codebook import Codebook
+from landseer.ensemble.asmk.aggregate import asmk, naive_rasmk, rasmk, rvlad, vlad
+from landseer.ensemble.asmk.codebook import Codebook
 
 D, K = 8, 16
 

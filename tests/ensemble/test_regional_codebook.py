@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from landseer.ensemble.regional.array_file import write
-from landseer.ensemble.regional.codebook import Codebook, fitting_words, refined, start, train
+from landseer.ensemble.asmk.array_file import write
+from landseer.ensemble.asmk.codebook import Codebook, fitting_words, refined, start, train
 
 
 def features(count=400, dimension=8, seed=0):
@@ -28,7 +28,7 @@ def test_of_equally_near_words_the_lower_comes_first():
 def test_assignment_in_blocks_is_assignment_at_once(monkeypatch):
     codebook, rows = Codebook(centroids=features(50)), features(30, seed=1)
     whole = codebook.assign(rows, multiple=3)
-    monkeypatch.setattr("landseer.ensemble.regional.codebook._BLOCK", 150)
+    monkeypatch.setattr("landseer.ensemble.asmk.codebook._BLOCK", 150)
     np.testing.assert_array_equal(codebook.assign(rows, multiple=3), whole)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from landseer.ensemble.regional.aggregate import Aggregated, asmk, rvlad
-from landseer.ensemble.regional.codebook import Codebook, train
-from landseer.ensemble.regional.kernel import INNER_PRODUCT, KERNELS, similarity
-from landseer.ensemble.regional.regional_search import RegionalSearch
-from landseer.ensemble.regional.vector_lists import VectorLists
+from landseer.ensemble.asmk.aggregate import Aggregated, asmk, rvlad
+from landseer.ensemble.asmk.codebook import Codebook, train
+from landseer.ensemble.asmk.kernel import INNER_PRODUCT, KERNELS, similarity
+from landseer.ops.evaluate.regional_search import RegionalSearch
+from landseer.ops.evaluate.vector_lists import VectorLists
 
 D = 12
 

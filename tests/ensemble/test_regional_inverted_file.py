@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import reference
 
-from landseer.ensemble.regional import postings
-from landseer.ensemble.regional.aggregate import Binary, asmk, rasmk
-from landseer.ensemble.regional.codebook import Codebook
-from landseer.ensemble.regional.inverted_file import InvertedFile
-from landseer.ensemble.regional.kernel import KERNELS, Kernel, idf, similarity
+from landseer.ensemble.asmk import postings
+from landseer.ensemble.asmk.aggregate import Binary, asmk, rasmk
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.asmk.inverted_file import InvertedFile
+from landseer.ensemble.asmk.kernel import KERNELS, Kernel, idf, similarity
 
 WORDS, BITS = 60, 100
 

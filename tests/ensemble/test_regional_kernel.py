@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.regional.aggregate import Aggregated, Binary, asmk, rasmk, rvlad, vlad
-from landseer.ensemble.regional.bits import binarise, hamming, lanes
-from landseer.ensemble.regional.codebook import Codebook
-from landseer.ensemble.regional.kernel import KERNELS, Kernel, idf, similarity
+from landseer.ensemble.asmk.aggregate import Aggregated, Binary, asmk, rasmk, rvlad, vlad
+from landseer.ensemble.asmk.bits import binarise, hamming, lanes
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.asmk.kernel import KERNELS, Kernel, idf, similarity
 
 HOW = {"asmk_d32.npz": 32, "asmk_d24_padding_bias.npz": 24}
 

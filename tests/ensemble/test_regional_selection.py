@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.regional.selection import attention, smoothed, strongest, weighted_spoc
+from landseer.ensemble.asmk.selection import attention, smoothed, strongest, weighted_spoc
 
 
 def test_it_equals_how():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.regional.verification import METHODS, Located, Settings, matched, reordered, verified, verify
+from landseer.ensemble.verify.verification import METHODS, Located, Settings, matched, reordered, verified, verify
 
 TURN = np.array([[0.8, -0.3, 40.0], [0.2, 0.9, -10.0]])
 

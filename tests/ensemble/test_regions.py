@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from grpc.aio import AioRpcError
 
-from landseer.ensemble import fake_triton as fake
-from landseer.ensemble.fake_triton import PROFILE, SIZES
-from landseer.ensemble.local_features import LocalFeatures, joined, of_tensors, pack, unpack
-from landseer.ensemble.pictures import Region, prepare
-from landseer.ensemble.regional.codebook import train
-from landseer.ensemble.regions import regions_of
-from landseer.ensemble.store import Store
+from landseer.ensemble.asmk.codebook import train
+from landseer.ensemble.inference import fake_triton as fake
+from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
+from landseer.ensemble.ingest.regions import regions_of
+from landseer.ensemble.pictures.pictures import Region, prepare
+from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack, unpack
+from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
 
 BOXES = np.array([[0.25, 0.1, 0.75, 0.6, 0.9], [0.5, 0.5, 1.0, 1.0, 0.4], [0.0, 0.0, 0.5, 0.5, 0.05]], np.float32)

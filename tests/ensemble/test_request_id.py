@@ -7,8 +7,8 @@ import logging
 import grpc
 import pytest
 
-from landseer.ensemble.logs import TextFormatter
-from landseer.ensemble.request_id import KEY, request_id_of
+from landseer.ensemble.telemetry.logs import TextFormatter
+from landseer.ensemble.telemetry.request_id import KEY, request_id_of
 from landseer.v1 import index_pb2, search_pb2
 
 Search = search_pb2.SearchRequest
@@ -88,7 +88,7 @@ async def test_the_log_names_the_request(landseer, picture, lines):
     await landseer.put(a=picture())
     await landseer.search.Search(Search(id="a"), metadata=[(KEY, "good")])
     assert [line.split(" ", 2)[2] for line in lines if "[request good]" in line][-1].startswith(
-        "DEBUG landseer.ensemble.interceptors: landseer.v1.SearchService/Search: OK after "
+        "DEBUG landseer.ensemble.api.interceptors: landseer.v1.SearchService/Search: OK after "
     )
     landseer.triton.failures["describe"] = (grpc.StatusCode.INTERNAL, "broken")
     with pytest.raises(grpc.aio.AioRpcError):
@@ -98,7 +98,7 @@ async def test_the_log_names_the_request(landseer, picture, lines):
 
 
 async def test_threads_log_under_the_request_too(landseer, picture, lines, monkeypatch):
-    from landseer.ensemble import describe
+    from landseer.ensemble.search import describe
 
     def prepare(*args, **options):
         logging.getLogger("threads").warning("decoding")
@@ -111,7 +111,7 @@ async def test_threads_log_under_the_request_too(landseer, picture, lines, monke
 
 
 async def test_what_nobody_foresaw_is_logged_under_the_id_that_the_caller_gets(landseer, rich, lines, monkeypatch):
-    from landseer.ensemble import service
+    from landseer.ensemble.api import service
 
     def broken(*args, **kwargs):
         raise RuntimeError("no such luck")
@@ -126,7 +126,7 @@ async def test_what_nobody_foresaw_is_logged_under_the_id_that_the_caller_gets(l
 
 
 async def test_a_picture_of_a_stream_that_fails_unforeseen_names_the_request(landseer, picture, lines, monkeypatch):
-    from landseer.ensemble import indexing
+    from landseer.ensemble.ingest import indexing
 
     def broken(*args, **kwargs):
         raise RuntimeError("no such luck")

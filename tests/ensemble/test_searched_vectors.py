@@ -6,12 +6,12 @@ import logging
 import numpy as np
 import pytest
 
-from landseer.ensemble.augmenting import augment_store
 from landseer.ensemble.errors import StoreUnusable
-from landseer.ensemble.expansion.augmentation import augmented
-from landseer.ensemble.expansion.methods import classical
-from landseer.ensemble.expansion.recipe import recipe
-from landseer.ensemble.store import Store
+from landseer.ensemble.ingest.augmenting import augment_store
+from landseer.ensemble.search.expansion.augmentation import augmented
+from landseer.ensemble.search.expansion.methods import classical
+from landseer.ensemble.search.expansion.recipe import recipe
+from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
 
 HOW = recipe("alphaqe:3:2", positions=64)

@@ -12,12 +12,12 @@ import sys
 import grpc
 import pytest
 
-from landseer.ensemble.fake_triton import PROFILE, free_port
+from landseer.ensemble.inference.fake_triton import PROFILE, free_port
 from landseer.v1 import search_pb2, search_pb2_grpc
 
 COMMAND = """
 import argparse, sys
-from landseer.ensemble import serve
+from landseer.ensemble.app import serve
 parser = argparse.ArgumentParser()
 serve.add_arguments(parser)
 sys.exit(serve.run(parser.parse_args()))
@@ -60,7 +60,7 @@ async def last_line(process):
 def test_local_features_are_kept_only_if_asked_for():
     import argparse
 
-    from landseer.ensemble.serve import add_arguments, config_of
+    from landseer.ensemble.app.serve import add_arguments, config_of
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)

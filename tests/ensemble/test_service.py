@@ -9,10 +9,10 @@ import pytest
 from grpc.aio import AioRpcError
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from landseer.ensemble.expansion.dqe import NEGATIVES
-from landseer.ensemble.expansion.methods import classical
-from landseer.ensemble.fake_triton import SIZES
-from landseer.ensemble.triton import GRAPHS
+from landseer.ensemble.inference.fake_triton import SIZES
+from landseer.ensemble.inference.triton import GRAPHS
+from landseer.ensemble.search.expansion.dqe import NEGATIVES
+from landseer.ensemble.search.expansion.methods import classical
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)

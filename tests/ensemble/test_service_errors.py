@@ -7,7 +7,7 @@ import math
 import pytest
 from grpc.aio import AioRpcError
 
-from landseer.ensemble.fake_triton import SIZES
+from landseer.ensemble.inference.fake_triton import SIZES
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 Search = search_pb2.SearchRequest
@@ -142,7 +142,7 @@ async def test_upsert_names_the_fields_of_its_picture(landseer, rich, picture):
 
 
 async def test_limits_are_those_of_the_configuration(start, rich, picture):
-    from landseer.ensemble.pictures import Limits
+    from landseer.ensemble.pictures.pictures import Limits
 
     landseer = await start(limits=Limits(max_bytes=100_000, max_pixels=10_000))
     for image in (b"\xff\xd8" * 60_000, picture(width=200, height=100)):
@@ -178,7 +178,7 @@ async def test_a_full_store_takes_no_more_and_index_and_store_agree(start, rich,
 
 
 async def test_what_nobody_foresaw_is_internal_and_says_nothing_of_our_insides(landseer, rich, picture, monkeypatch):
-    from landseer.ensemble import service
+    from landseer.ensemble.api import service
 
     def broken(*args, **kwargs):
         raise RuntimeError("secret path /etc/landseer")

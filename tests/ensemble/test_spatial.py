@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from grpc.aio import AioRpcError
 
-from landseer.ensemble import fake_triton as fake
-from landseer.ensemble import spatial
 from landseer.ensemble.errors import LocalFeaturesMissing, ProfileMismatch
-from landseer.ensemble.fake_triton import PROFILE, SIZES
-from landseer.ensemble.local_features import LocalFeatures
-from landseer.ensemble.regional.verification import Located, verify
-from landseer.ensemble.spatial import MISSING, SETTINGS, Verifier, located
+from landseer.ensemble.inference import fake_triton as fake
+from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
+from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.verify import verifier as spatial
+from landseer.ensemble.verify.verification import Located, verify
+from landseer.ensemble.verify.verifier import MISSING, SETTINGS, Verifier, located
 from landseer.v1 import index_pb2, search_pb2
 
 SPATIAL = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_SPATIAL)

@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from landseer.ensemble import errors
+from landseer.ensemble.api.status import grpc_code, status_of, trailers, unexpected
 from landseer.ensemble.errors import IndexLoading
-from landseer.ensemble.status import grpc_code, status_of, trailers, unexpected
 
 
 def kinds(error=errors.LandseerError):

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import kill_a_writer, names_of
 
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreFull
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import decode, encode
-from landseer.ensemble.store import Change, Record, Store, StoreUnusable, check_id, check_metadata
-from landseer.ensemble.store_check import faults
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.check import faults
+from landseer.ensemble.store.record import decode, encode
+from landseer.ensemble.store.store import Change, Record, Store, StoreUnusable, check_id, check_metadata
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "20"))
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=Sizes(channels=64))
@@ -543,7 +543,7 @@ def test_the_check_finds_what_is_wrong(folder, store):
     found = list(faults(folder))
     assert "1 descriptors for 2 records" in found and any("record 2: not a record" in fault for fault in found)
     done = subprocess.run(
-        [sys.executable, "-m", "landseer.ensemble.store_check", str(folder)],
+        [sys.executable, "-m", "landseer.ensemble.store.check", str(folder)],
         capture_output=True,
         text=True,
         check=False,

@@ -14,9 +14,9 @@ from killing import kill_a_writer
 from records import plain_record, unit_halves
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
-from landseer.ensemble.local_features import LocalFeatures, of_tensors, pack, unpack
-from landseer.ensemble.store import Store
-from landseer.ensemble.store_check import faults
+from landseer.ensemble.store.check import faults
+from landseer.ensemble.store.local_features import LocalFeatures, of_tensors, pack, unpack
+from landseer.ensemble.store.store import Store
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "10"))
 SHAPE, SHA = (10, 16), "ab" * 32

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from killing import kill_a_writer
 from records import plain_record
 
+from landseer.ensemble.asmk.aggregate import Binary, rasmk
+from landseer.ensemble.asmk.codebook import Codebook, start
 from landseer.ensemble.errors import NotFound, StoreFull
-from landseer.ensemble.local_features import LocalFeatures, unpack
-from landseer.ensemble.local_features import pack as pack_features
-from landseer.ensemble.regional.aggregate import Binary, rasmk
-from landseer.ensemble.regional.codebook import Codebook, start
-from landseer.ensemble.store import Store
-from landseer.ensemble.store_check import faults
-from landseer.ensemble.store_words import pack
-from landseer.ensemble.store_words import unpack as unpack_words
-from landseer.ensemble.words import WordIndex
+from landseer.ensemble.index.word_index import WordIndex
+from landseer.ensemble.store.check import faults
+from landseer.ensemble.store.local_features import LocalFeatures, unpack
+from landseer.ensemble.store.local_features import pack as pack_features
+from landseer.ensemble.store.store import Store
+from landseer.ensemble.store.words import pack
+from landseer.ensemble.store.words import unpack as unpack_words
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "6"))
 SHAPE, SHA, D = (10, 16), "ab" * 32, 12
@@ -188,7 +188,7 @@ async def search(index, query):
 
 
 async def test_stopped_it_goes_on_where_it_was(store, computed, monkeypatch):
-    monkeypatch.setattr("landseer.ensemble.words.BATCH", 4)
+    monkeypatch.setattr("landseer.ensemble.index.word_index.BATCH", 4)
     store.put_many([record(str(seed), seed, words=None) for seed in range(10)])
     stop, fill = threading.Event(), WordIndex._fill
 

@@ -14,9 +14,9 @@ from collector import Collector
 from grpc_health.v1 import health_pb2
 
 from landseer.client import SearchClient
-from landseer.ensemble import spans
-from landseer.ensemble.server import start_server
-from landseer.ensemble.tracing import OFF, Tracing, tracing_by_environment
+from landseer.ensemble.app.server import start_server
+from landseer.ensemble.telemetry import spans
+from landseer.ensemble.telemetry.tracing import OFF, Tracing, tracing_by_environment
 from landseer.v1 import index_pb2, search_pb2
 
 Search = search_pb2.SearchRequest
@@ -169,7 +169,7 @@ async def test_a_long_stream_does_not_bury_its_trace(traced, collector, fake_tri
 
 
 async def test_the_log_names_the_trace_and_the_trace_the_request(traced, collector, caplog, picture):
-    from landseer.ensemble.request_id import ANSWERING
+    from landseer.ensemble.telemetry.request_id import ANSWERING
 
     seen = []
     caplog.handler.addFilter(lambda record: seen.append(ANSWERING.get()) or True)
@@ -222,7 +222,7 @@ def test_without_the_packages_one_warning_names_the_extra(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("landseer.ensemble.spans", "landseer.client.exporter"):
+    for name in ("landseer.ensemble.telemetry.spans", "landseer.client.exporter"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert tracing_by_environment() is OFF
@@ -257,7 +257,7 @@ def test_off_costs_next_to_nothing():
 def test_the_orchestrator_needs_no_opentelemetry():
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "import landseer.ensemble.server, landseer.client.client, landseer.client.commands.search"
+        "import landseer.ensemble.app.server, landseer.client.client, landseer.client.commands.search"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

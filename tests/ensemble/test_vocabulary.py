@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from landseer.ensemble import vocabulary
+from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.errors import LocalFeaturesMissing
-from landseer.ensemble.local_features import LocalFeatures, pack, unpack
-from landseer.ensemble.record import Record
-from landseer.ensemble.regional.codebook import Codebook, train
-from landseer.ensemble.store import Store
-from landseer.ensemble.vocabulary import draft_of, learn, sample
+from landseer.ensemble.ingest import vocabulary
+from landseer.ensemble.ingest.vocabulary import draft_of, learn, sample
+from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
 
 SHA = "ab" * 32
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from grpc.aio import AioRpcError
 
+from landseer.ensemble.asmk.aggregate import asmk, rasmk
+from landseer.ensemble.asmk.codebook import Codebook, train
+from landseer.ensemble.asmk.kernel import KERNELS, similarity
 from landseer.ensemble.errors import ProfileMismatch
-from landseer.ensemble.fake_triton import PROFILE, SIZES
-from landseer.ensemble.local_features import LocalFeatures
-from landseer.ensemble.regional.aggregate import asmk, rasmk
-from landseer.ensemble.regional.codebook import Codebook, train
-from landseer.ensemble.regional.kernel import KERNELS, similarity
-from landseer.ensemble.store import Store
-from landseer.ensemble.words import WordIndex
+from landseer.ensemble.index.word_index import WordIndex
+from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
+from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
 
 WORDS = search_pb2.FIRST_STAGE_WORDS

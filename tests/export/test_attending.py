@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.pooling import Projection
 from landseer.export.training.attending import Pooled, attended, learned_reduction, pooled

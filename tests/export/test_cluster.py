@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection
 

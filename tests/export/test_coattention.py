@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.coattention import CoAttention
 
 SIZES = Sizes(channels=8, reduced=16, clusters=4)

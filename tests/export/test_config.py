@@ -4,8 +4,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import Sizes, ensembles, graphs
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes, ensembles, graphs
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.config import TYPES, all_configs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "configs"

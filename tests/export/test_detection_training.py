@@ -10,8 +10,8 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.datasets.photograph import Box, Photograph
 from landseer.export.models.boxes import encode, iou
 from landseer.export.models.landmark_detectors import TwoStage, ssdlite

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.detector import AttentionRegions, components
 from landseer.export.models.pooling import min_max
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import DETECTOR_INPUTS, Sizes, ensembles, graphs
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import DETECTOR_INPUTS, Sizes, ensembles, graphs
+from landseer.ensemble.inference.profile import Profile
 from landseer.export import all as command
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import WARM_UP, all_configs

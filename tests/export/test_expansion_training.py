@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.expansion import augmentation
-from landseer.ensemble.expansion.weights import aqe, combined
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.search.expansion import augmentation
+from landseer.ensemble.search.expansion.weights import aqe, combined
 from landseer.export.lattqe_file import read_lattqe, write_lattqe
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from landseer.ensemble.contracts import Graph, Sizes, graphs
+from landseer.ensemble.inference.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
 from landseer.export.build import Networks, Wanted, build

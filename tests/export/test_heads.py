@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from landseer.ensemble.contracts import Sizes, graphs
+from landseer.ensemble.inference.contracts import Sizes, graphs
 from landseer.export.build import untrained_head
 from landseer.export.engines import onnxruntime_fp32, openvino
 from landseer.export.examples import Case

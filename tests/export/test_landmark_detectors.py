@@ -10,7 +10,7 @@ from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn, ss
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
 
-from landseer.ensemble.contracts import IMAGE, Graph, Sizes, graphs
+from landseer.ensemble.inference.contracts import IMAGE, Graph, Sizes, graphs
 from landseer.export.engines import ENGINES
 from landseer.export.examples import photos
 from landseer.export.models.landmark_detectors import (

@@ -1,6 +1,6 @@
 import torch
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.lattqe import LAttQE
 from landseer.export.models.pooling import l2n
 

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from landseer.ensemble.contracts import Sizes, ensembles
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes, ensembles
+from landseer.ensemble.inference.profile import Profile
 from landseer.export import all as everything
 from landseer.export.build import OF_ANY_HEAD, Wanted, build, find_parts, fingerprint
 from landseer.export.models.backbone import GLOBAL_SCALES, Backbone

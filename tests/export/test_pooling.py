@@ -8,7 +8,7 @@ import pytest
 import torch
 from shared_files import reference
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE
+from landseer.ensemble.inference.contracts import MAX_SIDE, MIN_SIDE
 from landseer.export.models.backbone import SCALE_UNIT, fixed_point, multi_scale, scaled_side
 from landseer.export.models.pooling import Projection, gem, l2n, masked_gem, random_rows
 

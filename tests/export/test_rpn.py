@@ -5,8 +5,8 @@ import pytest
 import torch
 import torchvision
 
-from landseer.ensemble.contracts import Graph, Sizes
-from landseer.ensemble.contracts import Tensor as Spec
+from landseer.ensemble.inference.contracts import Graph, Sizes
+from landseer.ensemble.inference.contracts import Tensor as Spec
 from landseer.export.engines import ENGINES
 from landseer.export.models.boxes import decode, iou
 from landseer.export.models.rpn import ProposalDetector, RegionProposals

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 from rich.console import Console
 
-from landseer.ensemble.contracts import graphs
+from landseer.ensemble.inference.contracts import graphs
 from landseer.export import all as command
 from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases

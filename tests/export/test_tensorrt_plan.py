@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.contracts import MAX_SIDE, MIN_SIDE, Graph, Sizes, Tensor, graphs
-from landseer.ensemble.profile import Profile as Served
+from landseer.ensemble.inference.contracts import MAX_SIDE, MIN_SIDE, Graph, Sizes, Tensor, graphs
+from landseer.ensemble.inference.profile import Profile as Served
 from landseer.export.config import graph_config
 from landseer.export.examples import Case, cases
 from landseer.export.models.lattqe import LAttQE

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from landseer.client import cli
-from landseer.ensemble.contracts import graphs
+from landseer.ensemble.inference.contracts import graphs
 from landseer.export.all import main as export_main
 from landseer.export.build import Wanted, build, trunk_sha256, untrained_head
 from landseer.export.engines import onnxruntime_fp32

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.datasets.photograph import Box, Photograph, Photographs
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.trunks import Trunk

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record
-from landseer.ensemble.store import Store
-from landseer.ops import lattdba
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
+from landseer.ops.backend import lattdba_graph as lattdba
+from landseer.ops.backend.runner import Failure
 from landseer.ops.commands import augment
-from landseer.ops.runner import Failure
 
 SIZES = Sizes(channels=16, neighbours=8)
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=SIZES, untrained=("lattqe",))
@@ -162,7 +162,7 @@ def test_a_store_in_use_is_left_alone(folder, capsys):
 
 
 def test_ctrl_c_says_how_to_go_on(folder, monkeypatch, capsys):
-    from landseer.ensemble import augmenting
+    from landseer.ensemble.ingest import augmenting
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt

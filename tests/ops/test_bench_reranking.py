@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record
-from landseer.ensemble.store import Store
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
 from landseer.export.datasets.photograph import Photograph
 from landseer.ops.bench import generated_store
 from landseer.ops.bench.asking import Answer, Asker, Pair, added, added_by, mebibytes, staged
@@ -27,7 +27,7 @@ from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_a
 from landseer.ops.bench.real_store import Source, real_records, spread
 from landseer.ops.bench.reranking import main
 from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 from landseer.v1.search_pb2 import RERANKING_METHOD_NONE
 
 SIZES = Sizes(channels=48, reduced=16, locals=20, clusters=5)

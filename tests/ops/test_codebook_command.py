@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-from landseer.ensemble.local_features import LocalFeatures
-from landseer.ensemble.record import Record
-from landseer.ensemble.regional.codebook import Codebook
-from landseer.ensemble.store import Store
-from landseer.ensemble.vocabulary import MOST_FEATURES, draft_of
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.ingest.vocabulary import MOST_FEATURES, draft_of
+from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
 from landseer.ops.commands import codebook
 
 COMMAND = """

@@ -267,7 +267,7 @@ def test_triton_has_no_http_and_only_orchestrators_reach_it(render, name):
 def test_the_orchestrator_is_given_options_that_it_knows(render):
     import argparse
 
-    from landseer.ensemble.serve import add_arguments, config_of
+    from landseer.ensemble.app.serve import add_arguments, config_of
 
     lines = [named(render(name), "StatefulSet", "shop") for name in ("as it comes", "sidecar")]
     words = [pod_of(line)["containers"][0]["args"] for line in lines]

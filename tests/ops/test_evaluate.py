@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from shared_files import shared
 
-from landseer.ensemble.pictures import Region
+from landseer.ensemble.pictures.pictures import Region
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse
 from landseer.ops.evaluate.readers import read
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 
 @pytest.fixture

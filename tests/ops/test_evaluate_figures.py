@@ -16,7 +16,7 @@ from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.regimes import regimes
 from landseer.ops.evaluate.sweep import counts, swept
 from landseer.ops.evaluate.synthetic import BLOCK, synthetic
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 rng = np.random.default_rng
 

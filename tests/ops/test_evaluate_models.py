@@ -13,7 +13,7 @@ from landseer.export.exporter import ExportError
 from landseer.ops.commands import evaluate as command
 from landseer.ops.evaluate import models
 from landseer.ops.evaluate.models import Request, exported
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 CONSOLE = Console(stderr=True)
 

@@ -13,18 +13,18 @@ from PIL import Image
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ensemble.augmenting import augment_store
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.expansion.augmentation import augmented
-from landseer.ensemble.expansion.recipe import recipe
-from landseer.ensemble.fake_triton import FakeTriton, free_port
-from landseer.ensemble.store import Store
+from landseer.ensemble.inference.fake_triton import FakeTriton, free_port
+from landseer.ensemble.ingest.augmenting import augment_store
+from landseer.ensemble.search.expansion.augmentation import augmented
+from landseer.ensemble.search.expansion.recipe import recipe
+from landseer.ensemble.store.store import Store
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 CONSOLE = Console(stderr=True)
 
@@ -40,7 +40,7 @@ class Service:
         self.address = self._run(self._start(store, options))
 
     async def _start(self, store, options):
-        from landseer.ensemble.server import start_server
+        from landseer.ensemble.app.server import start_server
 
         self.triton = await FakeTriton().start()
         self._stack.push_async_callback(self.triton.stop)

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.pictures import Region
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.regional.aggregate import asmk, naive_rasmk, rasmk, rvlad
-from landseer.ensemble.regional.codebook import train
-from landseer.ensemble.regional.kernel import INNER_PRODUCT, KERNELS, similarity
-from landseer.ensemble.regional.verification import Located, verify
+from landseer.ensemble.asmk.aggregate import asmk, naive_rasmk, rasmk, rvlad
+from landseer.ensemble.asmk.codebook import train
+from landseer.ensemble.asmk.kernel import INNER_PRODUCT, KERNELS, similarity
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Region
+from landseer.ensemble.verify.verification import Located, verify
 from landseer.ops.evaluate.codebooks import Codebooks, Source
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.dataset import Shot
@@ -27,7 +27,7 @@ from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes, crops, flat
 from landseer.ops.evaluate.space import Space
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 
 D, PICTURES = 16, 9
 PROFILE = Profile(backbone="b", weights_sha256="", sizes=Sizes(channels=8, local=D), locals_sha256="abc")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from landseer.ensemble.contracts import ensembles
+from landseer.ensemble.inference.contracts import ensembles
+from landseer.ops.backend.inprocess import needed_steps
 from landseer.ops.evaluate.arrays import OUTPUTS, outputs
-from landseer.ops.inprocess import needed_steps
 
 
 def needed(*names, detector="attention"):

@@ -6,10 +6,10 @@ from datetime import datetime, timezone
 import pytest
 
 from landseer.ops.load.k6 import Opinion, _read
+from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures, TaskFigures, Tick, read
-from landseer.ops.load.report import Duel, LoadReport, Step, markdown, verdict
 from landseer.ops.load.shapes import SHAPES, ramp, ramp_users, spike
-from landseer.ops.processes import OpsError
+from landseer.ops.run.processes import OpsError
 from landseer.ops.watch.queries import PanelQuery
 
 
@@ -110,7 +110,7 @@ def report(**changes):
         duel=Duel(users=4, locust=[figures()], k6=[opinion]),
         machine=[("processor", "A CPU")],
         photos=99,
-        command="python -m landseer.ops.load.run",
+        command="python -m landseer.ops.load.load_test",
         date=datetime(2026, 1, 2, tzinfo=timezone.utc),
         seconds=200.0,
     )

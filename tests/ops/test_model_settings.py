@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from landseer.ops.model_settings import THREADS_VARIABLE, from_triton
+from landseer.ops.backend.model_settings import THREADS_VARIABLE, from_triton
 
 OPENVINO = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino", "parameters": {}}]}}
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from landseer.ops.processes import Child, ChildConfig, OpsError, Stopping
+from landseer.ops.run.processes import Child, ChildConfig, OpsError, Stopping
 
 FAMILY = """
 import subprocess, sys, time
@@ -80,7 +80,7 @@ def test_killing_the_launcher_ends_everything(eventually, is_running, tmp_path):
     (tmp_path / "left").touch()
     code = f"""
 import sys, time
-from landseer.ops.processes import Child, ChildConfig
+from landseer.ops.run.processes import Child, ChildConfig
 child = Child.start(ChildConfig(command=(sys.executable, "-S", "-c", {FAMILY!r}), remove=({str(tmp_path / "left")!r},)))
 while not child.lines: time.sleep(0.05)
 print(child.watcher.pid, child.pid, child.lines[0].split()[1], flush=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from landseer.ops.deadlines import DEADLINE_PARAMETER, is_past
+from landseer.ops.backend.deadlines import DEADLINE_PARAMETER, is_past
 
 
 @pytest.mark.parametrize(("deadline", "past"), [("999999", True), ("1000001", False), (999_999, True), ("soon", False)])

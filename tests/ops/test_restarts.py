@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from landseer.ops.processes import OpsError
-from landseer.ops.restarts import Restarts
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.restarts import Restarts
 
 
 def test_waits_longer_each_time_and_gives_up_with_the_reason():

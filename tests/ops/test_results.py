@@ -7,18 +7,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import Evaluation
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import untrained_head
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
-from landseer.ops.results import describe as describing
-from landseer.ops.results import run
-from landseer.ops.results.describe import describe
-from landseer.ops.results.report import Row, Table
-from landseer.ops.results.variants import BASELINE, Cost, cost, variants
+from landseer.ops.research import describe as describing
+from landseer.ops.research import heads as run
+from landseer.ops.research.describe import describe
+from landseer.ops.research.heads_report import Row, Table
+from landseer.ops.research.variants import BASELINE, Cost, cost, variants
 
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=8), long_side=128)
 COST = Cost(parameters=1_500_000, gflops=2.0)

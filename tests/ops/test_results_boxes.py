@@ -10,17 +10,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from landseer.ensemble.contracts import Sizes
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import Trunk
 from landseer.export.photographs import photographs
 from landseer.ops.evaluate.readers import read
-from landseer.ops.results import boxes, small
-from landseer.ops.results.boxes import Regions, best, judged, mean, overlaps, reading, table, together
-from landseer.ops.results.small import TRUE, WHOLE, Found, Networks, Scene, Seen, as_they_are, found, laid, made_small
-from landseer.ops.results.variants import variants
+from landseer.ops.research import boxes, small
+from landseer.ops.research.boxes import Regions, best, judged, mean, overlaps, reading, table, together
+from landseer.ops.research.small import TRUE, WHOLE, Found, Networks, Scene, Seen, as_they_are, found, laid, made_small
+from landseer.ops.research.variants import variants
 
 CHANNELS = 8
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=CHANNELS), long_side=128)

@@ -3,16 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import Truth, evaluate
-from landseer.ensemble.expansion.augmentation import augmented
-from landseer.ensemble.expansion.recipe import Recipe
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.search.expansion.augmentation import augmented
+from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import unit
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
-from landseer.ops.processes import OpsError
-from landseer.ops.results import expanding
-from landseer.ops.results.expanding import (
+from landseer.ops.research import expanding
+from landseer.ops.research.expanding import (
     LATTQE_SEARCH,
     Searched,
     Space,
@@ -23,7 +22,8 @@ from landseer.ops.results.expanding import (
     tuned_lattdba,
     tuned_lattqe,
 )
-from landseer.ops.results.expansion_report import Found, sweep_table, table
+from landseer.ops.research.expansion_report import Found, sweep_table, table
+from landseer.ops.run.processes import OpsError
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.evaluation import bootstrap_interval
-from landseer.ensemble.profile import Profile
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
@@ -24,8 +24,8 @@ from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.regions import Boxes
-from landseer.ops.results import regional, regional_report
-from landseer.ops.results.varied import Numbers, VariedSide
+from landseer.ops.research import regional, regional_report
+from landseer.ops.research.varied import Numbers, VariedSide
 
 C, P, D, N = 8, 4, 16, 12
 SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)

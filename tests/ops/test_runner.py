@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from landseer.ops.engines import ENGINES
-from landseer.ops.model_settings import ModelSettings
-from landseer.ops.runner import Failure, Job, Runner
+from landseer.ops.backend.engines import ENGINES
+from landseer.ops.backend.model_settings import ModelSettings
+from landseer.ops.backend.runner import Failure, Job, Runner
 
 BOTH = frozenset({"descriptor", "stripes"})
 DESCRIPTOR = frozenset({"descriptor"})

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from landseer.ensemble.logs import JsonFormatter
-from landseer.ops.orchestrator import Warnings, _told
-from landseer.ops.ports import free_port
-from landseer.ops.processes import OpsError
-from landseer.ops.restarts import Restarts
-from landseer.ops.stack import Stack, StackConfig, _Watched
+from landseer.ensemble.telemetry.logs import JsonFormatter
+from landseer.ops.run.orchestrator import Warnings, _told
+from landseer.ops.run.ports import free_port
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.restarts import Restarts
+from landseer.ops.run.stack import Stack, StackConfig, _Watched
 
 
 class Server:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from landseer.client import cli
-from landseer.ensemble.contracts import Sizes
+from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
 from landseer.export.lattqe_file import read_lattqe
@@ -31,7 +31,7 @@ from landseer.export.training.lattqe import Form
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
 from landseer.ops.train import data as chosen_data
-from landseer.ops.train import lattqe
+from landseer.ops.train import train_lattqe as lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from landseer.ops.deadlines import DEADLINE_PARAMETER
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.backend.deadlines import DEADLINE_PARAMETER
+from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from landseer.ops.triton_log import is_worth_showing, reasons
+from landseer.ops.run.triton_log import is_worth_showing, reasons
 
 PREFIX = '1121 02:54:21.554352 13961 model_lifecycle.cc:642] "'
 NO_GPU = f'E{PREFIX}CudaDriverHelper has not been initialized."'

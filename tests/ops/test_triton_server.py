@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from landseer.ops.ports import free_port
-from landseer.ops.processes import OpsError
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.run.ports import free_port
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
 
@@ -69,7 +69,7 @@ def test_killed_launcher_leaves_nothing(small_repository, leftovers, session_of,
     code = f"""
 import sys, time
 from pathlib import Path
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.run.triton import TritonConfig, TritonServer
 server = TritonServer(TritonConfig(repository=Path({str(small_repository)!r})))
 server.start()
 server.wait_ready(60)
@@ -133,7 +133,7 @@ def test_without_the_wheel(small_repository, monkeypatch):
 
 
 def test_an_unsupported_python(small_repository, monkeypatch):
-    monkeypatch.setattr("landseer.ops.triton_install.running_python", lambda: (3, 13))
+    monkeypatch.setattr("landseer.ops.run.triton_install.running_python", lambda: (3, 13))
     with pytest.raises(OpsError, match=r"Python 3.13 is not supported.*3.10, 3.11 or 3.12"):
         TritonServer(TritonConfig(repository=small_repository)).start()
 

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from landseer.ensemble import serve
+from landseer.ensemble.app import serve
 from landseer.ops.commands import up
 
 

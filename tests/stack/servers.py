@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import np_to_triton_dtype
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ops.triton import TritonServer
+from landseer.ops.run.triton import TritonServer
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2_grpc
 
 DETAILS = "grpc-status-details-bin"

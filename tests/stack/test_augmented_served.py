@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stack.photos import WHEEL, wheel
 
-from landseer.ensemble.store import Store
+from landseer.ensemble.store.store import Store
 from landseer.ops.commands import augment
 from landseer.v1 import index_pb2, search_pb2
 

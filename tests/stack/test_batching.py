@@ -10,7 +10,7 @@ import pytest
 from stack.photos import WHEEL, pixels_of, strips, wheel
 from stack.servers import cosines
 
-from landseer.ensemble.contracts import ensembles
+from landseer.ensemble.inference.contracts import ensembles
 
 pytestmark = pytest.mark.stack
 

@@ -15,10 +15,10 @@ from stack.photos import wheel
 from stack.servers import Landseer, within
 from tritonclient.utils import InferenceServerException
 
-from landseer.ops.orchestrator import Orchestrator, OrchestratorConfig
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.processes import Child, ChildConfig
-from landseer.ops.triton_install import find_triton
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.run.triton_install import find_triton
 
 pytestmark = pytest.mark.stack
 

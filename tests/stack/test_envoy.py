@@ -22,8 +22,8 @@ from PIL import Image
 from stack.photos import encoded, strips, wheel
 from stack.servers import Landseer, within
 
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.processes import Child, ChildConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.processes import Child, ChildConfig
 from landseer.v1 import index_pb2, search_pb2, search_pb2_grpc
 
 pytestmark = pytest.mark.stack

@@ -11,7 +11,7 @@ from PIL import Image
 from stack.photos import strips
 
 from landseer.client.cli import main
-from landseer.ops.ports import LOOPBACK, free_port
+from landseer.ops.run.ports import LOOPBACK, free_port
 
 pytestmark = pytest.mark.stack
 METHODS = "none,aqe:1,aqewd:3,aqewd-dir:2,alphaqe:2,dqe:2,lattqe:2"

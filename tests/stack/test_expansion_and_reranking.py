@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from stack.photos import encoded, pixels_of, wheel
 
-from landseer.ensemble.store import Store
+from landseer.ensemble.store.store import Store
 from landseer.v1 import search_pb2
 
 pytestmark = pytest.mark.stack

@@ -13,7 +13,7 @@ from stack.servers import TritonClient, cosines
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
 

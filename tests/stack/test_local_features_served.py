@@ -11,12 +11,12 @@ from PIL import Image
 from stack.photos import WHEEL, encoded, pixels_of, wheel
 
 from landseer.client.cli import main
-from landseer.ensemble.describe import FOR_LOCAL
-from landseer.ensemble.local_features import of_tensors
-from landseer.ensemble.pictures import Region, prepare
-from landseer.ensemble.regional.verification import verify
-from landseer.ensemble.spatial import SETTINGS, located
-from landseer.ensemble.store import Store
+from landseer.ensemble.pictures.pictures import Region, prepare
+from landseer.ensemble.search.describe import FOR_LOCAL
+from landseer.ensemble.store.local_features import of_tensors
+from landseer.ensemble.store.store import Store
+from landseer.ensemble.verify.verification import verify
+from landseer.ensemble.verify.verifier import SETTINGS, located
 from landseer.ops.commands import codebook
 from landseer.v1 import index_pb2, search_pb2
 

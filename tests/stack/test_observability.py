@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from stack.photos import wheel
 from stack.servers import scrape, within
 
-from landseer.ensemble.triton import MODELS
+from landseer.ensemble.inference.triton import MODELS
 from landseer.v1 import search_pb2
 
 pytestmark = pytest.mark.stack

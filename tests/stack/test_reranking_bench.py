@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landseer.ensemble.profile import Profile
-from landseer.ensemble.record import Record
-from landseer.ensemble.store import Store
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Store
+from landseer.ops.backend.inprocess import read_profile
 from landseer.ops.bench.real_store import LEAST, Source
 from landseer.ops.bench.reranking import main
-from landseer.ops.inprocess import read_profile
 
 pytestmark = pytest.mark.stack
 COUNT = LEAST + 8

@@ -9,8 +9,8 @@ import pytest
 from stack.photos import GROCERY, WHEEL, grocery, wheel
 from stack.servers import cosines
 
-from landseer.ensemble.contracts import ensembles
-from landseer.ensemble.pictures import prepare
+from landseer.ensemble.inference.contracts import ensembles
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.parity import LIMITS, MEASURES
 
 pytestmark = pytest.mark.stack

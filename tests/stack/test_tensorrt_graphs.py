@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from landseer.ensemble.contracts import Sizes, graphs
+from landseer.ensemble.inference.contracts import Sizes, graphs
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.precision import choose
 from landseer.export.tensorrt.support import gaps, plugins

@@ -17,9 +17,9 @@ from stack.servers import Landseer, within
 
 from landseer.client import BlockingSearchClient
 from landseer.client.exporter import shut_down, tracer_provider
-from landseer.ops.orchestrator import Orchestrator, OrchestratorConfig
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.triton import TritonConfig, TritonServer
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
 

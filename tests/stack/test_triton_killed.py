@@ -16,8 +16,8 @@ import pytest
 from stack.photos import strips, wheel
 from stack.servers import Landseer, within
 
-from landseer.ops.ports import LOOPBACK, free_port
-from landseer.ops.stack import Stack, StackConfig
+from landseer.ops.run.ports import LOOPBACK, free_port
+from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1 import index_pb2, search_pb2
 
 pytestmark = pytest.mark.stack

@@ -1,0 +1,1 @@
+"""gRPC in and out: services, parsing of requests, answers, status codes, health."""

@@ -1,0 +1,105 @@
+"""What happens around every RPC: its id, counting, timing, and errors made into statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+
+from landseer.ensemble.api.status import clip, grpc_code, status_of, trailers, unexpected
+from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.request_id import ANSWERING, KEY, Answering, request_id_of
+from landseer.ensemble.telemetry.tracing import OFF, RpcSpan, Tracing
+
+log = logging.getLogger(__name__)
+_LEVELS = dict.fromkeys(
+    (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+    ),
+    logging.INFO,
+)
+"""At which level an RPC's end is logged. What went well, or wrong by the caller's doing, is for debugging."""
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps our own services; health and reflection pass as they are."""
+
+    def __init__(self, metrics: Metrics, tracing: Tracing = OFF) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Return the method's handler, observed; None for an unknown method."""
+        handler = await continuation(handler_call_details)
+        service, _, method = handler_call_details.method.lstrip("/").partition("/")
+        if handler is None or not service.startswith("landseer.") or handler.response_streaming:
+            return handler
+        observed: Any = self._observed(handler.stream_unary or handler.unary_unary, service, method)
+        make = grpc.stream_unary_rpc_method_handler if handler.stream_unary else grpc.unary_unary_rpc_method_handler
+        return make(observed, handler.request_deserializer, handler.response_serializer)
+
+    def _observed(self, inner: Behaviour, service: str, method: str) -> Behaviour:
+        name = f"{service}/{method}"
+
+        async def observed(request: Any, context: Any) -> Any:
+            metadata = context.invocation_metadata() or ()
+            request_id = request_id_of(metadata)
+            with self._tracing.rpc(service, method, metadata, request_id) as span:
+                # This task answers nothing else, so there is nothing to set back.
+                ANSWERING.set(Answering(request_id=request_id, trace_id=span.trace_id))
+                return await answered(request, context, request_id, span)
+
+        async def answered(request: Any, context: Any, request_id: str, span: RpcSpan) -> Any:
+            started, code, why = time.perf_counter(), grpc.StatusCode.OK, ""
+            self._metrics.in_flight.labels(service, method).inc()
+            try:
+                answer = await inner(request, context)
+                # As a trailer: headers would go ahead of the answer, and a call whose response has begun is tried again
+                # by no one, should this process die in between.
+                context.set_trailing_metadata(((KEY, request_id),))
+                return answer
+            except asyncio.CancelledError:
+                code = _why_cancelled(context)
+                raise
+            except Exception as error:
+                status, why = _status(error, request_id), f": {_told(error, name)}"
+                code = grpc_code(status)
+            finally:
+                seconds = time.perf_counter() - started
+                self._metrics.in_flight.labels(service, method).dec()
+                self._metrics.handling.labels(service, method).observe(seconds)
+                self._metrics.handled.labels(service, method, code.name).inc()
+                span.ends(code)
+                level = _LEVELS.get(code, logging.DEBUG)
+                log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
+            # Counted before it is sent, as answers are: whoever gets it may look at the metrics at once.
+            return await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
+
+        return observed
+
+
+def _why_cancelled(context: Any) -> grpc.StatusCode:
+    """GRPC cancels a handler both when its caller goes away and when its deadline passes."""
+    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+
+
+def _status(error: Exception, request_id: str) -> status_pb2.Status:
+    return status_of(error, request_id) if isinstance(error, LandseerError) else unexpected(request_id)
+
+
+def _told(error: Exception, method: str) -> str:
+    """Return an error in one line for the log. One that nobody foresaw goes there with its traceback."""
+    if isinstance(error, LandseerError):
+        return f"{error.reason}: {clip(' '.join(str(error).split()))}"
+    log.error("%s failed", method, exc_info=error)
+    return type(error).__name__

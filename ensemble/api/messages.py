@@ -1,0 +1,162 @@
+"""Answers as protobuf messages. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.inference.triton import Served
+from landseer.ensemble.pictures.heatmap import FeatureMap, coattention_heatmap
+from landseer.ensemble.search.describe import Described
+from landseer.ensemble.search.ranking import Ranking
+from landseer.ensemble.search.search import Found
+from landseer.ensemble.search.stages import Stages
+from landseer.ensemble.store.record import Record, Stored
+from landseer.v1 import common_pb2, index_pb2, search_pb2
+
+STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "total")
+"""The stages that callers are told of, in this order."""
+
+
+def search_response(
+    found: Found, served: Served | None, profile: Profile, *, explain: bool
+) -> search_pb2.SearchResponse:
+    """Return the answer to a search, still without its timings. With `explain` this computes heat maps."""
+    hits = [_hit(found.ranking, place, record, profile, explain) for place, record in enumerate(found.records)]
+    picture = found.picture if explain else None
+    return search_pb2.SearchResponse(
+        hits=hits,
+        model_versions=model_versions(served, found.models),
+        index_size=found.index_size,
+        query_explanation=None if picture is None else _query_explanation(picture),
+        untrained=found.untrained,
+    )
+
+
+def describe_response(described: Described, served: Served) -> search_pb2.DescribeResponse:
+    """Return the answer to Describe, still without its timings."""
+    return search_pb2.DescribeResponse(
+        descriptor=_descriptor(described.descriptor),
+        query_vector=_descriptor(described.query_vector),
+        boxes=detected_boxes(described.boxes),
+        attention=heatmap(described.tensors["attention"]),
+        clusters=[_descriptor(cluster) for cluster in described.clusters],
+        width=described.prepared.width,
+        height=described.prepared.height,
+        model_versions=model_versions(served, ("backbone", "detector", "cluster")),
+    )
+
+
+def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetResponse:
+    """Return what is known of a picture."""
+    record = stored.record
+    return index_pb2.GetResponse(
+        id=record.id,
+        metadata=record.metadata,
+        width=record.width,
+        height=record.height,
+        boxes=detected_boxes(record.boxes),
+        sequence=stored.key,
+        indexed_at=timestamp(record.indexed_at),
+        thumbnail=record.thumbnail,
+        descriptor=record.descriptor.astype(np.float32).tolist() if include_vectors else (),
+        cluster_count=len(record.clusters),
+    )
+
+
+def add_stages(response: Any, stages: Stages) -> None:
+    """Add timings, and degradations where the message has room for them."""
+    for stage in STAGES:
+        if stage in stages.timings:
+            response.timings.add(stage=stage, seconds=stages.timings[stage])
+    for stage, reason in stages.degradations.items():
+        response.degradations.add(stage=stage, reason=reason)
+
+
+def model_versions(served: Served | None, names: Iterable[str]) -> list[common_pb2.ModelVersion]:
+    """Return the versions of these models; nothing while Triton is away."""
+    wanted = set(names)
+    pairs = served.versions if served else ()
+    return [common_pb2.ModelVersion(name=name, version=version) for name, version in pairs if name in wanted]
+
+
+def detected_boxes(boxes: NDArray[np.float32]) -> list[common_pb2.DetectedBox]:
+    """Return boxes [m, 5] (x, y, width, height, score) as messages."""
+    return [
+        common_pb2.DetectedBox(box=common_pb2.Box(x=x, y=y, width=width, height=height), score=score)
+        for x, y, width, height, score in boxes.tolist()
+    ]
+
+
+def heatmap(values: NDArray[np.float32]) -> common_pb2.Heatmap:
+    """Return a map [h, w] as a message, clipped to [0, 1]."""
+    clipped = np.clip(values, 0.0, 1.0)
+    return common_pb2.Heatmap(height=values.shape[0], width=values.shape[1], values=clipped.ravel().tolist())
+
+
+def timestamp(moment: float | None) -> Timestamp | None:
+    """Return a moment in Unix seconds as a message."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromMicroseconds(round(moment * 1e6))
+    return message
+
+
+def _descriptor(vector: NDArray[Any]) -> search_pb2.Descriptor:
+    return search_pb2.Descriptor(values=vector.astype(np.float32).tolist())
+
+
+def _hit(ranking: Ranking, place: int, record: Record, profile: Profile, explain: bool) -> search_pb2.Hit:
+    return search_pb2.Hit(
+        id=record.id,
+        score=float(ranking.scores[place]),
+        scores=_scores(ranking, place),
+        metadata=record.metadata,
+        width=record.width,
+        height=record.height,
+        explanation=_explanation(ranking, place, record, profile) if explain else None,
+    )
+
+
+def _scores(ranking: Ranking, place: int) -> search_pb2.StageScores:
+    """Leave out what is NaN: that stage did not score this hit."""
+    arrays = {"global": ranking.global_, "words": ranking.words}
+    arrays |= {"expanded": ranking.expanded, "coattention": ranking.coattention}
+    scores = {name: float(array[place]) for name, array in arrays.items()}
+    message = search_pb2.StageScores()
+    for name, score in scores.items():
+        if not np.isnan(score):
+            setattr(message, name, score)
+    if not np.isnan(ranking.inliers[place]):
+        message.inliers = int(ranking.inliers[place])
+    return message
+
+
+def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile) -> search_pb2.HitExplanation:
+    explanation = search_pb2.HitExplanation(thumbnail=record.thumbnail, boxes=detected_boxes(record.boxes))
+    if not np.isnan(ranking.coattention[place]):
+        weights, features = ranking.weights[place], FeatureMap(packed=record.feature_map)
+        where = coattention_heatmap(
+            features, weights, width=record.width, height=record.height, long_side=profile.long_side
+        )
+        explanation.coattention.CopyFrom(heatmap(where))
+        explanation.cluster_weights.extend(weights[: len(record.clusters)].tolist())
+    return explanation
+
+
+def _query_explanation(picture: Described) -> search_pb2.QueryExplanation:
+    prepared, region = picture.prepared, picture.prepared.region
+    return search_pb2.QueryExplanation(
+        thumbnail=prepared.thumbnail,
+        width=prepared.width,
+        height=prepared.height,
+        region=common_pb2.Box(x=region.x, y=region.y, width=region.width, height=region.height),
+        attention=heatmap(picture.tensors["attention"]),
+        boxes=detected_boxes(picture.boxes),
+    )

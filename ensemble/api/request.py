@@ -1,0 +1,257 @@
+"""A search request, checked and with its defaults filled in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.errors import CodebookMissing, InvalidInput, LocalFeaturesMissing, Untrained
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import Region
+from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, limits
+from landseer.ensemble.search.expansion.weights import ALPHA
+from landseer.ensemble.store.record import check_id
+from landseer.v1 import common_pb2, search_pb2
+
+TOP_K = 10
+CANDIDATES = 100
+MOST_ALPHA = 100.0
+EXPANSIONS = {
+    search_pb2.EXPANSION_METHOD_LATTQE: LATTQE,
+    search_pb2.EXPANSION_METHOD_AQE: "aqe",
+    search_pb2.EXPANSION_METHOD_AQEWD: "aqewd",
+    search_pb2.EXPANSION_METHOD_AQEWD_DIR: "aqewd-dir",
+    search_pb2.EXPANSION_METHOD_ALPHA_QE: "alphaqe",
+    search_pb2.EXPANSION_METHOD_DQE: DQE,
+}
+"""Names of the methods; what is not here is no expansion."""
+COATTENTION, SPATIAL = "coattention", "spatial"
+RERANKINGS = {
+    search_pb2.RERANKING_METHOD_COATTENTION: COATTENTION,
+    search_pb2.RERANKING_METHOD_SPATIAL: SPATIAL,
+}
+"""Likewise of re-ranking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureQuery:
+    """An encoded picture, or a part of it."""
+
+    data: bytes
+    region: Region | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdQuery:
+    """A picture that is indexed."""
+
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorQuery:
+    """A raw descriptor, float32 [D], made unit norm."""
+
+    vector: NDArray[np.float32]
+
+
+Query = PictureQuery | IdQuery | VectorQuery
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expand:
+    """Query expansion over the first hits."""
+
+    method: str
+    """A key of `expansion.methods.DEFAULTS`."""
+    neighbours: int
+    alpha: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerank:
+    """A second look at the first hits."""
+
+    method: str
+    """A value of `RERANKINGS`."""
+    candidates: int
+    weight: float
+    """Of co-attention."""
+    shared_words: int = 0
+    """How many visual words a candidate must share with the query."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What a search shall do."""
+
+    query: Query
+    top_k: int
+    expand: Expand | None
+    rerank: Rerank | None
+    explain: bool
+    by_words: bool = False
+    """Whether the first search is by visual words."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the hits are to be verified spatially."""
+        return self.rerank is not None and self.rerank.method == SPATIAL
+
+    @property
+    def needs_local_features(self) -> bool:
+        """Whether it needs those of the query."""
+        return self.by_words or self.verifies or (self.rerank is not None and self.rerank.shared_words > 0)
+
+
+def search_plan(
+    request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int, local_features: bool, words: bool
+) -> SearchPlan:
+    """Check a SearchRequest against what is served. local_features, words: whether the server has them.
+
+    InvalidInput names the field; Untrained, LocalFeaturesMissing and CodebookMissing say what to do.
+    """
+    kind = request.WhichOneof("query")
+    rerank = _rerank(request.reranking, profile, local_features=local_features, words=words)
+    by_words = _by_words(request, kind, words=words)
+    if request.HasField("region") and kind != "image":
+        said = f"a region needs a picture to lie on, but the query is {kind or 'absent'}; leave it out"
+        raise InvalidInput("region", said)
+    if rerank is not None and kind == "descriptor":
+        raise InvalidInput(
+            "reranking.method",
+            "re-ranking needs a picture: a raw descriptor has no co-attention vector and no local features; send the "
+            "picture as `image`, or its `id` if it is indexed, or leave re-ranking out",
+        )
+    top_k = request.top_k if request.HasField("top_k") else TOP_K
+    _in_range("top_k", top_k, 1, max_top_k)
+    return SearchPlan(
+        query=_query(request, kind, profile),
+        top_k=top_k,
+        expand=_expand(request.expansion, profile),
+        rerank=rerank,
+        explain=request.explain,
+        by_words=by_words,
+    )
+
+
+def region_of(request: Any) -> Region | None:
+    """Return the `region` of a request, or None if it has none. InvalidInput if a side is not a finite number."""
+    if not request.HasField("region"):
+        return None
+    box: common_pb2.Box = request.region
+    sides = {"x": box.x, "y": box.y, "width": box.width, "height": box.height}
+    for name, value in sides.items():
+        if not math.isfinite(value):
+            raise InvalidInput("region", f"{name} is {value}; expected a finite number of pixels")
+    return Region(**sides)
+
+
+def _query(request: search_pb2.SearchRequest, kind: str | None, profile: Profile) -> Query:
+    if kind == "image":
+        return PictureQuery(data=request.image, region=region_of(request))
+    if kind == "id":
+        check_id(request.id)
+        return IdQuery(id=request.id)
+    if kind == "descriptor":
+        return VectorQuery(vector=_unit(request.descriptor.values, profile.sizes.channels))
+    raise InvalidInput("query", "absent; set one of image, id and descriptor")
+
+
+def _unit(values: Any, size: int) -> NDArray[np.float32]:
+    """Return float32 [size] of unit norm. In double precision, so that no finite value overflows."""
+    field = "descriptor.values"
+    if len(values) != size:
+        raise InvalidInput(field, f"got {len(values)} values, expected {size}, the index's descriptor size")
+    vector = np.fromiter(values, np.float64, size)
+    if not np.isfinite(vector).all():
+        raise InvalidInput(field, f"value {int(np.argmin(np.isfinite(vector)))} is not finite; expected numbers")
+    norm = float(np.linalg.norm(vector))
+    if norm == 0.0:
+        raise InvalidInput(field, "all values are zero; a direction is expected, of any other norm")
+    return (vector / norm).astype(np.float32)
+
+
+def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
+    _known("expansion.method", request.method, search_pb2.ExpansionMethod)
+    method = EXPANSIONS.get(request.method)
+    most = limits(profile.sizes.neighbours).get(method or "", MOST)
+    neighbours = request.neighbours if request.HasField("neighbours") else DEFAULTS.get(method or "", 1)
+    alpha = request.alpha if request.HasField("alpha") else ALPHA
+    _in_range("expansion.neighbours", neighbours, 1, most)
+    if not 0.0 <= alpha <= MOST_ALPHA:
+        raise InvalidInput("expansion.alpha", f"got {alpha:g}, expected 0 to {MOST_ALPHA:g}")
+    if method is None:
+        return None
+    if method == LATTQE and "lattqe" in profile.untrained and not request.allow_untrained:
+        raise Untrained(
+            "expansion.method: the served `lattqe` has seeded weights, it was never trained; search without expansion, "
+            "or set expansion.allow_untrained to try the machinery"
+        )
+    return Expand(method=method, neighbours=neighbours, alpha=alpha)
+
+
+def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: bool) -> bool:
+    _known("first_stage", request.first_stage, search_pb2.FirstStage)
+    if request.first_stage != search_pb2.FIRST_STAGE_WORDS:
+        return False
+    if kind == "descriptor":
+        said = "a raw descriptor has no visual words; send the picture as `image`, or its `id` if it is indexed"
+        raise InvalidInput("first_stage", said)
+    _need_words("first_stage", words)
+    return True
+
+
+def _need_words(field: str, words: bool) -> None:
+    if not words:
+        raise CodebookMissing(
+            f"{field}: this server has no visual words; learn some by `landseer codebook`, and start it with "
+            "`landseer serve --local-features --codebook FILE`"
+        )
+
+
+def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool) -> Rerank | None:
+    candidates = request.candidates if request.HasField("candidates") else CANDIDATES
+    weight = request.weight if request.HasField("weight") else 1.0
+    _in_range("reranking.candidates", candidates, 1, profile.sizes.candidates)
+    if not 0.0 <= weight <= 1.0:
+        raise InvalidInput("reranking.weight", f"got {weight:g}, expected 0 to 1")
+    _known("reranking.method", request.method, search_pb2.RerankingMethod)
+    method, shared = RERANKINGS.get(request.method), request.require_shared_words
+    _in_range("reranking.require_shared_words", shared, 0, profile.sizes.locals)
+    if method is None and shared:
+        said = "it filters what is re-ranked, and no re-ranking was asked for; choose a reranking.method"
+        raise InvalidInput("reranking.require_shared_words", said)
+    if method is None:
+        return None
+    if shared:
+        _need_words("reranking.require_shared_words", words)
+    if method == SPATIAL:
+        _check_spatial(request, local_features)
+    return Rerank(method=method, candidates=candidates, weight=weight, shared_words=shared)
+
+
+def _check_spatial(request: search_pb2.Reranking, local_features: bool) -> None:
+    if request.HasField("weight"):
+        said = "spatial verification sorts by inliers, then by the score before: nothing is weighed; leave it out"
+        raise InvalidInput("reranking.weight", said)
+    if not local_features:
+        raise LocalFeaturesMissing(
+            "reranking.method: spatial verification needs local features, and this server keeps none; start it with "
+            "`landseer serve --local-features` and index the pictures again, or re-rank by co-attention"
+        )
+
+
+def _in_range(field: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise InvalidInput(field, f"got {value}, expected {least} to {most}")
+
+
+def _known(field: str, value: int, enum: Any) -> None:
+    if value not in enum.values():
+        names = ", ".join(name for name, _ in enum.items() if not name.endswith("UNSPECIFIED"))
+        raise InvalidInput(field, f"got {value}, expected one of {names}")

@@ -1,0 +1,199 @@
+"""Puts the parts of an orchestrator together and runs them. `serve.py` is its command; tests and benchmarks call it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha._async import ReflectionServicer
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+
+from landseer.ensemble.api.health import SERVICES, Health
+from landseer.ensemble.api.interceptors import Observer
+from landseer.ensemble.api.service import IndexService, Parts, SearchService
+from landseer.ensemble.config import ServerConfig, split_address
+from landseer.ensemble.index.readiness import Readiness
+from landseer.ensemble.inference.triton import Triton
+from landseer.ensemble.ingest.indexing import Indexer
+from landseer.ensemble.search.admission import Admission
+from landseer.ensemble.search.describe import PATIENCE_S, Describer
+from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
+from landseer.ensemble.telemetry.tracing import OFF, Tracing
+from landseer.ensemble.workers import Workers
+from landseer.v1 import index_pb2_grpc, search_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+WINDOW_BYTES = 4 * 2**20
+"""That a stream may send ahead of what is read: enough for 80 MB/s at a round trip of 50 ms."""
+
+
+class RunningServer:
+    """An orchestrator that listens. Not necessarily SERVING yet: see `ready`."""
+
+    def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
+        self._config = config
+        self._tracing = tracing
+        self.metrics = Metrics()
+        self.health = Health()
+        self._triton = Triton(
+            config.triton, timeout_s=config.inference_timeout_s, metrics=self.metrics, tracing=tracing
+        )
+        self._readiness = Readiness(config, self._triton, self.health, self.metrics)
+        self._query_workers = Workers("decode", threads=config.threads)
+        self._index_workers = Workers("decode-bulk", threads=config.threads)
+        self._grpc = self._grpc_server()
+        self._http: MetricsServer | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.port = 0
+        """The gRPC port that was bound."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that clients connect to."""
+        host = split_address(self._config.listen)[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def metrics_port(self) -> int:
+        """The port of `/metrics`; 0 if there is none."""
+        return self._http.port if self._http else 0
+
+    async def start(self) -> None:
+        """Bind and listen. OSError in one readable line if a port is taken."""
+        self._bind()
+        if self._config.metrics:
+            self._http = MetricsServer(self.metrics, self._config.metrics)
+        await self._grpc.start()
+        self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
+        log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
+
+    async def ready(self, timeout_s: float | None = None) -> None:
+        """Wait until SERVING. Raises what makes that impossible; TimeoutError."""
+        wait = asyncio.ensure_future(self.health.wait_until(True))
+        done, _ = await asyncio.wait({wait, self._watching()}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        wait.cancel()
+        if wait not in done:
+            await self.failed(timeout_s=0.0)
+            raise TimeoutError(f"the orchestrator was not SERVING within {timeout_s} s")
+
+    async def failed(self, timeout_s: float | None = None) -> None:
+        """Wait for an error that makes serving impossible, and raise it; return after `timeout_s`."""
+        done, _ = await asyncio.wait({self._watching()}, timeout=timeout_s)
+        for task in done:
+            task.result()
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Say NOT_SERVING, let what runs finish for `grace_s`, then close the store. May be called twice."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.health.close()
+        self.metrics.serving.set(0)
+        await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._readiness.close()
+        await self._triton.close()
+        await asyncio.to_thread(self._close_threads)
+
+    def _close_threads(self) -> None:
+        self._query_workers.close()
+        self._index_workers.close()
+        if self._http is not None:
+            self._http.close()
+        self._tracing.close()
+
+    def _watching(self) -> asyncio.Task[None]:
+        if self._watch is None:
+            raise RuntimeError("the orchestrator was not started; await start() first")
+        return self._watch
+
+    def _bind(self) -> None:
+        """gRPC says why it cannot bind only to its own log, so ask the system first."""
+        try:
+            _probe(self._config.listen)
+            self.port = self._grpc.add_insecure_port(self._config.listen)
+        except (OSError, RuntimeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=[Observer(self.metrics, self._tracing)], options=_options(self._config))
+        parts = self._parts()
+        search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
+        index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        names = (*(name for name in SERVICES if name), "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)
+        return server
+
+    def _parts(self) -> Parts:
+        config, limits = self._config, self._config.limits
+        admission = Admission(running=config.in_flight, metrics=self.metrics)
+        searches = admission.lane("search", waiting=config.waiting)
+        uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
+        describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
+        # Threads of its own, so that no search stands in line behind a bulk upload.
+        bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
+        return Parts(
+            config=config,
+            metrics=self.metrics,
+            tracing=self._tracing,
+            readiness=self._readiness,
+            triton=self._triton,
+            describer=describer,
+            indexer=Indexer(
+                self._readiness,
+                bulk,
+                self.metrics,
+                thumbnails=config.thumbnails,
+                local_features=config.local_features,
+                regions=config.regions,
+                in_flight=config.bulk_in_flight,
+            ),
+        )
+
+
+async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningServer:
+    """Start an orchestrator in this event loop; it closes `tracing` when it stops.
+
+    OSError in one readable line if a port is taken.
+    """
+    server = RunningServer(config, tracing)
+    try:
+        await server.start()
+    except BaseException:
+        await server.stop(grace_s=0.0)
+        raise
+    return server
+
+
+def _probe(address: str) -> None:
+    """OSError if the address cannot be bound."""
+    host, port = split_address(address)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, name = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(name)
+
+
+def _options(config: ServerConfig) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_answer_bytes),
+        # Without this, two servers can listen on one port and share its connections, without a word.
+        ("grpc.so_reuseport", 0),
+        # A busy machine answers gRPC's probes late, which it takes for a long line, and lets a stream of uploads send
+        # more and more ahead of what is read: 84 MB were seen. A fixed window keeps what waits here bounded.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    ]

@@ -1,0 +1,196 @@
+"""The indexed pictures: the store, which is the truth, and the index of their descriptors, derived from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig
+from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.live_index import Hits, LiveIndex
+from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
+from landseer.ensemble.index.word_index import WordIndex, check_codebook
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.store.record import Stored
+from landseer.ensemble.store.store import Store, StoreStats
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.verify.verifier import Verifier
+from landseer.ensemble.workers import Workers
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Collection:
+    """One store and its index. Reads go through here; changes only through the `Writer`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        profile: Profile,
+        config: ServerConfig,
+        metrics: Metrics,
+        codebook: Codebook | None = None,
+    ) -> None:
+        self.store = store
+        self.profile = profile
+        """What the store was made for; its version and list of untrained parts are those of the first look."""
+        self._config = config
+        self.metrics = metrics
+        self._reads = Workers("reads", threads=4)
+        self.verifier = Verifier(store.locals, threads=config.threads)
+        self.words = WordIndex(codebook, kernel=config.words_kernel, threads=config.threads) if codebook else None
+        """The pictures by their visual words; None without a codebook."""
+        self._augmented = config.vectors == AUGMENTED
+        self._index = self._empty()
+
+    @classmethod
+    async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
+        """Open the store, still without its index.
+
+        ProfileMismatch if it, the local features in it or the codebook were made by other models; StoreUnusable if
+        augmented vectors are wanted and there are none; ValueError if the codebook is none; OSError.
+        """
+        opener = Workers("open", threads=1)
+        try:
+            codebook = await opener.run(_codebook, config, profile)
+            shape = (profile.sizes.clusters, profile.sizes.reduced)
+            store = await opener.run(
+                Store.open,
+                config.store,
+                fingerprint=profile.fingerprint,
+                clusters_shape=shape,
+                limit_bytes=config.store_limit_bytes,
+                locals_sha256=profile.locals_sha256 if config.local_features else None,
+            )
+        finally:
+            opener.close()
+        opened = cls(store, profile=profile, config=config, metrics=metrics, codebook=codebook)
+        if config.vectors == AUGMENTED and store.stats().augmentation is None:
+            opened.close()
+            raise StoreUnusable(
+                f"{config.store} has no augmented vectors; run `landseer augment {config.store}` first, "
+                f"or serve --vectors {RAW}"
+            )
+        return opened
+
+    @property
+    def size(self) -> int:
+        """How many pictures Search looks at."""
+        return self._index.size
+
+    async def load(self) -> None:
+        """Build the index anew from the store and use it from then on. What was there serves until then."""
+        fresh, stop = self._empty(), threading.Event()
+        try:
+            await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
+            if self.words is not None:
+                await self.words.load(self.store, stop)
+        except BaseException:
+            stop.set()
+            await asyncio.to_thread(fresh.close)
+            raise
+        before, self._index = self._index, fresh
+        await asyncio.to_thread(before.close)
+        if (searched := self.searched(await self.stats())).not_augmented:
+            log.warning("%s", searched.warning)
+        self.metrics.index_built.set_to_current_time()
+        await self.show_size()
+
+    async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
+        """Return the k nearest pictures of a query, float32 [D]: keys and cosines, best first."""
+        return await self._index.search(vector, k)
+
+    async def apply(
+        self, added: list[int], vectors: NDArray[np.float32], words: list[Binary | None], removed: list[int]
+    ) -> None:
+        """Change the index as the store was changed."""
+        await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
+        if self.words is not None:
+            await self.words.apply(added, words, removed)
+
+    async def get(self, id: str) -> Stored:
+        """Return a picture by its id. NotFound."""
+        return await self._reads.run(self.store.get, id)
+
+    async def pictures(self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool) -> list[Stored | None]:
+        """Return pictures by their keys, whole or without some of it; None for one that is gone.
+
+        Their descriptors are the vectors that are searched.
+        """
+        how = {"thumbnails": thumbnails, "vectors": vectors, "augmented": self._augmented}
+        return await self._reads.run(self.store.by_keys, keys.tolist(), **how)
+
+    async def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors that are searched, float32 [C', D], without those of pictures that are gone."""
+        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
+        return np.asarray(found[found.any(axis=1)])
+
+    async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
+        """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
+        return await self._reads.run(self.store.vectors.clusters, keys.tolist())
+
+    async def local_features(self, key: int) -> LocalFeatures | None:
+        """Return the local features of a picture by its key; None if it has none."""
+        return (await self._reads.run(self.store.locals.read, [key]))[0]
+
+    async def stats(self) -> StoreStats:
+        """Return the size and limits of the store."""
+        return await self._reads.run(self.store.stats)
+
+    async def show_size(self) -> None:
+        """Bring the size metrics up to date."""
+        stats = await self.stats()
+        self.metrics.pictures.set(self.size)
+        self.metrics.store_bytes.set(stats.used_bytes)
+        self.metrics.store_limit.set(stats.limit_bytes)
+        self.metrics.index_changed.set(stats.last_change or 0.0)
+
+    def searched(self, stats: StoreStats) -> SearchedVectors:
+        """Return which vectors of the pictures are searched. stats: the store's figures now."""
+        return searched_vectors(stats, augmented=self._augmented)
+
+    def close(self) -> None:
+        """Finish the reads and close; blocks shortly."""
+        self._reads.close()
+        self.verifier.close()
+        if self.words is not None:
+            self.words.close()
+        self._index.close()
+        self.store.close()
+
+    def _empty(self) -> LiveIndex:
+        engine = ENGINES[self._config.engine]
+        searched = self.metrics.search_batch.observe
+        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+
+
+def _codebook(config: ServerConfig, profile: Profile) -> Codebook | None:
+    if config.codebook is None:
+        return None
+    codebook = Codebook.load(config.codebook)
+    check_codebook(codebook, profile, str(config.codebook))
+    return codebook
+
+
+def _report(done: int) -> None:
+    log.info("index: %s pictures so far", f"{done:,}")
+
+
+def _until(stop: threading.Event, batches: Iterator[T]) -> Iterator[T]:
+    """Yield batches until told to stop: the thread that reads them cannot be cancelled."""
+    for batch in batches:
+        if stop.is_set():
+            return
+        yield batch

@@ -1,0 +1,153 @@
+"""Whether requests can be answered, kept up to date by looking at Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from landseer.ensemble.api.health import Health
+from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.errors import IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.inference.triton import Served, Triton
+from landseer.ensemble.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Watches Triton, opens the collection at the first sight of its models, and sets health.
+
+    The store is made for one profile, so nothing can be opened before Triton has once said what it serves. After that,
+    what needs no model (Get, Delete, Stats, Search by id or descriptor) is answered while Triton is away.
+    """
+
+    def __init__(self, config: ServerConfig, triton: Triton, health: Health, metrics: Metrics) -> None:
+        self._config = config
+        self._triton = triton
+        self._health = health
+        self._metrics = metrics
+        self._served: Served | None = None
+        self._fault: LandseerError = ModelsUnavailable(f"Triton at {config.triton} has not been seen yet")
+        self._profile: Profile | None = None
+        """What the store is opened for: the first profile seen."""
+        self._collection: Collection | None = None
+        self._writer: Writer | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def models(self) -> Served:
+        """Return what Triton serves. ModelsUnavailable or ProfileMismatch if requests cannot use it."""
+        if self._served is None:
+            raise self._fault
+        return self._served
+
+    def models_if_there(self) -> Served | None:
+        """Return what Triton serves, or None while it cannot be used."""
+        return self._served
+
+    def profile(self) -> Profile:
+        """Return what Triton serves, or what the pictures were made by while it is away; raises like `collection`."""
+        return self._served.profile if self._served else self.collection().profile
+
+    def collection(self) -> Collection:
+        """Return the pictures. IndexLoading before they are loaded; ProfileMismatch if Triton serves other models."""
+        if isinstance(self._fault, ProfileMismatch) and self._served is None:
+            raise self._fault
+        if self._collection is None:
+            if self._served is None:
+                raise self._fault
+            raise IndexLoading("the index is being loaded from the store; try again")
+        return self._collection
+
+    def writer(self) -> Writer:
+        """Return the writer of `collection`; raises what that raises."""
+        self.collection()
+        if self._writer is None:
+            raise IndexLoading("the index is being loaded from the store; try again")
+        return self._writer
+
+    async def watch(self) -> None:
+        """Look at Triton until cancelled. Raises what makes serving impossible: a store that cannot be opened."""
+        while True:
+            await self._look()
+            if self._opening is not None and self._opening.done():
+                self._opening.result()
+            self._show()
+            await self._pause()
+
+    async def close(self) -> None:
+        """Finish what is being written and close the store."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer.close()
+        if self._collection is not None:
+            await asyncio.to_thread(self._collection.close)
+
+    async def _look(self) -> None:
+        try:
+            served = await self._triton.served(self._config.poll_timeout_s, self._served)
+            self._check(served)
+        except LandseerError as error:
+            self._lose(error)
+            return
+        except Exception as error:
+            log.exception("looking at Triton failed")
+            self._lose(ModelsUnavailable(f"looking at Triton at {self._config.triton} failed: {error}"))
+            return
+        if served != self._served:
+            profile = served.profile
+            log.info("Triton at %s serves %s, version %s", self._config.triton, profile.backbone, profile.version)
+            self._metrics.show_models(served.versions)
+        self._served = served
+        if self._opening is None:
+            self._profile = served.profile
+            self._opening = asyncio.create_task(self._open(served), name="landseer-open")
+
+    def _lose(self, error: LandseerError) -> None:
+        if self._served is not None or str(error) != str(self._fault):
+            log.warning("cannot use Triton's models: %s", error)
+        self._served, self._fault = None, error
+
+    def _check(self, served: Served) -> None:
+        ours, theirs = self._profile, served.profile
+        if ours is None:
+            return
+        if self._config.local_features and theirs.locals_sha256 != ours.locals_sha256:
+            raise ProfileMismatch(
+                f"the local features were made by other models (SHA-256 {ours.locals_sha256[:12]}) than Triton now "
+                f"serves ({theirs.locals_sha256[:12]}); serve the former models again, start with another --store, or "
+                "without --local-features"
+            )
+        if theirs.fingerprint == ours.fingerprint:
+            return
+        raise ProfileMismatch(
+            f"the index was made by {ours.backbone} at {ours.long_side} px (weights {ours.weights_sha256[:12]}), but "
+            f"Triton now serves {theirs.backbone} at {theirs.long_side} px (weights {theirs.weights_sha256[:12]}); "
+            "serve the former models again, or start with another --store"
+        )
+
+    async def _open(self, served: Served) -> None:
+        collection = await Collection.open(self._config, served.profile, self._metrics)
+        try:
+            await collection.load()
+        except BaseException:
+            await asyncio.to_thread(collection.close)
+            raise
+        log.info("index loaded: %s pictures", f"{collection.size:,}")
+        self._collection, self._writer = collection, Writer(collection)
+
+    def _show(self) -> None:
+        serving = self._served is not None and self._writer is not None
+        self._health.set(serving)
+        self._metrics.serving.set(self._health.serving)
+
+    async def _pause(self) -> None:
+        """Wait for the next look, or less long if the index is loaded meanwhile."""
+        if self._opening is None or self._opening.done():
+            await asyncio.sleep(self._config.poll_s)
+        else:
+            await asyncio.wait([self._opening], timeout=self._config.poll_s)

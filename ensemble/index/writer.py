@@ -1,0 +1,171 @@
+"""The one writer of a collection: changes are made one after the other, first in the store, then in the index."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.errors import IndexLoading, LandseerError
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.store import Change
+from landseer.ensemble.workers import Workers
+
+log = logging.getLogger(__name__)
+GROUP = 256
+"""Most pictures of one transaction. Those that wait share one, and with it one sync of the disk."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    records: Sequence[Record] = ()
+    delete: str = ""
+    done: asyncio.Future[list[Change]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def settle(self, result: list[Change] | Exception) -> None:
+        """Whoever asked may have gone."""
+        if self.done.done():
+            return
+        if isinstance(result, Exception):
+            self.done.set_exception(result)
+        else:
+            self.done.set_result(result)
+
+
+class Writer:
+    """Serialises changes. A change whose caller goes away before its turn is dropped; one begun is finished."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._workers = Workers("writes", threads=1)
+        self._waiting: deque[_Job] = deque()
+        self._more = asyncio.Event()
+        self._closing = False
+        self._stale = False
+        self._task = asyncio.create_task(self._run(), name="landseer-writer")
+
+    async def put(self, records: Sequence[Record]) -> list[Change]:
+        """Store and index pictures, all or none. Returns one change for each. StoreFull writes nothing.
+
+        On return they are on disk and found. IndexLoading: they are on disk, but not found yet; doing it again is safe.
+        """
+        return await self._submit(_Job(records=records)) if records else []
+
+    async def delete(self, id: str) -> Change:
+        """Take a picture out. NotFound."""
+        return (await self._submit(_Job(delete=id)))[0]
+
+    async def close(self) -> None:
+        """Finish what waits and take no more."""
+        self._closing = True
+        self._more.set()
+        await self._task
+        self._workers.close()
+
+    async def _submit(self, job: _Job) -> list[Change]:
+        if self._closing:
+            raise IndexLoading("the server is shutting down; try again")
+        self._waiting.append(job)
+        self._more.set()
+        return await job.done
+
+    async def _run(self) -> None:
+        while self._waiting or not self._closing:
+            if group := self._next_group():
+                await self._settle(group)
+            elif not self._closing:
+                self._more.clear()
+                await self._more.wait()
+
+    def _next_group(self) -> list[_Job]:
+        """Take the puts that wait in a row, or one delete. Whoever is gone is skipped."""
+        group: list[_Job] = []
+        while self._waiting and sum(len(job.records) for job in group) < GROUP:
+            if group and (self._waiting[0].delete or group[0].delete):
+                break
+            job = self._waiting.popleft()
+            if not job.done.cancelled():
+                group.append(job)
+        return group
+
+    async def _settle(self, group: list[_Job]) -> None:
+        """Make the group's changes; if the store refuses them together, each job alone."""
+        try:
+            if self._stale:
+                await self._rebuild()
+            changes = await self._store(group)
+        except Exception as error:
+            await self._refuse(group, error)
+            return
+        try:
+            await self._index(group, changes)
+        except Exception as error:
+            for job in group:
+                job.settle(error)
+            return
+        written = deque(changes)
+        for job in group:
+            job.settle([written.popleft() for _ in job.records or (job.delete,)])
+
+    async def _refuse(self, group: list[_Job], error: Exception) -> None:
+        if len(group) == 1 or not isinstance(error, LandseerError):
+            for job in group:
+                job.settle(error)
+            return
+        for job in group:
+            await self._settle([job])
+
+    async def _store(self, group: list[_Job]) -> list[Change]:
+        store = self._collection.store
+        if group[0].delete:
+            return [await self._workers.run(store.delete, group[0].delete)]
+        records = [record for job in group for record in job.records]
+        return await self._workers.run(store.put_many, records)
+
+    async def _index(self, group: list[_Job], changes: list[Change]) -> None:
+        """Follow the store. If that fails the store stays the truth and the index is built anew from it."""
+        try:
+            await self._collection.apply(*_net(group, changes, self._collection.profile.sizes.channels))
+        except Exception:
+            log.exception("the index could not follow the store; building it anew")
+            self._stale = True
+            await self._rebuild()
+        self._count(changes, deleted=bool(group[0].delete))
+        await self._collection.show_size()
+
+    def _count(self, changes: list[Change], *, deleted: bool) -> None:
+        metrics = self._collection.metrics
+        metrics.write_batch.observe(len(changes))
+        for change in changes:
+            outcome = "deleted" if deleted else "added" if change.replaced_key is None else "replaced"
+            metrics.ingested.labels(outcome).inc()
+
+    async def _rebuild(self) -> None:
+        try:
+            await self._collection.load()
+        except Exception as error:
+            log.exception("the index could not be built from the store")
+            raise IndexLoading("the picture is stored, but the index could not follow yet; try again") from error
+        self._stale = False
+
+
+def _net(
+    group: list[_Job], changes: list[Change], size: int
+) -> tuple[list[int], NDArray[np.float32], list[Binary | None], list[int]]:
+    """Return keys, vectors and words to add and keys to remove; an id put twice in the group is added only once."""
+    gone = [change.replaced_key for change in changes if change.replaced_key is not None]
+    records = [record for job in group for record in job.records]
+    if not records:
+        return [], np.empty((0, size), np.float32), [], gone
+    kept = [pair for pair in zip(changes, records, strict=True) if pair[0].key not in set(gone)]
+    fresh = {change.key for change in changes}
+    vectors = np.stack([record.descriptor for _, record in kept]).astype(np.float32)
+    words = [record.words for _, record in kept]
+    return [change.key for change, _ in kept], vectors, words, [key for key in gone if key not in fresh]

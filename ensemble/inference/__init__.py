@@ -1,0 +1,1 @@
+"""Tensor contracts, the served profile, and calls of Triton."""

@@ -1,0 +1,202 @@
+"""The way to Triton: inference, readiness, and what it serves. Everything else here knows only these calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from landseer.ensemble.deadline import Deadline, bounded
+from landseer.ensemble.errors import (
+    DeadlinePassed,
+    InferenceFailed,
+    LandseerError,
+    ModelsUnavailable,
+    Overloaded,
+    ProfileMismatch,
+    reason_of,
+)
+from landseer.ensemble.inference.contracts import ensembles
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.tracing import OFF, Tracing
+
+GRAPHS = ("backbone", "detector", "cluster", "lattqe", "coattention")
+MODELS = (*GRAPHS, *ensembles())
+"""What Triton must have ready."""
+PROFILE_PARAMETER = "landseer_profile"
+"""Parameter of the model configuration of `describe` that holds `Profile.to_json`."""
+DEADLINE_PARAMETER = "landseer_deadline_us"
+"""When a request has become pointless, in microseconds of Unix time. Ensembles pass it on, and our backend drops what
+is late; Triton's own `timeout` works only with a queue policy, which the pip release is better without."""
+_CHANNEL = [
+    # A picture of 1,600 px is 7.7 MB; the clusters of 1,000 candidates are 10 MB.
+    ("grpc.max_send_message_length", 256 * 2**20),
+    ("grpc.max_receive_message_length", 256 * 2**20),
+    # Triton takes seconds to start: look often, so that its return is noticed at once.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A connection of its own for each adapter: channels of one process share them otherwise.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What Triton serves now."""
+
+    profile: Profile
+    versions: tuple[tuple[str, str], ...]
+    """(model, version) of every model that is ready, by name."""
+
+
+class Triton:
+    """An asynchronous client of one Triton. Make it inside a running event loop."""
+
+    def __init__(self, address: str, *, timeout_s: float, metrics: Metrics, tracing: Tracing = OFF) -> None:
+        self.address = address
+        self._tracing = tracing
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._client = InferenceServerClient(address, channel_args=_CHANNEL)
+
+    async def infer(
+        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], deadline: Deadline
+    ) -> dict[str, NDArray[Any]]:
+        """Run one inference and return the outputs asked for, each with its batch axis.
+
+        The deadline goes along twice: to gRPC, which gives up then, and to Triton, which drops what it has not begun.
+        Cancelling the caller cancels the call. Raises DeadlinePassed, Overloaded, ModelsUnavailable, InferenceFailed.
+        """
+        deadline.check(f"`{model}`")
+        left = deadline.remaining()
+        timeout = self._timeout_s if left is None else min(left, self._timeout_s)
+        with self._observed(model), self._tracing.triton(model) as headers:
+            return await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
+
+    async def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        deadline: Deadline,
+        timeout: float,
+        *,
+        headers: dict[str, str] | None,
+    ) -> dict[str, NDArray[Any]]:
+        try:
+            result = await self._client.infer(
+                model,
+                [_input(name, array) for name, array in inputs.items()],
+                outputs=[InferRequestedOutput(name) for name in outputs],
+                timeout=max(1, int(timeout * 1e6)),
+                client_timeout=timeout,
+                headers=headers,
+                parameters={DEADLINE_PARAMETER: str(int((time.time() + timeout) * 1e6))},
+            )
+        except InferenceServerException as error:
+            raise self._translated(error, model, deadline) from error
+        return {name: _output(result, name, model) for name in outputs}
+
+    @contextmanager
+    def _observed(self, model: str) -> Iterator[None]:
+        """Count and time a call. Its outcome is OK, the error's reason, or CANCELLED."""
+        outcome, started = "OK", time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            outcome = reason_of(error)
+            raise
+        finally:
+            self._metrics.triton.labels(model).observe(time.perf_counter() - started)
+            self._metrics.triton_requests.labels(model, outcome).inc()
+
+    async def served(self, timeout_s: float, known: Served | None = None) -> Served:
+        """Return what Triton serves, all models ready. `known` is the answer before, which spares looking versions up.
+
+        Raises ModelsUnavailable, or ProfileMismatch if `describe` carries no profile.
+        """
+        try:
+            return await bounded(self._served(timeout_s, known), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise ModelsUnavailable(f"Triton at {self.address} did not answer within {timeout_s:g} s") from error
+        except InferenceServerException as error:
+            said = _first_line(error.message())
+            raise ModelsUnavailable(f"Triton at {self.address} cannot be used now: {said}") from error
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def _served(self, timeout_s: float, known: Served | None) -> Served:
+        ready = await asyncio.gather(*(self._client.is_model_ready(name, client_timeout=timeout_s) for name in MODELS))
+        missing = [name for name, is_ready in zip(MODELS, ready, strict=True) if not is_ready]
+        if missing:
+            raise ModelsUnavailable(f"Triton at {self.address} has not loaded {', '.join(missing)}")
+        config = await self._client.get_model_config("describe", client_timeout=timeout_s)
+        profile = self._profile(config.config)
+        if known is not None and known.profile == profile:
+            return known
+        # Not at each look: Triton reads its repository's folders for this, which may lie far away.
+        index = await self._client.get_model_repository_index(client_timeout=timeout_s)
+        versions = sorted((model.name, model.version) for model in index.models if model.state == "READY")
+        return Served(profile=profile, versions=tuple(versions))
+
+    def _profile(self, config: Any) -> Profile:
+        text = config.parameters[PROFILE_PARAMETER].string_value if PROFILE_PARAMETER in config.parameters else ""
+        try:
+            return Profile.from_json(text)
+        except ValueError as error:
+            said = f"Triton's model `describe` carries no usable {PROFILE_PARAMETER}: {error}"
+            raise ProfileMismatch(said) from error
+
+    def _translated(self, error: InferenceServerException, model: str, deadline: Deadline) -> LandseerError:
+        """Name Triton's error as ours. Its status is the text of a gRPC code."""
+        code, said = str(error.status() or "").rpartition(".")[2], _first_line(error.message())
+        if code == "DEADLINE_EXCEEDED" or (_timed_out(said) and deadline.remaining() == 0.0):
+            return self._late(model, deadline)
+        if "Exceeds maximum queue size" in said or _timed_out(said) or code == "RESOURCE_EXHAUSTED":
+            return Overloaded(f"Triton's queue for `{model}` is full; try again later, with fewer requests at a time")
+        if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
+            return ModelsUnavailable(f"Triton at {self.address} cannot run `{model}` now: {said}")
+        return InferenceFailed(f"Triton failed to run `{model}`: {said}")
+
+    def _late(self, model: str, deadline: Deadline) -> LandseerError:
+        left = deadline.remaining()
+        if left is None or left > 0.1:
+            return ModelsUnavailable(f"Triton at {self.address} did not answer `{model}` within {self._timeout_s:g} s")
+        return DeadlinePassed(f"the deadline passed while Triton ran `{model}`; allow the request a longer one")
+
+
+def _input(name: str, array: NDArray[Any]) -> InferInput:
+    tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def _output(result: Any, name: str, model: str) -> NDArray[Any]:
+    array: NDArray[Any] | None = result.as_numpy(name)
+    if array is None:
+        raise InferenceFailed(f"Triton's model `{model}` gave no output `{name}`; export the models again")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InferenceFailed(f"Triton's model `{model}` gave values in `{name}` that are not finite")
+    return array
+
+
+def _timed_out(said: str) -> bool:
+    """What Triton says of a request that waited in its queue for longer than it may."""
+    return "timeout expired" in said.lower()
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "no message").strip().splitlines()[0][:300]

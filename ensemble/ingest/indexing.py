@@ -1,0 +1,200 @@
+"""How pictures get into the index: described, then handed to the writer, one at a time or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from landseer.ensemble.errors import InvalidInput, LandseerError
+from landseer.ensemble.index.readiness import Readiness
+from landseer.ensemble.index.writer import GROUP
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.ingest.regions import regions_of
+from landseer.ensemble.pictures.heatmap import FeatureMap
+from landseer.ensemble.search.describe import FOR_INDEX, Described, Describer
+from landseer.ensemble.search.stages import Stages
+from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES
+from landseer.ensemble.store.local_features import LocalFeatures, joined
+from landseer.ensemble.store.record import Record, check_id, check_metadata
+from landseer.ensemble.store.store import Change
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.request_id import ANSWERING
+from landseer.v1 import index_pb2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A picture of a stream that was not indexed."""
+
+    id: str
+    position: int
+    error: LandseerError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _InFlight:
+    id: str
+    position: int
+    work: asyncio.Task[Record]
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of a stream."""
+
+    indexed: int = 0
+    replaced: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def note(self, one: _InFlight, error: BaseException) -> None:
+        """Note a picture that was not indexed. An error that nobody foresaw goes to the log, and ends no stream."""
+        if not isinstance(error, LandseerError):
+            log.error("picture %r, number %d of a stream, failed", one.id, one.position, exc_info=error)
+            answering = ANSWERING.get()
+            where = f" under request {answering.request_id}" if answering else ""
+            error = LandseerError(f"unexpected error; the server's log has it{where}")
+        self.failures.append(Failure(id=one.id, position=one.position, error=error))
+
+
+class Indexer:
+    """Describes pictures for the index."""
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        describer: Describer,
+        metrics: Metrics,
+        *,
+        thumbnails: bool,
+        local_features: bool,
+        regions: int,
+        in_flight: int,
+    ) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._describer = describer
+        self._thumbnails = thumbnails
+        self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_FEATURES if local_features else ()))))
+        self._regions = regions
+        self._most = in_flight
+
+    async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> Change:
+        """Index one picture; on return it is on disk and is found."""
+        record = await self._record(picture, stages)
+        return (await self._readiness.writer().put([record]))[0]
+
+    async def upsert_many(
+        self, pictures: AsyncIterator[index_pb2.UpsertManyRequest], new_stages: Callable[[], Stages]
+    ) -> Tally:
+        """Index a stream. Pictures are described side by side and written in the order in which they came.
+
+        No more than `in_flight` are held at a time; while so many are, the stream is not read, and gRPC's flow control
+        holds the sender back.
+        """
+        tally, flying, position = Tally(), deque[_InFlight](), 0
+        try:
+            async for request in pictures:
+                if len(flying) >= self._most:
+                    await self._land(flying, tally)
+                work = asyncio.create_task(self._record(request.picture, new_stages()))
+                flying.append(_InFlight(id=request.picture.id, position=position, work=work))
+                position += 1
+            while flying:
+                await self._land(flying, tally)
+        finally:
+            for one in flying:
+                one.work.cancel()
+            await asyncio.gather(*(one.work for one in flying), return_exceptions=True)
+        return tally
+
+    async def _land(self, flying: deque[_InFlight], tally: Tally) -> None:
+        """Wait for the first picture and write it together with those behind it that are also done."""
+        await asyncio.wait([flying[0].work])
+        landed: list[_InFlight] = []
+        while flying and flying[0].work.done() and len(landed) < GROUP:
+            landed.append(flying.popleft())
+        described = []
+        for one in landed:
+            if error := one.work.exception():
+                tally.note(one, error)
+            else:
+                described.append(one)
+        try:
+            written = await self._readiness.writer().put([one.work.result() for one in described])
+        except Exception as error:
+            for one in described:
+                tally.note(one, error)
+            return
+        tally.indexed += len(written)
+        tally.replaced += sum(one.replaced_key is not None for one in written)
+
+    async def _record(self, picture: index_pb2.Picture, stages: Stages) -> Record:
+        """Describe a picture. InvalidInput names fields of the request, such as `picture.image`."""
+        try:
+            return await self._described(picture, stages)
+        except LandseerError:
+            self._metrics.ingested.labels("refused").inc()
+            raise
+
+    async def _described(self, picture: index_pb2.Picture, stages: Stages) -> Record:
+        collection, profile = self._readiness.collection(), self._readiness.models().profile
+        metadata = dict(picture.metadata)
+        try:
+            check_id(picture.id)
+            check_metadata(metadata)
+            described = await self._describer.describe(
+                picture.image, profile, stages, outputs=self._outputs, thumbnail=self._thumbnails
+            )
+        except InvalidInput as error:
+            raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
+        features, words = await self._local_features(picture.image, described, profile, stages), None
+        if collection.words is not None and features is not None:
+            words = await collection.words.of(features)
+        return dataclasses.replace(
+            record_of(picture.id, metadata, described, profile.version), locals=features, words=words
+        )
+
+    async def _local_features(
+        self, image: bytes, described: Described, profile: Profile, stages: Stages
+    ) -> LocalFeatures | None:
+        """Return those of the whole picture, then of its regions; None if they are not to be kept."""
+        features, prepared = described.local_features, described.prepared
+        if features is None or not self._regions:
+            return features
+        size = {"width": prepared.width, "height": prepared.height}
+        regions = regions_of(described.boxes, most=self._regions, **size)
+        if not regions:
+            return features
+        return joined([features, *await self._describer.regions(image, profile, stages, regions)])
+
+
+def record_of(id: str, metadata: dict[str, str], described: Described, version: str) -> Record:
+    """Return what the store keeps of a described picture, but for its local features."""
+    prepared, tensors = described.prepared, described.tensors
+    height, width = prepared.pixels.shape[:2]
+    features = FeatureMap.pack(
+        tensors["local_positions"], tensors["local_scales"], tensors["assignments"], width=width, height=height
+    )
+    return Record(
+        id=id,
+        metadata=metadata,
+        width=prepared.width,
+        height=prepared.height,
+        descriptor=described.descriptor.astype(np.float16),
+        query_vector=described.query_vector.astype(np.float16),
+        clusters=described.clusters,
+        boxes=described.boxes,
+        feature_map=features.packed,
+        model_version=version,
+        indexed_at=time.time(),
+        thumbnail=prepared.thumbnail,
+    )

@@ -1,0 +1,27 @@
+"""The regions of a picture that are described again, for R-ASMK: the detector's best boxes (D2R)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.pictures.pictures import Region
+
+LEAST = 0.1
+"""D2R's threshold of scores."""
+
+
+def regions_of(boxes: NDArray[np.float32], *, most: int, width: int, height: int) -> list[Region]:
+    """Return the `most` best boxes as regions of a picture of that size.
+
+    boxes: [m, 5]: x, y, width, height, score; best first. D2R widens them to whole pixels; here a crop takes part of a
+    pixel, as a region of a query does. What is not a pixel wide or high is left out.
+    """
+    chosen = [box for box in boxes.tolist() if box[4] >= LEAST][:most]
+    regions = []
+    for x, y, across, down, _ in chosen:
+        left, top = max(x, 0.0), max(y, 0.0)
+        right, bottom = min(x + across, float(width)), min(y + down, float(height))
+        if right - left >= 1.0 and bottom - top >= 1.0:
+            regions.append(Region(x=left, y=top, width=right - left, height=bottom - top))
+    return regions

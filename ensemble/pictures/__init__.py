@@ -1,0 +1,1 @@
+"""Decoding, orientation and resizing of pictures, and heat maps."""

@@ -1,0 +1,96 @@
+"""Who may be with Triton: a bounded number at a time, the others waiting here, where they can still be dropped.
+
+Triton cannot drop what waits in it: a cancelled request of an ensemble still runs once it is queued (measured on
+2.51). And its own bound on the queue makes it stall (docs/triton.md). So both bounds are here: the number running, and
+the number waiting, past which the answer is Overloaded at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import Overloaded
+from landseer.ensemble.telemetry.metrics import Metrics
+
+PATIENCE = 7
+"""Turns that pass a later lane by before it gets one. Without it uploads never end while searches saturate Triton."""
+
+
+class Admission:
+    """A bounded number of turns, given to the waiting in order, those of an earlier lane first, but for `PATIENCE`."""
+
+    def __init__(self, *, running: int, metrics: Metrics) -> None:
+        self._free = running
+        self._passed_by = 0
+        self._lanes: list[Lane] = []
+        self._metrics = metrics
+        metrics.triton_in_flight.set_function(lambda: running - self._free)
+
+    def lane(self, name: str, *, waiting: int) -> Lane:
+        """Add a lane in which at most `waiting` may stand; it comes after those added before."""
+        lane = Lane(self, name, waiting, self._metrics)
+        self._lanes.append(lane)
+        return lane
+
+    def take(self) -> bool:
+        """Take a turn if one is free; those that wait already come first."""
+        if self._free == 0 or any(lane.queue for lane in self._lanes):
+            return False
+        self._free -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Hand a turn to the first who waits, or keep it free."""
+        lanes = self._lanes if self._passed_by < PATIENCE else self._lanes[::-1]
+        for lane in lanes:
+            while lane.queue:
+                turn = lane.queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    others_wait = lane is self._lanes[0] and any(other.queue for other in self._lanes[1:])
+                    self._passed_by = self._passed_by + 1 if others_wait else 0
+                    return
+        self._free += 1
+
+
+class Lane:
+    """Where requests of one kind wait for their turn."""
+
+    def __init__(self, admission: Admission, name: str, waiting: int, metrics: Metrics) -> None:
+        self._admission = admission
+        self._name = name
+        self._most = waiting
+        self._shed = metrics.shed.labels(name)
+        self.queue: deque[asyncio.Future[None]] = deque()
+        metrics.waiting.labels(name).set_function(lambda: len(self.queue))
+
+    @asynccontextmanager
+    async def turn(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Wait for a turn and hold it. Overloaded if too many wait; DeadlinePassed; dropped when cancelled."""
+        if not self._admission.take():
+            await self._wait(deadline)
+        try:
+            yield
+        finally:
+            self._admission.give_back()
+
+    async def _wait(self, deadline: Deadline) -> None:
+        if len(self.queue) >= self._most:
+            self._shed.inc()
+            raise Overloaded(f"{len(self.queue)} {self._name} requests wait already; try again, or serve more")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.queue.append(turn)
+        try:
+            # Not the future itself: what waits on it may be cancelled just as the turn is given.
+            await deadline.within("the wait for Triton", asyncio.shield(turn))
+        except BaseException:
+            if turn.done():
+                self._admission.give_back()
+            else:
+                turn.cancel()
+                self.queue.remove(turn)
+            raise

@@ -1,0 +1,176 @@
+"""From encoded bytes to vectors, boxes and attention: decode here, then one call of a Triton ensemble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import InvalidInput, Overloaded
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.inference.triton import Triton
+from landseer.ensemble.pictures.pictures import Limits, Prepared, Region, prepare
+from landseer.ensemble.search.admission import Lane
+from landseer.ensemble.search.stages import Stages
+from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES
+from landseer.ensemble.store.local_features import LocalFeatures, of_tensors
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.workers import Workers
+
+VECTORS = ("descriptor", "query_vector")
+BOXES = ("boxes", "box_scores", "box_count")
+CLUSTERS = ("clusters", "cluster_count")
+FEATURE_MAP = ("local_positions", "local_scales", "assignments")
+PATIENCE_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""For indexing: whoever fills Triton's queue waits, and through gRPC's flow control so does the sender."""
+FOR_SEARCH = VECTORS
+# Nobody wants the counts. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
+# if its last steps, here detector and cluster, are not each asked for something.
+FOR_EXPLAIN = (*VECTORS, "attention", *BOXES, "cluster_count")
+FOR_LOCAL = (*VECTORS, *LOCAL_FEATURES, "box_count", "cluster_count")
+FOR_DESCRIBE = (*VECTORS, "attention", *BOXES, *CLUSTERS)
+FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *FEATURE_MAP)
+"""Output sets: Triton does not send what is not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A picture and what the models say of it."""
+
+    prepared: Prepared
+    tensors: dict[str, NDArray[Any]]
+    """Outputs of `describe` or `describe_full` without their batch axis."""
+
+    @property
+    def descriptor(self) -> NDArray[np.float32]:
+        """float32 [D], unit norm."""
+        return self.tensors["descriptor"]
+
+    @property
+    def query_vector(self) -> NDArray[np.float32]:
+        """float32 [P], unit norm."""
+        return self.tensors["query_vector"]
+
+    @property
+    def clusters(self) -> NDArray[np.float16]:
+        """float16 [k, P], as many as there are."""
+        count: int = self.tensors["cluster_count"].item()
+        return self.tensors["clusters"][:count]
+
+    @property
+    def local_features(self) -> LocalFeatures | None:
+        """Local features of the part described, positions in `prepared.pixels`; None if they were not asked for."""
+        return of_tensors(self.tensors) if "local_descriptors" in self.tensors else None
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """float32 [m, 5]: x, y, width, height in pixels of the whole picture, and the score; best first."""
+        count: int = self.tensors["box_count"].item()
+        corners, scores = self.tensors["boxes"][:count], self.tensors["box_scores"][:count]
+        return whole_picture_boxes(corners, scores, self.prepared)
+
+
+class Describer:
+    """Decodes on its own threads, then asks Triton."""
+
+    def __init__(
+        self,
+        triton: Triton,
+        lane: Lane,
+        workers: Workers,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        patience_s: Sequence[float] = (),
+    ) -> None:
+        """Wait patience_s[i] seconds and try again when a queue is full for the i-th time."""
+        self._triton = triton
+        self._lane = lane
+        self._patience_s = patience_s
+        self._workers = workers
+        self._metrics = metrics
+        self._limits = limits
+
+    async def describe(
+        self,
+        data: bytes,
+        profile: Profile,
+        stages: Stages,
+        *,
+        outputs: Sequence[str] = FOR_SEARCH,
+        region: Region | None = None,
+        thumbnail: bool = False,
+    ) -> Described:
+        """Describe a picture, or a region of it. InvalidInput on `image` or `region`, and what Triton.infer raises."""
+        prepared = await stages.required(
+            "decode", lambda _: self._prepare(data, profile=profile, region=region, thumbnail=thumbnail)
+        )
+        model = "describe" if set(outputs) <= set(VECTORS) else "describe_full"
+        image = {"image": prepared.pixels[None]}
+        tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))
+        return Described(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
+
+    async def regions(
+        self, data: bytes, profile: Profile, stages: Stages, regions: Sequence[Region]
+    ) -> list[LocalFeatures]:
+        """Return the local features of regions of a picture, described side by side. Raises what `describe` does."""
+        return await stages.required("regions", lambda left: self._regions(data, profile, regions, left))
+
+    async def _regions(
+        self, data: bytes, profile: Profile, regions: Sequence[Region], left: Deadline
+    ) -> list[LocalFeatures]:
+        tasks = [asyncio.create_task(self._region(data, profile, region, left)) for region in regions]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            # If one failed, nobody wants the others.
+            for task in tasks:
+                task.cancel()
+
+    async def _region(self, data: bytes, profile: Profile, region: Region, left: Deadline) -> LocalFeatures:
+        prepared = await self._prepare(data, profile=profile, region=region)
+        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_FEATURES, left)
+        return of_tensors({name: tensor[0] for name, tensor in tensors.items()})
+
+    async def _infer(
+        self, model: str, image: dict[str, NDArray[np.uint8]], outputs: Sequence[str], deadline: Deadline
+    ) -> dict[str, NDArray[Any]]:
+        for pause in self._patience_s:
+            try:
+                return await self._once(model, image, outputs, deadline)
+            except Overloaded:
+                await asyncio.sleep(pause)
+        return await self._once(model, image, outputs, deadline)
+
+    async def _once(
+        self, model: str, image: dict[str, NDArray[np.uint8]], outputs: Sequence[str], deadline: Deadline
+    ) -> dict[str, NDArray[Any]]:
+        async with self._lane.turn(deadline):
+            return await self._triton.infer(model, image, outputs, deadline)
+
+    async def _prepare(self, data: bytes, **options: Any) -> Prepared:
+        try:
+            return await self._workers.run(prepare, data, limits=self._limits, **options)
+        except InvalidInput as error:
+            self._metrics.decode_failures.labels(error.kind).inc()
+            raise
+
+
+def whole_picture_boxes(
+    corners: NDArray[np.float32], scores: NDArray[np.float32], prepared: Prepared
+) -> NDArray[np.float32]:
+    """Map boxes from the pixels that Triton saw to the whole picture.
+
+    corners: [m, 4], x0, y0, x1, y1 in `prepared.pixels`; scores: [m]. Returns [m, 5]: x, y, width, height, score.
+    """
+    height, width = prepared.pixels.shape[:2]
+    region = prepared.region
+    zoom = np.array([region.width / width, region.height / height], np.float32)
+    start = corners[:, :2] * zoom + np.array([region.x, region.y], np.float32)
+    size = (corners[:, 2:] - corners[:, :2]) * zoom
+    return np.asarray(np.concatenate([start, size, scores[:, None]], axis=1), np.float32)

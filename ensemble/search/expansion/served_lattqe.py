@@ -1,0 +1,31 @@
+"""LAttQE: the query and its nearest neighbours become a better query (Gordo et al. 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.inference.padding import bucket, padded
+from landseer.ensemble.inference.triton import Triton
+
+BUCKETS = (8, 16, 32, 64)
+"""Neighbours are padded up to one of these: Triton batches only equal shapes."""
+
+
+async def expand(
+    triton: Triton, query: NDArray[np.float32], neighbours: NDArray[np.float32], deadline: Deadline, *, most: int
+) -> NDArray[np.float32]:
+    """Return the expanded query, float32 [D], unit norm.
+
+    query: [D]; neighbours: [k, D], nearest first, k from 1 to `most`, the positions that the model has.
+    """
+    slots = bucket(len(neighbours), BUCKETS, most)
+    inputs = {
+        "query": query[None],
+        "neighbours": padded(neighbours, slots)[None],
+        "neighbour_mask": (np.arange(slots) < len(neighbours))[None],
+    }
+    outputs = await triton.infer("lattqe", inputs, ["expanded"], deadline)
+    expanded: NDArray[np.float32] = outputs["expanded"][0]
+    return expanded

@@ -1,0 +1,31 @@
+"""What metrics tell of the quality of answers: nobody knows here who was right, but a change of these is a sign."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from landseer.ensemble.api.request import IdQuery, PictureQuery, SearchPlan, VectorQuery
+from landseer.ensemble.search.ranking import Ranking
+from landseer.ensemble.telemetry.metrics import Metrics
+
+QUERIES = {PictureQuery: "image", IdQuery: "id", VectorQuery: "descriptor"}
+"""Names of the kinds of query."""
+
+
+def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None:
+    """Count a search, and note how well its best hit scores, by each ranking that ran."""
+    expansion, reranking = plan.expand.method if plan.expand else "none", plan.rerank.method if plan.rerank else "none"
+    metrics.searches.labels(QUERIES[type(plan.query)], expansion, reranking).inc()
+    scores = {"global": ranking.global_, "words": ranking.words}
+    scores |= {"expanded": ranking.expanded, "coattention": ranking.coattention}
+    for name, some in scores.items():
+        if len(some) and np.isfinite(some[0]):
+            metrics.top_score.labels(name).observe(float(some[0]))
+
+
+def observe_kept(metrics: Metrics, stage: str, before: Ranking, after: Ranking, *, wanted: int) -> None:
+    """Note which share of the `wanted` first hits after a stage was among the first before it."""
+    wanted = min(wanted, len(before.keys), len(after.keys))
+    if wanted:
+        kept = len(np.intersect1d(before.keys[:wanted], after.keys[:wanted]))
+        metrics.kept.labels(stage).observe(kept / wanted)

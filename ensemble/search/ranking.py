@@ -1,0 +1,124 @@
+"""Who is ranked where and why: the arrays behind a list of hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.verify.verification import reordered
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Hits, best first. NaN stands for a score that was not computed."""
+
+    keys: NDArray[np.int64]
+    """[n]: the store's keys."""
+    scores: Scores
+    """[n]: what the hits are sorted by."""
+    global_: Scores
+    """[n]: cosine with the query's own descriptor."""
+    expanded: Scores
+    """[n]: cosine with the expanded query."""
+    coattention: Scores
+    """[n]."""
+    inliers: Scores
+    """[n]: whole numbers."""
+    words: Scores
+    """[n]: similarity by visual words."""
+    weights: Scores
+    """[n, K]: co-attention weights of the clusters; K is 0 if it did not run."""
+
+    def take(self, places: NDArray[np.int64] | slice) -> Ranking:
+        """Return the hits at these places, in this order."""
+        return Ranking(**{name: array[places] for name, array in vars(self).items()})
+
+    def without(self, key: int | None) -> Ranking:
+        """Return the ranking without one picture."""
+        return self if key is None else self.take(np.flatnonzero(self.keys != key))
+
+
+def first_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
+    """Return the ranking of the first search; both are [n], best first."""
+    nothing = np.full(len(keys), np.nan, np.float32)
+    none = np.empty((len(keys), 0), np.float32)
+    return Ranking(
+        keys=keys,
+        scores=scores,
+        global_=scores,
+        expanded=nothing,
+        coattention=nothing,
+        inliers=nothing,
+        words=nothing,
+        weights=none,
+    )
+
+
+def words_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
+    """Return the ranking of a first search by visual words; both are [n], best first. Global scores are not known."""
+    return replace(first_ranking(keys, scores), global_=np.full(len(keys), np.nan, np.float32), words=scores)
+
+
+def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -> Ranking:
+    """Return the ranking of the second search. Scores of the first are carried over, NaN where it had not the hit."""
+
+    def carried(first: Scores) -> Scores:
+        known = dict(zip(before.keys.tolist(), first.tolist(), strict=True))
+        return np.array([known.get(key, np.nan) for key in keys.tolist()], np.float32)
+
+    after = replace(first_ranking(keys, scores), expanded=scores)
+    return replace(after, global_=carried(before.global_), words=carried(before.words))
+
+
+def with_first(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
+    """Put the chosen of the first C hits before the others of them; both keep their order, and what follows its own.
+
+    chosen: [C]. Scores are left as they are: re-ranking the chosen makes them descend.
+    """
+    places = np.arange(len(ranking.keys))
+    places[: len(chosen)] = np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
+    return ranking.take(places)
+
+
+def reranked(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
+    """Sort the first C hits anew by co-attention; the rest follow as they were.
+
+    The final score is weight * co-attention + (1 - weight) * the score that ranked them before, so weight 0 changes
+    nothing; of equal scores the picture indexed first leads. The two scores are not on one scale, so those that follow
+    are never scored above the last of those re-ranked: scores descend throughout.
+    """
+    count, places = len(found.scores), np.arange(len(ranking.keys))
+    scores, coattention = ranking.scores.copy(), ranking.coattention.copy()
+    weights = np.zeros((len(ranking.keys), found.weights.shape[1]), np.float32)
+    scores[:count] = weight * found.scores + (1.0 - weight) * ranking.scores[:count]
+    coattention[:count], weights[:count] = found.scores, found.weights
+    if count:
+        scores[count:] = np.minimum(scores[count:], scores[:count].min())
+        places[:count] = np.lexsort((ranking.keys[:count], -scores[:count]))
+    return replace(ranking, scores=scores, coattention=coattention, weights=weights).take(places)
+
+
+def verified(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:
+    """Sort the first C hits anew by (inliers, score), as D2R does; the rest follow as they were.
+
+    inliers: [C], below 0 for a hit that could not be verified: it keeps its place, and the others are sorted around it.
+    The final score is the inliers plus (1 + the score before) / 2, which sorts alike, for scores from -1 to 1. A hit
+    that kept its place is scored as the next one is, and those that follow the C no higher than the last of them, so
+    that scores descend throughout.
+    """
+    count, places = len(inliers), np.arange(len(ranking.keys))
+    known = np.flatnonzero(inliers >= 0)
+    places[known] = known[reordered(inliers[known], ranking.scores[known])]
+    found = np.full(len(places), np.nan, np.float32)
+    found[known] = inliers[known]
+    scores = np.clip(0.5 + 0.5 * ranking.scores, 0.0, 1.0) + np.nan_to_num(found)
+    after = replace(ranking, scores=scores.astype(np.float32), inliers=found).take(places)
+    if count:
+        after.scores[:count] = np.maximum.accumulate(after.scores[:count][::-1])[::-1]
+        after.scores[count:] = np.minimum(after.scores[count:], after.scores[count - 1])
+    return after

@@ -1,0 +1,64 @@
+"""The stages of one answer: timed, bounded by the deadline, and left out where the answer can do without them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import LandseerError, reason_of
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.tracing import OFF, Tracing
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", "regions", "store", "total"]
+
+
+class Stages:
+    """Keeps the times and degradations of one answer."""
+
+    def __init__(self, metrics: Metrics, deadline: Deadline, *, reserve_s: float, tracing: Tracing = OFF) -> None:
+        self.deadline = deadline
+        self.timings: dict[str, float] = {}
+        """Seconds by stage, in the order in which they ended."""
+        self.degradations: dict[str, str] = {}
+        """Why a stage was left out, by stage."""
+        self._metrics = metrics
+        self._tracing = tracing
+        self._optional = deadline.sooner(reserve_s)
+
+    @contextmanager
+    def time(self, stage: Stage) -> Iterator[None]:
+        """Time and trace what happens inside, and count the error if there is one."""
+        started = time.perf_counter()
+        try:
+            with self._tracing.stage(stage):
+                yield
+        except BaseException as error:
+            self._metrics.stage_errors.labels(stage, reason_of(error)).inc()
+            raise
+        finally:
+            self.timings[stage] = time.perf_counter() - started
+            self._metrics.stage.labels(stage).observe(self.timings[stage])
+
+    async def required(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T:
+        """Run a stage that the answer needs. What it raises, it raises."""
+        self.deadline.check(stage)
+        with self.time(stage):
+            return await self.deadline.within(stage, work(self.deadline))
+
+    async def optional(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T | None:
+        """Run a stage that the answer can do without. None, and a degradation, if it fails or takes too long."""
+        try:
+            self._optional.check(stage)
+            with self.time(stage):
+                return await self._optional.within(stage, work(self._optional))
+        except LandseerError as error:
+            self._metrics.degraded.labels(stage).inc()
+            self.degradations[stage] = f"{error.reason}: {error}"
+            log.info("answered without %s: %s", stage, error)
+            return None

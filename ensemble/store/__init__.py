@@ -1,0 +1,1 @@
+"""The LMDB store, the only truth: records, descriptors, local features, words."""

@@ -1,0 +1,111 @@
+"""The local features of a store's pictures, in a database of their own that may be left empty.
+
+A picture has them if it was indexed by a server that keeps them; they are written in the transaction of its record and
+go with it. The store is stamped with the SHA-256 of what shapes local descriptors (`Profile.locals_sha256`), so those
+of different models never meet. The stamp says nothing while no picture has any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from landseer.ensemble.errors import ProfileMismatch, StoreUnusable
+from landseer.ensemble.store.folder import LOCALS
+from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.record import pack_key, unpack_key
+
+_STAMP = b"locals"
+
+
+class Locals:
+    """The local features in an open store. Threads may share it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Any,
+        databases: dict[bytes, Any],
+        write: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._folder, self._environment, self._write = folder, environment, write
+        self._meta, self._database = databases[b"meta"], databases[LOCALS]
+
+    @property
+    def sha256(self) -> str:
+        """The stamp: what made the local features that are there; empty if there are none."""
+        with self._environment.begin() as transaction:
+            return self._stamp(transaction) if self.count(transaction) else ""
+
+    def stamp(self, sha256: str) -> None:
+        """Let pictures be put with local features made by this. ProfileMismatch if others are there, or it is empty."""
+        if not sha256:
+            raise ProfileMismatch(
+                "the served models give no local descriptors; export them again with this release, "
+                "or serve without --local-features"
+            )
+        if (there := self.sha256) not in ("", sha256):
+            raise ProfileMismatch(
+                f"the local features in {self._folder} were made by other models than are served now: SHA-256 "
+                f"{there[:12]} there, {sha256[:12]} here. Serve the models that made them, index the pictures "
+                "again into another folder, or serve without --local-features"
+            )
+        if not there:
+            with self._write() as transaction:
+                transaction.put(_STAMP, sha256.encode(), db=self._meta)
+
+    def put(self, transaction: Any, key: bytes, features: LocalFeatures) -> None:
+        """Write a picture's local features within the transaction of its record. ValueError without a stamp."""
+        if not self._stamp(transaction):
+            raise ValueError("this store was not opened for local features; stamp it with the SHA-256 of theirs")
+        transaction.put(key, pack(features), append=True, db=self._database)
+
+    def read(self, keys: Sequence[int]) -> list[LocalFeatures | None]:
+        """Return the local features of pictures by their keys, from one moment; None for one that has none."""
+        with self._environment.begin(db=self._database, buffers=True) as transaction:
+            found = [transaction.get(pack_key(int(key))) for key in keys]
+            return [None if data is None else self._unpacked(key, data) for key, data in zip(keys, found, strict=True)]
+
+    def scan(self, *, batch: int = 64, after: int = 0) -> Iterator[tuple[npt.NDArray[np.int64], list[LocalFeatures]]]:
+        """Yield keys int64 [n] above `after` and the local features of all pictures that have any, in key order.
+
+        Each batch is read in a transaction of its own, so that a slow consumer holds no pages back from writers.
+        """
+        while True:
+            with self._environment.begin(db=self._database, buffers=True) as transaction:
+                cursor = transaction.cursor()
+                there = cursor.set_range(pack_key(after + 1))
+                pairs = [(unpack_key(key), data) for key, data in islice(cursor, batch)] if there else []
+                features = [self._unpacked(key, data) for key, data in pairs]
+            if not pairs:
+                return
+            yield np.array([key for key, _ in pairs], np.int64), features
+            after = pairs[-1][0]
+
+    def count(self, transaction: Any) -> int:
+        """Return how many pictures have local features."""
+        return int(transaction.stat(self._database)["entries"])
+
+    def nbytes(self, transaction: Any) -> int:
+        """Return the bytes of the pages that hold them."""
+        stat = transaction.stat(self._database)
+        pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * int(stat["psize"])
+
+    def _stamp(self, transaction: Any) -> str:
+        return bytes(transaction.get(_STAMP, b"", db=self._meta)).decode()
+
+    def _unpacked(self, key: int, data: memoryview) -> LocalFeatures:
+        try:
+            return unpack(data)
+        except ValueError as error:
+            raise StoreUnusable(
+                f"{self._folder} is damaged: local features of record {key}: {error}; "
+                "restore it from a backup or index the pictures again"
+            ) from error

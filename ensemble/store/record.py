@@ -1,0 +1,230 @@
+"""A picture as the store keeps it, and its bytes.
+
+On disk a record is a little-endian uint32, that many bytes of JSON, then the arrays `query_vector`, `boxes` and
+`feature_map` one after the other; the JSON says how many elements or rows each has. Descriptor, clusters, thumbnail
+and local features are kept apart (see `store`).
+Nothing read back is ever executed, as a pickle would be.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.store.local_features import LocalFeatures
+
+MAX_ID_BYTES = 500
+MAX_METADATA_BYTES = 64 * 2**10
+
+_LENGTH = struct.Struct("<I")
+HALF, _SINGLE, _BYTE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("u1")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """Everything known of an indexed picture."""
+
+    id: str
+    """1 to 500 bytes of UTF-8 without control characters."""
+    metadata: Mapping[str, str]
+    """The caller's own, at most 64 KiB of UTF-8 altogether."""
+    width: int
+    """Of the picture after EXIF rotation, pixels."""
+    height: int
+    descriptor: npt.NDArray[np.float16]
+    """[D], unit norm."""
+    query_vector: npt.NDArray[np.float16]
+    """[P], unit norm: its co-attention vector when the picture itself is the query."""
+    clusters: npt.NDArray[np.float16]
+    """[k <= K, P], unit norm each."""
+    boxes: npt.NDArray[np.float32]
+    """[m, 5]: x, y, width, height in pixels of the picture, score."""
+    feature_map: npt.NDArray[np.uint8]
+    """[n <= N, 4]: x and y of each local feature in 1/256 of the picture, its cluster, its scale's index."""
+    model_version: str
+    indexed_at: float
+    """Unix seconds."""
+    thumbnail: bytes = b""
+    """A small JPEG, or nothing."""
+    locals: LocalFeatures | None = None
+    """To be written with it, or none. They are read by `Store.locals`, not with the record."""
+    words: Binary | None = None
+    """Its visual words; like `locals`, they are read by the store's `words`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stored:
+    """A record and its key."""
+
+    key: int
+    """Sequence number of the change that wrote the record: unique, growing, and its id in every index."""
+    record: Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a write did."""
+
+    key: int
+    """Its sequence number; the record's key, unless the change was a deletion."""
+    replaced_key: int | None
+    """Key of the record that is gone: the picture's former one, or the deleted one; None if there was none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a store's augmented vectors came about."""
+
+    method: str
+    """As `landseer augment --method` names it, such as alphaqe:10:3."""
+    network: str = ""
+    """SHA-256 of the network that weighed the neighbours; empty without one."""
+    sequence: int
+    """Of the store's last change then."""
+    pictures: int
+    """How many there were then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreStats:
+    """Figures of a store at one moment."""
+
+    pictures: int
+    sequence: int
+    """Number of changes so far; grows by one with each."""
+    used_bytes: int
+    """Pages that hold data; falls when pictures are deleted. New pictures are refused a little below the limit."""
+    limit_bytes: int
+    last_change: float | None
+    """Unix seconds; None if nothing was ever written."""
+    file_bytes: int = 0
+    """Length that the data file has reached; it never shrinks, but its free pages are used again."""
+    augmentation: Augmentation | None = None
+    """How the augmented vectors came about; None if there are none."""
+    augmented: int = 0
+    """Pictures that have an augmented vector."""
+    locals: int = 0
+    """Pictures that have local features."""
+    locals_bytes: int = 0
+    """Pages that hold those, of `used_bytes`."""
+
+
+def check_id(id: str) -> None:
+    """Raise InvalidInput unless id is 1 to 500 bytes of UTF-8 without control characters."""
+    size = len(_utf8("id", id))
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise InvalidInput("id", f"got {size} bytes; expected 1 to {MAX_ID_BYTES} bytes of UTF-8")
+    if any(unicodedata.category(character) == "Cc" for character in id):
+        raise InvalidInput("id", f"got {id!r}; expected no control characters, such as tabs and line ends")
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise InvalidInput if keys and values take more than 64 KiB of UTF-8 altogether."""
+    size = sum(len(_utf8("metadata", key)) + len(_utf8("metadata", value)) for key, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        raise InvalidInput("metadata", f"got {size} bytes; expected at most {MAX_METADATA_BYTES} with the keys")
+
+
+def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
+    """Raise InvalidInput for an id or metadata that cannot be kept, ValueError for arrays of another form.
+
+    clusters: K, most clusters of a picture, and P, their size.
+    """
+    check_id(record.id)
+    check_metadata(record.metadata)
+    _check_array("descriptor", record.descriptor, HALF, (None,))
+    _check_array("query_vector", record.query_vector, HALF, (clusters[1],))
+    _check_array("clusters", record.clusters, HALF, (None, clusters[1]))
+    _check_array("boxes", record.boxes, _SINGLE, (None, 5))
+    _check_array("feature_map", record.feature_map, _BYTE, (None, 4))
+    if len(record.clusters) > clusters[0]:
+        raise ValueError(f"{record.id!r} has {len(record.clusters)} clusters; this store takes at most {clusters[0]}")
+    if not np.isfinite(record.descriptor).all():
+        raise ValueError(f"the descriptor of {record.id!r} has values that are not finite")
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of everything but descriptor, clusters, thumbnail and local features."""
+    names = ("id", "width", "height", "model_version", "indexed_at")
+    header: dict[str, Any] = {name: getattr(record, name) for name in names}
+    header |= {"metadata": dict(record.metadata), "query": len(record.query_vector)}
+    header |= {"boxes": len(record.boxes), "features": len(record.feature_map)}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    arrays = (to_bytes(array) for array in (record.query_vector, record.boxes, record.feature_map))
+    return b"".join((_LENGTH.pack(len(text)), text, *arrays))
+
+
+def decode(
+    data: bytes | memoryview,
+    *,
+    descriptor: npt.NDArray[np.float16],
+    clusters: npt.NDArray[np.float16],
+    thumbnail: bytes,
+) -> Record:
+    """Put a record together again. ValueError if `encode` cannot have written data."""
+    data = bytes(data)
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        if not isinstance(header, dict):
+            raise ValueError(f"its header is {type(header).__name__}")
+        query, boxes, features = (header.pop(name) for name in ("query", "boxes", "features"))
+        start = _LENGTH.size + length
+        middle = start + HALF.itemsize * query
+        after = middle + 5 * _SINGLE.itemsize * boxes
+        if len(data) != after + 4 * features:
+            raise ValueError(f"{len(data)} bytes instead of {after + 4 * features}")
+        return Record(
+            **header,
+            descriptor=descriptor,
+            query_vector=np.frombuffer(data[start:middle], HALF),
+            clusters=clusters,
+            boxes=np.frombuffer(data[middle:after], _SINGLE).reshape(boxes, 5),
+            feature_map=np.frombuffer(data[after:], _BYTE).reshape(features, 4),
+            thumbnail=thumbnail,
+        )
+    except (struct.error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a record: {error}") from error
+
+
+def to_bytes(array: npt.NDArray[Any]) -> bytes:
+    """Return the elements of an array, little-endian, in C order."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def halves(data: bytes | memoryview) -> npt.NDArray[np.float16]:
+    """Return what `to_bytes` made of a float16 array, flat, as a copy of its own."""
+    return np.frombuffer(data, HALF).astype(np.float16)
+
+
+def pack_key(number: int) -> bytes:
+    """Return a key as the store's databases have it: eight bytes that sort as the numbers do."""
+    return int(number).to_bytes(8, "big")
+
+
+def unpack_key(key: bytes | memoryview) -> int:
+    """Return the number that `pack_key` packed."""
+    return int.from_bytes(key, "big")
+
+
+def _utf8(field: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(field, f"{text!r} is not Unicode text: {error.reason}; send valid UTF-8") from error
+
+
+def _check_array(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> None:
+    fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+    if array.dtype != dtype or not fits:
+        expected = ", ".join("any" if side is None else str(side) for side in shape)
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}; expected {dtype} [{expected}]")

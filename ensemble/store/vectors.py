@@ -1,0 +1,97 @@
+"""The vectors of a store, read by key or all in turn: descriptors, raw or augmented, and clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from landseer.ensemble.store.augmented import Augmented
+from landseer.ensemble.store.folder import DATA
+from landseer.ensemble.store.read_ahead import ReadAhead
+from landseer.ensemble.store.record import HALF, halves, pack_key, unpack_key
+
+
+class Vectors:
+    """The vectors of an open store. Threads may share it."""
+
+    def __init__(
+        self, environment: Any, databases: dict[bytes, Any], augmented: Augmented, *, clusters: tuple[int, int]
+    ) -> None:
+        self._environment, self._databases = environment, databases
+        self._augmented, self._clusters = augmented, clusters
+
+    def clusters(self, keys: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
+        """Return cluster vectors float16 [C, K, P], zero beyond each picture's count, and the counts int32 [C].
+
+        A key that is not there, because it was deleted meanwhile, has a count of 0.
+        """
+        most, size = self._clusters
+        vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
+        with self._environment.begin(db=self._databases[b"clusters"], buffers=True) as transaction:
+            found = [transaction.get(pack_key(int(key)), b"") for key in keys]
+            for row, data in enumerate(found):
+                flat = np.frombuffer(data, HALF)
+                counts[row] = len(flat) // size
+                vectors[row, : counts[row]] = flat.reshape(-1, size)
+        return vectors, counts
+
+    def descriptors(self, keys: Sequence[int], *, augmented: bool = False) -> npt.NDArray[np.float32]:
+        """Return descriptors [C, D], widened; zeros for a key that is not there. D is 0 while the store is empty.
+
+        augmented: rather the augmented vectors, where there are any.
+        """
+        with self._environment.begin(buffers=True) as transaction:
+            read = self.reader(transaction, augmented=augmented)
+            found = [halves(read(pack_key(int(key)))) for key in keys]
+        rows = np.zeros((len(keys), max((len(row) for row in found), default=0)), np.float32)
+        for row, vector in zip(rows, found, strict=True):
+            row[: len(vector)] = vector
+        return rows
+
+    def scan(
+        self, *, batch: int = 4096, after: int = 0, augmented: bool = False
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+        """Yield keys int64 [n] and descriptors float16 [n, D] of all pictures of keys above `after`, in key order.
+
+        Each batch is read in a transaction of its own, so that a slow consumer holds no pages back from writers.
+        augmented: rather the augmented vectors, where there are any.
+        """
+        with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
+            total, done = max(1, transaction.stat()["entries"]), 0
+        with ReadAhead(Path(self._environment.path()) / DATA) as ahead:
+            while True:
+                keys, rows = self._batch(after + 1, batch, augmented=augmented)
+                if not len(keys):
+                    return
+                yield keys, rows
+                after, done = int(keys[-1]), done + len(keys)
+                ahead.reached(done / total)
+
+    def reader(self, transaction: Any, *, augmented: bool = False) -> Callable[[bytes], memoryview]:
+        """Return what reads the vector of a key, or nothing; the augmented one, if it shall and there is one."""
+        raw = self._databases[b"descriptors"]
+        current = self._augmented.read(transaction) if augmented else None
+
+        def read(key: bytes) -> memoryview:
+            better = transaction.get(key, db=current[1]) if current else None
+            found: memoryview = better or transaction.get(key, b"", db=raw)
+            return found
+
+        return read
+
+    def _batch(
+        self, first: int, count: int, *, augmented: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+        with self._environment.begin(buffers=True) as transaction:
+            read = self.reader(transaction, augmented=augmented)
+            cursor = transaction.cursor(self._databases[b"descriptors"])
+            there = cursor.set_range(pack_key(first))
+            found = [bytes(key) for key in islice(cursor.iternext(values=False), count)] if there else []
+            rows = [halves(read(key)) for key in found]
+        keys = np.fromiter((unpack_key(key) for key in found), np.int64, len(found))
+        return keys, np.array(rows, np.float16)

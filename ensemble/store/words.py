@@ -1,0 +1,99 @@
+"""The visual words of a store's pictures, kept so that a server need not compute them again at each start.
+
+They follow from the local features and a codebook, whose fingerprint is the stamp: with another codebook they are
+taken out. A picture's words are written in the transaction of its record if the server has a codebook then, and go with
+it; those that are missing are computed when words are first wanted.
+
+On disk, by key: how many bits a code has (uint16), then the words (uint32), then their codes, little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.store.folder import LOCALS, WORDS
+from landseer.ensemble.store.record import pack_key, unpack_key
+
+_STAMP = b"words"
+_BITS, _WORD = struct.Struct("<H"), np.dtype("<u4")
+Keys = npt.NDArray[np.int64]
+
+
+class StoredWords:
+    """The visual words in an open store. Threads may share it."""
+
+    def __init__(
+        self, environment: Any, databases: dict[bytes, Any], write: Callable[..., AbstractContextManager[Any]]
+    ) -> None:
+        self._environment, self._write = environment, write
+        self._meta, self._database, self._locals = databases[b"meta"], databases[WORDS], databases[LOCALS]
+
+    def stamp(self, codebook: str) -> None:
+        """Keep words of the codebook of this fingerprint from now on; those of another are taken out."""
+        with self._environment.begin() as transaction:
+            there = transaction.get(_STAMP, db=self._meta)
+        if there == codebook.encode():
+            return
+        with self._write(grows=False) as transaction:
+            transaction.drop(self._database, delete=False)
+            transaction.put(_STAMP, codebook.encode(), db=self._meta)
+
+    def put(self, transaction: Any, key: bytes, words: Binary) -> None:
+        """Write a picture's words within the transaction of its record. ValueError without a stamp."""
+        if transaction.get(_STAMP, db=self._meta) is None:
+            raise ValueError("this store was not opened for visual words; stamp it with the codebook of theirs")
+        transaction.put(key, pack(words), db=self._database)
+
+    def add(self, keys: Sequence[int], pictures: Sequence[Binary]) -> None:
+        """Write the words of pictures that are there without; StoreFull. One that has gone meanwhile is left out."""
+        with self._write() as transaction:
+            for key, words in zip(map(pack_key, keys), pictures, strict=True):
+                if transaction.get(key, db=self._locals) is not None:
+                    self.put(transaction, key, words)
+
+    def scan(self, *, batch: int = 1024) -> Iterator[tuple[Keys, list[Binary]]]:
+        """Yield keys int64 [n] and words of all pictures that have them, in key order, each batch of one moment."""
+        after = 0
+        while True:
+            with self._environment.begin(db=self._database, buffers=True) as transaction:
+                cursor = transaction.cursor()
+                there = cursor.set_range(pack_key(after + 1))
+                pairs = [(unpack_key(key), unpack(data)) for key, data in islice(cursor, batch)] if there else []
+            if not pairs:
+                return
+            yield np.array([key for key, _ in pairs], np.int64), [words for _, words in pairs]
+            after = pairs[-1][0]
+
+    def missing(self) -> list[int]:
+        """Return the keys of pictures that have local features and no words, ascending."""
+        with self._environment.begin() as transaction:
+            known = {bytes(key) for key in transaction.cursor(self._database).iternext(values=False)}
+            every = transaction.cursor(self._locals).iternext(values=False)
+            return [unpack_key(key) for key in every if bytes(key) not in known]
+
+
+def pack(words: Binary) -> bytes:
+    """Return the bytes that the store keeps of a picture's words."""
+    return _BITS.pack(words.bits) + words.words.astype(_WORD).tobytes() + words.codes.tobytes()
+
+
+def unpack(data: bytes | memoryview) -> Binary:
+    """Return what `pack` packed. ValueError if it did not."""
+    if len(data) < _BITS.size:
+        raise ValueError(f"not visual words: {len(data)} bytes")
+    (bits,) = _BITS.unpack_from(data)
+    width = -(-bits // 8)
+    count, rest = divmod(len(data) - _BITS.size, _WORD.itemsize + width)
+    if rest or not bits:
+        raise ValueError(f"not visual words: {len(data)} bytes with codes of {bits} bits")
+    words = np.frombuffer(data, _WORD, count, _BITS.size).astype(np.int64)
+    codes = np.frombuffer(data, np.uint8, count * width, _BITS.size + words.size * _WORD.itemsize)
+    return Binary(words=words, codes=codes.reshape(count, width).copy(), bits=bits)

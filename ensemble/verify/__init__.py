@@ -1,0 +1,1 @@
+"""Spatial verification: the geometry, and the verifier that reads candidates from the store."""

@@ -1,0 +1,75 @@
+"""Spatial verification of a short list: the query's local features against those that the store keeps (D2R).
+
+A candidate takes 1 to 2 ms of a thread (500 features on both sides), a hundred of them as long as all the rest of a
+search. So they are verified a few at a time, on threads of their own: nothing here holds the event loop, searches take
+turns, and what the deadline or a caller who has gone left over is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.errors import LocalFeaturesMissing
+from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.workers import Workers
+
+SETTINGS = Settings(residual=20.0, mutual=True, least=10)
+"""Chosen on photographs of fruit and vegetables, where D2R's own make the first hit worse: docs/regional.md.
+
+Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.
+"""
+CHUNK = 8
+"""Candidates that are verified without looking up."""
+MISSING = -1
+"""Inliers of a candidate that has no local features."""
+Inliers = NDArray[np.int64]
+
+
+class Verifier:
+    """Verifies candidates against the local features of a store."""
+
+    def __init__(self, locals: Locals, *, threads: int) -> None:
+        self._locals = locals
+        self._threads = threads
+        self._workers = Workers("verify", threads=threads)
+
+    async def inliers(self, query: Located, keys: NDArray[np.int64]) -> Inliers:
+        """Return the inliers of the pictures under keys [C]: [C], -1 for one that has no local features.
+
+        LocalFeaturesMissing if none has any; Overloaded.
+        """
+        chunks = [keys[first : first + CHUNK].tolist() for first in range(0, len(keys), CHUNK)]
+        lanes = [self._some(query, chunks[lane :: self._threads]) for lane in range(self._threads)]
+        counted = dict(pair for lane in await asyncio.gather(*lanes) for pair in lane)
+        found = np.array([counted[key] for key in keys.tolist()], np.int64)
+        if len(found) and (found == MISSING).all():
+            raise LocalFeaturesMissing(
+                f"none of the {len(found)} candidates has local features; index the pictures again with this server"
+            )
+        return found
+
+    def close(self) -> None:
+        """Drop what waits and wait for what runs."""
+        self._workers.close()
+
+    async def _some(self, query: Located, chunks: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+        """Verify chunk after chunk, so that a search has no more than one of them waiting for each thread."""
+        return [pair for chunk in chunks for pair in await self._workers.run(self._chunk, query, chunk)]
+
+    def _chunk(self, query: Located, keys: Sequence[int]) -> list[tuple[int, int]]:
+        found = zip(keys, self._locals.read(keys), strict=True)
+        there = {key: located(features) for key, features in found if features is not None}
+        counts = dict(zip(there, verify(query, list(there.values()), SETTINGS).tolist(), strict=True))
+        return [(key, counts.get(key, MISSING)) for key in keys]
+
+
+def located(features: LocalFeatures) -> Located:
+    """Return what is matched of a picture: the features of the whole of it."""
+    whole = features.whole
+    return Located(features=whole.descriptors, positions=whole.positions)

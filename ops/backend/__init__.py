@@ -1,0 +1,1 @@
+"""Runs the exported graphs: Triton's Python backend, and the same code in process."""

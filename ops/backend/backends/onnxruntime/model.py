@@ -1,0 +1,74 @@
+"""Stands in for Triton's native onnxruntime backend, where Triton comes from pip and that backend does not exist.
+
+Triton's Python backend loads this file in a stub process for every model that says `backend: "onnxruntime"`. It is
+only the adapter between Triton's objects and landseer.ops.backend.runner.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from landseer.ops.backend.deadlines import is_past
+from landseer.ops.backend.model_settings import from_triton
+from landseer.ops.backend.runner import Failure, Job, Outputs, Runner
+
+CODES = {"invalid": "INVALID_ARG", "internal": "INTERNAL", "late": "UNAVAILABLE", "cancelled": "CANCELLED"}
+"""Names of pb_utils.TritonError's codes; that class is there only after this module is imported."""
+
+
+class TritonPythonModel:
+    """The name and the three methods that Triton calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the graph; whatever is raised here is Triton's reason for not serving it."""
+        config = json.loads(args["model_config"])
+        settings = from_triton(config, repository=Path(args["model_repository"]), version=args["model_version"])
+        self._runner = Runner(settings)
+        log = pb_utils.Logger
+        if self._runner.precision != settings.precision:
+            log.log_warn(f"{args['model_name']}: no {settings.precision} on this CPU, runs in {self._runner.precision}")
+        how = f"{settings.engine}, {self._runner.precision}, {settings.threads} threads"
+        log.log_info(f"{args['model_name']}: {how}, {settings.path}")
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Answer every request, each with its own tensors or its own error, as soon as it is done.
+
+        Triton may hand over requests of several shapes at once: none waits for the inferences of the others.
+        """
+        senders = [request.get_response_sender() for request in requests]
+        for place, answer in self._runner.answers([_job(request) for request in requests]):
+            senders[place].send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def finalize(self) -> None:
+        """Free the graph before the process ends."""
+        self._runner.close()
+
+
+def _job(request: Any) -> Job:
+    return Job(
+        inputs={tensor.name(): tensor.as_numpy() for tensor in request.inputs()},
+        outputs=frozenset(request.requested_output_names()),
+        refused=lambda: _refused(request),
+    )
+
+
+def _refused(request: Any) -> Failure | None:
+    """Say whether nobody waits for the answer any more. An ensemble's steps do not learn that it was cancelled."""
+    if request.is_cancelled():
+        return Failure(message="cancelled by the caller", kind="cancelled")
+    if is_past(request.parameters(), now=time.time()):
+        return Failure(message="Request timeout expired: the deadline passed in the queue", kind="late")
+    return None
+
+
+def _response(answer: Outputs | Failure) -> Any:
+    if isinstance(answer, Failure):
+        code = getattr(pb_utils.TritonError, CODES[answer.kind])
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer.message, code))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in answer.items()])

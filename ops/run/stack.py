@@ -1,0 +1,164 @@
+"""Triton and the orchestrator together on one machine, started, watched and ended as one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
+from landseer.ops.run.processes import OpsError, how_ended
+from landseer.ops.run.restarts import Restarts
+from landseer.ops.run.triton import TritonConfig, TritonServer
+
+WATCH_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """What to serve and where. An address of None means: loopback, on a free port."""
+
+    repository: Path = Path("model_repository")
+    store: Path = Path("var/store")
+    listen: str | None = None
+    metrics: str | None = None
+    threads: int | None = None
+    """Threads of each model; None for all cores."""
+    timeout_s: float = 180.0
+    """For Triton to load its models, and again for the orchestrator to serve."""
+    serve_args: tuple[str, ...] = ()
+    """More options for `landseer serve`."""
+    on_line: Callable[[str, str], None] | None = None
+    """Called with the name of the process and each line of its log, in threads of their own."""
+
+
+class Stack:
+    """Both servers. As a context manager: ready on entry, ended on exit, also when entry fails."""
+
+    def __init__(self, config: StackConfig) -> None:
+        self.config = config
+        self.search_address = _address(config.listen, "--listen")
+        """host:port of the gRPC services."""
+        self._metrics = _address(config.metrics, "--metrics")
+        self.triton = TritonServer(
+            TritonConfig(repository=config.repository, threads=config.threads, on_line=self._sink("triton"))
+        )
+        self._orchestrator: Orchestrator | None = None
+
+    def __enter__(self) -> Stack:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def metrics_address(self) -> str:
+        """Address of the orchestrator's Prometheus metrics."""
+        return f"http://{self._metrics}/metrics"
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """What Prometheus scrapes: host:port by job."""
+        return {"landseer": self._metrics, "triton": self.triton.metrics_url.split("/")[2]}
+
+    @property
+    def orchestrator(self) -> Orchestrator:
+        """The orchestrator; OpsError before start()."""
+        if self._orchestrator is None:
+            raise OpsError("the stack was not started")
+        return self._orchestrator
+
+    def start(self, stop: threading.Event | None = None) -> None:
+        """Start both and wait until they serve, or until `stop` is set; OpsError says why they cannot."""
+        self.config.store.mkdir(parents=True, exist_ok=True)
+        self._start_triton(stop)
+        self._orchestrator = Orchestrator(
+            OrchestratorConfig(
+                listen=self.search_address,
+                triton=self.triton.grpc_url,
+                store=self.config.store,
+                metrics=self._metrics,
+                extra_args=self.config.serve_args,
+                on_line=self._sink("orchestrator"),
+            )
+        )
+        if stop is None or not stop.is_set():
+            self._start_orchestrator(stop)
+
+    def stop(self) -> None:
+        """End both, the orchestrator first. Harmless when they have ended."""
+        if self._orchestrator is not None:
+            self._orchestrator.stop()
+        self.triton.stop()
+
+    def supervise(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        """Start again whichever ends, on the same ports, until `stop` is set; OpsError when that does not help."""
+        watched = (
+            _Watched(self.triton, Restarts(name="Triton"), self._start_triton),
+            _Watched(self.orchestrator, Restarts(name="the orchestrator"), self._start_orchestrator),
+        )
+        while not stop.wait(WATCH_S):
+            for one in watched:
+                one.look(stop, say)
+
+    def _start_triton(self, stop: threading.Event | None) -> None:
+        self.triton.start()
+        self.triton.wait_ready(self.config.timeout_s, stop=stop)
+
+    def _start_orchestrator(self, stop: threading.Event | None) -> None:
+        self.orchestrator.start()
+        self.orchestrator.wait_ready(self.config.timeout_s, stop=stop)
+
+    def _sink(self, name: str) -> Callable[[str], None] | None:
+        on_line = self.config.on_line
+        return None if on_line is None else lambda line: on_line(name, line)
+
+
+class _Watched:
+    """One of the two servers while it is supervised."""
+
+    def __init__(
+        self,
+        server: TritonServer | Orchestrator,
+        restarts: Restarts,
+        start: Callable[[threading.Event | None], None],
+    ) -> None:
+        self._server = server
+        self._restarts = restarts
+        self._start = start
+        self._since = time.monotonic()
+
+    def look(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        """Start the server again if it has ended."""
+        if self._server.look():
+            return
+        reason = f"{how_ended(self._server.returncode)}: {self._server.explain()}"
+        while not stop.is_set():
+            delay = self._restarts.delay_after(time.monotonic() - self._since, reason)
+            say(f"{self._restarts.name} ended ({reason}); starting it again in {delay:g} s")
+            stop.wait(delay)
+            self._since = time.monotonic()
+            try:
+                self._start(stop)
+            except OpsError as error:
+                self._server.stop()
+                reason = str(error)
+            else:
+                say(f"{self._restarts.name} is ready again")
+                return
+
+
+def _address(asked: str | None, flag: str) -> str:
+    if asked is None:
+        return f"{LOOPBACK}:{free_port()}"
+    host, port = parse_address(asked, flag)
+    require_free(port, flag, host=host)
+    return asked

@@ -1,0 +1,261 @@
+"""Starts the real Triton on a model repository, and ends it without leaving anything behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from landseer.ops.backend.model_settings import THREADS_VARIABLE
+from landseer.ops.run.ports import LOOPBACK, free_port, require_free
+from landseer.ops.run.proc import dead_children
+from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.run.triton_install import TritonInstall, find_triton
+from landseer.ops.run.triton_log import reasons
+
+POLL_S = 0.1
+DRAIN_S = 10
+"""Seconds that Triton has to finish what is in flight when it is told to end."""
+CONFIG_NAME = "pip"
+"""Triton 2.51 of the wheel takes <model>/configs/pip.pbtxt where that exists, instead of config.pbtxt.
+
+Its dynamic batcher loses wake-ups when a queue policy has a bound or a timeout: requests then wait up to 500 ms on an
+idle server (measured: 0.5 to 7 % of them). `dynamic_batching {}` is free of that.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonConfig:
+    """How to run Triton. A port of None means: pick a free one."""
+
+    repository: Path
+    host: str = LOOPBACK
+    http_port: int | None = None
+    grpc_port: int | None = None
+    metrics_port: int | None = None
+    threads: int | None = None
+    """Threads of each model whose config.pbtxt names none; None for all cores."""
+    log_file: Path | None = None
+    """Triton's whole log is appended here; None keeps only the last lines, in memory."""
+    verbose: bool = False
+    """Whether Triton's log has its informational lines."""
+    traces: str | None = None
+    """Where Triton sends spans of the requests that carry a `traceparent`, as OTLP over HTTP, the one way it knows."""
+    extra_args: tuple[str, ...] = ()
+    on_line: Callable[[str], None] | None = None
+    """Called with each line of the log, in a thread of its own."""
+
+
+class TritonServer:
+    """One Triton. As a context manager: started on entry, ended on exit; wait_ready() is the caller's."""
+
+    def __init__(self, config: TritonConfig) -> None:
+        self.config = config
+        self._child: Child | None = None
+        self._dead: set[int] = set()
+        self._broken = False
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process; OpsError says what is missing. Chosen ports stay chosen for a later start."""
+        if self.alive:
+            raise OpsError(f"Triton is already running as process {self.pid}; stop it first")
+        models_of(self.config.repository)
+        check_log_file(self.config.log_file)
+        install = find_triton()
+        self.config = _with_ports(self.config)
+        self._dead, self._broken = set(), False
+        self._child = _spawn(install, self.config)
+
+    def wait_ready(self, timeout: float = 120.0, *, stop: threading.Event | None = None) -> None:
+        """Wait until every model is loaded, or until `stop` is set.
+
+        OpsError if Triton ends first, with its reasons, or is not ready after `timeout` seconds.
+        """
+        until = time.monotonic() + timeout
+        stop = stop or threading.Event()
+        while not self.ready and not stop.is_set():
+            if not self.alive:
+                raise OpsError(f"Triton ended while starting ({how_ended(self.returncode)}): {self.explain()}")
+            if time.monotonic() > until:
+                raise OpsError(f"Triton was not ready after {timeout:.0f} s: {self.explain()}")
+            stop.wait(POLL_S)
+
+    def stop(self) -> int | None:
+        """End it and its stubs, remove what they leave. Return its exit status, None if it was never started."""
+        return None if self._child is None else self._child.stop()
+
+    def look(self) -> bool:
+        """Say whether it still runs whole; to be called every second or so while it serves.
+
+        Triton 2.51 goes on reporting a model ready whose stub has died, and fails every request for it. So a dead
+        stub seen twice, and not reaped meanwhile as a stopped one is, ends Triton: whoever watches can start it again.
+        """
+        dead = dead_children(self.pid) if self.alive else set()
+        if dead & self._dead:
+            self._broken = True
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.stop()
+        self._dead = dead
+        return self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, 128 and more for a signal; None while it runs."""
+        return None if self._child is None or self.alive else self._child.wait(5.0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and serves every model."""
+        return self.alive and _answers(self.config.host, self.config.http_port or 0)
+
+    @property
+    def pid(self) -> int:
+        """Of tritonserver itself."""
+        if self._child is None:
+            raise OpsError("Triton was not started")
+        return self._child.pid
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port of the gRPC service, as tritonclient wants it."""
+        return f"{self.config.host}:{self.config.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        """host:port of the HTTP service."""
+        return f"{self.config.host}:{self.config.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Address of the Prometheus metrics."""
+        return f"http://{self.config.host}:{self.config.metrics_port}/metrics"
+
+    @property
+    def log_lines(self) -> tuple[str, ...]:
+        """The last lines of its log."""
+        return () if self._child is None else tuple(self._child.lines)
+
+    def explain(self) -> str:
+        """Return the reasons that the log gives, in one line."""
+        if self._broken:
+            return "the process of one of its models died; was it killed, or is memory short?"
+        return "; ".join(reasons(self.log_lines)) or "it gave no reason"
+
+
+def models_of(repository: Path) -> list[str]:
+    """Return the names of a repository's models; OpsError if there is none.
+
+    Triton's own `*` takes every folder for a model, and an export under way, or killed, leaves others there.
+    """
+    if not repository.is_dir():
+        raise OpsError(f"model repository {repository} does not exist; run: python export/all.py")
+    names = sorted(path.parent.name for path in repository.glob("[!.]*/config.pbtxt"))
+    if not names:
+        raise OpsError(f"model repository {repository} has no model in it; run: python export/all.py")
+    return names
+
+
+def check_log_file(path: Path | None) -> None:
+    """Raise an OpsError unless lines can be appended to the file."""
+    if path is None:
+        return
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise OpsError(f"cannot write the log file {path}: {error.strerror}; choose another") from error
+
+
+def _with_ports(config: TritonConfig) -> TritonConfig:
+    def chosen(port: int | None, flag: str) -> int:
+        return free_port(host=config.host) if port is None else require_free(port, flag, host=config.host)
+
+    return dataclasses.replace(
+        config,
+        http_port=chosen(config.http_port, "--http-port"),
+        grpc_port=chosen(config.grpc_port, "--grpc-port"),
+        metrics_port=chosen(config.metrics_port, "--metrics-port"),
+    )
+
+
+def _spawn(install: TritonInstall, config: TritonConfig) -> Child:
+    prefix = f"landseer-{os.getpid()}-{secrets.token_hex(4)}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        install.lay_out_backends(folder)
+        return Child.start(
+            ChildConfig(
+                command=_command(install, config, folder, prefix),
+                env={**install.environment(), **({THREADS_VARIABLE: str(config.threads)} if config.threads else {})},
+                remove=(str(folder), f"/dev/shm/{prefix}*"),
+                grace_s=DRAIN_S + 5,
+                log_file=config.log_file,
+                on_line=config.on_line,
+            )
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_prefix: str) -> list[str]:
+    return [
+        str(install.server),
+        f"--model-repository={config.repository.resolve()}",
+        f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in models_of(config.repository)),
+        f"--model-config-name={CONFIG_NAME}",
+        "--disable-auto-complete-config",
+        f"--http-address={config.host}",
+        f"--http-port={config.http_port}",
+        f"--grpc-address={config.host}",
+        f"--grpc-port={config.grpc_port}",
+        f"--metrics-address={config.host}",
+        f"--metrics-port={config.metrics_port}",
+        f"--exit-timeout-secs={DRAIN_S}",
+        f"--log-info={str(config.verbose).lower()}",
+        f"--allow-gpu-metrics={str(Path('/dev/nvidiactl').exists()).lower()}",
+        *(_trace_args(config.traces) if config.traces else ()),
+        *config.extra_args,
+    ]
+
+
+def _trace_args(url: str) -> list[str]:
+    """A rate of 0 leaves out what carries no `traceparent`; what carries one is traced whatever the rate."""
+    settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0")
+    return [f"--trace-config={setting}" for setting in settings]
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2.0)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
