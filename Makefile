@@ -73,7 +73,7 @@ chaos: $(STAMP) ## The kill tests at full count; writes docs/chaos.md
 
 fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
-	    $(BIN)/python -m pytest -q tests/ensemble/test_pictures.py -k "fuzz or hostile or mutat"
+	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py -k "fuzz or hostile or mutat"
 
 dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/panels.py
 	@$(BIN)/python -m landseer.ops.watch.dashboards

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "ops" / "deploy"
 CHART = DEPLOY / "chart"
 DASHBOARDS = ROOT / "ops" / "grafana" / "dashboards"

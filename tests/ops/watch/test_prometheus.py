@@ -14,7 +14,7 @@ from landseer.ops.run.processes import OpsError
 from landseer.ops.watch import prometheus
 from landseer.ops.watch.prometheus import MISSING, SOURCES, Prometheus, PrometheusConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALERTS = [
     rule
     for group in yaml.safe_load((SOURCES / "rules" / "alerts.yml").read_text())["groups"]

@@ -27,7 +27,7 @@ SMALL = Profile(
     backbone="test", weights_sha256="0", sizes=Sizes(channels=8), long_side=64, side_multiple=16, min_side=32
 )
 FUZZ = int(os.environ.get("LANDSEER_FUZZ", "2000"))
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def smooth(width=96, height=64):

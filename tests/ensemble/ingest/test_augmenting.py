@@ -264,8 +264,8 @@ RUN = """
 def kill_a_run(folder, blocks, delay):
     """Let a process augment, kill it some blocks after it began, and return how many vectors it had done before."""
     setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from {Path(__file__).stem} import *\n"
-    setup += "from landseer.ensemble import augmenting\n"
-    paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    setup += "from landseer.ensemble.ingest import augmenting\n"
+    paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", setup + textwrap.dedent(RUN), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=paths) as run:
         first = run.stdout.readline()
