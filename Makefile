@@ -67,11 +67,11 @@ results-regional: $(STAMP) ## Measure what local features add: co-attention, wor
 load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
 
-chaos: $(STAMP) ## The kill tests at full count; writes docs/chaos.md
+chaos: $(STAMP) ## The kill tests at full count; writes docs/reports/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
 
-fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/fuzz.md
+fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py -k "fuzz or hostile or mutat"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a long test command and write what it gave, with the machine, to docs/NAME.md:  record.sh NAME WHAT -- COMMAND...
+# Run a long test command and write what it gave, with the machine, to docs/reports/NAME.md:  record.sh NAME WHAT -- COMMAND...
 set -uo pipefail
 name=$1 what=$2
 shift 3
@@ -20,5 +20,5 @@ cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
     echo '```'
     echo
     echo "It took $(($(date +%s) - start)) s and ended with status $status."
-} >"docs/$name.md"
+} >"docs/reports/$name.md"
 exit "$status"

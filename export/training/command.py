@@ -92,7 +92,7 @@ def card_text(parts: Parts) -> str:
             "",
             f"Trained parts of Landseer: {', '.join(parts.learned)}; {size / 1e6:.1f} million numbers of 16 bits.",
             "Learned without labels from views of photographs (`export/training/localisation.py`); what it reaches on",
-            "products it has never seen is in `docs/results.md`.",
+            "products it has never seen is in `docs/reports/results.md`.",
             "",
             "| | |",
             "|---|---|",
@@ -123,7 +123,7 @@ def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkView
 
 
 def precision_of(backbone: str) -> str:
-    """Return what a frozen trunk is run in on a CPU: depthwise filters lose too much in bf16 (docs/precision.md)."""
+    """Return the precision of a frozen trunk on a CPU: bf16 costs depthwise filters too much (docs/research/precision.md)."""
     return "bf16" if backbone.startswith("resnet") and cpu_has_bf16() else "f32"
 
 

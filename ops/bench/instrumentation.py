@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-instrumentation", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("docs/bench-instrumentation.md"), metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-instrumentation.md"), metavar="FILE")
     parser.add_argument("--rounds", type=positive, default=20, metavar="N", help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
     return parser.parse_args(argv)

@@ -96,7 +96,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=positive, default=3, metavar="N", help="over warm queries (default %(default)s)")
     add("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     add("--scratch", type=Path, default=Path("var/bench"), metavar="DIR", help="where the store is written and removed")
-    add("--out", type=Path, default=Path("docs/bench-reranking.md"), metavar="FILE")
+    add("--out", type=Path, default=Path("docs/reports/bench-reranking.md"), metavar="FILE")
     add("--seed", type=int, default=0, metavar="N", help="of entries, queries and the bootstrap (default %(default)s)")
     options = parser.parse_args(argv)
     least = max(LEAST_ENTRIES, 3 * options.queries)

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("docs/bench-serving.md"), metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-serving.md"), metavar="FILE")
     parser.add_argument("--rounds", type=positive, default=12, metavar="N", help="default %(default)s")
     parser.add_argument(
         "--requests", type=positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"

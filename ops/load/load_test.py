@@ -84,7 +84,8 @@ def _options(argv: Sequence[str] | None) -> Options:
         "--duel", type=float, default=15.0, metavar="S", help="seconds of a turn against k6; 0: none (%(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
-    parser.add_argument("--report", type=Path, default=Path("docs/load.md"), metavar="FILE", help="default %(default)s")
+    report = Path("docs/reports/load.md")
+    parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="default %(default)s")
     return Options(**vars(parser.parse_args(argv)))
 
 

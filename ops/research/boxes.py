@@ -27,7 +27,7 @@ from landseer.ops.research.writing import made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.boxes"
-REPORT = Path("docs/results-boxes.md")
+REPORT = Path("docs/reports/results-boxes.md")
 OVERLAP = 0.5
 """At which a box has found the photograph."""
 SAME = 0.9

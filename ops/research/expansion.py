@@ -1,4 +1,4 @@
-"""`make results-expansion`: train LAttQE, compare it with every other expansion, write docs/results-expansion.md."""
+"""`make results-expansion`: train LAttQE and compare it with the other expansions (docs/reports/results-expansion.md)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from landseer.ops.research.expansion_report import Found, sweep_table, table
 from landseer.ops.research.writing import made_by, written
 
 PROGRAM = "python -m landseer.ops.research.expansion"
-REPORT = Path("docs/results-expansion.md")
+REPORT = Path("docs/reports/results-expansion.md")
 SWEEP = (1, 2, 4, 8, 16, 32, 64)
 TUNED_BY = 150
 """Queries of the training classes that rivals are tuned by."""

@@ -1,4 +1,4 @@
-"""docs/results-expansion.md: the tables."""
+"""docs/reports/results-expansion.md: the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train every head by several seeds, describe a data set with all of them, and write docs/results.md."""
+"""Train every head by several seeds, describe a data set with all of them, and write docs/reports/results.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from landseer.ops.research.writing import made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.heads"
-REPORT = Path("docs/results.md")
+REPORT = Path("docs/reports/results.md")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""docs/results.md: the table, with spreads over seeds and intervals over queries."""
+"""docs/reports/results.md: the table, with spreads over seeds and intervals over queries."""
 
 from __future__ import annotations
 

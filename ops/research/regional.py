@@ -1,4 +1,4 @@
-"""Co-attention, ASMK*, R-ASMK* and spatial verification side by side, and write docs/results-regional.md.
+"""Co-attention, ASMK*, R-ASMK* and spatial verification side by side, and write docs/reports/results-regional.md.
 
 What can be chosen is chosen on the training data: the weight of co-attention beside the global score, the distance
 below which local descriptors match, the number of words. All else is as the papers have it.
@@ -42,7 +42,7 @@ from landseer.ops.research.writing import made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.regional"
-REPORT = Path("docs/results-regional.md")
+REPORT = Path("docs/reports/results-regional.md")
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)

@@ -1,4 +1,4 @@
-"""docs/results-regional.md: the tables."""
+"""docs/reports/results-regional.md: the tables."""
 
 from __future__ import annotations
 

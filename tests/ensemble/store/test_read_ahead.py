@@ -3,7 +3,7 @@ import os
 import pytest
 
 from landseer.ensemble.store.read_ahead import ReadAhead
-from landseer.ensemble.store.store import read_ahead
+from landseer.ensemble.store import read_ahead
 
 
 @pytest.fixture
