@@ -123,7 +123,7 @@ def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkView
 
 
 def precision_of(backbone: str) -> str:
-    """Return the precision of a frozen trunk on a CPU: bf16 costs depthwise filters too much (docs/research/precision.md)."""
+    """Return the precision of a frozen trunk on a CPU. bf16 harms depthwise filters (docs/research/precision.md)."""
     return "bf16" if backbone.startswith("resnet") and cpu_has_bf16() else "f32"
 
 

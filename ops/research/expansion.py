@@ -1,4 +1,4 @@
-"""`make results-expansion`: train LAttQE and compare it with the other expansions (docs/reports/results-expansion.md)."""
+"""`make results-expansion`: train LAttQE, compare it with other expansions (docs/reports/results-expansion.md)."""
 
 from __future__ import annotations
 

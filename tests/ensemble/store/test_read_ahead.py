@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from landseer.ensemble.store.read_ahead import ReadAhead
 from landseer.ensemble.store import read_ahead
+from landseer.ensemble.store.read_ahead import ReadAhead
 
 
 @pytest.fixture
