@@ -7,12 +7,21 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landseer.ensemble.asmk.kernel import KERNELS
-from landseer.ensemble.pictures.pictures import Limits
-
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest picture taken.
+
+    Decoding takes about 4 bytes a pixel, and as much again for unusual kinds. Pillow's own limit of 178,956,970 pixels
+    stands above `max_pixels`.
+    """
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,7 @@ class ServerConfig:
     vectors: str = RAW
     """What is searched: `raw` descriptors, or `augmented` ones, of `landseer augment`."""
     engine: str = "faiss-exact"
-    """A key of `engines.ENGINES`."""
+    """A key of `index.engines.ENGINES`."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Threads that decode pictures of queries, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
@@ -48,7 +57,7 @@ class ServerConfig:
     codebook: Path | None = None
     """File of `landseer codebook`, for searches by visual words; needs `local_features`."""
     kernel: str = ""
-    """How pictures are compared by their words, a key of `KERNELS`; empty for r-asmk with regions, asmk without."""
+    """Similarity of pictures by their words, a key of `asmk.kernel.KERNELS`; empty: r-asmk with regions, else asmk."""
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream that are worked on at a time; two of Triton's full batches."""
     in_flight: int = 8
@@ -76,8 +85,6 @@ class ServerConfig:
             raise ValueError("codebook needs local-features: words are made of what local features pictures keep")
         if self.regions < 0 or (self.regions and not self.local_features):
             raise ValueError(f"regions is {self.regions}; it must be at least 0, and needs local-features above that")
-        if self.kernel not in ("", *KERNELS):
-            raise ValueError(f"kernel is {self.kernel!r}; it must be one of {', '.join(KERNELS)}")
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
 

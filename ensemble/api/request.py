@@ -1,9 +1,8 @@
-"""A search request, checked and with its defaults filled in."""
+"""Parses a SearchRequest into a search plan: checks it and fills in the defaults."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,17 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, limits
 from landseer.ensemble.search.expansion.weights import ALPHA
+from landseer.ensemble.search.plan import (
+    COATTENTION,
+    SPATIAL,
+    Expand,
+    IdQuery,
+    PictureQuery,
+    Query,
+    Rerank,
+    SearchPlan,
+    VectorQuery,
+)
 from landseer.ensemble.store.record import check_id
 from landseer.v1 import common_pb2, search_pb2
 
@@ -29,83 +39,11 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_DQE: DQE,
 }
 """Names of the methods; what is not here is no expansion."""
-COATTENTION, SPATIAL = "coattention", "spatial"
 RERANKINGS = {
     search_pb2.RERANKING_METHOD_COATTENTION: COATTENTION,
     search_pb2.RERANKING_METHOD_SPATIAL: SPATIAL,
 }
 """Likewise of re-ranking."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureQuery:
-    """An encoded picture, or a part of it."""
-
-    data: bytes
-    region: Region | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdQuery:
-    """A picture that is indexed."""
-
-    id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorQuery:
-    """A raw descriptor, float32 [D], made unit norm."""
-
-    vector: NDArray[np.float32]
-
-
-Query = PictureQuery | IdQuery | VectorQuery
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expand:
-    """Query expansion over the first hits."""
-
-    method: str
-    """A key of `expansion.methods.DEFAULTS`."""
-    neighbours: int
-    alpha: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rerank:
-    """A second look at the first hits."""
-
-    method: str
-    """A value of `RERANKINGS`."""
-    candidates: int
-    weight: float
-    """Of co-attention."""
-    shared_words: int = 0
-    """How many visual words a candidate must share with the query."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchPlan:
-    """What a search shall do."""
-
-    query: Query
-    top_k: int
-    expand: Expand | None
-    rerank: Rerank | None
-    explain: bool
-    by_words: bool = False
-    """Whether the first search is by visual words."""
-
-    @property
-    def verifies(self) -> bool:
-        """Whether the hits are to be verified spatially."""
-        return self.rerank is not None and self.rerank.method == SPATIAL
-
-    @property
-    def needs_local_features(self) -> bool:
-        """Whether it needs those of the query."""
-        return self.by_words or self.verifies or (self.rerank is not None and self.rerank.shared_words > 0)
 
 
 def search_plan(

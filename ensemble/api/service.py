@@ -19,7 +19,7 @@ from landseer.ensemble.api.messages import (
     search_response,
     timestamp,
 )
-from landseer.ensemble.api.request import PictureQuery, SearchPlan, region_of, search_plan
+from landseer.ensemble.api.request import region_of, search_plan
 from landseer.ensemble.api.status import clip
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.deadline import Deadline
@@ -29,6 +29,7 @@ from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
 from landseer.ensemble.ingest.indexing import Indexer, Tally
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
+from landseer.ensemble.search.plan import PictureQuery, SearchPlan
 from landseer.ensemble.search.search import Search
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import MAX_ID_BYTES, check_id

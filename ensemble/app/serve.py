@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from landseer.ensemble.asmk.kernel import KERNELS
-from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig, parse_bytes
+from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.engines import ENGINES
-from landseer.ensemble.pictures.pictures import Limits
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
 
 HELP = "run the orchestrator: the gRPC services over Triton, a store and an index"

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import IndexService, Parts, SearchService
+from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import Triton
@@ -34,9 +35,11 @@ WINDOW_BYTES = 4 * 2**20
 
 
 class RunningServer:
-    """An orchestrator that listens. Not necessarily SERVING yet: see `ready`."""
+    """An orchestrator that listens. Not necessarily SERVING yet: see `ready`. ValueError for an unknown kernel."""
 
     def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
+        if config.words_kernel not in KERNELS:
+            raise ValueError(f"kernel is {config.kernel!r}; it must be one of {', '.join(KERNELS)}")
         self._config = config
         self._tracing = tracing
         self.metrics = Metrics()
@@ -44,7 +47,7 @@ class RunningServer:
         self._triton = Triton(
             config.triton, timeout_s=config.inference_timeout_s, metrics=self.metrics, tracing=tracing
         )
-        self._readiness = Readiness(config, self._triton, self.health, self.metrics)
+        self._readiness = Readiness(config, self._triton, self.metrics, self._show_serving)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
         self._grpc = self._grpc_server()
@@ -103,6 +106,10 @@ class RunningServer:
         await self._readiness.close()
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
+
+    def _show_serving(self, serving: bool) -> None:
+        self.health.set(serving)
+        self.metrics.serving.set(self.health.serving)
 
     def _close_threads(self) -> None:
         self._query_workers.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from landseer.ensemble.api.health import Health
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.errors import IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
 from landseer.ensemble.index.collection import Collection
@@ -18,16 +18,17 @@ log = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Watches Triton, opens the collection at the first sight of its models, and sets health.
+    """Watches Triton, opens the collection once it has seen its models, and reports whether requests can be answered.
 
     The store is made for one profile, so nothing can be opened before Triton has once said what it serves. After that,
     what needs no model (Get, Delete, Stats, Search by id or descriptor) is answered while Triton is away.
     """
 
-    def __init__(self, config: ServerConfig, triton: Triton, health: Health, metrics: Metrics) -> None:
+    def __init__(self, config: ServerConfig, triton: Triton, metrics: Metrics, report: Callable[[bool], None]) -> None:
+        """report: called after each look, with whether requests can be answered."""
         self._config = config
         self._triton = triton
-        self._health = health
+        self._report = report
         self._metrics = metrics
         self._served: Served | None = None
         self._fault: LandseerError = ModelsUnavailable(f"Triton at {config.triton} has not been seen yet")
@@ -141,9 +142,7 @@ class Readiness:
         self._collection, self._writer = collection, Writer(collection)
 
     def _show(self) -> None:
-        serving = self._served is not None and self._writer is not None
-        self._health.set(serving)
-        self._metrics.serving.set(self._health.serving)
+        self._report(self._served is not None and self._writer is not None)
 
     async def _pause(self) -> None:
         """Wait for the next look, or less long if the index is loaded meanwhile."""

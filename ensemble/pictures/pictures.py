@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.orientation import TURNS, Box, Turn
@@ -47,18 +48,6 @@ TOLERANCE = 0.5
 _EXPECTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # TIFF and EXIF tags.
 _BITS, _PHOTOMETRIC, _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 274, 322, 323
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The largest picture taken.
-
-    Decoding takes about 4 bytes a pixel, and as much again for unusual kinds. Pillow's own limit of 178,956,970 pixels
-    stands above `max_pixels`.
-    """
-
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 100_000_000
 
 
 DEFAULT_LIMITS = Limits()

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
-from landseer.ensemble.pictures.pictures import Limits, Prepared, Region, prepare
+from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES

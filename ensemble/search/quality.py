@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from landseer.ensemble.api.request import IdQuery, PictureQuery, SearchPlan, VectorQuery
+from landseer.ensemble.search.plan import IdQuery, PictureQuery, SearchPlan, VectorQuery
 from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.telemetry.metrics import Metrics
 

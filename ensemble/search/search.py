@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.api.request import SPATIAL, Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
@@ -21,6 +20,7 @@ from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
+from landseer.ensemble.search.plan import SPATIAL, Expand, IdQuery, PictureQuery, Rerank, SearchPlan, VectorQuery
 from landseer.ensemble.search.quality import observe_kept, observe_search
 from landseer.ensemble.search.ranking import (
     Ranking,

@@ -9,10 +9,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import Limits, prepare
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photograph, Photographs
 

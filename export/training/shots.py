@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.orientation import TURNS
-from landseer.ensemble.pictures.pictures import Limits, prepare, target_size
+from landseer.ensemble.pictures.pictures import prepare, target_size
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.views import ViewRanges, view

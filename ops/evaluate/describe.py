@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import Limits, Prepared, prepare
+from landseer.ensemble.pictures.pictures import Prepared, prepare
 from landseer.ops.backend.inprocess import Graph
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot

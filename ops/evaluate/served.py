@@ -18,11 +18,12 @@ from landseer.client.pictures import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS
 from landseer.client.readable import plural
 from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import Limits, prepare
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.curate.showing import bars

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import Limits, prepare
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.training.views import Pixels
 from landseer.ops.research.variants import Variant
 from landseer.ops.run.processes import OpsError

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import Limits, Prepared, Region, prepare
+from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.describe import whole_picture_boxes
 from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
 from landseer.export.models.detector import AttentionRegions, Detection

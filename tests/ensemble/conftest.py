@@ -12,12 +12,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fake_triton import FakeTriton, free_port
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.inference.fake_triton import FakeTriton, free_port
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2_grpc
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from landseer.ensemble.config import ServerConfig, parse_bytes, split_address
-from landseer.ensemble.pictures.pictures import Limits
+from landseer.ensemble.config import Limits, ServerConfig, parse_bytes, split_address
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_triton import SIZES
 from grpc.aio import AioRpcError
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from landseer.ensemble.inference.fake_triton import SIZES
 from landseer.ensemble.inference.triton import GRAPHS
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import classical

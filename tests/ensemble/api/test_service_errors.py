@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from fake_triton import SIZES
 from grpc.aio import AioRpcError
 
-from landseer.ensemble.inference.fake_triton import SIZES
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 Search = search_pb2.SearchRequest
@@ -142,7 +142,7 @@ async def test_upsert_names_the_fields_of_its_picture(landseer, rich, picture):
 
 
 async def test_limits_are_those_of_the_configuration(start, rich, picture):
-    from landseer.ensemble.pictures.pictures import Limits
+    from landseer.ensemble.config import Limits
 
     landseer = await start(limits=Limits(max_bytes=100_000, max_pixels=10_000))
     for image in (b"\xff\xd8" * 60_000, picture(width=200, height=100)):

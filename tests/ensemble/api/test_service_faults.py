@@ -8,12 +8,12 @@ import time
 
 import grpc
 import pytest
+from fake_triton import PROFILE, free_port
 from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2
 
 from landseer.ensemble.api.health import SERVICES
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.inference.fake_triton import PROFILE, free_port
 from landseer.v1 import index_pb2, search_pb2
 
 FULL_ANSWER = {

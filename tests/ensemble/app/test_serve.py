@@ -11,8 +11,8 @@ import sys
 
 import grpc
 import pytest
+from fake_triton import PROFILE, free_port
 
-from landseer.ensemble.inference.fake_triton import PROFILE, free_port
 from landseer.v1 import search_pb2, search_pb2_grpc
 
 COMMAND = """

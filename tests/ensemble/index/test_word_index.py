@@ -6,14 +6,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fake_triton import PROFILE, SIZES
 from grpc.aio import AioRpcError
 
+from landseer.ensemble.app.server import RunningServer
 from landseer.ensemble.asmk.aggregate import asmk, rasmk
 from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.asmk.kernel import KERNELS, similarity
 from landseer.ensemble.errors import ProfileMismatch
 from landseer.ensemble.index.word_index import WordIndex
-from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
@@ -240,7 +241,7 @@ def test_settings_that_cannot_work_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match="codebook needs local-features"):
         dataclasses.replace(config, codebook=tmp_path / "words")
     with pytest.raises(ValueError, match="kernel is 'bow'"):
-        dataclasses.replace(config, kernel="bow")
+        RunningServer(dataclasses.replace(config, kernel="bow"))
 
 
 # The index alone.

@@ -1,10 +1,10 @@
 """The stand-in keeps to the contracts that the real models keep to."""
 
+import fake_triton
 import numpy as np
+from fake_triton import SIZES
 
-from landseer.ensemble.inference import fake_triton
 from landseer.ensemble.inference.contracts import IMAGE, ensembles, graphs
-from landseer.ensemble.inference.fake_triton import SIZES
 
 OUTPUTS = {tensor.name: tensor for graph in graphs(SIZES).values() for tensor in graph.outputs}
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import fake_triton as fake
 import grpc
 import numpy as np
 import pytest
+from fake_triton import PROFILE, SIZES
 from grpc.aio import AioRpcError
 
 from landseer.ensemble.asmk.codebook import train
-from landseer.ensemble.inference import fake_triton as fake
-from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.pictures.pictures import Region, prepare
 from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack, unpack

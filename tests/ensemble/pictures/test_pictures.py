@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures import pictures
-from landseer.ensemble.pictures.pictures import FORMATS, Limits, Region, prepare, target_size
+from landseer.ensemble.pictures.pictures import FORMATS, Region, prepare, target_size
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 

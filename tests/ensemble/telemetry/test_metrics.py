@@ -4,8 +4,8 @@ import itertools
 import urllib.request
 
 import pytest
+from fake_triton import free_port
 
-from landseer.ensemble.inference.fake_triton import free_port
 from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, SECONDS, Metrics, MetricsServer
 from landseer.v1 import search_pb2
 

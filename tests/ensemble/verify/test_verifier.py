@@ -6,13 +6,13 @@ import asyncio
 import dataclasses
 import time
 
+import fake_triton as fake
 import numpy as np
 import pytest
+from fake_triton import PROFILE, SIZES
 from grpc.aio import AioRpcError
 
 from landseer.ensemble.errors import LocalFeaturesMissing, ProfileMismatch
-from landseer.ensemble.inference import fake_triton as fake
-from landseer.ensemble.inference.fake_triton import PROFILE, SIZES
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.verify import verifier as spatial
 from landseer.ensemble.verify.verification import Located, verify

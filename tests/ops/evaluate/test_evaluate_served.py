@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 import grpc
 import numpy as np
 import pytest
+from fake_triton import FakeTriton, free_port
 from PIL import Image
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.inference.fake_triton import FakeTriton, free_port
 from landseer.ensemble.ingest.augmenting import augment_store
 from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import recipe

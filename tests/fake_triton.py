@@ -86,25 +86,25 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Die at once, as if killed: calls that run are cut off."""
         await self._server.stop(None)
 
-    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - Triton's name
+    async def ModelReady(self, request: Any, context: Any) -> Any:
         """Answer by `ready`, after `delays["ModelReady"]`."""
         await asyncio.sleep(self.delays.get("ModelReady", 0.0))
         return service_pb2.ModelReadyResponse(ready=self.ready and request.name in MODELS)
 
-    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802 - Triton's name
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
         """Answer with the profile."""
         config = model_config_pb2.ModelConfig(name=request.name)
         config.parameters[PROFILE_PARAMETER].string_value = self.profile.to_json()
         return service_pb2.ModelConfigResponse(config=config)
 
-    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802 - Triton's name
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:
         """Answer with all models."""
         response = service_pb2.RepositoryIndexResponse()
         for name in MODELS:
             response.models.add(name=name, version=self.version, state="READY" if self.ready else "UNAVAILABLE")
         return response
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - Triton's name
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Wait, fail or compute."""
         inputs = _inputs(request)
         self.calls.append(_call(request, inputs, context))
