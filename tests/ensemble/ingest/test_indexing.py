@@ -20,6 +20,11 @@ def stream(pairs, sent=None):
     return requests()
 
 
+async def until(holds):
+    while not holds():
+        await asyncio.sleep(0.02)
+
+
 async def test_a_stream_is_indexed_and_bad_pictures_are_reported(landseer, picture):
     pairs = [(f"p{seed:02}", picture(seed)) for seed in range(20)]
     pairs[3] = ("p03", b"junk")
@@ -53,13 +58,13 @@ async def test_the_stream_is_held_back_while_triton_is_slow(start, picture):
     big = picture(1, width=3000, height=2000, noise=1.0) + b"\0" * 3_000_000
     sent: list[str] = []
     call = landseer.index.UpsertMany(stream([(f"p{i}", big) for i in range(30)], sent))
-    await asyncio.sleep(1.5)
+    await asyncio.wait_for(until(lambda: len(landseer.triton.calls) == 3), 25.0)
+    await asyncio.sleep(1.0)
     assert len(landseer.triton.calls) == 3
     # Three in hand, and what gRPC and TCP buffer on the way: its window, 4 MiB, and what their own buffers take.
     assert len(sent) < 9
     call.cancel()
-    await asyncio.sleep(0.3)
-    assert len(landseer.triton.cancelled) == 3
+    await asyncio.wait_for(until(lambda: len(landseer.triton.cancelled) == 3), 10.0)
 
 
 async def test_a_stream_without_triton_reports_what_is_left(landseer, picture):
