@@ -6,6 +6,9 @@ D2R trains on the whole-picture features of *another* data set than the one sear
 
 from __future__ import annotations
 
+import json
+import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from landseer.ensemble.asmk.array_file import mapped, write
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 Features = NDArray[np.float32]
 Words = NDArray[np.int64]
@@ -25,6 +28,8 @@ MOST_WORDS = 65536
 FEATURES_A_WORD = 39
 """Fewer, and centroids follow single features; FAISS warns below the same number."""
 ROUNDS = 25
+_ABOUT = "codebook"
+"""The entry of the file's metadata that holds card and checksum."""
 _BLOCK = 2**22
 """Products of features and centroids held at once: 16 MB."""
 
@@ -79,16 +84,36 @@ class Codebook:
         return np.concatenate(blocks) if blocks else np.empty((0, multiple), np.int64)
 
     def save(self, path: Path) -> None:
-        """Write centroids and card to one file in safetensors' format. OSError if it cannot be written."""
-        write(path, {"centroids": self.centroids}, self.card)
+        """Write centroids and card to one safetensors file, whole or not at all. OSError if it cannot be written."""
+        centroids = np.ascontiguousarray(self.centroids)
+        about = {"card": dict(self.card), "crc32": {"centroids": zlib.crc32(centroids.data)}}
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with draft.open("wb") as file:
+                # One entry of metadata: safetensors writes several in random order, so equal codebooks would differ.
+                file.write(save({"centroids": centroids}, {_ABOUT: json.dumps(about)}))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Codebook:
-        """Read what `save` wrote, and check its sum. ValueError if it is no codebook or damaged, OSError."""
-        arrays, card = mapped(path, verify=True)
-        if "centroids" not in arrays:
-            raise ValueError(f"{path} holds {', '.join(arrays)}, but no centroids; give the file of a codebook")
-        return cls(centroids=arrays["centroids"], card=card)
+        """Read what `save` wrote and verify its checksum. ValueError if it is no codebook or damaged, OSError."""
+        with path.open("rb"):
+            pass  # safetensors reports an unreadable file without its path and errno
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names, about = list(file.keys()), _about(file.metadata() or {})
+                centroids = file.get_tensor("centroids") if "centroids" in names else None
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged or not a codebook ({error}); make it again") from error
+        if centroids is None:
+            raise ValueError(f"{path} holds {', '.join(names)}, but no centroids; give the file of a codebook")
+        if zlib.crc32(centroids.data) != about["crc32"]["centroids"]:
+            raise ValueError(f"{path} is damaged or not a codebook (its checksum is wrong); make it again")
+        return cls(centroids=centroids, card=about["card"])
 
     def _nearest(self, rows: Features, multiple: int) -> Words:
         # |f - c|^2 = |f|^2 - 2 (f c - |c|^2 / 2): the nearest has the largest bracket.
@@ -99,6 +124,13 @@ class Codebook:
             found[:, place] = nearness.argmax(axis=1)
             nearness[np.arange(len(rows)), found[:, place]] = -np.inf
         return found
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return card and checksums from a file's metadata. Earlier versions wrote them as two entries."""
+    if _ABOUT in metadata:
+        return dict(json.loads(metadata[_ABOUT]))
+    return {name: json.loads(metadata[name]) for name in ("card", "crc32")}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.asmk.array_file import mapped, write
 from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.asmk.kernel import NOTHING, Kernel, idf, norm
 from landseer.ensemble.asmk.postings import Floats, Keys, Mask, Postings, merged
@@ -27,9 +24,6 @@ RATIO = 4
 """A segment is merged into the one before it unless that is more than so many times its size."""
 DEAD = 0.25
 """The share of removed pictures at which a segment is written anew."""
-_FORMAT = 1
-"""Of the file; one of another format is built again from the store."""
-_ARRAYS = ("keys", "sizes", "offsets", "slots", "codes")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,11 +75,11 @@ class _State:
 class InvertedFile:
     """Finds the pictures most alike, by their words and residual bits. Threads may share it; changes wait in turn."""
 
-    def __init__(self, *, words: int, bits: int, kernel: Kernel | None = None, codebook: str = "") -> None:
-        """Begin empty. codebook: the fingerprint of the one that gives the words, kept with what is saved."""
+    def __init__(self, *, words: int, bits: int, kernel: Kernel | None = None) -> None:
+        """Begin empty. words: K of the codebook; bits: D of its features."""
         if words < 1 or bits < 1:
             raise ValueError(f"got {words} words and {bits} bits; expected those of a codebook, 1 and more")
-        self.words, self.bits, self.codebook = words, bits, codebook
+        self.words, self.bits = words, bits
         self._matches = (kernel or Kernel()).by_distance(bits)
         self._state = _State(segments=(), kernel=kernel or Kernel())
         self._changing = threading.Lock()
@@ -102,7 +96,7 @@ class InvertedFile:
 
     @property
     def nbytes(self) -> int:
-        """Memory of its postings, in bytes; of a file that was loaded, what reading all of it takes."""
+        """Memory of its postings, in bytes."""
         return sum(segment.postings.nbytes + segment.alive.nbytes for segment in self._state.segments)
 
     def add(self, keys: Keys, pictures: Sequence[Binary]) -> None:
@@ -164,32 +158,6 @@ class InvertedFile:
             enough = segment.postings.shared(query.words) >= max(least, 1)
             found.append(segment.postings.keys[enough & segment.alive])
         return np.sort(np.concatenate(found))
-
-    def save(self, path: Path) -> None:
-        """Write all pictures to one file, whole or not at all. OSError if it cannot be written."""
-        state = self._state
-        parts = [segment.postings for segment in state.segments]
-        empty = Postings.of(np.empty(0, np.int64), [], words=self.words, bits=self.bits)
-        whole = merged([empty, *parts], [np.ones(0, np.bool_), *(segment.alive for segment in state.segments)])
-        card: dict[str, Any] = {"format": _FORMAT, "bits": self.bits, "words": self.words, "codebook": self.codebook}
-        card["kernel"] = asdict(state.kernel)
-        write(path, {name: getattr(whole, name) for name in _ARRAYS}, card)
-
-    @classmethod
-    def load(cls, path: Path, *, verify: bool = False) -> InvertedFile:
-        """Map what `save` wrote into memory: pages are read as searches touch them, changes stay in memory.
-
-        verify: read all of it and compare checksums. ValueError if it is damaged or something else, OSError.
-        """
-        arrays, card = mapped(path, verify=verify)
-        if card.get("format") != _FORMAT or set(arrays) != set(_ARRAYS):
-            got = f"format {card.get('format')}, holding {', '.join(arrays)}"
-            raise ValueError(f"{path} is no inverted file of format {_FORMAT}, but {got}; build it again")
-        kernel = Kernel(**card["kernel"])
-        loaded = cls(words=card["words"], bits=card["bits"], kernel=kernel, codebook=card["codebook"])
-        segments = (_whole(Postings(**arrays)),) if len(arrays["keys"]) else ()
-        loaded._state = replace(loaded._state, segments=segments)
-        return loaded
 
     def _scored(self, state: _State, query: Binary) -> list[tuple[_Segment, Floats, Mask]]:
         """Return each segment, the scores of its pictures, and which of those alive share a word: [n] each."""

@@ -113,7 +113,7 @@ class WordIndex:
 
     def _empty(self) -> InvertedFile:
         book, kernel = self._codebook, KERNELS[self._kernel]
-        return InvertedFile(words=book.words, bits=book.dimension, kernel=kernel, codebook=book.fingerprint)
+        return InvertedFile(words=book.words, bits=book.dimension, kernel=kernel)
 
     def _indexed(self, features: LocalFeatures) -> Binary:
         return rasmk(features.descriptors, features.counts, self._codebook).binarised()

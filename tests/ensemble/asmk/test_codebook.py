@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+import zlib
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from landseer.ensemble.asmk.array_file import write
 from landseer.ensemble.asmk.codebook import Codebook, fitting_words, refined, start, train
 
 
@@ -77,9 +79,17 @@ def test_a_codebook_survives_its_file(tmp_path):
 
 
 def test_the_file_is_safetensors(tmp_path):
-    load_file = pytest.importorskip("safetensors.numpy").load_file
     Codebook(centroids=features(9)).save(tmp_path / "codebook.safetensors")
     np.testing.assert_array_equal(load_file(tmp_path / "codebook.safetensors")["centroids"], features(9))
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path):
+    centroids = features(9)
+    about = {"card": '{"words": 9}', "crc32": json.dumps({"centroids": zlib.crc32(centroids.data)})}
+    save_file({"centroids": centroids}, tmp_path / "codebook", about)
+    loaded = Codebook.load(tmp_path / "codebook")
+    np.testing.assert_array_equal(loaded.centroids, centroids)
+    assert loaded.card == {"words": 9}
 
 
 DAMAGE = {
@@ -97,12 +107,12 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "codebook"
     Codebook(centroids=features(9)).save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="codebook is damaged or no file of ours"):
+    with pytest.raises(ValueError, match="codebook is damaged or not a codebook"):
         Codebook.load(path)
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
-    write(tmp_path / "other", {"vectors": features(2)}, {})
+    save_file({"vectors": features(2)}, tmp_path / "other", {"codebook": "{}"})
     with pytest.raises(ValueError, match="holds vectors, but no centroids"):
         Codebook.load(tmp_path / "other")
 

@@ -145,42 +145,6 @@ def test_empty_pictures_score_minus_one_and_are_never_hits():
     assert len(InvertedFile(words=WORDS, bits=BITS).search(one, 3)[0]) == 0
 
 
-@pytest.mark.parametrize("kernel", ["r-asmk", "how-idf"])
-def test_a_saved_file_answers_alike_and_can_be_changed(tmp_path, kernel):
-    held = dict(enumerate(pictures(60)))
-    file = filled(held, kernel=KERNELS[kernel], codebook="0123")
-    file.remove(np.array([3, 4]))
-    del held[3], held[4]
-    file.save(tmp_path / "lists")
-    loaded = InvertedFile.load(tmp_path / "lists", verify=True)
-    assert (loaded.kernel, loaded.codebook) == (KERNELS[kernel], "0123")
-    agree(loaded, held, pictures(1, seed=1)[0])
-    more = pictures(3, seed=7)
-    loaded.add(np.array([0, 100, 101]), more)
-    held.update(zip([0, 100, 101], more, strict=True))
-    agree(loaded, held, pictures(1, seed=1)[0])
-    # Over the file that it is mapped from.
-    loaded.save(tmp_path / "lists")
-    agree(loaded, held, pictures(1, seed=1)[0])
-    agree(InvertedFile.load(tmp_path / "lists"), held, pictures(1, seed=1)[0])
-
-
-def test_an_empty_file_survives(tmp_path):
-    InvertedFile(words=WORDS, bits=BITS).save(tmp_path / "lists")
-    assert InvertedFile.load(tmp_path / "lists", verify=True).size == 0
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    filled(dict(enumerate(pictures(20)))).save(tmp_path / "lists")
-    content = (tmp_path / "lists").read_bytes()
-    (tmp_path / "lists").write_bytes(content[:-1] + bytes([content[-1] ^ 255]))
-    with pytest.raises(ValueError, match="lists is damaged"):
-        InvertedFile.load(tmp_path / "lists", verify=True)
-    Codebook(centroids=np.ones((2, 2), np.float32)).save(tmp_path / "codebook")
-    with pytest.raises(ValueError, match="codebook is no inverted file"):
-        InvertedFile.load(tmp_path / "codebook")
-
-
 def test_searches_while_it_changes_see_whole_pictures():
     [one] = pictures(1, seed=4)
     file, wrong, done = filled(dict(enumerate(pictures(200)))), [], threading.Event()
