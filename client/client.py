@@ -14,11 +14,14 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from landseer.client import queries, tracing, wire
+from landseer.client import queries, tracing
 from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error
+from landseer.client.errors import NotReady, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
+from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
     DeleteRequest,
@@ -160,10 +163,10 @@ class SearchClient:
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the server says that it can answer: models ready, index loaded. False if it is not there."""
         try:
-            status: int = await self._call("", self._health_check(), "", timeout)
+            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
         except ServerUnreachable:
             return False
-        return status == wire.SERVING
+        return bool(health.status == HealthCheckResponse.SERVING)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
         """Return as soon as the server is ready. NotReady if it is not within `timeout` seconds."""
@@ -188,13 +191,6 @@ class SearchClient:
     @property
     def _index(self) -> Any:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
-
-    def _health_check(self) -> Callable[..., Any]:
-        return self._channel.unary_unary(
-            wire.HEALTH_CHECK,
-            request_serializer=wire.encode_health_request,
-            response_deserializer=wire.decode_health_response,
-        )
 
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         """Call `method`, which traces know as `name`; without one it is in no trace."""

@@ -16,15 +16,12 @@ LandseerClientError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from landseer.client.readable import one_line
-from landseer.client.wire import StatusDetails, decode_status
 
 if TYPE_CHECKING:
     import grpc
-
-_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class LandseerClientError(Exception):
@@ -45,12 +42,14 @@ class NotReady(LandseerClientError):
 class RpcFailed(LandseerClientError):
     """A call that failed."""
 
-    def __init__(self, message: str, *, code: grpc.StatusCode, details: StatusDetails) -> None:
+    def __init__(
+        self, message: str, *, code: grpc.StatusCode, reason: str = "", violations: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         super().__init__(message)
         self.code = code
-        self.reason = details.reason
+        self.reason = reason
         """The server's reason for machines, e.g. MODEL_UNTRAINED; empty if it gave none."""
-        self.violations = details.violations
+        self.violations = violations
         """Pairs of field and description, of what is wrong with the request."""
 
 
@@ -84,53 +83,3 @@ class DeadlinePassed(RpcFailed):
 
 class ServerFault(RpcFailed):
     """The server failed in a way that is not the caller's fault."""
-
-
-_BY_CODE: dict[str, type[RpcFailed]] = {
-    "UNAVAILABLE": ServerUnavailable,
-    "INVALID_ARGUMENT": InvalidRequest,
-    "NOT_FOUND": NotIndexed,
-    "FAILED_PRECONDITION": Refused,
-    "RESOURCE_EXHAUSTED": Exhausted,
-    "DEADLINE_EXCEEDED": DeadlinePassed,
-}
-
-
-class RpcErrorLike(Protocol):
-    """The part of grpc.aio.AioRpcError that is read here."""
-
-    def code(self) -> grpc.StatusCode:
-        """Return the status."""
-
-    def details(self) -> str | None:
-        """Return the status message."""
-
-    def trailing_metadata(self) -> Any:
-        """Return pairs of key and value."""
-
-
-def from_rpc_error(error: RpcErrorLike, *, address: str, timeout: float | None) -> RpcFailed:
-    """Return ours for gRPC's. `timeout` in seconds is the deadline that the call had."""
-    data = dict(error.trailing_metadata() or ()).get(_DETAILS_KEY)
-    details = decode_status(data) if isinstance(data, bytes) else StatusDetails()
-    code, text = error.code(), error.details() or ""
-    if code.name == "UNAVAILABLE" and data is None:
-        return ServerUnreachable(_unreachable(address, text), code=code, details=details)
-    if code.name == "DEADLINE_EXCEEDED" and data is None:
-        text = f"no answer from {address} within {timeout:g} s; give it a longer timeout" if timeout else text
-    kind = _BY_CODE.get(code.name, ServerFault)
-    return kind(_message(text, details, code), code=code, details=details)
-
-
-def _unreachable(address: str, text: str) -> str:
-    cause = text.rpartition(": ")[2]
-    why = f" ({cause})" if cause else ""
-    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or name another"
-
-
-def _message(text: str, details: StatusDetails, code: grpc.StatusCode) -> str:
-    """Return the status message, led by the fields at fault where it does not name them itself."""
-    named = "; ".join(f"{field}: {description}" for field, description in details.violations)
-    if named and not all(description in text for _, description in details.violations):
-        return named
-    return text or named or f"the server failed with {code.name} and no message"
