@@ -16,7 +16,6 @@ from landseer.ensemble.logs import FORMATS, log_to_stderr
 from landseer.ensemble.pictures import Limits
 from landseer.ensemble.regional.kernel import KERNELS
 
-HELP = "run the orchestrator: the gRPC services over Triton, a store and an index"
 log = logging.getLogger(__name__)
 _LEVELS = ("debug", "info", "warning", "error")
 

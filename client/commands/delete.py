@@ -10,8 +10,6 @@ from landseer.client.commands import connection
 from landseer.client.commands.output import print_json, say
 from landseer.client.errors import NotIndexed
 
-HELP = "take pictures out of the index; the files stay"
-
 _JSON = """\
   {"deleted": ["photos/a.jpg"], "not_indexed": ["photos/b.jpg"]}"""
 

@@ -8,8 +8,6 @@ from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table
 from landseer.v1.index_pb2 import GetResponse
 
-HELP = "show what is known of an indexed picture"
-
 _JSON = """\
   The fields of landseer.v1.GetResponse (client/proto/landseer/v1/index.proto) without the thumbnail:
   {"id": "photos/a.jpg", "metadata": {"path": "/home/me/photos/a.jpg"}, "width": 640, "height": 480, "boxes": [...],

@@ -18,8 +18,6 @@ from landseer.client.pictures import Found, find_pictures
 from landseer.client.readable import duration, one_line, plural
 from landseer.client.uploads import Tally, Upload, UploadPlan
 
-HELP = "index the pictures of folders and files"
-
 _JSON = """\
   {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
    "failed": [{"id": "photos/a.jpg", "path": "/home/me/photos/a.jpg", "code": "INVALID_ARGUMENT", "message": "..."}],

@@ -20,8 +20,6 @@ from landseer.client.scores import STAGES, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
-HELP = "find the indexed pictures that show the same thing as a picture"
-
 _JSON = """\
   The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
   {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640, ...}],

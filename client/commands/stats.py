@@ -9,8 +9,6 @@ from landseer.client.commands.output import as_dict, cell, console, print_json, 
 from landseer.client.readable import plural, size
 from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
 
-HELP = "show the size, the models and the limits of the index"
-
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
   {"pictures": 24, "sequence": 30, "store_bytes": 409600, "descriptor_size": 1280, "backbone": "lite0",
