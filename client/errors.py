@@ -1,13 +1,13 @@
-"""Every error that the client raises. Each one's text is a single line that says what to do next.
+"""The errors that the client raises. Each message is one line and, where it can, says what to do next.
 
 LandseerClientError
-├── UnusableInput           found before anything was sent: a file that cannot be read, a value that makes no sense
+├── UnusableInput           an unreadable file or an invalid value; nothing was sent
 ├── NotReady                the server did not become ready in time
-└── RpcFailed               a call that failed; carries `code`, `reason` and `violations`
-    ├── ServerUnreachable   UNAVAILABLE, and no server said so: nothing answers at the address
-    ├── ServerUnavailable   UNAVAILABLE, said by the server: its models are away; try again
-    ├── InvalidRequest      INVALID_ARGUMENT    the request; `violations` name the fields
-    ├── NotIndexed          NOT_FOUND           no picture of that id
+└── RpcFailed               a call failed; has `code`, `reason` and `violations`
+    ├── ServerUnreachable   UNAVAILABLE, not sent by a server: nothing answers at the address
+    ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer; try again
+    ├── InvalidRequest      INVALID_ARGUMENT    the request is invalid; `violations` name the fields
+    ├── NotIndexed          NOT_FOUND           no picture has that id
     ├── Refused             FAILED_PRECONDITION an untrained model, or an index made by other models
     ├── Exhausted           RESOURCE_EXHAUSTED  the store is full, the queue is full, or the message is too large
     ├── DeadlinePassed      DEADLINE_EXCEEDED   no answer in time
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class LandseerClientError(Exception):
-    """Anything that keeps a call or a command from being done."""
+    """The base of all errors of the client."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class UnusableInput(LandseerClientError):
-    """Something the caller gave cannot be used; nothing was sent."""
+    """The caller's input cannot be used; nothing was sent."""
 
 
 class NotReady(LandseerClientError):
@@ -48,9 +48,9 @@ class RpcFailed(LandseerClientError):
         super().__init__(message)
         self.code = code
         self.reason = reason
-        """The server's reason for machines, e.g. MODEL_UNTRAINED; empty if it gave none."""
+        """The server's machine-readable reason, such as MODEL_UNTRAINED; empty if it sent none."""
         self.violations = violations
-        """Pairs of field and description, of what is wrong with the request."""
+        """Pairs of a request field and what is wrong with it."""
 
 
 class ServerUnreachable(RpcFailed):
@@ -58,23 +58,23 @@ class ServerUnreachable(RpcFailed):
 
 
 class ServerUnavailable(RpcFailed):
-    """The server answers, but not its models."""
+    """The server answers, but its models do not."""
 
 
 class InvalidRequest(RpcFailed):
-    """The server cannot use the request."""
+    """The request is invalid."""
 
 
 class NotIndexed(RpcFailed):
-    """No picture of that id is indexed."""
+    """No indexed picture has that id."""
 
 
 class Refused(RpcFailed):
-    """The server's state forbids it: an untrained model, or an index made by other models."""
+    """The server's state does not allow the call: an untrained model, or an index made by other models."""
 
 
 class Exhausted(RpcFailed):
-    """Something is full, or the message is larger than the server takes."""
+    """The store or the queue is full, or the message is too large."""
 
 
 class DeadlinePassed(RpcFailed):

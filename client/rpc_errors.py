@@ -72,7 +72,7 @@ def _details(status: Status, kind: type[_M]) -> list[_M]:
 def _unreachable(address: str, text: str) -> str:
     cause = text.rpartition(": ")[2]
     why = f" ({cause})" if cause else ""
-    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or name another"
+    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address"
 
 
 def _message(text: str, violations: tuple[tuple[str, str], ...], code: grpc.StatusCode) -> str:

@@ -1,4 +1,4 @@
-"""`landseer get`: what is known of one picture."""
+"""`landseer get`: show what the index stores about a picture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _JSON = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
-    parser.add_argument("id", metavar="ID", help="as `landseer index` made it from the path, or as given to Upsert")
-    parser.add_argument("--vectors", action="store_true", help="with --json, also the stored descriptor")
+    parser.add_argument(
+        "id", metavar="ID", help="a picture's path as given to `landseer index`, or its id as given to Upsert"
+    )
+    parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     connection.add_arguments(parser, json_help=_JSON)
 
 

@@ -1,4 +1,4 @@
-"""`landseer index`: pictures from files and folders into the index."""
+"""`landseer index`: add pictures in files and folders to the index."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ _JSON = """\
   {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
    "failed": [{"id": "photos/a.jpg", "path": "/home/me/photos/a.jpg", "code": "INVALID_ARGUMENT", "message": "..."}],
    "error": null}
-  `error` says why the run was broken off, if it was; `not_sent` counts the pictures it did not come to."""
-_RESUME = "run it again with --skip-indexed to go on from there"
+  `error` is the reason if the run stopped early; `not_sent` counts the pictures it did not reach."""
+_RESUME = "run it again with --skip-indexed to resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer index`."""
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder, walked to its depths, or a file")
     parser.add_argument(
-        "--prefix", default="", metavar="TEXT", help="put before every id; an id is the path as given here"
+        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
+    )
+    parser.add_argument(
+        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest of an id is the path as given here"
     )
     parser.add_argument(
         "--metadata",
@@ -38,24 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_pair,
         metavar="KEY=VALUE",
-        help="kept with every picture and returned with its hits, beside `path`; may be repeated",
+        help="stored with every picture and returned with its hits, in addition to `path`; repeatable",
     )
-    parser.add_argument("--skip-indexed", action="store_true", help="leave out pictures whose id is already indexed")
+    parser.add_argument("--skip-indexed", action="store_true", help="skip pictures whose id is already indexed")
     parser.add_argument(
-        "--concurrency", type=positive, default=2, metavar="N", help="uploads under way at once (%(default)s)"
+        "--concurrency", type=positive, default=2, metavar="N", help="number of parallel uploads (default %(default)s)"
     )
     parser.add_argument(
         "--patience",
         type=seconds,
         default=120.0,
         metavar="SECONDS",
-        help="for how long to try again while the server is away (%(default)g)",
+        help="how long to retry while the server is unavailable (default %(default)g)",
     )
     connection.add_arguments(parser, json_help=_JSON)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Index, print what became of it, return 1 if any picture was left behind."""
+    """Index the pictures and print a summary; return 1 if any failed or was not sent."""
     found = find_pictures(args.paths, prefix=args.prefix)
     tally, start = Tally(total=len(found.pictures)), time.monotonic()
     error: LandseerClientError | None = None
@@ -85,7 +87,7 @@ async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, 
     def trouble(why: str) -> None:
         if why not in told:
             told.add(why)
-            shown.note(f"trying again for up to {args.patience:g} s: {why}")
+            shown.note(f"retrying for up to {args.patience:g} s: {why}")
 
     upload = Upload(
         client,
@@ -116,7 +118,7 @@ def _summary(found: Found, tally: Tally, took: float) -> str:
     counts = {"replaced": tally.replaced, "already indexed": tally.skipped, "failed": len(tally.failures)}
     parts += [f"{count:,} {what}" for what, count in counts.items() if count]
     if found.left_out:
-        parts.append(f"{plural(found.left_out, 'other file')} left out")
+        parts.append(f"{plural(found.left_out, 'other file')} ignored")
     return ", ".join(parts)
 
 

@@ -227,7 +227,7 @@ def test_without_the_packages_one_warning_names_the_extra(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert tracing_by_environment() is OFF
     [record] = caplog.records
-    assert record.getMessage().startswith("OTEL_EXPORTER_OTLP_ENDPOINT asks for traces")
+    assert record.getMessage().startswith("OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed")
     assert "landseer[trace]" in record.getMessage()
 
 
