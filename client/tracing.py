@@ -40,14 +40,14 @@ def exporting(service: str) -> Iterator[None]:
         yield
         return
     try:
-        from landseer.client import exporter
+        from landseer.client import span_exporter
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         log.warning("%s %s", asking, MISSING)
         yield
         return
-    with exporter.as_global(service):
+    with span_exporter.as_global(service):
         yield
 
 

@@ -13,7 +13,7 @@ import grpc
 
 from landseer.client.client import SearchClient
 from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, RpcFailed, UnusableInput
-from landseer.client.pictures import PictureFile
+from landseer.client.picture_files import PictureFile
 from landseer.client.queries import image_bytes
 from landseer.client.readable import one_line
 from landseer.v1.index_pb2 import Picture, UpsertManyResponse

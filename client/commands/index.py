@@ -14,7 +14,7 @@ from landseer.client.commands.connection import positive, seconds
 from landseer.client.commands.output import print_json, say, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
-from landseer.client.pictures import Found, find_pictures
+from landseer.client.picture_files import Found, find_pictures
 from landseer.client.readable import duration, one_line, plural
 from landseer.client.uploads import Tally, Upload, UploadPlan
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from landseer.client.client import SearchClient
 from landseer.client.errors import LandseerClientError, RpcFailed
-from landseer.client.pictures import PictureFile, picture_id
+from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS
 from landseer.client.readable import plural
 from landseer.client.uploads import Tally, Upload, UploadPlan

@@ -18,7 +18,7 @@ CODE = """
                 raise ModuleNotFoundError(name)
 
     sys.meta_path.insert(0, Blocker())
-    import landseer.client, landseer.client.cli, landseer.client.report, landseer.client.uploads
+    import landseer.client, landseer.client.cli, landseer.client.hits_page, landseer.client.uploads
     with landseer.client.BlockingSearchClient("unix:/nowhere/s") as client:
         assert not client.ready()
     foreign = {name.partition(".")[0] for name in sys.modules} & {"rich", "numpy", "PIL", "torch"}

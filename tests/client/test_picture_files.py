@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseer.client.errors import UnusableInput
-from landseer.client.pictures import find_pictures, picture_id
+from landseer.client.picture_files import find_pictures, picture_id
 
 
 def ids(*paths: str, prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from landseer.client import SearchClient
 from landseer.client.errors import LandseerClientError, Refused
-from landseer.client.pictures import PictureFile
+from landseer.client.picture_files import PictureFile
 from landseer.client.uploads import Tally, Upload, UploadPlan
 
 QUICK = {"first_pause": 0.01, "patience": 10.0, "chunk": 4}

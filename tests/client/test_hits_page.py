@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from landseer.client.report import EMBED_LIMIT, QueryPicture, render
+from landseer.client.hits_page import EMBED_LIMIT, QueryPicture, render
 from landseer.v1.common_pb2 import Box, Degradation, DetectedBox, Heatmap, ModelVersion, StageTiming
 from landseer.v1.index_pb2 import GetResponse
 from landseer.v1.search_pb2 import Hit, HitExplanation, QueryExplanation, SearchResponse, StageScores

@@ -74,7 +74,7 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
     verified = any(hit.scores.HasField("inliers") for hit in answer.hits)
     most = max((hit.scores.inliers for hit in answer.hits), default=0)
     name = _text(query_name)
-    page = Template(resources.files("landseer.client").joinpath("report.html").read_text(encoding="utf-8"))
+    page = Template(resources.files("landseer.client").joinpath("hits_page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=f"Landseer: hits for {name}",
         heading=name,
