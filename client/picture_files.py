@@ -27,15 +27,15 @@ class PictureFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundPictures:
     """The pictures in a list of files and folders."""
 
     pictures: tuple[PictureFile, ...]
-    left_out: int
+    ignored: int
     """Number of files whose names are not those of pictures."""
 
 
-def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> Found:
+def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> FoundPictures:
     """Return the pictures in files and folders, sorted within each folder, each id once.
 
     Hidden files and folders inside a folder are skipped, and links to folders are not followed. Raises UnusableInput
@@ -47,8 +47,10 @@ def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> Found:
     if not pictures:
         where = ", ".join(str(path) for path in given)
         raise UnusableInput(f"no pictures in {where}: looked for names that end in {' '.join(SUFFIXES)}")
-    left_out = sum(file.suffix.lower() not in SUFFIXES for file in files)
-    return Found(pictures=tuple(PictureFile(id=id, path=path) for id, path in pictures.items()), left_out=left_out)
+    ignored = sum(file.suffix.lower() not in SUFFIXES for file in files)
+    return FoundPictures(
+        pictures=tuple(PictureFile(id=id, path=path) for id, path in pictures.items()), ignored=ignored
+    )
 
 
 def picture_id(path: Path, *, prefix: str = "") -> str:

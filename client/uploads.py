@@ -45,7 +45,7 @@ class UploadPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedPicture:
     """A picture that was not indexed."""
 
     picture: PictureFile
@@ -55,14 +55,14 @@ class Failure:
 
 
 @dataclass(kw_only=True)
-class Tally:
+class UploadTally:
     """Counts of an upload. They grow while it runs and remain valid if it is interrupted."""
 
     total: int
     indexed: int = 0
     replaced: int = 0
     skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[FailedPicture] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -80,7 +80,7 @@ class Upload:
         self,
         client: SearchClient,
         plan: UploadPlan,
-        tally: Tally,
+        tally: UploadTally,
         *,
         on_progress: Callable[[], None],
         on_trouble: Callable[[str], None],
@@ -116,12 +116,12 @@ class Upload:
             waiting, pause = [failure.picture for failure in refused], min(2 * pause, _LONGEST_PAUSE)
         return None
 
-    def _give_up(self, refused: list[Failure], *, any_success: bool) -> None:
+    def _give_up(self, refused: list[FailedPicture], *, any_success: bool) -> None:
         if not any_success:
             raise LandseerClientError(f"gave up after retrying for {self._plan.patience:g} s: {refused[0].message}")
         self._tally.failures += refused
 
-    async def _send(self, pictures: Sequence[PictureFile]) -> list[Failure]:
+    async def _send(self, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
         """Send pictures once; return those to retry, each with the reason."""
         batch = _Batch(pictures, self._plan.metadata, self._limit)
         try:
@@ -130,7 +130,7 @@ class Upload:
             return await self._after(error, pictures)
         return self._count(answer, batch)
 
-    async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[Failure]:
+    async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
         """Handle a call that failed as a whole; return the pictures to retry."""
         if error.code in _LOST or error.reason == "OVERLOADED":
             return [_failure(picture, "UNAVAILABLE", str(error)) for picture in pictures]
@@ -142,7 +142,7 @@ class Upload:
         # One of them exceeds the message limit and made the whole call fail: send each in its own call.
         return [refused for picture in pictures for refused in await self._send([picture])]
 
-    def _count(self, answer: UpsertManyResponse, batch: _Batch) -> list[Failure]:
+    def _count(self, answer: UpsertManyResponse, batch: _Batch) -> list[FailedPicture]:
         """Add a response to the tally; return the pictures to retry."""
         self._tally.indexed += answer.indexed
         self._tally.replaced += answer.replaced
@@ -178,7 +178,7 @@ class _Batch:
         self._pictures, self._metadata, self._limit = pictures, metadata, limit
         self.sent: list[PictureFile] = []
         """Pictures sent so far, in the order of the stream."""
-        self.unreadable: list[Failure] = []
+        self.unreadable: list[FailedPicture] = []
         """Pictures that could not be read."""
 
     async def messages(self) -> AsyncIterator[Picture]:
@@ -210,8 +210,8 @@ class _Batch:
             raise UnusableInput(f"{size:,} bytes, above the server's limit of {self._limit:,}")
 
 
-def _failure(picture: PictureFile, code: str, message: str) -> Failure:
-    return Failure(picture=picture, code=code, message=one_line(message))
+def _failure(picture: PictureFile, code: str, message: str) -> FailedPicture:
+    return FailedPicture(picture=picture, code=code, message=one_line(message))
 
 
 async def _together(coroutines: Sequence[Any]) -> None:

@@ -14,9 +14,9 @@ from landseer.client.commands.connection import positive, seconds
 from landseer.client.commands.output import print_json, say, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
-from landseer.client.picture_files import Found, find_pictures
+from landseer.client.picture_files import FoundPictures, find_pictures
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 
 _JSON = """\
   {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Index the pictures and print a summary; return 1 if any failed or was not sent."""
     found = find_pictures(args.paths, prefix=args.prefix)
-    tally, start = Tally(total=len(found.pictures)), time.monotonic()
+    tally, start = UploadTally(total=len(found.pictures)), time.monotonic()
     error: LandseerClientError | None = None
     try:
         with display("indexing", tally.total) as shown:
@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if error or tally.failures else 0
 
 
-async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, tally: Tally, shown: Display) -> None:
+async def _upload(
+    client: SearchClient, args: argparse.Namespace, found: FoundPictures, tally: UploadTally, shown: Display
+) -> None:
     plan = UploadPlan(
         metadata=dict(args.metadata),
         skip_indexed=args.skip_indexed,
@@ -100,7 +102,7 @@ async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, 
 
 
 def _report(
-    args: argparse.Namespace, found: Found, tally: Tally, error: LandseerClientError | None, took: float
+    args: argparse.Namespace, found: FoundPictures, tally: UploadTally, error: LandseerClientError | None, took: float
 ) -> None:
     if args.json:
         print_json(_as_dict(tally, error, took))
@@ -113,16 +115,16 @@ def _report(
         warn(f"{tally.total - tally.done:,} pictures were not sent; {_RESUME}")
 
 
-def _summary(found: Found, tally: Tally, took: float) -> str:
+def _summary(found: FoundPictures, tally: UploadTally, took: float) -> str:
     parts = [f"indexed {tally.indexed:,} of {plural(tally.total, 'picture')} in {duration(took)}"]
     counts = {"replaced": tally.replaced, "already indexed": tally.skipped, "failed": len(tally.failures)}
     parts += [f"{count:,} {what}" for what, count in counts.items() if count]
-    if found.left_out:
-        parts.append(f"{plural(found.left_out, 'other file')} ignored")
+    if found.ignored:
+        parts.append(f"{plural(found.ignored, 'other file')} ignored")
     return ", ".join(parts)
 
 
-def _as_dict(tally: Tally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
+def _as_dict(tally: UploadTally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
     return {
         "found": tally.total,
         "indexed": tally.indexed,

@@ -30,7 +30,7 @@ class Display(Protocol):
 def display(what: str, total: int) -> Iterator[Display]:
     """Show progress on stderr while the block runs; stdout is for the result."""
     if not sys.stderr.isatty():
-        yield Lines(what, total)
+        yield ProgressLines(what, total)
         return
     columns = (
         TextColumn(what),
@@ -40,10 +40,10 @@ def display(what: str, total: int) -> Iterator[Display]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console(sys.stderr), expand=True) as progress:
-        yield Bar(progress, total)
+        yield ProgressBar(progress, total)
 
 
-class Bar:
+class ProgressBar:
     """A bar with the rate and the remaining time."""
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -59,7 +59,7 @@ class Bar:
         self._progress.console.print(cell(text, "yellow"), soft_wrap=True)
 
 
-class Lines:
+class ProgressLines:
     """A line every ten seconds, for log files."""
 
     def __init__(self, what: str, total: int) -> None:

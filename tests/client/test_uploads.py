@@ -8,7 +8,7 @@ import pytest
 from landseer.client import SearchClient
 from landseer.client.errors import LandseerClientError, Refused
 from landseer.client.picture_files import PictureFile
-from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 
 QUICK = {"first_pause": 0.01, "patience": 10.0, "chunk": 4}
 
@@ -21,8 +21,8 @@ def files(tmp_path: Path) -> list[PictureFile]:
     return made
 
 
-async def upload(fake, pictures: list[PictureFile], **plan) -> tuple[Tally, list[str], list[int]]:
-    tally, troubles, progress = Tally(total=len(pictures)), [], []
+async def upload(fake, pictures: list[PictureFile], **plan) -> tuple[UploadTally, list[str], list[int]]:
+    tally, troubles, progress = UploadTally(total=len(pictures)), [], []
     async with SearchClient(fake.address) as client:
         await Upload(
             client,
