@@ -26,7 +26,7 @@ EMBED_LIMIT = 1_500_000
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
     "The whole part of a score is the number of inliers: local features that match the query under one affine map. "
-    "The fraction is (1 + the score before) / 2. Scores by stage are cosines; scores by words run from 0 to 1."
+    "The fraction is (1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
 )
 _HIT_BOXES = 3
 _VIEW_REM = 27
