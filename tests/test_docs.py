@@ -44,11 +44,16 @@ def named(page):
     return str(page.relative_to(ROOT))
 
 
+def lines_of(page, program):
+    """The rest of every line of code that starts with a program's name."""
+    code = re.findall(r"`[^`]+`|^ *```.*?^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    starts = rf"(?:^|[`$(]|\bor |&& ) *{program} ([a-z].*)"
+    return [line.split("#")[0] for block in code for line in re.findall(starts, block, re.MULTILINE)]
+
+
 def commands_in(page, program):
     """The words that follow a program's name where it is written as code."""
-    code = re.findall(r"`[^`]+`|^ *```.*?^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
-    starts = rf"(?:^|[`$(]|\bor |&& ) *{program} ([a-z][a-z-]*)"
-    return {word for block in code for word in re.findall(starts, block, re.MULTILINE)}
+    return {re.match(r"[a-z-]+", line)[0] for line in lines_of(page, program)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -86,3 +91,14 @@ def test_every_landseer_command_exists(page, capsys):
     known = set(re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
     assert "search" in known
     assert commands_in(page, "landseer") <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_option_of_a_landseer_command_exists(page, capsys):
+    for line in lines_of(page, "landseer"):
+        shown = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", line))
+        if not shown:
+            continue
+        with pytest.raises(SystemExit):
+            main([*line.split()[: 2 if line.startswith("data ") else 1], "--help"])
+        assert shown <= set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)), line
