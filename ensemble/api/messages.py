@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served
 from landseer.ensemble.pictures.heatmap import FeatureMap, coattention_heatmap
-from landseer.ensemble.search.describe import Described
+from landseer.ensemble.search.describe import DescribedPicture
 from landseer.ensemble.search.ranking import Ranking
-from landseer.ensemble.search.search import Found
+from landseer.ensemble.search.search import SearchResult
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
@@ -24,7 +24,7 @@ STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "total
 
 
 def search_response(
-    found: Found, served: Served | None, profile: Profile, *, explain: bool
+    found: SearchResult, served: Served | None, profile: Profile, *, explain: bool
 ) -> search_pb2.SearchResponse:
     """Return the answer to a search, still without its timings. With `explain` this computes heat maps."""
     hits = [_hit(found.ranking, place, record, profile, explain) for place, record in enumerate(found.records)]
@@ -38,7 +38,7 @@ def search_response(
     )
 
 
-def describe_response(described: Described, served: Served) -> search_pb2.DescribeResponse:
+def describe_response(described: DescribedPicture, served: Served) -> search_pb2.DescribeResponse:
     """Return the answer to Describe, still without its timings."""
     return search_pb2.DescribeResponse(
         descriptor=_descriptor(described.descriptor),
@@ -150,7 +150,7 @@ def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile)
     return explanation
 
 
-def _query_explanation(picture: Described) -> search_pb2.QueryExplanation:
+def _query_explanation(picture: DescribedPicture) -> search_pb2.QueryExplanation:
     prepared, region = picture.prepared, picture.prepared.region
     return search_pb2.QueryExplanation(
         thumbnail=prepared.thumbnail,

@@ -16,11 +16,11 @@ from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ensemble.search.plan import (
     COATTENTION,
     SPATIAL,
-    Expand,
+    ExpansionPlan,
     IdQuery,
     PictureQuery,
     Query,
-    Rerank,
+    RerankingPlan,
     SearchPlan,
     VectorQuery,
 )
@@ -114,7 +114,7 @@ def _unit(values: Any, size: int) -> NDArray[np.float32]:
     return (vector / norm).astype(np.float32)
 
 
-def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
+def _expand(request: search_pb2.Expansion, profile: Profile) -> ExpansionPlan | None:
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
     method = EXPANSIONS.get(request.method)
     most = limits(profile.sizes.neighbours).get(method or "", MOST)
@@ -130,7 +130,7 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
             "expansion.method: the served `lattqe` has seeded weights, it was never trained; search without expansion, "
             "or set expansion.allow_untrained to try the machinery"
         )
-    return Expand(method=method, neighbours=neighbours, alpha=alpha)
+    return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha)
 
 
 def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: bool) -> bool:
@@ -152,7 +152,9 @@ def _need_words(field: str, words: bool) -> None:
         )
 
 
-def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool) -> Rerank | None:
+def _rerank(
+    request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool
+) -> RerankingPlan | None:
     candidates = request.candidates if request.HasField("candidates") else CANDIDATES
     weight = request.weight if request.HasField("weight") else 1.0
     _in_range("reranking.candidates", candidates, 1, profile.sizes.candidates)
@@ -170,7 +172,7 @@ def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: 
         _need_words("reranking.require_shared_words", words)
     if method == SPATIAL:
         _check_spatial(request, local_features)
-    return Rerank(method=method, candidates=candidates, weight=weight, shared_words=shared)
+    return RerankingPlan(method=method, candidates=candidates, weight=weight, shared_words=shared)
 
 
 def _check_spatial(request: search_pb2.Reranking, local_features: bool) -> None:

@@ -27,10 +27,10 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
-from landseer.ensemble.ingest.indexing import Indexer, Tally
+from landseer.ensemble.ingest.indexing import Indexer, UploadTally
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.plan import PictureQuery, SearchPlan
-from landseer.ensemble.search.search import Search
+from landseer.ensemble.search.search import SearchRun
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import MAX_ID_BYTES, check_id
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -41,7 +41,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class ServiceParts:
     """What both services work with."""
 
     config: ServerConfig
@@ -61,7 +61,7 @@ class Parts:
 class SearchService(search_pb2_grpc.SearchServiceServicer):
     """Search and Describe."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:  # noqa: N802
@@ -99,7 +99,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         needs_models = isinstance(plan.query, PictureQuery)
         served: Served | None = readiness.models() if needs_models else readiness.models_if_there()
         profile = readiness.profile()
-        search = Search(
+        search = SearchRun(
             plan=plan,
             collection=collection,
             profile=profile,
@@ -116,7 +116,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
 class IndexService(index_pb2_grpc.IndexServiceServicer):
     """Upsert, UpsertMany, Delete, Get and Stats."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
     async def Upsert(self, request: index_pb2.UpsertRequest, context: Context) -> index_pb2.UpsertResponse:  # noqa: N802
@@ -181,7 +181,7 @@ def _visual_words(collection: Collection) -> index_pb2.VisualWordsStats:
     return index_pb2.VisualWordsStats(**dataclasses.asdict(words.stats) if words else {})
 
 
-def _upsert_many_response(tally: Tally) -> index_pb2.UpsertManyResponse:
+def _upsert_many_response(tally: UploadTally) -> index_pb2.UpsertManyResponse:
     response = index_pb2.UpsertManyResponse(indexed=tally.indexed, replaced=tally.replaced)
     for failure in sorted(tally.failures, key=lambda failure: failure.position):
         response.failures.add(

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
-from landseer.ensemble.api.service import IndexService, Parts, SearchService
+from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.index.readiness import Readiness
@@ -142,7 +142,7 @@ class RunningServer:
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)
         return server
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits
         admission = Admission(running=config.in_flight, metrics=self.metrics)
         searches = admission.lane("search", waiting=config.waiting)
@@ -150,7 +150,7 @@ class RunningServer:
         describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
         # Threads of its own, so that no search stands in line behind a bulk upload.
         bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
-        return Parts(
+        return ServiceParts(
             config=config,
             metrics=self.metrics,
             tracing=self._tracing,

@@ -55,17 +55,6 @@ class Aggregated:
         """Return the signs: ASMK of them is ASMK*, R-ASMK R-ASMK*."""
         return Binary(words=self.words, codes=binarise(self.vectors), bits=self.vectors.shape[1])
 
-    def dense(self, words: int) -> Features:
-        """Return the vectors of all `words`, zeros where there is none, as one: [words * D]."""
-        whole = np.zeros((words, self.vectors.shape[1]), np.float32)
-        whole[self.words] = self.vectors
-        return whole.ravel()
-
-
-def vlad(features: Features, codebook: Codebook, *, multiple: int = 1) -> Aggregated:
-    """Return VLAD of features [N, D], without the words that are all zeros; `dense` gives it whole. At unit norm."""
-    return rvlad(features, [len(features)], codebook, multiple=multiple)
-
 
 def rvlad(features: Features, counts: Sequence[int], codebook: Codebook, *, multiple: int = 1) -> Aggregated:
     """Return R-VLAD of features [N, D], without the words that are all zeros, as D2R has it.

@@ -134,7 +134,7 @@ def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Round:
+class KMeansRound:
     """The codebook after one round of k-means."""
 
     number: int
@@ -160,7 +160,7 @@ def train(
     seed: int = 0,
     rounds: int = ROUNDS,
     spherical: bool = False,
-    report: Callable[[Round], None] | None = None,
+    report: Callable[[KMeansRound], None] | None = None,
 ) -> Codebook:
     """Return the words of features [N, D] by full k-means from `words` of them, drawn by `seed`.
 
@@ -188,7 +188,7 @@ def start(features: Features, words: int, *, seed: int = 0) -> Features:
 
 def refined(
     features: Features, centroids: Features, *, rounds: int, after: int = 0, seed: int = 0, spherical: bool = False
-) -> Iterator[Round]:
+) -> Iterator[KMeansRound]:
     """Yield rounds `after` + 1 to `rounds` of Lloyd's k-means over features [N, D], from centroids [K, D].
 
     Begun again from the centroids of round n with after = n, it gives what it would have given. A word that lost all
@@ -203,7 +203,7 @@ def refined(
         means: Any = faiss.Kmeans(dimension, words, niter=1, seed=seed + number, spherical=spherical, **limits)
         means.train(features, init_centroids=centroids)
         centroids = np.array(means.centroids, np.float32)
-        yield Round(number=number, centroids=centroids, error=float(means.obj[0]) / count)
+        yield KMeansRound(number=number, centroids=centroids, error=float(means.obj[0]) / count)
 
 
 def checked(features: Features, dimension: int) -> Features:

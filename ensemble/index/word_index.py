@@ -23,7 +23,7 @@ from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.errors import ProfileMismatch, StoreFull
 from landseer.ensemble.index.live_index import Hits
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
 from landseer.ensemble.workers import Workers
 
@@ -72,13 +72,13 @@ class WordIndex:
             bytes=file.nbytes,
         )
 
-    async def of(self, features: LocalFeatures) -> Binary:
+    async def of_picture(self, features: LocalFeatures) -> Binary:
         """Return the words of a picture to be indexed: of its features as the store keeps them."""
-        return await self._bulk.run(lambda: self._indexed(unpack(pack(features))))
+        return await self._bulk.run(lambda: self._of_picture(unpack_features(pack_features(features))))
 
-    async def asked(self, features: LocalFeatures) -> Binary:
+    async def of_query(self, features: LocalFeatures) -> Binary:
         """Return the words of a query: of the whole of it."""
-        return await self._workers.run(self._asked, features.whole)
+        return await self._workers.run(self._of_query, features.whole)
 
     async def search(self, query: Binary, k: int) -> Hits:
         """Return the k most alike of the pictures that share a word with the query, of equal ones the lower key.
@@ -115,10 +115,10 @@ class WordIndex:
         book, kernel = self._codebook, KERNELS[self._kernel]
         return InvertedFile(words=book.words, bits=book.dimension, kernel=kernel)
 
-    def _indexed(self, features: LocalFeatures) -> Binary:
+    def _of_picture(self, features: LocalFeatures) -> Binary:
         return rasmk(features.descriptors, features.counts, self._codebook).binarised()
 
-    def _asked(self, features: LocalFeatures) -> Binary:
+    def _of_query(self, features: LocalFeatures) -> Binary:
         multiple = min(MULTIPLE.get(self._kernel, 1), self._codebook.words)
         return asmk(features.descriptors, self._codebook, multiple=multiple).binarised()
 
@@ -140,7 +140,7 @@ class WordIndex:
     def _fill(self, store: Store, file: InvertedFile, missing: Sequence[int]) -> None:
         """Compute the words of pictures, hold them, and keep them in the store if it has room."""
         found = zip(missing, store.locals.read(missing), strict=True)
-        words = {key: self._indexed(features) for key, features in found if features is not None}
+        words = {key: self._of_picture(features) for key, features in found if features is not None}
         file.add(np.array(list(words), np.int64), list(words.values()))
         try:
             store.words.add(list(words), list(words.values()))

@@ -15,7 +15,7 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.store.record import Record
-from landseer.ensemble.store.store import Change
+from landseer.ensemble.store.store import StoreChange
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ GROUP = 256
 class _Job:
     records: Sequence[Record] = ()
     delete: str = ""
-    done: asyncio.Future[list[Change]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[list[StoreChange]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def settle(self, result: list[Change] | Exception) -> None:
+    def settle(self, result: list[StoreChange] | Exception) -> None:
         """Whoever asked may have gone."""
         if self.done.done():
             return
@@ -51,14 +51,14 @@ class Writer:
         self._stale = False
         self._task = asyncio.create_task(self._run(), name="landseer-writer")
 
-    async def put(self, records: Sequence[Record]) -> list[Change]:
+    async def put(self, records: Sequence[Record]) -> list[StoreChange]:
         """Store and index pictures, all or none. Returns one change for each. StoreFull writes nothing.
 
         On return they are on disk and found. IndexLoading: they are on disk, but not found yet; doing it again is safe.
         """
         return await self._submit(_Job(records=records)) if records else []
 
-    async def delete(self, id: str) -> Change:
+    async def delete(self, id: str) -> StoreChange:
         """Take a picture out. NotFound."""
         return (await self._submit(_Job(delete=id)))[0]
 
@@ -69,7 +69,7 @@ class Writer:
         await self._task
         self._workers.close()
 
-    async def _submit(self, job: _Job) -> list[Change]:
+    async def _submit(self, job: _Job) -> list[StoreChange]:
         if self._closing:
             raise IndexLoading("the server is shutting down; try again")
         self._waiting.append(job)
@@ -122,14 +122,14 @@ class Writer:
         for job in group:
             await self._settle([job])
 
-    async def _store(self, group: list[_Job]) -> list[Change]:
+    async def _store(self, group: list[_Job]) -> list[StoreChange]:
         store = self._collection.store
         if group[0].delete:
             return [await self._workers.run(store.delete, group[0].delete)]
         records = [record for job in group for record in job.records]
         return await self._workers.run(store.put_many, records)
 
-    async def _index(self, group: list[_Job], changes: list[Change]) -> None:
+    async def _index(self, group: list[_Job], changes: list[StoreChange]) -> None:
         """Follow the store. If that fails the store stays the truth and the index is built anew from it."""
         try:
             await self._collection.apply(*_net(group, changes, self._collection.profile.sizes.channels))
@@ -140,7 +140,7 @@ class Writer:
         self._count(changes, deleted=bool(group[0].delete))
         await self._collection.show_size()
 
-    def _count(self, changes: list[Change], *, deleted: bool) -> None:
+    def _count(self, changes: list[StoreChange], *, deleted: bool) -> None:
         metrics = self._collection.metrics
         metrics.write_batch.observe(len(changes))
         for change in changes:
@@ -157,7 +157,7 @@ class Writer:
 
 
 def _net(
-    group: list[_Job], changes: list[Change], size: int
+    group: list[_Job], changes: list[StoreChange], size: int
 ) -> tuple[list[int], NDArray[np.float32], list[Binary | None], list[int]]:
     """Return keys, vectors and words to add and keys to remove; an id put twice in the group is added only once."""
     gone = [change.replaced_key for change in changes if change.replaced_key is not None]

@@ -18,7 +18,7 @@ from landseer.ensemble.asmk.codebook import (
     MOST_WORDS,
     Codebook,
     Features,
-    Round,
+    KMeansRound,
     fitting_words,
     refined,
     start,
@@ -32,7 +32,7 @@ MOST_FEATURES = MOST_WORDS * FEATURES_A_WORD
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class FeatureSource:
     """What words are learned from: with the seed it says which features."""
 
     store: str
@@ -49,21 +49,21 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class FeatureSample:
     """Features to learn from."""
 
-    source: Source
+    source: FeatureSource
     features: Features
     """[n, D], unit norm."""
 
 
-def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0) -> Sample:
+def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0) -> FeatureSample:
     """Return about `most` local features of whole pictures, as many of each that has so many, drawn by `seed`.
 
     LocalFeaturesMissing if no picture has any.
     """
     stats = store.stats()
-    source = Source(
+    source = FeatureSource(
         store=name,
         sequence=stats.sequence,
         locals_sha256=store.locals.sha256,
@@ -81,16 +81,16 @@ def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0)
         raise LocalFeaturesMissing(
             f"no picture in {name} has local features; index pictures with `landseer serve --local-features` first"
         )
-    return Sample(source=source, features=np.concatenate(rows))
+    return FeatureSample(source=source, features=np.concatenate(rows))
 
 
 def learn(
-    drawn: Sample,
+    drawn: FeatureSample,
     path: Path,
     *,
     words: int | None = None,
     rounds: int,
-    report: Callable[[Round], None] = lambda done: None,
+    report: Callable[[KMeansRound], None] = lambda done: None,
 ) -> Codebook:
     """Learn `words` words, or as many as the features allow, in so many rounds, and write them to a file.
 

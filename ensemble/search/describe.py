@@ -18,8 +18,7 @@ from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
-from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES
-from landseer.ensemble.store.local_features import LocalFeatures, of_tensors
+from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, of_tensors
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.workers import Workers
 
@@ -33,14 +32,14 @@ FOR_SEARCH = VECTORS
 # Nobody wants the counts. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
 # if its last steps, here detector and cluster, are not each asked for something.
 FOR_EXPLAIN = (*VECTORS, "attention", *BOXES, "cluster_count")
-FOR_LOCAL = (*VECTORS, *LOCAL_FEATURES, "box_count", "cluster_count")
+FOR_LOCAL = (*VECTORS, *LOCAL_OUTPUTS, "box_count", "cluster_count")
 FOR_DESCRIBE = (*VECTORS, "attention", *BOXES, *CLUSTERS)
 FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *FEATURE_MAP)
 """Output sets: Triton does not send what is not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
+class DescribedPicture:
     """A picture and what the models say of it."""
 
     prepared: Prepared
@@ -106,7 +105,7 @@ class Describer:
         outputs: Sequence[str] = FOR_SEARCH,
         region: Region | None = None,
         thumbnail: bool = False,
-    ) -> Described:
+    ) -> DescribedPicture:
         """Describe a picture, or a region of it. InvalidInput on `image` or `region`, and what Triton.infer raises."""
         prepared = await stages.required(
             "decode", lambda _: self._prepare(data, profile=profile, region=region, thumbnail=thumbnail)
@@ -114,7 +113,7 @@ class Describer:
         model = "describe" if set(outputs) <= set(VECTORS) else "describe_full"
         image = {"image": prepared.pixels[None]}
         tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))
-        return Described(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
+        return DescribedPicture(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
 
     async def regions(
         self, data: bytes, profile: Profile, stages: Stages, regions: Sequence[Region]
@@ -135,7 +134,7 @@ class Describer:
 
     async def _region(self, data: bytes, profile: Profile, region: Region, left: Deadline) -> LocalFeatures:
         prepared = await self._prepare(data, profile=profile, region=region)
-        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_FEATURES, left)
+        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_OUTPUTS, left)
         return of_tensors({name: tensor[0] for name, tensor in tensors.items()})
 
     async def _infer(

@@ -39,7 +39,7 @@ Query = PictureQuery | IdQuery | VectorQuery
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expand:
+class ExpansionPlan:
     """Query expansion over the first hits."""
 
     method: str
@@ -49,7 +49,7 @@ class Expand:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rerank:
+class RerankingPlan:
     """A second look at the first hits."""
 
     method: str
@@ -67,8 +67,8 @@ class SearchPlan:
 
     query: Query
     top_k: int
-    expand: Expand | None
-    rerank: Rerank | None
+    expand: ExpansionPlan | None
+    rerank: RerankingPlan | None
     explain: bool
     by_words: bool = False
     """Whether the first search is by visual words."""

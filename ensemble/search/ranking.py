@@ -75,7 +75,7 @@ def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -
     return replace(after, global_=carried(before.global_), words=carried(before.words))
 
 
-def with_first(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
+def moved_to_front(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
     """Put the chosen of the first C hits before the others of them; both keep their order, and what follows its own.
 
     chosen: [C]. Scores are left as they are: re-ranking the chosen makes them descend.
@@ -85,7 +85,7 @@ def with_first(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
     return ranking.take(places)
 
 
-def reranked(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
+def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
     """Sort the first C hits anew by co-attention; the rest follow as they were.
 
     The final score is weight * co-attention + (1 - weight) * the score that ranked them before, so weight 0 changes
@@ -103,7 +103,7 @@ def reranked(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
     return replace(ranking, scores=scores, coattention=coattention, weights=weights).take(places)
 
 
-def verified(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:
+def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:
     """Sort the first C hits anew by (inliers, score), as D2R does; the rest follow as they were.
 
     inliers: [C], below 0 for a hit that could not be verified: it keeps its place, and the others are sorted around it.

@@ -29,7 +29,7 @@ _CURRENT, _JOB = b"augmentation", b"augmenting"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class AugmentationJob:
     """An augmentation being written."""
 
     augmentation: Augmentation
@@ -53,7 +53,7 @@ class Augmented:
         found = self._note(transaction, _CURRENT)
         return None if found is None else (found[0], self._databases[found[1]])
 
-    def begin(self, method: str, *, network: str = "") -> Job:
+    def begin(self, method: str, *, network: str = "") -> AugmentationJob:
         """Take up the job of a method where it stopped, or begin it if it never ran on the store as it is now."""
         with self._write() as transaction:
             wanted = self._now(transaction, method, network)
@@ -66,14 +66,14 @@ class Augmented:
                 self._set(transaction, _JOB, *job)
             return self._job(transaction, *job)
 
-    def put(self, job: Job, keys: npt.NDArray[Any], vectors: npt.NDArray[Any]) -> None:
+    def put(self, job: AugmentationJob, keys: npt.NDArray[Any], vectors: npt.NDArray[Any]) -> None:
         """Write the next vectors of a job, float16 [n, D], under keys [n], ascending. StoreFull; StoreUnusable."""
         with self._write() as transaction:
             self._require(transaction, job)
             for key, vector in zip(keys.tolist(), vectors, strict=True):
                 transaction.put(pack_key(key), to_bytes(vector), append=True, db=self._databases[job.slot])
 
-    def finish(self, job: Job) -> Augmentation:
+    def finish(self, job: AugmentationJob) -> Augmentation:
         """Put a job's vectors in the place of the former ones. StoreUnusable if some are missing; harmless twice."""
         with self._write() as transaction:
             if self._note(transaction, _CURRENT) == (job.augmentation, job.slot):
@@ -99,12 +99,12 @@ class Augmented:
         pictures = self._count(transaction, b"records")
         return Augmentation(method=method, network=network, sequence=sequence, pictures=pictures)
 
-    def _job(self, transaction: Any, augmentation: Augmentation, slot: bytes) -> Job:
+    def _job(self, transaction: Any, augmentation: Augmentation, slot: bytes) -> AugmentationJob:
         cursor = transaction.cursor(self._databases[slot])
         after = unpack_key(cursor.key()) if cursor.last() else 0
-        return Job(augmentation=augmentation, slot=slot, done=self._count(transaction, slot), after=after)
+        return AugmentationJob(augmentation=augmentation, slot=slot, done=self._count(transaction, slot), after=after)
 
-    def _require(self, transaction: Any, job: Job) -> None:
+    def _require(self, transaction: Any, job: AugmentationJob) -> None:
         now = self._now(transaction, job.augmentation.method, job.augmentation.network)
         if now != job.augmentation or self._note(transaction, _JOB) != (job.augmentation, job.slot):
             raise StoreUnusable("the store was changed while its vectors were augmented; run it again")

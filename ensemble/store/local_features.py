@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OUTPUTS = ("local_descriptors", "local_count", "local_positions", "local_scales")
+LOCAL_OUTPUTS = ("local_descriptors", "local_count", "local_positions", "local_scales")
 """What `describe_full` is asked for to get them."""
 
 _HEADER = struct.Struct("<HHI")
@@ -63,7 +63,7 @@ class LocalFeatures:
 
 
 def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> LocalFeatures:
-    """Return the local features of a picture from the `OUTPUTS` of `describe_full`, without their batch axis."""
+    """Return the local features of a picture from the `LOCAL_OUTPUTS` of `describe_full`, without their batch axis."""
     count: int = tensors["local_count"].item()
     arrays = {name: tensors[f"local_{name}"][:count].astype(np.float32) for name in ("descriptors", "positions")}
     return LocalFeatures(**arrays, scales=tensors["local_scales"][:count].astype(np.float32), counts=(count,))
@@ -76,7 +76,7 @@ def joined(parts: Sequence[LocalFeatures]) -> LocalFeatures:
     return LocalFeatures(**arrays, counts=tuple(sum(part.counts) for part in parts))
 
 
-def pack(features: LocalFeatures) -> bytes:
+def pack_features(features: LocalFeatures) -> bytes:
     """Return the bytes that the store keeps. ValueError for values that are not finite."""
     if not (np.isfinite(features.descriptors).all() and np.isfinite(features.positions).all()):
         raise ValueError("some local features hold values that are not finite; describe the picture again")
@@ -93,8 +93,8 @@ def pack(features: LocalFeatures) -> bytes:
     return b"".join((header, *(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
 
-def unpack(data: bytes | memoryview) -> LocalFeatures:
-    """Return what `pack` packed, in arrays of their own, descriptors at unit norm. ValueError if it did not pack it."""
+def unpack_features(data: bytes | memoryview) -> LocalFeatures:
+    """Return what `pack_features` packed, in arrays of their own, descriptors at unit norm. ValueError if it did not pack it."""
     try:
         dimension, regions, count = _HEADER.unpack_from(data)
     except struct.error as error:

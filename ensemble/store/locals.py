@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.errors import ProfileMismatch, StoreUnusable
 from landseer.ensemble.store.folder import LOCALS
-from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.record import pack_key, unpack_key
 
 _STAMP = b"locals"
@@ -64,7 +64,7 @@ class Locals:
         """Write a picture's local features within the transaction of its record. ValueError without a stamp."""
         if not self._stamp(transaction):
             raise ValueError("this store was not opened for local features; stamp it with the SHA-256 of theirs")
-        transaction.put(key, pack(features), append=True, db=self._database)
+        transaction.put(key, pack_features(features), append=True, db=self._database)
 
     def read(self, keys: Sequence[int]) -> list[LocalFeatures | None]:
         """Return the local features of pictures by their keys, from one moment; None for one that has none."""
@@ -103,7 +103,7 @@ class Locals:
 
     def _unpacked(self, key: int, data: memoryview) -> LocalFeatures:
         try:
-            return unpack(data)
+            return unpack_features(data)
         except ValueError as error:
             raise StoreUnusable(
                 f"{self._folder} is damaged: local features of record {key}: {error}; "

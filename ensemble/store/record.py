@@ -71,7 +71,7 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class StoreChange:
     """What a write did."""
 
     key: int

@@ -54,8 +54,8 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.record import (
-    Change,
     Record,
+    StoreChange,
     Stored,
     StoreStats,
     check_id,
@@ -71,7 +71,7 @@ from landseer.ensemble.store.record import (
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.words import StoredWords
 
-__all__ = ["Change", "Record", "Store", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
+__all__ = ["Record", "Store", "StoreChange", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
 
 MIN_LIMIT_BYTES = 2**20
 _DOUBLE = struct.Struct(">d")
@@ -131,7 +131,7 @@ class Store:
             undo.pop_all()
         return store
 
-    def put_many(self, records: Sequence[Record]) -> list[Change]:
+    def put_many(self, records: Sequence[Record]) -> list[StoreChange]:
         """Write records in one transaction, all or none; a record of the same id is replaced, even within the call.
 
         InvalidInput names an id or metadata that cannot be kept; StoreFull if the limit or the disk is reached;
@@ -142,13 +142,13 @@ class Store:
         with self._write() as transaction:
             return [self._put(transaction, record) for record in records]
 
-    def delete(self, id: str) -> Change:
+    def delete(self, id: str) -> StoreChange:
         """Take a picture out; the change's replaced_key is the key it had. NotFound if there is none of that id."""
         with self._write(grows=False) as transaction:
             key = self._key(transaction, id)
             self._remove(transaction, key)
             transaction.delete(id.encode(), db=self._databases[b"ids"])
-            return Change(key=self._next(transaction), replaced_key=unpack_key(key))
+            return StoreChange(key=self._next(transaction), replaced_key=unpack_key(key))
 
     def get(self, id: str) -> Stored:
         """Return a picture's record, whole. NotFound if there is none of that id."""
@@ -217,7 +217,7 @@ class Store:
                     f"{self._folder}: a change failed and was undone: {error}; see to the disk"
                 ) from error
 
-    def _put(self, transaction: Any, record: Record) -> Change:
+    def _put(self, transaction: Any, record: Record) -> StoreChange:
         self._require_size(transaction, len(record.descriptor))
         ids = self._databases[b"ids"]
         former = transaction.get(record.id.encode(), db=ids)
@@ -235,7 +235,7 @@ class Store:
         if record.words is not None:
             self.words.put(transaction, key, record.words)
         transaction.put(record.id.encode(), key, db=ids)
-        return Change(key=number, replaced_key=None if former is None else unpack_key(former))
+        return StoreChange(key=number, replaced_key=None if former is None else unpack_key(former))
 
     def _remove(self, transaction: Any, key: bytes) -> None:
         for name in (b"records", b"descriptors", b"clusters", b"thumbnails", *LATER):

@@ -50,7 +50,7 @@ class StoredWords:
         """Write a picture's words within the transaction of its record. ValueError without a stamp."""
         if transaction.get(_STAMP, db=self._meta) is None:
             raise ValueError("this store was not opened for visual words; stamp it with the codebook of theirs")
-        transaction.put(key, pack(words), db=self._database)
+        transaction.put(key, pack_words(words), db=self._database)
 
     def add(self, keys: Sequence[int], pictures: Sequence[Binary]) -> None:
         """Write the words of pictures that are there without; StoreFull. One that has gone meanwhile is left out."""
@@ -66,7 +66,7 @@ class StoredWords:
             with self._environment.begin(db=self._database, buffers=True) as transaction:
                 cursor = transaction.cursor()
                 there = cursor.set_range(pack_key(after + 1))
-                pairs = [(unpack_key(key), unpack(data)) for key, data in islice(cursor, batch)] if there else []
+                pairs = [(unpack_key(key), unpack_words(data)) for key, data in islice(cursor, batch)] if there else []
             if not pairs:
                 return
             yield np.array([key for key, _ in pairs], np.int64), [words for _, words in pairs]
@@ -80,13 +80,13 @@ class StoredWords:
             return [unpack_key(key) for key in every if bytes(key) not in known]
 
 
-def pack(words: Binary) -> bytes:
+def pack_words(words: Binary) -> bytes:
     """Return the bytes that the store keeps of a picture's words."""
     return _BITS.pack(words.bits) + words.words.astype(_WORD).tobytes() + words.codes.tobytes()
 
 
-def unpack(data: bytes | memoryview) -> Binary:
-    """Return what `pack` packed. ValueError if it did not."""
+def unpack_words(data: bytes | memoryview) -> Binary:
+    """Return what `pack_words` packed. ValueError if it did not."""
     if len(data) < _BITS.size:
         raise ValueError(f"not visual words: {len(data)} bytes")
     (bits,) = _BITS.unpack_from(data)

@@ -35,7 +35,7 @@ class Located:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class VerificationSettings:
     """How strictly to verify. The defaults are D2R's, which know neither `mutual` nor `least`."""
 
     distance: float = 0.9
@@ -94,9 +94,9 @@ def matched(query: Floats, candidate: Floats, *, distance: float, mutual: bool =
     return np.stack([rows[kept], nearest[kept]], axis=1)
 
 
-def verified(query: Located, candidate: Located, settings: Settings | None = None) -> Verified:
+def verified(query: Located, candidate: Located, settings: VerificationSettings | None = None) -> Verified:
     """Match two pictures and fit an affine map to the matches. ValueError if their features have another D."""
-    settings = settings or Settings()
+    settings = settings or VerificationSettings()
     pairs = matched(query.features, candidate.features, distance=settings.distance, mutual=settings.mutual)
     if len(pairs) <= SAMPLES:
         return Verified(matches=pairs, inliers=np.zeros(len(pairs), np.bool_), affine=None)
@@ -104,9 +104,9 @@ def verified(query: Located, candidate: Located, settings: Settings | None = Non
     return Verified(matches=pairs, inliers=inliers, affine=affine)
 
 
-def verify(query: Located, candidates: Sequence[Located], settings: Settings | None = None) -> Places:
+def verify(query: Located, candidates: Sequence[Located], settings: VerificationSettings | None = None) -> Places:
     """Return the number of inliers of each candidate: int64 [C], 0 where there are fewer than `least`."""
-    settings = settings or Settings()
+    settings = settings or VerificationSettings()
     found = (verified(query, candidate, settings).count for candidate in candidates)
     counts = np.fromiter(found, np.int64, len(candidates))
     return np.where(counts < settings.least, 0, counts)
@@ -123,7 +123,9 @@ def reordered(inliers: NDArray[np.integer[Any]], scores: Floats) -> Places:
     return order
 
 
-def _fitted(here: Floats, there: Floats, settings: Settings) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+def _fitted(
+    here: Floats, there: Floats, settings: VerificationSettings
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     import cv2
 
     methods = {"ransac": cv2.RANSAC, "magsac": cv2.USAC_MAGSAC, "accurate": cv2.USAC_ACCURATE}

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.locals import Locals
-from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.workers import Workers
 
-SETTINGS = Settings(residual=20.0, mutual=True, least=10)
+SETTINGS = VerificationSettings(residual=20.0, mutual=True, least=10)
 """Chosen on photographs of fruit and vegetables, where D2R's own make the first hit worse: docs/regional.md.
 
 Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from landseer.ops.arguments import positive, seed
 
 if TYPE_CHECKING:
-    from landseer.ensemble.ingest.vocabulary import Sample
+    from landseer.ensemble.ingest.vocabulary import FeatureSample
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sample(args: argparse.Namespace) -> Sample:
+def _sample(args: argparse.Namespace) -> FeatureSample:
     """Read the features. The store is free again when it returns."""
     from landseer.ensemble.ingest.vocabulary import sample
     from landseer.ensemble.store.store import Store
@@ -73,7 +73,7 @@ def _sample(args: argparse.Namespace) -> Sample:
         store.close()
 
 
-def _learn(args: argparse.Namespace, drawn: Sample) -> None:
+def _learn(args: argparse.Namespace, drawn: FeatureSample) -> None:
     import faiss
 
     from landseer.client.commands.progress import display

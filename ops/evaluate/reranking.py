@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.padding import padded
 from landseer.ensemble.search.coattention import Coattention
-from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, verified
-from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.search.ranking import Ranking, first_ranking, sorted_by_coattention, sorted_by_inliers
+from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.ranked import Ranked
@@ -87,7 +87,7 @@ class ByAllFeatures(ByCoattention):
 class BySpace(Reranker):
     """By how many local descriptors lie where one affine map of the query puts them, then by the score before: D2R."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide, settings: Settings | None = None) -> None:
+    def __init__(self, reranking: Reranking, side: LocalSide, settings: VerificationSettings | None = None) -> None:
         """settings: of the verification; those of a search unless they are given."""
         self._candidates, self._settings = reranking.candidates, settings or SETTINGS
         self._queries = located(side.of_queries(LOCALS), side.of_queries(POSITIONS))
@@ -98,7 +98,7 @@ class BySpace(Reranker):
     def rerank(self, query: int, ranked: Ranked) -> Ranked:
         """See Reranker.rerank."""
         candidates = [self._references[row] for row in ranked.rows[: self._candidates]]
-        new = verified(_first(ranked), verify(self._queries[query], candidates, self._settings))
+        new = sorted_by_inliers(_first(ranked), verify(self._queries[query], candidates, self._settings))
         return Ranked(new.keys, new.scores)
 
 
@@ -109,8 +109,8 @@ def located(descriptors: Iterable[NDArray[Any]], positions: Iterable[NDArray[Any
 
 
 def fused(ranked: Ranked, found: Coattention, weight: float) -> Ranked:
-    """Return a ranking whose first are ranked anew as a search does it (`ensemble.ranking.reranked`)."""
-    new = reranked(_first(ranked), found, weight)
+    """Return a ranking whose first are ranked anew as a search does it (`ensemble.search.ranking`)."""
+    new = sorted_by_coattention(_first(ranked), found, weight)
     return Ranked(new.keys, new.scores)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.verify.verification import Settings
+from landseer.ensemble.verify.verification import VerificationSettings
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.pooling import Projection
@@ -44,7 +44,9 @@ from landseer.ops.run.processes import OpsError
 PROGRAM = "python -m landseer.ops.research.regional"
 REPORT = Path("docs/reports/results-regional.md")
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
-MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
+MATCHING = tuple(
+    VerificationSettings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True)
+)
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
 """Beside the paper's 10, 500 and 10."""
 ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
@@ -76,7 +78,7 @@ class Chosen:
     """By the training data."""
 
     weight: float
-    matching: Settings
+    matching: VerificationSettings
     words: int
 
 
@@ -180,7 +182,7 @@ def _best(found: Mapping[T, float]) -> T:
     return max(found, key=lambda one: found[one])
 
 
-def _told(settings: Settings) -> str:
+def _told(settings: VerificationSettings) -> str:
     return f"nearer than {settings.distance:g}{', from both sides' if settings.mutual else ''}"
 
 
@@ -271,7 +273,7 @@ def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterat
 
 def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:
     yield judge.verified("as a search does it", SETTINGS)
-    for settings in dict.fromkeys((Settings(), chosen.matching)):
+    for settings in dict.fromkeys((VerificationSettings(), chosen.matching)):
         yield judge.verified(f"matches {_told(settings)}", settings)
     yield judge.verified(f"the same, {_told(chosen.matching)}, by MAGSAC++", replace(chosen.matching, method="magsac"))
 

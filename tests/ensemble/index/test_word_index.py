@@ -267,9 +267,9 @@ def index():
 async def test_regions_of_a_picture_are_aggregated(index):
     book: Codebook = words_of()
     features = local_features(1, (20, 10, 0, 5))
-    await index.apply([4, 5], [await index.of(features), None], [])
+    await index.apply([4, 5], [await index.of_picture(features), None], [])
     query = local_features(2)
-    hits = await index.search(await index.asked(query), 10)
+    hits = await index.search(await index.of_query(query), 10)
     asked = asmk(query.descriptors, book).binarised()
     wanted = similarity(asked, rasmk(features.descriptors, features.counts, book).binarised(), KERNELS["r-asmk"])
     assert hits.keys.tolist() == [4] and index.stats.pictures == 1
@@ -278,18 +278,18 @@ async def test_regions_of_a_picture_are_aggregated(index):
 
 async def test_a_picture_without_features_is_held_and_never_found(index):
     empty = local_features(1, (0,))
-    await index.apply([1, 2], [await index.of(empty), await index.of(local_features(2))], [])
+    await index.apply([1, 2], [await index.of_picture(empty), await index.of_picture(local_features(2))], [])
     assert index.stats.pictures == 2
-    assert (await index.search(await index.asked(local_features(3)), 10)).keys.tolist() == [2]
-    assert len((await index.search(await index.asked(empty), 10)).keys) == 0
-    shared = await index.sharing(await index.asked(local_features(3)), np.array([2, 1, 9]), least=1)
+    assert (await index.search(await index.of_query(local_features(3)), 10)).keys.tolist() == [2]
+    assert len((await index.search(await index.of_query(empty), 10)).keys) == 0
+    shared = await index.sharing(await index.of_query(local_features(3)), np.array([2, 1, 9]), least=1)
     assert shared.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(("kernel", "multiple"), [("asmk", 1), ("how", 5), ("how-idf", 5)])
 async def test_how_gives_a_query_more_words(kernel, multiple):
     index, features = WordIndex(words_of(), kernel=kernel, threads=1), local_features(1, (3,))
-    asked, indexed = await index.asked(features), await index.of(features)
+    asked, indexed = await index.of_query(features), await index.of_picture(features)
     index.close()
     wanted = asmk(features.descriptors, words_of(), multiple=multiple).binarised()
     np.testing.assert_array_equal(asked.words, wanted.words)

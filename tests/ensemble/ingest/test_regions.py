@@ -14,7 +14,7 @@ from grpc.aio import AioRpcError
 from landseer.ensemble.asmk.codebook import train
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.pictures.pictures import Region, prepare
-from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
 
@@ -42,7 +42,7 @@ def expected(image, regions):
         pixels = prepare(image, profile=PROFILE, region=region).pixels
         tensors = fake._describe_full({"image": pixels[None]}, SIZES)
         parts.append(of_tensors({name: tensor[0] for name, tensor in tensors.items()}))
-    return unpack(pack(joined(parts)))
+    return unpack_features(pack_features(joined(parts)))
 
 
 def stored(folder):

@@ -9,7 +9,7 @@ from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.ingest import vocabulary
 from landseer.ensemble.ingest.vocabulary import draft_of, learn, sample
-from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 
@@ -59,7 +59,7 @@ def drawn(store):
 
 
 def kept(seed, **options):
-    return unpack(pack(local_features(seed, **options)))
+    return unpack_features(pack_features(local_features(seed, **options)))
 
 
 def test_all_features_are_taken_if_there_are_few(store, drawn):

@@ -21,7 +21,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.check import faults
 from landseer.ensemble.store.record import decode, encode
-from landseer.ensemble.store.store import Change, Record, Store, StoreUnusable, check_id, check_metadata
+from landseer.ensemble.store.store import Record, Store, StoreChange, StoreUnusable, check_id, check_metadata
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "20"))
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=Sizes(channels=64))
@@ -87,7 +87,7 @@ def run(code, *arguments, before=()):
 
 def test_what_is_put_comes_back(store):
     records = [record("a"), record("bücher/ä.jpg"), record("c" * 500, thumbnail=b"")]
-    assert store.put_many(records) == [Change(key=key, replaced_key=None) for key in (1, 2, 3)]
+    assert store.put_many(records) == [StoreChange(key=key, replaced_key=None) for key in (1, 2, 3)]
     for key, each in enumerate(records, 1):
         found = store.get(each.id)
         assert found.key == key
@@ -96,7 +96,7 @@ def test_what_is_put_comes_back(store):
 
 def test_a_record_of_the_same_id_is_replaced(store):
     store.put_many([record("a"), record("b")])
-    assert store.put_many([record("a", seed=1)]) == [Change(key=3, replaced_key=1)]
+    assert store.put_many([record("a", seed=1)]) == [StoreChange(key=3, replaced_key=1)]
     same(store.get("a").record, record("a", seed=1))
     assert store.by_keys([1]) == [None]
     assert store.stats().pictures == 2 and store.stats().sequence == 3
@@ -104,14 +104,14 @@ def test_a_record_of_the_same_id_is_replaced(store):
 
 def test_the_same_id_twice_in_one_call(store):
     changes = store.put_many([record("a"), record("b"), record("a", seed=2)])
-    assert changes[2] == Change(key=3, replaced_key=1)
+    assert changes[2] == StoreChange(key=3, replaced_key=1)
     same(store.get("a").record, record("a", seed=2))
     assert [keys.tolist() for keys, _ in store.vectors.scan()] == [[2, 3]]
 
 
 def test_delete(store):
     store.put_many([record("a"), record("b")])
-    assert store.delete("a") == Change(key=3, replaced_key=1)
+    assert store.delete("a") == StoreChange(key=3, replaced_key=1)
     with pytest.raises(NotFound, match="'a'"):
         store.get("a")
     with pytest.raises(NotFound, match="'a'"):

@@ -15,7 +15,7 @@ from records import plain_record, unit_halves
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.store.check import faults
-from landseer.ensemble.store.local_features import LocalFeatures, of_tensors, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, of_tensors, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "10"))
@@ -71,25 +71,25 @@ def store(folder):
 @given(count=st.integers(0, 40), dimension=st.integers(1, 130), regions=st.lists(st.integers(0, 20), max_size=3))
 def test_packing_keeps_all_but_rounding(count, dimension, regions):
     one = features(count, count=count, dimension=dimension, regions=tuple(regions))
-    alike(unpack(pack(one)), one)
-    assert len(unpack(pack(one)).whole.descriptors) == count
+    alike(unpack_features(pack_features(one)), one)
+    assert len(unpack_features(pack_features(one)).whole.descriptors) == count
 
 
 @given(data=st.binary(max_size=60), cut=st.integers(1, 300))
 def test_unpacking_other_bytes_is_a_value_error(data, cut):
-    whole = pack(features(count=3))
+    whole = pack_features(features(count=3))
     for other in (data[:7], whole[:-cut], whole + b"x", b"\x10\x00\x01\x00\xff\xff\xff\xff" + data):
         with pytest.raises(ValueError, match="not local features"):
-            unpack(other)
+            unpack_features(other)
 
 
 def test_what_a_picture_takes():
-    assert len(pack(features(count=500, dimension=128))) == 67_012
+    assert len(pack_features(features(count=500, dimension=128))) == 67_012
 
 
 def test_rounded_descriptors_keep_their_angles():
     one, other = (features(seed, count=500, dimension=128) for seed in range(2))
-    kept, others = (unpack(pack(each)).descriptors for each in (one, other))
+    kept, others = (unpack_features(pack_features(each)).descriptors for each in (one, other))
     assert np.abs(kept @ others.T - one.descriptors @ other.descriptors.T).max() < 0.005
     assert (kept * one.descriptors).sum(axis=1).min() > 0.9999
 
@@ -114,7 +114,7 @@ def test_a_descriptor_of_zeros_stays_one():
         scales=np.ones(2, np.float32),
         counts=(2,),
     )
-    assert not unpack(pack(flat)).descriptors.any()
+    assert not unpack_features(pack_features(flat)).descriptors.any()
 
 
 def test_features_that_are_no_numbers_are_refused(store):
@@ -234,7 +234,7 @@ def test_the_check_finds_what_is_wrong_with_them(folder, store):
     with environment.begin(write=True) as transaction:
         database = environment.open_db(b"locals", txn=transaction)
         transaction.put((2).to_bytes(8, "big"), b"nonsense", db=database)
-        transaction.put((9).to_bytes(8, "big"), pack(features()), db=database)
+        transaction.put((9).to_bytes(8, "big"), pack_features(features()), db=database)
     environment.close()
     found = list(faults(folder))
     assert any(fault.startswith("local features 2: not local features") for fault in found)

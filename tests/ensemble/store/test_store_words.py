@@ -20,11 +20,9 @@ from landseer.ensemble.asmk.codebook import Codebook, start
 from landseer.ensemble.errors import NotFound, StoreFull
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.store.check import faults
-from landseer.ensemble.store.local_features import LocalFeatures, unpack
-from landseer.ensemble.store.local_features import pack as pack_features
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
-from landseer.ensemble.store.words import pack
-from landseer.ensemble.store.words import unpack as unpack_words
+from landseer.ensemble.store.words import pack_words, unpack_words
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "6"))
 SHAPE, SHA, D = (10, 16), "ab" * 32, 12
@@ -44,7 +42,7 @@ BOOK = Codebook(centroids=start(features(1000, 200).descriptors, 16))
 
 
 def words_of(seed, book=BOOK):
-    kept = unpack(pack_features(features(seed)))
+    kept = unpack_features(pack_features(features(seed)))
     return rasmk(kept.descriptors, kept.counts, book).binarised()
 
 
@@ -93,7 +91,7 @@ def computed(monkeypatch):
         counted.append(features)
         return rasmk(features.descriptors, features.counts, self._codebook).binarised()
 
-    monkeypatch.setattr(WordIndex, "_indexed", counting)
+    monkeypatch.setattr(WordIndex, "_of_picture", counting)
     return counted
 
 
@@ -111,12 +109,12 @@ def test_packing_keeps_all(count, bits):
     words = np.sort(draws.choice(70_000, count, replace=False)).astype(np.int64)
     codes = draws.integers(0, 256, (count, -(-bits // 8)), dtype=np.uint8)
     one = Binary(words=words, codes=codes, bits=bits)
-    same(unpack_words(pack(one)), one)
-    assert unpack_words(pack(one)).words.dtype == np.int64
+    same(unpack_words(pack_words(one)), one)
+    assert unpack_words(pack_words(one)).words.dtype == np.int64
 
 
 def test_unpacking_other_bytes_is_a_value_error():
-    whole = pack(words_of(1))
+    whole = pack_words(words_of(1))
     for other in (b"", b"x", whole[:-1], whole + b"x", b"\x00\x00" + whole):
         with pytest.raises(ValueError, match="not visual words"):
             unpack_words(other)
