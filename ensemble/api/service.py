@@ -1,4 +1,4 @@
-"""The gRPC services: requests in, messages out, everything between is elsewhere."""
+"""The gRPC services. They convert requests and answers; the work is done in other modules."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceParts:
-    """What both services work with."""
+    """The components that both services share."""
 
     config: ServerConfig
     metrics: Metrics
@@ -53,7 +53,7 @@ class ServiceParts:
     indexer: Indexer
 
     def stages(self, context: Context) -> Stages:
-        """Return the stages of an answer that is due when the caller's deadline passes."""
+        """Return the stages of an answer, bounded by the caller's deadline."""
         deadline = Deadline.after(context.time_remaining())
         return Stages(self.metrics, deadline, reserve_s=self.config.answer_reserve_s, tracing=self.tracing)
 
@@ -109,7 +109,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             metrics=self._parts.metrics,
         )
         found = await search.run()
-        # A thousand hits, and heat maps for them, are work for a thread.
+        # A thousand hits with heat maps would block the event loop.
         return await asyncio.to_thread(search_response, found, served, profile, explain=plan.explain)
 
 
@@ -134,13 +134,13 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         return _upsert_many_response(tally)
 
     async def Delete(self, request: index_pb2.DeleteRequest, context: Context) -> index_pb2.DeleteResponse:  # noqa: N802
-        """Take a picture out."""
+        """Delete a picture."""
         check_id(request.id)
         written = await self._parts.readiness.writer().delete(request.id)
         return index_pb2.DeleteResponse(sequence=written.key)
 
     async def Get(self, request: index_pb2.GetRequest, context: Context) -> index_pb2.GetResponse:  # noqa: N802
-        """Return what is known of a picture."""
+        """Return the stored record of a picture."""
         check_id(request.id)
         stored = await self._parts.readiness.collection().get(request.id)
         return get_response(stored, include_vectors=request.include_vectors)

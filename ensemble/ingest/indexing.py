@@ -1,4 +1,4 @@
-"""How pictures get into the index: described, then handed to the writer, one at a time or as a stream."""
+"""Index pictures: describe them, then hand them to the writer, one at a time or as a stream."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class _InFlight:
 
 @dataclass(kw_only=True)
 class UploadTally:
-    """What became of a stream."""
+    """The outcome of a stream."""
 
     indexed: int = 0
     replaced: int = 0
     failures: list[UploadFailure] = field(default_factory=list)
 
     def note(self, one: _InFlight, error: BaseException) -> None:
-        """Note a picture that was not indexed. An error that nobody foresaw goes to the log, and ends no stream."""
+        """Record a picture that was not indexed. Unexpected errors are logged and do not end the stream."""
         if not isinstance(error, LandseerError):
-            log.error("picture %r, number %d of a stream, failed", one.id, one.position, exc_info=error)
+            log.error("indexing picture %r at position %d of a stream failed", one.id, one.position, exc_info=error)
             answering = ANSWERING.get()
-            where = f" under request {answering.request_id}" if answering else ""
-            error = LandseerError(f"unexpected error; the server's log has it{where}")
+            where = f" for request {answering.request_id}" if answering else ""
+            error = LandseerError(f"unexpected error; see the server's log{where}")
         self.failures.append(UploadFailure(id=one.id, position=one.position, error=error))
 
 
@@ -87,17 +87,17 @@ class Indexer:
         self._most = in_flight
 
     async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> StoreChange:
-        """Index one picture; on return it is on disk and is found."""
+        """Index one picture; on return it is on disk and can be found."""
         record = await self._record(picture, stages)
         return (await self._readiness.writer().put([record]))[0]
 
     async def upsert_many(
         self, pictures: AsyncIterator[index_pb2.UpsertManyRequest], new_stages: Callable[[], Stages]
     ) -> UploadTally:
-        """Index a stream. Pictures are described side by side and written in the order in which they came.
+        """Index a stream. Pictures are described concurrently and written in the order of the stream.
 
-        No more than `in_flight` are held at a time; while so many are, the stream is not read, and gRPC's flow control
-        holds the sender back.
+        At most `in_flight` pictures are processed at a time; beyond that the stream is not read, and gRPC's flow
+        control slows the sender down.
         """
         tally, flying, position = UploadTally(), deque[_InFlight](), 0
         try:
@@ -116,7 +116,7 @@ class Indexer:
         return tally
 
     async def _land(self, flying: deque[_InFlight], tally: UploadTally) -> None:
-        """Wait for the first picture and write it together with those behind it that are also done."""
+        """Wait for the first picture and write it together with the following ones that are also done."""
         await asyncio.wait([flying[0].work])
         landed: list[_InFlight] = []
         while flying and flying[0].work.done() and len(landed) < GROUP:
@@ -165,7 +165,7 @@ class Indexer:
     async def _local_features(
         self, image: bytes, described: DescribedPicture, profile: Profile, stages: Stages
     ) -> LocalFeatures | None:
-        """Return those of the whole picture, then of its regions; None if they are not to be kept."""
+        """Return the local features of the whole picture, then of its regions; None if they are not stored."""
         features, prepared = described.local_features, described.prepared
         if features is None or not self._regions:
             return features
@@ -177,7 +177,7 @@ class Indexer:
 
 
 def record_of(id: str, metadata: dict[str, str], described: DescribedPicture, version: str) -> Record:
-    """Return what the store keeps of a described picture, but for its local features."""
+    """Return the record of a described picture, without its local features."""
     prepared, tensors = described.prepared, described.tensors
     height, width = prepared.pixels.shape[:2]
     features = FeatureMap.pack(

@@ -1,4 +1,4 @@
-"""How a search is answered: describe, search, expand, search again, re-rank, and read the hits."""
+"""Answer a search: describe, first search, expansion, second search, re-ranking, reading the hits."""
 
 from __future__ import annotations
 
@@ -48,50 +48,50 @@ from landseer.ensemble.verify.verifier import located
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedQuery:
-    """What is searched for."""
+    """A query with its vectors and features."""
 
     vector: NDArray[np.float32]
     """[D], unit norm."""
     query_vector: NDArray[np.float32] | None = None
-    """[P], unit norm, for co-attention; a raw descriptor has none."""
+    """[P], unit norm, for co-attention; None for a raw descriptor."""
     key: int | None = None
-    """Its own key if it is indexed: it is left out of its hits."""
+    """Its key if it is indexed: it is excluded from its own hits."""
     picture: DescribedPicture | None = None
     """If the query is a picture."""
     local_features: LocalFeatures | None = None
-    """If something that was asked for needs them and it has them."""
+    """If the plan needs them and the picture has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """A search's answer, before it becomes a message."""
+    """The answer to a search, before it becomes a message."""
 
     ranking: Ranking
     records: list[Record]
-    """One for each hit."""
+    """One per hit."""
     picture: DescribedPicture | None
     index_size: int
     models: tuple[str, ...]
-    """Names of the graphs that took part."""
+    """Names of the graphs that were used."""
     untrained: tuple[str, ...]
-    """Parts with seeded weights that shaped the answer."""
+    """Untrained parts that affected the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """One search under way. Expansion and re-ranking that fail are left out and noted in `stages`."""
+    """A running search. If expansion or re-ranking fails, it is skipped and recorded in `stages`."""
 
     plan: SearchPlan
     collection: Collection
     profile: Profile
-    """Of what Triton serves now, or of the collection while Triton is away."""
+    """Of the models served now, or of the collection while Triton is unavailable."""
     stages: Stages
     triton: Triton
     describer: Describer
     metrics: Metrics
 
     async def run(self) -> SearchResult:
-        """Answer the plan. NotFound, InvalidInput, and what describing and searching raise."""
+        """Run the plan. NotFound, InvalidInput, and errors of describing and searching."""
         size = self.collection.size
         query = await self._resolve()
         ranking = await self._first_search(query)
@@ -156,14 +156,14 @@ class SearchRun:
         return words_ranking(hits.keys, hits.scores)
 
     async def _query_words(self, query: ResolvedQuery) -> tuple[WordIndex, Binary]:
-        """Return the index of words and the query's. A server without a codebook has refused the request before."""
+        """Return the word index and the query's words. Parsing rejects such requests if there is no codebook."""
         words = self.collection.words
         if words is None:
-            raise CodebookMissing("this server has no visual words")
+            raise CodebookMissing("this server has no visual words; start it with --codebook")
         return words, await words.of_query(_local_features(query))
 
     async def _second_search(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
-        """Search again with an expanded query; if that fails, keep the first ranking."""
+        """Search again with an expanded query; on failure return the first ranking."""
 
         async def run(left: Deadline) -> NDArray[np.float32]:
             neighbours = await self.collection.descriptors(before.keys[: how.neighbours])
@@ -187,12 +187,12 @@ class SearchRun:
         return after
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
-        """Return the descriptors that are ranked last: the nearest to the opposite."""
+        """Return the lowest-ranked descriptors: the nearest to the negated query."""
         hits = await self.collection.search(-query.vector, NEGATIVES)
         return await self.collection.descriptors(hits.keys[hits.keys != query.key])
 
     async def _rerank(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
-        """Sort the first hits anew; if that fails, keep the ranking."""
+        """Re-rank the first hits; on failure return the ranking unchanged."""
 
         async def run(left: Deadline) -> Ranking:
             count, ranking = min(how.candidates, len(before.keys)), before
@@ -215,7 +215,7 @@ class SearchRun:
     async def _coattend(
         self, query: ResolvedQuery, before: Ranking, count: int, weight: float, left: Deadline
     ) -> Ranking:
-        """Sort the first `count` by co-attention. A raw descriptor, which has no vector for that, is refused before."""
+        """Sort the first `count` by co-attention. Parsing rejects raw descriptors, which have no vector for it."""
         if query.query_vector is None:
             return before
         clusters, counts = await self.collection.clusters(before.keys[:count])
@@ -224,14 +224,14 @@ class SearchRun:
         return sorted_by_coattention(before, found, weight)
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
-        """Sort the first `count` by the inliers of spatial verification."""
+        """Sort the first `count` by inliers of spatial verification."""
         features = located(_local_features(query))
         return sorted_by_inliers(before, await self.collection.verifier.inliers(features, before.keys[:count]))
 
     async def _read_records(self, ranking: Ranking, query: ResolvedQuery) -> tuple[Ranking, list[Record]]:
-        """Read the hits' records. A picture deleted since the search is left out: the store is the truth."""
+        """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""
         with self.stages.time("store"):
-            # Vectors are needed only to explain, and for global scores that the first search did not give.
+            # Vectors are needed only to explain, and for global scores that the first search did not compute.
             vectors = self.plan.explain or self.plan.expand is not None or self.plan.by_words
             stored = await self.collection.pictures(ranking.keys, thumbnails=self.plan.explain, vectors=vectors)
         there = np.array([place for place, found in enumerate(stored) if found is not None], np.int64)
@@ -246,7 +246,7 @@ def _local_features(query: ResolvedQuery) -> LocalFeatures:
 
 
 def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Record]) -> Ranking:
-    """Fill in the global scores of hits that only the expanded query found."""
+    """Compute the global scores of hits that the first search did not score."""
     missing = np.flatnonzero(np.isnan(ranking.global_))
     if not len(missing):
         return ranking
@@ -257,7 +257,7 @@ def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Re
 
 
 def _depth(plan: SearchPlan) -> int:
-    """How many hits the searches must give for all that follows."""
+    """Return the number of hits that later stages need."""
     neighbours = plan.expand.neighbours if plan.expand else 0
     candidates = plan.rerank.candidates if plan.rerank else 0
     return max(plan.top_k, neighbours, candidates)
@@ -274,10 +274,10 @@ def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
 
 
 def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
-    """Return the untrained parts that shaped an answer.
+    """Return the untrained parts that affected an answer.
 
-    LAttQE, the reduction of co-attention and the projection of local features shape only answers in which they ran,
-    seeded attention and detectors only the boxes and maps of an explanation. What else is untrained is in every vector.
+    LAttQE, the reduction of co-attention and the projection of local features affect only answers in which they ran;
+    attention and detectors only the boxes and maps of an explanation. All other parts affect every vector.
     """
     ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": _ran(ranking.coattention)}
     ran["locals"] = _ran(ranking.inliers) or _ran(ranking.words)

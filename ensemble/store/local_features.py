@@ -94,7 +94,7 @@ def pack_features(features: LocalFeatures) -> bytes:
 
 
 def unpack_features(data: bytes | memoryview) -> LocalFeatures:
-    """Return what `pack_features` packed, in arrays of their own, descriptors at unit norm. ValueError if it did not pack it."""
+    """Return what `pack_features` packed, as copies, descriptors at unit norm. ValueError for other bytes."""
     try:
         dimension, regions, count = _HEADER.unpack_from(data)
     except struct.error as error:

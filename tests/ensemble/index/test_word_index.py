@@ -217,7 +217,7 @@ async def test_what_cannot_be_asked_names_the_field(wordy, picture, rich):
     ("book", "message"),
     [
         (words_of(sha="9" * 64), "SHA-256 999999999999, 32 values.*than are served now .SHA-256 111111111111, 32"),
-        (words_of(sha=""), "does not say which"),
+        (words_of(sha=""), "SHA-256 unknown, 32 values"),
         (words_of(8), "8 values"),
     ],
 )

@@ -133,7 +133,7 @@ def test_parts_lie_one_after_the_other():
 
 @pytest.mark.parametrize("options", [{"regions": -1, "local_features": True}, {"regions": 2}])
 def test_settings_that_cannot_work_are_refused(config, options):
-    with pytest.raises(ValueError, match="at least 0, and needs local-features"):
+    with pytest.raises(ValueError, match="expected 0, or more together with local-features"):
         dataclasses.replace(config, **options)
 
 

@@ -135,6 +135,6 @@ async def test_a_picture_of_a_stream_that_fails_unforeseen_names_the_request(lan
     pictures = [index_pb2.UpsertManyRequest(picture=index_pb2.Picture(id="a", image=picture()))]
     answer = await landseer.index.UpsertMany(iter(pictures), metadata=[(KEY, "many")])
     assert [failure.message for failure in answer.failures] == [
-        "unexpected error; the server's log has it under request many"
+        "unexpected error; see the server's log for request many"
     ]
     assert any("no such luck" in line and "[request many]" in line for line in lines)

@@ -138,7 +138,7 @@ def test_a_graph_that_fails_is_told(folder, repository, graph, monkeypatch, caps
     [
         (("--method", "qe"), 2, "expected one of"),
         (("--method", "aqe:5000"), 2, "0 to 1000"),
-        (("--method", "aqe", "--store-limit", "much"), 2, "not a size"),
+        (("--method", "aqe", "--store-limit", "much"), 2, "got size 'much'"),
         (("--method", "aqe", "--store-limit", "10KiB"), 2, "at least"),
         (("--method", "lattqe", "--repository", "/nowhere"), 1, "python export/all.py"),
     ],

@@ -179,7 +179,7 @@ def test_nobody_leans_on_anyone_without_neighbours():
 
 
 def test_lattqe_needs_its_network():
-    with pytest.raises(ValueError, match="none was given"):
+    with pytest.raises(ValueError, match="got no network for lattqe"):
         augmented(units(4, 8), "lattqe", 2)
 
 
