@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.export.curation.graph import Edge
 from landseer.export.curation.median import geometric_median
-from landseer.export.curation.verification import Points
+from landseer.export.curation.verification import Edge, Points
 
 Boxes = NDArray[np.float64]
 """[N, 4]: left, top, right, bottom, in pixels of the reduced pictures."""

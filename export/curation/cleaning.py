@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from landseer.export.curation.boxes import diffuse
-from landseer.export.curation.graph import Edge, largest
 from landseer.export.curation.matcher import Matcher
+from landseer.export.curation.verification import Edge
 from landseer.export.datasets.photograph import Box, Photograph
 
 LEAST = 3
@@ -62,6 +64,22 @@ def clean(
 def pairs_in(count: int) -> int:
     """Return how many pairs a class of so many pictures has."""
     return count * (count - 1) // 2
+
+
+def largest(count: int, edges: Sequence[Edge]) -> list[int]:
+    """Return the largest connected component of pictures 0..count-1, sorted; among equals the one with most inliers."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not count:
+        return []
+    first, second, inliers = np.array([(e.first, e.second, e.match.inliers) for e in edges], int).reshape(-1, 3).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    sizes = np.bincount(component)
+    strengths = np.bincount(component[first], weights=inliers, minlength=len(sizes))
+    best = np.lexsort((-strengths, -sizes))[0]
+    return np.flatnonzero(component == best).tolist()
 
 
 def _edges(known: Sequence[Photograph], matcher: Matcher, progress: Callable[[], None]) -> list[Edge]:

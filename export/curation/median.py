@@ -16,7 +16,8 @@ def geometric_median(points: NDArray[np.float64], *, tolerance: float = 1e-3) ->
 
     Weiszfeld's iteration with the step of Vardi and Zhang (2000, eq. 2.6), which leaves a point of the data where it
     is not the median. It starts at the mean: between two points all are medians, and it returns the middle.
-    `tolerance`, in the unit of the points, is the step at which it stops.
+    `tolerance`, in the unit of the points, is the step at which it stops. Ours, since neither SciPy nor scikit-learn
+    has a geometric median.
     """
     if len(points) == 0:
         raise ValueError("got no points; a median needs one")

@@ -35,6 +35,15 @@ class Match:
         return len(self.first)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edge:
+    """Two pictures of a class that match, by their places in it; the match goes from the first to the second."""
+
+    first: int
+    second: int
+    match: Match
+
+
 def verify(first: Features, second: Features, settings: Settings) -> Match | None:
     """Return what two pictures share, or None if fewer than `settings.inliers` points agree.
 
