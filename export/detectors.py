@@ -18,6 +18,7 @@ from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trained import SUFFIX, read_tensors
 from landseer.export.models.trunks import Trunk, fill, read_state_dict
 
 SEED = 0
@@ -107,15 +108,4 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     WeightsError if it is neither. No code in the file is run.
     """
-    if path.suffix != ".safetensors":
-        return read_state_dict(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return read_tensors(path)[0] if path.suffix == SUFFIX else read_state_dict(path)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torchvision.ops import box_iou
 
 from landseer.ensemble.contracts import DType, Graph
 from landseer.export.engines import Run
@@ -162,13 +163,8 @@ def _places(out: Arrays) -> Iterator[dict[tuple[float, ...], int]]:
 
 def boxes_iou(wanted: Arrays, got: Arrays) -> float:
     """Least intersection over union, over the batch, of each best box; 1 where neither has one."""
-    values = []
-    for i in range(len(wanted["boxes"])):
-        a, b = wanted["boxes"][i, 0].astype(float), got["boxes"][i, 0].astype(float)
-        inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-        union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inter
-        values.append(1.0 if union == 0 else float(inter / union))
-    return min(values)
+    a, b = (torch.from_numpy(out["boxes"][:, 0].astype(np.float64)) for out in (wanted, got))
+    return float(torch.where((a == b).all(dim=1), 1.0, box_iou(a, b).diagonal()).min())
 
 
 def _named(name: str, measure: Callable[[Array, Array], float]) -> Callable[[Arrays, Arrays], float]:

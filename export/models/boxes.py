@@ -1,6 +1,8 @@
-"""Arithmetic on boxes that exports: anchors, their offsets, overlap and non-maximum suppression inside the graph.
+"""Box operations that export to ONNX: anchors, their offsets, clipping and non-maximum suppression.
 
-A box is x0, y0, x1, y1 in pixels, its sides x1 - x0 and y1 - y0.
+A box is x0, y0, x1, y1 in pixels, its sides x1 - x0 and y1 - y0. What `torchvision.ops` exports, it does: conversion,
+areas, suppression. The rest is ours because torchvision's coder, matcher and anchors are private modules, and because
+its clipping takes one size for all boxes and its anchors are rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torchvision  # Here, since the exporter knows its operators only if they are there before it starts.
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import box_convert, nms  # Here: the exporter knows only operators imported before it starts.
 
 ABSENT = -1.0
 """The score of padding and of boxes that are ruled out; real scores are probabilities."""
@@ -81,34 +83,19 @@ def decode(offsets: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor
     offsets = offsets / torch.tensor(weights, dtype=offsets.dtype, device=offsets.device)
     from_centre, from_side = _centre_and_side(anchors)
     centre = offsets[..., :2] * from_side + from_centre
-    half = 0.5 * (torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side)
-    return torch.cat([centre - half, centre + half], dim=-1)
+    side = torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side
+    return box_convert(torch.cat([centre, side], dim=-1), "cxcywh", "xyxy")
 
 
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    side = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + 0.5 * side, side
+    found = box_convert(boxes, "xyxy", "cxcywh")
+    return found[..., :2], found[..., 2:]
 
 
 def clip(boxes: Tensor, image_size: Tensor) -> Tensor:
     """Cut boxes [B, N, 4] to their pictures, whose height and width are image_size: [B, 2] or [1, 2]."""
     limit = image_size.to(boxes.dtype).flip(-1).repeat(1, 2)[:, None, :]  # width, height, width, height
     return torch.minimum(boxes.clamp(min=0.0), limit)
-
-
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every pair. a: [..., N, 4], b: [..., M, 4] → [..., N, M], 0 for empty boxes."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    shared = area(torch.cat([low, torch.maximum(low, high)], dim=-1))
-    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
-    return shared / union.clamp(min=1e-9)
-
-
-def area(boxes: Tensor) -> Tensor:
-    """Return width times height. [..., 4] → [...]."""
-    side = boxes[..., 2:] - boxes[..., :2]
-    return side[..., 0] * side[..., 1]
 
 
 def at_least(boxes: Tensor, scores: Tensor, side: float) -> Tensor:
@@ -145,14 +132,9 @@ def unsuppressed(boxes: Tensor, scores: Tensor, overlap: float, *, groups: int =
     apart = still.reshape(still.shape[0], groups, -1, 4)  # [B, G, N/G, 4]
     ones = torch.ones_like(apart[:, :, :1, :1])  # [B, G, 1, 1]
     place = torch.cat([ones.cumsum(dim=0) - 1, ones.cumsum(dim=1) - 1], dim=-1).repeat(1, 1, 1, 2) * SPAN
-    kept = _nms((apart + place).flatten(0, 2), scores.flatten(), overlap)
+    kept: Tensor = nms((apart + place).flatten(0, 2), scores.flatten(), overlap)
     mask = torch.zeros_like(scores).flatten().scatter(0, kept, torch.ones_like(kept, dtype=scores.dtype))
     return (mask.reshape(scores.shape) > 0) & present
-
-
-def _nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    kept: Tensor = torchvision.ops.nms(boxes, scores, overlap)
-    return kept
 
 
 def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Ranked:

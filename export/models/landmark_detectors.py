@@ -23,7 +23,6 @@ from landseer.export.models.boxes import (
     ABSENT,
     Ranked,
     anchors_at,
-    area,
     at_least,
     clip,
     decode,
@@ -152,11 +151,11 @@ def pyramid_pooled(maps: list[Tensor], boxes: Tensor, *, side: int = 7, samples:
     Lin et al. 2017, eq. 1. Every box is pooled from every map and then chosen: that costs little beside the trunk, and
     engines stumble on a map that has no box.
     """
-    from torchvision.ops import roi_align
+    from torchvision.ops import box_area, roi_align
 
     row = (torch.ones_like(boxes[:, :, :1]).cumsum(dim=0) - 1).flatten(0, 1)  # [B*R, 1]
     regions = torch.cat([row, boxes.flatten(0, 1)], dim=1)
-    level = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).clamp(min=1e-9).sqrt() / CANONICAL_SIDE) + 1e-6)
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(box_area(boxes).clamp(min=1e-9).sqrt() / CANONICAL_SIDE) + 1e-6)
     level = level.clamp(min=2.0, max=5.0).flatten()[:, None, None, None]
     pooled = [roi_align(m, regions, (side, side), 1.0 / s, samples) for m, s in zip(maps, POOLED_STRIDES, strict=True)]
     total = torch.zeros_like(pooled[0])

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import box_iou
 
 from landseer.ensemble.pictures import prepare
 from landseer.ensemble.profile import Profile
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode, iou
+from landseer.export.models.boxes import encode
 from landseer.export.models.landmark_detectors import LandmarkDetector
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.trunks import Trunk
@@ -112,7 +113,7 @@ def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor,
     if not len(boxes):
         labels = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         return _sampled(labels, sampling), torch.zeros_like(labels)
-    overlaps = iou(anchors, boxes)  # [L, n]
+    overlaps = box_iou(anchors, boxes)  # [L, n]
     best, matched = overlaps.max(dim=1)
     labels = torch.full_like(matched, IGNORED)
     labels[best < sampling.negative_below] = NEGATIVE

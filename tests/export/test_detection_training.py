@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import box_iou
 
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode, iou
+from landseer.export.models.boxes import encode
 from landseer.export.models.landmark_detectors import TwoStage, ssdlite
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import BACKBONES, Trunk
@@ -65,7 +66,7 @@ def trained(loss: DetectionLoss, batch: list[Annotated], *, steps: int, rate: fl
 @torch.no_grad()
 def best_overlap(detector: nn.Module, picture: Annotated) -> float:
     found = detector.eval()(torch.from_numpy(picture.pixels)[None])
-    return float(iou(found.boxes[0, :1], torch.from_numpy(picture.boxes)))
+    return float(box_iou(found.boxes[0, :1], torch.from_numpy(picture.boxes)))
 
 
 def test_proposals_learn_to_find_what_was_planted(trunk: Trunk) -> None:
@@ -108,7 +109,7 @@ def test_anchors_are_matched_as_torchvision_matches_them() -> None:
     anchors = rpn.anchors(torch.zeros(1, 4, 15, 20), torch.tensor([[480, 640]], dtype=torch.int32))[0]
     boxes = torch.tensor([[100.0, 120.0, 260.0, 300.0], [400.0, 10.0, 470.0, 60.0]])
     labels, matched = matches(anchors, boxes, Sampling(anchors=2 * len(anchors)))
-    expected = Matcher(0.7, 0.3, allow_low_quality_matches=True)(iou(boxes, anchors))
+    expected = Matcher(0.7, 0.3, allow_low_quality_matches=True)(box_iou(boxes, anchors))
     assert torch.equal(labels == POSITIVE, expected >= 0)
     assert torch.equal(labels == NEGATIVE, expected == Matcher.BELOW_LOW_THRESHOLD)
     positive = labels == POSITIVE
