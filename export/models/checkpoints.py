@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landseer.export.models.torch_file import WeightsError, torch_file
+from landseer.export.models.torch_file import WeightsError
 
 CHANNELS: Mapping[str, int] = {"resnet50": 2048, "resnet101": 2048}
 """The architectures that are read, with the channels of their last feature map."""
@@ -75,25 +75,17 @@ class Checkpoint:
     trunk: Mapping[str, Tensor]
     """With torchvision's names, without a classifier."""
     local_whitening: Affine | None
-    regional_whitening: Affine | None
     whitening: Affine | None
     learned: Mapping[tuple[str, Scales], Learned]
     """By the data set they were learned on, such as retrieval-SfM-120k."""
     mean: tuple[float, float, float]
     """Of RGB in 0..1, subtracted from the pixels."""
     std: tuple[float, float, float]
-    size: int
-    """Of a descriptor, before Lw."""
 
 
 def is_checkpoint(contents: object) -> bool:
     """Tell whether what a file holds is of this format, rather than a bare state dict."""
     return isinstance(contents, dict) and "meta" in contents and "state_dict" in contents
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is ever run. WeightsError says what was got and what is expected."""
-    return parsed(torch_file(path), path)
 
 
 def parsed(contents: Any, path: Path) -> Checkpoint:
@@ -173,6 +165,7 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
     pool = "pool.rpool" if regional else "pool"
     own = bool(meta.get("whitening", False))
     whitening = weights.affine("whiten", expected=own, columns=channels)
+    weights.affine("pool.whiten", expected=regional, columns=channels)  # Known, but nothing here pools by regions.
     size = channels if whitening is None else len(whitening.bias)
     found = Checkpoint(
         path=path,
@@ -182,12 +175,10 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
         regional=regional,
         trunk=weights.trunk(),
         local_whitening=weights.affine("lwhiten", expected=bool(meta.get("local_whitening")), columns=channels),
-        regional_whitening=weights.affine("pool.whiten", expected=regional, columns=channels),
         whitening=whitening,
         learned=_learned(meta.get("Lw") or {}, size, path),
         mean=_colours(meta["mean"], "mean", path),
         std=_colours(meta["std"], "std", path),
-        size=size,
     )
     if weights.left:
         raise WeightsError(f"{path} has {len(weights.left)} weights that are not known, such as {min(weights.left)}")

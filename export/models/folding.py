@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landseer.export.models.checkpoints import Affine, Checkpoint, Scales
 from landseer.export.models.pooling import Projection
@@ -14,40 +14,6 @@ from landseer.export.models.torch_file import WeightsError
 
 FARTHEST = 1000.0
 """Longest mean that a bias may fold into, in units of the descriptor's norm; beyond it float32 loses the descriptor."""
-
-
-class Chain(nn.Module):
-    """Projections one after another. Each ends in L2, so two are not one affine map and cannot be folded into one."""
-
-    def __init__(self, *steps: Projection) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project. x: [..., C] → [..., D], unit norm."""
-        for step in self.steps:
-            x = step(x)
-        return x
-
-
-def projection(checkpoint: Checkpoint, which: str | None = None, *, size: int | None = None) -> Projection | Chain:
-    """Return what follows pooling and L2 at one scale: [..., C] → [..., D].
-
-    `which` names a learned whitening, such as retrieval-SfM-120k:ms; None takes none. With both the network's own
-    whitening and a learned one it is a `Chain`, otherwise one `Projection`; with neither, only L2. `size` keeps the
-    first rows of the learned one. Over several scales the network's own comes before their mean, the learned one after
-    it: see `network_projection` and `learned_projection`.
-    """
-    if which is None and size is not None:
-        raise WeightsError(
-            f"got size {size} without a learned whitening, whose rows alone are in order; name one of "
-            f"{_names(checkpoint)}"
-        )
-    own = network_projection(checkpoint)
-    learned = None if which is None else learned_projection(checkpoint, which, size=size)
-    if own is not None and learned is not None:
-        return Chain(own, learned)
-    return own or learned or Projection.untrained(checkpoint.size, checkpoint.size, seed=0)
 
 
 def network_projection(checkpoint: Checkpoint) -> Projection | None:

@@ -47,7 +47,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.features = features
-        # Not exported: it proves that weights were loaded right, by classifying a photograph.
+        # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
         self.classifier = classifier
         self.channels = channels
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
@@ -57,11 +57,6 @@ class Trunk(nn.Module):
         """Return the last feature map."""
         feature_map: Tensor = self.features((x - self.mean) / self.std)
         return feature_map
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Return ImageNet logits [B, 1000] of x: [B, 3, H, W] in 0..255."""
-        logits: Tensor = self.classifier(self(x).mean(dim=(-2, -1)))
-        return logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +164,7 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
     import torchvision.models
 
     network = torchvision.models.get_model(checkpoint.architecture)
-    network.fc = _NoClassifier()
+    network.fc = nn.Identity()
     fill(network, dict(checkpoint.trunk), checkpoint.path)
     variant = "v1.5" if stride == "auto" else stride
     trunk = _resnet_trunk(
@@ -179,11 +174,6 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
     )
     source = f"{checkpoint.path.name}, ResNet {variant}, sha256 {_sha256(checkpoint.path)[:16]}"
     return Loaded(trunk=trunk.eval(), source=source, variant=variant, checkpoint=checkpoint)
-
-
-class _NoClassifier(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        raise WeightsError("these weights came without a classifier; expected ImageNet's to classify a photograph")
 
 
 def _levels(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -218,7 +208,7 @@ def or_trained(name: str, load: Load, empty: Callable[[str], Trunk], *variants: 
 
 def _filled(trunk: Trunk, trained: Trained) -> Trunk:
     if not any(key.startswith("classifier.") for key in trained.trunk):
-        trunk.classifier = _NoClassifier()
+        trunk.classifier = nn.Identity()
     fill(trunk, dict(trained.trunk), trained.path)
     return trunk.eval()
 

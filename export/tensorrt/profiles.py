@@ -76,25 +76,24 @@ def nearest(profiles: tuple[Profile, ...], shapes: Mapping[str, Lengths]) -> int
     return min(fitting, key=lambda place: profiles[place].distance(shapes))
 
 
-def profiles(graph: Graph, counts: Counts, *, batches: Mapping[int, int] | None = None) -> tuple[Profile, ...]:
+def profiles(graph: Graph, counts: Counts) -> tuple[Profile, ...]:
     """Return the profiles of a graph, the commonest shapes first and the contract's whole range last.
 
-    counts: how often each combination of free lengths comes (see `usual_lengths`). batches: how often each batch
-    size comes; None tunes for full batches, as one that waits on a GPU has a queue.
+    counts: how often each combination of free lengths occurs (see `usual_lengths`). Profiles are tuned for full
+    batches: when requests wait for a GPU there is a queue.
     """
     bounds = _bounds(graph)
-    batch = _usual_batch(batches or {graph.max_batch: 1}, graph.max_batch)
     if not bounds:
-        return (_profile(graph, batch, (), (), ()),)
+        return (_profile(graph, (), (), ()),)
     inside = Counter({lengths: n for lengths, n in counts.items() if n > 0 and _within(lengths, bounds)})
     if not inside:
         raise ProfileError(f"{graph.name}: no length in {dict(counts)} lies within its bounds {bounds}")
     made = []
     for band in _bands(inside):
         axes = tuple(zip(*band, strict=True))
-        made.append(_profile(graph, batch, tuple(map(min, axes)), _commonest(band), tuple(map(max, axes))))
+        made.append(_profile(graph, tuple(map(min, axes)), _commonest(band), tuple(map(max, axes))))
     low, high = (tuple(ends) for ends in zip(*bounds, strict=True))
-    whole = _profile(graph, batch, low, _commonest(inside), high)
+    whole = _profile(graph, low, _commonest(inside), high)
     return (*(profile for profile in made if not _tuned_alike(profile, whole)), whole)
 
 
@@ -173,15 +172,8 @@ def _commonest(counts: Counter[Lengths]) -> Lengths:
     return max(counts, key=lambda lengths: (counts[lengths], math.prod(lengths), lengths))
 
 
-def _usual_batch(batches: Mapping[int, int], most: int) -> int:
-    """Return the batch in which most items come."""
-    if not all(1 <= size <= most and n > 0 for size, n in batches.items()):
-        raise ProfileError(f"got batches {dict(batches)}; expected sizes from 1 to {most}, each with a count from 1")
-    return max(batches, key=lambda size: (size * batches[size], size))
-
-
-def _profile(graph: Graph, batch: int, low: Lengths, usual: Lengths, high: Lengths) -> Profile:
-    ends = ((1, low), (batch, usual), (graph.max_batch, high))
+def _profile(graph: Graph, low: Lengths, usual: Lengths, high: Lengths) -> Profile:
+    ends = ((1, low), (graph.max_batch, usual), (graph.max_batch, high))
     return Profile(spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs))
 
 

@@ -22,7 +22,6 @@ from landseer.export.training.detection import (
     ProposalLoss,
     TrunkRun,
     annotated,
-    object_of,
 )
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.pasted import Annotated, pasted
@@ -124,8 +123,7 @@ def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
     other = (row + 1 + int(draw.integers(len(shots) - 1))) % len(shots)
     background = shots.pixels(other)
     height, width = background.shape[:2]
-    thing = object_of(Annotated(pixels=shots.pixels(row), boxes=np.zeros((0, 4), np.float32)))
-    return pasted(thing, background, draw, height=height, width=width)
+    return pasted(shots.pixels(row), background, draw, height=height, width=width)
 
 
 def box_task(
