@@ -79,7 +79,7 @@ def largest(count: int, edges: Sequence[Edge]) -> list[int]:
     sizes = np.bincount(component)
     strengths = np.bincount(component[first], weights=inliers, minlength=len(sizes))
     best = np.lexsort((-strengths, -sizes))[0]
-    return np.flatnonzero(component == best).tolist()
+    return [int(place) for place in np.flatnonzero(component == best)]
 
 
 def _edges(known: Sequence[Photograph], matcher: Matcher, progress: Callable[[], None]) -> list[Edge]:

@@ -84,7 +84,8 @@ def decode(offsets: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor
     from_centre, from_side = _centre_and_side(anchors)
     centre = offsets[..., :2] * from_side + from_centre
     side = torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side
-    return box_convert(torch.cat([centre, side], dim=-1), "cxcywh", "xyxy")
+    boxes: Tensor = box_convert(torch.cat([centre, side], dim=-1), "cxcywh", "xyxy")
+    return boxes
 
 
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
