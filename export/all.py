@@ -140,9 +140,9 @@ def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
 
 
 def _export_engines(options: Options, args: argparse.Namespace) -> int:
-    from landseer.export.tensorrt.build import Settings
+    from landseer.export.tensorrt.builder import Settings
     from landseer.export.tensorrt.device import MissingError
-    from landseer.export.tensorrt.exporter import EngineOptions, export_engines
+    from landseer.export.tensorrt.engine_exporter import EngineOptions, export_engines
 
     settings = Settings(
         workspace_gib=args.workspace_gib, version_compatible=args.version_compatible, timing_cache=args.timing_cache

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from landseer.export.curation.boxes import diffuse
+from landseer.export.curation.box_diffusion import diffuse
 from landseer.export.curation.matcher import Matcher
 from landseer.export.curation.verification import Edge
 from landseer.export.datasets.photograph import Box, Photograph

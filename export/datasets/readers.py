@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from landseer.export.datasets.boxes import read_boxes
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.folders import read_folders
 from landseer.export.datasets.grocery import read_grocery
+from landseer.export.datasets.landmark_boxes import read_boxes
 from landseer.export.datasets.landmarks import read_landmarks
 from landseer.export.datasets.listing import read_list
 from landseer.export.datasets.photograph import Photographs

@@ -165,7 +165,6 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
     pool = "pool.rpool" if regional else "pool"
     own = bool(meta.get("whitening", False))
     whitening = weights.affine("whiten", expected=own, columns=channels)
-    weights.affine("pool.whiten", expected=regional, columns=channels)  # Known, but nothing here pools by regions.
     size = channels if whitening is None else len(whitening.bias)
     found = Checkpoint(
         path=path,
@@ -180,6 +179,7 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
         mean=_colours(meta["mean"], "mean", path),
         std=_colours(meta["std"], "std", path),
     )
+    weights.affine("pool.whiten", expected=regional, columns=channels)  # Known, but nothing here pools by regions.
     if weights.left:
         raise WeightsError(f"{path} has {len(weights.left)} weights that are not known, such as {min(weights.left)}")
     return found

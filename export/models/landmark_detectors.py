@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from landseer.ensemble.contracts import Sizes
 from landseer.export.models.backbone import spatial_size
-from landseer.export.models.boxes import (
+from landseer.export.models.box_ops import (
     ABSENT,
     Ranked,
     anchors_at,

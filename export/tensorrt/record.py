@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from landseer.export.manifest import file_sha256
-from landseer.export.tensorrt.config import PLAN_FILE, config_path
 from landseer.export.tensorrt.device import Device
+from landseer.export.tensorrt.engine_config import PLAN_FILE, config_path
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.timing_cache import replace_file
 

@@ -20,8 +20,8 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heads import TRAINERS, Training, train, with_projection
 from landseer.export.training.localisation import Recipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train, with_projection
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
 
 

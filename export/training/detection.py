@@ -21,7 +21,7 @@ from torchvision.ops import box_iou
 from landseer.ensemble.pictures import prepare
 from landseer.ensemble.profile import Profile
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode
+from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import LandmarkDetector
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.trunks import Trunk

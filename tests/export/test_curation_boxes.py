@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from landseer.export.curation.boxes import around, diffuse, inverse, project
+from landseer.export.curation.box_diffusion import around, diffuse, inverse, project
 from landseer.export.curation.cleaning import largest
 from landseer.export.curation.median import geometric_median
 from landseer.export.curation.verification import Edge, Match
@@ -144,10 +144,10 @@ def random_class(seed, count=5):
 
 
 def test_diffusion_agrees_with_a_slow_one(monkeypatch):
-    from landseer.export.curation import boxes
+    from landseer.export.curation import box_diffusion
 
-    monkeypatch.setattr(boxes, "ROUNDS", 7)
-    monkeypatch.setattr(boxes, "STILL", 0.001)
+    monkeypatch.setattr(box_diffusion, "ROUNDS", 7)
+    monkeypatch.setattr(box_diffusion, "STILL", 0.001)
     for seed in range(3):
         sizes, edges = random_class(seed)
         np.testing.assert_allclose(diffuse(sizes, edges), slow_diffusion(sizes, edges, 7, 0.1), atol=0.05)

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from landseer.ensemble.contracts import Sizes
 from landseer.ensemble.profile import Profile
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode
+from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import TwoStage, ssdlite
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import BACKBONES, Trunk

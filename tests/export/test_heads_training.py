@@ -20,8 +20,8 @@ from landseer.export.photographs import photographs
 from landseer.export.training import command
 from landseer.export.training.command import TrainOptions, train_parts
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heads import TRAINERS, Training, train
 from landseer.export.training.localisation import Recipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec
 from landseer.export.training.weights import write_weights
 

@@ -21,8 +21,8 @@ from landseer.export.models.trunks import BACKBONES, Loaded, Trunk
 from landseer.export.models.trunks import Backbone as Line
 from landseer.export.parity import local_cosine
 from landseer.export.parts import SHIPPED, Parts, read_parts, write_parts
-from landseer.export.training.heads import PROJECTIONS, Training, train, with_projection
 from landseer.export.training.localisation import Recipe
+from landseer.export.training.part_trainers import PROJECTIONS, Training, train, with_projection
 from landseer.export.training.trunk_views import TrunkViews
 
 CHANNELS = 520

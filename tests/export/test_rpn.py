@@ -8,7 +8,7 @@ import torchvision
 from landseer.ensemble.contracts import Graph, Sizes
 from landseer.ensemble.contracts import Tensor as Spec
 from landseer.export.engines import ENGINES
-from landseer.export.models.boxes import decode
+from landseer.export.models.box_ops import decode
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.to_onnx import Arrays, write_onnx

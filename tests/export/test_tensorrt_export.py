@@ -26,13 +26,12 @@ from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, Options, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
-from landseer.export.tensorrt import build as builder
-from landseer.export.tensorrt import device, exporter, timing_cache
+from landseer.export.tensorrt import builder, device, engine_exporter, timing_cache
 from landseer.export.tensorrt import engine as runner
-from landseer.export.tensorrt.build import Settings
+from landseer.export.tensorrt.builder import Settings
 from landseer.export.tensorrt.device import Device, MissingError, find_device
+from landseer.export.tensorrt.engine_exporter import EngineOptions, export_engines
 from landseer.export.tensorrt.errors import BuildError
-from landseer.export.tensorrt.exporter import EngineOptions, export_engines
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.precision import Choice, Precision, choose
 from landseer.export.tensorrt.profiles import Profile, Span, nearest
@@ -104,9 +103,9 @@ def halves(monkeypatch: pytest.MonkeyPatch, networks: Networks, checks: list[Cas
         asked.append(half)
         return plan.model
 
-    monkeypatch.setattr(exporter, "find_device", lambda: GPU)
-    monkeypatch.setattr(exporter, "build", lambda *_: networks)
-    monkeypatch.setattr(exporter, "cases", lambda *_: checks)
+    monkeypatch.setattr(engine_exporter, "find_device", lambda: GPU)
+    monkeypatch.setattr(engine_exporter, "build", lambda *_: networks)
+    monkeypatch.setattr(engine_exporter, "cases", lambda *_: checks)
     monkeypatch.setattr(builder, "build", built)
     monkeypatch.setattr(runner, "load", onnx_run)
     return asked
@@ -161,7 +160,7 @@ def test_a_machine_with_everything_is_described(monkeypatch: pytest.MonkeyPatch)
 def test_an_engine_that_agrees_is_put_beside_the_graph(
     repository: Path, halves: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "export", no_export)
+    monkeypatch.setattr(engine_exporter, "export", no_export)
     before = contents(repository)
     record = export_engines(options(repository), EngineOptions(), QUIET)
     assert record is not None
@@ -191,7 +190,7 @@ def test_an_engine_that_does_not_agree_in_fp16_is_built_in_fp32(
         run, off = onnx_run(engine, *args, **kwargs), np.float32(0.01 if halves[-1] else 0.0)
         return lambda inputs: {name: value + off for name, value in run(inputs).items()}
 
-    monkeypatch.setattr(exporter, "plan", half_plan)
+    monkeypatch.setattr(engine_exporter, "plan", half_plan)
     monkeypatch.setattr(runner, "load", worse_in_half)
     record = export_engines(options(repository), EngineOptions(), QUIET)
     assert record is not None
@@ -288,7 +287,7 @@ def test_a_dry_run_rehearses_fp16_on_the_cpu(
         half = tuple(dataclasses.replace(choice, half=True) for choice in choices)
         return dataclasses.replace(made, precision=Precision(choices=half))
 
-    monkeypatch.setattr(exporter, "plan", every_layer_half)
+    monkeypatch.setattr(engine_exporter, "plan", every_layer_half)
     assert export_engines(options(repository, dry_run=True), EngineOptions(), Console(stderr=True)) is None
     said = capsys.readouterr().err
     assert "coattention rounded to fp16 on the CPU: scores" in said

@@ -19,7 +19,7 @@ from landseer.export.config import graph_config
 from landseer.export.examples import Case, cases
 from landseer.export.models.lattqe import LAttQE
 from landseer.export.tensorrt.adapted import GraphError, adapted
-from landseer.export.tensorrt.config import engine_text
+from landseer.export.tensorrt.engine_config import engine_text
 from landseer.export.tensorrt.plan import plan
 from landseer.export.tensorrt.precision import choose
 from landseer.export.tensorrt.profiles import ProfileError, Span, nearest, profiles, usual_lengths

@@ -93,7 +93,7 @@ def trained_modules(path: Path, kind: str) -> tuple[Trunk, nn.Module]:
 def improving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is the best so far, so that the file holds what a few steps have made, whatever they did."""
     count = itertools.count()
-    monkeypatch.setattr("landseer.export.training.pictures.validate", lambda *_, **__: float(next(count)))
+    monkeypatch.setattr("landseer.export.training.picture_task.validate", lambda *_, **__: float(next(count)))
 
 
 @pytest.mark.parametrize("method", ["cider", "cider-ft", "triplet", "contrastive", "supcon"])

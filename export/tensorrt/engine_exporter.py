@@ -20,12 +20,12 @@ from landseer.export.exporter import ExportError, Options, export
 from landseer.export.manifest import Manifest, ManifestError, file_sha256
 from landseer.export.models.trunks import WeightsError
 from landseer.export.parity import check, eager
-from landseer.export.tensorrt import build as builder
+from landseer.export.tensorrt import builder
 from landseer.export.tensorrt import engine as runner
 from landseer.export.tensorrt.adapted import GraphError
-from landseer.export.tensorrt.build import Settings
-from landseer.export.tensorrt.config import PLAN_FILE, config_path, engine_text
+from landseer.export.tensorrt.builder import Settings
 from landseer.export.tensorrt.device import find_device
+from landseer.export.tensorrt.engine_config import PLAN_FILE, config_path, engine_text
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.profiles import ProfileError

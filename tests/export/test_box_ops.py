@@ -10,7 +10,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from landseer.export.models.boxes import (
+from landseer.export.models.box_ops import (
     ABSENT,
     anchor_shapes,
     anchors_at,
