@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.export.curation.errors import UnreadablePicture
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class Features:
         return rooted
 
 
-def extract(path: Path, settings: Settings) -> Features:
+def extract(path: Path, settings: MatchSettings) -> Features:
     """Find the keypoints of a file. UnreadablePicture if it is no picture."""
     import cv2
 

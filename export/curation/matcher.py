@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from landseer.export.curation.errors import UnreadablePicture
 from landseer.export.curation.features import Features, extract
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.store import MatchStore, match_store
 from landseer.export.curation.verification import Match, verify
 
@@ -28,7 +28,7 @@ REMEMBERED = 2000
 class Matcher:
     """Verifies pairs of pictures. What a store has is not computed again; computing is done by threads of a pool."""
 
-    def __init__(self, store: MatchStore, settings: Settings, pool: ThreadPoolExecutor, *, workers: int) -> None:
+    def __init__(self, store: MatchStore, settings: MatchSettings, pool: ThreadPoolExecutor, *, workers: int) -> None:
         self.settings = settings
         self.unreadable: dict[Path, str] = {}
         """Why, by file."""
@@ -97,7 +97,7 @@ class Matcher:
 
 
 @contextmanager
-def matcher(path: Path, settings: Settings, *, workers: int) -> Iterator[Matcher]:
+def matcher(path: Path, settings: MatchSettings, *, workers: int) -> Iterator[Matcher]:
     """Open a matcher whose store is a file. CurationError if the file cannot be used."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="match")
     try:
@@ -120,11 +120,11 @@ def _digest(path: Path) -> bytes | OSError:
         return error
 
 
-def _verify(settings: Settings, features: tuple[Features, Features]) -> Match | None:
+def _verify(settings: MatchSettings, features: tuple[Features, Features]) -> Match | None:
     return verify(*features, settings)
 
 
-def _extract(settings: Settings, path: Path) -> Features | UnreadablePicture:
+def _extract(settings: MatchSettings, path: Path) -> Features | UnreadablePicture:
     try:
         return extract(path, settings)
     except UnreadablePicture as error:

@@ -8,7 +8,7 @@ from landseer.export.curation.errors import CurationError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class MatchSettings:
     """Of keypoints and of verification. Neither Deep Image Retrieval nor CiDeR prints any of them: these are ours."""
 
     side: int = 640

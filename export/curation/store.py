@@ -12,7 +12,7 @@ import numpy as np
 
 from landseer.export.curation.errors import CurationError
 from landseer.export.curation.features import Features
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.verification import Match
 
 VERSION = "1"
@@ -29,7 +29,7 @@ class MatchStore:
     By bytes, not by name and date: a picture that was changed in place must be looked at again. For one thread.
     """
 
-    def __init__(self, connection: sqlite3.Connection, settings: Settings) -> None:
+    def __init__(self, connection: sqlite3.Connection, settings: MatchSettings) -> None:
         import cv2
 
         self._connection = connection
@@ -86,7 +86,7 @@ def _digest(*parts: str | bytes) -> bytes:
 
 
 @contextmanager
-def match_store(path: Path, settings: Settings) -> Iterator[MatchStore]:
+def match_store(path: Path, settings: MatchSettings) -> Iterator[MatchStore]:
     """Open the store in a file, which is made if it is not there. CurationError if it cannot be used."""
     connection: sqlite3.Connection | None = None
     try:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.export.curation.features import Features
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 
 Points = NDArray[np.float32]
 """[N, 2]: x, y in pixels of a reduced picture."""
@@ -44,7 +44,7 @@ class Edge:
     match: Match
 
 
-def verify(first: Features, second: Features, settings: Settings) -> Match | None:
+def verify(first: Features, second: Features, settings: MatchSettings) -> Match | None:
     """Return what two pictures share, or None if fewer than `settings.inliers` points agree.
 
     Nearest descriptors that pass the ratio test, each place once, then an affine model by MAGSAC++ (Barath et al.
@@ -93,7 +93,9 @@ def _first_at(points: Points) -> NDArray[np.intp]:
     return np.unique(np.floor(points).astype(np.int64), axis=0, return_index=True)[1]
 
 
-def _affine(found: Points, near: Points, settings: Settings) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+def _affine(
+    found: Points, near: Points, settings: MatchSettings
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     """Return the model [2, 3], None if there is none, and which points agree with it [N]."""
     import cv2
 

@@ -16,7 +16,7 @@ DEGREES = ("easy", "hard", "junk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
+class RevisitedQuery:
     """A query, and which of the references it should find."""
 
     path: Path
@@ -34,7 +34,7 @@ class GroundTruth:
     folder: Path
     """Where they should be."""
     references: Sequence[Path]
-    queries: Sequence[Query]
+    queries: Sequence[RevisitedQuery]
 
 
 def ground_truth(rest: str) -> GroundTruth:
@@ -86,7 +86,7 @@ def read_revisited(rest: str) -> Photographs:
     return Photographs(name=f"revisitop:{rest}", photographs=tuple(found), skipped=tuple(skipped))
 
 
-def _query(path: Path, truth: Any, *, count: int, where: str) -> Query:
+def _query(path: Path, truth: Any, *, count: int, where: str) -> RevisitedQuery:
     checked(truth, keys={"bbx", *DEGREES}, kind=KIND, where=where)
     try:
         x0, y0, x1, y1 = (float(side) for side in truth["bbx"])
@@ -96,10 +96,10 @@ def _query(path: Path, truth: Any, *, count: int, where: str) -> Query:
     strange = [row for degree in DEGREES for row in rows[degree] if not 0 <= row < count]
     if strange:
         raise DatasetError(f"{where}: got reference {strange[0]}; there are {count:,}; expected {KIND}")
-    return Query(path=path, corners=(x0, y0, x1, y1), rows=rows)
+    return RevisitedQuery(path=path, corners=(x0, y0, x1, y1), rows=rows)
 
 
-def _box(query: Query) -> Box:
+def _box(query: RevisitedQuery) -> Box:
     width, height = _size(query.path)
     x0, x1 = (min(max(side / width, 0.0), 1.0) for side in query.corners[::2])
     y0, y1 = (min(max(side / height, 0.0), 1.0) for side in query.corners[1::2])

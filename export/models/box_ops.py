@@ -28,7 +28,7 @@ Weights = tuple[float, float, float, float]
 PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
 
 
-class Ranked(NamedTuple):
+class RankedBoxes(NamedTuple):
     """Boxes in the order of their scores, zero beyond their number."""
 
     boxes: Tensor
@@ -138,11 +138,11 @@ def unsuppressed(boxes: Tensor, scores: Tensor, overlap: float, *, groups: int =
     return (mask.reshape(scores.shape) > 0) & present
 
 
-def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Ranked:
+def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> RankedBoxes:
     """Return the best `count` of the boxes to keep. boxes: [B, N, 4], scores: [B, N], keep: bool [B, N]."""
     top, index, _ = leading(torch.where(keep, scores, ABSENT), count)
     valid = (top >= 0).to(boxes.dtype)
-    return Ranked(
+    return RankedBoxes(
         boxes=rows(boxes, index) * valid[..., None],
         scores=top.clamp(min=0.0),
         number=valid.sum(dim=1, keepdim=True).to(torch.int32),

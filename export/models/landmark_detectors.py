@@ -21,7 +21,7 @@ from landseer.ensemble.contracts import Sizes
 from landseer.export.models.backbone import spatial_size
 from landseer.export.models.box_ops import (
     ABSENT,
-    Ranked,
+    RankedBoxes,
     anchors_at,
     at_least,
     clip,
@@ -108,7 +108,7 @@ class TwoStage(nn.Module):
         ]
         return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
 
-    def proposals(self, maps: list[Tensor], padded: Tensor, seen: Tensor) -> Ranked:
+    def proposals(self, maps: list[Tensor], padded: Tensor, seen: Tensor) -> RankedBoxes:
         """Propose regions: the best of each map, suppressed among those of their map. maps: [B, C, h, w] each."""
         rpn = self.network.rpn
         logits, offsets = rpn.head(maps)
@@ -131,7 +131,7 @@ class TwoStage(nn.Module):
         boxes = clip(decode(rows(moves.reshape(moves.shape[0], -1, 4), index), anchors[index]), seen)
         return boxes, at_least(boxes, torch.where(real, torch.sigmoid(top), ABSENT), rpn.min_size)
 
-    def classified(self, maps: Mapping[str, Tensor], proposals: Ranked, seen: Tensor) -> Ranked:
+    def classified(self, maps: Mapping[str, Tensor], proposals: RankedBoxes, seen: Tensor) -> RankedBoxes:
         """Score and correct the proposals. maps: by name, proposals: R of them → the best M."""
         heads = self.network.roi_heads
         pooled = pyramid_pooled([maps[name] for name in heads.box_roi_pool.featmap_names], proposals.boxes)
@@ -175,7 +175,7 @@ def _above(scores: Tensor, least: float) -> Tensor:
     return torch.where(scores > least, scores, ABSENT)
 
 
-def _in_pixels(found: Ranked, image: Tensor, seen: Tensor) -> Detection:
+def _in_pixels(found: RankedBoxes, image: Tensor, seen: Tensor) -> Detection:
     """Take boxes from the size that the network saw, [B, 2] or [1, 2], back to the picture's."""
     ratio = (spatial_size(image).to(torch.float32) / seen).flip(1).repeat(1, 2)  # [B, 4]
     return Detection(boxes=found.boxes * ratio[:, None, :], box_scores=found.scores, box_count=found.number)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from landseer.ensemble.contracts import Sizes
 from landseer.export.models.backbone import spatial_size
 from landseer.export.models.box_ops import (
-    Ranked,
+    RankedBoxes,
     anchor_shapes,
     anchors_at,
     at_least,
@@ -73,8 +73,8 @@ class RegionProposals(nn.Module):
                 nn.init.zeros_(value)
         return module
 
-    def forward(self, feature_map: Tensor, image_size: Tensor) -> Ranked:
-        """Propose. feature_map: [B, C, h, w], image_size: int32 [B, 2] (height, width) → `Ranked`, R = proposals.
+    def forward(self, feature_map: Tensor, image_size: Tensor) -> RankedBoxes:
+        """Propose. feature_map: [B, C, h, w], image_size: int32 [B, 2] (height, width) → `RankedBoxes`, R = proposals.
 
         Boxes in pixels of the picture, within it; scores in [0, 1].
         """
@@ -114,7 +114,7 @@ class ProposalDetector(nn.Module):
         return first_boxes(found, self.sizes)
 
 
-def first_boxes(found: Ranked, sizes: Sizes) -> Detection:
+def first_boxes(found: RankedBoxes, sizes: Sizes) -> Detection:
     """Return the best M of ranked boxes as the contract has them."""
     return Detection(
         boxes=found.boxes[:, : sizes.boxes],

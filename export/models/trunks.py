@@ -19,7 +19,7 @@ from landseer.export.models.resnet_strides import VARIANTS, likelier_variant, st
 from landseer.export.models.torch_file import WeightsError, torch_file
 from landseer.export.models.trained import SUFFIX, Trained, read_trained
 
-__all__ = ["BACKBONES", "Backbone", "Loaded", "Stride", "Trunk", "WeightsError"]
+__all__ = ["BACKBONES", "BackboneKind", "Loaded", "Stride", "Trunk", "WeightsError"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -74,7 +74,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class BackboneKind:
     """A line of `BACKBONES`."""
 
     channels: int
@@ -213,12 +213,12 @@ def _filled(trunk: Trunk, trained: Trained) -> Trunk:
     return trunk.eval()
 
 
-def _either_resnet(name: str) -> Backbone:
-    return Backbone(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
+def _either_resnet(name: str) -> BackboneKind:
+    return BackboneKind(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
 
 
-BACKBONES: dict[str, Backbone] = {
-    "efficientnet_lite0": Backbone(
+BACKBONES: dict[str, BackboneKind] = {
+    "efficientnet_lite0": BackboneKind(
         channels=1280, load=or_trained("efficientnet_lite0", _efficientnet_lite0, _empty_lite0, "lite0")
     ),
     "resnet50": _either_resnet("resnet50"),

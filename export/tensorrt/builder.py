@@ -12,7 +12,7 @@ from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.log import new_log, reasons
 from landseer.export.tensorrt.plan import Plan
 from landseer.export.tensorrt.precision import Precision
-from landseer.export.tensorrt.profiles import Profile
+from landseer.export.tensorrt.profiles import ShapeProfile
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -22,7 +22,7 @@ ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class BuilderSettings:
     """What the builder is allowed."""
 
     workspace_gib: float = 4.0
@@ -32,7 +32,7 @@ class Settings:
     timing_cache: Path | None = None
 
 
-def build(plan: Plan, settings: Settings, *, half: bool) -> bytes:
+def build(plan: Plan, settings: BuilderSettings, *, half: bool) -> bytes:
     """Build the engine of a plan, with fp16 where the plan allows it if `half`. BuildError if there is none."""
     import tensorrt as trt
 
@@ -101,7 +101,7 @@ def _parsed(network: trt.INetworkDefinition, plan: Plan, log: trt.ILogger) -> tr
     return parser
 
 
-def _configure(config: trt.IBuilderConfig, settings: Settings, *, half: bool) -> None:
+def _configure(config: trt.IBuilderConfig, settings: BuilderSettings, *, half: bool) -> None:
     import tensorrt as trt
 
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(settings.workspace_gib * 2**30))
@@ -114,7 +114,7 @@ def _configure(config: trt.IBuilderConfig, settings: Settings, *, half: bool) ->
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
 
 
-def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, profile: Profile) -> None:
+def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, profile: ShapeProfile) -> None:
     import tensorrt as trt
 
     made = builder.create_optimization_profile()

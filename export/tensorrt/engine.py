@@ -9,7 +9,7 @@ import numpy as np
 from landseer.export.engines import Run
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.log import new_log, reasons
-from landseer.export.tensorrt.profiles import Profile, nearest
+from landseer.export.tensorrt.profiles import ShapeProfile, nearest
 from landseer.export.to_onnx import Arrays
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TORCH_TYPES = {
 """torch's name of each of TensorRT's types."""
 
 
-def load(engine: bytes, profiles: tuple[Profile, ...], *, version_compatible: bool = False) -> Run:
+def load(engine: bytes, profiles: tuple[ShapeProfile, ...], *, version_compatible: bool = False) -> Run:
     """Return the engine as a function from arrays to arrays, by name. BuildError if it does not load.
 
     profiles: those it was built with, in their order.
@@ -55,7 +55,7 @@ def load(engine: bytes, profiles: tuple[Profile, ...], *, version_compatible: bo
 
 
 def _run(
-    engine: trt.ICudaEngine, context: trt.IExecutionContext, profiles: tuple[Profile, ...], inputs: Arrays
+    engine: trt.ICudaEngine, context: trt.IExecutionContext, profiles: tuple[ShapeProfile, ...], inputs: Arrays
 ) -> Arrays | None:
     """Run once, on a stream of its own. None if TensorRT refuses; the log says why."""
     import torch

@@ -16,20 +16,20 @@ from landseer.ensemble.contracts import Graph, graphs
 from landseer.ensemble.profile import Profile
 from landseer.export.build import Networks, build
 from landseer.export.examples import Case, cases
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestError, file_sha256
 from landseer.export.models.trunks import WeightsError
 from landseer.export.parity import check, eager
 from landseer.export.tensorrt import builder
 from landseer.export.tensorrt import engine as runner
 from landseer.export.tensorrt.adapted import GraphError
-from landseer.export.tensorrt.builder import Settings
+from landseer.export.tensorrt.builder import BuilderSettings
 from landseer.export.tensorrt.device import find_device
 from landseer.export.tensorrt.engine_config import PLAN_FILE, config_path, engine_text
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.profiles import ProfileError
-from landseer.export.tensorrt.record import FILE, Engine, Record, drop_stale, remove_engine
+from landseer.export.tensorrt.record import FILE, Engine, EngineRecord, drop_stale, remove_engine
 from landseer.export.tensorrt.rounding import rehearsal
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
 from landseer.export.to_onnx import Arrays
@@ -43,8 +43,8 @@ Expected = list[tuple[Case, Arrays]]
 class _Job:
     """What all graphs of one export share."""
 
-    options: Options
-    settings: Settings
+    options: ExportOptions
+    settings: BuilderSettings
     networks: Networks
 
     @property
@@ -62,11 +62,13 @@ class _Job:
 class EngineOptions:
     """What `export/all.py --tensorrt` was asked for besides the export's own options."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: BuilderSettings = field(default_factory=BuilderSettings)
     picture_sizes: Path | None = None
 
 
-def export_engines(options: Options, wanted: EngineOptions, console: Console | None = None) -> Record | None:
+def export_engines(
+    options: ExportOptions, wanted: EngineOptions, console: Console | None = None
+) -> EngineRecord | None:
     """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run, which rehearses.
 
     The ONNX graphs are exported first unless the repository holds exactly these. MissingError, with nothing changed,
@@ -89,7 +91,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
         if device is None:
             _rehearse(job, plans, console)
             return None
-        new = Record(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
+        new = EngineRecord(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
         return _write(job, plans, new, console)
     except (WeightsError, ManifestError, SizesError, GraphError, ProfileError, BuildError) as error:
         raise ExportError(str(error)) from error
@@ -97,7 +99,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
         raise ExportError(f"could not write to {options.out}: {error.strerror or error}") from error
 
 
-def _networks(options: Options) -> Networks:
+def _networks(options: ExportOptions) -> Networks:
     return build(options.wanted)
 
 
@@ -134,11 +136,11 @@ def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
             console.print(f"  too little: {failure}", highlight=False, soft_wrap=True)
 
 
-def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Record:
+def _write(job: _Job, plans: list[Plan], new: EngineRecord, console: Console) -> EngineRecord:
     """Build all into a scratch folder beside the repository, then move what agreed into its place."""
     out = job.options.out
     drop_stale(out)
-    before = Record.read(out)
+    before = EngineRecord.read(out)
     kept = before.graphs if before and before.alike(new) else {}
     made: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix=".landseer-tensorrt-", dir=out.resolve().parent) as scratch:

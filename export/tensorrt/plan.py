@@ -9,7 +9,7 @@ from landseer.ensemble.contracts import Graph
 from landseer.ensemble.profile import Profile as Served
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.precision import Precision, choose
-from landseer.export.tensorrt.profiles import Profile, profiles, usual_lengths
+from landseer.export.tensorrt.profiles import ShapeProfile, profiles, usual_lengths
 from landseer.export.tensorrt.sizes import PictureSizes
 from landseer.export.tensorrt.support import gaps, plugins
 
@@ -21,7 +21,7 @@ class Plan:
     name: str
     model: bytes
     """The adapted ONNX graph, serialised."""
-    profiles: tuple[Profile, ...]
+    profiles: tuple[ShapeProfile, ...]
     precision: Precision | None
     """Which nodes may run in fp16; None if the contract keeps the whole graph in fp32."""
     gaps: tuple[str, ...]
@@ -56,7 +56,7 @@ def plan(graph: Graph, path: Path, *, sizes: PictureSizes, served: Served) -> Pl
     )
 
 
-def _shapes(profile: Profile) -> str:
+def _shapes(profile: ShapeProfile) -> str:
     spans = [span for span in profile.spans if span.least[1:] != span.most[1:]] or profile.spans[:1]
     span = spans[0]
     least, usual, most = ("x".join(map(str, shape)) for shape in (span.least, span.usual, span.most))

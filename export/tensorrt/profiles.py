@@ -54,7 +54,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
+class ShapeProfile:
     """The spans of all inputs that belong together."""
 
     spans: tuple[Span, ...]
@@ -68,7 +68,7 @@ class Profile:
         return sum(math.dist(span.usual, shapes[span.name]) ** 2 for span in self.spans)
 
 
-def nearest(profiles: tuple[Profile, ...], shapes: Mapping[str, Lengths]) -> int:
+def nearest(profiles: tuple[ShapeProfile, ...], shapes: Mapping[str, Lengths]) -> int:
     """Return the place of the profile that fits and is nearest. ProfileError if none fits."""
     fitting = [place for place, profile in enumerate(profiles) if profile.holds(shapes)]
     if not fitting:
@@ -76,7 +76,7 @@ def nearest(profiles: tuple[Profile, ...], shapes: Mapping[str, Lengths]) -> int
     return min(fitting, key=lambda place: profiles[place].distance(shapes))
 
 
-def profiles(graph: Graph, counts: Counts) -> tuple[Profile, ...]:
+def profiles(graph: Graph, counts: Counts) -> tuple[ShapeProfile, ...]:
     """Return the profiles of a graph, the commonest shapes first and the contract's whole range last.
 
     counts: how often each combination of free lengths occurs (see `usual_lengths`). Profiles are tuned for full
@@ -157,7 +157,7 @@ def _bands(counts: Counter[Lengths]) -> list[Counter[Lengths]]:
     return sorted(common, key=lambda band: -band.total())
 
 
-def _tuned_alike(one: Profile, other: Profile) -> bool:
+def _tuned_alike(one: ShapeProfile, other: ShapeProfile) -> bool:
     """Whether two profiles differ in their least shapes alone, for which nothing is tuned."""
     return [(span.usual, span.most) for span in one.spans] == [(span.usual, span.most) for span in other.spans]
 
@@ -172,9 +172,11 @@ def _commonest(counts: Counter[Lengths]) -> Lengths:
     return max(counts, key=lambda lengths: (counts[lengths], math.prod(lengths), lengths))
 
 
-def _profile(graph: Graph, low: Lengths, usual: Lengths, high: Lengths) -> Profile:
+def _profile(graph: Graph, low: Lengths, usual: Lengths, high: Lengths) -> ShapeProfile:
     ends = ((1, low), (graph.max_batch, usual), (graph.max_batch, high))
-    return Profile(spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs))
+    return ShapeProfile(
+        spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs)
+    )
 
 
 def _span(tensor: Tensor, least: Lengths, usual: Lengths, most: Lengths) -> Span:

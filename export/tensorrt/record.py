@@ -34,7 +34,7 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class EngineRecord:
     """All engines of a repository. They were built on one GPU, with one TensorRT."""
 
     device: Device
@@ -42,7 +42,7 @@ class Record:
     graphs: dict[str, Engine]
 
     @classmethod
-    def read(cls, repository: Path) -> Record | None:
+    def read(cls, repository: Path) -> EngineRecord | None:
         """Read a repository's record; None if it has no engines. BuildError if it cannot be read."""
         path = repository / FILE
         try:
@@ -62,7 +62,7 @@ class Record:
         data = dataclasses.asdict(self) | {"graphs": {n: dataclasses.asdict(e) for n, e in sorted(self.graphs.items())}}
         replace_file(repository / FILE, (json.dumps(data, indent=2) + "\n").encode())
 
-    def alike(self, other: Record) -> bool:
+    def alike(self, other: EngineRecord) -> bool:
         """Whether engines of both may lie side by side."""
         return (self.device, self.version_compatible) == (other.device, other.version_compatible)
 
@@ -72,13 +72,13 @@ def drop_stale(repository: Path) -> list[str]:
 
     BuildError if the record cannot be read.
     """
-    record = Record.read(repository)
+    record = EngineRecord.read(repository)
     stale = [name for name, engine in record.graphs.items() if _is_stale(repository, name, engine)] if record else []
     if record is None or not stale:
         return []
     for name in stale:
         remove_engine(repository, name)
-    Record(
+    EngineRecord(
         device=record.device,
         version_compatible=record.version_compatible,
         graphs={name: engine for name, engine in record.graphs.items() if name not in stale},

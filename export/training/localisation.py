@@ -34,7 +34,7 @@ FOLDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class LocalisationRecipe:
     """How the head learns, beside the loop's settings."""
 
     photographs: int = 32
@@ -58,7 +58,7 @@ class Localisation:
 
     measure = "mAP of views, held-out classes"
 
-    def __init__(self, views: TrunkViews, head: CiDeR, recipe: Recipe) -> None:
+    def __init__(self, views: TrunkViews, head: CiDeR, recipe: LocalisationRecipe) -> None:
         self.views, self.module, self.recipe = views, head, recipe
         self.learning, held_out = split(views.labels, held_out=recipe.held_out, seed=recipe.seed)
         draw = np.random.default_rng(recipe.seed)

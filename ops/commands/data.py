@@ -111,7 +111,7 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 def _clean(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import clean
 
     _single_threaded()
@@ -122,7 +122,7 @@ def _clean(args: argparse.Namespace) -> None:
         summary=args.summary,
         classes=args.classes,
         least=args.least,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
     )
@@ -131,7 +131,7 @@ def _clean(args: argparse.Namespace) -> None:
 
 def _overlap(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import overlap
 
     _single_threaded()
@@ -142,7 +142,7 @@ def _overlap(args: argparse.Namespace) -> None:
         sheet=args.sheet,
         evidence=args.evidence,
         top=args.top,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
         repository=args.repository,

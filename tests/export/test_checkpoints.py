@@ -396,10 +396,10 @@ def test_the_exported_backbone_describes_as_the_public_code_does_over_scales(
 def test_a_whitening_that_would_change_the_size_is_refused(file: Path) -> None:
     with pytest.raises(WeightsError, match="got size 2048; expected 1 to 512"):
         build(Wanted(backbone="resnet50", weights=file, whitening=f"{LW}:ms"))
-    with pytest.raises(WeightsError, match="describes by its own GeM; got --descriptor cider"):
+    with pytest.raises(WeightsError, match="has its own GeM descriptor; got --descriptor cider"):
         build(Wanted(backbone="resnet50", weights=file, descriptor="cider"))
 
 
 def test_trained_parts_beside_a_checkpoint_are_refused(file: Path) -> None:
-    with pytest.raises(WeightsError, match="brings its own descriptor; got trained parts"):
+    with pytest.raises(WeightsError, match="has its own descriptor; do not combine it with trained parts"):
         build(Wanted(backbone="resnet50", weights=file, parts=Path("mine.safetensors")))

@@ -24,18 +24,18 @@ from landseer.ensemble.contracts import graphs
 from landseer.export import all as command
 from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
 from landseer.export.tensorrt import builder, device, engine_exporter, timing_cache
 from landseer.export.tensorrt import engine as runner
-from landseer.export.tensorrt.builder import Settings
+from landseer.export.tensorrt.builder import BuilderSettings
 from landseer.export.tensorrt.device import Device, MissingError, find_device
 from landseer.export.tensorrt.engine_exporter import EngineOptions, export_engines
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.precision import Choice, Precision, choose
-from landseer.export.tensorrt.profiles import Profile, Span, nearest
-from landseer.export.tensorrt.record import Record, drop_stale
+from landseer.export.tensorrt.profiles import ShapeProfile, Span, nearest
+from landseer.export.tensorrt.record import EngineRecord, drop_stale
 
 QUIET = Console(quiet=True)
 GPU = Device(gpu="a stand-in", capability="9.0", tensorrt="10.16.1.11")
@@ -46,8 +46,8 @@ def networks() -> Networks:
     return build(Wanted(backbone="efficientnet_lite0"))
 
 
-def options(out: Path, **changes: Any) -> Options:
-    plain = Options(
+def options(out: Path, **changes: Any) -> ExportOptions:
+    plain = ExportOptions(
         wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)
@@ -78,7 +78,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def onnx_run(engine: bytes, profiles: tuple[Profile, ...], *, version_compatible: bool) -> Callable[..., Any]:
+def onnx_run(engine: bytes, profiles: tuple[ShapeProfile, ...], *, version_compatible: bool) -> Callable[..., Any]:
     session = onnxruntime.InferenceSession(engine, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
@@ -99,7 +99,7 @@ def halves(monkeypatch: pytest.MonkeyPatch, networks: Networks, checks: list[Cas
     """A machine with a stand-in for the GPU. Returns, for every engine built, whether it was to be in fp16."""
     asked: list[bool] = []
 
-    def built(plan: Plan, settings: Settings, *, half: bool) -> bytes:
+    def built(plan: Plan, settings: BuilderSettings, *, half: bool) -> bytes:
         asked.append(half)
         return plan.model
 
@@ -169,7 +169,7 @@ def test_an_engine_that_agrees_is_put_beside_the_graph(
     added = {"coattention/1/model.plan", "coattention/configs/tensorrt.pbtxt", "tensorrt.json"}
     assert set(after) - set(before) == added
     assert {name: after[name] for name in before} == before
-    read = Record.read(repository)
+    read = EngineRecord.read(repository)
     assert read is not None
     assert (read.device, list(read.graphs)) == (GPU, ["coattention"])
     found = read.graphs["coattention"]
@@ -224,7 +224,7 @@ def test_engines_of_another_gpu_are_not_kept(
     repository: Path, halves: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_engines(options(repository), EngineOptions(), QUIET)
-    record = Record.read(repository)
+    record = EngineRecord.read(repository)
     assert record is not None
     other = {**record.graphs, "detector": record.graphs["coattention"]}
     dataclasses.replace(record, device=dataclasses.replace(GPU, gpu="another"), graphs=other).write(repository)
@@ -364,12 +364,12 @@ def test_the_builder_is_called_in_order(monkeypatch: pytest.MonkeyPatch) -> None
     wanted = Plan(
         name="backbone",
         model=b"onnx",
-        profiles=(Profile(spans=(span,)),),
+        profiles=(ShapeProfile(spans=(span,)),),
         precision=Precision(choices=choices),
         gaps=(),
         plugins=(),
     )
-    assert builder.build(wanted, Settings(workspace_gib=2.0), half=True) == b"an engine"
+    assert builder.build(wanted, BuilderSettings(workspace_gib=2.0), half=True) == b"an engine"
     assert calls == [
         "Builder(...)",
         "Builder.create_network(0)",

@@ -28,7 +28,7 @@ from landseer.export.models.pooling import Projection
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals, read_trained
-from landseer.export.models.trunks import BACKBONES, Backbone, Loaded, Trunk, or_trained
+from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk, or_trained
 from landseer.export.parity import check, eager
 from landseer.export.parts import Parts, write_parts
 from landseer.export.to_onnx import write_onnx
@@ -54,7 +54,7 @@ def fresh(weights: Path | None, stride: str) -> Loaded:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     load = or_trained("small", fresh, empty, "one")
-    monkeypatch.setitem(BACKBONES, "small", Backbone(channels=CHANNELS, load=load))
+    monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=CHANNELS, load=load))
     monkeypatch.setattr("landseer.export.training.curves._draw", lambda rows, path, measure: path.write_bytes(b""))
 
 
@@ -161,7 +161,7 @@ def write(path: Path, kind: str = "gem", epoch: int = 1, **about: str) -> Path:
         ({"method.head": "vlad"}, (), "holds a vlad head; expected one of gem, rmac"),
         ({"method.head": ""}, (), "does not say which head it holds: name the one with --descriptor"),
         ({"method.head": ""}, ("--descriptor", "cider"), "does not fit CiDeR"),
-        ({}, ("--whitening", "x:ms"), "no checkpoint of cnnimageretrieval-pytorch"),
+        ({}, ("--whitening", "x:ms"), "not a checkpoint of cnnimageretrieval-pytorch"),
     ],
 )
 def test_what_disagrees_is_refused_in_a_line(

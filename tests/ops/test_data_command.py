@@ -14,7 +14,7 @@ from planted import plant, save, texture, things
 from rich.console import Console
 
 from landseer.client import cli
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.readers import read
 from landseer.ops.curate import overlap
 from landseer.ops.curate.files import check_writable, named_from
@@ -153,7 +153,7 @@ def described(vectors):
 def options(data, queries, tmp_path, **kind):
     return overlap.Options(
         training=f"folder:{data}", queries=queries, out=tmp_path / "removed.txt", sheet=tmp_path / "sheet.html",
-        evidence=tmp_path / "evidence.csv", top=3, settings=Settings(), workers=2, cache=tmp_path / "m.sqlite",
+        evidence=tmp_path / "evidence.csv", top=3, settings=MatchSettings(), workers=2, cache=tmp_path / "m.sqlite",
         repository=tmp_path, vectors=tmp_path / "v.sqlite", **kind,
     )  # fmt: skip
 
