@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--lattqe", type=Path, metavar="FILE", help="your own query expansion (landseer train lattqe)")
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
     p.add_argument("--long-side", type=_long_side, default=640, help="longer side of resized pictures, in pixels")
-    p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"only this graph: {', '.join(GRAPHS)}")
+    p.add_argument(
+        "--only", action="append", choices=GRAPHS, metavar="NAME", help=f"only this graph: {', '.join(GRAPHS)}"
+    )
     p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0])
     p.add_argument("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="Triton's repository")
     p.add_argument("--version", type=_version, default="1", metavar="N", help="version folder to write")

@@ -94,7 +94,7 @@ def test_the_sheet_shows_the_evidence_and_loads_nothing(found):
 def test_no_overlap_is_said():
     page = sheet(Overlap(evidence=()), training="a", queries="b")
     assert "0 classes to remove" in page
-    assert "No training picture shows what a query asks for" in page
+    assert "No training picture shows the object of a query" in page
 
 
 def test_points_outside_of_the_query_box_are_no_evidence():

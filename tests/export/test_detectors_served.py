@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, trunk: Trunk) -> No
     path = tmp_path / "best.safetensors"
     save_file({f"rpn.{k}": v for k, v in RegionProposals.untrained(2048, seed=0).state_dict().items()}, path)
     for kind, expected in (
-        ("attention", "the detector attention has no weights: name their detector with --detector, one of rpn, ssdlite"),
+        ("attention", "detector attention has no weights: name their detector with --detector, one of rpn, ssdlite"),
         ("rpn", "best.safetensors does not fit RegionProposals: size mismatch for conv.weight"),
         ("ssdlite", "best.safetensors does not fit SSD: .* weights are missing"),
     ):
