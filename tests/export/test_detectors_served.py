@@ -195,7 +195,7 @@ def test_a_detector_without_training_is_told_as_other_stand_ins_are(networks: Ne
 
 @pytest.mark.parametrize("kind", ["attention", "rpn"])
 def test_another_detector_than_the_one_that_stays_is_refused(repository: Path, kind: str) -> None:
-    with pytest.raises(ExportError, match=f"holds the detector ssdlite; got {kind}: name the one that is there"):
+    with pytest.raises(ExportError, match=f"holds the detector ssdlite; got {kind}: name the existing one"):
         export(options(repository, "lattqe", detector=kind), QUIET)
 
 

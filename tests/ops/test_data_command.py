@@ -83,7 +83,7 @@ def test_the_first_classes_alone(data, tmp_path):
     ("arguments", "line"),
     [
         (("clean", "zip:x", "--out", "{}/o.csv"), "cannot read 'zip:x' as a data set"),
-        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "no folder"),
+        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "not a folder"),
         (("clean", "folder:{}", "--out", "{}/none/o.csv"), "cannot write --out"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--boxes", "{}"), "is a folder; name another file"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--inliers", "3"), "cannot match with inliers = 3; expected"),
