@@ -156,10 +156,10 @@ def write(path: Path, kind: str = "gem", epoch: int = 1, **about: str) -> Path:
         ({}, ("--descriptor", "cider"), "holds a gem head; got --descriptor cider"),
         ({"trunk": "resnet50 v1.5"}, (), "holds a resnet50; got --backbone small"),
         ({"trunk": "resnet50 v1.5"}, ("--backbone", "resnet50", "--stride", "v1"), "holds a resnet50 v1.5; got --stri"),
-        ({"trunk": ""}, ("--backbone", "resnet50"), "does not say which resnet50 it holds: say --stride v1 or"),
+        ({"trunk": ""}, ("--backbone", "resnet50"), "does not say which resnet50 it holds: pass --stride v1 or"),
         ({"trunk": ""}, ("--backbone", "efficientnet_lite0"), "does not fit Trunk"),
         ({"method.head": "vlad"}, (), "holds a vlad head; expected one of gem, rmac"),
-        ({"method.head": ""}, (), "does not say which head it holds: name the one with --descriptor"),
+        ({"method.head": ""}, (), "does not say which head it holds: name it with --descriptor"),
         ({"method.head": ""}, ("--descriptor", "cider"), "does not fit CiDeR"),
         ({}, ("--whitening", "x:ms"), "not a checkpoint of cnnimageretrieval-pytorch"),
     ],
@@ -173,7 +173,7 @@ def test_what_disagrees_is_refused_in_a_line(
 
 def test_weights_that_training_did_not_improve_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "best.safetensors", epoch=0)
-    refused(capsys, "on which no epoch improved: train on", "--backbone", "small", "--weights", path)
+    refused(capsys, "which no epoch improved on: train longer", "--backbone", "small", "--weights", path)
     # Their trunk is as good as it was: to train on is no mistake.
     assert BACKBONES["small"].load(path, "auto").trained is not None
 
@@ -194,7 +194,7 @@ def test_a_file_from_before_files_said_what_they_hold_needs_the_heads_name(tmp_p
     ("only", "rename", "said"),
     [
         ("head", "head", "holds a head without the trunk that it was trained on"),
-        ("head", "rpn", "holds a detector: give it with --detector rpn --detector-weights"),
+        ("head", "rpn", "holds a detector: pass it with --detector rpn --detector-weights"),
         ("head", "x", "holds neither trunk.* nor head.*"),
     ],
 )
@@ -231,7 +231,7 @@ def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Pa
     for found in (built.reduction.matrix, built.locals.matrix):
         expected = Projection.untrained(CHANNELS, len(found), seed=9).matrix
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
-    with pytest.raises(WeightsError, match="holds trained parts: give them with --parts"):
+    with pytest.raises(WeightsError, match="holds trained parts: pass it with --parts"):
         read_trained(parts)
 
 
