@@ -1,4 +1,4 @@
-"""The export of engines: plan, build, check against torch, and only then put in place beside the ONNX graphs."""
+"""Export engines: plan, build, check against torch, and only then put them beside the ONNX graphs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, r
 from landseer.export.to_onnx import Arrays
 
 LIMITS = {"fp16": "bf16", "fp32": "fp32"}
-"""Whose limits of `parity` hold for an engine: half precision is half precision."""
+"""The limits of `parity` by engine precision; fp16 uses those of bf16."""
 Expected = list[tuple[Case, Arrays]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What all graphs of one export share."""
+    """Common data of all graphs of an export."""
 
     options: ExportOptions
     settings: BuilderSettings
@@ -60,7 +60,7 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What `export/all.py --tensorrt` was asked for besides the export's own options."""
+    """Options of `export/all.py --tensorrt` besides those of the export."""
 
     settings: BuilderSettings = field(default_factory=BuilderSettings)
     picture_sizes: Path | None = None
@@ -69,11 +69,11 @@ class EngineOptions:
 def export_engines(
     options: ExportOptions, wanted: EngineOptions, console: Console | None = None
 ) -> EngineRecord | None:
-    """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run, which rehearses.
+    """Build an engine for each graph in `options.only`. Returns the new record; None for a dry run, which rehearses.
 
-    The ONNX graphs are exported first unless the repository holds exactly these. MissingError, with nothing changed,
-    if this machine cannot build engines; ExportError if it cannot be done. A graph that TensorRT does not take, or
-    whose engine does not agree with torch, stays with ONNX, and the record says why.
+    Exports the ONNX graphs first unless the repository already holds these. MissingError, with nothing changed, if this
+    machine cannot build engines; ExportError for other failures. If TensorRT rejects a graph or its engine does not
+    agree with torch, Triton keeps serving its ONNX file, and the record says why.
     """
     console = console or plain_console(sys.stderr, pipe_width=None)
     device = None if options.dry_run else find_device()
@@ -104,7 +104,7 @@ def _networks(options: ExportOptions) -> Networks:
 
 
 def _exported(job: _Job) -> bool:
-    """Whether the repository already holds these very graphs."""
+    """Return whether the repository already holds these graphs."""
     try:
         manifest = Manifest.read(job.options.out)
     except ManifestError:
@@ -118,7 +118,7 @@ def _exported(job: _Job) -> bool:
 
 
 def _identity(profile: Profile) -> tuple[str, ...]:
-    """Return what must be the same for graphs to be the same."""
+    """Return what identifies the graphs of a profile."""
     return (profile.fingerprint, profile.locals_sha256, profile.detector, profile.detector_sha256, profile.version)
 
 
@@ -127,17 +127,17 @@ def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:
 
 
 def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
-    """Say how well each graph with fp16 layers agrees with torch when they are rounded on the CPU."""
+    """Print how well each graph agrees with torch when its fp16 layers are rounded on the CPU."""
     for planned in (planned for planned in plans if planned.precision is not None):
         agreement = check(job.contract(planned.name), _expected(job, planned.name), rehearsal(planned))
         figures = ", ".join(f"{output} {value:.5f}" for output, value in agreement.figures().items())
         console.print(f"{planned.name} rounded to fp16 on the CPU: {figures}", highlight=False, soft_wrap=True)
         for failure in agreement.failures(LIMITS["fp16"]):
-            console.print(f"  too little: {failure}", highlight=False, soft_wrap=True)
+            console.print(f"  below the limit: {failure}", highlight=False, soft_wrap=True)
 
 
 def _write(job: _Job, plans: list[Plan], new: EngineRecord, console: Console) -> EngineRecord:
-    """Build all into a scratch folder beside the repository, then move what agreed into its place."""
+    """Build into a scratch folder beside the repository, then move engines that agreed into place."""
     out = job.options.out
     drop_stale(out)
     before = EngineRecord.read(out)
@@ -155,12 +155,12 @@ def _write(job: _Job, plans: list[Plan], new: EngineRecord, console: Console) ->
     record = dataclasses.replace(new, graphs=kept | made)
     record.write(out)
     if not any(engine.precision for engine in made.values()):
-        raise ExportError(f"no graph got an engine; the reasons are in {out / FILE}")
+        raise ExportError(f"no engine was built; see {out / FILE} for the reasons")
     return record
 
 
 def _made(job: _Job, planned: Plan, file: Path) -> Engine:
-    """Build in the best precision that agrees, into `file`."""
+    """Build into `file`, in the best precision that agrees with torch."""
     contract, expected = job.contract(planned.name), _expected(job, planned.name)
     source, version = file_sha256(job.onnx(planned.name)), job.options.version
     refused: dict[str, list[str]] = {}
@@ -182,7 +182,7 @@ def _made(job: _Job, planned: Plan, file: Path) -> Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """An engine in one precision; without one, why."""
+    """An engine in one precision, or the reasons for its failure."""
 
     engine: bytes = b""
     parity: dict[str, float] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class _Attempt:
 
 
 def _expected(job: _Job, name: str) -> Expected:
-    """Return what eager fp32 torch says of every case that the ONNX graph was checked on."""
+    """Return the results of eager fp32 torch on every case that the ONNX graph was checked on."""
     module, modules = job.networks.modules[name], job.networks.modules
     every = cases(name, job.profile.sizes, modules, job.profile.detector)
     return [(case, eager(module, job.contract(name), case.inputs)) for case in every]
@@ -202,13 +202,13 @@ def _attempt(job: _Job, planned: Plan, contract: Graph, expected: Expected, prec
         run = runner.load(engine, planned.profiles, version_compatible=job.settings.version_compatible)
         agreement = check(contract, expected, run)
     except RuntimeError as error:
-        # What the builder refuses, what breaks the contract, and memory that does not suffice: another may do.
+        # The builder failed, the contract was broken, or memory ran out: another precision may work.
         return _Attempt(why=[str(error)])
     return _Attempt(engine=engine, parity=agreement.figures(), why=agreement.failures(LIMITS[precision]))
 
 
 def _install(job: _Job, name: str, engine: Engine, file: Path) -> None:
-    """Put an engine in place, its configuration last: until then Triton takes the ONNX graph."""
+    """Move an engine into place, its configuration last: until then Triton serves the ONNX graph."""
     remove_engine(job.options.out, name)
     if engine.precision is None:
         return

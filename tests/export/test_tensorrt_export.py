@@ -118,7 +118,7 @@ def no_export(*_: object) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "there is no Python module tensorrt"),
+        (ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "missing Python module tensorrt"),
         (ImportError("libnvinfer.so.10: cannot open shared object file"), "libraries cannot be loaded (libnvinfer"),
         (None, "TensorRT 11.4.0 is installed, but 10 is needed"),
     ],
@@ -208,16 +208,16 @@ def test_a_graph_that_is_refused_stays_with_onnx_and_loses_its_old_engine(
     export_engines(options(repository), EngineOptions(), QUIET)
 
     def refuse(*_: object, **__: object) -> bytes:
-        raise BuildError("TensorRT does not take the graph: TopK 'n': no")
+        raise BuildError("TensorRT rejects the graph: TopK 'n': no")
 
     monkeypatch.setattr(builder, "build", refuse)
-    with pytest.raises(ExportError, match="no graph got an engine; the reasons are in"):
+    with pytest.raises(ExportError, match="no engine was built; see"):
         export_engines(options(repository), EngineOptions(), QUIET)
     assert not (repository / "coattention" / "1" / "model.plan").exists()
     assert not (repository / "coattention" / "configs" / "tensorrt.pbtxt").exists()
     engine = json.loads((repository / "tensorrt.json").read_text())["graphs"]["coattention"]
     assert engine["precision"] is None
-    assert engine["refused"] == {"fp32": ["TensorRT does not take the graph: TopK 'n': no"]}
+    assert engine["refused"] == {"fp32": ["TensorRT rejects the graph: TopK 'n': no"]}
 
 
 def test_engines_of_another_gpu_are_not_kept(
@@ -414,7 +414,7 @@ def test_the_timing_cache_is_read_and_written_whole(tmp_path: Path) -> None:
         timing_cache.keep(config, path)  # type: ignore[arg-type]
         assert path.read_bytes() == expected
     assert [file.name for file in path.parent.iterdir()] == ["times"]
-    with pytest.raises(BuildError, match="no timing cache of this GPU and TensorRT: delete it"):
+    with pytest.raises(BuildError, match="not a timing cache of this GPU and TensorRT: delete it"):
         timing_cache.use(Config(fits=False), path)  # type: ignore[arg-type]
     with pytest.raises(BuildError, match="cannot read the timing cache"):
         timing_cache.use(config, tmp_path)  # type: ignore[arg-type]

@@ -269,7 +269,7 @@ def test_what_no_profile_can_be_made_for_is_said() -> None:
     )
     with pytest.raises(ProfileError, match=r"new\.x has free axes without bounds"):
         profiles(free, {(1,): 1})
-    with pytest.raises(ProfileError, match="no profile takes"):
+    with pytest.raises(ProfileError, match="no profile accepts"):
         nearest(profiles(backbone, {(640, 640): 3}), {"image": (9, 640, 640, 3)})
 
 
@@ -286,7 +286,7 @@ def test_picture_sizes_are_read_and_bad_lines_named(tmp_path: Path) -> None:
         ("h,w\n", "starts with 'h,w'; expected the line 'height,width,count'"),
         ("height,width,count\n3,4,5\n3,x,1\n", "line 3: got '3,x,1'; expected three whole numbers from 1"),
         ("height,width,count\n3,4,0\n", "line 2"),
-        ("height,width,count\n", "counts no picture"),
+        ("height,width,count\n", "has no counts"),
     ):
         path.write_text(text)
         with pytest.raises(SizesError, match=said):
