@@ -15,7 +15,7 @@ from landseer.ensemble.pictures.orientation import TURNS, Turn
 from landseer.ensemble.pictures.pictures import Region
 from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.overlap import Overlap, Shortlist, find_overlap, shortlist, shortlisted
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
@@ -43,7 +43,7 @@ class Options:
     sheet: Path
     evidence: Path | None
     top: int
-    settings: Settings
+    settings: MatchSettings
     workers: int
     cache: Path
     repository: Path

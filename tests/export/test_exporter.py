@@ -12,7 +12,7 @@ from landseer.ensemble.inference.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
 from landseer.export.build import Networks, Wanted, build
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
 from landseer.export.to_onnx import OPSETS, check_format
 
@@ -24,8 +24,8 @@ def networks() -> Networks:
     return build(Wanted(backbone="efficientnet_lite0"))
 
 
-def options(out: Path, **changes: object) -> Options:
-    plain = Options(
+def options(out: Path, **changes: object) -> ExportOptions:
+    plain = ExportOptions(
         wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]

@@ -79,5 +79,5 @@ def test_what_is_no_file_of_parts_is_refused(content: bytes | None, tmp_path: Pa
 
 
 def test_a_learned_whitening_needs_a_checkpoint_that_has_one() -> None:
-    with pytest.raises(WeightsError, match="no checkpoint of cnnimageretrieval-pytorch"):
+    with pytest.raises(WeightsError, match="not a checkpoint of cnnimageretrieval-pytorch"):
         build(Wanted(backbone="efficientnet_lite0", descriptor="gem", whitening="x:ms"))

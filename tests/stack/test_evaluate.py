@@ -66,7 +66,7 @@ def test_with_nothing_left_to_find_one_line_says_so(repository, tmp_path, capsys
 
 def test_what_is_not_there_is_one_line(repository, tmp_path, capsys):
     for command, said in (
-        (["evaluate", "folder:/nowhere"], "landseer evaluate: /nowhere is no folder"),
+        (["evaluate", "folder:/nowhere"], "landseer evaluate: /nowhere is not a folder"),
         (["evaluate", "folder:/", "--methods", "best"], "landseer evaluate: --methods names 'best'"),
         (["evaluate", "folder:/", "--repository", str(tmp_path)], "manifest.json cannot be read; run: python export"),
     ):

@@ -137,7 +137,7 @@ def test_every_method_has_a_line_of_help():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("cider", "folder:nowhere"), "nowhere is no folder"),
+        (("cider", "folder:nowhere"), "nowhere is not a folder"),
         (("cider", "DATA", "--resume"), "to go on from; start without --resume"),
         (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),

@@ -216,7 +216,7 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
     [
         ({"sweep": "many"}, "--sweep is 'many'"),
         ({"distractors": "0"}, "--distractors is 0; expected a folder"),
-        ({"distractors": "/nowhere"}, "/nowhere is no folder"),
+        ({"distractors": "/nowhere"}, "/nowhere is not a folder"),
         ({"repository": "m", "server": "a:1"}, "--repository and --server both name what is evaluated"),
         ({"server": "a:1", "distractors": "9"}, "a service takes pictures; name a folder"),
         ({"json": "/nowhere/out.json"}, "there is no folder /nowhere"),

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from landseer.export.build import fingerprint
 from landseer.export.datasets.photograph import Photograph
-from landseer.export.models.boxes import iou
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, start_from
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import Trunk
@@ -22,7 +22,6 @@ from landseer.export.training.detection import (
     ProposalLoss,
     TrunkRun,
     annotated,
-    object_of,
 )
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.pasted import Annotated, pasted
@@ -113,7 +112,7 @@ class BoxTask:
         detection = self.detector(torch.from_numpy(picture.pixels)[None].to(device))
         boxes = detection.boxes[0, : int(detection.box_count[0, 0])].float()
         wanted = torch.from_numpy(picture.boxes).to(device)
-        return iou(wanted, boxes).amax(dim=1) if len(boxes) else torch.zeros(len(wanted), device=device)
+        return box_iou(wanted, boxes).amax(dim=1) if len(boxes) else torch.zeros(len(wanted), device=device)
 
 
 def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
@@ -124,8 +123,7 @@ def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
     other = (row + 1 + int(draw.integers(len(shots) - 1))) % len(shots)
     background = shots.pixels(other)
     height, width = background.shape[:2]
-    thing = object_of(Annotated(pixels=shots.pixels(row), boxes=np.zeros((0, 4), np.float32)))
-    return pasted(thing, background, draw, height=height, width=width)
+    return pasted(shots.pixels(row), background, draw, height=height, width=width)
 
 
 def box_task(

@@ -29,7 +29,7 @@ from landseer.export.models.trained import read_proposals
 from landseer.export.models.trunks import Loaded, fill
 from landseer.export.parts import Parts
 from landseer.export.training.attending import learned_reduction, pooled
-from landseer.export.training.localisation import Localisation, Recipe, of_views, projection
+from landseer.export.training.localisation import Localisation, LocalisationRecipe, of_views, projection
 from landseer.export.training.loop import Settings
 from landseer.export.training.loop import train as run
 from landseer.export.training.trunk_views import STRIDE, TrunkViews
@@ -52,7 +52,7 @@ class Training:
     loaded: Loaded
     backbone: str
     views: TrunkViews
-    recipe: Recipe
+    recipe: LocalisationRecipe
     folder: Path
     """Where a training keeps its state and curves; one that was stopped goes on there."""
     proposals: Path | None = None
@@ -95,10 +95,10 @@ def with_projection(name: str, parts: Parts, training: Training) -> Parts:
     )
 
 
-Trained = tuple[tuple[str, ...], dict[str, Tensor], dict[str, float]]
+TrainedHead = tuple[tuple[str, ...], dict[str, Tensor], dict[str, float]]
 
 
-def _cider(training: Training) -> Trained:
+def _cider(training: Training) -> TrainedHead:
     """Localisation by self-supervision, then the FC as learned whitening of all that the head pools."""
     head = untrained_head("cider", training.loaded.trunk.channels)
     if not isinstance(head, CiDeR):
@@ -112,20 +112,20 @@ def _cider(training: Training) -> Trained:
 
 
 @torch.no_grad()
-def _gem(training: Training) -> Trained:
+def _gem(training: Training) -> TrainedHead:
     """Learned whitening of GeM, from all views."""
     pooled = np.concatenate([l2n(gem(maps)).numpy() for maps in _batches(training.views, np.arange(_count(training)))])
     whitening = of_views(pooled, training.views.maps.shape[1], training.recipe.shrinkage)
     return ("whitening",), _section("whitening", projection(whitening).state_dict()), {}
 
 
-def _rmac(training: Training) -> Trained:
+def _rmac(training: Training) -> TrainedHead:
     """PCA-whitening of the vectors of the grid's regions."""
     head = GridRMAC(training.loaded.trunk.channels)
     return ("regional whitening", "whitening"), _regional(training, head), {}
 
 
-def _rmac_rpn(training: Training) -> Trained:
+def _rmac_rpn(training: Training) -> TrainedHead:
     """PCA-whitening of the vectors of the proposals of a network that `landseer train rpn` has trained."""
     if training.proposals is None:
         raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
@@ -145,7 +145,7 @@ def _regional(training: Training, head: GridRMAC | ProposalRMAC) -> dict[str, Te
     return _section("head", head.state_dict())
 
 
-TRAINERS: dict[str, Callable[[Training], Trained]] = {
+TRAINERS: dict[str, Callable[[Training], TrainedHead]] = {
     "cider": _cider,
     "gem": _gem,
     "rmac": _rmac,
