@@ -51,7 +51,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--section", choices=OF_ANY_HEAD, help="train this part alone, and put it into the file of --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="what makes the boxes")
-    p.add_argument("--lattqe", type=Path, metavar="FILE", help="query expansion of your own, by landseer train lattqe")
+    p.add_argument(
+        "--lattqe",
+        type=Path,
+        metavar="FILE",
+        help="trained query expansion (default: random weights, marked untrained)",
+    )
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="of the detector, from landseer train")
     p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
     p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
