@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--section", choices=OF_ANY_HEAD, help="train only this part and add it to --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
-    p.add_argument("--lattqe", type=Path, metavar="FILE", help="your own query expansion (landseer train lattqe)")
+    p.add_argument(
+        "--lattqe", type=Path, metavar="FILE", help="trained LAttQE (default: random weights, marked untrained)"
+    )
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
     p.add_argument("--long-side", type=_long_side, default=640, help="longer side of resized pictures, in pixels")
     p.add_argument(

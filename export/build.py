@@ -13,7 +13,6 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
@@ -21,13 +20,16 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import HEADS, GeMHead
+from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.pooling import Projection
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
 from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
-HEAD_SEED, REDUCTION_SEED, LOCALS_SEED = 0, 1, 3
+HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
+LATTQE_WIDTH = 64
+"""Of the seeded stand-in: 6 MB at D = 1280, where the paper's width, D, takes 120 MB of disk and memory for nothing."""
 DEFAULT = "cider"
 """The default descriptor if trained parts fit the trunk; otherwise GeM, which needs no training."""
 
@@ -41,6 +43,7 @@ UNTRAINED = {
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
     "detector": f"random weights, seed {DETECTOR_SEED}",
+    "lattqe": f"random weights, seed {LATTQE_SEED}, {LATTQE_WIDTH} wide in place of the paper's D",
 }
 """Parts that may be untrained, and their stand-ins."""
 
@@ -65,7 +68,7 @@ class Wanted:
     detector_weights: Path | None = None
     """Weights for detectors that have any; None uses seeded ones."""
     lattqe: Path | None = None
-    """Your own query expansion; None takes the shipped one."""
+    """A trained query expansion; None takes a seeded one, marked untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": read_lattqe(wanted.lattqe or SHIPPED_LATTQE, sizes),
+        "lattqe": _lattqe(wanted.lattqe, sizes),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -118,7 +121,7 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded, parts, detector),
+        untrained=(*_untrained(kind, loaded, parts, detector), *(() if wanted.lattqe else ("lattqe",))),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
@@ -208,6 +211,12 @@ def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | No
     if which is None:
         return head, Projection.untrained(channels, channels, seed=0)
     return head, learned_projection(checkpoint, which, size=channels)
+
+
+def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:
+    if trained is not None:
+        return read_lattqe(trained, sizes)
+    return LAttQE.untrained(sizes, seed=LATTQE_SEED, width=LATTQE_WIDTH)
 
 
 def _detector_sha256(kind: str, detector: Detector) -> str:

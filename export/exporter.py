@@ -81,6 +81,8 @@ def _kept(options: ExportOptions, networks: Networks) -> dict[str, Entry]:
         )
     if "detector" in names:
         _check_detector(options, manifest.profile, networks.profile)
+    if "lattqe" in names:
+        _check_lattqe(options, manifest.profile, networks.profile)
     if "backbone" in names:
         _check_locals(options, manifest.profile, networks.profile)
     # A profile has one version, so graphs that are kept move to it too.
@@ -107,6 +109,14 @@ def _check_locals(options: ExportOptions, kept: Profile, wanted: Profile) -> Non
         f"{options.out} holds a backbone with {found}: export it too with --only backbone, or export all graphs "
         "(without --only)"
     )
+
+
+def _check_lattqe(options: Options, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError if the new profile would call a `lattqe` that stays trained when it is not, or the reverse."""
+    found, got = ("untrained" if "lattqe" in one.untrained else "trained" for one in (kept, wanted))
+    if found != got:
+        mend = "name its file with --lattqe" if found == "trained" else "leave --lattqe out"
+        raise ExportError(f"{options.out} holds {found} `lattqe` weights: {mend}, or write it too, with --only lattqe")
 
 
 def _contracts(networks: Networks) -> dict[str, Graph]:

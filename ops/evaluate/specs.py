@@ -8,9 +8,11 @@ SPECS = """\
   revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
 METHOD_SPECS = """\
   none                                 the cosine alone
-  aqe aqewd aqewd-dir dqe lattqe       NAME[:NEIGHBOURS]: the query expanded by its nearest
+  aqe aqewd aqewd-dir dqe rank-curve   NAME[:NEIGHBOURS]: the query expanded by its nearest
+  lattqe[:NEIGHBOURS]                  the same by the exported network, trained or not
   alphaqe[:NEIGHBOURS[:ALPHA]]         the same by alphaQE
   adba adbawd adbawd-dir ddba          NAME[:NEIGHBOURS]: every vector of the database expanded by its nearest
+  rank-curve-dba[:NEIGHBOURS]          the same by the rank curve
   alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
   lattdba[:NEIGHBOURS[:T]]             the same by LAttQE, softmax over T
   DATABASE+QUERY                       first one of the database, then one of the query: alphadba:10+alphaqe:10
@@ -23,7 +25,7 @@ METHOD_SPECS = """\
   coattention[:CANDIDATES[:WEIGHT]]    the first ranked anew by co-attention, alone or behind a +
   coattention-naive[:...]              the same by every local feature, without clusters
   spatial[:CANDIDATES]                 the first ranked anew by spatial verification"""
-SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,lattqe"
+SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 """What a table compares unless it is told otherwise, of a service: what a request can ask for."""
 METHODS = (
     f"{SERVED_METHODS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"

@@ -16,15 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from landseer.client import cli
-from landseer.ensemble.inference.contracts import graphs
+from landseer.ensemble.inference.contracts import Sizes, graphs
 from landseer.export.all import main as export_main
 from landseer.export.build import Wanted, build, trunk_sha256, untrained_head
 from landseer.export.engines import onnxruntime_fp32
 from landseer.export.examples import Case
+from landseer.export.lattqe_file import write_lattqe
 from landseer.export.models.backbone import LOCAL_SCALES
 from landseer.export.models.backbone import Backbone as Graph
 from landseer.export.models.heads import HEADS
+from landseer.export.models.lattqe import LAttQE
 from landseer.export.models.pooling import Projection
+from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals, read_trained
@@ -111,7 +114,7 @@ def test_what_each_method_trained_is_what_is_built(improving: None, method: str,
         assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
     assert networks.profile.descriptor == kind
     learned = {"cider": {"attention", "whitening"}, "rmac": {"regional whitening", "whitening"}, "gem": set()}[kind]
-    possible = {"attention", "whitening", "reduction", "locals", *HEADS[kind].learned}
+    possible = {"attention", "whitening", "reduction", "locals", "lattqe", *HEADS[kind].learned}
     assert set(networks.profile.untrained) == possible - learned
     assert "run/best.safetensors of landseer train, epoch 1, long side 96 px" in networks.source
 
@@ -221,11 +224,28 @@ def parts_of(loaded: Loaded, path: Path) -> Path:
     return path
 
 
+def test_the_export_takes_a_trained_expansion_and_marks_a_seeded_one(tmp_path: Path) -> None:
+    trained = RelationalLAttQE.untrained(Sizes(channels=CHANNELS), seed=1)
+    write_lattqe(trained, tmp_path / "lattqe.safetensors", {})
+    with_it = build(Wanted(backbone="small", lattqe=tmp_path / "lattqe.safetensors"))
+    assert "lattqe" not in with_it.profile.untrained
+    found = with_it.modules["lattqe"].state_dict()
+    assert all(torch.equal(found[name], value) for name, value in trained.state_dict().items())
+    seeded, again = (build(Wanted(backbone="small")) for _ in range(2))
+    assert "lattqe" in seeded.profile.untrained
+    network = seeded.modules["lattqe"]
+    assert isinstance(network, LAttQE) and network.shape["width"] == 64 and len(network.layers) == 3
+    assert all(
+        torch.equal(value, again.modules["lattqe"].state_dict()[name]) for name, value in network.state_dict().items()
+    )
+    assert seeded.profile.fingerprint == with_it.profile.fingerprint
+
+
 def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Path) -> None:
     path = write(tmp_path / "best.safetensors", "cider")
     parts = parts_of(BACKBONES["small"].load(path, "auto"), tmp_path / "parts.safetensors")
     networks = build(Wanted(backbone="small", weights=path, parts=parts))
-    assert networks.profile.untrained == ()
+    assert networks.profile.untrained == ("lattqe",)
     built: Any = networks.modules["backbone"]
     assert built.whitening.matrix.equal(torch.eye(CHANNELS))
     for found in (built.reduction.matrix, built.locals.matrix):

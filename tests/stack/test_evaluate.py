@@ -33,13 +33,20 @@ def data(tmp_path):
 def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys):
     told = tmp_path / "out.json"
     command = ["evaluate", f"folder:{data}", "--repository", str(repository), "--cache", str(tmp_path / "cache")]
-    command += ["--methods", "none,aqe:1,alphaqe:2,dqe:1,lattqe:2", "--json", str(told)]
+    command += ["--methods", "none,aqe:1,alphaqe:2,dqe:1,rank-curve,lattqe:2", "--json", str(told)]
     assert main(command) == 0
     shown = capsys.readouterr()
     assert f"{2 * len(WHEEL)} queries, {2 * len(WHEEL)} references" in shown.out
     assert "broken.jpg: got bytes that are no picture" in " ".join(shown.err.split())
     known = json.loads(told.read_text())
-    assert [row["method"] for row in known["rows"]] == ["none", "aqe:1", "alphaqe:2:3", "dqe:1", "lattqe:2"]
+    assert [row["method"] for row in known["rows"]] == [
+        "none",
+        "aqe:1",
+        "alphaqe:2:3",
+        "dqe:1",
+        "rank-curve:64",
+        "lattqe:2",
+    ]
     assert [path.rsplit("/", 1)[1] for path in known["skipped"]] == ["broken.jpg"]
     assert known["rows"][0]["map"] > 0.9
     assert known["rows"][0]["map"] == pytest.approx(np.mean(known["rows"][0]["aps"]))
