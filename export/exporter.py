@@ -111,7 +111,7 @@ def _check_locals(options: ExportOptions, kept: Profile, wanted: Profile) -> Non
     )
 
 
-def _check_lattqe(options: Options, kept: Profile, wanted: Profile) -> None:
+def _check_lattqe(options: ExportOptions, kept: Profile, wanted: Profile) -> None:
     """Raise ExportError if the new profile would call a `lattqe` that stays trained when it is not, or the reverse."""
     found, got = ("untrained" if "lattqe" in one.untrained else "trained" for one in (kept, wanted))
     if found != got:

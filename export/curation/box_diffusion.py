@@ -60,8 +60,8 @@ def project(boxes: Boxes, transforms: NDArray[np.float64]) -> Boxes:
     """Project boxes [K, 4] by affine models [K, 2, 3]: the bounds of each box's projected inscribed ellipse.
 
     The paper does not say how to project a box. We do not use its corners: under rotation their bounds are larger than
-    the box, so boxes would grow along every loop of rotated pictures (measured: docs/research/data.md). The ellipse of a
-    square does not grow under rotation, and under zoom and shift both projections are the same.
+    the box, so boxes would grow along every loop of rotated pictures (measured: docs/research/data.md). The ellipse of
+    a square does not grow under rotation, and under zoom and shift both projections are the same.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) / 2

@@ -107,7 +107,7 @@ class CrossValidated:
 def candidates() -> list[Form]:
     """Return the forms that validation chooses from.
 
-    The second weighs neighbours by their ranks alone, which does better where classes are few (docs/research/expansion.md).
+    The second weighs neighbours by their ranks alone, which does better with few classes (docs/research/expansion.md).
     """
     return [Form(), WITHOUT_COSINES]
 
