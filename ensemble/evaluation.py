@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hard": (("hard",), ("junk", "easy")),
 }
 """Which parts of the truth count as positive, and which as junk."""
+_DRAWN_AT_ONCE = 2**16
+"""Draws of the bootstrap that are in memory at a time: 1.5 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,21 +118,53 @@ def recall_at(ranks: Ids, k: int, *, positives: int) -> float:
     return float(np.count_nonzero(ranks < k) / positives)
 
 
-def bootstrap_interval(
-    values: npt.ArrayLike, *, confidence: float = 0.95, rounds: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of values [Q], queries drawn with replacement.
+class Interval(NamedTuple):
+    """The two ends of an interval."""
 
-    NaN values are left out first; with nothing left both ends are NaN. Efron 1979. The same seed gives the same ends.
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    classes: npt.ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    rounds: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile bootstrap interval of the mean of values [Q].
+
+    classes: the class of each query, [Q]. Queries of one class are not independent, so whole classes are drawn with
+    replacement, each with all of its queries: the cluster bootstrap (Field and Welsh, "Bootstrapping clustered data",
+    JRSS B 69, 2007). Without classes each query is drawn by itself (Efron 1979).
+
+    Values that are NaN are dropped first; if none is left, both ends are NaN. The same seed gives the same interval.
     """
     sample = np.asarray(values, np.float64)
-    sample = sample[~np.isnan(sample)]
-    if not len(sample):
-        return float("nan"), float("nan")
-    draws = np.random.default_rng(seed)
-    means = [sample[draws.integers(len(sample), size=len(sample))].mean() for _ in range(rounds)]
+    known = ~np.isnan(sample)
+    if not known.any():
+        return Interval(float("nan"), float("nan"))
+    groups = np.arange(np.count_nonzero(known))
+    if classes is not None:
+        _, groups = np.unique(np.asarray(classes)[known], return_inverse=True)
+    sums, counts = np.bincount(groups, sample[known]), np.bincount(groups)
+    means = _resampled_means(sums, counts, rounds, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high))
+
+
+def _resampled_means(sums: Floats, counts: Ids, rounds: int, draws: np.random.Generator) -> Floats:
+    """Return the mean over queries of each bootstrap round, [rounds].
+
+    sums, counts: the sum and the number of the values of each class, [C].
+    """
+    block = max(1, _DRAWN_AT_ONCE // len(sums))
+    means = []
+    for start in range(0, rounds, block):
+        drawn = draws.integers(len(sums), size=(min(block, rounds - start), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    return np.concatenate(means)
 
 
 def _gather(truth: Truth, parts: Sequence[str]) -> Ids:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from landseer.client.readable import plural
 from landseer.ensemble.evaluation import Ids, Protocol, Truth
 from landseer.ensemble.pictures.pictures import Region
 
@@ -30,6 +31,8 @@ class Query:
     junk: frozenset[Path] = frozenset()
     label: str = ""
     """What it shows, for people."""
+    thing: str | None = None
+    """The class, product or landmark that it shows; None where the data set does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,22 @@ class Dataset:
             return np.array(sorted(rows[path] for path in paths if path in rows), np.int64)
 
         return [Truth(easy=ids(query.easy), hard=ids(query.hard), junk=ids(query.junk)) for query in self.queries]
+
+    def classes(self) -> Ids:
+        """Return a number for the class of each query, [Q]; a query whose thing is unknown is a class of its own."""
+        things = [(query.thing or "", -1 if query.thing else place) for place, query in enumerate(self.queries)]
+        numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+        return np.array([numbers[thing] for thing in things], np.int64)
+
+    def summary(self) -> str:
+        """Return the number of queries, their classes and the references, for people."""
+        classes = len(np.unique(self.classes()))
+        of = f" of {plural(classes, 'class', 'classes')}" if any(query.thing for query in self.queries) else ""
+        parts = [plural(len(self.queries), "query", "queries") + (of or ", each counted as a class of its own")]
+        parts += [plural(len(self.references), "reference")]
+        parts += [f"{self.distractors:,} of them distractors"] if self.distractors else []
+        parts += [f"{self.synthetic:,} synthetic distractors (not pictures)"] if self.synthetic else []
+        return ", ".join(parts)
 
     def own_rows(self) -> list[int | None]:
         """Return the row of each query among the references; None for one that is not there or only a part of it."""

@@ -62,11 +62,8 @@ _REGIMES = (
 
 
 def _summary(results: Results, made: datetime) -> str:
-    data = results.dataset
-    parts = [plural(len(data.queries), "query", "queries"), plural(len(data.references), "reference")]
-    parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
     systems = "; ".join(text(about.title) for about in results.systems)
-    return f"{', '.join(parts)}. {systems}. {made:%-d %B %Y, %H:%M} {made.tzname() or ''}"
+    return f"{results.dataset.summary()}. {systems}. {made:%-d %B %Y, %H:%M} {made.tzname() or ''}"
 
 
 def _notes(results: Results) -> Iterator[str]:
@@ -79,6 +76,8 @@ def _notes(results: Results) -> Iterator[str]:
             f"<strong>{plural(results.dataset.synthetic, 'distractor')} are synthetic</strong>: no pictures, but "
             "vectors drawn from a Gaussian with the mean and covariance of the references. Real ones may cost more."
         )
+    if results.few_classes:
+        yield f"{text(results.few_classes)}."
     if results.dataset.skipped:
         yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and took no part."
 
@@ -92,7 +91,8 @@ def _table(results: Results) -> str:
     several, graded = len(results.systems) > 1, len(results.dataset.protocols) > 1
     names = [name for name, shown in (("models", several), ("method", True), ("protocol", graded)) if shown]
     heads = "".join(f'<th scope="col" class="name">{name}</th>' for name in names)
-    heads += "".join(f'<th scope="col">{name}</th>' for name in ("mAP", "mP@10", "recall@1", "gain over none"))
+    for name in ("mAP", "mP@10", "recall@1", "gain over none"):
+        heads += f'<th scope="col">{name}</th><th scope="col">interval over queries</th>'
     best = {(row.system, row.protocol): 0.0 for row in results.rows}
     for row in results.rows:
         best[row.system, row.protocol] = max(best[row.system, row.protocol], row.figures.map)
@@ -108,19 +108,21 @@ def _table(results: Results) -> str:
 
 def _figures(row: Row) -> str:
     plain = "".join(_cell(one) for one in (row.map, row.mp10, row.recall_at_1))
-    return plain + ("<td></td>" if row.gain is None else _cell(row.gain, sign="+", kind=_verdict(row.gain)))
+    return plain + ("<td></td><td></td>" if row.gain is None else _cell(row.gain, sign="+", kind=_verdict(row.gain)))
 
 
 def _cell(one: Estimate, *, sign: str = "", kind: str = "") -> str:
     value = f"{100 * one.value:{sign}.1f}"
-    return f'<td class="{kind}"><b>{value}</b><span>{between(one, sign=sign)}</span></td>'
+    primary, second = (between(ends, sign=sign) for ends in (one.over_classes, one.over_queries))
+    return f'<td class="{kind}"><b>{value}</b><span>{primary}</span></td><td class="soft">{second}</td>'
 
 
 def _verdict(gain: Estimate) -> str:
-    """Return whether a gain is told from nothing by its interval."""
-    if gain.low > 0:
-        return "gained"
-    return "lost" if gain.high < 0 else ""
+    """Return whether the interval over classes lies above or below zero."""
+    if gain.over_classes is None:
+        return ""
+    low, high = gain.over_classes
+    return "gained" if low > 0 else "lost" if high < 0 else ""
 
 
 def _section(title: str, name: str, figures: dict[str, bytes], said: str, alt: str) -> str:

@@ -78,7 +78,7 @@ def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callabl
 
 
 def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Plan) -> Iterator[Row]:
-    truths = dataset.truths()
+    truths, classes = dataset.truths(), dataset.classes()
     for protocol in dataset.protocols:
         figures = evaluate(found.orders, truths, protocol=protocol, ks=KS)
         worst = failures(found.orders, truths, figures.aps, protocol=protocol) if plan.failures else ()
@@ -88,6 +88,7 @@ def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Pl
             protocol=protocol,
             figures=figures,
             base=figures,
+            classes=classes,
             seed=plan.seed,
             failures=worst,
             milliseconds=found.milliseconds,

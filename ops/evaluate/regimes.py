@@ -60,7 +60,7 @@ def _of(row: Row, truths: Sequence[Truth]) -> Iterator[Regime]:
                     low=low,
                     high=high,
                     queries=int(within.sum()),
-                    gain=Estimate.of(row.gains[within], seed=row.seed, rounds=ROUNDS),
+                    gain=Estimate.of(row.gains[within], row.classes[within], seed=row.seed, rounds=ROUNDS),
                 )
 
 

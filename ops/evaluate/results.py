@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,20 @@ import numpy as np
 from rich.table import Table
 
 from landseer.client.commands.output import console as plain_console
+from landseer.client.readable import plural
+from landseer.ensemble.evaluation import Interval
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate, Row
 from landseer.ops.evaluate.regimes import Regime, regimes
 from landseer.ops.evaluate.sweep import Point
 from landseer.ops.evaluate.system import About
 
+OVER = ("95% interval\nover classes", "95% interval\nover queries")
+INTERVALS = {
+    "interval_over_classes": "95%, bootstrap over classes; null for fewer than 5 classes",
+    "interval, low and high": "95%, bootstrap over queries: too narrow if queries of a class resemble each other",
+}
+"""What the JSON says about its keys."""
 WIDTH = 100
 """Of the tables where no terminal says how wide it is."""
 
@@ -46,6 +54,11 @@ class Results:
         console = plain_console(pipe_width=WIDTH)
         console.print(self.head(), soft_wrap=True)
         console.print(self._table())
+        if any(row.gain is not None for row in self.rows):
+            console.print("\ngain: the difference of mAP to no expansion, paired by query")
+            console.print(self._gains())
+        if self.few_classes:
+            console.print(f"\n{self.few_classes}", soft_wrap=True)
         if any(row.index_bytes is not None for row in self.rows):
             console.print("\na search, its query described before, and the index")
             console.print(self._costs())
@@ -62,11 +75,8 @@ class Results:
 
     def head(self) -> str:
         """Return what was searched for, among what, by what."""
-        data = self.dataset
-        parts = [f"{data.name}: {len(data.queries):,} queries", f"{len(data.references):,} references"]
-        parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
-        parts += [f"{data.synthetic:,} synthetic distractors (not pictures)"] if data.synthetic else []
-        return ", ".join(parts) + "; " + "; ".join(about.title for about in self.systems)
+        systems = "; ".join(about.title for about in self.systems)
+        return f"{self.dataset.name}: {self.dataset.summary()}; {systems}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `write` writes."""
@@ -74,29 +84,50 @@ class Results:
         return {
             "data": data.name,
             "queries": [str(query.shot.path) for query in data.queries],
+            "classes": data.classes().tolist(),
             "references": len(data.references),
             "distractors": data.distractors,
             "synthetic": data.synthetic,
             "skipped": [str(path) for path in data.skipped],
             "systems": [_system(about) for about in self.systems],
             "seed": self.seed,
+            "intervals": INTERVALS,
             "rows": [_row(row) for row in self.rows],
             "sweep": [_point(point) for point in self.points],
             "regimes": [dataclasses.asdict(one) | {"gain": one.gain.as_dict()} for one in self.regimes],
         }
 
+    @property
+    def few_classes(self) -> str:
+        """Why intervals over classes are missing; empty if there are enough classes."""
+        count = len(np.unique(self.dataset.classes()))
+        if count >= FEWEST_CLASSES:
+            return ""
+        return (
+            f"{plural(count, 'class', 'classes')}: too few for an interval over classes, which needs {FEWEST_CLASSES}; "
+            "the one over queries is too narrow"
+        )
+
     def _table(self) -> Table:
+        return self._by_row(self.rows, ("mAP", *OVER, "mP@10", "recall@1"), cells)
+
+    def _gains(self) -> Table:
+        rows = [row for row in self.rows if row.gain is not None]
+        return self._by_row(rows, ("gain", *OVER), lambda row: [] if row.gain is None else _estimate(row.gain, "+"))
+
+    def _by_row(self, rows: Sequence[Row], columns: Sequence[str], cells_of: Callable[[Row], Sequence[str]]) -> Table:
+        """Return a table with a line for each row: its names, then the cells."""
         table = Table(box=None, pad_edge=False)
         several, graded = self._several()
         for name, shown in (("models", several), ("method", True), ("protocol", graded)):
             if shown:
                 table.add_column(name, no_wrap=name != "models", overflow="fold")
-        for name in ("mAP", "95% interval", "mP@10", "recall@1", "gain", "95% interval"):
+        for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
-        for row, first in self._firsts():
+        for row, first in _firsts(rows):
             told = ((row.system if first else "") if several else None, str(row.method))
             names = (*told, row.protocol if graded else None)
-            table.add_row(*(name for name in names if name is not None), *cells(row))
+            table.add_row(*(name for name in names if name is not None), *cells_of(row))
         return table
 
     def _costs(self) -> Table:
@@ -112,13 +143,6 @@ class Results:
             room = "" if row.index_bytes is None else f"{row.index_bytes:,.0f}"
             table.add_row(*([row.system] if several else []), str(row.method), time, room)
         return table
-
-    def _firsts(self) -> Iterator[tuple[Row, bool]]:
-        """Yield each row, and whether it is the first of its system."""
-        seen: set[str] = set()
-        for row in self.rows:
-            yield row, row.system not in seen
-            seen.add(row.system)
 
     def _sweep(self) -> Table:
         """Return the mAP of each method by its neighbours."""
@@ -145,16 +169,29 @@ class Results:
         return len(self.systems) > 1, len(self.dataset.protocols) > 1
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return the figures of a row as people read them, in percent."""
-    gain = ("", "") if row.gain is None else (f"{100 * row.gain.value:+.1f}", between(row.gain, sign="+"))
-    singles = (f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))
-    return (f"{100 * row.map.value:.1f}", between(row.map), *singles, *gain)
+def _firsts(rows: Sequence[Row]) -> Iterator[tuple[Row, bool]]:
+    """Yield each row, and whether it is the first of its system."""
+    seen: set[str] = set()
+    for row in rows:
+        yield row, row.system not in seen
+        seen.add(row.system)
 
 
-def between(estimate: Estimate, *, sign: str = "") -> str:
-    """Return an interval in percent."""
-    return f"{100 * estimate.low:{sign}.1f} to {100 * estimate.high:{sign}.1f}"
+def cells(row: Row) -> list[str]:
+    """Return the figures of a row in percent, as the main table shows them."""
+    return [*_estimate(row.map), *(f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))]
+
+
+def _estimate(one: Estimate, sign: str = "") -> list[str]:
+    return [
+        f"{100 * one.value:{sign}.1f}",
+        *(between(ends, sign=sign) for ends in (one.over_classes, one.over_queries)),
+    ]
+
+
+def between(interval: Interval | None, *, sign: str = "") -> str:
+    """Return an interval in percent; - for none."""
+    return "-" if interval is None else f"{100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f}"
 
 
 def _system(about: About) -> dict[str, Any]:
@@ -162,12 +199,14 @@ def _system(about: About) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
+    found = row.map.as_dict()
     return {
         "system": row.system,
         "method": str(row.method),
         "protocol": row.protocol,
-        "map": row.map.value,
-        "interval": [row.map.low, row.map.high],
+        "map": found["value"],
+        "interval": [found["low"], found["high"]],
+        "interval_over_classes": found["interval_over_classes"],
         "mp10": row.mp10.as_dict(),
         "recall_at_1": row.recall_at_1.as_dict(),
         "gain": None if row.gain is None else row.gain.as_dict(),

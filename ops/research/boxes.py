@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from landseer.client.commands.output import console as plain_console
-from landseer.ensemble.evaluation import Evaluation, bootstrap_interval, evaluate
+from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.boxes import iou
 from landseer.export.models.trunks import BACKBONES
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research import small
+from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
 from landseer.ops.research.describe import Vectors
 from landseer.ops.research.small import TRUE, WHOLE, Entry, Found, Networks, found
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.writing import add_development, made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.boxes"
@@ -80,8 +82,14 @@ class Row:
     source: str
     pooling: str
     figures: Evaluation
+    classes: Ids
+    """The class of each query, [Q]."""
     vectors: float
     """Stored for a picture, on average."""
+
+    def gain(self, base: Row) -> Estimate:
+        """Return the gain in mAP over another way, paired by query."""
+        return Estimate.of(self.figures.aps - base.figures.aps, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +118,9 @@ def _row(source: str, pooling: str, regions: Regions, queries: Vectors, test: Da
     orders = np.argsort(-POOLINGS[pooling](queries, regions), axis=1, kind="stable")
     ranked = [order[order != row] for order, row in zip(orders, test.own_rows(), strict=True)]
     figures = evaluate(ranked, test.truths(), ks=(1,))
-    return Row(source=source, pooling=pooling, figures=figures, vectors=float(regions.counts.mean()))
+    return Row(
+        source=source, pooling=pooling, figures=figures, classes=test.classes(), vectors=float(regions.counts.mean())
+    )
 
 
 def _boxes(source: str, ones: Sequence[Found], whole: Sequence[Found]) -> str:
@@ -141,8 +151,9 @@ def table(database: Database) -> str:
     lines = [
         f"## {database.name}",
         "",
-        "| stored | pooled by | mAP | against the whole picture alone | first right | vectors a picture |",
-        "|---|---|---:|---|---:|---:|",
+        f"| stored | pooled by | mAP | {QUERIES} | against the whole picture alone | {QUERIES} | first right | "
+        "vectors a picture |",
+        "|---|---|---:|---|---|---|---:|---:|",
         *(_line(row, base) for row in database.rows),
         "",
         *(f"- {line}." for line in database.boxes),
@@ -151,36 +162,26 @@ def table(database: Database) -> str:
 
 
 def _line(row: Row, base: Row) -> str:
-    low, high = (100 * end for end in bootstrap_interval(row.figures.aps))
-    stored = WHOLE if row is base else f"{WHOLE} + {row.source}"
-    pooled, gained = ("-", "-") if row is base else (row.pooling, _told(gain(row, base)))
+    stored, pooled = (WHOLE, "-") if row is base else (f"{WHOLE} + {row.source}", row.pooling)
+    found = mean_cells(row.figures.aps, row.classes)
+    gained = gain_cells(row.figures.aps, base.figures.aps, row.classes)
     first = 100 * float(row.figures.mean_precisions[0])
-    return (
-        f"| {stored} | {pooled} | {100 * row.figures.map:.1f} ({low:.1f} to {high:.1f}) | {gained} | {first:.1f}% | "
-        f"{row.vectors:.2f} |"
-    )
-
-
-def gain(row: Row, base: Row) -> tuple[float, float, float]:
-    """Return what a way of searching gains over another, in points of mAP, and its 95% interval, queries in pairs."""
-    differences = 100 * (row.figures.aps - base.figures.aps)
-    return float(np.nanmean(differences)), *bootstrap_interval(differences)
-
-
-def _told(gained: tuple[float, float, float]) -> str:
-    middle, low, high = gained
-    return f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"| {' | '.join((stored, pooled, *found, *gained))} | {first:.1f}% | {row.vectors:.2f} |"
 
 
 def reading(database: Database) -> str:
-    """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval lies above no difference."""
-    gains = {row.source: gain(row, database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
-    return "; ".join(f"with {source} it {_verdict(one)}, {_told(one)} mAP" for source, one in gains.items())
+    """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval over classes lies above zero."""
+    gains = {row.source: row.gain(database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
+    return "; ".join(
+        f"with {source} it {_verdict(one)}, {estimate_cells(one, sign='+')[0]} mAP" for source, one in gains.items()
+    )
 
 
-def _verdict(gained: tuple[float, float, float]) -> str:
-    _, low, high = gained
-    return "**holds**" if low > 0 else "**fails** and harms" if high < 0 else "**fails**, no difference to be told"
+def _verdict(gained: Estimate) -> str:
+    if gained.over_classes is None:
+        return "**cannot be judged**"
+    low, high = gained.over_classes
+    return "**holds**" if low > 0 else "**fails** and harms" if high < 0 else "**fails**: no significant difference"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -239,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -247,7 +249,7 @@ def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[Database]
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)
     return f"""# Whether boxes help
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
 Detect-to-Retrieve finds that describing a picture's boxes beside the whole helps, above all where the thing is small.
 Pooled by the {MAIN}, which was chosen beforehand, against the whole picture alone:
@@ -259,9 +261,10 @@ finds itself. {args.backbone}, with the head {args.parts.name}. *Made small*: ea
 of the shorter side of one of {args.backgrounds}, {small.FRAME} pixels long, and laid over it at a random place. At most
 {small.BEST} boxes of a picture, of scores of {small.LEAST_SCORE} or more, are cropped and described again; a picture is
 as similar as its best region, or as its regions in the mean. The true box is where the photograph was laid: what a
-perfect detector would give. mAP and differences with 95% bootstrap intervals over queries, drawn in pairs for
-differences. The small ones are pasted together, with edges that no photograph has, over pictures that show
-things of their own.
+perfect detector would give. The small ones are pasted together, with edges that no photograph has, over pictures that
+show things of their own.
+
+{INTERVALS}
 """
 
 

@@ -45,6 +45,10 @@ class Space:
         chosen = draw.choice(self.queries, min(count, len(self.queries)), replace=False)
         return replace(self, queries=np.sort(chosen))
 
+    def classes(self) -> NDArray[np.int64]:
+        """Return the class of each query, [Q]."""
+        return self.labels[self.queries]
+
     def truths(self) -> list[Truth]:
         """Return the rows that each query should find."""
         same = (np.flatnonzero(self.labels == self.labels[row]) for row in self.queries)
@@ -55,16 +59,16 @@ class Searched:
     """A space, searched with one network for LAttQE; none if no method asks for it."""
 
     def __init__(self, space: Space, network: ExpansionNetwork | None = None) -> None:
-        self._space, self.network = space, network
+        self.space, self.network = space, network
         self._own = space.queries.tolist()
         self._databases = Databases(space.vectors, self._own, attention=lambda: self._attend)
 
     def by(self, method: Method) -> Evaluation:
         """Rank by a method. An augmented database is as if the query had never been in it."""
         database = self._databases.of(method.database, lambda what, steps: lambda: None)
-        queries = self._space.vectors[self._space.queries]
+        queries = self.space.vectors[self.space.queries]
         ranked = list(rankings(method, queries, database, self._own, lattqe=self._expand))
-        return evaluate(ranked, self._space.truths(), ks=(1, 10))
+        return evaluate(ranked, self.space.truths(), ks=(1, 10))
 
     def _expand(self, query: Vectors, neighbours: Vectors) -> Vectors:
         return np.asarray(expand_all(self._needed(), query[None], neighbours[None])[0])

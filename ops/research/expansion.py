@@ -27,6 +27,7 @@ from landseer.export.training.lattqe import (
 )
 from landseer.export.training.localisation import split
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
+from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.described import described
 from landseer.ops.research.expanding import (
     LATTQE_SEARCH,
@@ -40,7 +41,7 @@ from landseer.ops.research.expanding import (
     tuned_lattqe,
 )
 from landseer.ops.research.expansion_report import Found, sweep_table, table
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.expansion"
 REPORT = Path("docs/reports/results-expansion.md")
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of the first training")
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -201,7 +203,7 @@ def _ours(
     for name in by_seed[0]:
         methods = [methods[name] for methods in by_seed]
         figures = [one.by(method) for one, method in zip(trained, methods, strict=True)]
-        yield Found(name=name, methods=methods, figures=figures)
+        yield Found(name=name, methods=methods, figures=figures, classes=fold.test.classes())
 
 
 def _tuning(space: Space, learned: CrossValidated, seed: int) -> Tuning:
@@ -239,7 +241,7 @@ def _others(fold: Fold, rivals: Searched, args: argparse.Namespace) -> Iterator[
 
 
 def _of_one(name: str, method: Method, searched: Searched) -> Found:
-    return Found(name=name, methods=[method], figures=[searched.by(method)])
+    return Found(name=name, methods=[method], figures=[searched.by(method)], classes=searched.space.classes())
 
 
 def _swept(rivals: Searched, trained: Sequence[Searched]) -> dict[str, list[float]]:
@@ -255,16 +257,17 @@ def _map(searched: Sequence[Searched], name: str, neighbours: int) -> float:
 def _head(args: argparse.Namespace, test: Space) -> str:
     return f"""# Expansions side by side
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
 {args.test}: {len(test.vectors):,} photographs of {test.labels.max() + 1} classes, each searched for among the others of
 what is judged; {test.how}; {args.queries} queries of each fold. Neighbours and alpha of rivals are those that do best
 on the training classes. LAttQE is the mean of three networks, each of which two thirds of the training classes trained.
 The temperature of LAttDBA is the one that does best there, too, each query searched for by the network that did not
 learn from its class; LAttQE's 64 and LAttDBA's 48 neighbours are the paper's, but where *tuned* says that they were
-chosen likewise. A database is augmented for each query as if that were not in it. mAP with 95% bootstrap intervals over
-queries, drawn in pairs for differences. Seeds: of the training of LAttQE; a row is their mean, and says the least and
-the most.
+chosen likewise. A database is augmented for each query as if that were not in it. Seeds: of the training of LAttQE;
+a row is their mean, and says the lowest and the highest.
+
+{INTERVALS}
 """
 
 

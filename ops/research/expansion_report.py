@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.evaluation import Evaluation, bootstrap_interval
+from landseer.ensemble.evaluation import Evaluation, Ids
 from landseer.ops.evaluate.methods import Method
+from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +22,8 @@ class Found:
     methods: Sequence[Method]
     """With their numbers, which may differ from seed to seed and from fold to fold."""
     figures: Sequence[Evaluation]
+    classes: Ids
+    """The class of each query, [Q]; of different folds, different ones unless the class is the same."""
 
     @property
     def aps(self) -> NDArray[np.float64]:
@@ -37,13 +40,18 @@ def table(folds: Sequence[Sequence[Found]], *, against: str) -> str:
     """Return the rows, queries of all folds together: each against none, and one against each."""
     of = {rows[0].name: rows for rows in zip(*folds, strict=True)}
     aps = {name: np.concatenate([one.aps for one in rows]) for name, rows in of.items()}
-    columns = ("expansion", "mAP", "seeds", "against none", f"{against} against it", "first right", "numbers")
-    lines = [f"| {' | '.join(columns)} |", "|---|---:|---|---|---|---:|---|"]
+    classes = np.concatenate([rows[0].classes for rows in folds])
+    gains = ("against none", QUERIES, f"{against} against it", QUERIES)
+    lines = [
+        f"| {' | '.join(('expansion', 'mAP', QUERIES, 'seeds', *gains, 'first right', 'numbers'))} |",
+        "|---|---:|---|---|---|---|---|---|---:|---|",
+    ]
     for name, rows in of.items():
         first = 100 * np.concatenate([one.first for one in rows]).mean()
         methods = "; ".join(dict.fromkeys(str(method) for one in rows for method in one.methods))
-        gains = (_gain(aps[name], aps["none"]), _gain(aps[against], aps[name]))
-        cells = (_mean(aps[name]), _seeds(rows), *gains)
+        pairs = ((aps[name], aps["none"]), (aps[against], aps[name]))
+        gained = (cell for one, base in pairs for cell in gain_cells(one, base, classes))
+        cells = (*mean_cells(aps[name], classes), _seeds(rows), *gained)
         lines.append(f"| {name} | {' | '.join(cells)} | {first:.1f}% | {methods} |")
     return "\n".join(lines) + "\n"
 
@@ -62,15 +70,3 @@ def _seeds(rows: Sequence[Found]) -> str:
     by_seed = zip(*(one.figures for one in rows), strict=True)
     maps = [100 * np.concatenate([one.aps for one in folds]).mean() for folds in by_seed]
     return f"{len(maps)}: {min(maps):.1f} to {max(maps):.1f}" if len(maps) > 1 else "-"
-
-
-def _mean(aps: NDArray[np.float64]) -> str:
-    low, high = bootstrap_interval(aps)
-    return f"{100 * aps.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _gain(aps: NDArray[np.float64], base: NDArray[np.float64]) -> str:
-    if aps is base:
-        return "-"
-    low, high = bootstrap_interval(100 * (aps - base))
-    return f"{100 * (aps - base).mean():+.1f} ({low:+.1f} to {high:+.1f})"

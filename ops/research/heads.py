@@ -27,10 +27,11 @@ from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_run
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
+from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.describe import Vectors, describe
 from landseer.ops.research.heads_report import Row, Table
 from landseer.ops.research.variants import Variant, cost, variants
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.writing import add_development, made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.heads"
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="to train (all)")
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -121,7 +123,7 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
         for name in names
     ]
     learned_from = f"heads learned from {len(learned.photographs):,} photographs, {source.views} views of each"
-    return Table(backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows)
+    return Table(backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows, classes=test.classes())
 
 
 def _first(chosen: Sequence[Variant], name: str) -> Variant:
@@ -196,15 +198,17 @@ def _report(args: argparse.Namespace) -> str:
     classes, kinds = len({one.label for one in learned.photographs}), len({query.label for query in test.queries})
     head = f"""# Descriptors side by side
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
 To learn from: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or as many of them as each
 table says. Judged on {args.test}:
 {len(test.queries):,} queries of {kinds} classes, none of which was trained or tuned on, each photograph searched for
 among all others. One scale, long side 640 px, the trunk frozen as ImageNet left it; only heads are trained, on views of
-the training photographs whose maps were computed once. mAP with the 95% bootstrap interval over queries (the mean over
-seeds where there are several), the least and the most of the seeds, and the difference to GeM with its paired interval.
+the training photographs whose maps were computed once. Where a head was trained with several seeds, its row is their
+mean, and *seeds* has the lowest and the highest.
 GFLOPs count multiplications and additions apart, for one picture of 640 x 640.
+
+{INTERVALS}
 
 """
     return head + "\n".join(table.text() for table in tables)

@@ -35,10 +35,11 @@ from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.reranking import NAIVE
 from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
+from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.regional_report import table
 from landseer.ops.research.regional_rows import FIRST, Judge, Row, attended
 from landseer.ops.research.varied import Numbers
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.writing import add_development, made_by, written
 from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.regional"
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -197,7 +199,7 @@ def _sections(
     ):
         if section in args.sections:
             say(title)
-            yield f"## {title}\n\n{table(list(rows), [none])}"
+            yield f"## {title}\n\n{table(list(rows), judge.dataset.classes(), [none])}"
     if "words" not in args.sections:
         return
     shares = (f"{100 * judge.sharing(count):.1f}% with {count:,} words" for count in args.words)
@@ -284,16 +286,18 @@ def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: D
     kinds = len({query.label for query in test.queries})
     return f"""# Local features side by side
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
 {args.test}: {len(test.queries):,} queries of {kinds} classes, each searched for among {len(test.references):,}
 photographs; {system.about.title}. Chosen by {len(train.queries):,} queries of {len(train.references):,} photographs of
 {args.train}, from which words are learned, too: co-attention's weight beside the global score {chosen.weight:g},
 {chosen.words:,} words, matches {_told(chosen.matching)}.
 The short list is 100. Regions: {_regions(args.regions, system.profile)}.
-mAP, and how often the first hit is right; differences paired by query; each with its 95% bootstrap interval. Bytes: of
+mAP, and how often the first hit is right. Bytes: of
 a photograph in all that the row searches. Milliseconds: the median of a search, its query described before; giving
 local descriptors their words counts.
+
+{INTERVALS}
 
 """
 

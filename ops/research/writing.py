@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Callable
@@ -34,7 +35,21 @@ def written(make: Callable[[], str], out: Path) -> int:
     return 0
 
 
-def made_by(program: str) -> str:
-    """Return the sentence that says by which command a report was written, and on what machine."""
+DEVELOPMENT = "Many variants were judged on this data while they were developed: these are development figures."
+
+
+def add_development(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that says whether the test data was used during development."""
+    parser.add_argument(
+        "--development",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="say in the report that variants were judged on the test data while they were developed (yes)",
+    )
+
+
+def made_by(program: str, *, development: bool) -> str:
+    """Return the first lines of a report: its command and machine, and whether its figures are development figures."""
     machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
-    return f"Written by `{program} {shlex.join(sys.argv[1:])}` on {machine}."
+    written_by = f"Written by `{program} {shlex.join(sys.argv[1:])}` on {machine}."
+    return f"{written_by}\n\n{DEVELOPMENT}" if development else written_by

@@ -113,16 +113,21 @@ def test_the_tables_compare_each_row_over_all_folds(space: Space) -> None:
     parts = [[Searched(space.sampled(count, 0), network) for network in networks] for count in (4, 6)]
     folds = [
         [
-            Found(name="none", methods=[NO_EXPANSION], figures=[one.by(NO_EXPANSION)]),
-            Found(name="LAttQE", methods=[LATTQE_SEARCH] * 2, figures=[two.by(LATTQE_SEARCH) for two in (one, other)]),
+            Found(name="none", methods=[NO_EXPANSION], figures=[one.by(NO_EXPANSION)], classes=one.space.classes()),
+            Found(
+                name="LAttQE",
+                methods=[LATTQE_SEARCH] * 2,
+                figures=[two.by(LATTQE_SEARCH) for two in (one, other)],
+                classes=one.space.classes(),
+            ),
         ]
         for one, other in parts
     ]
     header, _, none, lattqe = table(folds, against="LAttQE").splitlines()
     assert "| LAttQE against it |" in header
     assert none.startswith("| none | ") and none.rstrip().endswith("| none |")
-    assert none.split(" | ")[2:4] == ["-", "-"]
-    assert lattqe.split(" | ")[2].startswith("2: ") and lattqe.count("| - |") == 1
+    assert none.split(" | ")[3:6] == ["-", "-", "-"]
+    assert lattqe.split(" | ")[3].startswith("2: ") and lattqe.split(" | ")[6:8] == ["-", "-"]
     assert lattqe.rstrip().endswith("| lattqe:64 |")
     swept = sweep_table((1, 2), [{"aqe": [10.0, 20.0]}, {"aqe": [20.0, 40.0]}])
     assert "| aqe | 15.0 | 30.0 |" in swept
@@ -131,8 +136,8 @@ def test_the_tables_compare_each_row_over_all_folds(space: Space) -> None:
 def test_a_row_is_the_mean_over_seeds_and_says_their_range() -> None:
     truths = [Truth(easy=np.array([0])), Truth(easy=np.array([1]))]
     right, half = (evaluate(orders, truths, ks=(1,)) for orders in ([[0, 1], [1, 0]], [[0, 1], [0, 1]]))
-    found = Found(name="LAttQE", methods=[LATTQE_SEARCH] * 2, figures=[right, half])
-    none = Found(name="none", methods=[NO_EXPANSION], figures=[half])
+    found = Found(name="LAttQE", methods=[LATTQE_SEARCH] * 2, figures=[right, half], classes=np.arange(2))
+    none = Found(name="none", methods=[NO_EXPANSION], figures=[half], classes=np.arange(2))
     assert found.aps.tolist() == [1.0, (1.0 + half.aps[1]) / 2] and found.first.tolist() == [1.0, 0.5]
     line = table([[none, found]], against="LAttQE").splitlines()[3]
     assert line.startswith(f"| LAttQE | {100 * found.aps.mean():.1f} (")

@@ -38,11 +38,22 @@ def test_the_table_gives_means_spreads_and_paired_differences() -> None:
         backbone="a trunk",
         source="from somewhere",
         rows=[row(BASELINE, [0.2, 0.4]), row("CiDeR", [0.3, 0.5], [0.5, 0.7])],
+        classes=np.arange(2),
     )
     base, cider = table.text().splitlines()[-2:]
-    assert base.startswith("| GeM off the shelf | 30.0 (20.0 to 40.0) | - | - | 100.0% | 1.5 M | 2.0 |")
+    few = "too few classes"
+    assert base.startswith(f"| GeM off the shelf | 30.0 ({few}) | 20.0 to 40.0 | - | - | - | 100.0% | 1.5 M | 2.0 |")
     # Each query gains the same, so that the paired interval has no width although those of the maps have.
-    assert cider.startswith("| CiDeR | 50.0 (40.0 to 60.0) | 2: 40.0 to 60.0 | +20.0 (+20.0 to +20.0) |")
+    assert cider.startswith(
+        f"| CiDeR | 50.0 ({few}) | 40.0 to 60.0 | 2: 40.0 to 60.0 | +20.0 ({few}) | +20.0 to +20.0 |"
+    )
+
+
+def test_the_table_has_intervals_over_classes() -> None:
+    rows = [row(BASELINE, [0.2] * 10), row("CiDeR", [0.1] * 5 + [0.9] * 5)]
+    text = Table(backbone="t", source="s", rows=rows, classes=np.arange(10) % 5).text()
+    # Each class has one query of each value, so the mean is the same whatever classes are drawn.
+    assert "| CiDeR | 50.0 (50.0 to 50.0) | " in text and "| +30.0 (+30.0 to +30.0) | " in text
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from landseer.ensemble.evaluation import bootstrap_interval
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
@@ -24,7 +22,7 @@ from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.regions import Boxes
-from landseer.ops.research import regional, regional_report
+from landseer.ops.research import regional, writing
 from landseer.ops.research.varied import Numbers, VariedSide
 
 C, P, D, N = 8, 4, 16, 12
@@ -75,7 +73,6 @@ def options(tmp_path, monkeypatch):
     monkeypatch.setattr(CachedSide, "coattention", lambda self: TorchCoattention(PROFILE))
     monkeypatch.setattr(regional, "reduction_of", lambda repository, profile: REDUCTION)
     monkeypatch.setattr(CachedSide, "_reduction", REDUCTION)
-    monkeypatch.setattr(regional_report, "bootstrap_interval", functools.partial(bootstrap_interval, rounds=20))
     given = ["--test", f"folder:{tmp_path / 'test'}", "--train", f"folder:{tmp_path / 'learn'}", "--words", "2", "4"]
     return [*given, "--repository", str(tmp_path / "models"), "--cache", str(cache), "--out", str(tmp_path / "out.md")]
 
@@ -91,6 +88,7 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     assert regional.main(options) == 0
     text = (tmp_path / "out.md").read_text()
     assert text.count("\n## ") == 4
+    assert writing.DEVELOPMENT in text and text.count("| over queries | against | mAP gained | over queries |") == 4
     for name in ("co-attention alone", "naive co-attention", "K 1, alone", "N 100, weight 0.5", "T 20, alone"):
         assert f"| {name} |" in text
     assert re.search(r"\| scale 1 \(\d+ of the features\), alone \|", text)
@@ -102,8 +100,9 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
 
 
 def test_a_report_of_some_sections_has_no_others(options, tmp_path):
-    assert regional.main([*options, "--sections", "words"]) == 0
+    assert regional.main([*options, "--sections", "words", "--no-development"]) == 0
     text = (tmp_path / "out.md").read_text()
+    assert writing.DEVELOPMENT not in text
     assert text.count("\n## ") == 1 and "## Words" in text and "share a word with a query" in text
     assert regional.main([*options, "--sections", "verification"]) == 0
     text = (tmp_path / "out.md").read_text()
