@@ -21,7 +21,7 @@ from landseer.ensemble.inference.contracts import Step, ensembles
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.model_settings import ModelSettings, from_triton
 from landseer.ops.backend.runner import Failure, Job, Runner
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.run.triton import CONFIG_NAME
 
 Vector = NDArray[np.float32]

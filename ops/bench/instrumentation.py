@@ -27,9 +27,10 @@ from landseer.ops.bench.pictures import Picture, pictures, sequence
 from landseer.ops.bench.served import index
 from landseer.ops.bench.serving_report import table
 from landseer.ops.bench.statistics import Estimate, Round, estimate, latency, ratios, throughputs, turns
+from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
-from landseer.ops.run.processes import Child, ChildConfig, OpsError
+from landseer.ops.run.processes import Child, ChildConfig
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 

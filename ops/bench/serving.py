@@ -41,7 +41,7 @@ from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.served import TritonDescribe, index
 from landseer.ops.bench.serving_report import Report, markdown, verdict
 from landseer.ops.bench.statistics import Round
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85

@@ -12,7 +12,7 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.errors import Stopped, TrainingError
 from landseer.ops.backend.inprocess import cores
 from landseer.ops.bench.machine import describe as describe_machine
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 STOPPED = 130
 """A shell's status of what Ctrl-C ended."""

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from landseer.ops.backend.model_settings import THREADS_VARIABLE
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port, require_free
 from landseer.ops.run.proc import dead_children
-from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.run.processes import Child, ChildConfig, how_ended
 from landseer.ops.run.triton_install import TritonInstall, find_triton
 from landseer.ops.run.triton_log import reasons
 

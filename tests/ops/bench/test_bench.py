@@ -21,7 +21,7 @@ from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
 from landseer.ops.bench.serving import AT_LEAST, _options, main
 from landseer.ops.bench.serving_report import Report, markdown, outcome, verdict
 from landseer.ops.bench.statistics import Round, estimate, latency, ranked, ratios, throughputs, turns
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 
 def rounds(*speeds, requests=4):

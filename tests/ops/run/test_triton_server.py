@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import free_port
-from landseer.ops.run.processes import OpsError
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
