@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ops.backend.model_settings import THREADS_VARIABLE
+from landseer.ops.backend.model_settings import CONFIG_NAME, THREADS_VARIABLE
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port, require_free
 from landseer.ops.run.proc import dead_children
@@ -27,12 +27,6 @@ from landseer.ops.run.triton_log import reasons
 POLL_S = 0.1
 DRAIN_S = 10
 """Seconds that Triton has to finish what is in flight when it is told to end."""
-CONFIG_NAME = "pip"
-"""Triton 2.51 of the wheel takes <model>/configs/pip.pbtxt where that exists, instead of config.pbtxt.
-
-Its dynamic batcher loses wake-ups when a queue policy has a bound or a timeout: requests then wait up to 500 ms on an
-idle server (measured: 0.5 to 7 % of them). `dynamic_batching {}` is free of that.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
