@@ -22,14 +22,15 @@ from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.contenders import Contender
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.pictures import Picture, pictures, sequence
 from landseer.ops.bench.served import index
 from landseer.ops.bench.serving_report import table
 from landseer.ops.bench.statistics import Estimate, Round, estimate, latency, ratios, throughputs, turns
+from landseer.ops.errors import OpsError
+from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
-from landseer.ops.run.processes import Child, ChildConfig, OpsError
+from landseer.ops.run.processes import Child, ChildConfig
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 

@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print. 0; 1 with one line on stderr if it cannot be done."""
     # Compilers of graphs load with it; `landseer --help` should not wait for them.
     from landseer.client.commands.output import console
+    from landseer.ops.errors import OpsError
     from landseer.ops.evaluate import evaluating as evaluation
     from landseer.ops.evaluate.models import Request
-    from landseer.ops.run.processes import OpsError
 
     options = evaluation.Options(
         data=args.data,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.run.processes import OpsError
 
 
 class VectorCache:

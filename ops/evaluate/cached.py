@@ -9,10 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from landseer.ensemble.inference.profile import Profile
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.run.processes import OpsError
 
 
 class CachedArrays:

@@ -13,7 +13,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.search.coattention import OUTPUTS, Coattention, graph_inputs, of_outputs
 from landseer.ops.backend.inprocess import cores, infer, settings_of
 from landseer.ops.backend.runner import Runner
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 MEAN = "reduction.mean"
 """Of the reduction, in the `cluster` graph."""

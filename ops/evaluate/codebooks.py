@@ -15,9 +15,9 @@ from landseer.ensemble.asmk.codebook import ROUNDS, Codebook, fitting_words, tra
 from landseer.ensemble.errors import ProfileMismatch
 from landseer.ensemble.index.word_index import check_codebook
 from landseer.ensemble.inference.profile import Profile
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.readers import read
-from landseer.ops.run.processes import OpsError
 
 PICTURES = 500
 """Photographs that words are learned from, unless it is said otherwise: 4,096 words with 500 features each."""

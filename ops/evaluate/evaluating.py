@@ -11,6 +11,7 @@ from rich.console import Console
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.curate.files import check_writable
 from landseer.ops.curate.showing import warn
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.codebooks import Source
 from landseer.ops.evaluate.dataset import Dataset
@@ -27,7 +28,6 @@ from landseer.ops.evaluate.served import ServedSystem
 from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
-from landseer.ops.run.processes import OpsError
 
 REPOSITORY = Path("model_repository")
 

@@ -17,6 +17,7 @@ from landseer.ops.backend.inprocess import cores, full_graph, read_profile
 from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
 from landseer.ops.curate.showing import bars
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.cached import CachedArrays
@@ -31,7 +32,6 @@ from landseer.ops.evaluate.regions import Boxes, crops, flat
 from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About, Rank, Searched
-from landseer.ops.run.processes import OpsError
 
 Floats = NDArray[np.float32]
 

@@ -21,7 +21,7 @@ from landseer.export.models.heads import HEADS
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.to_onnx import OPSETS
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 HOME = Path("var/evaluate/models")
 NEEDED = ("backbone", "detector", "cluster", "lattqe", "coattention")

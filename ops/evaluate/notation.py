@@ -9,11 +9,11 @@ from landseer.ensemble.asmk.codebook import MOST_WORDS
 from landseer.ensemble.search.expansion.methods import DEFAULTS, MOST, limits
 from landseer.ensemble.search.expansion.recipe import Recipe, recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.diffusion import NEIGHBOURS, QUERY_NEIGHBOURS
 from landseer.ops.evaluate.methods import DATABASE_NAMES, DIFFUSION, NO_EXPANSION, NONE, RANKERS, Method
 from landseer.ops.evaluate.needs import WORDY
 from landseer.ops.evaluate.reranking import CANDIDATES, FUSING, RERANKERS, WEIGHT, Reranking
-from landseer.ops.run.processes import OpsError
 
 _AUGMENTING = {name: method for method, name in DATABASE_NAMES.items()}
 

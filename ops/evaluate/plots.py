@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.regimes import By, Regime
 from landseer.ops.evaluate.sweep import Point
-from landseer.ops.run.processes import OpsError
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")
 """Told apart by colour-blind people, too (Okabe and Ito), and two more."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.search.coattention import Coattention
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 Score = Callable[[NDArray[np.float32], NDArray[np.float16], NDArray[np.int32]], Coattention]
 """The `coattention` graph: from a query vector [P], vectors [C, K, P] and their counts [C]."""

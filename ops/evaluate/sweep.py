@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from landseer.ensemble.evaluation import Protocol
 from landseer.ensemble.search.expansion.methods import DEFAULTS, limits
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.methods import Method
 from landseer.ops.evaluate.specs import NEIGHBOURS
-from landseer.ops.run.processes import OpsError
 
 
 @dataclass(frozen=True, kw_only=True)

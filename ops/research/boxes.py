@@ -18,6 +18,7 @@ from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.boxes import iou
 from landseer.export.models.trunks import BACKBONES
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.evaluate.readers import read as read_dataset
@@ -26,7 +27,6 @@ from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain
 from landseer.ops.research.describe import Vectors
 from landseer.ops.research.small import TRUE, WHOLE, Entry, Found, Networks, found
 from landseer.ops.research.writing import add_development, made_by, written
-from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.boxes"
 REPORT = Path("docs/reports/results-boxes.md")

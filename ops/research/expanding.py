@@ -16,9 +16,9 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.expansion import expand_all
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Databases
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method, rankings
-from landseer.ops.run.processes import OpsError
 
 Vectors = NDArray[np.float32]
 LATTQE_NEIGHBOURS, LATTDBA_NEIGHBOURS = 64, 48

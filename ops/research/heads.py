@@ -24,6 +24,7 @@ from landseer.export.training.command import precision_of
 from landseer.export.training.heads import TRAINERS, Training, train_head
 from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
@@ -32,7 +33,6 @@ from landseer.ops.research.describe import Vectors, describe
 from landseer.ops.research.heads_report import Row, Table
 from landseer.ops.research.variants import Variant, cost, variants
 from landseer.ops.research.writing import add_development, made_by, written
-from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.heads"
 REPORT = Path("docs/reports/results.md")

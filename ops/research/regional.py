@@ -23,6 +23,7 @@ from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import read_parts
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import Source
@@ -40,7 +41,6 @@ from landseer.ops.research.regional_report import table
 from landseer.ops.research.regional_rows import FIRST, Judge, Row, attended
 from landseer.ops.research.varied import Numbers
 from landseer.ops.research.writing import add_development, made_by, written
-from landseer.ops.run.processes import OpsError
 
 PROGRAM = "python -m landseer.ops.research.regional"
 REPORT = Path("docs/reports/results-regional.md")

@@ -12,8 +12,8 @@ from landseer.export.datasets.errors import DatasetError
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.errors import Stopped, TrainingError
 from landseer.ops.backend.inprocess import cores
-from landseer.ops.bench.machine import describe as describe_machine
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.machine import describe as describe_machine
 
 STOPPED = 130
 """A shell's status of what Ctrl-C ended."""

@@ -18,8 +18,8 @@ from landseer.export.curation.settings import Settings
 from landseer.export.datasets.readers import read
 from landseer.ops.curate import overlap
 from landseer.ops.curate.files import check_writable, named_from
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.describe import Described
-from landseer.ops.run.processes import OpsError
 
 CLI = [sys.executable, "-m", "landseer.client.cli"]
 

@@ -12,12 +12,12 @@ from shared_files import shared
 
 from landseer.ensemble.pictures.pictures import Region
 from landseer.export.datasets import revisited
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse
 from landseer.ops.evaluate.readers import landmarks, read
-from landseer.ops.run.processes import OpsError
 
 
 @pytest.fixture

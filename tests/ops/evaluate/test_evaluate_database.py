@@ -9,6 +9,7 @@ import pytest
 
 from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import Recipe
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import database
 from landseer.ops.evaluate.database import Database, Databases
 from landseer.ops.evaluate.diffusion import Graph, diffuse
@@ -16,7 +17,6 @@ from landseer.ops.evaluate.methods import DATABASE_NAMES, Method, rankings
 from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.space import BLOCK, FEW
 from landseer.ops.evaluate.specs import METHODS, SERVED_METHODS
-from landseer.ops.run.processes import OpsError
 
 DIMENSIONS = 12
 

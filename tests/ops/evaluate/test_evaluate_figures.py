@@ -9,6 +9,7 @@ import pytest
 from shared_files import reference
 
 from landseer.ensemble.evaluation import Truth, bootstrap_interval, evaluate
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.failures import failures
 from landseer.ops.evaluate.figures import KS, Estimate, Row
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
@@ -16,7 +17,6 @@ from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.regimes import regimes
 from landseer.ops.evaluate.sweep import counts, swept
 from landseer.ops.evaluate.synthetic import BLOCK, synthetic
-from landseer.ops.run.processes import OpsError
 
 rng = np.random.default_rng
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from landseer.client.cli import Parser, main
 from landseer.export.exporter import ExportError
 from landseer.ops.commands import evaluate as command
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import models
 from landseer.ops.evaluate.models import Request, exported
-from landseer.ops.run.processes import OpsError
 
 CONSOLE = Console(stderr=True)
 

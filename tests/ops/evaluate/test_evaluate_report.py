@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import evaluating as evaluation
 from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.database import Databases
 from landseer.ops.evaluate.methods import rankings
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About, Searched
-from landseer.ops.run.processes import OpsError
 
 
 class Painted:

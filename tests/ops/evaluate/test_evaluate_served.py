@@ -19,12 +19,12 @@ from landseer.ensemble.ingest.augmenting import augment_store
 from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import recipe
 from landseer.ensemble.store.store import Store
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
-from landseer.ops.run.processes import OpsError
 
 CONSOLE = Console(stderr=True)
 

@@ -18,6 +18,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.verify.verification import Located, verify
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.codebooks import Codebooks, Source
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.dataset import Shot
@@ -27,7 +28,6 @@ from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes, crops, flat
 from landseer.ops.evaluate.space import Space
-from landseer.ops.run.processes import OpsError
 
 D, PICTURES = 16, 9
 PROFILE = Profile(backbone="b", weights_sha256="", sizes=Sizes(channels=8, local=D), locals_sha256="abc")

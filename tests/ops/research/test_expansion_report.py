@@ -9,6 +9,7 @@ from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import unit
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.research import expanding
 from landseer.ops.research.expanding import (
@@ -23,7 +24,6 @@ from landseer.ops.research.expanding import (
     tuned_lattqe,
 )
 from landseer.ops.research.expansion_report import Found, sweep_table, table
-from landseer.ops.run.processes import OpsError
 
 
 @pytest.fixture(scope="module")
