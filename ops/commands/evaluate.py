@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from landseer.client.commands.output import console
     from landseer.ops.errors import OpsError
     from landseer.ops.evaluate import evaluating as evaluation
-    from landseer.ops.evaluate.models import Request
+    from landseer.ops.evaluate.exported_models import Request
 
     options = evaluation.Options(
         data=args.data,

@@ -9,16 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.ops.curate.files import check_writable
-from landseer.ops.curate.showing import warn
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.codebooks import Source
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.exported_models import Request, exported
 from landseer.ops.evaluate.html_report import write_report
+from landseer.ops.evaluate.in_process import LocalSystem
 from landseer.ops.evaluate.judging import Plan, judge
-from landseer.ops.evaluate.local import LocalSystem
-from landseer.ops.evaluate.models import Request, exported
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
@@ -28,6 +26,8 @@ from landseer.ops.evaluate.served import ServedSystem
 from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
+from landseer.ops.files import check_writable
+from landseer.ops.progress import warn
 
 REPOSITORY = Path("model_repository")
 

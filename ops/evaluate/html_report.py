@@ -10,11 +10,11 @@ from pathlib import Path
 from string import Template
 
 from landseer.client.readable import plural
-from landseer.ops.curate.files import write_text
 from landseer.ops.evaluate import plots
-from landseer.ops.evaluate.contact import sheet, text, worst
+from landseer.ops.evaluate.contact_sheet import sheet, text, worst
 from landseer.ops.evaluate.figures import Estimate, Row
 from landseer.ops.evaluate.results import Results, between
+from landseer.ops.files import write_text
 
 FILE, SWEEP, REGIMES = "report.html", "sweep.png", "regimes.png"
 SCREEN = 110

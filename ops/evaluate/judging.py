@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from landseer.ensemble.evaluation import Protocol, evaluate
-from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import failures
 from landseer.ops.evaluate.figures import KS, Row
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.sweep import Point, swept
 from landseer.ops.evaluate.system import Searched, System
+from landseer.ops.progress import bars
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
+from landseer.ops.evaluate.picture_arrays import LocalSide
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
-from landseer.ops.evaluate.side import LocalSide
 from landseer.ops.evaluate.space import FEW, Expander, Search, Space
 from landseer.ops.evaluate.words import (
     ASMK,

@@ -18,8 +18,8 @@ from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, v
 from landseer.ensemble.verify.verification import Located, Settings, verify
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
+from landseer.ops.evaluate.picture_arrays import LocalSide
 from landseer.ops.evaluate.ranked import Ranked
-from landseer.ops.evaluate.side import LocalSide
 
 COATTENTION, NAIVE, SPATIAL = "coattention", "coattention-naive", "spatial"
 CANDIDATES = 100

@@ -26,12 +26,12 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
-from landseer.ops.curate.showing import bars
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query
 from landseer.ops.evaluate.methods import NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
+from landseer.ops.progress import bars
 from landseer.ops.run.ports import parse_address
 from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
 from landseer.v1.search_pb2 import Expansion, SearchResponse

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ops.evaluate.database import Change, Database
+from landseer.ops.evaluate.picture_arrays import NO_SIDE, LocalSide
 from landseer.ops.evaluate.ranked import Floats, Ranked
-from landseer.ops.evaluate.side import NO_SIDE, LocalSide
 
 BLOCK = 256
 """Queries ranked at a time: of a million references, a gigabyte."""

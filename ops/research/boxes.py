@@ -21,11 +21,11 @@ from landseer.export.models.trunks import BACKBONES
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import Estimate
+from landseer.ops.evaluate.head_vectors import Vectors
 from landseer.ops.evaluate.readers import read as read_dataset
-from landseer.ops.research import small
+from landseer.ops.research import small_things
 from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
-from landseer.ops.research.describe import Vectors
-from landseer.ops.research.small import TRUE, WHOLE, Entry, Found, Networks, found
+from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Found, Networks, found
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
@@ -199,7 +199,7 @@ def _report(args: argparse.Namespace) -> str:
     test = test.drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     if not test.queries:
         raise OpsError(f"none of the {len(test.references)} pictures drawn shows what another shows; draw more")
-    networks = small.load_networks(args.backbone, args.weights, args.parts, args.proposals)
+    networks = small_things.load_networks(args.backbone, args.weights, args.parts, args.proposals)
     databases = _databases(test, backgrounds, networks, args)
     return "\n".join([_head(args, test, databases), *map(table, databases)])
 
@@ -208,8 +208,8 @@ def _databases(
     test: Dataset, backgrounds: Sequence[Path], networks: Networks, args: argparse.Namespace
 ) -> list[Database]:
     detected = [WHOLE, "attention", *(["proposals"] if networks.proposals else [])]
-    large = _described("as they are", small.as_they_are(test.references), detected, networks, args)
-    entries = small.made_small(test.references, backgrounds, seed=args.seed)
+    large = _described("as they are", small_things.as_they_are(test.references), detected, networks, args)
+    entries = small_things.made_small(test.references, backgrounds, seed=args.seed)
     tiny = _described("small", entries, [*detected, TRUE], networks, args)
     rows = {path: row for row, path in enumerate(test.references)}
     queries = np.concatenate([large[WHOLE][rows[query.shot.path]].vectors for query in test.queries])
@@ -245,24 +245,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[Database]) -> str:
-    low, high = (round(100 * share) for share in small.SHARE)
+    low, high = (round(100 * share) for share in small_things.SHARE)
+    frame, most, least = small_things.FRAME, small_things.BEST, small_things.LEAST_SCORE
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)
-    return f"""# Whether boxes help
+    return f"""# Do boxes help?
 
 {made_by(PROGRAM, development=args.development)}
 
-Detect-to-Retrieve finds that describing a picture's boxes beside the whole helps, above all where the thing is small.
-Pooled by the {MAIN}, which was chosen beforehand, against the whole picture alone:
+Detect-to-Retrieve finds that it helps to describe the boxes of a picture beside the whole, most of all where the thing
+is small. Does that hold here? Pooled by the {MAIN}, which was chosen before measuring, against the whole picture alone:
 
 {readings}
 
-{args.test}: {len(test.references):,} photographs, searched by {len(test.queries):,} of them as they are, none of which
-finds itself. {args.backbone}, with the head {args.parts.name}. *Made small*: each photograph shrunk to {low} to {high}%
-of the shorter side of one of {args.backgrounds}, {small.FRAME} pixels long, and laid over it at a random place. At most
-{small.BEST} boxes of a picture, of scores of {small.LEAST_SCORE} or more, are cropped and described again; a picture is
-as similar as its best region, or as its regions in the mean. The true box is where the photograph was laid: what a
-perfect detector would give. The small ones are pasted together, with edges that no photograph has, over pictures that
-show things of their own.
+- Data: {args.test}, {len(test.references):,} photographs. {len(test.queries):,} of them, as they are, are the
+  queries; a query never finds itself.
+- Model: {args.backbone} with the head {args.parts.name}.
+- *Made small*: each photograph is shrunk to {low} to {high}% of the shorter side of a background from
+  {args.backgrounds}, which is {frame} pixels long, and pasted at a random place. Such pictures have edges that no
+  photograph has, and the background shows things of its own.
+- Boxes: at most {most} for each picture, with a score of {least} or more, each cropped and described again. The
+  similarity of a picture is that of its best region, or the mean over its regions.
+- *True box*: where the photograph was pasted, which is what a perfect detector would find.
 
 {INTERVALS}
 """

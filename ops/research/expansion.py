@@ -26,10 +26,11 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.export.training.localisation import split
+from landseer.ops.evaluate.labelled_vectors import described
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
 from landseer.ops.research.cells import INTERVALS
-from landseer.ops.research.described import described
-from landseer.ops.research.expanding import (
+from landseer.ops.research.expansion_report import Found, sweep_table, table
+from landseer.ops.research.expansion_search import (
     LATTQE_SEARCH,
     Searched,
     Space,
@@ -40,7 +41,6 @@ from landseer.ops.research.expanding import (
     tuned_lattdba,
     tuned_lattqe,
 )
-from landseer.ops.research.expansion_report import Found, sweep_table, table
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.expansion"

@@ -26,12 +26,12 @@ from landseer.export.training.localisation import Recipe
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.head_variants import Variant, cost, variants
+from landseer.ops.evaluate.head_vectors import Vectors, describe
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research.cells import INTERVALS
-from landseer.ops.research.describe import Vectors, describe
 from landseer.ops.research.heads_report import Row, Table
-from landseer.ops.research.variants import Variant, cost, variants
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Evaluation, Ids
+from landseer.ops.evaluate.head_variants import BASELINE, Cost
 from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
-from landseer.ops.research.variants import BASELINE, Cost
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,9 +28,9 @@ from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import Source
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.local import LocalSystem
+from landseer.ops.evaluate.exported_models import Request, exported
+from landseer.ops.evaluate.in_process import LocalSystem
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
-from landseer.ops.evaluate.models import Request, exported
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
@@ -39,7 +39,7 @@ from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.regional_report import table
 from landseer.ops.research.regional_rows import FIRST, Judge, Row, attended
-from landseer.ops.research.varied import Numbers
+from landseer.ops.research.varied_coattention import Numbers
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.regional"

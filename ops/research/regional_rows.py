@@ -14,18 +14,18 @@ from landseer.ensemble.ingest.regions import LEAST
 from landseer.ensemble.verify.verification import Settings
 from landseer.export.models.pooling import Projection
 from landseer.ops.evaluate.arrays import BOXES, LOCALS, QUERY_VECTOR
+from landseer.ops.evaluate.cached_arrays import CachedSide
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.local import LocalSystem
-from landseer.ops.evaluate.local_side import CachedSide
+from landseer.ops.evaluate.in_process import LocalSystem
 from landseer.ops.evaluate.methods import NO_EXPANSION, RANKERS, Answer, Method, answered, answers
+from landseer.ops.evaluate.picture_arrays import LocalSide
 from landseer.ops.evaluate.regions import Boxes, crops
 from landseer.ops.evaluate.reranking import COATTENTION, BySpace, Reranker, Reranking
-from landseer.ops.evaluate.side import LocalSide
 from landseer.ops.evaluate.space import Search, Space
 from landseer.ops.evaluate.system import Searched
 from landseer.ops.evaluate.words import inverted, searching, widened
-from landseer.ops.research.varied import Numbers, VariedSide
+from landseer.ops.research.varied_coattention import Numbers, VariedSide
 
 FIRST = "none"
 """The row that others are compared with unless they name another."""

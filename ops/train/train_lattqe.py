@@ -24,7 +24,7 @@ from landseer.export.training.lattqe import (
     classes,
     learn,
 )
-from landseer.ops.research.described import Described, described
+from landseer.ops.evaluate.labelled_vectors import Described, described
 from landseer.ops.train.showing import Bars
 from landseer.ops.train.training import Options
 

@@ -12,8 +12,8 @@ from landseer.client.cli import Parser, main
 from landseer.export.exporter import ExportError
 from landseer.ops.commands import evaluate as command
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate import models
-from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate import exported_models
+from landseer.ops.evaluate.exported_models import Request, exported
 
 CONSOLE = Console(stderr=True)
 
@@ -27,8 +27,8 @@ def made(monkeypatch):
         folders.append(folder)
         (folder / "whole").touch()
 
-    monkeypatch.setattr(models, "_export", export)
-    monkeypatch.setattr(models, "_is_whole", lambda folder: (folder / "whole").exists())
+    monkeypatch.setattr(exported_models, "_export", export)
+    monkeypatch.setattr(exported_models, "_is_whole", lambda folder: (folder / "whole").exists())
     return folders
 
 
@@ -56,7 +56,7 @@ def test_an_export_that_fails_is_one_line(monkeypatch, tmp_path):
     def export(request, folder, console):
         raise ExportError("backbone on openvino does not agree")
 
-    monkeypatch.setattr(models, "_export", export)
+    monkeypatch.setattr(exported_models, "_export", export)
     with pytest.raises(OpsError, match="resnet50 cannot be exported: backbone on openvino does not agree"):
         exported(Request(backbone="resnet50"), CONSOLE, home=tmp_path)
 

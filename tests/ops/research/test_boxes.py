@@ -16,11 +16,22 @@ from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import Trunk
 from landseer.export.photographs import photographs
+from landseer.ops.evaluate.head_variants import variants
 from landseer.ops.evaluate.readers import read
-from landseer.ops.research import boxes, small
+from landseer.ops.research import boxes, small_things
 from landseer.ops.research.boxes import Regions, best, judged, mean, overlaps, reading, table, together
-from landseer.ops.research.small import TRUE, WHOLE, Found, Networks, Scene, Seen, as_they_are, found, laid, made_small
-from landseer.ops.research.variants import variants
+from landseer.ops.research.small_things import (
+    TRUE,
+    WHOLE,
+    Found,
+    Networks,
+    Scene,
+    Seen,
+    as_they_are,
+    found,
+    laid,
+    made_small,
+)
 
 CHANNELS = 8
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=CHANNELS), long_side=128)
@@ -61,9 +72,9 @@ def test_a_photograph_is_laid_small_inside_the_frame(files: list[Path], seed: in
     place, picture = scene.place, decoded(scene)
     assert place is not None
     height, width = picture.shape[:2]
-    assert max(height, width) == small.FRAME
+    assert max(height, width) == small_things.FRAME
     assert 0 <= place.x <= width - place.width and 0 <= place.y <= height - place.height
-    low, high = (share * min(height, width) for share in small.SHARE)
+    low, high = (share * min(height, width) for share in small_things.SHARE)
     assert low - 1 <= max(place.width, place.height) <= high + 1
     # What is there is the photograph, and everything else is the background as it would be without it.
     thing = Image.open(files[1]).resize((int(place.width), int(place.height)), Image.Resampling.BICUBIC)
@@ -84,7 +95,7 @@ def test_small_pictures_are_the_same_by_seed(files: list[Path]) -> None:
 
 def test_a_box_is_described_as_its_crop_would_be(files: list[Path]) -> None:
     scene = laid(files[0], files[4], np.random.default_rng(0))
-    place = small.true_place(Seen(scene, networks()))[0]
+    place = small_things.true_place(Seen(scene, networks()))[0]
     x, y, width, height = map(int, place)
     file = io.BytesIO()
     Image.open(io.BytesIO(scene.data)).crop((x, y, x + width, y + height)).save(file, "PNG")
@@ -105,7 +116,7 @@ def test_regions_are_described_once_and_each_source_on_its_own(files: list[Path]
     for one in more:
         assert one.vectors.shape == (len(one.places), CHANNELS)
         np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=1), 1, atol=1e-3)
-    assert len(attention.places) <= small.BEST
+    assert len(attention.places) <= small_things.BEST
     assert (attention.places[:, :2] >= 0).all()
     assert (attention.places[:, :2] + attention.places[:, 2:] <= whole.places[0, 2:] + 1e-3).all()
 
@@ -117,7 +128,7 @@ def test_other_proposals_are_described_anew(files: list[Path], tmp_path: Path) -
     for seed in (0, 1, 1):
         rpn = RegionProposals.untrained(CHANNELS, seed=seed, hidden=8).eval()
         [one] = found(entry, ["proposals"], dataclasses.replace(networks(calls), proposals=rpn), tmp_path)
-        assert 1 <= len(one.places) <= small.BEST
+        assert 1 <= len(one.places) <= small_things.BEST
         counts.append(len(calls))
     assert counts[0] < counts[1] == counts[2]
 
@@ -198,7 +209,7 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 def test_the_command_writes_what_was_measured(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(small, "load_networks", lambda *_: networks())
+    monkeypatch.setattr(small_things, "load_networks", lambda *_: networks())
     assert boxes.main(command(data, tmp_path)) == 0
     report = (tmp_path / "report.md").read_text()
     assert "6 photographs, searched by 6 of them" in report
@@ -222,11 +233,11 @@ def test_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:
     about = {"landseer": json.dumps({"epoch": 1, "trunk_sha256": "ours"})}
     state = RegionProposals.untrained(CHANNELS, seed=0).state_dict()
     save_file({f"rpn.{k}": v for k, v in state.items()}, path, metadata=about)
-    assert small.load_proposals(path, CHANNELS, "ours").proposals == 128
+    assert small_things.load_proposals(path, CHANNELS, "ours").proposals == 128
     with pytest.raises(WeightsError, match="trunk"):
-        small.load_proposals(path, CHANNELS, "theirs")
+        small_things.load_proposals(path, CHANNELS, "theirs")
     with pytest.raises(WeightsError, match="does not fit RegionProposals"):
-        small.load_proposals(path, 16, "ours")
+        small_things.load_proposals(path, 16, "ours")
     path.write_bytes(b"nothing")
     with pytest.raises(WeightsError, match=str(path)):
-        small.load_proposals(path, CHANNELS, "ours")
+        small_things.load_proposals(path, CHANNELS, "ours")

@@ -11,8 +11,9 @@ from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import unit
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
-from landseer.ops.research import expanding
-from landseer.ops.research.expanding import (
+from landseer.ops.research import expansion_search
+from landseer.ops.research.expansion_report import Found, sweep_table, table
+from landseer.ops.research.expansion_search import (
     LATTQE_SEARCH,
     Searched,
     Space,
@@ -23,7 +24,6 @@ from landseer.ops.research.expanding import (
     tuned_lattdba,
     tuned_lattqe,
 )
-from landseer.ops.research.expansion_report import Found, sweep_table, table
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_searching_leaves_the_vectors_as_they_were(space: Space, searched: Searc
 
 
 def test_what_is_tuned_is_the_best_of_its_grid(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expanding, "DATABASE_NEIGHBOURS", (2, 4))
+    monkeypatch.setattr(expansion_search, "DATABASE_NEIGHBOURS", (2, 4))
     found = tuned([searched], "aqe")
     maps = {k: searched.by(Method(name="aqe", neighbours=k)).map for k in (1, 2, 4, 8, 16, 32)}
     assert maps[found.neighbours] == max(maps.values())
@@ -92,14 +92,14 @@ def test_queries_of_all_spaces_tune_together(space: Space) -> None:
 
 def test_the_temperature_is_one_of_those_tried(searched: Searched) -> None:
     recipe = tuned_lattdba([searched]).database
-    assert recipe is not None and recipe.parameter in expanding.TEMPERATURES and recipe.neighbours == 48
+    assert recipe is not None and recipe.parameter in expansion_search.TEMPERATURES and recipe.neighbours == 48
 
 
 def test_lattqe_and_then_what_is_before_it_are_tuned(searched: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expanding, "DATABASE_NEIGHBOURS", (2, 4))
-    monkeypatch.setattr(expanding, "TEMPERATURES", (0.5, 1.0))
+    monkeypatch.setattr(expansion_search, "DATABASE_NEIGHBOURS", (2, 4))
+    monkeypatch.setattr(expansion_search, "TEMPERATURES", (0.5, 1.0))
     query = tuned_lattqe([searched])
-    maps = {k: searched.by(replace(LATTQE_SEARCH, neighbours=k)).map for k in expanding.LATTQE_COUNTS}
+    maps = {k: searched.by(replace(LATTQE_SEARCH, neighbours=k)).map for k in expansion_search.LATTQE_COUNTS}
     assert maps[query.neighbours] == max(maps.values())
     behind = tuned_behind_lattdba([searched], query)
     assert replace(behind, database=None) == query and behind.database is not None

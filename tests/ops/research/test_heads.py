@@ -14,11 +14,11 @@ from landseer.export.build import untrained_head
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
-from landseer.ops.research import describe as describing
+from landseer.ops.evaluate import head_vectors
+from landseer.ops.evaluate.head_variants import BASELINE, Cost, cost, variants
+from landseer.ops.evaluate.head_vectors import describe
 from landseer.ops.research import heads as run
-from landseer.ops.research.describe import describe
 from landseer.ops.research.heads_report import Row, Table
-from landseer.ops.research.variants import BASELINE, Cost, cost, variants
 
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=8), long_side=128)
 COST = Cost(parameters=1_500_000, gflops=2.0)
@@ -123,7 +123,7 @@ def test_describing_goes_on_after_the_last_block(
     trunk: Trunk, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = described(pictures, OnTrunk(trunk), tmp_path / "whole")
-    monkeypatch.setattr(describing, "BLOCK", 2)
+    monkeypatch.setattr(head_vectors, "BLOCK", 2)
     with pytest.raises(KeyboardInterrupt):
         described(pictures, OnTrunk(trunk, stop=3), tmp_path / "v")
     rest = OnTrunk(trunk)

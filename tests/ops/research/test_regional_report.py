@@ -18,12 +18,12 @@ from landseer.export.models.pooling import Projection, masked_gem
 from landseer.export.parts import Parts, write_parts
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
+from landseer.ops.evaluate.cached_arrays import CachedSide
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.research import regional, writing
-from landseer.ops.research.varied import Numbers, VariedSide
+from landseer.ops.research.varied_coattention import Numbers, VariedSide
 
 C, P, D, N = 8, 4, 16, 12
 SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)

@@ -17,7 +17,7 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR, SCALES
 from landseer.ops.evaluate.coattention import TorchCoattention
-from landseer.ops.evaluate.side import LocalSide, Score
+from landseer.ops.evaluate.picture_arrays import LocalSide, Score
 
 Read = Callable[[str], Iterator[NDArray[Any]]]
 TEMPERATURE = 10.0

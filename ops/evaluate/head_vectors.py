@@ -16,7 +16,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.training.views import Pixels
 from landseer.ops.errors import OpsError
-from landseer.ops.research.variants import Variant
+from landseer.ops.evaluate.head_variants import Variant
 
 Vectors = NDArray[np.float32]
 Run = Callable[[Pixels], NDArray[np.float16]]

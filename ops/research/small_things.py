@@ -31,8 +31,8 @@ from landseer.export.models.trained import read_proposals
 from landseer.export.models.trunks import BACKBONES, fill
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.research.describe import Run, Vectors
-from landseer.ops.research.variants import Variant, variants
+from landseer.ops.evaluate.head_variants import Variant, variants
+from landseer.ops.evaluate.head_vectors import Run, Vectors
 
 FRAME = 768
 """Longer side of a small thing's frame, pixels: photographs of the GroceryStore data set, 348 pixels wide, are then

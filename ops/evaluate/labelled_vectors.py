@@ -17,9 +17,9 @@ from landseer.export.datasets.readers import read
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.curate.showing import bars, warn
-from landseer.ops.research.describe import Vectors, describe
-from landseer.ops.research.variants import variants
+from landseer.ops.evaluate.head_variants import variants
+from landseer.ops.evaluate.head_vectors import Vectors, describe
+from landseer.ops.progress import bars, warn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

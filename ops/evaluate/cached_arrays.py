@@ -17,7 +17,7 @@ from landseer.ops.evaluate.cached import CachedArrays
 from landseer.ops.evaluate.coattention import GraphCoattention, TorchCoattention, reduction_of
 from landseer.ops.evaluate.codebooks import Codebooks
 from landseer.ops.evaluate.dataset import Dataset, Shot
-from landseer.ops.evaluate.side import Score
+from landseer.ops.evaluate.picture_arrays import Score
 
 
 class CachedSide:

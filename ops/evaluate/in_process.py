@@ -16,22 +16,22 @@ from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ops.backend.inprocess import cores, full_graph, read_profile
 from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
-from landseer.ops.curate.showing import bars
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.cached import CachedArrays
+from landseer.ops.evaluate.cached_arrays import CachedSide
 from landseer.ops.evaluate.codebooks import Codebooks, Source
 from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Describe, Described, describe_by
-from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.methods import Answer, Method, answers
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.regions import Boxes, crops, flat
 from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About, Rank, Searched
+from landseer.ops.progress import bars
 
 Floats = NDArray[np.float32]
 
