@@ -148,7 +148,7 @@ def bootstrap_interval(
     groups = np.arange(np.count_nonzero(known))
     if classes is not None:
         _, groups = np.unique(np.asarray(classes)[known], return_inverse=True)
-    sums, counts = np.bincount(groups, sample[known]), np.bincount(groups)
+    sums, counts = np.asarray(np.bincount(groups, sample[known]), np.float64), np.bincount(groups)
     means = _resampled_means(sums, counts, rounds, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))

@@ -104,15 +104,15 @@ def run(args: argparse.Namespace) -> int:
     from landseer.client.commands.output import console
     from landseer.ops.errors import OpsError
     from landseer.ops.evaluate import evaluating as evaluation
-    from landseer.ops.evaluate.exported_models import Request
+    from landseer.ops.evaluate.exported_models import ExportRequest
 
-    options = evaluation.Options(
+    options = evaluation.EvaluationOptions(
         data=args.data,
         methods=args.methods,
         queries=args.queries,
         distractors=args.distractors,
         repository=args.repository,
-        backbones=[Request(**backbone) for backbone in args.backbones],
+        backbones=[ExportRequest(**backbone) for backbone in args.backbones],
         server=args.server,
         cache=args.cache,
         seed=args.seed,

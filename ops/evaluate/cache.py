@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.errors import OpsError
+from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.dataset import Shot
 
 
@@ -81,3 +83,22 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _unusable(path: Path, error: Exception) -> OpsError:
     return OpsError(f"cannot keep vectors in {path} ({error}); name another file: --cache")
+
+
+class ArrayReader:
+    """The arrays of those pictures whose keys are known."""
+
+    def __init__(self, cache: Path, profile: Profile) -> None:
+        self._cache, self._profile = cache, profile
+        self.keys: dict[Shot, bytes] = {}
+        """What each picture is kept under."""
+
+    def read(self, name: str, shots: Sequence[Shot]) -> Iterator[NDArray[Any]]:
+        """Yield the array of this name of each picture. OpsError if it is not there."""
+        kept = kept_as(name, self._profile)
+        with vector_cache(self._cache, self._profile.fingerprint) as cache:
+            for shot in shots:
+                found = cache.get(self.keys[shot], kept)
+                if found is None:
+                    raise OpsError(f"{self._cache} has lost {name} of {shot.path}; run the same command again")
+                yield found

@@ -25,7 +25,7 @@ Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class WordSource:
     """Where words come from."""
 
     file: Path | None = None
@@ -53,7 +53,7 @@ class Source:
 class Codebooks:
     """Codebooks by their number of words, each learned once."""
 
-    def __init__(self, source: Source, profile: Profile, *, home: Path) -> None:
+    def __init__(self, source: WordSource, profile: Profile, *, home: Path) -> None:
         """home: the folder that keeps those that are learned."""
         self._source, self._profile, self._home = source, profile, home
         self._learned: dict[int, Codebook] = {}
@@ -97,7 +97,7 @@ def _rows(features: Iterable[Halves]) -> NDArray[np.float32]:
     return np.concatenate([one.astype(np.float32) for one in features])
 
 
-def _learned(rows: NDArray[np.float32], words: int, source: Source, console: Console) -> Codebook:
+def _learned(rows: NDArray[np.float32], words: int, source: WordSource, console: Console) -> Codebook:
     count = words or fitting_words(len(rows))
     with console.status(f"learning {count:,} words") as status:
         try:

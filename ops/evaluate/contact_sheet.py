@@ -13,19 +13,19 @@ from landseer.client.readable import one_line, plural
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import Failure
-from landseer.ops.evaluate.figures import Row
+from landseer.ops.evaluate.figures import MethodRow
 
 SIDE = 320
 """Pixels of a thumbnail's longer side: sharp where it is shown at half of that."""
 
 
-def sheet(row: Row, dataset: Dataset) -> str:
+def sheet(row: MethodRow, dataset: Dataset) -> str:
     """Return the list of a row's failures as HTML."""
     items = "\n".join(_item(failure, row, dataset) for failure in row.failures)
     return f'<ol class="failures">\n{items}\n</ol>' if items else '<p class="soft">Every query was answered whole.</p>'
 
 
-def _item(failure: Failure, row: Row, dataset: Dataset) -> str:
+def _item(failure: Failure, row: MethodRow, dataset: Dataset) -> str:
     query = dataset.queries[failure.query]
     base = float(row.base.aps[failure.query])
     without = f", {100 * base:.1f} without expansion" if row.gain is not None else ""
@@ -82,7 +82,7 @@ def _thumbnail(path: Path, region: Region | None) -> str:
     return base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def worst(rows: Sequence[Row]) -> Row:
+def worst(rows: Sequence[MethodRow]) -> MethodRow:
     """Return the row whose failures are shown: the best of the table, whose failures are the hardest."""
     return max(rows, key=lambda row: (row.protocol == "medium", row.figures.map))
 

@@ -34,7 +34,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Graph:
+class NeighbourGraph:
     """The references and how they hang together: built once, asked for any number of queries."""
 
     references: Vectors
@@ -55,7 +55,7 @@ class Graph:
         gamma: float = GAMMA,
         alpha: float = ALPHA,
         threads: int = 0,
-    ) -> Graph:
+    ) -> NeighbourGraph:
         """Find the neighbours of all references [N, D], unit norm, and join them.
 
         alpha: how far similarity spreads, from 0 to below 1. ValueError if it is neither.
@@ -75,7 +75,7 @@ class Graph:
         *,
         gamma: float = GAMMA,
         alpha: float = ALPHA,
-    ) -> Graph:
+    ) -> NeighbourGraph:
         """Join references [N, D] by neighbours that are known: see `affinity`. ValueError unless 0 <= alpha < 1."""
         if not 0.0 <= alpha < 1.0:
             raise ValueError(f"got alpha = {alpha:g}; expected 0 to below 1, or the equation has no solution")
@@ -119,7 +119,7 @@ def affinity(ids: NDArray[np.integer[Any]], similarities: Floats, *, gamma: floa
 
 def diffuse(
     queries: Floats,
-    references: Floats | Graph,
+    references: Floats | NeighbourGraph,
     *,
     own: Sequence[int | None] | None = None,
     query_neighbours: int = QUERY_NEIGHBOURS,
@@ -127,11 +127,11 @@ def diffuse(
 ) -> NDArray[np.float32]:
     """Return how near each reference is to each query along the graph, float32 [Q, N]: rank by it, highest first.
 
-    queries: [Q, D], references: [N, D], all of unit norm, or their `Graph`; own: for each query its own row among the
-    references, which then takes no part and comes last (-3), or None. What the graph does not lead to keeps the order
-    of its cosine below all that it leads to: its score is the cosine - 1, so not above 0.
+    queries: [Q, D]; references: [N, D], all of unit norm, or their `NeighbourGraph`; own: the row of each query among
+    the references, or None: that row is excluded and comes last (-3). References that the graph does not reach follow
+    those that it reaches, ordered by cosine: their score is the cosine - 1, so at most 0.
     """
-    graph = references if isinstance(references, Graph) else Graph.over(references)
+    graph = references if isinstance(references, NeighbourGraph) else NeighbourGraph.over(references)
     rows = own if own is not None else [None] * len(queries)
     if len(rows) != len(queries):
         raise ValueError(f"got {len(queries)} queries and {len(rows)} rows of their own; expected one for each")
@@ -140,7 +140,7 @@ def diffuse(
 
 
 def _diffused(
-    queries: Vectors, graph: Graph, own: Sequence[int | None], k: int, iterations: int
+    queries: Vectors, graph: NeighbourGraph, own: Sequence[int | None], k: int, iterations: int
 ) -> Iterator[NDArray[np.float32]]:
     from scipy.sparse.linalg import cg
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
-from landseer.ops.evaluate.codebooks import Source
+from landseer.ops.evaluate.codebooks import WordSource
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.exported_models import Request, exported
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
-from landseer.ops.evaluate.in_process import LocalSystem
-from landseer.ops.evaluate.judging import Plan, judge
+from landseer.ops.evaluate.in_process import InProcessSystem
+from landseer.ops.evaluate.judging import EvaluationPlan, judge
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
@@ -33,7 +33,7 @@ REPOSITORY = Path("model_repository")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluationOptions:
     """What was asked for."""
 
     data: str
@@ -42,7 +42,7 @@ class Options:
     queries: int | None
     distractors: str | None
     repository: Path | None
-    backbones: Sequence[Request]
+    backbones: Sequence[ExportRequest]
     server: str | None
     cache: Path
     seed: int
@@ -54,7 +54,7 @@ class Options:
     regions: int = REGIONS
 
 
-def run(options: Options, console: Console) -> Results:
+def run(options: EvaluationOptions, console: Console) -> Results:
     """Evaluate, print the tables, write what was asked for. OpsError says what is wrong and how to mend it."""
     _check(options)
     # What takes minutes comes last: a mistake in the others is told at once.
@@ -76,8 +76,8 @@ def run(options: Options, console: Console) -> Results:
     return results
 
 
-def _plan(options: Options, *, positions: int) -> Plan:
-    return Plan(
+def _plan(options: EvaluationOptions, *, positions: int) -> EvaluationPlan:
+    return EvaluationPlan(
         methods=parse_all(_methods(options), positions=positions),
         neighbours=counts(options.sweep) if options.sweep is not None else (),
         positions=positions,
@@ -86,13 +86,13 @@ def _plan(options: Options, *, positions: int) -> Plan:
     )
 
 
-def _methods(options: Options) -> str:
+def _methods(options: EvaluationOptions) -> str:
     if options.methods is not None:
         return options.methods
     return SERVED_METHODS if options.server else METHODS
 
 
-def _check(options: Options) -> None:
+def _check(options: EvaluationOptions) -> None:
     """Raise OpsError before hours of work for what would fail after them."""
     named = [
         name
@@ -119,7 +119,7 @@ def _check(options: Options) -> None:
         _make(options.report)
 
 
-def _check_local(options: Options, plan: Plan) -> None:
+def _check_local(options: EvaluationOptions, plan: EvaluationPlan) -> None:
     """Raise OpsError for rows of local features without them, of visual words without any or with two sources."""
     if options.codebook is not None and options.codebook_from is not None:
         raise OpsError("--codebook and --codebook-from both name the visual words; give one of them")
@@ -143,7 +143,7 @@ def _make(folder: Path) -> None:
         raise OpsError(f"cannot make the folder --report {folder}: {error.strerror}; name another") from error
 
 
-def _given(options: Options) -> list[System]:
+def _given(options: EvaluationOptions) -> list[System]:
     """Return the system that is there already; none if it is to be exported first."""
     if options.backbones:
         return []
@@ -152,25 +152,25 @@ def _given(options: Options) -> list[System]:
     return [_local(options, options.repository or REPOSITORY)]
 
 
-def _local(options: Options, repository: Path, label: str | None = None) -> LocalSystem:
-    return LocalSystem(
+def _local(options: EvaluationOptions, repository: Path, label: str | None = None) -> InProcessSystem:
+    return InProcessSystem(
         repository,
         cache=options.cache,
         seed=options.seed,
         label=label,
-        words=Source(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
+        words=WordSource(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
         boxes=Boxes(most=options.regions),
     )
 
 
-def _check_served(systems: Sequence[System], plan: Plan) -> None:
+def _check_served(systems: Sequence[System], plan: EvaluationPlan) -> None:
     """Raise OpsError, before anything is indexed, for a method that a service has not."""
     for system in systems:
         if isinstance(system, ServedSystem):
             system.check(plan.methods)
 
 
-def _made(options: Options, console: Console) -> list[System]:
+def _made(options: EvaluationOptions, console: Console) -> list[System]:
     """Return a system for each backbone, exported if it is not there."""
     made: dict[str, System] = {}
     for request in dict.fromkeys(options.backbones):
@@ -185,11 +185,11 @@ def _made(options: Options, console: Console) -> list[System]:
 
 def _positions(systems: Sequence[System]) -> int:
     """Return how many neighbours every system's LAttQE knows; a service says itself if it knows fewer."""
-    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, LocalSystem)]
+    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, InProcessSystem)]
     return min(known, default=Sizes(channels=1).neighbours)
 
 
-def _dataset(options: Options) -> Dataset:
+def _dataset(options: EvaluationOptions) -> Dataset:
     dataset = read(options.data).sampled(options.queries, options.seed)
     more = options.distractors
     if more is None:
@@ -201,7 +201,7 @@ def _dataset(options: Options) -> Dataset:
     return dataset.with_synthetic(int(more))
 
 
-def _prepared(dataset: Dataset, systems: Sequence[System], plan: Plan, console: Console) -> Dataset:
+def _prepared(dataset: Dataset, systems: Sequence[System], plan: EvaluationPlan, console: Console) -> Dataset:
     """Return the data set without the pictures that some system cannot read, so that all rank the same."""
     unreadable: dict[Path, str] = {}
     for system in systems:
@@ -213,7 +213,7 @@ def _prepared(dataset: Dataset, systems: Sequence[System], plan: Plan, console: 
     return dataset
 
 
-def _tell(results: Results, options: Options, console: Console) -> None:
+def _tell(results: Results, options: EvaluationOptions, console: Console) -> None:
     results.print()
     for about in results.systems:
         if about.untrained:

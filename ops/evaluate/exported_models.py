@@ -29,7 +29,7 @@ NEEDED = ("backbone", "detector", "cluster", "lattqe", "coattention")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ExportRequest:
     """One --backbone of the command line, with the options that follow it."""
 
     backbone: str
@@ -55,7 +55,7 @@ class Request:
                 raise OpsError(f"got {option} {path}, which is no file; name the file itself")
 
 
-def exported(request: Request, console: Console, *, home: Path = HOME) -> Path:
+def exported(request: ExportRequest, console: Console, *, home: Path = HOME) -> Path:
     """Return the repository that holds the request's graphs; it is written the first time. OpsError."""
     folder = home / f"{request.backbone}-{_key(request)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def exported(request: Request, console: Console, *, home: Path = HOME) -> Path:
     return folder
 
 
-def _export(request: Request, folder: Path, console: Console) -> None:
+def _export(request: ExportRequest, folder: Path, console: Console) -> None:
     wanted = Wanted(
         backbone=request.backbone,
         weights=request.weights,
@@ -88,7 +88,7 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _key(request: Request) -> str:
+def _key(request: ExportRequest) -> str:
     """Hash what the graphs depend on: the files, not their names; and our own code, which may have changed."""
     files = [None if path is None else file_sha256(path) for path in (request.weights, request.parts)]
     digest = hashlib.sha256(json.dumps([request.backbone, request.descriptor, files]).encode())

@@ -52,7 +52,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class MethodRow:
     """One method of one system, by one protocol. Intervals are computed when they are first asked for."""
 
     system: str
@@ -73,7 +73,7 @@ class Row:
     index_bytes: float | None = None
     """Of a reference in what is searched; None where that is not known."""
 
-    def over(self, base: Row | None) -> Row:
+    def over(self, base: MethodRow | None) -> MethodRow:
         """Return it compared to the row without expansion; to itself if that is not given."""
         return self if base is None else replace(self, base=base.figures)
 

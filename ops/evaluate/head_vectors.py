@@ -25,7 +25,7 @@ BLOCK = 100
 """Pictures whose vectors are written at a time: minutes of a large trunk on a CPU."""
 
 
-def describe(
+def describe_by_heads(
     pictures: Sequence[Path],
     variants: Sequence[Variant],
     *,

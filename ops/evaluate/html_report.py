@@ -12,7 +12,7 @@ from string import Template
 from landseer.client.readable import plural
 from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.contact_sheet import sheet, text, worst
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.figures import Estimate, MethodRow
 from landseer.ops.evaluate.results import Results, between
 from landseer.ops.files import write_text
 
@@ -82,7 +82,7 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and took no part."
 
 
-def _named(row: Row, results: Results) -> str:
+def _named(row: MethodRow, results: Results) -> str:
     graded = f", {row.protocol}" if len(results.dataset.protocols) > 1 else ""
     return text(f"{row.method} of {row.system}{graded}")
 
@@ -106,7 +106,7 @@ def _table(results: Results) -> str:
     return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _figures(row: Row) -> str:
+def _figures(row: MethodRow) -> str:
     plain = "".join(_cell(one) for one in (row.map, row.mp10, row.recall_at_1))
     return plain + ("<td></td><td></td>" if row.gain is None else _cell(row.gain, sign="+", kind=_verdict(row.gain)))
 

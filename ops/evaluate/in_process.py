@@ -18,10 +18,9 @@ from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
-from landseer.ops.evaluate.cache import vector_cache
-from landseer.ops.evaluate.cached import CachedArrays
-from landseer.ops.evaluate.cached_arrays import CachedSide
-from landseer.ops.evaluate.codebooks import Codebooks, Source
+from landseer.ops.evaluate.cache import ArrayReader, vector_cache
+from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
+from landseer.ops.evaluate.codebooks import Codebooks, WordSource
 from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Describe, Described, describe_by
@@ -36,7 +35,7 @@ from landseer.ops.progress import bars
 Floats = NDArray[np.float32]
 
 
-class LocalSystem:
+class InProcessSystem:
     """The graphs of a repository, by the very code that serves them."""
 
     def __init__(
@@ -46,7 +45,7 @@ class LocalSystem:
         cache: Path,
         seed: int,
         label: str | None = None,
-        words: Source | None = None,
+        words: WordSource | None = None,
         boxes: Boxes | None = None,
     ) -> None:
         """Read the manifest. `cache` keeps what pictures are described by, `seed` draws synthetic distractors.
@@ -54,11 +53,11 @@ class LocalSystem:
         words: where the codebook comes from; boxes: which are regions. OpsError.
         """
         self.repository, self._cache, self._seed = repository, cache, seed
-        self._words, self._boxes = words or Source(), boxes or Boxes()
+        self._words, self._boxes = words or WordSource(), boxes or Boxes()
         self.profile = read_profile(repository)
         self._vectors: dict[Shot, Floats] = {}
         self._regions: dict[Path, list[Shot]] = {}
-        self._arrays = CachedArrays(cache, self.profile)
+        self._arrays = ArrayReader(cache, self.profile)
         self._codebooks = Codebooks(self._words, self.profile, home=cache.parent / "codebooks")
         name = f"{label or self.profile.backbone} {self.profile.descriptor}"
         self.about = About(
@@ -141,7 +140,7 @@ class LocalSystem:
 
     def space(self, dataset: Dataset) -> Space:
         """Return a data set whose pictures were prepared, as it is ranked."""
-        side = CachedSide(
+        side = CachedPictureArrays(
             self.repository, self.profile, self._arrays, dataset, regions=self._regions, codebooks=self._codebooks
         )
         return Space(
@@ -149,7 +148,7 @@ class LocalSystem:
             database=Database(vectors=self._references(dataset)),
             own=dataset.own_rows(),
             lattqe=Lattqe(self.repository, self.profile),
-            local=side,
+            arrays=side,
         )
 
     def _attention(self) -> GraphAttention:

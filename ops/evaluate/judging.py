@@ -12,7 +12,7 @@ from rich.progress import Progress
 from landseer.ensemble.evaluation import Protocol, evaluate
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import failures
-from landseer.ops.evaluate.figures import KS, Row
+from landseer.ops.evaluate.figures import KS, MethodRow
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.sweep import Point, swept
 from landseer.ops.evaluate.system import Searched, System
@@ -20,7 +20,7 @@ from landseer.ops.progress import bars
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EvaluationPlan:
     """What is to be found out."""
 
     methods: Sequence[Method]
@@ -51,13 +51,13 @@ class Plan:
 class Judged:
     """What a system reached."""
 
-    rows: list[Row]
+    rows: list[MethodRow]
     points: list[Point]
 
 
-def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Judged:
+def judge(system: System, dataset: Dataset, plan: EvaluationPlan, console: Console) -> Judged:
     """Rank by every method and judge each by every protocol. OpsError."""
-    rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], Row]()
+    rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], MethodRow]()
     with bars(console) as progress:
         for method in plan.asked:
             found = rank(method, partial(_begin, progress, method))
@@ -77,12 +77,12 @@ def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callabl
     return partial(progress.advance, progress.add_task(f"{what}: {method}", total=steps))
 
 
-def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Plan) -> Iterator[Row]:
+def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: EvaluationPlan) -> Iterator[MethodRow]:
     truths, classes = dataset.truths(), dataset.classes()
     for protocol in dataset.protocols:
         figures = evaluate(found.orders, truths, protocol=protocol, ks=KS)
         worst = failures(found.orders, truths, figures.aps, protocol=protocol) if plan.failures else ()
-        yield Row(
+        yield MethodRow(
             system=name,
             method=method,
             protocol=protocol,
@@ -96,5 +96,5 @@ def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Pl
         )
 
 
-def _point(row: Row) -> Point:
+def _point(row: MethodRow) -> Point:
     return Point(system=row.system, method=row.method, protocol=row.protocol, map=row.figures.map, base=row.base.map)

@@ -20,8 +20,8 @@ from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, classic
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
-from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
-from landseer.ops.evaluate.picture_arrays import LocalSide
+from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, NeighbourGraph, diffuse
+from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
 from landseer.ops.evaluate.space import FEW, Expander, Search, Space
@@ -123,10 +123,10 @@ def answers(method: Method, space: Space) -> Iterator[Answer]:
     recipe = space.database.recipe
     if recipe != method.database:
         raise ValueError(f"got references augmented by {recipe} for {method}; expected {method.database}")
-    return answered(RANKERS[method.name](method, space), _reranker(method, space.local), space)
+    return answered(RANKERS[method.name](method, space), _reranker(method, space.arrays), space)
 
 
-def _reranker(method: Method, side: LocalSide) -> Reranker:
+def _reranker(method: Method, side: PictureArrays) -> Reranker:
     how = method.reranking
     return Reranker() if how is None else RERANKERS[how.name](how, side)
 
@@ -176,7 +176,7 @@ def _expanded(method: Method, block: Space, place: int, order: Ids) -> Floats:
 
 def _diffusing(method: Method, space: Space) -> Search:
     """Rank by diffusion over the graph of the references."""
-    graph = Graph.over(space.database.vectors, neighbours=method.neighbours)
+    graph = NeighbourGraph.over(space.database.vectors, neighbours=method.neighbours)
 
     def rank(block: Space) -> list[Ranked]:
         scores = diffuse(block.queries, graph, own=block.own, query_neighbours=method.query_neighbours)

@@ -16,7 +16,7 @@ Score = Callable[[NDArray[np.float32], NDArray[np.float16], NDArray[np.int32]], 
 """The `coattention` graph: from a query vector [P], vectors [C, K, P] and their counts [C]."""
 
 
-class LocalSide(Protocol):
+class PictureArrays(Protocol):
     """Arrays of queries and references, by the names of `arrays.py`, and the graphs that take them."""
 
     def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
@@ -41,11 +41,11 @@ class LocalSide(Protocol):
         """Return the co-attention vectors [n, P] of single local features [n, C]."""
 
 
-class _NoSide:
+class _NoArrays:
     """Of pictures of which there are only descriptors."""
 
     def __getattr__(self, name: str) -> Any:
         raise OpsError(f"there are only descriptors of these pictures, and this row needs {name.replace('_', ' ')}")
 
 
-NO_SIDE: LocalSide = _NoSide()
+NO_ARRAYS: PictureArrays = _NoArrays()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.evaluation import PROTOCOLS, Protocol, Truth
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.figures import Estimate, MethodRow
 
 Floats = npt.NDArray[np.float64]
 By = Literal["positives", "ap"]
@@ -37,12 +37,12 @@ class Regime:
     gain: Estimate
 
 
-def regimes(rows: Sequence[Row], truths: Sequence[Truth]) -> list[Regime]:
+def regimes(rows: Sequence[MethodRow], truths: Sequence[Truth]) -> list[Regime]:
     """Return the regimes of every row that expands."""
     return [regime for row in rows if row.gain is not None for regime in _of(row, truths)]
 
 
-def _of(row: Row, truths: Sequence[Truth]) -> Iterator[Regime]:
+def _of(row: MethodRow, truths: Sequence[Truth]) -> Iterator[Regime]:
     counts = positives(truths, row.protocol)
     ranges: tuple[tuple[By, Floats, list[tuple[float, float]]], ...] = (
         ("positives", counts, _even(counts[counts > 0])),

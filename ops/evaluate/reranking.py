@@ -18,7 +18,7 @@ from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, v
 from landseer.ensemble.verify.verification import Located, Settings, verify
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
-from landseer.ops.evaluate.picture_arrays import LocalSide
+from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Ranked
 
 COATTENTION, NAIVE, SPATIAL = "coattention", "coattention-naive", "spatial"
@@ -58,7 +58,7 @@ class Reranker:
 class ByCoattention(Reranker):
     """Hu and Bors 2020: the query's vector against the clusters of each candidate, by the graph that is served."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays) -> None:
         self._reranking, self._score = reranking, side.coattention()
         self._queries = list(side.of_queries(QUERY_VECTOR))
         self._clusters, self._counts = stacked(list(side.of_references(CLUSTERS)))
@@ -76,7 +76,7 @@ class ByCoattention(Reranker):
 class ByAllFeatures(ByCoattention):
     """The same without clusters, "naive": every local feature of a candidate is one. For comparison alone."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays) -> None:
         self._reranking, self._score = reranking, side.coattention_of_all()
         self._queries = list(side.of_queries(QUERY_VECTOR))
         # One picture after the other: the features before the reduction are more than twice as large.
@@ -87,7 +87,7 @@ class ByAllFeatures(ByCoattention):
 class BySpace(Reranker):
     """By how many local descriptors lie where one affine map of the query puts them, then by the score before: D2R."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide, settings: Settings | None = None) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays, settings: Settings | None = None) -> None:
         """settings: of the verification; those of a search unless they are given."""
         self._candidates, self._settings = reranking.candidates, settings or SETTINGS
         self._queries = located(side.of_queries(LOCALS), side.of_queries(POSITIONS))
@@ -125,7 +125,7 @@ def stacked(vectors: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float16], NDArr
     return np.stack([padded(one.astype(np.float16), most) for one in vectors]), counts
 
 
-RERANKERS: Mapping[str, Callable[[Reranking, LocalSide], Reranker]] = {
+RERANKERS: Mapping[str, Callable[[Reranking, PictureArrays], Reranker]] = {
     COATTENTION: ByCoattention,
     NAIVE: ByAllFeatures,
     SPATIAL: BySpace,

@@ -17,7 +17,7 @@ from landseer.client.commands.output import console as plain_console
 from landseer.client.readable import plural
 from landseer.ensemble.evaluation import Interval
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate, Row
+from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate, MethodRow
 from landseer.ops.evaluate.regimes import Regime, regimes
 from landseer.ops.evaluate.sweep import Point
 from landseer.ops.evaluate.system import About
@@ -38,7 +38,7 @@ class Results:
 
     dataset: Dataset
     systems: Sequence[About]
-    rows: Sequence[Row]
+    rows: Sequence[MethodRow]
     points: Sequence[Point] = ()
     """Of the sweep."""
     seed: int
@@ -115,7 +115,9 @@ class Results:
         rows = [row for row in self.rows if row.gain is not None]
         return self._by_row(rows, ("gain", *OVER), lambda row: [] if row.gain is None else _estimate(row.gain, "+"))
 
-    def _by_row(self, rows: Sequence[Row], columns: Sequence[str], cells_of: Callable[[Row], Sequence[str]]) -> Table:
+    def _by_row(
+        self, rows: Sequence[MethodRow], columns: Sequence[str], cells_of: Callable[[MethodRow], Sequence[str]]
+    ) -> Table:
         """Return a table with a line for each row: its names, then the cells."""
         table = Table(box=None, pad_edge=False)
         several, graded = self._several()
@@ -169,7 +171,7 @@ class Results:
         return len(self.systems) > 1, len(self.dataset.protocols) > 1
 
 
-def _firsts(rows: Sequence[Row]) -> Iterator[tuple[Row, bool]]:
+def _firsts(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, bool]]:
     """Yield each row, and whether it is the first of its system."""
     seen: set[str] = set()
     for row in rows:
@@ -177,7 +179,7 @@ def _firsts(rows: Sequence[Row]) -> Iterator[tuple[Row, bool]]:
         seen.add(row.system)
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: MethodRow) -> list[str]:
     """Return the figures of a row in percent, as the main table shows them."""
     return [*_estimate(row.map), *(f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))]
 
@@ -198,7 +200,7 @@ def _system(about: About) -> dict[str, Any]:
     return {"name": about.name, "untrained": about.untrained, "notes": about.notes, **about.details}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: MethodRow) -> dict[str, Any]:
     found = row.map.as_dict()
     return {
         "system": row.system,

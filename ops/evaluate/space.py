@@ -8,7 +8,7 @@ from typing import Protocol
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ops.evaluate.database import Change, Database
-from landseer.ops.evaluate.picture_arrays import NO_SIDE, LocalSide
+from landseer.ops.evaluate.picture_arrays import NO_ARRAYS, PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked
 
 BLOCK = 256
@@ -38,7 +38,7 @@ class Space:
     """For each query what the references are without it; for blocks alone, since it may be much."""
     first: int = 0
     """Of a block, the number of its first query."""
-    local: LocalSide = NO_SIDE
+    arrays: PictureArrays = NO_ARRAYS
     """What is known of the pictures beside their descriptors."""
 
     def blocks(self, size: int = BLOCK) -> Iterator[Space]:

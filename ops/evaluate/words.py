@@ -53,27 +53,27 @@ POOLED: Mapping[str, Pooling] = {"asmk-max": "max", "asmk-mean": "mean"}
 
 def by_asmk(words: int, space: Space) -> Search:
     """Rank by ASMK* of the whole pictures."""
-    book = space.local.codebook(words)
-    pictures = [asmk(widened(rows), book).binarised() for rows in space.local.of_references(LOCALS)]
+    book = space.arrays.codebook(words)
+    pictures = [asmk(widened(rows), book).binarised() for rows in space.arrays.of_references(LOCALS)]
     return searching(inverted(pictures, book, "asmk"), book, space)
 
 
 def by_rasmk(words: int, space: Space) -> Search:
     """Rank by R-ASMK* of the pictures and their regions, the query as a whole: as D2R does it."""
-    book = space.local.codebook(words)
+    book = space.arrays.codebook(words)
     pictures = [regional(regions, book) for regions in _regions(space, True)]
     return searching(inverted(pictures, book, "r-asmk"), book, space)
 
 
 def by_residuals(name: str, words: int, space: Space) -> Search:
     """Rank by one of `IN_FULL`; the query is whole."""
-    form, book = IN_FULL[name], space.local.codebook(words)
+    form, book = IN_FULL[name], space.arrays.codebook(words)
     lists = VectorLists(
         [_in_full(form, regions, book) for regions in _regions(space, form.regional)],
         words=book.words,
         kernel=form.kernel,
     )
-    queries = list(space.local.of_queries(LOCALS))
+    queries = list(space.arrays.of_queries(LOCALS))
 
     def scores(query: int) -> NDArray[np.float64]:
         return lists.scores(_in_full(form, [queries[query]], book))
@@ -83,9 +83,9 @@ def by_residuals(name: str, words: int, space: Space) -> Search:
 
 def by_regions(name: str, words: int, space: Space) -> Search:
     """Rank by the regions of each picture, each an entry of its own: one of `POOLED`; the query is whole."""
-    book = space.local.codebook(words)
+    book = space.arrays.codebook(words)
     pictures = [[asmk(widened(one), book).binarised() for one in regions] for regions in _regions(space, True)]
-    search, queries = RegionalSearch(pictures, book), list(space.local.of_queries(LOCALS))
+    search, queries = RegionalSearch(pictures, book), list(space.arrays.of_queries(LOCALS))
 
     def scores(query: int) -> NDArray[np.float64]:
         return search.scores(asmk(widened(queries[query]), book).binarised(), POOLED[name])
@@ -105,18 +105,18 @@ def _in_full(form: InFull, regions: Sequence[Halves], book: Codebook) -> Aggrega
 
 def _regions(space: Space, every: bool) -> Iterator[list[Halves]]:
     """Yield the local descriptors of each reference's regions, the whole first; of that alone, unless every."""
-    wholes = space.local.of_references(LOCALS)
+    wholes = space.arrays.of_references(LOCALS)
     if not every:
         yield from ([whole] for whole in wholes)
         return
-    yield from ([whole, *some] for whole, some in zip(wholes, space.local.regions(), strict=True))
+    yield from ([whole, *some] for whole, some in zip(wholes, space.arrays.regions(), strict=True))
 
 
 def by_shared_words(words: int, space: Space, before: Callable[[Space], Sequence[Ranked]]) -> Search:
     """Rank as `before` does, those that share a word with the query first. Hu and Bors 2020 leave the others out."""
-    book = space.local.codebook(words)
-    pictures = [asmk(widened(rows), book).binarised() for rows in space.local.of_references(LOCALS)]
-    file, queries = inverted(pictures, book, "r-asmk"), list(space.local.of_queries(LOCALS))
+    book = space.arrays.codebook(words)
+    pictures = [asmk(widened(rows), book).binarised() for rows in space.arrays.of_references(LOCALS)]
+    file, queries = inverted(pictures, book, "r-asmk"), list(space.arrays.of_queries(LOCALS))
 
     def rank(block: Space) -> list[Ranked]:
         asked = [asmk(widened(queries[block.first + place]), book).binarised() for place in range(len(block.queries))]
@@ -140,7 +140,7 @@ def inverted(pictures: Sequence[Binary], book: Codebook, kernel: str) -> Inverte
 
 def searching(file: InvertedFile, book: Codebook, space: Space) -> Search:
     """Search for the local descriptors of each query, which is given its words first."""
-    queries = list(space.local.of_queries(LOCALS))
+    queries = list(space.arrays.of_queries(LOCALS))
 
     def rank(block: Space) -> list[Ranked]:
         asked = range(block.first, block.first + len(block.queries))

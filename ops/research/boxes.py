@@ -25,7 +25,7 @@ from landseer.ops.evaluate.head_vectors import Vectors
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research import small_things
 from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
-from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Found, Networks, found
+from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Networks, SourceRegions, found
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
@@ -41,7 +41,7 @@ Similarities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Regions:
+class RegionVectors:
     """The vectors of all regions of N pictures, those of a picture side by side."""
 
     vectors: Vectors
@@ -55,28 +55,31 @@ class Regions:
         return np.diff(self.starts, append=len(self.vectors))
 
 
-def together(sources: Sequence[Sequence[Found]]) -> Regions:
+def together(sources: Sequence[Sequence[SourceRegions]]) -> RegionVectors:
     """Join the regions that several sources found in the same pictures."""
     pictures = [np.concatenate([one.vectors for one in picture]) for picture in zip(*sources, strict=True)]
     starts = np.cumsum([0, *map(len, pictures[:-1])])
-    return Regions(vectors=np.concatenate(pictures), starts=starts)
+    return RegionVectors(vectors=np.concatenate(pictures), starts=starts)
 
 
-def best(queries: Vectors, regions: Regions) -> Similarities:
+def best(queries: Vectors, regions: RegionVectors) -> Similarities:
     """Similarity [Q, N] of a picture's region that is most like the query [Q, C]."""
     return np.asarray(np.maximum.reduceat(queries @ regions.vectors.T, regions.starts, axis=1), np.float32)
 
 
-def mean(queries: Vectors, regions: Regions) -> Similarities:
+def mean(queries: Vectors, regions: RegionVectors) -> Similarities:
     """Mean similarity [Q, N] of a picture's regions to the query [Q, C]."""
     return np.asarray(np.add.reduceat(queries @ regions.vectors.T, regions.starts, axis=1) / regions.counts, np.float32)
 
 
-POOLINGS: Mapping[str, Callable[[Vectors, Regions], Similarities]] = {"best region": best, "mean of regions": mean}
+POOLINGS: Mapping[str, Callable[[Vectors, RegionVectors], Similarities]] = {
+    "best region": best,
+    "mean of regions": mean,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class BoxRow:
     """One way to search one database."""
 
     source: str
@@ -87,23 +90,25 @@ class Row:
     vectors: float
     """Stored for a picture, on average."""
 
-    def gain(self, base: Row) -> Estimate:
+    def gain(self, base: BoxRow) -> Estimate:
         """Return the gain in mAP over another way, paired by query."""
         return Estimate.of(self.figures.aps - base.figures.aps, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Database:
+class DatabaseFigures:
     """What was measured on one database."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[BoxRow]
     """The first is one vector a picture."""
     boxes: Sequence[str]
     """One line on the boxes of each source."""
 
 
-def judged(name: str, described: Mapping[str, Sequence[Found]], queries: Vectors, test: Dataset) -> Database:
+def judged(
+    name: str, described: Mapping[str, Sequence[SourceRegions]], queries: Vectors, test: Dataset
+) -> DatabaseFigures:
     """Search a database in every way. queries: [Q, C], of `test.queries`; described: by source, for each reference."""
     rows = [_row(WHOLE, MAIN, together([described[WHOLE]]), queries, test)]
     for source in [source for source in described if source != WHOLE]:
@@ -111,19 +116,19 @@ def judged(name: str, described: Mapping[str, Sequence[Found]], queries: Vectors
         rows += [_row(source, pooling, regions, queries, test) for pooling in POOLINGS]
     whole = described[WHOLE]
     boxes = [_boxes(source, ones, whole) for source, ones in described.items() if source not in (WHOLE, TRUE)]
-    return Database(name=name, rows=rows, boxes=boxes)
+    return DatabaseFigures(name=name, rows=rows, boxes=boxes)
 
 
-def _row(source: str, pooling: str, regions: Regions, queries: Vectors, test: Dataset) -> Row:
+def _row(source: str, pooling: str, regions: RegionVectors, queries: Vectors, test: Dataset) -> BoxRow:
     orders = np.argsort(-POOLINGS[pooling](queries, regions), axis=1, kind="stable")
     ranked = [order[order != row] for order, row in zip(orders, test.own_rows(), strict=True)]
     figures = evaluate(ranked, test.truths(), ks=(1,))
-    return Row(
+    return BoxRow(
         source=source, pooling=pooling, figures=figures, classes=test.classes(), vectors=float(regions.counts.mean())
     )
 
 
-def _boxes(source: str, ones: Sequence[Found], whole: Sequence[Found]) -> str:
+def _boxes(source: str, ones: Sequence[SourceRegions], whole: Sequence[SourceRegions]) -> str:
     """Say how many boxes a source gave, and where they are."""
     count = np.mean([len(one.places) for one in ones])
     all_of_it = [(overlaps(a.places[:1], b.places) >= SAME).any() for a, b in zip(ones, whole, strict=True)]
@@ -145,7 +150,7 @@ def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
     return np.asarray(iou(*corners).numpy(), np.float32)
 
 
-def table(database: Database) -> str:
+def table(database: DatabaseFigures) -> str:
     """Return a database's figures as Markdown, with the reading."""
     base = database.rows[0]
     lines = [
@@ -161,7 +166,7 @@ def table(database: Database) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Row, base: Row) -> str:
+def _line(row: BoxRow, base: BoxRow) -> str:
     stored, pooled = (WHOLE, "-") if row is base else (f"{WHOLE} + {row.source}", row.pooling)
     found = mean_cells(row.figures.aps, row.classes)
     gained = gain_cells(row.figures.aps, base.figures.aps, row.classes)
@@ -169,7 +174,7 @@ def _line(row: Row, base: Row) -> str:
     return f"| {' | '.join((stored, pooled, *found, *gained))} | {first:.1f}% | {row.vectors:.2f} |"
 
 
-def reading(database: Database) -> str:
+def reading(database: DatabaseFigures) -> str:
     """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval over classes lies above zero."""
     gains = {row.source: row.gain(database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
     return "; ".join(
@@ -206,7 +211,7 @@ def _report(args: argparse.Namespace) -> str:
 
 def _databases(
     test: Dataset, backgrounds: Sequence[Path], networks: Networks, args: argparse.Namespace
-) -> list[Database]:
+) -> list[DatabaseFigures]:
     detected = [WHOLE, "attention", *(["proposals"] if networks.proposals else [])]
     large = _described("as they are", small_things.as_they_are(test.references), detected, networks, args)
     entries = small_things.made_small(test.references, backgrounds, seed=args.seed)
@@ -221,7 +226,7 @@ def _databases(
 
 def _described(
     what: str, entries: Sequence[Entry], sources: Sequence[str], networks: Networks, args: argparse.Namespace
-) -> dict[str, list[Found]]:
+) -> dict[str, list[SourceRegions]]:
     bar = track(entries, what, console=plain_console(sys.stderr, pipe_width=None))
     pictures = [found(entry, sources, networks, args.folder / "boxes") for entry in bar]
     return {source: list(ones) for source, ones in zip(sources, zip(*pictures, strict=True), strict=True)}
@@ -244,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[Database]) -> str:
+def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[DatabaseFigures]) -> str:
     low, high = (round(100 * share) for share in small_things.SHARE)
     frame, most, least = small_things.FRAME, small_things.BEST, small_things.LEAST_SCORE
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.search.expansion.methods import LATTQE
@@ -26,14 +25,13 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.export.training.localisation import split
-from landseer.ops.evaluate.labelled_vectors import described
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors, describe_labelled
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
 from landseer.ops.research.cells import INTERVALS
-from landseer.ops.research.expansion_report import Found, sweep_table, table
+from landseer.ops.research.expansion_report import ExpansionRow, sweep_table, table
 from landseer.ops.research.expansion_search import (
     LATTQE_SEARCH,
-    Searched,
-    Space,
+    LabelledSearch,
     Tuning,
     tuned,
     tuned_behind_lattdba,
@@ -84,8 +82,8 @@ class Fold:
     """What is learned from and tuned on, and what is judged: of different classes."""
 
     name: str
-    training: Space
-    test: Space
+    training: LabelledVectors
+    test: LabelledVectors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,21 +121,17 @@ def _report(args: argparse.Namespace) -> str:
     return "\n".join([_head(args, test), *parts])
 
 
-def _halves(space: Space, args: argparse.Namespace) -> Iterator[Fold]:
+def _halves(space: LabelledVectors, args: argparse.Namespace) -> Iterator[Fold]:
     """Yield both ways to train on half of the classes and judge the other half, which alone is searched then."""
     one, other = split([str(label) for label in space.labels], held_out=0.5, seed=args.seed)
     for number, (learned, judged) in enumerate(((one, other), (other, one))):
-        test = _of(space, judged).sampled(args.queries, args.seed)
-        yield Fold(name=f"half-{number}", training=_of(space, learned), test=test)
+        test = space.rows(judged).sampled(args.queries, args.seed)
+        yield Fold(name=f"half-{number}", training=space.rows(learned), test=test)
 
 
-def _of(space: Space, rows: NDArray[np.int64]) -> Space:
-    return Space(vectors=space.vectors[rows], labels=space.labels[rows], queries=np.arange(len(rows)))
-
-
-def _space(spec: str, args: argparse.Namespace) -> Space:
-    """Describe a data set, or read what was described before."""
-    found = described(
+def _space(spec: str, args: argparse.Namespace) -> LabelledVectors:
+    """Describe a data set, or read the vectors of an earlier run."""
+    return describe_labelled(
         spec,
         args.backbone,
         weights=args.weights,
@@ -145,7 +139,6 @@ def _space(spec: str, args: argparse.Namespace) -> Space:
         folder=args.folder / "vectors",
         console=plain_console(sys.stderr, pipe_width=None),
     )
-    return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
 
 
 def _learned(form: Form, fold: Fold, part: int, seed: int, args: argparse.Namespace) -> Learned:
@@ -164,9 +157,9 @@ def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
     found, left_out, swept, chosen = [], [], [], []
     for fold in folds:
         plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
-        rivals = Searched(fold.test)
+        rivals = LabelledSearch(fold.test)
         learned = [_chosen(fold, seed, args) for seed in _seeds(args)]
-        trained = [Searched(fold.test, one.network) for one in learned]
+        trained = [LabelledSearch(fold.test, one.network) for one in learned]
         found.append([*_rivals(fold, rivals, args), *_ours(fold, learned, trained, args)])
         left_out.append(list(_others(fold, rivals, args)))
         swept.append(_swept(rivals, trained))
@@ -182,9 +175,9 @@ def _seeds(args: argparse.Namespace) -> range:
     return range(args.seed, args.seed + args.seeds)
 
 
-def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterator[Found]:
+def _rivals(fold: Fold, searched: LabelledSearch, args: argparse.Namespace) -> Iterator[ExpansionRow]:
     """Yield what is not trained, with the numbers that do best on the training classes."""
-    tuning = [Searched(fold.training.sampled(TUNED_BY, args.seed))]
+    tuning = [LabelledSearch(fold.training.sampled(TUNED_BY, args.seed))]
     rivals = {name: tuned(tuning, name) for name in RIVALS}
     methods = {"none": NO_EXPANSION, **rivals}
     for name in AUGMENTED:
@@ -196,24 +189,24 @@ def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterato
 
 
 def _ours(
-    fold: Fold, learned: Sequence[CrossValidated], trained: Sequence[Searched], args: argparse.Namespace
-) -> Iterator[Found]:
+    fold: Fold, learned: Sequence[CrossValidated], trained: Sequence[LabelledSearch], args: argparse.Namespace
+) -> Iterator[ExpansionRow]:
     """Yield what was trained on the training classes, by each seed."""
     by_seed = [_methods(_tuning(fold.training, one, seed)) for seed, one in zip(_seeds(args), learned, strict=True)]
     for name in by_seed[0]:
         methods = [methods[name] for methods in by_seed]
         figures = [one.by(method) for one, method in zip(trained, methods, strict=True)]
-        yield Found(name=name, methods=methods, figures=figures, classes=fold.test.classes())
+        yield ExpansionRow(name=name, methods=methods, figures=figures, classes=fold.test.classes())
 
 
-def _tuning(space: Space, learned: CrossValidated, seed: int) -> Tuning:
+def _tuning(space: LabelledVectors, learned: CrossValidated, seed: int) -> Tuning:
     """Return what a form's numbers are chosen by: as many queries as rivals' are, among all training classes.
 
     Each is searched for by the network that did not learn from its class: the others know it by heart.
     """
     held = (classes(space.labels.tolist(), part=part, seed=seed)[1] for part in range(PARTS))
     asked = (replace(space, queries=rows).sampled(TUNED_BY // PARTS, seed) for rows in held)
-    return [Searched(some, one.network) for some, one in zip(asked, learned.parts, strict=True)]
+    return [LabelledSearch(some, one.network) for some, one in zip(asked, learned.parts, strict=True)]
 
 
 def _methods(tuning: Tuning) -> dict[str, Method]:
@@ -232,29 +225,29 @@ def _forms(args: argparse.Namespace) -> list[Form]:
     return [*(ablations() if args.ablations else []), *([as_in_the_paper()] if args.paper else [])]
 
 
-def _others(fold: Fold, rivals: Searched, args: argparse.Namespace) -> Iterator[Found]:
+def _others(fold: Fold, rivals: LabelledSearch, args: argparse.Namespace) -> Iterator[ExpansionRow]:
     """Yield networks of other forms, one training of each by the first seed, beside the whole one."""
     yield _of_one("none", NO_EXPANSION, rivals)
     forms = {WHOLE: Form(), **{form.name: form for form in _forms(args)}}
     for name, form in forms.items():
-        yield _of_one(name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, 0, args.seed, args).network))
+        yield _of_one(name, LATTQE_SEARCH, LabelledSearch(fold.test, _learned(form, fold, 0, args.seed, args).network))
 
 
-def _of_one(name: str, method: Method, searched: Searched) -> Found:
-    return Found(name=name, methods=[method], figures=[searched.by(method)], classes=searched.space.classes())
+def _of_one(name: str, method: Method, searched: LabelledSearch) -> ExpansionRow:
+    return ExpansionRow(name=name, methods=[method], figures=[searched.by(method)], classes=searched.space.classes())
 
 
-def _swept(rivals: Searched, trained: Sequence[Searched]) -> dict[str, list[float]]:
+def _swept(rivals: LabelledSearch, trained: Sequence[LabelledSearch]) -> dict[str, list[float]]:
     """Return the mAP by numbers of neighbours of those methods that the paper's figure 3 has, the mean over seeds."""
     maps = {label: [_map([rivals], name, k) for k in SWEEP] for label, name in SWEPT.items()}
     return {**maps, FULL: [_map(trained, LATTQE, k) for k in SWEEP], "none": [_map([rivals], NONE, 1)] * len(SWEEP)}
 
 
-def _map(searched: Sequence[Searched], name: str, neighbours: int) -> float:
+def _map(searched: Sequence[LabelledSearch], name: str, neighbours: int) -> float:
     return float(np.mean([100 * one.by(Method(name=name, neighbours=neighbours)).map for one in searched]))
 
 
-def _head(args: argparse.Namespace, test: Space) -> str:
+def _head(args: argparse.Namespace, test: LabelledVectors) -> str:
     return f"""# Expansions side by side
 
 {made_by(PROGRAM, development=args.development)}

@@ -14,7 +14,7 @@ from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class ExpansionRow:
     """What one method reached in one fold, by each seed of its training; one if nothing is trained."""
 
     name: str
@@ -36,7 +36,7 @@ class Found:
         return np.asarray(np.mean([one.precisions[:, 0] for one in self.figures], axis=0), np.float64)
 
 
-def table(folds: Sequence[Sequence[Found]], *, against: str) -> str:
+def table(folds: Sequence[Sequence[ExpansionRow]], *, against: str) -> str:
     """Return the rows, queries of all folds together: each against none, and one against each."""
     of = {rows[0].name: rows for rows in zip(*folds, strict=True)}
     aps = {name: np.concatenate([one.aps for one in rows]) for name, rows in of.items()}
@@ -65,7 +65,7 @@ def sweep_table(counts: Sequence[int], folds: Sequence[Mapping[str, Sequence[flo
     return "\n".join(lines) + "\n"
 
 
-def _seeds(rows: Sequence[Found]) -> str:
+def _seeds(rows: Sequence[ExpansionRow]) -> str:
     """Return how many trainings there were, and the least and the most that they reached."""
     by_seed = zip(*(one.figures for one in rows), strict=True)
     maps = [100 * np.concatenate([one.aps for one in folds]).mean() for folds in by_seed]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
+from landseer.ensemble.evaluation import Evaluation, evaluate
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
@@ -18,47 +17,19 @@ from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.expansion import expand_all
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Databases
+from landseer.ops.evaluate.head_vectors import Vectors
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method, rankings
 
-Vectors = NDArray[np.float32]
 LATTQE_NEIGHBOURS, LATTDBA_NEIGHBOURS = 64, 48
 """As the paper has them."""
 LATTQE_SEARCH = Method(name=LATTQE, neighbours=LATTQE_NEIGHBOURS)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Space:
-    """Pictures that are searched for among each other."""
-
-    vectors: Vectors
-    """[N, D], unit."""
-    labels: NDArray[np.int64]
-    """[N]."""
-    queries: NDArray[np.int64]
-    """Rows that are searched for."""
-    how: str = ""
-    """What described them."""
-
-    def sampled(self, count: int, seed: int) -> Space:
-        """Return it with so many of the queries, drawn with a seed."""
-        draw = np.random.default_rng(seed)
-        chosen = draw.choice(self.queries, min(count, len(self.queries)), replace=False)
-        return replace(self, queries=np.sort(chosen))
-
-    def classes(self) -> NDArray[np.int64]:
-        """Return the class of each query, [Q]."""
-        return self.labels[self.queries]
-
-    def truths(self) -> list[Truth]:
-        """Return the rows that each query should find."""
-        same = (np.flatnonzero(self.labels == self.labels[row]) for row in self.queries)
-        return [Truth(easy=rows[rows != row]) for rows, row in zip(same, self.queries, strict=True)]
-
-
-class Searched:
+class LabelledSearch:
     """A space, searched with one network for LAttQE; none if no method asks for it."""
 
-    def __init__(self, space: Space, network: ExpansionNetwork | None = None) -> None:
+    def __init__(self, space: LabelledVectors, network: ExpansionNetwork | None = None) -> None:
         self.space, self.network = space, network
         self._own = space.queries.tolist()
         self._databases = Databases(space.vectors, self._own, attention=lambda: self._attend)
@@ -99,7 +70,7 @@ LATTQE_COUNTS = (4, 8, 16, 32, 64)
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-Tuning = Sequence[Searched]
+Tuning = Sequence[LabelledSearch]
 """Spaces of training classes, each with a network that did not learn from the classes of its queries."""
 
 

@@ -27,11 +27,11 @@ from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_run
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.head_variants import Variant, cost, variants
-from landseer.ops.evaluate.head_vectors import Vectors, describe
+from landseer.ops.evaluate.head_vectors import Vectors, describe_by_heads
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research.cells import INTERVALS
-from landseer.ops.research.heads_report import Row, Table
+from landseer.ops.research.heads_report import HeadRow, HeadTable
 from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"
@@ -39,7 +39,7 @@ REPORT = Path("docs/reports/results.md")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class BackboneSource:
     """A backbone on the command line."""
 
     backbone: str
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _source(text: str) -> Source:
+def _source(text: str) -> BackboneSource:
     name, _, rest = text.partition("=")
     weights, views, photographs, *_ = [*rest.split(":"), "", ""]
     if name not in BACKBONES:
@@ -93,17 +93,17 @@ def _source(text: str) -> Source:
         count, most = int(views or 4), int(photographs) if photographs else None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"got {text}; expected NAME=WEIGHTS:VIEWS:PHOTOGRAPHS") from error
-    return Source(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
+    return BackboneSource(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
 
 
-def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.Namespace) -> Table:
+def _table(source: BackboneSource, learned: Photographs, test: Dataset, args: argparse.Namespace) -> HeadTable:
     loaded = BACKBONES[source.backbone].load(source.weights, "auto")
     trunk = loaded.trunk
     chosen = list(variants(trunk.channels, _trained(source, loaded, learned, args)))
     profile = Profile(backbone=source.backbone, weights_sha256="", sizes=Sizes(channels=trunk.channels))
     with _bar("describing") as bar:
         task = bar.add_task(source.backbone, total=len(test.references))
-        vectors = describe(
+        vectors = describe_by_heads(
             test.references,
             chosen,
             run=trunk_runner(trunk, precision_of(source.backbone)),
@@ -115,7 +115,7 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
     figures = [_judged(one, test) for one in vectors]
     names = dict.fromkeys(variant.name for variant in chosen)
     rows = [
-        Row(
+        HeadRow(
             name=name,
             figures=[found for variant, found in zip(chosen, figures, strict=True) if variant.name == name],
             cost=cost(_first(chosen, name), trunk, side=profile.long_side),
@@ -123,7 +123,9 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
         for name in names
     ]
     learned_from = f"heads learned from {len(learned.photographs):,} photographs, {source.views} views of each"
-    return Table(backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows, classes=test.classes())
+    return HeadTable(
+        backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows, classes=test.classes()
+    )
 
 
 def _first(chosen: Sequence[Variant], name: str) -> Variant:
@@ -141,7 +143,7 @@ def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
     raise OpsError("nothing is expanded here")
 
 
-def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
+def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
     """Return the parts of every head and seed, those trained now that are not there."""
     proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
     made = [descriptor for descriptor in args.heads if descriptor != "rmac-rpn" or proposals.exists()]
@@ -170,7 +172,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
     return [read_parts(path) for path in files.values()]
 
 
-def _views(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
+def _views(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
     with _bar("views") as bar:
         task = bar.add_task(source.backbone, total=len(learned.photographs))
         return trunk_views(

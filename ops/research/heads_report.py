@@ -15,7 +15,7 @@ from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class HeadRow:
     """What one descriptor reached, by each seed of its training."""
 
     name: str
@@ -29,12 +29,12 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table:
+class HeadTable:
     """All rows of one backbone."""
 
     backbone: str
     source: str
-    rows: Sequence[Row]
+    rows: Sequence[HeadRow]
     classes: Ids
     """The class of each query, [Q]."""
 
@@ -54,7 +54,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
-def _line(row: Row, base: Row, classes: Ids) -> str:
+def _line(row: HeadRow, base: HeadRow, classes: Ids) -> str:
     maps = [100 * one.map for one in row.figures]
     first = 100 * float(np.mean([one.mean_precisions[0] for one in row.figures]))
     seeds = f"{len(maps)}: {min(maps):.1f} to {max(maps):.1f}" if len(maps) > 1 else "1" if _learned(row) else "-"
@@ -62,5 +62,5 @@ def _line(row: Row, base: Row, classes: Ids) -> str:
     return f"| {' | '.join(cells)} | {row.cost.parameters / 1e6:.1f} M | {row.cost.gflops:.1f} |"
 
 
-def _learned(row: Row) -> bool:
+def _learned(row: HeadRow) -> bool:
     return "off the shelf" not in row.name

@@ -26,10 +26,10 @@ from landseer.export.parts import read_parts
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
-from landseer.ops.evaluate.codebooks import Source
+from landseer.ops.evaluate.codebooks import WordSource
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.exported_models import Request, exported
-from landseer.ops.evaluate.in_process import LocalSystem
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
+from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
@@ -38,7 +38,7 @@ from landseer.ops.evaluate.reranking import NAIVE
 from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.regional_report import table
-from landseer.ops.research.regional_rows import FIRST, Judge, Row, attended
+from landseer.ops.research.regional_rows import FIRST, Judge, RegionalRow, attended
 from landseer.ops.research.varied_coattention import Numbers
 from landseer.ops.research.writing import add_development, made_by, written
 
@@ -133,12 +133,12 @@ def _report(args: argparse.Namespace, console: Console) -> str:
     return "\n".join([_head(args, system, train, test, chosen), *_sections(judge, chosen, other, args, console.print)])
 
 
-def _system(args: argparse.Namespace, console: Console) -> LocalSystem:
+def _system(args: argparse.Namespace, console: Console) -> InProcessSystem:
     repository = args.repository
     if args.backbone:
-        repository = exported(Request(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
-    words = Source(learned_from=args.train, pictures=args.learn, seed=args.seed)
-    return LocalSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
+        repository = exported(ExportRequest(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
+    words = WordSource(learned_from=args.train, pictures=args.learn, seed=args.seed)
+    return InProcessSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
 
 
 def _other_reduction(file: Path, profile: Profile) -> Projection:
@@ -154,11 +154,11 @@ def _other_reduction(file: Path, profile: Profile) -> Projection:
     return Projection(held["mean"], held["matrix"])
 
 
-def _judge(system: LocalSystem, dataset: Dataset) -> Judge:
+def _judge(system: InProcessSystem, dataset: Dataset) -> Judge:
     return Judge(system, dataset, reduction_of(system.repository, system.profile))
 
 
-def _prepared(system: LocalSystem, dataset: Dataset, rows: Sequence[str], console: Console) -> Dataset:
+def _prepared(system: InProcessSystem, dataset: Dataset, rows: Sequence[str], console: Console) -> Dataset:
     """Describe a data set by what these rows, co-attention and spatial verification need."""
     methods = parse_all(",".join(["coattention", "spatial", *rows]), positions=1)
     return dataset.without(system.prepare(dataset, methods, console, more=[NORMS, SCALES] if NAIVE in rows else []))
@@ -206,7 +206,7 @@ def _sections(
     yield f"So many of the photographs share a word with a query, the mean over queries: {', '.join(shares)}.\n"
 
 
-def _attended(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+def _attended(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     yield judge.by(FIRST, NO_EXPANSION)
     yield judge.by("co-attention alone", attended())
     yield judge.by(f"co-attention, weight {chosen.weight:g}", attended(chosen.weight))
@@ -220,7 +220,7 @@ def _attended(judge: Judge, chosen: Chosen) -> Iterator[Row]:
     yield judge.by(f"word filter, then co-attention, weight {chosen.weight:g}", filtered)
 
 
-def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+def _varied(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     paper = Numbers()
     forms = {
         "K 10, N 500, T 10": paper,
@@ -236,7 +236,7 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
         yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
 
 
-def _reduced(judge: Judge, reduction: Projection) -> Iterator[Row]:
+def _reduced(judge: Judge, reduction: Projection) -> Iterator[RegionalRow]:
     space = judge.varied(Numbers(), reduction=reduction)
     yield judge.by("co-attention alone", attended(), space=space)
     yield judge.by("co-attention, weight 0.5", attended(0.5), space=space)
@@ -245,7 +245,7 @@ def _reduced(judge: Judge, reduction: Projection) -> Iterator[Row]:
     yield judge.by(f"{WHOLE}, then co-attention", attended(), space=whole, against=WHOLE)
 
 
-def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[Row]:
+def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[RegionalRow]:
     for count in args.words:
         of, boxes = f"{count:,} words", Boxes(most=args.regions)
         plain, united = f"ASMK*, {of}", f"ASMK* of all regions as one, {of}"
@@ -265,13 +265,13 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
             yield from _compared(judge, count, boxes, against=plain)
 
 
-def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterator[Row]:
+def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterator[RegionalRow]:
     """Yield what D2R compares R-ASMK* with: an entry for each region, and residuals in full."""
     for name, what in COMPARED.items():
         yield judge.regional(f"{what}, {count:,} words", Method(name=name, words=count), boxes, against=against)
 
 
-def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+def _verified(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     yield judge.verified("as a search does it", SETTINGS)
     for settings in dict.fromkeys((Settings(), chosen.matching)):
         yield judge.verified(f"matches {_told(settings)}", settings)
@@ -282,7 +282,7 @@ def _regions(most: int, profile: Profile) -> str:
     return f"at most {most} crops of a photograph, by the detector {profile.detector}" if most else "none"
 
 
-def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
+def _head(args: argparse.Namespace, system: InProcessSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
     kinds = len({query.label for query in test.queries})
     return f"""# Local features side by side
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ops.research.cells import QUERIES, mean_cells
-from landseer.ops.research.regional_rows import Row, gains
+from landseer.ops.research.regional_rows import RegionalRow, gains
 
 HEADER = (
     f"| search | mAP | {QUERIES} | against | mAP gained | {QUERIES} | first right | gained | {QUERIES} "
@@ -17,7 +17,7 @@ HEADER = (
 )
 
 
-def table(rows: Sequence[Row], classes: Ids, known: Sequence[Row] = ()) -> str:
+def table(rows: Sequence[RegionalRow], classes: Ids, known: Sequence[RegionalRow] = ()) -> str:
     """Return the rows, each compared with the one that it names, which is in `rows` or in `known`.
 
     classes: of the queries, [Q].
@@ -26,7 +26,7 @@ def table(rows: Sequence[Row], classes: Ids, known: Sequence[Row] = ()) -> str:
     return "\n".join([HEADER, *(_line(row, of[row.against], classes) for row in rows)]) + "\n"
 
 
-def _line(row: Row, base: Row, classes: Ids) -> str:
+def _line(row: RegionalRow, base: RegionalRow, classes: Ids) -> str:
     first = 100 * float(np.nanmean(row.figures.precisions[:, 0]))
     none = ("", "")
     of_map, of_first = (none if row is base else mean_cells(values, classes, sign="+") for values in gains(row, base))

@@ -149,7 +149,7 @@ def load_proposals(path: Path, channels: int, trunk: str) -> RegionProposals:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class SourceRegions:
     """The regions of one source in one picture."""
 
     places: Places
@@ -239,7 +239,7 @@ SOURCES: Mapping[str, Callable[[Seen], Places]] = {
 
 
 @torch.inference_mode()
-def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path) -> list[Found]:
+def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path) -> list[SourceRegions]:
     """Return the regions of each source (`WHOLE` or a key of `SOURCES`) in a picture; those known come from disk."""
     files = [folder / f"{_key(entry, source, networks)}.npz" for source in sources]
     if not all(file.exists() for file in files):
@@ -250,26 +250,28 @@ def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path
     return [_kept(file) for file in files]
 
 
-def _regions(seen: Seen, source: str) -> Found:
+def _regions(seen: Seen, source: str) -> SourceRegions:
     truth = true_place(seen)
     if source == WHOLE:
         place = np.array([[0, 0, seen.whole.width, seen.whole.height]], np.float32)
-        return Found(places=place, vectors=seen.whole_vector()[None], truth=truth)
+        return SourceRegions(places=place, vectors=seen.whole_vector()[None], truth=truth)
     places = SOURCES[source](seen)
     vectors = np.array([seen.vector(place) for place in places], np.float32)
-    return Found(places=places, vectors=vectors.reshape(len(places), seen.networks.profile.sizes.channels), truth=truth)
+    return SourceRegions(
+        places=places, vectors=vectors.reshape(len(places), seen.networks.profile.sizes.channels), truth=truth
+    )
 
 
-def _keep(regions: Found, file: Path) -> None:
+def _keep(regions: SourceRegions, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = file.with_suffix(".part.npz")
     np.savez(staged, places=regions.places, vectors=regions.vectors, truth=regions.truth)
     staged.replace(file)
 
 
-def _kept(file: Path) -> Found:
+def _kept(file: Path) -> SourceRegions:
     with np.load(file) as arrays:
-        return Found(places=arrays["places"], vectors=arrays["vectors"], truth=arrays["truth"])
+        return SourceRegions(places=arrays["places"], vectors=arrays["vectors"], truth=arrays["truth"])
 
 
 def _key(entry: Entry, source: str, networks: Networks) -> str:

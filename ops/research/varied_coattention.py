@@ -17,7 +17,7 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR, SCALES
 from landseer.ops.evaluate.coattention import TorchCoattention
-from landseer.ops.evaluate.picture_arrays import LocalSide, Score
+from landseer.ops.evaluate.picture_arrays import PictureArrays, Score
 
 Read = Callable[[str], Iterator[NDArray[Any]]]
 TEMPERATURE = 10.0
@@ -40,20 +40,20 @@ class Numbers:
     """Of GeM, in each cluster and over the query."""
 
 
-class VariedSide:
+class VariedArrays:
     """What another side has, but query vectors and clusters made anew from the local features."""
 
-    def __init__(self, side: LocalSide, profile: Profile, reduction: Projection, numbers: Numbers) -> None:
+    def __init__(self, side: PictureArrays, profile: Profile, reduction: Projection, numbers: Numbers) -> None:
         """reduction: of local features to co-attention vectors."""
         self._side, self._profile, self._reduction, self._numbers = side, profile, reduction, numbers
         self._clusters: list[NDArray[np.float16]] | None = None
 
     def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._pooled(self._side.of_queries) if name == QUERY_VECTOR else self._side.of_queries(name)
 
     def of_references(self, name: str) -> Iterator[NDArray[Any]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         read = self._side.of_references
         if name == QUERY_VECTOR:
             return self._pooled(read)
@@ -69,21 +69,21 @@ class VariedSide:
         return float(np.mean([len(rows) for rows in self._kept(self._side.of_references)]))
 
     def regions(self) -> Iterator[Sequence[NDArray[np.float16]]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.regions()
 
     def codebook(self, words: int) -> Codebook:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.codebook(words)
 
     def coattention(self) -> Score:
-        """See LocalSide."""
+        """See PictureArrays."""
         return TorchCoattention(self._profile, temperature=self._numbers.temperature)
 
     coattention_of_all = coattention
 
     def reduced(self, features: NDArray[np.float16]) -> NDArray[np.float16]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.reduced(features[: self._numbers.features])
 
     def _pooled(self, read: Read) -> Iterator[NDArray[np.float32]]:

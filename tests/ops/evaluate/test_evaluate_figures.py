@@ -11,7 +11,7 @@ from shared_files import reference
 from landseer.ensemble.evaluation import Truth, bootstrap_interval, evaluate
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.failures import failures
-from landseer.ops.evaluate.figures import KS, Estimate, Row
+from landseer.ops.evaluate.figures import KS, Estimate, MethodRow
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.regimes import regimes
@@ -25,7 +25,7 @@ def row(method, ranked, truths, base=None):
     figures = evaluate(ranked, truths, ks=KS)
     base = figures if base is None else base.figures
     classes = np.arange(len(truths))
-    return Row(system="s", method=method, protocol="medium", figures=figures, base=base, classes=classes, seed=0)
+    return MethodRow(system="s", method=method, protocol="medium", figures=figures, base=base, classes=classes, seed=0)
 
 
 def ranked_by(draws, count, size):
@@ -78,7 +78,7 @@ def test_rows_say_what_the_authors_code_says(protocol):
     parts = {name: [ids[ids >= 0] for ids in known[name]] for name in ("easy", "hard", "junk")}
     truths = [Truth(easy=e, hard=h, junk=j) for e, h, j in zip(*parts.values(), strict=True)]
     figures = evaluate(list(known["ranks"].T), truths, protocol=protocol, ks=KS)
-    found = Row(
+    found = MethodRow(
         system="s",
         method=NO_EXPANSION,
         protocol=protocol,

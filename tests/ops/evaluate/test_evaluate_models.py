@@ -13,7 +13,7 @@ from landseer.export.exporter import ExportError
 from landseer.ops.commands import evaluate as command
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import exported_models
-from landseer.ops.evaluate.exported_models import Request, exported
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
 
 CONSOLE = Console(stderr=True)
 
@@ -35,10 +35,10 @@ def made(monkeypatch):
 def test_an_export_is_made_once_for_each_request(made, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"weights")
     requests = [
-        Request(backbone="resnet50"),
-        Request(backbone="resnet50", descriptor="gem"),
-        Request(backbone="resnet50", weights=tmp_path / "w.pth"),
-        Request(backbone="resnet50", parts=tmp_path / "w.pth"),
+        ExportRequest(backbone="resnet50"),
+        ExportRequest(backbone="resnet50", descriptor="gem"),
+        ExportRequest(backbone="resnet50", weights=tmp_path / "w.pth"),
+        ExportRequest(backbone="resnet50", parts=tmp_path / "w.pth"),
     ]
     first = [exported(request, CONSOLE, home=tmp_path / "home") for request in requests]
     assert len(set(first)) == len(made) == 4
@@ -46,7 +46,7 @@ def test_an_export_is_made_once_for_each_request(made, tmp_path):
     assert len(made) == 4
     # The same bytes under another name are the same; other bytes under the same name are not.
     (tmp_path / "w.pth").rename(tmp_path / "v.pth")
-    moved = Request(backbone="resnet50", weights=tmp_path / "v.pth")
+    moved = ExportRequest(backbone="resnet50", weights=tmp_path / "v.pth")
     assert exported(moved, CONSOLE, home=tmp_path / "home") == first[2]
     (tmp_path / "v.pth").write_bytes(b"other weights")
     assert exported(moved, CONSOLE, home=tmp_path / "home") not in first
@@ -58,7 +58,7 @@ def test_an_export_that_fails_is_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(exported_models, "_export", export)
     with pytest.raises(OpsError, match="resnet50 cannot be exported: backbone on openvino does not agree"):
-        exported(Request(backbone="resnet50"), CONSOLE, home=tmp_path)
+        exported(ExportRequest(backbone="resnet50"), CONSOLE, home=tmp_path)
 
 
 def parsed(*words):
@@ -69,9 +69,9 @@ def parsed(*words):
 
 def test_options_belong_to_the_backbone_before_them():
     words = "--backbone resnet50 --weights a.pth --descriptor gem --backbone efficientnet_lite0 --parts b.safetensors"
-    assert [Request(**one) for one in parsed(*words.split()).backbones] == [
-        Request(backbone="resnet50", weights=Path("a.pth"), descriptor="gem"),
-        Request(backbone="efficientnet_lite0", parts=Path("b.safetensors")),
+    assert [ExportRequest(**one) for one in parsed(*words.split()).backbones] == [
+        ExportRequest(backbone="resnet50", weights=Path("a.pth"), descriptor="gem"),
+        ExportRequest(backbone="efficientnet_lite0", parts=Path("b.safetensors")),
     ]
     # Nothing of one command line is left in the next.
     assert parsed().backbones == []

@@ -89,7 +89,7 @@ def options(pictures, tmp_path):
             "json": None,
             "report": None,
         }
-        return evaluation.Options(**{**defaults, **changes})
+        return evaluation.EvaluationOptions(**{**defaults, **changes})
 
     return make
 

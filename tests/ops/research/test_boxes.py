@@ -19,14 +19,14 @@ from landseer.export.photographs import photographs
 from landseer.ops.evaluate.head_variants import variants
 from landseer.ops.evaluate.readers import read
 from landseer.ops.research import boxes, small_things
-from landseer.ops.research.boxes import Regions, best, judged, mean, overlaps, reading, table, together
+from landseer.ops.research.boxes import RegionVectors, best, judged, mean, overlaps, reading, table, together
 from landseer.ops.research.small_things import (
     TRUE,
     WHOLE,
-    Found,
     Networks,
     Scene,
     Seen,
+    SourceRegions,
     as_they_are,
     found,
     laid,
@@ -137,7 +137,7 @@ def test_poolings_are_those_of_a_slow_reference() -> None:
     draw = np.random.default_rng(0)
     queries = draw.normal(size=(5, CHANNELS)).astype(np.float32)
     pictures = [draw.normal(size=(int(n), CHANNELS)).astype(np.float32) for n in (1, 3, 2, 5, 1)]
-    regions = together([[Found(places=p[:, :4], vectors=p, truth=p[:0, :4]) for p in pictures]])
+    regions = together([[SourceRegions(places=p[:, :4], vectors=p, truth=p[:0, :4]) for p in pictures]])
     np.testing.assert_array_equal(regions.counts, [1, 3, 2, 5, 1])
     for pooled, slow in ((best, np.max), (mean, np.mean)):
         wanted = [[slow(picture @ query) for picture in pictures] for query in queries]
@@ -148,8 +148,8 @@ def test_more_regions_never_make_the_best_one_worse() -> None:
     draw = np.random.default_rng(1)
     one, more = (draw.normal(size=(4, CHANNELS)).astype(np.float32) for _ in range(2))
     query = draw.normal(size=(2, CHANNELS)).astype(np.float32)
-    alone = Regions(vectors=one, starts=np.arange(4))
-    both = Regions(vectors=np.stack([one, more], axis=1).reshape(8, CHANNELS), starts=np.arange(0, 8, 2))
+    alone = RegionVectors(vectors=one, starts=np.arange(4))
+    both = RegionVectors(vectors=np.stack([one, more], axis=1).reshape(8, CHANNELS), starts=np.arange(0, 8, 2))
     assert (best(query, both) >= best(query, alone)).all()
 
 
@@ -171,10 +171,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def described(vectors: np.ndarray, *, at: list[float], truth: list[float] | None = None) -> list[Found]:
+def described(vectors: np.ndarray, *, at: list[float], truth: list[float] | None = None) -> list[SourceRegions]:
     places = np.array([at], np.float32)
     known = np.array([truth] if truth else np.empty((0, 4)), np.float32).reshape(-1, 4)
-    return [Found(places=places, vectors=one[None], truth=known) for one in vectors]
+    return [SourceRegions(places=places, vectors=one[None], truth=known) for one in vectors]
 
 
 def test_boxes_that_show_the_thing_help_and_those_that_show_all_do_not(data: Path) -> None:

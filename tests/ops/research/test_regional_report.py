@@ -18,12 +18,12 @@ from landseer.export.models.pooling import Projection, masked_gem
 from landseer.export.parts import Parts, write_parts
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
-from landseer.ops.evaluate.cached_arrays import CachedSide
+from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.research import regional, writing
-from landseer.ops.research.varied_coattention import Numbers, VariedSide
+from landseer.ops.research.varied_coattention import Numbers, VariedArrays
 
 C, P, D, N = 8, 4, 16, 12
 SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)
@@ -70,9 +70,9 @@ def options(tmp_path, monkeypatch):
             keep(cache, Shot(path=path), arrays)
             for region in Boxes().shots(path, arrays["boxes"]):
                 keep(cache, region, arrays)
-    monkeypatch.setattr(CachedSide, "coattention", lambda self: TorchCoattention(PROFILE))
+    monkeypatch.setattr(CachedPictureArrays, "coattention", lambda self: TorchCoattention(PROFILE))
     monkeypatch.setattr(regional, "reduction_of", lambda repository, profile: REDUCTION)
-    monkeypatch.setattr(CachedSide, "_reduction", REDUCTION)
+    monkeypatch.setattr(CachedPictureArrays, "_reduction", REDUCTION)
     given = ["--test", f"folder:{tmp_path / 'test'}", "--train", f"folder:{tmp_path / 'learn'}", "--words", "2", "4"]
     return [*given, "--repository", str(tmp_path / "models"), "--cache", str(cache), "--out", str(tmp_path / "out.md")]
 
@@ -171,7 +171,7 @@ class Side:
 
 
 def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
-    side = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    side = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N))
     module = Clustering(sizes=SIZES, reduction=REDUCTION)
     assert np.array_equal(list(side.of_references("query_vector")), list(side.of_queries("query_vector")))
     pairs = zip(side.of_queries("query_vector"), side.of_references("clusters"), Side.pictures, strict=True)
@@ -186,16 +186,16 @@ def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
 
 
 def test_fewer_features_and_clusters_change_the_vectors():
-    few = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=3, clusters=2))
+    few = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=3, clusters=2))
     assert [len(one) for one in few.of_references("clusters")] == [2, 2]
-    whole = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    whole = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N))
     pairs = zip(few.of_queries("query_vector"), whole.of_queries("query_vector"), strict=True)
     assert all(not np.allclose(one, other) for one, other in pairs)
 
 
 def test_features_of_other_scales_are_left_out():
     kept = (1.0, LOCAL_SCALES[2] / SCALE_UNIT)
-    some = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=kept))
+    some = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=kept))
     for query, picture in zip(some.of_queries("query_vector"), Side.pictures, strict=True):
         rows = [
             row for row, scale in enumerate(picture["local_scales"]) if min(abs(scale - one) for one in kept) < 1e-3
@@ -206,5 +206,5 @@ def test_features_of_other_scales_are_left_out():
         np.testing.assert_allclose(query, expected, atol=1e-6)
     counts = [np.isclose(picture["local_scales"][:, None], kept).any(axis=1).sum() for picture in Side.pictures]
     assert 0 < some.features_each() == np.mean(counts) < N
-    none = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=(7.0,)))
+    none = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=(7.0,)))
     assert [len(one) for one in none.of_references("clusters")] == [1, 1]
