@@ -1,4 +1,4 @@
-"""How good a ranking is: the protocol of Revisited Oxford and Paris.
+"""How good a ranking is, by the protocol of Revisited Oxford and Paris.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018. Numbers equal
 those of the authors' `compute_map` (and, for recall, of TF2 DELF's `ComputeMetrics`) to 1e-5.
@@ -25,7 +25,7 @@ class Truth:
     easy: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     hard: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     junk: Ids = field(default_factory=lambda: np.empty(0, np.int64))
-    """Neither right nor wrong: taken out of the ranking before it is judged."""
+    """Neither right nor wrong: removed from the ranking before it is judged."""
 
 
 PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -40,7 +40,7 @@ _DRAWN_AT_ONCE = 2**16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Figures of a set of queries; NaN where a query has no positives, and such queries are left out of the means."""
+    """Figures of a set of queries. A query without positives has NaN and does not count in the means."""
 
     aps: Floats
     """Average precision of each query, [Q]."""
@@ -68,7 +68,7 @@ class Evaluation:
 def evaluate(
     rankings: Sequence[Ids], truths: Sequence[Truth], *, protocol: Protocol = "medium", ks: Sequence[int] = (1, 5, 10)
 ) -> Evaluation:
-    """Judge each query's ranking (ids, best first, each once; it may be cut short) against its truth."""
+    """Judge the ranking of each query (unique ids, best first, possibly truncated) against its truth."""
     if len(rankings) != len(truths):
         raise ValueError(f"got {len(rankings)} rankings and {len(truths)} truths; expected one truth for each ranking")
     figures = np.full((len(rankings), 1 + 2 * len(ks)), np.nan)
@@ -83,9 +83,9 @@ def evaluate(
 
 
 def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
-    """Return the ranks (from 0, ascending) of the positives in a ranking from which junk was taken out.
+    """Return the ranks (from 0, ascending) of the positives in a ranking after junk is removed.
 
-    Positives that the ranking lacks, because it was cut short, are left out.
+    Positives that a truncated ranking lacks are omitted.
     """
     kept = np.asarray(ranking)
     kept = kept[~np.isin(kept, junk)]
@@ -95,8 +95,8 @@ def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
 def average_precision(ranks: Ids, *, positives: int) -> float:
     """Return the area under the precision-recall curve by the trapezoid rule, precision before rank 0 being 1.
 
-    ranks: [m], from 0, ascending, of the positives that were found. positives: how many there are, found or not; each
-    one not found adds nothing.
+    ranks: of the positives that were found, [m], from 0, ascending. positives: the number of all positives; those not
+    found add nothing.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks == 0, 1.0, found / np.maximum(ranks, 1))
@@ -114,7 +114,7 @@ def precision_at(ranks: Ids, k: int) -> float:
 
 
 def recall_at(ranks: Ids, k: int, *, positives: int) -> float:
-    """Return the share of all positives that stand in the first k places."""
+    """Return the share of all positives that are in the first k places."""
     return float(np.count_nonzero(ranks < k) / positives)
 
 

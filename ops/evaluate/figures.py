@@ -14,7 +14,7 @@ from landseer.ops.evaluate.failures import Failure
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 
 KS = (1, 10)
-"""Of the precisions."""
+"""Numbers of first hits that precision is measured of."""
 ROUNDS = 10_000
 """Rounds of the bootstrap."""
 FEWEST_CLASSES = 5
@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MethodRow:
-    """One method of one system, by one protocol. Intervals are computed when they are first asked for."""
+    """The figures of one method on one system by one protocol. Intervals are computed on first use."""
 
     system: str
     """Name of the system."""
@@ -67,14 +67,14 @@ class MethodRow:
     seed: int
     """Of the intervals."""
     failures: Sequence[Failure] = ()
-    """The queries of the least average precision, if they were asked for."""
+    """The queries with the lowest average precision, if requested."""
     milliseconds: float | None = None
-    """Of a search, the median over queries; None where it was not measured."""
+    """Time of a search, the median over queries; None if not measured."""
     index_bytes: float | None = None
-    """Of a reference in what is searched; None where that is not known."""
+    """Size of the index per reference; None if unknown."""
 
     def over(self, base: MethodRow | None) -> MethodRow:
-        """Return it compared to the row without expansion; to itself if that is not given."""
+        """Return it compared to the row without expansion; unchanged if that is None."""
         return self if base is None else replace(self, base=base.figures)
 
     @cached_property

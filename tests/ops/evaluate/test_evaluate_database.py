@@ -12,7 +12,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import database
 from landseer.ops.evaluate.database import Database, Databases
-from landseer.ops.evaluate.diffusion import Graph, diffuse
+from landseer.ops.evaluate.diffusion import NeighbourGraph, diffuse
 from landseer.ops.evaluate.methods import DATABASE_NAMES, Method, rankings
 from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.space import BLOCK, FEW
@@ -127,7 +127,7 @@ def test_diffusion_ranks_by_its_scores_without_the_query_itself():
     references, own = units(FEW + 8), [*range(FEW + 4), None]
     queries = np.concatenate([references[: FEW + 4], units(1, seed=2)])
     found = ranked("diffusion:6:3", queries, references, own)
-    scores = diffuse(queries, Graph.over(references, neighbours=6), own=own, query_neighbours=3)
+    scores = diffuse(queries, NeighbourGraph.over(references, neighbours=6), own=own, query_neighbours=3)
     for row, line, order in zip(own, scores, found, strict=True):
         assert order.tolist() == [place for place in np.argsort(-line, kind="stable") if place != row]
 

@@ -238,7 +238,7 @@ def test_words_are_learned_once_from_photographs_of_another_data_set(photographs
         Image.new("RGB", (8, 8)).save(tmp_path / "other" / "c" / f"{name}.png")
     shots = source.shots(read(f"folder:{tmp_path / 'other'}"))
     assert len(shots) == 3 and all(isinstance(shot, Shot) for shot in shots)
-    with pytest.raises(OpsError, match=r"4 photographs of --codebook-from .* are searched, too"):
+    with pytest.raises(OpsError, match=r"4 photographs of --codebook-from .* are also searched"):
         source.shots(read(f"folder:{photographs}"))
     asked = []
 

@@ -156,7 +156,7 @@ def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options
 def test_photographs_in_both_sets_are_refused(options, capsys):
     options[options.index("--train") + 1] = options[options.index("--test") + 1]
     assert regional.main(options) == 1
-    assert "are searched, too" in capsys.readouterr().err
+    assert "are also searched" in capsys.readouterr().err
 
 
 class Side:
