@@ -1,4 +1,4 @@
-"""What an evaluation in process knows of the pictures beside their descriptors: read from the cache when asked for."""
+"""`PictureArrays` of a data set in the cache, with the graphs of a repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from landseer.ops.evaluate.picture_arrays import Score
 
 
 class CachedPictureArrays:
-    """The arrays of a data set's pictures in the cache, and the graphs of a repository."""
+    """Reads arrays from the cache on demand."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class CachedPictureArrays:
         regions: Mapping[Path, Sequence[Shot]],
         codebooks: Codebooks,
     ) -> None:
-        """regions: of the references, without the whole of each; arrays: of all pictures, and of the regions."""
+        """regions: of each reference, without the whole picture; arrays: of all pictures and regions."""
         self._repository, self._profile, self._arrays = repository, profile, arrays
         self._dataset, self._regions, self._codebooks = dataset, regions, codebooks
 
@@ -52,7 +52,7 @@ class CachedPictureArrays:
         return ([next(found) for _ in shots] for shots in of)
 
     def with_regions(self, regions: Mapping[Path, Sequence[Shot]]) -> CachedPictureArrays:
-        """Return it with other regions of the references, that were described, too."""
+        """Return it with other regions of the references, which must have been described."""
         return CachedPictureArrays(
             self._repository, self._profile, self._arrays, self._dataset, regions=regions, codebooks=self._codebooks
         )

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, and its plots as PNG beside it."""
+"""The report: one self-contained HTML page, with its plots as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from landseer.ops.files import write_text
 
 FILE, SWEEP, REGIMES = "report.html", "sweep.png", "regimes.png"
 SCREEN = 110
-"""Pixels of a page to an inch of a plot."""
+"""Pixels on the page per inch of a plot."""
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write report.html, sweep.png and regimes.png, those there is something to draw for. Returns the page's path."""
+    """Write report.html, and sweep.png and regimes.png if there is something to draw. Returns the page's path."""
     figures = {}
     if results.points:
         figures[SWEEP] = plots.sweep_png(results.points)
     if results.regimes:
         figures[REGIMES] = plots.regimes_png(results.regimes)
     for name in (SWEEP, REGIMES):
-        (folder / name).unlink(missing_ok=True)  # No plot of an older report lies beside this one.
+        (folder / name).unlink(missing_ok=True)  # So that no plot of an older report stays.
     for name, data in figures.items():
         (folder / name).write_bytes(data)
     write_text(folder / FILE, render(results, figures))
@@ -53,11 +53,11 @@ def render(results: Results, figures: dict[str, bytes], *, made: datetime | None
     )
 
 
-_SWEEP = "mAP by the number of neighbours that take part (nQE). Dashed: no expansion."
+_SWEEP = "mAP by the number of neighbours that are used (nQE). Dashed: no expansion."
 _REGIMES = (
-    "Mean gain over no expansion, by how many right answers a query has, and by its average precision without "
-    "expansion; n is the number of queries. Queries that did badly have more to gain, those that did well more to "
-    "lose: compare the methods there, not the ranges."
+    "Mean gain over no expansion, by the number of right answers of a query and by its average precision without "
+    "expansion; n is the number of queries. Queries with a low average precision can gain more, those with a high one "
+    "can lose more: compare methods within a range, not ranges."
 )
 
 
@@ -73,13 +73,13 @@ def _notes(results: Results) -> Iterator[str]:
         yield from (text(f"{about.name}: {note}.") for note in about.notes)
     if results.dataset.synthetic:
         yield (
-            f"<strong>{plural(results.dataset.synthetic, 'distractor')} are synthetic</strong>: no pictures, but "
-            "vectors drawn from a Gaussian with the mean and covariance of the references. Real ones may cost more."
+            f"<strong>{plural(results.dataset.synthetic, 'distractor')} are synthetic</strong>: not pictures, but "
+            "vectors drawn from a Gaussian with the mean and covariance of the references. Real ones may be harder."
         )
     if results.few_classes:
         yield f"{text(results.few_classes)}."
     if results.dataset.skipped:
-        yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and took no part."
+        yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and were left out."
 
 
 def _named(row: MethodRow, results: Results) -> str:
@@ -125,13 +125,13 @@ def _verdict(gain: Estimate) -> str:
     return "gained" if low > 0 else "lost" if high < 0 else ""
 
 
-def _section(title: str, name: str, figures: dict[str, bytes], said: str, alt: str) -> str:
+def _section(title: str, name: str, figures: dict[str, bytes], caption: str, alt: str) -> str:
     if name not in figures:
         return ""
     png = figures[name]
     data, pixels = base64.b64encode(png).decode("ascii"), int.from_bytes(png[16:20], "big")  # of PNG's first chunk
     width = SCREEN * pixels // plots.DPI
     return (
-        f'<section><h2>{title}</h2><p class="soft">{said}</p>'
+        f'<section><h2>{title}</h2><p class="soft">{caption}</p>'
         f'<img class="plot" width="{width}" src="data:image/png;base64,{data}" alt="{alt}"></section>'
     )

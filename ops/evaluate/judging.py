@@ -1,4 +1,4 @@
-"""Every method asked for, on one system."""
+"""Evaluate every method on one system."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from landseer.ops.progress import bars
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """What is to be found out."""
+    """What to measure."""
 
     methods: Sequence[Method]
     """Rows of the table."""
     neighbours: Sequence[int]
-    """Of the sweep; none for no sweep."""
+    """Numbers of neighbours of the sweep; empty for no sweep."""
     positions: int
-    """How many neighbours LAttQE knows."""
+    """The most neighbours that LAttQE takes."""
     seed: int
     """Of the intervals."""
     failures: bool
-    """Whether the worst queries are kept."""
+    """Whether to keep the worst queries."""
 
     @property
     def sweep(self) -> list[Method]:
-        """Return the methods of the sweep, by family and neighbours."""
+        """The methods of the sweep, by family and number of neighbours."""
         return list(swept(self.methods, self.neighbours, positions=self.positions))
 
     @property
     def asked(self) -> list[Method]:
-        """Return every method, each once; first none, to which others are compared; those of one database in turn."""
+        """Every method once, grouped by database; first `none`, which the others are compared to."""
         methods = dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep])
         databases = list(dict.fromkeys(method.database for method in methods))
         return sorted(methods, key=lambda method: databases.index(method.database))
@@ -49,14 +49,14 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a system reached."""
+    """The figures of a system."""
 
     rows: list[MethodRow]
     points: list[Point]
 
 
 def judge(system: System, dataset: Dataset, plan: EvaluationPlan, console: Console) -> Judged:
-    """Rank by every method and judge each by every protocol. OpsError."""
+    """Rank by every method and judge each ranking by every protocol. OpsError."""
     rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], MethodRow]()
     with bars(console) as progress:
         for method in plan.asked:
@@ -73,7 +73,7 @@ def judge(system: System, dataset: Dataset, plan: EvaluationPlan, console: Conso
 
 
 def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callable[[], None]:
-    """Show a bar for what is done now; the return value moves it on."""
+    """Show a progress bar for a task. Returns a function that advances it by one step."""
     return partial(progress.advance, progress.add_task(f"{what}: {method}", total=steps))
 
 

@@ -1,6 +1,6 @@
-"""What `landseer evaluate` searches: data sets that training reads too, and pairs of folders.
+"""Reading the data sets of `landseer evaluate`: those of training, pairs of folders, and Revisited Oxford and Paris.
 
-Every error says which file, which line, what was expected.
+Every error names the file, the line and what was expected.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from landseer.ops.evaluate.dataset import Dataset, Query, Shot
 from landseer.ops.evaluate.specs import SPECS
 
 SAME_LANDMARK = 0.4
+"""Jaccard index of the pictures of two queries above which both show one landmark."""
 
 
 def read(spec: str) -> Dataset:
-    """Read the data set that KIND:REST names. OpsError says what is wrong with it and how to mend it."""
+    """Read the data set KIND:REST. OpsError says what is wrong and how to fix it."""
     kind, separator, rest = spec.partition(":")
     if not separator or kind not in READERS or not rest:
         raise OpsError(f"cannot read {spec!r} as a data set; expected one of\n{SPECS}")
@@ -45,7 +46,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def by_class(name: str, labelled: Sequence[tuple[Path, str]]) -> Dataset:
-    """Every picture is a query, the others of its class are right. Classes of one have no right answer: references."""
+    """Make every picture a query whose right answers are the others of its class; a class of one is only searched."""
     members: dict[str, list[Path]] = defaultdict(list)
     for path, label in labelled:
         members[label].append(path)
@@ -55,7 +56,7 @@ def by_class(name: str, labelled: Sequence[tuple[Path, str]]) -> Dataset:
         if len(members[label]) > 1
     ]
     if not queries:
-        raise OpsError(f"{name}: no class has two pictures, so there is nothing to find")
+        raise OpsError(f"{name}: no class has two pictures, so no query has a right answer")
     return Dataset(name=name, queries=queries, references=[path for path, _ in labelled])
 
 
@@ -81,7 +82,7 @@ def _pairs(rest: str) -> Dataset:
         if stems.get(path.stem)
     ]
     if not matched:
-        raise OpsError(f"no picture of {first} has the file stem of one in {second}; the same stem is a match")
+        raise OpsError(f"no picture of {first} has the same file stem as one in {second}; equal stems are a match")
     return Dataset(name=f"pairs:{rest}", queries=matched, references=references)
 
 
@@ -129,7 +130,7 @@ def _region(corners: Sequence[float]) -> Region:
     return Region(x=left, y=top, width=right - left, height=bottom - top)
 
 
-# What is collected from the web is not here: its missing photographs would go unsaid in a figure.
+# Data sets collected from the web are not here: photographs that are gone would change the figures unnoticed.
 READERS: Mapping[str, Callable[[str], Dataset]] = {
     "folder": _classes(read_folders),
     "csv": _classes(read_list),

@@ -1,4 +1,4 @@
-"""What an evaluation found: the tables for people, the JSON for programs."""
+"""The results of an evaluation: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ INTERVALS = {
     "interval_over_classes": "95%, bootstrap over classes; null for fewer than 5 classes",
     "interval, low and high": "95%, bootstrap over queries: too narrow if queries of a class resemble each other",
 }
-"""What the JSON says about its keys."""
+"""The JSON's own explanation of its keys."""
 WIDTH = 100
-"""Of the tables where no terminal says how wide it is."""
+"""Width of the tables if stdout is not a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
-    """All rows, and what they are of."""
+    """All rows, with their data set and systems."""
 
     dataset: Dataset
     systems: Sequence[About]
@@ -60,7 +60,7 @@ class Results:
         if self.few_classes:
             console.print(f"\n{self.few_classes}", soft_wrap=True)
         if any(row.index_bytes is not None for row in self.rows):
-            console.print("\na search, its query described before, and the index")
+            console.print("\ncost: the time of a search without describing the query, and the size of the index")
             console.print(self._costs())
         if self.points:
             console.print("\nmAP by number of neighbours")
@@ -70,16 +70,16 @@ class Results:
                 console.print(f"{about.name}: {note}", soft_wrap=True)
 
     def write(self, path: Path) -> None:
-        """Write everything as JSON, with the average precision of every query."""
+        """Write everything as JSON, with the average precision of each query."""
         path.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def head(self) -> str:
-        """Return what was searched for, among what, by what."""
+        """Return a line on the data set and the systems."""
         systems = "; ".join(about.title for about in self.systems)
         return f"{self.dataset.name}: {self.dataset.summary()}; {systems}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `write` writes."""
+        """Return the content of the JSON file."""
         data = self.dataset
         return {
             "data": data.name,
@@ -133,12 +133,12 @@ class Results:
         return table
 
     def _costs(self) -> Table:
-        """Return the time and the memory of each row, which are the same by every protocol."""
+        """Return the time and the memory of each row, which are the same for every protocol."""
         table = Table(box=None, pad_edge=False)
         several, _ = self._several()
         for name in (["models"] if several else []) + ["method"]:
             table.add_column(name, overflow="fold")
-        for name in ("ms a query", "bytes a picture"):
+        for name in ("ms per query", "bytes per picture"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in {(row.system, row.method): row for row in self.rows}.values():
             time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
@@ -147,7 +147,7 @@ class Results:
         return table
 
     def _sweep(self) -> Table:
-        """Return the mAP of each method by its neighbours."""
+        """Return the mAP of each method by number of neighbours."""
         counts = sorted({point.method.neighbours for point in self.points})
         table = Table(box=None, pad_edge=False)
         table.add_column("method", overflow="fold")
@@ -161,13 +161,13 @@ class Results:
         return table
 
     def line(self, point: Point) -> str:
-        """Return what tells a point's line from the others of the sweep."""
+        """Return the name of the line of the sweep that a point is on."""
         several, graded = self._several()
         parts = (point.method.family, point.protocol if graded else "", point.system if several else "")
         return ", ".join(part for part in parts if part)
 
     def _several(self) -> tuple[bool, bool]:
-        """Whether there are several systems, several protocols."""
+        """Whether there are several systems, and several protocols."""
         return len(self.systems) > 1, len(self.dataset.protocols) > 1
 
 

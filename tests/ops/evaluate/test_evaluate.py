@@ -110,7 +110,7 @@ def test_pairs_match_by_stem(folder):
         ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
         ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png was named before"),
         ("pairs:{}/a", "names one folder"),
-        ("pairs:{0}/a,{0}/c", "has the file stem of one in"),
+        ("pairs:{0}/a,{0}/c", "has the same file stem as one in"),
         ("revisitop:{}", "lacks a part"),
         ("revisitop:{},roxford5k", "there is no gnd_roxford5k.pkl"),
     ],

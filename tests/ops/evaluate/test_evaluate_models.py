@@ -102,8 +102,8 @@ def test_a_wrong_command_line_is_status_2_and_one_line(words, said, capsys):
     [
         ("--backbone vgg", "got --backbone vgg; expected one of efficientnet_lite0, resnet50"),
         ("--backbone resnet50 --descriptor best", "got --descriptor best; expected one of gem"),
-        ("--backbone resnet50 --weights /nowhere", "got --weights /nowhere, which is no file"),
-        ("--backbone resnet50 --parts /tmp", "got --parts /tmp, which is no file"),
+        ("--backbone resnet50 --weights /nowhere", "got --weights /nowhere, which is not a file"),
+        ("--backbone resnet50 --parts /tmp", "got --parts /tmp, which is not a file"),
         ("--backbone resnet50 --repository m", "--repository and --backbone both name what is evaluated"),
         ("--backbone resnet50 --server a:1", "--backbone and --server both name what is evaluated"),
         ("--server a", "--server is 'a'; expected HOST:PORT"),
