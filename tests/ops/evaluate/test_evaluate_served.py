@@ -127,7 +127,7 @@ def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):
     system.prepare(dataset, (), CONSOLE)
     assert system.about.notes == (
         "the service also searches 1 other picture, which count as distractors",
-        "the service gives 5 hits: what ranks behind counts as not found",
+        "the service returns at most 5 hits: pictures beyond them count as not found",
     )
     found = ranked(system, dataset, Method(name="none"))
     assert {len(order) for order in found} == {5}

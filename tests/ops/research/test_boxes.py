@@ -212,7 +212,7 @@ def test_the_command_writes_what_was_measured(
     monkeypatch.setattr(small_things, "load_networks", lambda *_: networks())
     assert boxes.main(command(data, tmp_path)) == 0
     report = (tmp_path / "report.md").read_text()
-    assert "6 photographs, searched by 6 of them" in report
+    assert "6 photographs. 6 of them, as they are, are the" in report
     assert "## Photographs as they are" in report and "## Photographs made small" in report
     assert report.count("| whole picture + attention |") == 4 and report.count(f"| whole picture + {TRUE} |") == 2
     assert report.strip() in capsys.readouterr().out
