@@ -61,7 +61,7 @@ def project(boxes: Boxes, transforms: NDArray[np.float64]) -> Boxes:
     """Return the boxes [K, 4] as affine models [K, 2, 3] see them: the bounds of each box's inscribed ellipse.
 
     The paper does not say how a box is projected. Not by its corners here: under a turn their bounds are larger than
-    the box, and boxes would grow each time they went round a loop of turned pictures (docs/data.md has both measured).
+    the box, and boxes would grow each time they went round a loop of turned pictures (measured: docs/research/data.md).
     The ellipse of a square does not grow under turns, and for zoom and shift both are the same.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -20,7 +20,7 @@ class Settings:
     pixels: float = 4.0
     """How far from where the affine model puts it a point may be, in pixels of the reduced picture."""
     inliers: int = 12
-    """Fewer points that agree are no match. What unrelated pictures reach is in docs/data.md."""
+    """Fewer points that agree are no match. What unrelated pictures reach is in docs/research/data.md."""
     trials: int = 5000
     """Of RANSAC, at most."""
     seed: int = 0

@@ -8,7 +8,7 @@ step another index.
 
 Every second index is augmented first, by LAttDBA with the very weights that learn, and the loss reaches them through
 both. The paper learns LAttDBA's temperature alone, behind a network that has seen raw indexes only; behind such a
-network, neighbours that are nearly alike and weights that cancel left noise (docs/expansion.md).
+network, neighbours that are nearly alike and weights that cancel left noise (docs/research/expansion.md).
 """
 
 from __future__ import annotations

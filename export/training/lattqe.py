@@ -107,7 +107,7 @@ class CrossValidated:
 def candidates() -> list[Form]:
     """Return the forms that a training chooses from, by what each reaches on classes that it did not learn from.
 
-    The second weighs neighbours by their places alone: what carries where classes are few (docs/expansion.md).
+    The second weighs neighbours by their places alone: what carries where classes are few (docs/research/expansion.md).
     """
     return [Form(), WITHOUT_COSINES]
 

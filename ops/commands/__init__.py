@@ -1,1 +1,1 @@
-"""The commands of this package. Each module has HELP, add_arguments and run (see landseer.client.cli)."""
+"""The commands of this package. Each module has add_arguments and run, and an entry in landseer.client.cli.COMMANDS."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from landseer.ensemble.search.expansion.recipe import Recipe
     from landseer.ensemble.store.store import Store
 
-HELP = "write vectors augmented by their neighbours beside the raw ones of a store"
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 NONE = "none"

@@ -12,7 +12,6 @@ from landseer.ops.arguments import positive, seed
 if TYPE_CHECKING:
     from landseer.ensemble.ingest.vocabulary import Sample
 
-HELP = "learn visual words from the local features of a store"
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 _MORE = """\

@@ -10,7 +10,6 @@ from pathlib import Path
 from landseer.export.datasets.specs import SPECS
 from landseer.ops.arguments import positive
 
-HELP = "clean a training set, and find what it shares with an evaluation"
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 _CLEAN = f"""\

@@ -11,7 +11,6 @@ from typing import Any
 from landseer.ops.arguments import positive, seed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
 
-HELP = "measure mAP on a data set, with and without query expansion"
 _DATA = f"""\
 data sets:
 {SPECS}

@@ -11,7 +11,6 @@ from typing import Any
 from landseer.export.datasets.specs import SPECS
 from landseer.ops.arguments import positive, seed
 
-HELP = "train a descriptor or a detector on photographs"
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 METHODS = {

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from landseer.client.client import SearchClient
 from landseer.client.errors import LandseerClientError, RpcFailed
-from landseer.client.pictures import PictureFile, picture_id
+from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS
 from landseer.client.readable import plural
-from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
@@ -77,7 +77,7 @@ class ServedSystem:
     def prepare(self, dataset: Dataset, methods: Sequence[Method], console: Console) -> dict[Path, str]:
         """Index the references that the service lacks; check that the queries can be decoded."""
         pictures = [PictureFile(id=picture_id(path), path=path) for path in dataset.references]
-        tally = Tally(total=len(pictures))
+        tally = UploadTally(total=len(pictures))
         with bars(console) as progress:
             task = progress.add_task(f"indexing at {self._address}", total=tally.total)
 

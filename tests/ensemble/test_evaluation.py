@@ -1,7 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+import shared_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,15 +16,12 @@ from landseer.ensemble.evaluation import (
     recall_at,
 )
 
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "refs" / "eval_revisitop.npz"
 LETTERS = {"easy": "E", "medium": "M", "hard": "H"}
 
 
 @pytest.fixture(scope="module")
 def reference():
-    if not REFERENCE.is_file():
-        pytest.skip("needs ../shared/refs/eval_revisitop.npz")
-    return np.load(REFERENCE)
+    return shared_files.reference("eval_revisitop.npz")
 
 
 def truths(reference):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from landseer.client.report import EMBED_LIMIT, QueryPicture, render
+from landseer.client.hits_page import EMBED_LIMIT, QueryPicture, render
 from landseer.v1.common_pb2 import Box, Degradation, DetectedBox, Heatmap, ModelVersion, StageTiming
 from landseer.v1.index_pb2 import GetResponse
 from landseer.v1.search_pb2 import Hit, HitExplanation, QueryExplanation, SearchResponse, StageScores
@@ -72,7 +72,7 @@ def test_everything_is_on_the_page() -> None:
     for text in ("q.jpg", "1,234 pictures searched in 100 ms", "31 January 2026", "2 hits", "0.9000", "0.500", "50 ms"):
         assert text in shown.text
     assert "Not trained: photos/a.jpg." in shown.text
-    assert "was asked for but left out" in shown.text
+    assert "was skipped: photos/a.jpg" in shown.text
     assert "where co-attention looked" in shown.text
 
 
@@ -133,7 +133,7 @@ def test_a_bare_answer() -> None:
 
 def test_no_hits_and_no_picture() -> None:
     assert "The index is empty." in Page(render(SearchResponse(), query=None, query_name="d")).text
-    assert "No picture was found." in Page(render(SearchResponse(index_size=2), query=None, query_name="d")).text
+    assert "No pictures found." in Page(render(SearchResponse(index_size=2), query=None, query_name="d")).text
 
 
 def test_an_indexed_picture_as_the_query() -> None:

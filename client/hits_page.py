@@ -1,7 +1,7 @@
-"""A search as one self-contained HTML page: the query, where attention lay, the hits and why they are hits.
+"""Renders a search as one self-contained HTML page: the query, its attention, the hits and why they match.
 
-The page loads nothing and runs no script; its content policy forbids both. Ids, metadata and messages are other
-people's text and are escaped.
+The page loads nothing and runs no script; its content security policy forbids both. Ids, metadata and messages are
+untrusted text and are escaped.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from landseer.v1.index_pb2 import GetResponse
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
 EMBED_LIMIT = 1_500_000
-"""A query picture up to so many bytes is shown as it is; a larger one by the server's thumbnail."""
+"""Largest query picture, in bytes, to embed as it is. For larger ones the server's thumbnail is shown."""
+_COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "A score is the number of inliers, local features that agree with one affine map of the query, and after the point "
-    "what the hit scored before, from 0 to 1. All other scores are cosines."
+    "The whole part of a score is the number of inliers: local features that match the query under one affine map. "
+    "The fraction is (1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
 )
 _HIT_BOXES = 3
 _VIEW_REM = 27
-"""Height of the query's views."""
+"""Largest height of the query pictures, in rem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryPicture:
-    """The query as a person sees it."""
+    """The query picture and what to draw on it."""
 
     image: bytes
-    """Encoded for a browser; empty if there is none to show."""
+    """In a format that browsers show; empty if there is none."""
     width: int
     height: int
-    """Of the whole picture, in the pixels that `region` and `boxes` count."""
+    """Size of the whole picture, in the pixels of `region` and `boxes`."""
     region: Box | None = None
-    """The part that was searched for; None for the whole."""
+    """The part searched for; None for the whole picture."""
     attention: Heatmap = field(default_factory=Heatmap)
-    """Over the region."""
+    """Covers `region`."""
     boxes: Sequence[DetectedBox] = ()
 
     @classmethod
     def of_query(cls, answer: SearchResponse, image: bytes) -> QueryPicture:
-        """Take what the server explained about a picture that was sent to it."""
+        """Build it from the server's explanation of a picture that was sent."""
         told = answer.query_explanation
         sharp = len(image) <= EMBED_LIMIT and _media(image) in ("image/jpeg", "image/png", "image/webp")
         return cls(
@@ -63,17 +64,17 @@ class QueryPicture:
 
     @classmethod
     def of_indexed(cls, found: GetResponse) -> QueryPicture:
-        """Take what the index knows of the picture whose id was searched for."""
+        """Build it from the record of the indexed picture that was searched for."""
         return cls(image=found.thumbnail, width=found.width, height=found.height, boxes=tuple(found.boxes))
 
 
 def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: str, made: datetime | None = None) -> str:
-    """Return the page for an answer that was asked for with `explain`. `query` is None for a raw descriptor."""
+    """Return the page for the response to a search with `explain`. `query` is None for a raw descriptor."""
     looked = any(hit.explanation.HasField("coattention") for hit in answer.hits)
     verified = any(hit.scores.HasField("inliers") for hit in answer.hits)
     most = max((hit.scores.inliers for hit in answer.hits), default=0)
     name = _text(query_name)
-    page = Template(resources.files("landseer.client").joinpath("report.html").read_text(encoding="utf-8"))
+    page = Template(resources.files("landseer.client").joinpath("hits_page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=f"Landseer: hits for {name}",
         heading=name,
@@ -86,7 +87,7 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
         controls=_controls(looked),
         layout="paired" if looked else "plain",
         hits="\n".join(_hit(rank, hit, most) for rank, hit in enumerate(answer.hits, start=1)),
-        footer=_VERIFIED if verified else "Scores are cosines: 1 is the same direction, 0 is unrelated.",
+        footer=_VERIFIED if verified else _COSINES,
     )
 
 
@@ -97,18 +98,15 @@ def _summary(answer: SearchResponse, made: datetime) -> str:
 
 
 def _notes(answer: SearchResponse) -> str:
-    notes = [
-        f"<strong>{_text(gone.stage)}</strong> was asked for but left out: {_text(gone.reason)}"
-        for gone in answer.degradations
-    ]
+    notes = [f"<strong>{_text(gone.stage)}</strong> was skipped: {_text(gone.reason)}" for gone in answer.degradations]
     if answer.untrained:
         names = ", ".join(map(_text, answer.untrained))
         notes.append(
-            f"<strong>Not trained: {names}.</strong> Seeded weights shaped this answer. "
-            "It shows that the parts work together, not how good they can be."
+            f"<strong>Not trained: {names}.</strong> These results used random weights. "
+            "They show that the system runs, not how good it can be."
         )
     if not answer.hits:
-        notes.append("No picture was found." if answer.index_size else "The index is empty.")
+        notes.append("No pictures found." if answer.index_size else "The index is empty.")
     return "\n".join(f'<p class="note" role="note">{note}</p>' for note in notes)
 
 
@@ -118,19 +116,19 @@ def _views(query: QueryPicture | None) -> str:
     region = _region(query)
     boxes = _boxes(query.boxes, query.width, query.height)
     found = f", {plural(len(query.boxes), 'box', 'boxes')} found" if query.boxes else ""
-    caption = f"The query{', with the part searched for' if region else ''}{found}"
+    caption = f"The query{', with the region searched for' if region else ''}{found}"
     frame = _frame(query.image, query.width, query.height, alt="The query picture", over=region + boxes)
     views = [_view(frame, caption, query)]
     heat = _heat(query.attention, query.region, query.width, query.height)
     if heat:
-        alt = "The query picture under its localisation attention"
+        alt = "The query picture with its localisation attention"
         frame = _frame(query.image, query.width, query.height, alt=alt, over=heat + region, heated=True)
         views.append(_view(frame, "Localisation attention: where the model sees an object", query))
     return "\n".join(views)
 
 
 def _view(frame: str, caption: str, query: QueryPicture) -> str:
-    """Set a frame as wide as keeps it from being taller than a screen; a caption has room beneath even a thin one."""
+    """Limit a frame's width so that its height fits a screen; the caption below may be wider than a narrow frame."""
     wide = _VIEW_REM * _ratio(query.width, query.height)
     return (
         f'<figure style="max-width:min(100%, {max(wide, 12):.2f}rem)"><div style="width:min(100%, {wide:.2f}rem)">'
@@ -157,7 +155,7 @@ def _hit(rank: int, hit: Hit, most: int) -> str:
 
 
 def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
-    """Set frames side by side in square wells, each frame as large as its proportions allow."""
+    """Place frames side by side in squares, each as large as its aspect ratio allows."""
     share = 100 * min(1.0, _ratio(hit.width, hit.height))
     return "".join(
         f'<figure class="{kind}"><div class="well"><div style="width:{share:.2f}%">{frame}</div></div>'
@@ -167,7 +165,7 @@ def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
 
 
 def _scores(hit: Hit, most: int) -> str:
-    """Return a bar for each stage that scored the hit; that of its inliers is as long as the `most` of any hit."""
+    """Return a bar for each stage that scored the hit. The bar of inliers is relative to `most`, the largest of any."""
     ran = [(stage, label) for stage, label in STAGES.items() if hit.scores.HasField(stage)]
     lengths = {stage: getattr(hit.scores, stage) / (max(most, 1) if stage == "inliers" else 1) for stage, _ in ran}
     return _bars((label, lengths[stage], score_of(hit, stage, digits=3)) for stage, label in ran)
@@ -185,7 +183,7 @@ def _timings(answer: SearchResponse) -> str:
     if not stages:
         return ""
     bars = _bars((_text(t.stage), t.seconds / (total or 1.0), duration(t.seconds)) for t in stages)
-    return f"<div><h3>Time by stage, {duration(total)} in all</h3>{bars}</div>"
+    return f"<div><h3>Time by stage, {duration(total)} in total</h3>{bars}</div>"
 
 
 def _models(answer: SearchResponse) -> str:
@@ -199,9 +197,9 @@ def _legend(shown: bool) -> str:
     if not shown:
         return ""
     return (
-        '<div><h3>Heat maps</h3><div class="legend">least <i role="img" aria-label="from clear over violet and '
-        'orange to pale yellow"></i> most</div>'
-        '<p class="soft">Each map runs from zero to its own strongest point.</p></div>'
+        '<div><h3>Heat maps</h3><div class="legend">least <i role="img" aria-label="from transparent through violet '
+        'and orange to pale yellow"></i> most</div>'
+        '<p class="soft">Each map is scaled to its own maximum.</p></div>'
     )
 
 
@@ -211,7 +209,7 @@ def _controls(looked: bool) -> str:
 
 
 def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
-    """Return a list of bars; each row is an escaped label, a length in [0, 1] and what to write behind it."""
+    """Return a list of bars. Each row is an escaped label, a length in [0, 1] and the text after the bar."""
     cells = "".join(
         f'<dt>{label}</dt><dd class="track" aria-hidden="true"><i style="width:{_percent(length)}"></i></dd>'
         f"<dd>{value}</dd>"
@@ -221,7 +219,7 @@ def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
 
 
 def _frame(image: bytes, width: int, height: int, *, alt: str, over: str, heated: bool = False) -> str:
-    """Return a picture in its proportions with what lies over it."""
+    """Return a picture with its aspect ratio kept and `over` on top of it."""
     shape = f'style="aspect-ratio:{_ratio(width, height):.4f}"'
     if not image:
         return f'<div class="frame empty" {shape} role="img" aria-label="{_text(alt)}">no thumbnail</div>'
@@ -261,7 +259,7 @@ def _place(box: Box, width: int, height: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a share of one as a CSS length within its track; what is no number is nothing."""
+    """Return a share in [0, 1] as a CSS percentage, clamped; NaN is 0%."""
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%" if share == share else "0%"  # noqa: PLR0124
 
 
@@ -274,7 +272,7 @@ def _data_url(image: bytes) -> str:
 
 
 def _media(image: bytes) -> str:
-    """Return the media type of what a browser can show, by its first bytes."""
+    """Return an image's media type by its first bytes."""
     if image.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if image.startswith(b"RIFF") and image[8:12] == b"WEBP":

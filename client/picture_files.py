@@ -1,4 +1,4 @@
-"""Which files are pictures, and under which id each is indexed."""
+"""Finds picture files and derives their ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from landseer.client.errors import UnusableInput
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Names that end so, in any case, are taken for pictures."""
+"""Endings, in any case, of file names that count as pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +22,24 @@ class PictureFile:
 
     @property
     def absolute(self) -> str:
-        """The file's path from the root, without `..`; a link is not followed."""
+        """The absolute path, without `..`; links are not resolved."""
         return os.path.normpath(self.path.absolute())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a list of files and folders holds."""
+class FoundPictures:
+    """The pictures in a list of files and folders."""
 
     pictures: tuple[PictureFile, ...]
-    left_out: int
-    """Files that are no pictures by their names."""
+    ignored: int
+    """Number of files whose names are not those of pictures."""
 
 
-def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> Found:
-    """Walk folders and take files, in sorted order; every id once. UnusableInput if there is nothing to index.
+def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> FoundPictures:
+    """Return the pictures in files and folders, sorted within each folder, each id once.
 
-    Hidden files and folders inside a folder are passed by, and links to folders are not followed.
+    Hidden files and folders inside a folder are skipped, and links to folders are not followed. Raises UnusableInput
+    if there are no pictures.
     """
     given = list(paths)
     files = [file for path in given for file in _files(path)]
@@ -46,14 +47,16 @@ def find_pictures(paths: Iterable[Path], *, prefix: str = "") -> Found:
     if not pictures:
         where = ", ".join(str(path) for path in given)
         raise UnusableInput(f"no pictures in {where}: looked for names that end in {' '.join(SUFFIXES)}")
-    left_out = sum(file.suffix.lower() not in SUFFIXES for file in files)
-    return Found(pictures=tuple(PictureFile(id=id, path=path) for id, path in pictures.items()), left_out=left_out)
+    ignored = sum(file.suffix.lower() not in SUFFIXES for file in files)
+    return FoundPictures(
+        pictures=tuple(PictureFile(id=id, path=path) for id, path in pictures.items()), ignored=ignored
+    )
 
 
 def picture_id(path: Path, *, prefix: str = "") -> str:
-    """Return the id of a file: its path as it was given, normalised, with forward slashes, after the prefix.
+    """Return the id of a file: the prefix, then the path as given, normalised, with forward slashes.
 
-    The folder stays in it, so that two folders with an a.jpg each cannot overwrite each other.
+    The id includes the folder, so that an a.jpg in each of two folders gets two ids.
     """
     return prefix + Path(os.path.normpath(path)).as_posix()
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK, set up by its own environment variables. Needs the extra `trace`."""
+"""Sets up the OpenTelemetry SDK from its standard environment variables. Needs the extra `trace`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
 PATIENCE_S = 3.0
-"""How long the end of a process waits for a collector to take the last spans."""
+"""Longest wait at exit for a collector to accept the last spans."""
 
 
 def tracer_provider(service: str) -> TracerProvider:
-    """Return a provider that sends spans in batches. ValueError if the environment asks for what is not there.
+    """Return a provider that sends spans in batches. Raises ValueError if the environment names another exporter.
 
-    Endpoint, headers, sampler, batches and resource are the environment's; `service` is the name if it gives none.
+    Endpoint, headers, sampler, batching and resource come from the environment; `service` is the default service name.
     """
     defaults = Resource.create({"service.name": service, "service.version": metadata.version("landseer")})
     provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
@@ -30,7 +30,7 @@ def tracer_provider(service: str) -> TracerProvider:
 
 
 def shut_down(provider: TracerProvider) -> None:
-    """Send what is left, within PATIENCE_S: a collector that is away holds nobody up."""
+    """Send the remaining spans within PATIENCE_S: an unreachable collector must not delay the exit."""
     ending = threading.Thread(target=provider.shutdown, name="landseer-traces-end", daemon=True)
     ending.start()
     ending.join(PATIENCE_S)
@@ -38,7 +38,7 @@ def shut_down(provider: TracerProvider) -> None:
 
 @contextmanager
 def as_global(service: str) -> Iterator[None]:
-    """Make a provider this process's own, for its last task: OpenTelemetry lets it be set once."""
+    """Make a provider the process's global one while the block runs. OpenTelemetry allows this only once."""
     provider = tracer_provider(service)
     trace.set_tracer_provider(provider)
     try:
@@ -55,5 +55,5 @@ def _exporter() -> SpanExporter:
         raise ValueError(f"OTEL_TRACES_EXPORTER is {wanted!r}; expected otlp, console or none")
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in (None, "", "grpc"):
-        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; expected grpc, on a collector's port 4317")
+        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; expected grpc, a collector's port 4317")
     return OTLPSpanExporter()
