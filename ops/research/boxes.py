@@ -1,4 +1,4 @@
-"""`make results-boxes`: whether boxes help, where things fill the picture and where they are small in it."""
+"""`make results-boxes`: whether boxes help if things fill the picture, and if they are small in it."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ from landseer.ops.research.writing import add_development, made_by, written
 PROGRAM = "python -m landseer.ops.research.boxes"
 REPORT = Path("docs/reports/results-boxes.md")
 OVERLAP = 0.5
-"""At which a box has found the photograph."""
+"""IoU from which a box counts as having found the photograph."""
 SAME = 0.9
-"""At which a box says no more than the whole picture."""
+"""IoU from which a box counts as the whole picture."""
 MAIN = "best region"
-"""The pooling that the reading goes by, chosen before anything was measured: Detect-to-Retrieve's first."""
+"""The pooling that decides, chosen before measuring: the first one of Detect-to-Retrieve."""
 
 Similarities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegionVectors:
-    """The vectors of all regions of N pictures, those of a picture side by side."""
+    """The vectors of all regions of N pictures; those of a picture are consecutive."""
 
     vectors: Vectors
     """[R, C]"""
     starts: NDArray[np.int64]
-    """Row of each picture's first region, [N]; every picture has one at least."""
+    """Row of the first region of each picture, [N]; every picture has at least one."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Regions of each picture, [N]."""
+        """Number of regions of each picture, [N]."""
         return np.diff(self.starts, append=len(self.vectors))
 
 
 def together(sources: Sequence[Sequence[SourceRegions]]) -> RegionVectors:
-    """Join the regions that several sources found in the same pictures."""
+    """Join the regions of several sources in the same pictures."""
     pictures = [np.concatenate([one.vectors for one in picture]) for picture in zip(*sources, strict=True)]
     starts = np.cumsum([0, *map(len, pictures[:-1])])
     return RegionVectors(vectors=np.concatenate(pictures), starts=starts)
 
 
 def best(queries: Vectors, regions: RegionVectors) -> Similarities:
-    """Similarity [Q, N] of a picture's region that is most like the query [Q, C]."""
+    """Return the highest similarity [Q, N] of a picture's regions to the query [Q, C]."""
     return np.asarray(np.maximum.reduceat(queries @ regions.vectors.T, regions.starts, axis=1), np.float32)
 
 
 def mean(queries: Vectors, regions: RegionVectors) -> Similarities:
-    """Mean similarity [Q, N] of a picture's regions to the query [Q, C]."""
+    """Return the mean similarity [Q, N] of a picture's regions to the query [Q, C]."""
     return np.asarray(np.add.reduceat(queries @ regions.vectors.T, regions.starts, axis=1) / regions.counts, np.float32)
 
 
@@ -88,7 +88,7 @@ class BoxRow:
     classes: Ids
     """The class of each query, [Q]."""
     vectors: float
-    """Stored for a picture, on average."""
+    """Vectors stored per picture, the mean."""
 
     def gain(self, base: BoxRow) -> Estimate:
         """Return the gain in mAP over another way, paired by query."""
@@ -97,13 +97,13 @@ class BoxRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatabaseFigures:
-    """What was measured on one database."""
+    """The figures on one database."""
 
     name: str
     rows: Sequence[BoxRow]
-    """The first is one vector a picture."""
+    """The first has one vector per picture."""
     boxes: Sequence[str]
-    """One line on the boxes of each source."""
+    """One line about the boxes of each source."""
 
 
 def judged(
@@ -129,15 +129,16 @@ def _row(source: str, pooling: str, regions: RegionVectors, queries: Vectors, te
 
 
 def _boxes(source: str, ones: Sequence[SourceRegions], whole: Sequence[SourceRegions]) -> str:
-    """Say how many boxes a source gave, and where they are."""
+    """Say how many boxes a source found, and where they are."""
     count = np.mean([len(one.places) for one in ones])
     all_of_it = [(overlaps(a.places[:1], b.places) >= SAME).any() for a, b in zip(ones, whole, strict=True)]
-    line = f"{source}: {count:.2f} boxes a picture, the first all of it (IoU {SAME} or more) in {_share(all_of_it)}"
+    whole_first = f"the first is the whole picture (IoU {SAME} or more) in {_share(all_of_it)}"
+    line = f"{source}: {count:.2f} boxes per picture; {whole_first}"
     met = [overlaps(one.places, one.truth)[:, 0] >= OVERLAP for one in ones if len(one.truth)]
     if not met:
         return line
     first, any_of = _share([one[:1].any() for one in met]), _share([one.any() for one in met])
-    return f"{line}; the photograph's place met (IoU {OVERLAP} or more) by the first in {first}, by any in {any_of}"
+    return f"{line}; the photograph is found (IoU {OVERLAP} or more) by the first in {first}, by any in {any_of}"
 
 
 def _share(ones: Sequence[np.bool_]) -> str:
@@ -151,13 +152,13 @@ def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
 
 
 def table(database: DatabaseFigures) -> str:
-    """Return a database's figures as Markdown, with the reading."""
+    """Return the figures of a database as Markdown."""
     base = database.rows[0]
     lines = [
         f"## {database.name}",
         "",
         f"| stored | pooled by | mAP | {QUERIES} | against the whole picture alone | {QUERIES} | first right | "
-        "vectors a picture |",
+        "vectors per picture |",
         "|---|---|---:|---|---|---|---:|---:|",
         *(_line(row, base) for row in database.rows),
         "",
@@ -175,7 +176,7 @@ def _line(row: BoxRow, base: BoxRow) -> str:
 
 
 def reading(database: DatabaseFigures) -> str:
-    """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval over classes lies above zero."""
+    """Say for which boxes, pooled by `MAIN`, the finding holds: where the interval over classes is above zero."""
     gains = {row.source: row.gain(database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
     return "; ".join(
         f"with {source} it {_verdict(one)}, {estimate_cells(one, sign='+')[0]} mAP" for source, one in gains.items()
@@ -200,10 +201,10 @@ def _report(args: argparse.Namespace) -> str:
     backgrounds = [one.path for one in read_photographs(args.backgrounds).photographs]
     shared = set(backgrounds) & set(test.references)
     if shared:
-        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; lay them over others")
+        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; use other backgrounds")
     test = test.drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     if not test.queries:
-        raise OpsError(f"none of the {len(test.references)} pictures drawn shows what another shows; draw more")
+        raise OpsError(f"none of the {len(test.references)} drawn pictures shows the same thing as another; draw more")
     networks = small_things.load_networks(args.backbone, args.weights, args.parts, args.proposals)
     databases = _databases(test, backgrounds, networks, args)
     return "\n".join([_head(args, test, databases), *map(table, databases)])
@@ -234,16 +235,20 @@ def _described(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, searched for each other")
-    parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, to lay them over")
-    parser.add_argument("--parts", type=Path, required=True, help="a trained head; its attention gives boxes")
-    parser.add_argument("--proposals", type=Path, help="trained region proposals, which give boxes too")
+    parser.add_argument(
+        "--test", required=True, metavar="SPEC", help="photographs by class; each is searched for among the others"
+    )
+    parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, as backgrounds")
+    parser.add_argument("--parts", type=Path, required=True, help="a trained head, whose attention finds boxes")
+    parser.add_argument("--proposals", type=Path, help="trained region proposals, which also find boxes")
     parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
-    parser.add_argument("--pictures", type=int, help="of the test set, drawn by the seed; all if not given")
-    parser.add_argument("--queries", type=int, default=400, help="of the pictures, drawn by the seed")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
+    parser.add_argument("--pictures", type=int, help="pictures of the test set, drawn with the seed (all)")
+    parser.add_argument("--queries", type=int, default=400, help="queries, drawn with the seed (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORT)
     add_development(parser)
     return parser

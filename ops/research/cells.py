@@ -10,7 +10,7 @@ from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate
 from landseer.ops.evaluate.results import between
 
 QUERIES = "over queries"
-"""Head of the second of the two columns."""
+"""Heading of the second of the two columns."""
 INTERVALS = f"""\
 Intervals are 95% bootstrap intervals over classes: queries of a class are not independent, so whole classes are drawn,
 each with all of its queries (none is given for fewer than {FEWEST_CLASSES} classes). *Over queries*: the interval if
@@ -24,7 +24,7 @@ def mean_cells(values: NDArray[np.float64], classes: Ids, *, sign: str = "") -> 
 
 
 def gain_cells(values: NDArray[np.float64], base: NDArray[np.float64], classes: Ids) -> tuple[str, str]:
-    """Return the same for what values [Q] have over a base [Q]; - if they are the base itself."""
+    """Return both cells for the gain of values [Q] over a base [Q]; - for the base itself."""
     return ("-", "-") if values is base else mean_cells(values - base, classes, sign="+")
 
 

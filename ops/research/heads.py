@@ -1,4 +1,4 @@
-"""Train every head by several seeds, describe a data set with all of them, and write docs/reports/results.md."""
+"""`make results`: train every head with several seeds and compare them (docs/reports/results.md)."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ REPORT = Path("docs/reports/results.md")
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSource:
-    """A backbone on the command line."""
+    """One --backbone on the command line."""
 
     backbone: str
     weights: Path | None
     views: int
-    """Of each photograph."""
+    """Views of each photograph that heads learn from."""
     photographs: int | None
-    """That its heads learn from, drawn from all there are; None for all."""
+    """Number of photographs that heads learn from, drawn at random; None for all."""
 
     def learns_from(self, found: Photographs) -> Photographs:
-        """Return what its heads learn from, the same whatever the seed of the head."""
+        """Return the photographs that heads learn from, the same for every seed of a head."""
         if self.photographs is None or self.photographs >= len(found.photographs):
             return found
         draw = np.random.default_rng(0)
@@ -66,19 +66,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--train", required=True, metavar="SPEC", help="photographs to learn from")
-    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to be judged on, of other classes")
+    parser.add_argument("--train", required=True, metavar="SPEC", help="photographs that heads learn from")
+    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to search, with other classes")
     parser.add_argument(
         "--backbone",
         action="append",
         type=_source,
         required=True,
         metavar="NAME[=WEIGHTS[:VIEWS[:PHOTOGRAPHS]]]",
-        help="views of a photograph that heads learn from (4), and of how many photographs (all)",
+        help="may be repeated; VIEWS of each photograph (4) and number of PHOTOGRAPHS (all) to learn from",
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="to train (all)")
-    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each head (%(default)s)")
+    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="heads to train (all)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORT)
     add_development(parser)
     return parser
@@ -88,7 +90,7 @@ def _source(text: str) -> BackboneSource:
     name, _, rest = text.partition("=")
     weights, views, photographs, *_ = [*rest.split(":"), "", ""]
     if name not in BACKBONES:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(BACKBONES)}")
+        raise argparse.ArgumentTypeError(f"got {name}; expected one of {', '.join(BACKBONES)}")
     try:
         count, most = int(views or 4), int(photographs) if photographs else None
     except ValueError as error:
@@ -140,11 +142,11 @@ def _judged(vectors: Vectors, test: Dataset) -> Evaluation:
 
 
 def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
-    raise OpsError("nothing is expanded here")
+    raise OpsError("no query is expanded here")
 
 
 def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
-    """Return the parts of every head and seed, those trained now that are not there."""
+    """Return the trained parts of every head and seed; trains those that do not exist."""
     proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
     made = [descriptor for descriptor in args.heads if descriptor != "rmac-rpn" or proposals.exists()]
     wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
@@ -202,13 +204,14 @@ def _report(args: argparse.Namespace) -> str:
 
 {made_by(PROGRAM, development=args.development)}
 
-To learn from: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or as many of them as each
-table says. Judged on {args.test}:
-{len(test.queries):,} queries of {kinds} classes, none of which was trained or tuned on, each photograph searched for
-among all others. One scale, long side 640 px, the trunk frozen as ImageNet left it; only heads are trained, on views of
-the training photographs whose maps were computed once. Where a head was trained with several seeds, its row is their
-mean, and *seeds* has the lowest and the highest.
-GFLOPs count multiplications and additions apart, for one picture of 640 x 640.
+- Training data: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or the number that a table
+  states.
+- Test data: {args.test}, {len(test.queries):,} queries of {kinds} classes. No head was trained on these classes. Each
+  photograph is searched for among all others.
+- One scale, long side 640 px. The trunk keeps its ImageNet weights; only heads are trained, on feature maps of views of
+  the training photographs that were computed once.
+- A head that was trained with several seeds has their mean as its row; *seeds* gives the lowest and the highest.
+- GFLOPs are for one picture of 640 x 640; a multiplication and an addition count as two.
 
 {INTERVALS}
 

@@ -16,7 +16,7 @@ from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadRow:
-    """What one descriptor reached, by each seed of its training."""
+    """The figures of one descriptor, by seed of its training."""
 
     name: str
     figures: Sequence[Evaluation]
@@ -30,7 +30,7 @@ class HeadRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadTable:
-    """All rows of one backbone."""
+    """The rows of one backbone."""
 
     backbone: str
     source: str
@@ -39,7 +39,7 @@ class HeadTable:
     """The class of each query, [Q]."""
 
     def text(self) -> str:
-        """Return it as Markdown."""
+        """Return the table as Markdown."""
         base = next(row for row in self.rows if row.name == BASELINE)
         lines = [
             f"## {self.backbone}",

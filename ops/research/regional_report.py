@@ -12,7 +12,7 @@ from landseer.ops.research.regional_rows import RegionalRow, gains
 
 HEADER = (
     f"| search | mAP | {QUERIES} | against | mAP gained | {QUERIES} | first right | gained | {QUERIES} "
-    "| bytes a picture | ms |\n"
+    "| bytes per picture | ms |\n"
     "|---|---:|---|---|---|---|---:|---|---|---:|---:|"
 )
 

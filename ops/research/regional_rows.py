@@ -1,4 +1,4 @@
-"""What co-attention, aggregated local descriptors and spatial verification reach on a data set that is searched."""
+"""Searches of a data set by co-attention, aggregated local descriptors and spatial verification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from landseer.ops.evaluate.words import inverted, searching, widened
 from landseer.ops.research.varied_coattention import Numbers, VariedArrays
 
 FIRST = "none"
-"""The row that others are compared with unless they name another."""
+"""The row that others are compared with by default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,33 +43,33 @@ class RegionalRow:
 
 
 class Judge:
-    """Searches a data set in many ways."""
+    """Searches a data set in many ways, and judges the rankings."""
 
     def __init__(self, system: InProcessSystem, dataset: Dataset, reduction: Projection) -> None:
-        """dataset: prepared by the system for all that the rows need; reduction: to co-attention vectors."""
+        """dataset: prepared by the system for every row; reduction: from local features to co-attention vectors."""
         self.dataset, self.space = dataset, system.space(dataset)
         self._system, self._reduction = system, reduction
         self._truths: list[Truth] = dataset.truths()
 
     def by(self, name: str, method: Method, *, against: str = FIRST, space: Space | None = None) -> RegionalRow:
-        """Search by a method; space: another than the data set's own."""
+        """Search by a method. space: by default that of the data set."""
         return self._row(name, list(answers(method, space or self.space)), against)
 
     def varied(self, numbers: Numbers, *, reduction: Projection | None = None) -> Space:
-        """Return the space with co-attention vectors by other numbers or another reduction than the exported ones."""
+        """Return the space with co-attention vectors made with other numbers or another reduction than exported."""
         side = VariedArrays(self.space.arrays, self._system.profile, reduction or self._reduction, numbers)
         return replace(self.space, arrays=side)
 
     def features_each(self, space: Space) -> float:
-        """Return how many local features a picture has of which a varied space was made."""
+        """Return the mean number of local features per picture that a varied space was made from."""
         if not isinstance(space.arrays, VariedArrays):
             raise TypeError(f"got a {type(space.arrays).__name__}; expected one with other numbers")
         return space.arrays.features_each()
 
     def by_query_vectors(self, space: Space | None = None) -> Space:
-        """Return the space, or another, with the co-attention vectors of whole pictures as global descriptors.
+        """Return a space with the co-attention vectors of whole pictures as global descriptors.
 
-        GeM of the strongest local features, reduced: what co-attention's paper has before it attends to anything.
+        These are the reduced GeM of the strongest local features: the global descriptor of co-attention's paper.
         """
         space = space or self.space
         queries, references = (
@@ -78,23 +78,23 @@ class Judge:
         return replace(space, queries=queries, database=Database(vectors=references))
 
     def verified(self, name: str, settings: Settings, *, candidates: int = 100) -> RegionalRow:
-        """Verify the global short list."""
+        """Search by the cosine, then verify the first candidates."""
         reranker = BySpace(Reranking(name="spatial", candidates=candidates), self.space.arrays, settings)
         return self._searched(name, RANKERS[FIRST](NO_EXPANSION, self.space), reranker)
 
     def regional(self, name: str, method: Method, boxes: Boxes, *, against: str) -> RegionalRow:
-        """Search by R-ASMK* with those regions that some boxes choose."""
+        """Search by a method with the regions that `boxes` selects."""
         return self.by(name, method, against=against, space=replace(self.space, arrays=self._side(boxes)))
 
     def united(self, name: str, words: int, boxes: Boxes) -> RegionalRow:
-        """Search by ASMK* of the features of a picture and its regions as one set: as large as R-ASMK* of them."""
+        """Search by ASMK* of the features of a picture and its regions as one set: the same index size as R-ASMK*."""
         book, side = self.space.arrays.codebook(words), self._side(boxes)
         pairs = zip(side.of_references(LOCALS), side.regions(), strict=True)
         pictures = [asmk(widened(np.concatenate([whole, *some])), book).binarised() for whole, some in pairs]
         return self._searched(name, searching(inverted(pictures, book, "asmk"), book, self.space), Reranker())
 
     def sharing(self, words: int) -> float:
-        """Return the share of references that share a word with a query, the mean over queries."""
+        """Return the share of references that have a word in common with the query, the mean over queries."""
         book = self.space.arrays.codebook(words)
         pictures = [asmk(widened(rows), book).binarised() for rows in self.space.arrays.of_references(LOCALS)]
         file = inverted(pictures, book, "r-asmk")
@@ -102,15 +102,15 @@ class Judge:
         return float(np.mean([len(file.sharing(one)) / file.size for one in asked]))
 
     def regions_each(self, boxes: Boxes) -> float:
-        """Return how many regions a picture has, the whole of it not counted."""
+        """Return the mean number of regions per picture, without the whole picture."""
         return float(np.mean([len(some) for some in self._side(boxes).regions()]))
 
     def _side(self, boxes: Boxes) -> PictureArrays:
         side = self.space.arrays
         if not isinstance(side, CachedPictureArrays):
             raise TypeError(f"got a {type(side).__name__}; expected the arrays of the data set itself")
-        # Those that are described, then the threshold, which so takes some away and adds none: attention's boxes come
-        # by all the attention that they hold, not by their scores.
+        # First the boxes that are described, then the threshold, so that it only removes boxes: attention's boxes are
+        # ordered by the attention that they contain, not by score.
         described = (some[some[:, 4] >= LEAST][: boxes.most] for some in side.of_references(BOXES))
         return side.with_regions(crops(list(self.dataset.references), described, boxes))
 
@@ -129,6 +129,6 @@ def attended(weight: float = 1.0, *, name: str = COATTENTION, candidates: int = 
 
 
 def gains(row: RegionalRow, base: RegionalRow) -> Iterator[NDArray[np.float64]]:
-    """Yield by query what a row's average precision and its first hit are more than another's."""
+    """Yield the gains of a row over another by query, [Q]: in average precision, and in the first hit."""
     yield row.figures.aps - base.figures.aps
     yield row.figures.precisions[:, 0] - base.figures.precisions[:, 0]

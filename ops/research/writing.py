@@ -1,4 +1,4 @@
-"""What the reports of this package share: what made them, and how making them ends."""
+"""What the reports of this package share: their first lines, and the exit status."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 
 STOPPED = 130
-"""A shell's status of what Ctrl-C ended."""
+"""The exit status after Ctrl-C."""
 
 
 def written(make: Callable[[], str], out: Path) -> int:
-    """Make a report, write and print it. Returns 0; or 1 or 130, with one line on stderr and no report."""
+    """Make, write and print a report. Returns 0, or 1 or 130 with one line on stderr and no report."""
     try:
         text = make()
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def written(make: Callable[[], str], out: Path) -> int:
         print(f"results: {error}", file=sys.stderr)
         return 1
     except (Stopped, KeyboardInterrupt):
-        print("results: stopped; the same command goes on where it was", file=sys.stderr)
+        print("results: interrupted; run the same command again to resume", file=sys.stderr)
         return STOPPED
     print(text)
     return 0

@@ -196,8 +196,8 @@ def test_boxes_that_show_the_thing_help_and_those_that_show_all_do_not(data: Pat
     six = dataclasses.replace(database, rows=rows)
     assert "with attention it **fails**: no significant difference" in reading(six)
     assert f"with {TRUE} it **holds**" in reading(six)
-    assert "the first all of it (IoU 0.9 or more) in 100.0%" in table(database)
-    assert "met (IoU 0.5 or more) by the first in 0.0%, by any in 0.0%" in table(database)
+    assert "the first is the whole picture (IoU 0.9 or more) in 100.0%" in table(database)
+    assert "the photograph is found (IoU 0.5 or more) by the first in 0.0%, by any in 0.0%" in table(database)
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:

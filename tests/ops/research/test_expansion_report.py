@@ -126,7 +126,7 @@ def test_the_tables_compare_each_row_over_all_folds(space: LabelledVectors) -> N
         for one, other in parts
     ]
     header, _, none, lattqe = table(folds, against="LAttQE").splitlines()
-    assert "| LAttQE against it |" in header
+    assert "| LAttQE against this row |" in header
     assert none.startswith("| none | ") and none.rstrip().endswith("| none |")
     assert none.split(" | ")[3:6] == ["-", "-", "-"]
     assert lattqe.split(" | ")[3].startswith("2: ") and lattqe.split(" | ")[6:8] == ["-", "-"]

@@ -95,7 +95,7 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     # Without regions R-ASMK* is ASMK* but for the norm; a threshold above all scores leaves none.
     assert re.search(r"R-ASMK\*, scores from 0.1 \(2.0 regions\)", text)
     assert re.search(r"R-ASMK\*, scores from 0.5 \(1.0 regions\)", text)
-    assert "share a word with a query" in text
+    assert "share a word with the query" in text
     assert "weight on the training data: 0.1" in " ".join(capsys.readouterr().err.split())
 
 
@@ -103,7 +103,7 @@ def test_a_report_of_some_sections_has_no_others(options, tmp_path):
     assert regional.main([*options, "--sections", "words", "--no-development"]) == 0
     text = (tmp_path / "out.md").read_text()
     assert writing.DEVELOPMENT not in text
-    assert text.count("\n## ") == 1 and "## Words" in text and "share a word with a query" in text
+    assert text.count("\n## ") == 1 and "## Words" in text and "share a word with the query" in text
     assert regional.main([*options, "--sections", "verification"]) == 0
     text = (tmp_path / "out.md").read_text()
     assert text.count("\n## ") == 1 and "## Spatial" in text and "share a word" not in text
@@ -114,7 +114,7 @@ def test_without_regions_their_rows_are_left_out(options, tmp_path):
     text = (tmp_path / "out.md").read_text()
     assert "Regions: none." in text and "| R-ASMK* without regions, 2 words |" in text
     assert "of all regions as one" not in text and "scores from" not in text
-    assert "| as a search does it |" in text
+    assert "| settings of a search |" in text
 
 
 def held(path, **sections):
@@ -127,7 +127,7 @@ def held(path, **sections):
 def test_another_reduction_has_a_table_of_its_own(options, tmp_path):
     assert regional.main([*options, *held(tmp_path / "mine.safetensors", reduction=REDUCTION)]) == 0
     text = (tmp_path / "out.md").read_text()
-    varied, _, rest = text.partition("## By the reduction of mine.safetensors")
+    varied, _, rest = text.partition("## With the reduction of mine.safetensors")
     found = rest.split("\n## ")[0]
     assert [name for name in re.findall(r"^\| ([a-z].*?) \|", found, re.M) if name != "search"] == [
         "co-attention alone",
@@ -145,7 +145,7 @@ def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options
     other = Projection.untrained(C + 1, P, seed=0)
     for given, told in (
         (["--reduction", str(tmp_path / "none.safetensors")], "none.safetensors"),
-        (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors holds no reduction"),
+        (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors has no reduction"),
         (held(tmp_path / "other.safetensors", reduction=other), "of 9 to 4 values; expected 8 to 4"),
     ):
         assert regional.main([*options, *given]) == 1
