@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.inprocess import infer, settings_of
 from landseer.ops.backend.runner import Runner
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 Floats = NDArray[np.float32]
 BATCH = 16

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Augment. 0; 1 with one line on stderr if it cannot be done, 2 for options that cannot be, 130 after Ctrl-C."""
     # LMDB, numpy and FAISS load with it; `landseer --help` should not wait for them.
     from landseer.ensemble.errors import LandseerError
-    from landseer.ops.run.processes import OpsError
+    from landseer.ops.errors import OpsError
 
     try:
         return _on_store(args, *_read(args))
@@ -121,7 +121,7 @@ def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
         return {}
     from landseer.ops.backend.inprocess import cores, read_profile
     from landseer.ops.backend.lattdba_graph import GraphAttention
-    from landseer.ops.run.processes import OpsError
+    from landseer.ops.errors import OpsError
 
     profile = read_profile(args.repository)
     if LATTQE in profile.untrained and not args.allow_untrained:

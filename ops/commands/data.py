@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     # OpenCV loads with it; `landseer --help` should not wait for it.
     from landseer.export.curation.errors import CurationError
     from landseer.export.datasets.errors import DatasetError
-    from landseer.ops.run.processes import OpsError
+    from landseer.ops.errors import OpsError
 
     try:
         (_clean if args.tool == "clean" else _overlap)(args)

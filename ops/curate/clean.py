@@ -16,9 +16,9 @@ from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
-from landseer.ops.curate.files import check_writable, named_from, write_rows
-from landseer.ops.curate.showing import bars, warn
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.files import check_writable, named_from, write_rows
+from landseer.ops.progress import bars, warn
 
 ROWS = 20
 """Classes in the table; all are in --summary."""

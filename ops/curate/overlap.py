@@ -20,12 +20,12 @@ from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
 from landseer.ops.backend.inprocess import Graph, backbone_settings, cores, read_profile
-from landseer.ops.curate.files import check_writable, named_from, write_rows, write_text
-from landseer.ops.curate.showing import bars, warn
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.describe import Described, describe_all
-from landseer.ops.run.processes import OpsError
+from landseer.ops.files import check_writable, named_from, write_rows, write_text
+from landseer.ops.progress import bars, warn
 
 ORIENTATION = 0x0112
 """The EXIF tag."""

@@ -28,7 +28,7 @@ from landseer.export.training.lattqe import (
     classes,
     learn,
 )
-from landseer.ops.research.described import Described, described
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors, describe_labelled
 from landseer.ops.train.showing import Bars
 from landseer.ops.train.training import Options
 
@@ -43,7 +43,7 @@ def run(options: Options, console: Console) -> None:
     if options.dry_run:
         console.print(f"would describe {options.data} by {options.backbone} and write {NAME} into {options.out}")
         return
-    found = described(
+    found = describe_labelled(
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )
     console.print(f"{len(found.vectors):,} photographs of {found.labels.max() + 1} classes, {found.how}")
@@ -76,7 +76,7 @@ def _folder(options: Options, form: Form, part: int) -> Path:
     return options.out / form.name.lower().replace(" ", "-") / f"part-{part + 1}"
 
 
-def _trained(form: Form, found: Described, options: Options, console: Console) -> CrossValidated:
+def _trained(form: Form, found: LabelledVectors, options: Options, console: Console) -> CrossValidated:
     parts, epochs = [], options.epochs or EPOCHS
     for part in range(PARTS):
         console.print(f"training {form.name}, validated by part {part + 1} of {PARTS} of the classes")

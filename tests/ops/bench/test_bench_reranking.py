@@ -27,7 +27,7 @@ from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_a
 from landseer.ops.bench.real_store import Source, real_records, spread
 from landseer.ops.bench.reranking import main
 from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.v1.search_pb2 import RERANKING_METHOD_NONE
 
 SIZES = Sizes(channels=48, reduced=16, locals=20, clusters=5)

@@ -17,9 +17,9 @@ from landseer.client import cli
 from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.readers import read
 from landseer.ops.curate import overlap
-from landseer.ops.curate.files import check_writable, named_from
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.describe import Described
-from landseer.ops.run.processes import OpsError
+from landseer.ops.files import check_writable, named_from
 
 CLI = [sys.executable, "-m", "landseer.client.cli"]
 

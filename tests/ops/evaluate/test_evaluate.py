@@ -11,12 +11,13 @@ from PIL import Image
 from shared_files import shared
 
 from landseer.ensemble.pictures.pictures import Region
+from landseer.export.datasets import revisited
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse
-from landseer.ops.evaluate.readers import read
-from landseer.ops.run.processes import OpsError
+from landseer.ops.evaluate.readers import landmarks, read
 
 
 @pytest.fixture
@@ -41,6 +42,10 @@ def test_a_folder_is_a_class_and_every_picture_a_query(folder):
     ]
     # What is alone in its class has nothing to find, but is in the way of others.
     assert [query.label for query in found.queries] == ["a", "a", "b", "b"]
+    assert found.classes().tolist() == [0, 0, 1, 1] and found.summary() == "4 queries of 2 classes, 5 references"
+    unknown = replace(found, queries=[replace(query, thing=None) for query in found.queries])
+    assert unknown.classes().tolist() == [0, 1, 2, 3]
+    assert unknown.summary() == "4 queries, each counted as a class of its own, 5 references"
     assert [truth.easy.tolist() for truth in found.truths()] == [[1], [0], [3], [2]]
     assert found.own_rows() == [0, 1, 2, 3]
 
@@ -87,6 +92,7 @@ def test_a_part_of_the_grocery_store_is_31_products():
 def test_pairs_match_by_stem(folder):
     found = read(f"pairs:{folder / 'a'},{folder / 'b'}")
     assert [query.label for query in found.queries] == ["1"]
+    assert found.classes().tolist() == [0]
     assert found.truths()[0].easy.tolist() == [0]
     assert found.own_rows() == [None]
 
@@ -104,7 +110,7 @@ def test_pairs_match_by_stem(folder):
         ("csv:{}/missing.csv", "missing.csv, line 1: no picture at"),
         ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png is listed twice"),
         ("pairs:{}/a", "names one folder"),
-        ("pairs:{0}/a,{0}/c", "has the file stem of one in"),
+        ("pairs:{0}/a,{0}/c", "has the same file stem as one in"),
         ("revisitop:{}", "is incomplete"),
         ("revisitop:{},roxford5k", "no gnd_roxford5k.pkl"),
     ],
@@ -144,6 +150,24 @@ def test_revisited_oxford_is_read_with_its_boxes_and_degrees(folder):
 def test_the_official_ground_truth_is_plain_data(name):
     with pytest.raises(OpsError, match="photographs are missing from"):
         read(f"revisitop:{shared('data/revisitop')},{name}")
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_the_queries_of_a_landmark_are_told_by_their_pictures(name):
+    found = landmarks(revisited.ground_truth(f"{shared('data/revisitop')},{name}").queries)
+    # Five queries of each of the old benchmark's 11 landmarks, then three more of five of these.
+    assert len(found) == 70 and len(set(found)) == len(set(found[:55])) == 11
+    assert all(len(set(found[first : first + 5])) == 1 for first in range(0, 55, 5))
+    assert all(len(set(found[first : first + 3])) == 1 for first in range(55, 70, 3))
+
+
+def test_landmarks_share_most_of_their_pictures():
+    rows = [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [9, 0], "hard": [], "junk": []}]
+    rows += [{"easy": [2, 3], "hard": [1], "junk": []}]
+    queries = [
+        revisited.Query(path=Path(f"{place}.jpg"), corners=(0, 0, 1, 1), rows=one) for place, one in enumerate(rows)
+    ]
+    assert landmarks(queries) == ["0", "1", "0"]
 
 
 class Evil:

@@ -9,14 +9,14 @@ import pytest
 
 from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import Recipe
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import database
 from landseer.ops.evaluate.database import Database, Databases
-from landseer.ops.evaluate.diffusion import Graph, diffuse
+from landseer.ops.evaluate.diffusion import NeighbourGraph, diffuse
 from landseer.ops.evaluate.methods import DATABASE_NAMES, Method, rankings
 from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.space import BLOCK, FEW
 from landseer.ops.evaluate.specs import METHODS, SERVED_METHODS
-from landseer.ops.run.processes import OpsError
 
 DIMENSIONS = 12
 
@@ -127,7 +127,7 @@ def test_diffusion_ranks_by_its_scores_without_the_query_itself():
     references, own = units(FEW + 8), [*range(FEW + 4), None]
     queries = np.concatenate([references[: FEW + 4], units(1, seed=2)])
     found = ranked("diffusion:6:3", queries, references, own)
-    scores = diffuse(queries, Graph.over(references, neighbours=6), own=own, query_neighbours=3)
+    scores = diffuse(queries, NeighbourGraph.over(references, neighbours=6), own=own, query_neighbours=3)
     for row, line, order in zip(own, scores, found, strict=True):
         assert order.tolist() == [place for place in np.argsort(-line, kind="stable") if place != row]
 
@@ -172,10 +172,10 @@ def test_the_database_is_named_as_the_command_that_augments_names_it():
     [
         ("aqe+aqe", "expected before the + one of adba, adbawd, adbawd-dir, alphadba, ddba, rank-curve-dba, lattdba"),
         ("+aqe", "expected before the +"),
-        ("adba+", "expected behind the + one of none, lattqe, aqe"),
-        ("adba+adba", "expected behind the +"),
-        ("adba+diffusion", "expected behind the +"),
-        ("adba+aqe+aqe", "expected behind the +"),
+        ("adba+", "expected after the + one of none, lattqe, aqe"),
+        ("adba+adba", "expected after the +"),
+        ("adba+diffusion", "expected after the +"),
+        ("adba+aqe+aqe", "expected after the +"),
         ("adba+qe", "--methods names 'qe'"),
         ("adba:x", "--methods has 'adba:x', augmentation by aqe: got the method 'aqe:x'; expected NAME:NEIGHBOURS"),
         ("adba:2:3", "got too many numbers for aqe"),

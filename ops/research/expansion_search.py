@@ -1,76 +1,51 @@
-"""What expansions reach on a space of vectors, each picture searched for among the others, and how they are tuned."""
+"""Expansions on labelled vectors, where pictures are searched for among the others; and their tuning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
+from landseer.ensemble.evaluation import Evaluation, evaluate
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.expansion import expand_all
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Databases
+from landseer.ops.evaluate.head_vectors import Vectors
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method, rankings
-from landseer.ops.run.processes import OpsError
 
-Vectors = NDArray[np.float32]
 LATTQE_NEIGHBOURS, LATTDBA_NEIGHBOURS = 64, 48
-"""As the paper has them."""
+"""As in the paper."""
 LATTQE_SEARCH = Method(name=LATTQE, neighbours=LATTQE_NEIGHBOURS)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Space:
-    """Pictures that are searched for among each other."""
+class LabelledSearch:
+    """Searches labelled vectors, with one network for LAttQE; None if no method needs it."""
 
-    vectors: Vectors
-    """[N, D], unit."""
-    labels: NDArray[np.int64]
-    """[N]."""
-    queries: NDArray[np.int64]
-    """Rows that are searched for."""
-    how: str = ""
-    """What described them."""
-
-    def sampled(self, count: int, seed: int) -> Space:
-        """Return it with so many of the queries, drawn with a seed."""
-        draw = np.random.default_rng(seed)
-        chosen = draw.choice(self.queries, min(count, len(self.queries)), replace=False)
-        return replace(self, queries=np.sort(chosen))
-
-    def truths(self) -> list[Truth]:
-        """Return the rows that each query should find."""
-        same = (np.flatnonzero(self.labels == self.labels[row]) for row in self.queries)
-        return [Truth(easy=rows[rows != row]) for rows, row in zip(same, self.queries, strict=True)]
-
-
-class Searched:
-    """A space, searched with one network for LAttQE; none if no method asks for it."""
-
-    def __init__(self, space: Space, network: ExpansionNetwork | None = None) -> None:
-        self._space, self.network = space, network
+    def __init__(self, space: LabelledVectors, network: ExpansionNetwork | None = None) -> None:
+        self.space, self.network = space, network
         self._own = space.queries.tolist()
         self._databases = Databases(space.vectors, self._own, attention=lambda: self._attend)
 
     def by(self, method: Method) -> Evaluation:
-        """Rank by a method. An augmented database is as if the query had never been in it."""
+        """Rank by a method. A database is augmented as if the query had never been in it."""
         database = self._databases.of(method.database, lambda what, steps: lambda: None)
-        queries = self._space.vectors[self._space.queries]
+        queries = self.space.vectors[self.space.queries]
         ranked = list(rankings(method, queries, database, self._own, lattqe=self._expand))
-        return evaluate(ranked, self._space.truths(), ks=(1, 10))
+        return evaluate(ranked, self.space.truths(), ks=(1, 10))
 
     def _expand(self, query: Vectors, neighbours: Vectors) -> Vectors:
         return np.asarray(expand_all(self._needed(), query[None], neighbours[None])[0])
 
     def _attend(self, queries: Vectors, neighbours: Vectors) -> Vectors:
-        """Return the network's weights of neighbours, [n, k]."""
+        """Return the network's weights of the neighbours, [n, k]."""
         tokens = torch.from_numpy(np.concatenate([queries[:, None], neighbours], axis=1))
         with torch.no_grad():
             weights, _ = self._needed().weights(tokens, torch.ones(neighbours.shape[:2], dtype=torch.bool))
@@ -78,7 +53,7 @@ class Searched:
 
     def _needed(self) -> ExpansionNetwork:
         if self.network is None:
-            raise OpsError("lattqe needs a network, and none was given")
+            raise OpsError("lattqe needs a network, but none was given")
         return self.network
 
 
@@ -89,47 +64,47 @@ GRIDS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "alphaqe": ((2, 4, 8, 16, 32, 64), (1.0, 3.0, 6.0)),
     DQE: ((2, 4, 8, 16), (ALPHA,)),
 }
-"""What rivals are tuned over: neighbours, and alpha."""
+"""Values that untrained methods are tuned over: neighbours, and alpha."""
 DATABASE_NEIGHBOURS = (4, 8, 16, 32, 48)
 LATTQE_COUNTS = (4, 8, 16, 32, 64)
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-Tuning = Sequence[Searched]
-"""Spaces of training classes, each with a network that did not learn from the classes of its queries."""
+Tuning = Sequence[LabelledSearch]
+"""Training data, each with a network that was not trained on the classes of its queries."""
 
 
 def best(spaces: Tuning, methods: Sequence[Method]) -> Method:
-    """Return the method with the highest mAP, all queries of all spaces together."""
+    """Return the method with the highest mAP over the queries of all spaces."""
     return max(methods, key=lambda method: np.concatenate([one.by(method).aps for one in spaces]).mean())
 
 
 def tuned(spaces: Tuning, name: str) -> Method:
-    """Return a rival with the neighbours and alpha that do best on training classes."""
+    """Return an untrained method with the neighbours and alpha that are best on the training classes."""
     counts, alphas = GRIDS[name]
     return best(spaces, [Method(name=name, neighbours=k, alpha=alpha) for k, alpha in product(counts, alphas)])
 
 
 def tuned_database(spaces: Tuning, query: Method) -> Method:
-    """Return a rival behind a database augmented likewise, by the number of neighbours that does best."""
+    """Return a method on a database augmented by the same method, with its best number of neighbours."""
     alpha = query.alpha if query.name == "alphaqe" else 0.0
     recipes = [Recipe(method=query.name, neighbours=k, parameter=alpha) for k in DATABASE_NEIGHBOURS]
     return best(spaces, [replace(query, database=recipe) for recipe in recipes])
 
 
 def tuned_lattdba(spaces: Tuning) -> Method:
-    """Return LAttDBA with the temperature that does best, the network as it is; the paper learns it by gradient."""
+    """Return LAttDBA with the best temperature; the paper learns the temperature by gradient descent."""
     recipes = [Recipe(method=LATTQE, neighbours=LATTDBA_NEIGHBOURS, parameter=t) for t in TEMPERATURES]
     return best(spaces, [replace(NO_EXPANSION, database=recipe) for recipe in recipes])
 
 
 def tuned_lattqe(spaces: Tuning) -> Method:
-    """Return LAttQE with the number of neighbours that does best, as rivals are tuned."""
+    """Return LAttQE with the best number of neighbours, tuned like untrained methods."""
     return best(spaces, [replace(LATTQE_SEARCH, neighbours=k) for k in LATTQE_COUNTS])
 
 
 def tuned_behind_lattdba(spaces: Tuning, query: Method) -> Method:
-    """Return a search behind LAttDBA with the neighbours and the temperature that do best, as rivals are tuned."""
+    """Return a method on a database augmented by LAttDBA, with its best neighbours and temperature."""
     counts = product(DATABASE_NEIGHBOURS, TEMPERATURES)
     recipes = [Recipe(method=LATTQE, neighbours=k, parameter=temperature) for k, temperature in counts]
     return best(spaces, [replace(query, database=recipe) for recipe in recipes])

@@ -1,4 +1,4 @@
-"""Exported models in this process."""
+"""Exported models, run in this process."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ops.backend.inprocess import cores, full_graph, read_profile
 from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
-from landseer.ops.curate.showing import bars
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
-from landseer.ops.evaluate.cache import vector_cache
-from landseer.ops.evaluate.cached import CachedArrays
-from landseer.ops.evaluate.codebooks import Codebooks, Source
+from landseer.ops.evaluate.cache import ArrayReader, vector_cache
+from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
+from landseer.ops.evaluate.codebooks import Codebooks, WordSource
 from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Describe, Described, describe_by
-from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.methods import Answer, Method, answers
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.regions import Boxes, crops, flat
 from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.synthetic import synthetic
 from landseer.ops.evaluate.system import About, Rank, Searched
-from landseer.ops.run.processes import OpsError
+from landseer.ops.progress import bars
 
 Floats = NDArray[np.float32]
 
 
-class LocalSystem:
-    """The graphs of a repository, by the very code that serves them."""
+class InProcessSystem:
+    """The graphs of a repository, run by the code that serves them."""
 
     def __init__(
         self,
@@ -46,19 +45,20 @@ class LocalSystem:
         cache: Path,
         seed: int,
         label: str | None = None,
-        words: Source | None = None,
+        words: WordSource | None = None,
         boxes: Boxes | None = None,
     ) -> None:
-        """Read the manifest. `cache` keeps what pictures are described by, `seed` draws synthetic distractors.
+        """Read the manifest. OpsError.
 
-        words: where the codebook comes from; boxes: which are regions. OpsError.
+        cache: the file that keeps descriptions; seed: for synthetic distractors; words: where the codebook comes from;
+        boxes: which boxes become regions.
         """
         self.repository, self._cache, self._seed = repository, cache, seed
-        self._words, self._boxes = words or Source(), boxes or Boxes()
+        self._words, self._boxes = words or WordSource(), boxes or Boxes()
         self.profile = read_profile(repository)
         self._vectors: dict[Shot, Floats] = {}
         self._regions: dict[Path, list[Shot]] = {}
-        self._arrays = CachedArrays(cache, self.profile)
+        self._arrays = ArrayReader(cache, self.profile)
         self._codebooks = Codebooks(self._words, self.profile, home=cache.parent / "codebooks")
         name = f"{label or self.profile.backbone} {self.profile.descriptor}"
         self.about = About(
@@ -71,13 +71,13 @@ class LocalSystem:
     def prepare(
         self, dataset: Dataset, methods: Sequence[Method], console: Console, *, more: Collection[str] = ()
     ) -> dict[Path, str]:
-        """Describe what the cache has not, by all that the methods need, in one pass; regions in a second.
+        """Compute the arrays that the methods need and the cache lacks: in one pass, with a second one for regions.
 
-        more: arrays beside those, by their names in `arrays.py`.
+        more: names of further arrays (see `arrays.py`).
         """
         names = {DESCRIPTOR, *needed(methods), *more}
         if LOCALS in names and not self.profile.locals_sha256:
-            raise OpsError(f"{self.repository} gives no local descriptors; run: python export/all.py")
+            raise OpsError(f"{self.repository} has no local descriptors; run: python export/all.py")
         sample = self._words.shots(dataset) if any(method.name in WORDY for method in methods) else []
         found = self._describe(dataset.pictures(), names, console)
         self._vectors = found.vectors
@@ -88,13 +88,13 @@ class LocalSystem:
         return found.unreadable
 
     def _cut(self, paths: Sequence[Path], console: Console) -> None:
-        """Describe the regions of pictures."""
+        """Describe the regions of the pictures."""
         boxes = self._arrays.read(BOXES, [Shot(path=path) for path in paths])
         self._regions = crops(paths, boxes, self._boxes)
         self._describe(list(flat(self._regions)), {LOCALS}, console, what="regions")
 
     def _learn(self, sample: Sequence[Shot], counts: Sequence[int], console: Console) -> None:
-        """Learn codebooks of so many words from photographs."""
+        """Learn codebooks of these numbers of words from photographs."""
         known = self._describe(sample, {LOCALS}, console, what="photographs to learn words from").keys
         key = hashlib.sha256(b"".join(known.values())).digest()
         self._codebooks.learn(counts, lambda: self._arrays.read(LOCALS, list(known)), key, console)
@@ -102,7 +102,7 @@ class LocalSystem:
     def _describe(
         self, shots: Sequence[Shot], names: Collection[str], console: Console, *, what: str = "pictures"
     ) -> Described:
-        """Describe pictures by arrays of these names, those that the cache has not."""
+        """Compute the arrays of these names that the cache lacks."""
         wanted = sorted(names)
         kept = {name: kept_as(name, self.profile) for name in wanted}
 
@@ -125,7 +125,7 @@ class LocalSystem:
         return found
 
     def ranker(self, dataset: Dataset) -> Rank:
-        """Return what ranks by the descriptors, synthetic distractors behind the references."""
+        """Return a function that ranks by the descriptors; synthetic distractors follow the references."""
         space = self.space(dataset)
         databases = Databases(space.database.vectors, space.own, attention=self._attention, threads=cores())
 
@@ -140,8 +140,8 @@ class LocalSystem:
         return rank
 
     def space(self, dataset: Dataset) -> Space:
-        """Return a data set whose pictures were prepared, as it is ranked."""
-        side = CachedSide(
+        """Return the vectors of a data set whose pictures were prepared."""
+        side = CachedPictureArrays(
             self.repository, self.profile, self._arrays, dataset, regions=self._regions, codebooks=self._codebooks
         )
         return Space(
@@ -149,7 +149,7 @@ class LocalSystem:
             database=Database(vectors=self._references(dataset)),
             own=dataset.own_rows(),
             lattqe=Lattqe(self.repository, self.profile),
-            local=side,
+            arrays=side,
         )
 
     def _attention(self) -> GraphAttention:
@@ -160,5 +160,5 @@ class LocalSystem:
         if not dataset.synthetic:
             return real
         if len(real) < 2:
-            raise OpsError(f"--distractors {dataset.synthetic} needs two references to be like; {dataset.name} has one")
+            raise OpsError(f"--distractors {dataset.synthetic} needs at least two references; {dataset.name} has one")
         return np.concatenate([real, synthetic(real, dataset.synthetic, seed=self._seed)])

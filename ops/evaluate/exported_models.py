@@ -1,4 +1,4 @@
-"""Models that are exported only to be evaluated."""
+"""Models that are exported to be evaluated."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from landseer.export.models.heads import HEADS
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.to_onnx import OPSETS
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 HOME = Path("var/evaluate/models")
 NEEDED = ("backbone", "detector", "cluster", "lattqe", "coattention")
-"""The graphs that an evaluation runs."""
+"""The graphs that an evaluation needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One --backbone of the command line, with the options that follow it."""
+class ExportRequest:
+    """One --backbone on the command line, with the options that follow it."""
 
     backbone: str
     weights: Path | None = None
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def label(self) -> str:
-        """What tells it from others for people; the descriptor that was chosen is not in it."""
+        """A name for display, without the chosen descriptor."""
         return " ".join([self.backbone, *(path.stem for path in (self.weights, self.parts) if path)])
 
     def check(self) -> None:
@@ -52,11 +52,11 @@ class Request:
                 raise OpsError(f"got {option} {name}; expected one of {', '.join(known)}")
         for path, option in ((self.weights, "--weights"), (self.parts, "--parts")):
             if path is not None and not path.is_file():
-                raise OpsError(f"got {option} {path}, which is no file; name the file itself")
+                raise OpsError(f"got {option} {path}, which is not a file; name the file itself")
 
 
-def exported(request: Request, console: Console, *, home: Path = HOME) -> Path:
-    """Return the repository that holds the request's graphs; it is written the first time. OpsError."""
+def exported(request: ExportRequest, console: Console, *, home: Path = HOME) -> Path:
+    """Return the repository with the requested graphs, exported the first time. OpsError."""
     folder = home / f"{request.backbone}-{_key(request)}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -68,7 +68,7 @@ def exported(request: Request, console: Console, *, home: Path = HOME) -> Path:
     return folder
 
 
-def _export(request: Request, folder: Path, console: Console) -> None:
+def _export(request: ExportRequest, folder: Path, console: Console) -> None:
     wanted = Wanted(
         backbone=request.backbone,
         weights=request.weights,
@@ -76,7 +76,7 @@ def _export(request: Request, folder: Path, console: Console) -> None:
         parts=request.parts,
     )
     networks = build(wanted)
-    # An export of some graphs goes beside those of a manifest; here it names none yet.
+    # An export of some graphs adds to a manifest; this one is still empty.
     Manifest(profile=networks.profile, source=networks.source, graphs={}).write(folder)
     export(ExportOptions(wanted=wanted, only=NEEDED, opset=OPSETS[0], out=folder, dry_run=False), console)
 
@@ -88,8 +88,8 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _key(request: Request) -> str:
-    """Hash what the graphs depend on: the files, not their names; and our own code, which may have changed."""
+def _key(request: ExportRequest) -> str:
+    """Hash what the graphs depend on: the contents of the files, and our own code."""
     files = [None if path is None else file_sha256(path) for path in (request.weights, request.parts)]
     digest = hashlib.sha256(json.dumps([request.backbone, request.descriptor, files]).encode())
     export_folder = Path(landseer.export.__file__).parent
@@ -103,7 +103,7 @@ def _key(request: Request) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder: two evaluations at once export once."""
+    """Lock the folder, so that two evaluations at once export only once."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

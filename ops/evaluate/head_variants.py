@@ -1,4 +1,4 @@
-"""The descriptors that are compared: each a head, and a whitening after it."""
+"""Variants of the descriptor: each is a head followed by a whitening."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ class Variant:
 
     name: str
     seed: int | None
-    """Of its training; None if nothing was trained."""
+    """Seed of its training; None if untrained."""
     head: nn.Module
     whitening: Projection
 
     @property
     def fingerprint(self) -> str:
-        """What its vectors depend on, beside the trunk."""
+        """Identifies what its vectors depend on, beside the trunk."""
         whitening = fingerprint(self.whitening, "")
         return hashlib.sha256(f"{fingerprint(self.head, type(self.head).__name__)}{whitening}".encode()).hexdigest()
 
     def describe(self, feature_map: Tensor, height: int, width: int) -> Tensor:
-        """Return the unit descriptor [C] of a map [1, C, h, w] of a picture of so many pixels."""
+        """Return the unit descriptor [C] of a feature map [1, C, h, w] of a picture of height x width pixels."""
         descriptor: Tensor = self.whitening(self.head(feature_map, height, width)[0])[0]
         return descriptor
 
 
 def variants(channels: int, trained: Sequence[Parts]) -> Iterator[Variant]:
-    """Yield what needs no training, then what was trained."""
+    """Yield the untrained variants, then the trained ones."""
     identity = Projection.untrained(channels, channels, seed=0)
     yield Variant(name=BASELINE, seed=None, head=GeMHead(channels).eval(), whitening=identity)
     grid = untrained_head("rmac", channels)
@@ -63,17 +63,17 @@ def variants(channels: int, trained: Sequence[Parts]) -> Iterator[Variant]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a descriptor takes."""
+    """The cost of a descriptor."""
 
     parameters: int
-    """Of trunk, head and whitening."""
+    """Parameters of trunk, head and whitening."""
     gflops: float
-    """Multiplications and additions of one picture, counted apart, 10⁹."""
+    """10⁹ operations per picture; a multiplication and an addition count as two."""
 
 
 @torch.no_grad()
 def cost(variant: Variant, trunk: Trunk, *, side: int) -> Cost:
-    """Count what one square picture of `side` pixels takes, by what torch runs."""
+    """Count the operations that torch runs for one square picture of `side` pixels."""
     pixels = torch.zeros(1, 3, side, side)
     with FlopCounterMode(display=False) as counter:
         variant.describe(trunk(pixels), side, side)
@@ -82,7 +82,7 @@ def cost(variant: Variant, trunk: Trunk, *, side: int) -> Cost:
 
 
 def _weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, and projections that are not the identity: buffers, but weights all the same."""
+    """Yield parameters, and the buffers of projections unless they are the identity: those are weights, too."""
     yield from module.parameters()
     for part in module.modules():
         if isinstance(part, Projection) and not torch.equal(part.matrix, torch.eye(len(part.matrix))):

@@ -1,4 +1,4 @@
-"""Co-attention with other numbers than the exported graphs': by the torch modules behind them."""
+"""Co-attention with other numbers than in the exported graphs, computed by the torch modules."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR, SCALES
 from landseer.ops.evaluate.coattention import TorchCoattention
-from landseer.ops.evaluate.side import LocalSide, Score
+from landseer.ops.evaluate.picture_arrays import PictureArrays, Score
 
 Read = Callable[[str], Iterator[NDArray[Any]]]
 TEMPERATURE = 10.0
-"""The paper's; the graph's."""
+"""Of the paper and of the exported graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """Of co-attention. The defaults are the paper's, which the graphs are exported with."""
+    """The numbers of co-attention. The defaults are the paper's, and those of the exported graphs."""
 
     features: int = 500
     """N, the strongest local features of a picture."""
     clusters: int = 10
     """K."""
     scales: tuple[float, ...] = ()
-    """Of those features, the ones found at these scales, or the strongest if there are none; empty for all scales."""
+    """Use only features at these scales, or the single strongest one if there are none; empty for all scales."""
     temperature: float = TEMPERATURE
-    """T, before the softmax."""
+    """T of the softmax."""
     p: float = 3.0
-    """Of GeM, in each cluster and over the query."""
+    """p of GeM, in each cluster and over the query."""
 
 
-class VariedSide:
-    """What another side has, but query vectors and clusters made anew from the local features."""
+class VariedArrays:
+    """Other arrays, but with query vectors and clusters recomputed from the local features."""
 
-    def __init__(self, side: LocalSide, profile: Profile, reduction: Projection, numbers: Numbers) -> None:
-        """reduction: of local features to co-attention vectors."""
+    def __init__(self, side: PictureArrays, profile: Profile, reduction: Projection, numbers: Numbers) -> None:
+        """reduction: from local features to co-attention vectors."""
         self._side, self._profile, self._reduction, self._numbers = side, profile, reduction, numbers
         self._clusters: list[NDArray[np.float16]] | None = None
 
     def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._pooled(self._side.of_queries) if name == QUERY_VECTOR else self._side.of_queries(name)
 
     def of_references(self, name: str) -> Iterator[NDArray[Any]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         read = self._side.of_references
         if name == QUERY_VECTOR:
             return self._pooled(read)
@@ -65,32 +65,32 @@ class VariedSide:
         return iter(self._clusters)
 
     def features_each(self) -> float:
-        """Return how many local features a reference has, the mean."""
+        """Return the mean number of local features per reference."""
         return float(np.mean([len(rows) for rows in self._kept(self._side.of_references)]))
 
     def regions(self) -> Iterator[Sequence[NDArray[np.float16]]]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.regions()
 
     def codebook(self, words: int) -> Codebook:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.codebook(words)
 
     def coattention(self) -> Score:
-        """See LocalSide."""
+        """See PictureArrays."""
         return TorchCoattention(self._profile, temperature=self._numbers.temperature)
 
     coattention_of_all = coattention
 
     def reduced(self, features: NDArray[np.float16]) -> NDArray[np.float16]:
-        """See LocalSide."""
+        """See PictureArrays."""
         return self._side.reduced(features[: self._numbers.features])
 
     def _pooled(self, read: Read) -> Iterator[NDArray[np.float32]]:
         return (self._query(*rows) for rows in zip(read(FEATURES), self._kept(read), strict=True))
 
     def _kept(self, read: Read) -> Iterator[NDArray[np.int64]]:
-        """Yield which features of each picture are taken."""
+        """Yield the features of each picture that are used."""
         most, scales = self._numbers.features, np.array(self._numbers.scales, np.float32)
         if not len(scales):
             return (np.arange(min(most, len(norms))) for norms in read(NORMS))

@@ -1,4 +1,4 @@
-"""Descriptors of a data set by many heads at once: the trunk runs once for each picture."""
+"""Descriptors of a data set by many heads at once: the trunk runs only once per picture."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.training.views import Pixels
-from landseer.ops.research.variants import Variant
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.evaluate.head_variants import Variant
 
 Vectors = NDArray[np.float32]
 Run = Callable[[Pixels], NDArray[np.float16]]
 
 BLOCK = 100
-"""Pictures whose vectors are written at a time: minutes of a large trunk on a CPU."""
+"""Pictures between two writes to disk: minutes with a large trunk on a CPU."""
 
 
-def describe(
+def describe_by_heads(
     pictures: Sequence[Path],
     variants: Sequence[Variant],
     *,
@@ -35,10 +35,10 @@ def describe(
     folder: Path,
     progress: Callable[[], None],
 ) -> list[Vectors]:
-    """Return the vectors [N, C] of each variant, in the order of the pictures; those known are read from disk.
+    """Return the vectors [N, C] of each variant, in the order of the pictures. Vectors on disk are not computed again.
 
-    run: the trunk, from pixels [1, H, W, 3] to its map. trunk: its fingerprint. What was stopped goes on after the last
-    block of pictures. OpsError names a picture that cannot be read.
+    run: the trunk, from pixels [1, H, W, 3] to its feature map; trunk: its fingerprint. An interrupted run resumes
+    after the last complete block of pictures. OpsError names a picture that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{_key(pictures, variant, trunk, profile)}.npy" for variant in variants]
@@ -62,12 +62,12 @@ def describe(
 
 
 def _part(file: Path, start: int) -> Path:
-    """Return where the block of pictures from this one on is kept until there are all."""
+    """Return the file of the block of pictures that begins at `start`, kept until all blocks are done."""
     return file.with_suffix(f".{start}.npy")
 
 
 def _write(file: Path, vectors: Vectors) -> None:
-    """Write a file that is whole or not there."""
+    """Write a file that is either complete or absent."""
     unfinished = file.with_suffix(".writing")
     with unfinished.open("wb") as out:
         np.save(out, vectors)
@@ -87,7 +87,7 @@ def _computed(
         feature_map = torch.from_numpy(run(pixels).astype(np.float32))
         with torch.inference_mode():
             for row, variant in zip(rows, variants, strict=True):
-                # A copy: a view of torch's memory keeps more of it from being given back, some MB a picture.
+                # Copied, because a view would keep some MB of torch's memory per picture.
                 row.append(np.array(variant.describe(feature_map, *pixels.shape[1:3]).numpy(), np.float32))
         progress()
     return [np.stack(row) for row in rows]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from landseer.export.datasets.photograph import Photograph
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 
 def check_writable(path: Path | None, option: str) -> None:

@@ -1,7 +1,7 @@
-"""Databases where a photograph fills the frame or is a small thing in another one, described whole and by boxes.
+"""Databases in which photographs fill the frame, or are small parts of other pictures; described whole and by boxes.
 
-Detect-to-Retrieve (Teichmann et al. 2019, section 5) stores every picture as a whole and by its boxes, each cropped and
-described again. Ours takes one descriptor a region in place of a VLAD.
+Detect-to-Retrieve (Teichmann et al. 2019, section 5) stores the whole picture and its boxes, each cropped and described
+again. Here a region has one descriptor instead of a VLAD.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from landseer.export.models.trained import read_proposals
 from landseer.export.models.trunks import BACKBONES, fill
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.research.describe import Run, Vectors
-from landseer.ops.research.variants import Variant, variants
+from landseer.ops.evaluate.head_variants import Variant, variants
+from landseer.ops.evaluate.head_vectors import Run, Vectors
 
 FRAME = 768
-"""Longer side of a small thing's frame, pixels: photographs of the GroceryStore data set, 348 pixels wide, are then
-never enlarged, so that a crop can show again what the shrunk frame has lost."""
+"""Longer side of the frame around a small thing, pixels. Photographs of the GroceryStore data set, 348 pixels wide, are
+then never enlarged, so that a crop shows detail that the shrunk frame has lost."""
 SHARE = (0.25, 0.45)
-"""Longer side of the photograph, of the frame's shorter side."""
+"""Range of the photograph's longer side, as a share of the frame's shorter side."""
 BEST = 4
-"""Boxes of a picture that are described again, in the detector's order."""
+"""Most boxes of a picture that are described, in the detector's order."""
 LEAST_SCORE = 0.1
-"""Of a box that counts, as in Detect-to-Retrieve."""
+"""Lowest score of a box, as in Detect-to-Retrieve."""
 Places = NDArray[np.float32]
-"""x, y, width, height in pixels of the whole picture, [n, 4]."""
+"""Boxes [n, 4]: x, y, width, height in pixels of the whole picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """An encoded picture, and where the photograph lies in it."""
+    """An encoded picture, and the place of the photograph in it."""
 
     data: bytes
     place: Region | None
-    """In pixels of the picture; None if the photograph is all of it."""
+    """In pixels of the picture; None if the photograph is the whole picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture of a database that can be made at any time."""
+    """A picture of a database, made on demand."""
 
     name: str
-    """Tells it from all others, whatever the folder they lie in is called."""
+    """Unique, and independent of the folder of the data set."""
     scene: Callable[[], Scene]
 
 
 def as_they_are(photographs: Sequence[Path]) -> list[Entry]:
-    """Return the photographs, untouched."""
+    """Return the photographs, unchanged."""
     return [Entry(name=_name(path), scene=partial(_whole, path)) for path in photographs]
 
 
@@ -75,7 +75,7 @@ def _whole(path: Path) -> Scene:
 
 
 def made_small(photographs: Sequence[Path], backgrounds: Sequence[Path], *, seed: int) -> list[Entry]:
-    """Return each photograph shrunk and laid at a random place of a random background, all by the seed."""
+    """Return each photograph, shrunk and pasted at a random place of a random background, by the seed."""
     return [_small(path, backgrounds, (seed, row)) for row, path in enumerate(photographs)]
 
 
@@ -86,9 +86,9 @@ def _small(path: Path, backgrounds: Sequence[Path], seed: tuple[int, int]) -> En
 
 
 def laid(photograph: Path, background: Path, draw: np.random.Generator) -> Scene:
-    """Lay a photograph, shrunk by `SHARE`, at a random place over a background whose longer side becomes `FRAME`.
+    """Paste a photograph, shrunk by `SHARE`, at a random place of a background whose longer side becomes `FRAME`.
 
-    The picture is a BMP: nothing is lost to a second compression, and it is quick to write and to read.
+    The picture is a BMP: no loss by a second compression, and quick to write and read.
     """
     frame = _resized(_read(background), FRAME)
     thing = _resized(_read(photograph), round(draw.uniform(*SHARE) * min(frame.size)))
@@ -115,19 +115,19 @@ def _name(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Networks:
-    """What describes and what finds boxes."""
+    """The networks that describe pictures and find boxes."""
 
     run: Run
-    """The trunk, from pixels [1, H, W, 3] to its map."""
+    """The trunk, from pixels [1, H, W, 3] to its feature map."""
     trunk: str
-    """Its fingerprint, and the precision it runs in."""
+    """Fingerprint and precision of the trunk."""
     variant: Variant
     profile: Profile
     proposals: RegionProposals | None = None
 
 
 def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: Path | None) -> Networks:
-    """Load a frozen trunk, a trained head and, if there are some, proposals of `landseer train rpn`. WeightsError."""
+    """Load a frozen trunk, a trained head and optionally proposals of `landseer train rpn`. WeightsError."""
     loaded = BACKBONES[backbone].load(weights, "auto")
     sizes, precision = Sizes(channels=loaded.trunk.channels), precision_of(backbone)
     trained = find_parts(loaded, Wanted(backbone=backbone, parts=parts))
@@ -142,25 +142,25 @@ def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: P
 
 
 def load_proposals(path: Path, channels: int, trunk: str) -> RegionProposals:
-    """Load what `landseer train rpn` has written for a trunk. WeightsError says what the file is instead."""
+    """Load proposals that `landseer train rpn` wrote for a trunk. WeightsError if the file is something else."""
     module = RegionProposals(channels).eval()
     fill(module, read_proposals(path, trunk)[0], path)
     return module
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """The regions of one source in one picture."""
+class SourceRegions:
+    """The regions that one source found in one picture."""
 
     places: Places
     vectors: Vectors
     """Unit, [n, C]."""
     truth: Places
-    """Where the photograph lies, [1, 4], or [0, 4] if it is all of the picture."""
+    """Place of the photograph, [1, 4], or [0, 4] if it is the whole picture."""
 
 
 class Seen:
-    """A picture as the networks see it; each step is done once, when it is first asked for."""
+    """A picture as the networks see it; each step is computed once, on first use."""
 
     def __init__(self, scene: Scene, networks: Networks) -> None:
         self.scene, self.networks = scene, networks
@@ -181,17 +181,17 @@ class Seen:
         return prepare(data, profile=self.networks.profile, limits=Limits(max_bytes=len(data)), region=region)
 
     def vector(self, place: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Crop a place [4], describe it again. → unit [C]."""
+        """Return the unit descriptor [C] of the crop at a box [4]."""
         x, y, width, height = map(float, place)
         prepared = self.prepared(Region(x=x, y=y, width=width, height=height))
         return self._described(self._map(prepared), prepared)
 
     def whole_vector(self) -> NDArray[np.float32]:
-        """Describe the whole picture. → unit [C]."""
+        """Return the unit descriptor [C] of the whole picture."""
         return self._described(self.feature_map, self.whole)
 
     def places(self, detection: Detection) -> Places:
-        """Return the best boxes of a detection in the whole picture; none that is too small to be cropped."""
+        """Return the best boxes of a detection in the whole picture, without those too small to crop."""
         corners = detection.boxes[0, : int(detection.box_count[0, 0])].numpy()
         scores = detection.box_scores[0, : len(corners)].numpy()
         boxes = whole_picture_boxes(corners, scores, self.whole)
@@ -211,20 +211,20 @@ class Seen:
 
 
 def attention_places(seen: Seen) -> Places:
-    """Boxes of the head's own attention."""
+    """Return boxes of the head's own attention."""
     _, attention = seen.networks.variant.head(seen.feature_map, *seen.whole.pixels.shape[:2])
     return seen.places(AttentionRegions(sizes=seen.networks.profile.sizes)(attention, seen.size()))
 
 
 def proposed_places(seen: Seen) -> Places:
-    """Boxes of trained region proposals; none without them."""
+    """Return boxes of trained region proposals; none without proposals."""
     if seen.networks.proposals is None:
         return np.empty((0, 4), np.float32)
     return seen.places(first_boxes(seen.networks.proposals(seen.feature_map, seen.size()), seen.networks.profile.sizes))
 
 
 def true_place(seen: Seen) -> Places:
-    """Where the photograph was laid; nothing if it is all of the picture."""
+    """Return the place of the pasted photograph; none if it is the whole picture."""
     place = seen.scene.place
     rows = [] if place is None else [(place.x, place.y, place.width, place.height)]
     return np.array(rows, np.float32).reshape(-1, 4)
@@ -239,8 +239,8 @@ SOURCES: Mapping[str, Callable[[Seen], Places]] = {
 
 
 @torch.inference_mode()
-def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path) -> list[Found]:
-    """Return the regions of each source (`WHOLE` or a key of `SOURCES`) in a picture; those known come from disk."""
+def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path) -> list[SourceRegions]:
+    """Return the regions of each source (`WHOLE` or a key of `SOURCES`) in a picture; known ones are read from disk."""
     files = [folder / f"{_key(entry, source, networks)}.npz" for source in sources]
     if not all(file.exists() for file in files):
         seen = Seen(entry.scene(), networks)
@@ -250,26 +250,28 @@ def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path
     return [_kept(file) for file in files]
 
 
-def _regions(seen: Seen, source: str) -> Found:
+def _regions(seen: Seen, source: str) -> SourceRegions:
     truth = true_place(seen)
     if source == WHOLE:
         place = np.array([[0, 0, seen.whole.width, seen.whole.height]], np.float32)
-        return Found(places=place, vectors=seen.whole_vector()[None], truth=truth)
+        return SourceRegions(places=place, vectors=seen.whole_vector()[None], truth=truth)
     places = SOURCES[source](seen)
     vectors = np.array([seen.vector(place) for place in places], np.float32)
-    return Found(places=places, vectors=vectors.reshape(len(places), seen.networks.profile.sizes.channels), truth=truth)
+    return SourceRegions(
+        places=places, vectors=vectors.reshape(len(places), seen.networks.profile.sizes.channels), truth=truth
+    )
 
 
-def _keep(regions: Found, file: Path) -> None:
+def _keep(regions: SourceRegions, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = file.with_suffix(".part.npz")
     np.savez(staged, places=regions.places, vectors=regions.vectors, truth=regions.truth)
     staged.replace(file)
 
 
-def _kept(file: Path) -> Found:
+def _kept(file: Path) -> SourceRegions:
     with np.load(file) as arrays:
-        return Found(places=arrays["places"], vectors=arrays["vectors"], truth=arrays["truth"])
+        return SourceRegions(places=arrays["places"], vectors=arrays["vectors"], truth=arrays["truth"])
 
 
 def _key(entry: Entry, source: str, networks: Networks) -> str:
@@ -280,7 +282,7 @@ def _key(entry: Entry, source: str, networks: Networks) -> str:
 
 
 def _finder(source: str, networks: Networks) -> str:
-    """Tell apart what a source's boxes depend on beside the descriptor."""
+    """Identify what the boxes of a source depend on beside the descriptor."""
     if source == "attention":
         return f"{AttentionRegions(sizes=networks.profile.sizes).threshold}"
     return fingerprint(networks.proposals, "") if source == "proposals" and networks.proposals else ""

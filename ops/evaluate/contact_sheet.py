@@ -1,4 +1,4 @@
-"""The contact sheet: queries that went worst, beside what was found and what should have been."""
+"""The contact sheet: the worst queries, beside what was found and what should have been."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from landseer.client.readable import one_line, plural
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import Failure
-from landseer.ops.evaluate.figures import Row
+from landseer.ops.evaluate.figures import MethodRow
 
 SIDE = 320
-"""Pixels of a thumbnail's longer side: sharp where it is shown at half of that."""
+"""Longer side of a thumbnail, pixels: twice its size on the page, so that it is sharp."""
 
 
-def sheet(row: Row, dataset: Dataset) -> str:
+def sheet(row: MethodRow, dataset: Dataset) -> str:
     """Return the list of a row's failures as HTML."""
     items = "\n".join(_item(failure, row, dataset) for failure in row.failures)
-    return f'<ol class="failures">\n{items}\n</ol>' if items else '<p class="soft">Every query was answered whole.</p>'
+    return (
+        f'<ol class="failures">\n{items}\n</ol>'
+        if items
+        else '<p class="soft">Every query found all right answers first.</p>'
+    )
 
 
-def _item(failure: Failure, row: Row, dataset: Dataset) -> str:
+def _item(failure: Failure, row: MethodRow, dataset: Dataset) -> str:
     query = dataset.queries[failure.query]
     base = float(row.base.aps[failure.query])
     without = f", {100 * base:.1f} without expansion" if row.gain is not None else ""
@@ -65,7 +69,7 @@ def _figure(path: Path, kind: str, caption: str, region: Region | None) -> str:
 
 @cache
 def _thumbnail(path: Path, region: Region | None) -> str:
-    """Return a picture, or the part of it that was searched for, as base64; nothing if it has gone in the meantime."""
+    """Return a picture, or the searched part of it, as base64; empty if it can no longer be read."""
     from PIL import Image, ImageOps
 
     try:
@@ -82,11 +86,11 @@ def _thumbnail(path: Path, region: Region | None) -> str:
     return base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def worst(rows: Sequence[Row]) -> Row:
-    """Return the row whose failures are shown: the best of the table, whose failures are the hardest."""
+def worst(rows: Sequence[MethodRow]) -> MethodRow:
+    """Return the row whose failures are shown: the best of the table, since its failures are the hardest."""
     return max(rows, key=lambda row: (row.protocol == "medium", row.figures.map))
 
 
-def text(said: str) -> str:
+def text(plain: str) -> str:
     """Escape for element content and quoted attributes."""
-    return html.escape(one_line(said), quote=True)
+    return html.escape(one_line(plain), quote=True)
