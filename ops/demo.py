@@ -20,7 +20,7 @@ from landseer.client.errors import LandseerClientError
 from landseer.client.hits_page import QueryPicture, render
 from landseer.export import all as export_all
 from landseer.ops.demo_photos import DISTRACTORS, HARD, INDEXED, View, indexed, save, views
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.search_pb2 import SearchResponse
 

@@ -20,7 +20,8 @@ from landseer.ensemble.verify.verification import Located, VerificationSettings,
 from landseer.ensemble.workers import Workers
 
 SETTINGS = VerificationSettings(residual=20.0, mutual=True, least=10)
-"""Chosen on photographs of fruit and vegetables, where D2R's own make the first hit worse: docs/regional.md.
+"""Chosen on photographs of fruit and vegetables, where D2R's settings make the first hit worse:
+docs/research/local-features.md.
 
 Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.
 """

@@ -20,8 +20,8 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heads import TRAINERS, Training, train, with_projection
-from landseer.export.training.localisation import Recipe
+from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train, with_projection
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
 
 
@@ -58,9 +58,9 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
                 loaded=loaded,
                 backbone=options.wanted.backbone,
                 views=views,
-                recipe=Recipe(seed=options.seed),
+                recipe=LocalisationRecipe(seed=options.seed),
                 folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}-{views.key[:8]}",
-                watcher=Bar(bar, descriptor),
+                watcher=TrainingBar(bar, descriptor),
                 card=_card(options),
             )
             parts = _section(options, there, training) if there else train(descriptor, training)
@@ -136,7 +136,7 @@ def _card(options: TrainOptions) -> dict[str, str]:
     }
 
 
-class Bar:
+class TrainingBar:
     """A progress bar as the loop's watcher."""
 
     def __init__(self, bar: Progress, name: str) -> None:

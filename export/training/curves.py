@@ -12,7 +12,7 @@ from landseer.export.training.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CurveRow:
     """What was measured after a number of steps: the loss on the way there, or the validation there."""
 
     epoch: int
@@ -25,21 +25,21 @@ class Row:
     validation: float | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(CurveRow))
 
 
-def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def plain(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
     """Return rows as a checkpoint keeps them."""
     return [asdict(row) for row in rows]
 
 
-def write_curves(rows: Sequence[Row], folder: Path, measure: str) -> None:
+def write_curves(rows: Sequence[CurveRow], folder: Path, measure: str) -> None:
     """Write curves.csv and curves.png. `measure` is what the validation is called."""
     write_table(rows, folder / "curves.csv")
     write_whole(folder / "curves.png", lambda path: _draw(rows, path, measure))
 
 
-def write_table(rows: Sequence[Row], path: Path) -> None:
+def write_table(rows: Sequence[CurveRow], path: Path) -> None:
     """Write the rows as CSV; a cell is empty where nothing was measured. No times: equal runs have equal files."""
 
     def write(staged: Path) -> None:
@@ -57,7 +57,7 @@ def _cell(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def _draw(rows: Sequence[Row], path: Path, measure: str) -> None:
+def _draw(rows: Sequence[CurveRow], path: Path, measure: str) -> None:
     """Draw loss and learning rate above, the validation below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def _draw(rows: Sequence[Row], path: Path, measure: str) -> None:
     figure.savefig(path)
 
 
-def _line(axes: Any, rows: Sequence[Row], name: str, colour: str, style: str) -> None:
+def _line(axes: Any, rows: Sequence[CurveRow], name: str, colour: str, style: str) -> None:
     seen = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
     lines = {"": "-", ":": ":", "o": "-o"}
     axes.plot([step for step, _ in seen], [value for _, value in seen], lines[style], color=colour, markersize=4)

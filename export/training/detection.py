@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import box_iou
 
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode, iou
+from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import LandmarkDetector
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.trunks import Trunk
-from landseer.export.training.pasted import Annotated, PasteRanges, pasted
+from landseer.export.training.pasted import Annotated
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 TrunkRun = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
@@ -112,7 +113,7 @@ def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor,
     if not len(boxes):
         labels = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         return _sampled(labels, sampling), torch.zeros_like(labels)
-    overlaps = iou(anchors, boxes)  # [L, n]
+    overlaps = box_iou(anchors, boxes)  # [L, n]
     best, matched = overlaps.max(dim=1)
     labels = torch.full_like(matched, IGNORED)
     labels[best < sampling.negative_below] = NEGATIVE
@@ -196,32 +197,3 @@ def annotated(photograph: Photograph, profile: Profile) -> Annotated:
 
 def _corners(box: Box) -> tuple[float, float, float, float]:
     return box.x0, box.y0, box.x1, box.y1
-
-
-def pasted_picture(
-    photographs: Sequence[Annotated],
-    *,
-    seed: int,
-    index: int,
-    height: int,
-    width: int,
-    ranges: PasteRanges | None = None,
-) -> Annotated:
-    """Return picture number `index` of an endless, seeded series: one of the photographs in the midst of another.
-
-    Each is by itself, so a loop can be resumed anywhere. The first box of a photograph, if it has one, is what is cut
-    out of it.
-    """
-    if len(photographs) < 2:
-        raise ValueError(f"got {len(photographs)} photographs; expected at least 2, one to paste and one to paste into")
-    draw = np.random.default_rng((seed, index))
-    thing, background = (photographs[i] for i in draw.choice(len(photographs), 2, replace=False))
-    return pasted(object_of(thing), background.pixels, draw, height=height, width=width, ranges=ranges)
-
-
-def object_of(picture: Annotated) -> NDArray[np.uint8]:
-    """Return the pixels in the first box, or all where there is none. [h, w, 3]."""
-    if not len(picture.boxes):
-        return picture.pixels
-    (x0, y0), (x1, y1) = np.floor(picture.boxes[0, :2]).astype(int), np.ceil(picture.boxes[0, 2:]).astype(int)
-    return np.ascontiguousarray(picture.pixels[y0:y1, x0:x1])

@@ -17,14 +17,14 @@ from landseer.export.training.shots import Shots
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class HeldOutSplit:
     """A data set without, and with nothing but, some of its classes."""
 
     training: tuple[Photograph, ...]
     validation: tuple[Photograph, ...]
 
 
-def hold_out(photographs: Photographs, share: float, seed: int) -> Split:
+def hold_out(photographs: Photographs, share: float, seed: int) -> HeldOutSplit:
     """Draw classes for validation: that share of those with two photographs or more, at least two.
 
     TrainingError if there are fewer than four classes: two to learn to tell apart, two to be told apart.
@@ -41,7 +41,7 @@ def hold_out(photographs: Photographs, share: float, seed: int) -> Split:
         )
     drawn = np.random.default_rng(seed).choice(len(able), count, replace=False)
     held = {able[number] for number in drawn}
-    return Split(
+    return HeldOutSplit(
         training=tuple(one for one in photographs.photographs if one.label not in held),
         validation=tuple(one for one in photographs.photographs if one.label in held),
     )

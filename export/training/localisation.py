@@ -1,10 +1,10 @@
-"""CiDeR's head on a frozen trunk, by self-supervision: what two views of one photograph share is the object.
+"""Self-supervised training of CiDeR's head on a frozen trunk: two views of one photograph share the object.
 
-The head's attention, context and enhancement learn by InfoNCE over views; classes play no part, so that it learns to
-tell instances and not kinds. This is ours: the paper trains all by ArcFace on classes (`landseer train cider` does).
-The FC is not learned with them but in closed form, as learned whitening of what the head pools: with 1,280² weights it
-would learn the few thousand photographs by heart. For the same reason the whitening that a photograph is judged by
-while the head learns comes from the other half of the photographs.
+The head's attention, context and enhancement learn by InfoNCE over views. No class is used, so the head learns to tell
+instances apart rather than kinds. This recipe is ours and made the shipped head: the paper trains trunk and head end to
+end by ArcFace on classes, as `landseer train cider` does. The FC is a learned whitening of the pooled vectors, computed
+in closed form: its 1,280² weights would overfit a few thousand photographs. For the same reason each half of the
+photographs is whitened by what the other half taught while the head learns.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.models.cider import CiDeR
 from landseer.export.models.pooling import Projection
+from landseer.export.training.losses import supervised_contrastive
 from landseer.export.training.task import Group
 from landseer.export.training.trunk_views import TrunkViews
 from landseer.export.training.whitening import Whitening, learned_whitening, pairs_within
@@ -34,7 +34,7 @@ FOLDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class LocalisationRecipe:
     """How the head learns, beside the loop's settings."""
 
     photographs: int = 32
@@ -58,7 +58,7 @@ class Localisation:
 
     measure = "mAP of views, held-out classes"
 
-    def __init__(self, views: TrunkViews, head: CiDeR, recipe: Recipe) -> None:
+    def __init__(self, views: TrunkViews, head: CiDeR, recipe: LocalisationRecipe) -> None:
         self.views, self.module, self.recipe = views, head, recipe
         self.learning, held_out = split(views.labels, held_out=recipe.held_out, seed=recipe.seed)
         draw = np.random.default_rng(recipe.seed)
@@ -101,16 +101,14 @@ class Localisation:
         return fold, self.views.batch(np.array(rows, np.int64))
 
     def loss(self, batch: tuple[int, Tensor]) -> Tensor:
-        """InfoNCE of the views of some photographs, each other's being the wrong ones. van den Oord et al. 2018."""
+        """Return InfoNCE over a batch's views; other photographs' views are negatives. van den Oord et al. 2018."""
         fold, maps = batch
         self._sampled = []
         device, count = self.module.pool.p.device, self.views.maps.shape[1]
         described = self._whitenings[fold].to(device)(self.module.pool(self.module.localise(maps.to(device))[0]))
         owner = torch.arange(len(described) // count, device=device).repeat_interleave(count)
-        itself = torch.eye(len(described), dtype=torch.bool, device=device)
-        logits = (described @ described.T / self.recipe.temperature).masked_fill(itself, -1e9)
-        same = (owner[:, None] == owner[None]) & ~itself
-        return -(F.log_softmax(logits, dim=1) * same).sum(dim=1).div(count - 1).mean()
+        loss: Tensor = supervised_contrastive(temperature=self.recipe.temperature)(described, owner)
+        return loss
 
     def describe(self, item: Item) -> str:
         """Name a batch."""

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from landseer.export.training.curves import Row, write_curves
+from landseer.export.training.curves import CurveRow, write_curves
 from landseer.export.training.errors import Stopped, TrainingError
 from landseer.export.training.interrupts import Interrupts
 from landseer.export.training.loading import loaded
 from landseer.export.training.optimising import optimiser
 from landseer.export.training.settings import Device, Settings
-from landseer.export.training.state import Checkpoint, Progress, check_same, read_checkpoint, write_checkpoint
+from landseer.export.training.state import Progress, RunState, check_same, read_state, write_state
 from landseer.export.training.task import Group, Task
 from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.weights import write_weights
@@ -51,7 +51,7 @@ class Outcome:
     start: float
     """The validation before the first step."""
     weights: Path
-    rows: Sequence[Row]
+    rows: Sequence[CurveRow]
 
 
 def train(
@@ -142,7 +142,7 @@ class _Run:
         return self._outcome()
 
     def _take_up(self) -> None:
-        found = read_checkpoint(self.path)
+        found = read_state(self.path)
         check_same(found.about, self.about, self.path)
         self.task.module.load_state_dict(found.module)
         self.optimiser.load_state_dict(dict(found.optimiser))
@@ -221,7 +221,7 @@ class _Run:
         self.watcher.step(loss)
         if last or len(now.losses) == self.settings.log_every:
             mean = math.fsum(now.losses) / len(now.losses)
-            now.rows.append(Row(epoch=now.epoch, step=now.total, loss=mean, learning_rate=learning_rate))
+            now.rows.append(CurveRow(epoch=now.epoch, step=now.total, loss=mean, learning_rate=learning_rate))
             now.losses.clear()
 
     def _finish_epoch(self, *, done: int = 0) -> None:
@@ -246,20 +246,20 @@ class _Run:
                     value=value,
                     about=self.task.about(),
                 )
-            now.rows.append(Row(epoch=epoch, step=now.total, validation=value))
+            now.rows.append(CurveRow(epoch=epoch, step=now.total, validation=value))
             now.epoch, now.step, now.mined, now.begun = epoch, 0, None, False
             self._save()
             self.watcher.validated(value, best)
         self.watcher.doing("")
 
     def _save(self) -> None:
-        checkpoint = Checkpoint(
+        checkpoint = RunState(
             about=self.about,
             progress=self.progress,
             module=self.task.module.state_dict(),
             optimiser=self.optimiser.state_dict(),
         )
-        write_checkpoint(checkpoint, self.path)
+        write_state(checkpoint, self.path)
         if not self.progress.begun:
             write_curves(self.progress.rows, self.folder, self.task.measure)
 

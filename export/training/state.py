@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from landseer.export.training.curves import Row, plain
+from landseer.export.training.curves import CurveRow, plain
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.files import write_whole
 
@@ -35,13 +35,13 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     """After how many epochs the best validation was."""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[CurveRow] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last row."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class RunState:
     """What a file holds."""
 
     about: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Checkpoint:
     optimiser: Mapping[str, Any]
 
 
-def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+def write_state(checkpoint: RunState, path: Path) -> None:
     """Write atomically; the one before stays until this one is on the disk."""
     progress = asdict(checkpoint.progress) | {"rows": plain(checkpoint.progress.rows)}
     contents = {
@@ -64,7 +64,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     write_whole(path, lambda staged: torch.save(contents, staged))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_state(path: Path) -> RunState:
     """Read without running anything that the file asks for. TrainingError says what is wrong with it."""
     if not path.is_file():
         raise TrainingError(f"there is no {path} to go on from; start without --resume")
@@ -77,8 +77,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
         raise TrainingError(f"{path} is of format {found!r}; expected {FORMAT!r}")
     fields = contents["progress"]
-    progress = Progress(**(fields | {"rows": [Row(**row) for row in fields["rows"]]}))
-    return Checkpoint(
+    progress = Progress(**(fields | {"rows": [CurveRow(**row) for row in fields["rows"]]}))
+    return RunState(
         about=contents["about"], progress=progress, module=contents["module"], optimiser=contents["optimiser"]
     )
 

@@ -1,7 +1,7 @@
 """The deadline that a request to Triton carries, so that nothing runs for a caller who has given up.
 
 Triton's own `timeout` parameter needs a queue policy with a timeout, which its release in the wheel handles badly (see
-triton.CONFIG_NAME), and says nothing about when the request arrived. A parameter reaches the steps of an ensemble too.
+model_settings.CONFIG_NAME), and does not tell when the request arrived. A parameter also reaches an ensemble's steps.
 """
 
 from __future__ import annotations

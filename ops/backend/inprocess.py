@@ -19,10 +19,9 @@ from tritonclient.grpc import model_config_pb2
 
 from landseer.ensemble.inference.contracts import Step, ensembles
 from landseer.ensemble.inference.profile import Profile
-from landseer.ops.backend.model_settings import ModelSettings, from_triton
+from landseer.ops.backend.model_settings import CONFIG_NAME, ModelSettings, from_triton
 from landseer.ops.backend.runner import Failure, Job, Runner
-from landseer.ops.run.processes import OpsError
-from landseer.ops.run.triton import CONFIG_NAME
+from landseer.ops.errors import OpsError
 
 Vector = NDArray[np.float32]
 Tensors = dict[str, NDArray[Any]]

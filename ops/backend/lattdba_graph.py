@@ -1,4 +1,4 @@
-"""LAttDBA's weights, in process, by the `lattqe` graph that is served."""
+"""LAttDBA's weights in process, by the served `lattqe` graph."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.inprocess import infer, settings_of
 from landseer.ops.backend.runner import Runner
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 Floats = NDArray[np.float32]
 BATCH = 16
-"""Vectors of one inference."""
+"""Number of vectors per inference."""
 
 
 class GraphAttention:
-    """The exported network as `augmentation.Attention`. For one thread."""
+    """The exported network as `augmentation.Attention`. Not thread-safe."""
 
     def __init__(self, repository: Path, profile: Profile, *, threads: int) -> None:
         self.sha256 = _sha256(repository)

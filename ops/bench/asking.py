@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.bench.page_cache import disk_bytes
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.v1.search_pb2 import (
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_NONE,

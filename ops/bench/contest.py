@@ -16,7 +16,7 @@ from landseer.ops.bench.inprocess import DirectDescribe, DirectSearch
 from landseer.ops.bench.pictures import Picture, sequence
 from landseer.ops.bench.served import ServedSearch, TritonDescribe
 from landseer.ops.bench.statistics import Round, turns
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 MANY = 4
 """Callers at a time, beside one."""

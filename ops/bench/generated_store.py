@@ -13,7 +13,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record, encode, to_bytes
 from landseer.ensemble.store.store import Store
 from landseer.ops.bench.generator import Fit, entries
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 PAGE = 4096
 HEADER = 16

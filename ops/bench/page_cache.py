@@ -1,4 +1,8 @@
-"""What a process has of a file in memory: emptied, and what it then reads from the disk counted."""
+"""Evicts a file from a process's memory, and counts what the process then reads from the disk.
+
+Reads /proc itself: psutil has neither RssAnon nor VmHWM, and its memory maps come from `smaps`, for which the kernel
+walks the page tables of the whole store.
+"""
 
 from __future__ import annotations
 

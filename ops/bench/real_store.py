@@ -17,7 +17,7 @@ from landseer.ensemble.store.store import Store
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.readers import read
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.index_pb2 import Picture
 

@@ -28,19 +28,19 @@ from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.asking import Asker, Pair
+from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.bench.generated_store import Written, expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
 from landseer.ops.bench.likeness import likeness
-from landseer.ops.bench.machine import cpu_time
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
 from landseer.ops.bench.real_store import Source, real_records
 from landseer.ops.bench.rerank_parts import look
 from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
-from landseer.ops.curate.showing import bars
+from landseer.ops.errors import OpsError
+from landseer.ops.machine import describe as describe_machine
+from landseer.ops.progress import bars
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
-from landseer.ops.run.processes import OpsError
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 START_S = 3600.0

@@ -14,7 +14,7 @@ from landseer.ops.bench.generated_store import Written
 from landseer.ops.bench.generator import EACH
 from landseer.ops.bench.likeness import SHARES, Likeness
 from landseer.ops.bench.serving_report import QUIET, table
-from landseer.ops.bench.statistics import Estimate, estimate
+from landseer.ops.bench.statistics import MedianEstimate, estimate
 
 MOST_MS = 10.0
 """What re-ranking may add to a search, at the median."""
@@ -68,11 +68,11 @@ class Report:
     date: datetime
     seconds: float
 
-    def added(self, pairs: Sequence[Pair]) -> Estimate:
+    def added(self, pairs: Sequence[Pair]) -> MedianEstimate:
         """Return by how many ms the caller waited longer, pair by pair."""
         return estimate(added(pairs), seed=self.seed)
 
-    def staged(self, pairs: Sequence[Pair]) -> Estimate:
+    def staged(self, pairs: Sequence[Pair]) -> MedianEstimate:
         """Return the ms of the orchestrator's stage."""
         return estimate(staged(pairs), seed=self.seed)
 
@@ -235,5 +235,5 @@ def _p50(pairs: Sequence[Pair]) -> float:
     return float(np.median([pair.reranked.seconds for pair in pairs])) * 1e3
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: MedianEstimate) -> str:
     return f"{found.median:.1f} ({found.low:.1f} to {found.high:.1f})"

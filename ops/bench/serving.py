@@ -33,15 +33,15 @@ from landseer.ops.bench.contest import (
     play,
     search_contest,
 )
+from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.bench.eager import eager_round
 from landseer.ops.bench.inprocess import DirectDescribe
-from landseer.ops.bench.machine import cpu_time
-from landseer.ops.bench.machine import describe as describe_machine
 from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.served import TritonDescribe, index
 from landseer.ops.bench.serving_report import Report, markdown, verdict
 from landseer.ops.bench.statistics import Round
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85

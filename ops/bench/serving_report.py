@@ -11,7 +11,7 @@ import numpy as np
 from landseer.ops.bench.breakdown import Breakdown, Counters
 from landseer.ops.bench.contest import MANY, Contest
 from landseer.ops.bench.pictures import Picture
-from landseer.ops.bench.statistics import Estimate, Round, estimate, latency, ranked, ratios, throughputs
+from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ranked, ratios, throughputs
 
 QUIET = 0.05
 """Share of the cores that other programs may use without a word of warning."""
@@ -49,11 +49,11 @@ class Outcome:
     baseline: str
     """In process as it is served: one picture at a time on all cores."""
     served: str
-    ratio: Estimate
+    ratio: MedianEstimate
     """Of the served to the baseline: what serving itself costs."""
     rival: str
     """The best in process, however it uses the cores."""
-    to_rival: Estimate
+    to_rival: MedianEstimate
 
 
 def outcome(report: Report, contest: Contest) -> Outcome:
@@ -206,7 +206,7 @@ def _method(report: Report) -> str:
     )
 
 
-def _ratio(report: Report, name: str, baseline: str) -> Estimate:
+def _ratio(report: Report, name: str, baseline: str) -> MedianEstimate:
     return estimate(ratios(report.rounds[name], report.rounds[baseline]), seed=report.seed)
 
 
@@ -214,7 +214,7 @@ def _speed(report: Report, name: str) -> float:
     return float(np.median(throughputs(report.rounds[name])))
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: MedianEstimate) -> str:
     return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

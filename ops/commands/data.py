@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     # OpenCV loads with it; `landseer --help` should not wait for it.
     from landseer.export.curation.errors import CurationError
     from landseer.export.datasets.errors import DatasetError
-    from landseer.ops.run.processes import OpsError
+    from landseer.ops.errors import OpsError
 
     try:
         (_clean if args.tool == "clean" else _overlap)(args)
@@ -110,7 +110,7 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 def _clean(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import clean
 
     _single_threaded()
@@ -121,7 +121,7 @@ def _clean(args: argparse.Namespace) -> None:
         summary=args.summary,
         classes=args.classes,
         least=args.least,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
     )
@@ -130,7 +130,7 @@ def _clean(args: argparse.Namespace) -> None:
 
 def _overlap(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import overlap
 
     _single_threaded()
@@ -141,7 +141,7 @@ def _overlap(args: argparse.Namespace) -> None:
         sheet=args.sheet,
         evidence=args.evidence,
         top=args.top,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
         repository=args.repository,

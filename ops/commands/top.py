@@ -18,7 +18,7 @@ from rich.table import Table
 from landseer.client.commands.connection import seconds
 from landseer.client.commands.output import cell, console, print_json, table
 from landseer.client.readable import duration, size
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.watch.scrape import Scrape, fetch
 from landseer.ops.watch.top import Figures, TritonFigures, figures, plain, triton_figures
 

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.datasets.errors import DatasetError
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
-    from landseer.ops.run.processes import OpsError
+    from landseer.ops.errors import OpsError
     from landseer.ops.train import train_lattqe as lattqe
     from landseer.ops.train import training
 

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, port_or_auto
-from landseer.ops.run.processes import OpsError, Stopping, how_ended
+from landseer.ops.run.processes import Stopping, how_ended
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.run.triton_log import is_worth_showing
 

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Warnings, is_json
-from landseer.ops.run.processes import OpsError, Stopping
+from landseer.ops.run.processes import Stopping
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.ops.run.triton_log import is_worth_showing
 

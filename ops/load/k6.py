@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ops.run.processes import Child, ChildConfig, OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.run.processes import Child, ChildConfig
 
 SCRIPT = Path(__file__).with_name("k6.js")
 PROTO = Path(__file__).resolve().parents[2] / "client" / "proto"

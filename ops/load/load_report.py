@@ -195,6 +195,5 @@ def _method(report: LoadReport) -> str:
         "servers share the cores.\n"
         "- Each user waits for an answer before asking again. p50, p95 and p99 by kind of call are the callers'; those "
         "by number of\n  users are of `grpc_server_handling_seconds`, from Prometheus.\n"
-        "- A kind of call comes as often as its weight in `ops/locustfile.py` says. LAttQE runs with whatever weights "
-        "it has: its time\n  does not depend on them."
+        "- A kind of call comes as often as its weight in `ops/locustfile.py` says."
     )

@@ -21,13 +21,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from landseer.client.commands.connection import seconds
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores
-from landseer.ops.bench.machine import describe as describe_machine
+from landseer.ops.errors import OpsError
 from landseer.ops.load import k6, locust_run
 from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures
 from landseer.ops.load.photos import make_photos
 from landseer.ops.load.shapes import SHAPES
-from landseer.ops.run.processes import OpsError
+from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 from landseer.ops.watch.queries import panel_queries, series

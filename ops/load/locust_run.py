@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from landseer.ops.run.processes import Child, ChildConfig, OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.run.processes import Child, ChildConfig
 
 FILE = Path(__file__).resolve().parents[1] / "locustfile.py"
 AGGREGATED = "Aggregated"

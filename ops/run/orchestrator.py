@@ -15,7 +15,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.errors import OpsError
+from landseer.ops.run.processes import Child, ChildConfig, how_ended
 
 POLL_S = 0.1
 LAST_LINES = 3

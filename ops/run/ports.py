@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 LOOPBACK = "127.0.0.1"
 LOWEST = 10_000

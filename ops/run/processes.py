@@ -15,13 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run import guard
 
 KEPT_LINES = 400
-
-
-class OpsError(RuntimeError):
-    """Something the person at the command line can mend; the message is one line and says how."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 
 @dataclass(kw_only=True)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
-from landseer.ops.run.processes import OpsError, how_ended
+from landseer.ops.run.processes import how_ended
 from landseer.ops.run.restarts import Restarts
 from landseer.ops.run.triton import TritonConfig, TritonServer
 

@@ -16,22 +16,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ops.backend.model_settings import THREADS_VARIABLE
+import psutil
+
+from landseer.ops.backend.model_settings import CONFIG_NAME, THREADS_VARIABLE
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port, require_free
-from landseer.ops.run.proc import dead_children
-from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.run.processes import Child, ChildConfig, how_ended
 from landseer.ops.run.triton_install import TritonInstall, find_triton
 from landseer.ops.run.triton_log import reasons
 
 POLL_S = 0.1
 DRAIN_S = 10
 """Seconds that Triton has to finish what is in flight when it is told to end."""
-CONFIG_NAME = "pip"
-"""Triton 2.51 of the wheel takes <model>/configs/pip.pbtxt where that exists, instead of config.pbtxt.
-
-Its dynamic batcher loses wake-ups when a queue policy has a bound or a timeout: requests then wait up to 500 ms on an
-idle server (measured: 0.5 to 7 % of them). `dynamic_batching {}` is free of that.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +103,7 @@ class TritonServer:
         Triton 2.51 goes on reporting a model ready whose stub has died, and fails every request for it. So a dead
         stub seen twice, and not reaped meanwhile as a stopped one is, ends Triton: whoever watches can start it again.
         """
-        dead = dead_children(self.pid) if self.alive else set()
+        dead = dead_stubs(self.pid) if self.alive else set()
         if dead & self._dead:
             self._broken = True
             with suppress(ProcessLookupError):
@@ -248,6 +244,14 @@ def _trace_args(url: str) -> list[str]:
     """A rate of 0 leaves out what carries no `traceparent`; what carries one is traced whatever the rate."""
     settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0")
     return [f"--trace-config={setting}" for setting in settings]
+
+
+def dead_stubs(pid: int) -> set[int]:
+    """Return the children of a process that have ended and that it has not reaped: its zombies."""
+    try:
+        return {child.pid for child in psutil.Process(pid).children() if child.status() == psutil.STATUS_ZOMBIE}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _answers(host: str, port: int) -> bool:

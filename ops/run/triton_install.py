@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backend" / "backends"
 STUB = "triton_python_backend_stub"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from landseer.export.training.loop import Outcome
+from landseer.ops.machine import processor
 
 VERSIONS = ("landseer", "torch", "torchvision", "pytorch-metric-learning", "numpy")
 
@@ -43,9 +44,7 @@ def machine(device: str) -> str:
 
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, {platform.system()} {platform.release()}"
-    with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
-        names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
-    return f"{torch.get_num_threads()} threads of {names[0] if names else platform.machine()}"
+    return f"{torch.get_num_threads()} threads of {processor()}"
 
 
 def _figures(outcome: Outcome) -> list[str]:

@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port
-from landseer.ops.run.processes import Child, ChildConfig, OpsError, how_ended
+from landseer.ops.run.processes import Child, ChildConfig, how_ended
 
 SOURCES = Path(__file__).resolve().parents[1] / "prometheus"
 """Our configuration and rules."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 
 TIMEOUT_S = 2.0
 Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -167,8 +169,8 @@ def eventually() -> Callable[..., bool]:
 def running(pid: int) -> bool:
     """Whether a process exists and is not a zombie that nobody has reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -181,16 +183,14 @@ def is_running() -> Callable[[int], bool]:
 def session_of() -> Callable[[int], list[int]]:
     """The processes in the session of a process, which is itself its leader."""
 
+    def belongs(pid: int, leader: int) -> bool:
+        try:
+            return os.getsid(pid) == leader
+        except ProcessLookupError:
+            return False
+
     def members(leader: int) -> list[int]:
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(session) == leader and state != "Z":
-                found.append(int(folder.name))
-        return found
+        return [pid for pid in psutil.pids() if belongs(pid, leader) and running(pid)]
 
     return members
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from stack.photos import strips, wheel
 from stack.servers import Landseer, within
@@ -35,40 +36,39 @@ def leftovers(launcher):
 
 def family(pid):
     """Return every process that descends from `pid`, itself included, zombies left out."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if state != "Z":
-            parents[int(folder.name)] = int(parent)
-    found, new = set(), {pid} & set(parents)
-    while new:
-        found |= new
-        new = {child for child, parent in parents.items() if parent in new} - found
-    return found
+    try:
+        root = psutil.Process(pid)
+        return alive({pid, *(child.pid for child in root.children(recursive=True))})
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def alive(pids):
-    """Return those of the processes that still run."""
-    return {pid for pid in pids if pid in family(pid)}
+    """Return those of the processes that still run, zombies left out."""
+    return {pid for pid in pids if runs(pid)}
+
+
+def runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def triton_of(pids):
     """Return the one process among them that runs tritonserver."""
-    [found] = [pid for pid in pids if words_of(pid)[0].endswith(b"/tritonserver")]
+    [found] = [pid for pid in pids if words_of(pid)[0].endswith("/tritonserver")]
     return found
 
 
 def orchestrator_of(pids):
     """Return the one process among them that runs `landseer serve`."""
-    [found] = [pid for pid in pids if {b"serve", b"--triton"} <= set(words_of(pid))]
+    [found] = [pid for pid in pids if {"serve", "--triton"} <= set(words_of(pid))]
     return found
 
 
 def words_of(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return psutil.Process(pid).cmdline() or [""]
 
 
 def refused_at_once(landseer, call, request):

@@ -1,10 +1,10 @@
 """Database-side augmentation: expand every vector of the database by its own nearest neighbours.
 
-Form and weights are those of query expansion; each vector acts as the query, and is excluded from its own neighbours
-(Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012; Gordo et al., IJCV 2017
-and ECCV 2020): ADBA, ADBAwD, alphaDBA, DDBA, and LAttDBA with the tempered softmax. Neighbours are always raw vectors,
-so the result does not depend on the order. Results have unit norm, as in dirtorch; the older code of DIR's authors,
-otherwise equal (aqewd-dir), does not normalise the weighted mean.
+Form and weights are those of query expansion. Each vector takes the role of the query and is left out of its own
+neighbours (Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012; Gordo et al., IJCV 2017
+and ECCV 2020): ADBA, ADBAwD, alphaDBA, DDBA, and LAttDBA with the tempered softmax. All neighbours are raw vectors,
+never augmented ones, so the result does not depend on the order. Norms are 1, as in dirtorch; the older code of DIR's
+authors (aqewd-dir) is otherwise equal but keeps the norm of the weighted mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from landseer.ensemble.search.expansion.recipe import PARAMETERS, Recipe
 from landseer.ensemble.search.expansion.weights import WEIGHTINGS, combined, tempered
 
 BLOCK = 256
-"""Vectors augmented at a time."""
+"""Number of vectors augmented at a time."""
 
 Attention = Callable[[Vectors, Vectors], NDArray[np.floating[Any]]]
 """LAttQE's weights [n, k] (cos(q~, d~) in the paper) of vectors [n, D] and neighbours [n, k, D], nearest first."""
@@ -34,16 +34,16 @@ _NONE = Hits(keys=np.empty(0, np.int64), scores=np.empty(0, np.float32))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Augmenter:
-    """Augments the vectors of an engine, block by block.
+    """Augments the vectors that an engine holds, in blocks.
 
-    A row gives the same bytes whatever block it is in, provided that `attention` does.
+    The block sizes do not change the result: the same rows give the same bytes, if `attention` does so too.
     """
 
     engine: IndexEngine
-    """Holds all raw vectors, unit norm."""
+    """Holds all raw vectors, of unit norm."""
     recipe: Recipe
     attention: Attention | None = None
-    """Required for lattqe."""
+    """Required by lattqe."""
     longest: float
     """An upper bound of the norms in the engine."""
 
@@ -58,10 +58,10 @@ class Augmenter:
         attention: Attention | None = None,
         threads: int = 0,
     ) -> Augmenter:
-        """Return the augmenter of a database [N, D] whose keys are row numbers; for parameters see `augmented`."""
+        """Return the augmenter of a database [N, D] whose keys are its rows; for the rest see `augmented`."""
         raw = np.ascontiguousarray(vectors, np.float32)
         if raw.ndim != 2 or not np.isfinite(raw).all():
-            raise ValueError(f"got vectors of shape {raw.shape}; expected finite vectors, [N, D]")
+            raise ValueError(f"got vectors of shape {raw.shape}; expected finite ones, [N, D]")
         engine = ENGINES["faiss-exact"](raw.shape[1], threads=threads)
         engine.add(np.arange(len(raw)), raw)
         given = PARAMETERS.get(method, 0.0) if parameter is None else parameter
@@ -69,9 +69,10 @@ class Augmenter:
         return cls(engine=engine, recipe=how, attention=attention, longest=largest_norm(raw) if len(raw) else 1.0)
 
     def rows(self, keys: Keys, *, without: int | None = None) -> Vectors:
-        """Return the augmented vectors of keys [n], float32 [n, D], unit norm.
+        """Return the augmented vectors of keys [n], float32 [n, D], of unit norm.
 
-        Vectors without neighbours and zero vectors are unchanged. without: a key to ignore, as if it were not indexed.
+        A vector without neighbours, or of zeros, is returned unchanged. without: a key whose vector is ignored, as if
+        it were not there.
         """
         vectors = self.engine.vectors(keys)
         if not len(keys) or not self.recipe.neighbours or self.engine.size < 2:
@@ -81,7 +82,7 @@ class Augmenter:
         return np.where(vectors.any(axis=1)[:, None], rows, vectors)
 
     def leaning_on(self, keys: Keys) -> list[Keys]:
-        """Return for each of keys [n] the keys of the other vectors that its augmented vector depends on."""
+        """Return for each of keys [n] the keys of the other vectors that shape its augmented one."""
         if not self.recipe.neighbours:
             return [keys[:0]] * len(keys)
         hits, lowest = self._company(keys, self.engine.vectors(keys), None)
@@ -104,7 +105,7 @@ class Augmenter:
 
     def _attended(self, vectors: Vectors, hits: list[Hits]) -> Vectors:
         if self.attention is None:
-            raise ValueError("got no network for lattqe; pass its weights as `attention`")
+            raise ValueError("lattqe augments by the weights of its network, and none was given")
         neighbours = np.stack([self._vectors(near) for near in hits])
         weights = tempered(self.attention(vectors, neighbours), self.recipe.parameter)
         return combined(vectors, neighbours, weights)
@@ -113,7 +114,7 @@ class Augmenter:
         return self.engine.vectors(hits.keys)
 
     def _others(self, keys: Keys, vectors: Vectors, k: int, without: int | None) -> list[Hits]:
-        """Return the k nearest of each vector [n, D] without itself; ties go to the smaller key."""
+        """Return the k nearest of each vector [n, D] without itself; of equal scores the smaller key comes first."""
         if not k:
             return [_NONE] * len(keys)
         found = nearest(self.engine, vectors, [k + 2] * len(keys), longest=self.longest)
@@ -129,11 +130,11 @@ def augmented(
     attention: Attention | None = None,
     threads: int = 0,
 ) -> Vectors:
-    """Return a whole database augmented, float32 [N, D], unit norm; `vectors` [N, D], unit norm, are not modified.
+    """Return a whole database augmented, float32 [N, D], of unit norm; `vectors` [N, D], of unit norm, are not changed.
 
-    method: a key of `AUGMENTATION_DEFAULTS`; k: neighbours, or all if there are fewer, 0 changes nothing; parameter:
-    alpha of alphaqe or temperature of lattqe, None for the default; attention: for lattqe only; threads: of the search,
-    0 for all cores. ValueError for another shape or lattqe without attention.
+    method: a key of `AUGMENTATION_DEFAULTS`; k: number of neighbours, 0 changes nothing; parameter: alpha of alphaqe or
+    temperature of lattqe, None for the default; attention: required by lattqe; threads: of the search, 0 for all cores.
+    ValueError for another shape, or lattqe without attention.
     """
     augmenter = Augmenter.over(vectors, method, k, parameter=parameter, attention=attention, threads=threads)
     size = augmenter.engine.size
@@ -142,6 +143,6 @@ def augmented(
 
 
 def _less(hits: Hits, keys: tuple[int | None, ...], k: int) -> Hits:
-    """Remove keys from hits and keep k. A vector with many duplicates may be missing from its own hits."""
+    """Drop keys from hits and keep k: among many duplicates a vector may not be in its own hits."""
     kept = np.flatnonzero(~np.isin(hits.keys, [key for key in keys if key is not None]))[:k]
     return Hits(keys=hits.keys[kept], scores=hits.scores[kept])

@@ -1,7 +1,7 @@
-"""DQE: a linear SVM per query that separates its nearest neighbours from some of the lowest-ranked vectors.
+"""DQE: a linear SVM for each query, trained on its nearest neighbours against some of the lowest ranked.
 
-Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012. Parameters
-as in the table of LAttQE's paper: C = 0.1, positives are the query and its 4 nearest, negatives 5 of the lowest ranked.
+Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012. The
+numbers are those of LAttQE's table: C = 0.1; the query and the 4 nearest are positives, the 5 lowest ranked negatives.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NEGATIVES = 5
 def discriminative(
     query: NDArray[np.floating[Any]], positives: NDArray[np.floating[Any]], negatives: NDArray[np.floating[Any]]
 ) -> NDArray[np.float32]:
-    """Return the SVM's weights, float32 [D], unit norm: ranking by them is ranking by the SVM.
+    """Return the SVM's weight vector, float32 [D], of unit norm: ranking by it is ranking by the SVM.
 
-    query: [D]; positives: [k, D], the nearest; negatives: [m, D], the lowest ranked. Without positives or negatives the
-    query is returned unchanged. A picture on both sides, as happens in a small index, counts as positive only.
+    query: [D]; positives: [k, D], the nearest; negatives: [m, D], the lowest ranked. Without positives or negatives
+    the query is returned unchanged. In a small index a picture may be on both sides; it then counts as positive only.
     """
     negatives = negatives[~(negatives[:, None] == positives[None]).all(axis=-1).any(axis=1)]
     if not len(positives) or not len(negatives):

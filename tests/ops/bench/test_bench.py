@@ -16,12 +16,13 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.breakdown import PARTS, Breakdown, Counters, mean
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import Contest, check_hits, check_vectors, play
-from landseer.ops.bench.machine import CpuTime, cpu_time, features, field
+from landseer.ops.bench.cpu_time import CpuTime, cpu_time
 from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
 from landseer.ops.bench.serving import AT_LEAST, _options, main
 from landseer.ops.bench.serving_report import Report, markdown, outcome, verdict
 from landseer.ops.bench.statistics import Round, estimate, latency, ranked, ratios, throughputs, turns
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
+from landseer.ops.machine import features, field
 
 
 def rounds(*speeds, requests=4):

@@ -27,7 +27,7 @@ from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_a
 from landseer.ops.bench.real_store import Source, real_records, spread
 from landseer.ops.bench.reranking import main
 from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.v1.search_pb2 import RERANKING_METHOD_NONE
 
 SIZES = Sizes(channels=48, reduced=16, locals=20, clusters=5)
@@ -351,7 +351,7 @@ def source(tmp_path, real):
 def test_photographs_that_are_described_are_not_described_again(source, tmp_path):
     assert len(real_records(source, Console())) == 40
     few = dataclasses.replace(source, photographs=f"folder:{tmp_path / 'photos'},{tmp_path / 'no'}")
-    with pytest.raises(OpsError, match="is no folder"):
+    with pytest.raises(OpsError, match="is not a folder"):
         real_records(few, Console())
 
 

@@ -137,7 +137,7 @@ def test_every_method_has_a_line_of_help():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("cider", "folder:nowhere"), "nowhere is no folder"),
+        (("cider", "folder:nowhere"), "nowhere is not a folder"),
         (("cider", "DATA", "--resume"), "to go on from; start without --resume"),
         (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
@@ -211,13 +211,13 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     best = max(card["validation"], key=card["validation"].get)
     assert card["network"] == f"{best}, the mean of 3"
     assert card["validation"][best] == pytest.approx(np.mean(card["of which by part"][best]), abs=0.011)
-    assert f"best: {best}, its networks {card['validation'][best]:.2f} on classes" in told
+    assert f"best: {best}, validation mAP {card['validation'][best]:.2f}, AQE" in told
     assert f"--method lattqe:48:{card['temperature of LAttDBA']:g}" in told
     assert "training LAttQE without cosines, validated by part 2 of 3 of the classes" in told
     parts = [out / name / f"part-{part}" for name in ("lattqe", "lattqe-without-cosines") for part in (1, 2, 3)]
     assert all((part / "curves.png").is_file() for part in parts)
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
-    assert "holds a training; go on with it by --resume" in capsys.readouterr().err
+    assert "holds a training; resume it with --resume" in capsys.readouterr().err
     written = load_file(out / "lattqe.safetensors")
     (parts[-1] / "state.pt").unlink()
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1", "--resume") == 0

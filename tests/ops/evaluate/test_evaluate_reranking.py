@@ -10,6 +10,7 @@ import pytest
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.search.coattention import Coattention
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.methods import Method, answers
@@ -18,7 +19,6 @@ from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.reranking import Reranking, stacked
 from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.specs import METHODS
-from landseer.ops.run.processes import OpsError
 
 SIZES = Sizes(channels=8, reduced=4, clusters=3, locals=6)
 PROFILE = Profile(backbone="b", weights_sha256="", sizes=SIZES)
@@ -76,7 +76,7 @@ def found(text, references=12, queries=3):
         database=Database(vectors=vectors),
         own=[None, 2, 5],
         lattqe=lambda query, near: query,
-        local=side,
+        arrays=side,
     )
     return vectors, asked, side, list(answers(parse(text, positions=64), space))
 

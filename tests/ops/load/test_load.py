@@ -5,11 +5,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from landseer.ops.errors import OpsError
 from landseer.ops.load.k6 import Opinion, _read
 from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures, TaskFigures, Tick, read
 from landseer.ops.load.shapes import SHAPES, ramp, ramp_users, spike
-from landseer.ops.run.processes import OpsError
 from landseer.ops.watch.queries import PanelQuery
 
 

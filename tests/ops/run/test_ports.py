@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import HIGHEST, LOWEST, free_port, is_free, parse_address, port_or_auto, require_free
-from landseer.ops.run.processes import OpsError
 
 
 def test_free_port_is_below_the_ephemeral_range_and_free():

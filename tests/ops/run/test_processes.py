@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from landseer.ops.run.processes import Child, ChildConfig, OpsError, Stopping
+from landseer.ops.errors import OpsError
+from landseer.ops.run.processes import Child, ChildConfig, Stopping
 
 FAMILY = """
 import subprocess, sys, time

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.run.restarts import Restarts
 
 

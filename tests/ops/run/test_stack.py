@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from landseer.ensemble.telemetry.logs import JsonFormatter
+from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Warnings, _told
 from landseer.ops.run.ports import free_port
-from landseer.ops.run.processes import OpsError
 from landseer.ops.run.restarts import Restarts
 from landseer.ops.run.stack import Stack, StackConfig, _Watched
 

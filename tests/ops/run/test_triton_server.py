@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
+import psutil
 import pytest
 
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import free_port
-from landseer.ops.run.processes import OpsError
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 pytestmark = pytest.mark.stack
@@ -162,7 +162,6 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
 
 
 def _listens_on_loopback_only(port):
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
-    listening = [row[1].split(":") for row in rows if row[3] == "0A"]
-    addresses = {address for address, number in listening if int(number, 16) == port}
-    return len(addresses) == 1 and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    sockets = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    addresses = {one.laddr.ip for one in sockets if one.laddr.port == port}
+    return len(addresses) == 1 and addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from landseer.ops.run.processes import OpsError
+from landseer.ops.errors import OpsError
 from landseer.ops.watch import prometheus
 from landseer.ops.watch.prometheus import MISSING, SOURCES, Prometheus, PrometheusConfig
 

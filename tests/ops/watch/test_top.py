@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from landseer.client.cli import main
 from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import free_port
-from landseer.ops.run.processes import OpsError
 from landseer.ops.watch.scrape import buckets, fetch, increase, parse, quantile
 from landseer.ops.watch.top import figures, plain, triton_figures
 

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from landseer.export.datasets.photograph import Photograph
+from landseer.ops.errors import OpsError
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Raise OpsError before hours of work if a file could not be written after them."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OpsError(f"cannot write {option} {path}: there is no folder {folder}; make it first")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        what = f"{path} is a folder" if path.is_dir() else f"the folder {folder} may not be written"
+        raise OpsError(f"cannot write {option} {path}: {what}; name another file")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def named_from(file: Path, photograph: Photograph) -> str:
+    """Return a picture's path as a list in `file` names it: from the file's folder where it lies below, else whole."""
+    path, folder = photograph.path.absolute(), file.absolute().parent
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
