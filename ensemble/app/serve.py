@@ -7,7 +7,9 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
@@ -21,90 +23,37 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option for each field of ServerConfig that operators set."""
-    limits = Limits()
-    parser.add_argument(
-        "--listen", default="127.0.0.1:7070", metavar="HOST:PORT", help="gRPC address (default %(default)s)"
-    )
-    parser.add_argument(
-        "--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC endpoint (default %(default)s)"
-    )
-    parser.add_argument(
-        "--store", required=True, type=Path, metavar="DIR", help="folder of the store; created if missing"
-    )
-    parser.add_argument(
-        "--metrics",
-        default="127.0.0.1:7071",
-        metavar="HOST:PORT",
-        help="address of /metrics, or `none` (default %(default)s)",
-    )
-    parser.add_argument(
-        "--engine", default="faiss-exact", choices=sorted(ENGINES), help="index engine (default %(default)s)"
-    )
-    parser.add_argument(
-        "--vectors",
-        default=RAW,
-        choices=(RAW, AUGMENTED),
-        help="search the pictures' own descriptors, or those written by `landseer augment` (default %(default)s)",
-    )
+
+    def option(name: str, help: str, default: Any, **how: Any) -> None:
+        parser.add_argument(name, default=default, help=f"{help} (default %(default)s)", **how)
+
+    limits, flag = Limits(), partial(parser.add_argument, action="store_true")
+    option("--listen", "gRPC address", ServerConfig.listen, metavar="HOST:PORT")
+    option("--triton", "Triton's gRPC endpoint", ServerConfig.triton, metavar="HOST:PORT")
+    parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
+    option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
+    option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
+    vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
+    option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
-    parser.add_argument(
-        "--max-image-bytes",
-        default=limits.max_bytes,
-        type=_bytes,
-        metavar="SIZE",
-        help="largest picture accepted (default %(default)s)",
+    option("--max-image-bytes", "largest picture accepted", limits.max_bytes, type=_bytes, metavar="SIZE")
+    option("--max-image-pixels", "largest picture accepted", limits.max_pixels, type=int, metavar="N")
+    option("--in-flight", "pictures with Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
+    option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
+    option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
+    option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
+    flag("--no-thumbnails", help="do not store small pictures for explanations")
+    flag(
+        "--local-features", help="store local features, for spatial verification and visual words (68 KiB per picture)"
     )
-    parser.add_argument(
-        "--max-image-pixels",
-        default=limits.max_pixels,
-        type=int,
-        metavar="N",
-        help="largest picture accepted (default %(default)s)",
-    )
-    parser.add_argument(
-        "--in-flight", default=8, type=int, metavar="N", help="pictures with Triton at a time (default %(default)s)"
-    )
-    parser.add_argument(
-        "--queue", default=64, type=int, metavar="N", help="queries that may wait for Triton (default %(default)s)"
-    )
-    parser.add_argument(
-        "--max-top-k", default=1000, type=int, metavar="K", help="most hits per search (default %(default)s)"
-    )
-    parser.add_argument(
-        "--store-limit", default="16GiB", type=_bytes, metavar="SIZE", help="most disk space used (default %(default)s)"
-    )
-    parser.add_argument("--no-thumbnails", action="store_true", help="do not store small pictures for explanations")
-    parser.add_argument(
-        "--local-features",
-        action="store_true",
-        help="store local features, for spatial verification and visual words (68 KiB per picture)",
-    )
-    parser.add_argument(
-        "--regions",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also describe the N best boxes of each picture, for R-ASMK* (default %(default)s; up to 67 KiB each)",
-    )
-    parser.add_argument(
-        "--codebook",
-        type=Path,
-        metavar="FILE",
-        help="visual words, written by `landseer codebook`, for searching and filtering; needs --local-features",
-    )
-    parser.add_argument(
-        "--kernel",
-        default="",
-        choices=KERNELS,
-        metavar="NAME",
-        help=f"similarity by visual words: {', '.join(KERNELS)} (default r-asmk with --regions, else asmk)",
-    )
-    parser.add_argument(
-        "--log-level", default="info", choices=_LEVELS, help="least severe messages logged (default %(default)s)"
-    )
-    parser.add_argument(
-        "--log-format", default="text", choices=sorted(FORMATS), help="json: one object per line (default %(default)s)"
-    )
+    regions = "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each"
+    option("--regions", regions, ServerConfig.regions, type=int, metavar="N")
+    codebook = "visual words, written by `landseer codebook`, for searching and filtering; needs --local-features"
+    parser.add_argument("--codebook", type=Path, metavar="FILE", help=codebook)
+    kernel = f"similarity by visual words: {', '.join(KERNELS)} (default r-asmk with --regions, else asmk)"
+    parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
+    option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
+    option("--log-format", "json: one object per line", "text", choices=sorted(FORMATS))
 
 
 def run(args: argparse.Namespace) -> int:
