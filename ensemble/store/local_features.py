@@ -1,8 +1,9 @@
 """The local features of a picture, and their bytes in the store.
 
-On disk: a little-endian header (D, the number of regions, the number of features n), how many features each region has,
-then for all features the position (uint16, in 1/32 of a pixel), the scale (fp16), and the D values (int8, the largest
-at 127: what unit norm makes of them again needs no factor). 134 bytes a feature of 128 values, 500 take 67,012.
+On disk: a little-endian header (D, the number of regions, the number of features n), the number of features of each
+region, then for all features the position (uint16, in 1/32 pixel), the scale (fp16), and D values (int8, scaled so that
+the largest is 127; normalising restores them without a stored factor). A feature of 128 values takes 134 bytes, 500
+take 67,012.
 
 What int8 loses is measured in docs/research/local-features.md.
 """
@@ -19,20 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOCAL_OUTPUTS = ("local_descriptors", "local_count", "local_positions", "local_scales")
-"""What `describe_full` is asked for to get them."""
+"""The outputs of `describe_full` that make them up."""
 
 _HEADER = struct.Struct("<HHI")
 _COUNT, _HALF, _PLACE, _BYTE = np.dtype("<u4"), np.dtype("<f2"), np.dtype("<u2"), np.dtype("i1")
 _STEPS = 127
 _PARTS = 32
-"""Parts of a pixel that positions are kept to: enough for pictures of 2,047 px."""
+"""Positions are stored in this fraction of a pixel, which allows inputs of 2,047 px."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LocalFeatures:
-    """Local features of a picture: of the whole of it first, the strongest first, then of each region described again.
+    """Local features of a picture: of the whole picture, strongest first, then of each region.
 
-    Positions are in pixels of the picture, or of the crop of it, as the models saw it.
+    Positions are in pixels of the model's input: the resized picture, or the resized crop.
     """
 
     descriptors: NDArray[np.float32]
@@ -40,9 +41,9 @@ class LocalFeatures:
     positions: NDArray[np.float32]
     """[n, 2]: x, y."""
     scales: NDArray[np.float32]
-    """[n]: the factor by which the picture was resized for each."""
+    """[n]: the factor by which the input was resized for each."""
     counts: tuple[int, ...]
-    """How many belong to the whole picture, then to each region."""
+    """Number of features of the whole picture, then of each region."""
 
     def __post_init__(self) -> None:
         features = sum(self.counts)
@@ -52,7 +53,7 @@ class LocalFeatures:
 
     @property
     def whole(self) -> LocalFeatures:
-        """Those of the whole picture alone."""
+        """The features of the whole picture only."""
         count = self.counts[0]
         return LocalFeatures(
             descriptors=self.descriptors[:count],
@@ -70,16 +71,16 @@ def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> LocalFeatures:
 
 
 def joined(parts: Sequence[LocalFeatures]) -> LocalFeatures:
-    """Return the local features of a picture from those of the whole of it and of its regions, in that order."""
+    """Join the local features of the whole picture and of its regions, in that order."""
     names = ("descriptors", "positions", "scales")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return LocalFeatures(**arrays, counts=tuple(sum(part.counts) for part in parts))
 
 
 def pack_features(features: LocalFeatures) -> bytes:
-    """Return the bytes that the store keeps. ValueError for values that are not finite."""
+    """Return the bytes for the store. ValueError for values that are not finite."""
     if not (np.isfinite(features.descriptors).all() and np.isfinite(features.positions).all()):
-        raise ValueError("some local features hold values that are not finite; describe the picture again")
+        raise ValueError("got local features with values that are not finite; describe the picture again")
     count, dimension = features.descriptors.shape
     largest = np.abs(features.descriptors).max(axis=1, keepdims=True, initial=0.0)
     values = features.descriptors * (_STEPS / np.maximum(largest, 1e-6))

@@ -85,7 +85,7 @@ def run(code, *arguments, before=()):
 # Writing and reading.
 
 
-def test_what_is_put_comes_back(store):
+def test_records_are_read_back(store):
     records = [record("a"), record("bücher/ä.jpg"), record("c" * 500, thumbnail=b"")]
     assert store.put_many(records) == [StoreChange(key=key, replaced_key=None) for key in (1, 2, 3)]
     for key, each in enumerate(records, 1):
@@ -186,7 +186,7 @@ def test_stats(store):
     assert store.stats().used_bytes < stats.used_bytes / 2
 
 
-def test_it_is_all_there_after_opening_again(folder, store):
+def test_records_survive_reopening(folder, store):
     store.put_many([record("a"), record("b")])
     store.delete("b")
     store.close()
@@ -326,7 +326,7 @@ def fill(store, prefix="p"):
         count += 10
 
 
-def test_a_full_store_keeps_what_it_has_and_can_be_emptied(folder):
+def test_a_full_store_keeps_its_content_and_can_be_emptied(folder):
     store = open_store(folder, limit_bytes=2**21)
     count = fill(store)
     assert count >= 50
@@ -404,8 +404,9 @@ def test_made_for_other_models(folder, store):
     with pytest.raises(ProfileMismatch) as caught:
         open_store(folder, fingerprint=other.fingerprint)
     message = str(caught.value)
-    assert "backbone 'lite0' there, 'resnet50' here" in message
-    assert "long side 640 there, 1024 here" in message and "size of descriptors 64 there, 2048 here" in message
+    assert "backbone 'lite0' in the store, 'resnet50' served" in message
+    assert "long side 640 in the store, 1024 served" in message
+    assert "size of descriptors 64 in the store, 2048 served" in message
     assert "weights" not in message and "index the pictures again" in message
     with pytest.raises(ProfileMismatch, match="'anything' here"):
         open_store(folder, fingerprint="anything")
@@ -531,7 +532,7 @@ def test_a_failed_opening_leaves_the_folder_free(folder, store):
     open_store(folder).close()
 
 
-def test_the_check_finds_what_is_wrong(folder, store):
+def test_the_check_finds_faults(folder, store):
     store.put_many([record("a"), record("b")])
     store.close()
     assert list(faults(folder)) == []
@@ -586,7 +587,7 @@ def check_survivors(folder, expected, ids):
 
 
 def check_survivor(store, id, seed):
-    """What was acknowledged is there, unless the one change that was not acknowledged came after it."""
+    """Acknowledged changes are there, unless the last, unacknowledged one replaced them."""
     try:
         found = store.get(id).record
     except NotFound:

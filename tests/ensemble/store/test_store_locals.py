@@ -1,4 +1,4 @@
-"""Local features in the store: what is kept of them, whose they are, and what a kill leaves."""
+"""Local features in the store: precision, stamps, and kills."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_store(folder, **options):
 
 
 def alike(found, wanted):
-    """Whether features are those that were put, but for rounding."""
+    """Whether features equal those that were written, up to rounding."""
     assert found.counts == wanted.counts
     assert found.descriptors.dtype == found.positions.dtype == found.scales.dtype == np.float32
     np.testing.assert_allclose(found.descriptors, wanted.descriptors, atol=0.006)
@@ -83,7 +83,7 @@ def test_unpacking_other_bytes_is_a_value_error(data, cut):
             unpack_features(other)
 
 
-def test_what_a_picture_takes():
+def test_bytes_of_a_picture():
     assert len(pack_features(features(count=500, dimension=128))) == 67_012
 
 
@@ -165,7 +165,7 @@ def test_they_go_with_their_record(store, folder):
 
 def test_without_being_asked_for_they_are_not_taken(folder):
     store = open_store(folder, locals_sha256=None)
-    with pytest.raises(ValueError, match="not opened for local features"):
+    with pytest.raises(ValueError, match="no stamp for local features"):
         store.put_many([record()])
     store.put_many([record(locals=None)])
     assert store.locals.sha256 == "" and list(store.locals.scan()) == []
@@ -187,7 +187,7 @@ def test_a_store_without_them_takes_them_from_then_on(folder):
 def test_those_of_other_models_are_refused(folder, store):
     store.put_many([record()])
     store.close()
-    with pytest.raises(ProfileMismatch, match=r"abababababab there, cdcdcdcdcdcd here.*without --local"):
+    with pytest.raises(ProfileMismatch, match=r"abababababab in the store, cdcdcdcdcdcd served.*without --local"):
         open_store(folder, locals_sha256="cd" * 32)
     with pytest.raises(ProfileMismatch, match="export them again"):
         open_store(folder, locals_sha256="")
@@ -227,7 +227,7 @@ def test_a_store_of_an_older_release_is_sound(folder):
     again.close()
 
 
-def test_the_check_finds_what_is_wrong_with_them(folder, store):
+def test_the_check_finds_their_faults(folder, store):
     store.put_many([record("a"), record("b")])
     store.close()
     environment = lmdb.open(str(folder), max_dbs=10)
@@ -238,7 +238,7 @@ def test_the_check_finds_what_is_wrong_with_them(folder, store):
     environment.close()
     found = list(faults(folder))
     assert any(fault.startswith("local features 2: not local features") for fault in found)
-    assert "local features 9: their record is not there" in found
+    assert "local features 9: their record is missing" in found
     again = open_store(folder)
     with pytest.raises(StoreUnusable, match="local features of record 2"):
         again.locals.read([2])

@@ -1,4 +1,4 @@
-"""Visual words in the store: theirs is the codebook, theirs is the record, and nobody computes them twice."""
+"""Visual words in the store: they belong to a codebook and a record, and are computed once."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def test_those_of_another_codebook_are_taken_out(store, folder):
 
 def test_without_a_codebook_they_are_not_taken(folder):
     store = open_store(folder, stamped=False)
-    with pytest.raises(ValueError, match="not opened for visual words"):
+    with pytest.raises(ValueError, match="no stamp for visual words"):
         store.put_many([record("a", 1)])
     assert store.stats().pictures == 0
     store.close()
 
 
-def test_the_check_finds_what_is_wrong_with_them(store, folder):
+def test_the_check_finds_their_faults(store, folder):
     store.put_many([record("a", 1)])
     store.close()
     environment = lmdb.open(str(folder), max_dbs=10)
@@ -160,7 +160,7 @@ def test_the_check_finds_what_is_wrong_with_them(store, folder):
         transaction.put((7).to_bytes(8, "big"), b"odd", db=environment.open_db(b"words", txn=transaction))
     environment.close()
     found = list(faults(folder))
-    assert found[0] == "visual words 7: their record is not there" and found[1].startswith("visual words 7: not visual")
+    assert found[0] == "visual words 7: their record is missing" and found[1].startswith("visual words 7: not visual")
 
 
 # The index over them.
@@ -185,7 +185,7 @@ async def search(index, query):
     return index._file.search(query, 20)
 
 
-async def test_stopped_it_goes_on_where_it_was(store, computed, monkeypatch):
+async def test_an_interrupted_run_resumes(store, computed, monkeypatch):
     monkeypatch.setattr("landseer.ensemble.index.word_index.BATCH", 4)
     store.put_many([record(str(seed), seed, words=None) for seed in range(10)])
     stop, fill = threading.Event(), WordIndex._fill
@@ -210,7 +210,7 @@ async def test_a_store_without_room_for_them_serves_all_the_same(store, computed
 
     monkeypatch.setattr(store.words, "add", full)
     assert (await loaded(store)).stats.pictures == 3
-    assert "visual words are computed again at each start: it takes no more" in caplog.text
+    assert "visual words cannot be stored and will be computed again at each start: it takes no more" in caplog.text
 
 
 # Killed at any moment.

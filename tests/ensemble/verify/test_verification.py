@@ -92,7 +92,7 @@ def test_many_features_may_match_one_unless_matches_are_mutual():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_proves_nothing_has_no_inliers(method):
+def test_too_few_matches_give_no_inliers(method):
     query, settings = located(), VerificationSettings(method=method)
     empty = Located(features=np.empty((0, 32), np.float32), positions=np.empty((0, 2), np.float32))
     three = Located(features=query.features[:3], positions=query.positions[:3])
@@ -114,16 +114,16 @@ def test_features_in_one_place_or_on_one_line_do_no_harm(method):
 def test_the_list_is_sorted_by_inliers_then_score():
     order = reordered(np.array([0, 7, 0, 7, 9]), np.array([0.9, 0.5, 0.9, 0.6, 0.1]))
     assert order.tolist() == [4, 3, 1, 0, 2]
-    with pytest.raises(ValueError, match="2 counts of inliers and 1 scores"):
+    with pytest.raises(ValueError, match="2 inlier counts and 1 scores"):
         reordered(np.array([1, 2]), np.array([1.0]))
 
 
-def test_what_cannot_be_verified_is_refused():
-    with pytest.raises(ValueError, match="features of 32 and of 16 values"):
+def test_bad_input_is_rejected():
+    with pytest.raises(ValueError, match="features of 32 and 16 values"):
         matched(unit(3), unit(3, dimension=16), distance=0.9)
     with pytest.raises(ValueError, match="expected one of ransac, magsac, accurate"):
         VerificationSettings(method="lmeds")
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="expected distance, residual and trials above 0"):
         VerificationSettings(residual=0.0)
 
 
