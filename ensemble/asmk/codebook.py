@@ -1,7 +1,10 @@
-"""Visual words: the centroids of k-means over local features, and which words a feature belongs to.
+"""Codebooks: visual words are the centroids of k-means over local features.
 
-D2R trains on the whole-picture features of *another* data set than the one searched: full k-means, Euclidean, 1,024 or
-65,536 words. `spherical` keeps the centroids at unit norm.
+D2R trains on whole-picture features of *another* data set than the one searched: full Euclidean k-means, 1,024 or
+65,536 words. `spherical` normalises the centroids.
+
+Files are safetensors. `safetensors.numpy` copies what it reads, so a file is not memory-mapped; the largest codebook is
+32 MB.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ Words = NDArray[np.int64]
 
 MOST_WORDS = 65536
 FEATURES_A_WORD = 39
-"""Fewer, and centroids follow single features; FAISS warns below the same number."""
+"""Training features per word. With fewer, centroids follow single features; FAISS warns below the same number."""
 ROUNDS = 25
 _ABOUT = "codebook"
 """The entry of the file's metadata that holds card and checksum."""
 _BLOCK = 2**22
-"""Products of features and centroids held at once: 16 MB."""
+"""Products of features and centroids computed at once: 16 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,13 +44,13 @@ class Codebook:
     centroids: Features
     """[K, D]."""
     card: Mapping[str, Any] = field(default_factory=dict)
-    """How it was made, as JSON can hold it."""
+    """How it was made; JSON values."""
 
     def __post_init__(self) -> None:
         if self.centroids.ndim != 2 or not self.centroids.size:
-            raise ValueError(f"got centroids of shape {self.centroids.shape}; expected [words, values], neither 0")
+            raise ValueError(f"got centroids of shape {self.centroids.shape}; expected [words, values], both above 0")
         if not np.isfinite(self.centroids).all():
-            raise ValueError("the centroids hold values that are not finite; train the codebook again")
+            raise ValueError("got centroids with values that are not finite; train the codebook again")
 
     @cached_property
     def _halves(self) -> Features:
@@ -67,18 +70,18 @@ class Codebook:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that other centroids do not have."""
+        """16 hexadecimal digits of the SHA-256 of the centroids."""
         return sha256(np.ascontiguousarray(self.centroids).data).hexdigest()[:16]
 
     def assign(self, features: Features, *, multiple: int = 1) -> Words:
-        """Return the nearest words of features [N, D]: int64 [N, multiple], nearest first, of equal ones the lower.
+        """Return the nearest words of features [N, D]: int64 [N, multiple], nearest first; ties go to the lower word.
 
-        Exact, by comparison with every centroid in fp32. D2R assigns one word; HOW five to a query's features and one
-        to a candidate's. ValueError if the features have another D, or `multiple` is not 1 to K.
+        Exact, by comparison with all centroids in fp32. D2R assigns one word; HOW assigns five to query features and
+        one to candidate features. ValueError if the features have another D, or `multiple` is not from 1 to K.
         """
         rows = checked(features, self.dimension)
         if not 1 <= multiple <= self.words:
-            raise ValueError(f"got multiple = {multiple}; expected 1 to the {self.words} words of the codebook")
+            raise ValueError(f"got multiple = {multiple}; expected 1 to {self.words}, the words of the codebook")
         step = max(1, _BLOCK // self.words)
         blocks = [self._nearest(rows[first : first + step], multiple) for first in range(0, len(rows), step)]
         return np.concatenate(blocks) if blocks else np.empty((0, multiple), np.int64)
@@ -110,7 +113,7 @@ class Codebook:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged or not a codebook ({error}); make it again") from error
         if centroids is None:
-            raise ValueError(f"{path} holds {', '.join(names)}, but no centroids; give the file of a codebook")
+            raise ValueError(f"{path} holds {', '.join(names)}, but no centroids; give a file of `landseer codebook`")
         if zlib.crc32(centroids.data) != about["crc32"]["centroids"]:
             raise ValueError(f"{path} is damaged or not a codebook (its checksum is wrong); make it again")
         return cls(centroids=centroids, card=about["card"])
@@ -120,7 +123,7 @@ class Codebook:
         nearness = rows @ self.centroids.T - self._halves  # [n, K]
         found = np.empty((len(rows), multiple), np.int64)
         for place in range(multiple):
-            # A pass for each is cheaper than a partition while they are few.
+            # For a few words, one pass each is cheaper than a partition.
             found[:, place] = nearness.argmax(axis=1)
             nearness[np.arange(len(rows)), found[:, place]] = -np.inf
         return found
@@ -142,13 +145,13 @@ class KMeansRound:
     centroids: Features
     """[K, D]."""
     error: float
-    """The mean squared distance of the features to the centroids that the round began with."""
+    """The mean squared distance of the features to the centroids before the round."""
 
 
 def fitting_words(features: int, *, most: int = MOST_WORDS) -> int:
-    """Return the largest power of two that leaves 39 features to a word, from 1 to `most`.
+    """Return the largest power of two with at least 39 features per word, from 1 to `most`.
 
-    65,536 words want 2.6 million features, 5,100 pictures of 500; 1,024 words 80 pictures.
+    65,536 words need 2.6 million features, 5,100 pictures of 500; 1,024 words need 80 pictures.
     """
     return int(min(most, 2 ** max(0, (features // FEATURES_A_WORD).bit_length() - 1)))
 
@@ -162,10 +165,10 @@ def train(
     spherical: bool = False,
     report: Callable[[KMeansRound], None] | None = None,
 ) -> Codebook:
-    """Return the words of features [N, D] by full k-means from `words` of them, drawn by `seed`.
+    """Train a codebook on features [N, D] by full k-means, started from `words` of them, drawn by `seed`.
 
-    words: K; None takes `fitting_words`. report: called after each round. The same features, settings and threads give
-    the same codebook. ValueError if there are fewer features than words, or values that are not finite.
+    words: K; None for `fitting_words`. report: called after each round. The same features, settings and number of
+    threads give the same codebook. ValueError if there are fewer features than words, or values are not finite.
     """
     rows = checked(features, features.shape[-1])
     words = fitting_words(len(rows)) if words is None else words
@@ -179,9 +182,9 @@ def train(
 
 
 def start(features: Features, words: int, *, seed: int = 0) -> Features:
-    """Return `words` of the features [N, D], drawn by `seed`: what k-means begins with, [K, D]."""
+    """Return `words` of the features [N, D], drawn by `seed`: the initial centroids [K, D]."""
     if not 1 <= words <= len(features):
-        raise ValueError(f"got {len(features)} features for {words} words; give more features, or ask for fewer words")
+        raise ValueError(f"got {len(features)} features for {words} words; use more features, or fewer words")
     chosen = np.random.default_rng(seed).choice(len(features), words, replace=False)
     return checked(features[np.sort(chosen)], features.shape[1])
 
@@ -191,13 +194,13 @@ def refined(
 ) -> Iterator[KMeansRound]:
     """Yield rounds `after` + 1 to `rounds` of Lloyd's k-means over features [N, D], from centroids [K, D].
 
-    Begun again from the centroids of round n with after = n, it gives what it would have given. A word that lost all
-    of its features takes half of those of a large one (FAISS).
+    Resuming from the centroids of round n with after = n gives the same result. An empty word takes half of the
+    features of a large one (FAISS).
     """
     import faiss
 
     (count, dimension), words = features.shape, len(centroids)
-    # FAISS would otherwise draw a sample, or print a warning.
+    # Otherwise FAISS would draw a sample, or print a warning.
     limits = {"max_points_per_centroid": -(-count // words), "min_points_per_centroid": 1}
     for number in range(after + 1, rounds + 1):
         means: Any = faiss.Kmeans(dimension, words, niter=1, seed=seed + number, spherical=spherical, **limits)
@@ -207,10 +210,10 @@ def refined(
 
 
 def checked(features: Features, dimension: int) -> Features:
-    """Return features as contiguous fp32 rows [N, D]. ValueError if they are not of that D, or not finite."""
+    """Return features as contiguous fp32 rows [N, D]. ValueError for another D, or values that are not finite."""
     rows = np.ascontiguousarray(features, np.float32)
     if rows.ndim != 2 or rows.shape[1] != dimension:
         raise ValueError(f"got features of shape {np.shape(features)}; expected rows of {dimension} values")
     if not np.isfinite(rows).all():
-        raise ValueError("some features hold values that are not finite; leave them out, or describe the picture again")
+        raise ValueError("got features with values that are not finite; drop them, or describe the picture again")
     return rows

@@ -48,7 +48,7 @@ def test_training_finds_planted_words_and_repeats_itself():
     assert once.card == {"words": 24, "features": 600, "rounds": 10, "seed": 3, "spherical": False}
 
 
-def test_each_round_fits_no_worse_and_training_goes_on_where_it_ended():
+def test_each_round_fits_no_worse_and_training_resumes():
     rows, errors = features(500), []
     whole = train(rows, words=16, rounds=6, report=lambda done: errors.append(done.error))
     assert len(errors) == 6 and all(after <= before + 1e-6 for before, after in pairwise(errors))
@@ -123,11 +123,11 @@ def test_a_file_of_something_else_is_named(tmp_path):
         (lambda: Codebook(centroids=np.empty((0, 4), np.float32)), "got centroids of shape"),
         (lambda: Codebook(centroids=np.full((2, 4), np.nan, np.float32)), "not finite"),
         (lambda: Codebook(centroids=features(3)).assign(features(2, 5)), "rows of 8 values"),
-        (lambda: Codebook(centroids=features(3)).assign(features(2), multiple=4), "1 to the 3 words"),
+        (lambda: Codebook(centroids=features(3)).assign(features(2), multiple=4), "expected 1 to 3, the words"),
         (lambda: train(features(5), words=6), "got 5 features for 6 words"),
         (lambda: train(np.full((9, 4), np.inf, np.float32), words=1), "not finite"),
     ],
 )
-def test_what_cannot_be_is_refused(make, message):
+def test_bad_input_is_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()

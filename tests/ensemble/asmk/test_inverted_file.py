@@ -67,7 +67,7 @@ def test_it_equals_the_kernel(kernel):
         agree(file, held, query)
 
 
-def test_a_kernel_below_zero_still_ranks_what_shares_a_word():
+def test_a_kernel_below_zero_still_ranks_pictures_with_shared_words():
     held = dict(enumerate(pictures(50)))
     agree(filled(held, kernel=Kernel(alpha=1.0, tau=-2.0)), held, pictures(1, seed=1)[0])
 
@@ -93,7 +93,7 @@ def test_it_equals_the_kernel_after_any_changes(changes, kernel):
         agree(file, held, query)
 
 
-def test_lists_longer_than_a_block_are_added_up_alike(monkeypatch):
+def test_lists_longer_than_a_block_give_the_same_scores(monkeypatch):
     held = dict(enumerate(pictures(100)))
     file, query = filled(held), pictures(1, seed=1)[0]
     monkeypatch.setattr(postings, "BLOCK", 7)

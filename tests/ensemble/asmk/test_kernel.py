@@ -162,7 +162,7 @@ def test_a_word_that_all_have_weighs_nothing_and_one_that_none_has_weighs_one():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="codes of 40 and of 24 bits"):
+    with pytest.raises(ValueError, match="codes of 40 and 24 bits"):
         similarity(picture([1]).binarised(), picture([1], dimension=24).binarised(), Kernel())
     with pytest.raises(TypeError, match="binarise both, or neither"):
         similarity(picture([1]), picture([1]).binarised(), Kernel())
