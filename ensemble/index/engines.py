@@ -34,19 +34,19 @@ class IndexEngine(Protocol):
 
     @property
     def size(self) -> int:
-        """How many vectors it holds."""
+        """Number of vectors."""
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Take vectors [n, D] under keys [n]. A key already there is replaced; of equal keys the last counts."""
+        """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""
 
     def remove(self, keys: Keys) -> None:
-        """Forget the vectors under keys [n]; a key that is not there is ignored."""
+        """Remove the vectors under keys [n]; missing keys are ignored."""
 
     def search(self, queries: Vectors, k: int) -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, k' = min(k, size)."""
 
     def vectors(self, keys: Keys) -> Vectors:
-        """Return the vectors [n, D] under keys [n], bit for bit as they were added. KeyError if one is not there."""
+        """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
 
 
 class FaissExact:
@@ -75,11 +75,11 @@ class FaissExact:
 
     @property
     def size(self) -> int:
-        """How many vectors it holds."""
+        """Number of vectors."""
         return len(self._present)
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Take vectors [n, D] under keys [n]. A key already there is replaced; of equal keys the last counts."""
+        """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""
         keys, vectors = _matched(keys, vectors, self._index.d)
         keys, vectors = _last_of_each(keys, vectors)
         self.remove(keys)
@@ -88,7 +88,7 @@ class FaissExact:
         self._present.update(keys.tolist())
 
     def remove(self, keys: Keys) -> None:
-        """Forget the vectors under keys [n]; a key that is not there is ignored."""
+        """Remove the vectors under keys [n]; missing keys are ignored."""
         there = self._present.intersection(np.asarray(keys, np.int64).tolist())
         if there:
             self._index.remove_ids(np.fromiter(there, np.int64, len(there)))
@@ -105,7 +105,7 @@ class FaissExact:
         return keys, scores
 
     def vectors(self, keys: Keys) -> Vectors:
-        """Return the vectors [n, D] under keys [n], bit for bit as they were added. KeyError if one is not there."""
+        """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
         keys = np.ascontiguousarray(keys, np.int64)
         missing = set(keys.tolist()) - self._present
         if missing:

@@ -27,8 +27,8 @@ class SearchedVectors:
         """A log message for when pictures changed since the augmentation."""
         return (
             f"the vectors were augmented ({self.augmentation}) at change {self.sequence}; since then "
-            f"{self.not_augmented:,} pictures were added, which are searched by their raw vectors, and {self.removed:,} "
-            "were deleted; stop the server and run `landseer augment` again to include them"
+            f"{self.not_augmented:,} pictures were added, which are searched by their raw vectors, and "
+            f"{self.removed:,} were deleted; stop the server and run `landseer augment` again to include them"
         )
 
 

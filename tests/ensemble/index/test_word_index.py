@@ -88,7 +88,7 @@ async def test_a_search_by_words_is_the_kernel_over_the_stored_features(start, c
     assert found == sorted(found, reverse=True) and min(found) >= 0 and max(found) <= 1
 
 
-async def test_a_picture_finds_itself_and_asks_for_what_it_needs(wordy, picture):
+async def test_a_picture_finds_itself_and_requests_only_needed_outputs(wordy, picture):
     answer = await search(wordy, image=picture(7), first_stage=WORDS, top_k=3)
     assert answer.hits[0].id == "p7" and answer.hits[0].scores.words == pytest.approx(1.0, abs=0.02)
     assert {"local_descriptors", "box_count", "cluster_count"} < set(wordy.triton.calls[-1].outputs)
@@ -97,7 +97,7 @@ async def test_a_picture_finds_itself_and_asks_for_what_it_needs(wordy, picture)
     assert wordy.triton.calls[-1].model == "describe"
 
 
-async def test_what_comes_and_goes_is_followed(wordy, picture):
+async def test_additions_and_deletions_are_followed(wordy, picture):
     await wordy.put(twin=picture(7), p1=picture(50))
     await wordy.index.Delete(index_pb2.DeleteRequest(id="p7"))
     hits = (await search(wordy, image=picture(7), first_stage=WORDS, top_k=50)).hits
@@ -197,7 +197,7 @@ async def test_a_server_without_words_says_what_to_do(start, picture, rich):
     assert (await stats(landseer)) == index_pb2.VisualWordsStats()
 
 
-async def test_what_cannot_be_asked_names_the_field(wordy, picture, rich):
+async def test_an_invalid_request_names_the_field(wordy, picture, rich):
     vector = {"values": [1.0] * SIZES.channels}
     for fields, field in (
         ({"descriptor": vector, "first_stage": WORDS}, "first_stage"),
@@ -229,7 +229,7 @@ async def test_words_of_other_models_are_not_served(start, tmp_path, book, messa
 
 
 @pytest.mark.parametrize("content", [None, b"garbage" * 100])
-async def test_a_file_that_is_no_codebook_is_said(start, tmp_path, content):
+async def test_a_file_that_is_not_a_codebook_is_named(start, tmp_path, content):
     if content:
         (tmp_path / "other").write_bytes(content)
     refused = await start(local_features=True, codebook=tmp_path / "other", wait=False)

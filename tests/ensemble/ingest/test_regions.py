@@ -23,7 +23,7 @@ BOXES = np.array([[0.25, 0.1, 0.75, 0.6, 0.9], [0.5, 0.5, 1.0, 1.0, 0.4], [0.0, 
 
 @pytest.fixture(autouse=True)
 def boxed(monkeypatch):
-    """Two boxes that count and one that does not; the backbone by itself, which the fake has in its ensembles only."""
+    """Two boxes above the threshold and one below; and the backbone as a separate model, which the fake lacks."""
 
     def describe(inputs, sizes):
         height, width = inputs["image"].shape[1:3]

@@ -9,7 +9,7 @@ from landseer.ensemble.telemetry.metrics import Metrics
 
 
 class Door:
-    """Tasks that take a turn, note it, and hold it until they are let go."""
+    """Tasks that take a turn, record it, and hold it until released."""
 
     def __init__(self, *, running: int, waiting: int = 8) -> None:
         self.admission = Admission(running=running, metrics=Metrics())

@@ -16,7 +16,7 @@ def found(*scores):
     return Coattention(scores=np.array(scores, np.float32), weights=np.full((len(scores), 2), 0.5, np.float32))
 
 
-def test_reranking_sorts_by_the_new_score_and_keeps_the_rest_behind():
+def test_reranking_sorts_by_the_new_score_and_the_others_follow():
     after = sorted_by_coattention(ranking(0.9, 0.8, 0.7, 0.6), found(0.1, 0.5), 1.0)
     assert after.keys.tolist() == [11, 10, 12, 13]
     assert np.allclose(after.scores, [0.5, 0.1, 0.1, 0.1])
@@ -50,7 +50,7 @@ def test_verification_sorts_by_inliers_then_by_the_score_before():
     assert np.allclose(after.global_, [0.8, 0.9, 0.7, 0.6, 0.5])
 
 
-def test_what_could_not_be_verified_keeps_its_place():
+def test_an_unverified_candidate_keeps_its_place():
     after = sorted_by_inliers(ranking(0.9, 0.8, 0.7, 0.6, 0.5), np.array([-1, 0, -1, 7]))
     assert after.keys.tolist() == [10, 13, 12, 11, 14]
     assert np.allclose(after.scores, [7.8, 7.8, 0.9, 0.9, 0.75])

@@ -1,4 +1,4 @@
-"""What every RPC is called, and where the caller and the log meet that name."""
+"""Request ids in answers, errors and the log."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_threads_log_under_the_request_too(landseer, picture, lines, monke
     assert any("decoding [request threaded]" in line for line in lines)
 
 
-async def test_what_nobody_foresaw_is_logged_under_the_id_that_the_caller_gets(landseer, rich, lines, monkeypatch):
+async def test_an_unexpected_error_is_logged_with_the_request_id(landseer, rich, lines, monkeypatch):
     from landseer.ensemble.api import service
 
     def broken(*args, **kwargs):
