@@ -12,7 +12,7 @@ from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.inprocess import Vector, backbone_settings
 from landseer.ops.bench.contenders import Contender
-from landseer.ops.bench.inprocess import DirectDescribe, DirectSearch
+from landseer.ops.bench.direct import DirectDescribe, DirectSearch
 from landseer.ops.bench.pictures import Picture, sequence
 from landseer.ops.bench.served import ServedSearch, TritonDescribe
 from landseer.ops.bench.statistics import Round, turns

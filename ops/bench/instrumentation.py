@@ -25,7 +25,7 @@ from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.pictures import Picture, pictures, sequence
 from landseer.ops.bench.served import index
 from landseer.ops.bench.serving_report import table
-from landseer.ops.bench.statistics import Estimate, Round, estimate, latency, ratios, throughputs, turns
+from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ratios, throughputs, turns
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
@@ -51,7 +51,7 @@ class Measured:
     rounds: Mapping[tuple[str, str], Sequence[Round]]
     seed: int
 
-    def ratio(self, kind: str, level: str) -> Estimate:
+    def ratio(self, kind: str, level: str) -> MedianEstimate:
         """Return the throughput of a level of instrumentation over that of none."""
         return estimate(ratios(self.rounds[kind, level], self.rounds[kind, OFF]), seed=self.seed)
 
@@ -209,7 +209,7 @@ def _kind(measured: Measured, kind: str) -> str:
     return f"## {kind.capitalize()}\n\n" + table(("", "searches/s", "p50 ms", "of none, 95% interval"), rows)
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: MedianEstimate) -> str:
     return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

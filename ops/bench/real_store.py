@@ -28,7 +28,7 @@ UPLOAD_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class PhotographSource:
     """Which photographs, described by which models, kept where."""
 
     repository: Path
@@ -47,7 +47,7 @@ class Source:
         return self.home / hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
-def real_records(source: Source, console: Console) -> list[Record]:
+def real_records(source: PhotographSource, console: Console) -> list[Record]:
     """Return the records of the photographs, indexed by the real service the first time.
 
     OpsError if the data set cannot be read, or fewer than `LEAST` photographs can.
@@ -74,20 +74,20 @@ def spread(some: Sequence[Photograph], limit: int) -> list[Photograph]:
     return [some[place] for place in places]
 
 
-def _missing(source: Source, chosen: Sequence[Photograph]) -> list[Photograph]:
+def _missing(source: PhotographSource, chosen: Sequence[Photograph]) -> list[Photograph]:
     """Return those that the store has not; all if it was never written."""
     known = {record.id for record in _read(source)} if source.store.exists() else set()
     return [one for one in chosen if str(one.path) not in known]
 
 
-def _index(source: Source, some: Sequence[Photograph]) -> None:
+def _index(source: PhotographSource, some: Sequence[Photograph]) -> None:
     config = StackConfig(repository=source.repository, store=source.store, serve_args=("--no-thumbnails",))
     pictures = (Picture(id=str(one.path), image=one.path.read_bytes()) for one in some)
     with Stack(config) as stack, BlockingSearchClient(stack.search_address) as client:
         client.upsert_many(pictures, timeout=UPLOAD_S)
 
 
-def _read(source: Source) -> list[Record]:
+def _read(source: PhotographSource) -> list[Record]:
     sizes = source.profile.sizes
     store = Store.open(
         source.store, fingerprint=source.profile.fingerprint, clusters_shape=(sizes.clusters, sizes.reduced)

@@ -33,9 +33,9 @@ from landseer.ops.bench.generated_store import Written, expected_bytes, limit_by
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
 from landseer.ops.bench.likeness import likeness
 from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
-from landseer.ops.bench.real_store import Source, real_records
+from landseer.ops.bench.real_store import PhotographSource, real_records
 from landseer.ops.bench.rerank_parts import look
-from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
+from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
 from landseer.ops.curate.showing import bars
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
@@ -107,7 +107,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, console: Console) -> Report:
+def _measure(options: argparse.Namespace, console: Console) -> RerankingReport:
     began, profile = time.monotonic(), read_profile(options.repository)
     options.scratch.mkdir(parents=True, exist_ok=True)
     real = real_records(_source(options, profile), console)
@@ -120,7 +120,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Report:
             before = cpu_time(serving.sessions)
             rows = _rows(serving, options, console)
             others = cpu_time(serving.sessions).others_since(before)
-    return Report(
+    return RerankingReport(
         rows=rows,
         likeness=likeness(real, _sample(fitted, len(real), options.seed)),
         written=written,
@@ -136,8 +136,8 @@ def _measure(options: argparse.Namespace, console: Console) -> Report:
     )
 
 
-def _source(options: argparse.Namespace, profile: Profile) -> Source:
-    return Source(
+def _source(options: argparse.Namespace, profile: Profile) -> PhotographSource:
+    return PhotographSource(
         repository=options.repository,
         profile=profile,
         photographs=options.photographs,
@@ -211,7 +211,7 @@ def _start(server: Orchestrator, data: Path) -> Started:
     return Started(seconds=seconds, own=own, most=most)
 
 
-def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> Rows:
+def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> AskedPairs:
     """Ask everything: warm queries, fresh ones, and with nothing of the store in memory."""
     chosen = np.random.default_rng(options.seed).choice(options.entries, 3 * options.queries, replace=False)
     warm, fresh, cold = ([entry_id(number) for number in some] for some in np.split(chosen, 3))
@@ -227,7 +227,7 @@ def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> Ro
         new = asker.pairs(fresh, alternate=False)
     with console.status("asking with nothing in memory"):
         nothing, why = _cold(serving, cold)
-    return Rows(warm=asked, fresh=new, cold=nothing, why_not_cold=why, parts=parts)
+    return AskedPairs(warm=asked, fresh=new, cold=nothing, why_not_cold=why, parts=parts)
 
 
 def _cold(serving: Serving, ids: Sequence[str]) -> tuple[list[Pair], str]:

@@ -14,7 +14,7 @@ from landseer.ops.bench.generated_store import Written
 from landseer.ops.bench.generator import EACH
 from landseer.ops.bench.likeness import SHARES, Likeness
 from landseer.ops.bench.serving_report import QUIET, table
-from landseer.ops.bench.statistics import Estimate, estimate
+from landseer.ops.bench.statistics import MedianEstimate, estimate
 
 MOST_MS = 10.0
 """What re-ranking may add to a search, at the median."""
@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class AskedPairs:
     """All pairs that were asked."""
 
     warm: Sequence[Pair]
@@ -51,10 +51,10 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class RerankingReport:
     """All that was measured, and on what."""
 
-    rows: Rows
+    rows: AskedPairs
     likeness: Sequence[Likeness]
     written: Written
     started: Started
@@ -68,16 +68,16 @@ class Report:
     date: datetime
     seconds: float
 
-    def added(self, pairs: Sequence[Pair]) -> Estimate:
+    def added(self, pairs: Sequence[Pair]) -> MedianEstimate:
         """Return by how many ms the caller waited longer, pair by pair."""
         return estimate(added(pairs), seed=self.seed)
 
-    def staged(self, pairs: Sequence[Pair]) -> Estimate:
+    def staged(self, pairs: Sequence[Pair]) -> MedianEstimate:
         """Return the ms of the orchestrator's stage."""
         return estimate(staged(pairs), seed=self.seed)
 
 
-def verdict(report: Report) -> bool:
+def verdict(report: RerankingReport) -> bool:
     """Say whether re-ranking adds no more than it may: at the median, warm, by the caller's clock and by our own.
 
     By both: the caller's differences are what counts, but lie within the noise of searches that take far longer.
@@ -86,7 +86,7 @@ def verdict(report: Report) -> bool:
     return max(report.added(warm).median, report.staged(warm).median) <= MOST_MS
 
 
-def markdown(report: Report) -> str:
+def markdown(report: RerankingReport) -> str:
     """Return the whole report."""
     parts = (
         _head(report),
@@ -101,7 +101,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(report: Report) -> str:
+def _head(report: RerankingReport) -> str:
     found, stage = report.added(report.rows.warm), report.staged(report.rows.warm)
     kept = "kept" if verdict(report) else "**not kept**"
     return (
@@ -126,7 +126,7 @@ def _noise(others: float) -> str:
     )
 
 
-def _searches(report: Report) -> str:
+def _searches(report: RerankingReport) -> str:
     rows = report.rows
     kinds = (
         ("warm: asked before", rows.warm),
@@ -151,7 +151,7 @@ def _asked(profile: Profile) -> float:
     return CANDIDATES * profile.sizes.clusters * profile.sizes.reduced * 2 / 2**20
 
 
-def _crowded(report: Report) -> str:
+def _crowded(report: RerankingReport) -> str:
     read = float(np.median(mebibytes(report.rows.warm)))
     if read < _asked(report.profile):
         return ""
@@ -161,7 +161,7 @@ def _crowded(report: Report) -> str:
     )
 
 
-def _search(report: Report, name: str, pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _search(report: RerankingReport, name: str, pairs: Sequence[Pair]) -> tuple[str, ...]:
     plain, reranked = ([getattr(pair, kind).seconds * 1e3 for pair in pairs] for kind in ("plain", "reranked"))
     return (
         name,
@@ -176,7 +176,7 @@ def _search(report: Report, name: str, pairs: Sequence[Pair]) -> tuple[str, ...]
     )
 
 
-def _parts(rows: Rows) -> str:
+def _parts(rows: AskedPairs) -> str:
     whole = sum(ms for _, ms in rows.parts)
     cells = [(name, f"{ms:.2f}", f"{ms / whole:.0%}") for name, ms in (*rows.parts, ("sum, the stage", whole))]
     return (
@@ -186,7 +186,7 @@ def _parts(rows: Rows) -> str:
     )
 
 
-def _store(report: Report) -> str:
+def _store(report: RerankingReport) -> str:
     written, started = report.written, report.started
     rows = [
         ("entries", f"{written.entries:,}"),
@@ -199,7 +199,7 @@ def _store(report: Report) -> str:
     return "## Store and start\n\n" + table(("", ""), rows)
 
 
-def _likeness(report: Report) -> str:
+def _likeness(report: RerankingReport) -> str:
     head = ("cosines", "", *(f"{share:.0%}" for share in SHARES))
     rows = [
         (name, kind, *(f"{value:.3f}" for value in values))
@@ -217,7 +217,7 @@ def _likeness(report: Report) -> str:
     )
 
 
-def _method(report: Report) -> str:
+def _method(report: RerankingReport) -> str:
     return (
         "## How it was measured\n\n"
         "- Triton and one orchestrator, on loopback; one caller, on the same cores. Queries are ids of entries, so no "
@@ -235,5 +235,5 @@ def _p50(pairs: Sequence[Pair]) -> float:
     return float(np.median([pair.reranked.seconds for pair in pairs])) * 1e3
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: MedianEstimate) -> str:
     return f"{found.median:.1f} ({found.low:.1f} to {found.high:.1f})"

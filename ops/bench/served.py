@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.backend.inprocess import OUTPUTS
-from landseer.ops.bench.inprocess import TOP_K
+from landseer.ops.bench.direct import TOP_K
 from landseer.ops.bench.pictures import Picture
 
 Vector = NDArray[np.float32]

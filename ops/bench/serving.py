@@ -34,11 +34,11 @@ from landseer.ops.bench.contest import (
     search_contest,
 )
 from landseer.ops.bench.cpu_time import cpu_time
+from landseer.ops.bench.direct import DirectDescribe
 from landseer.ops.bench.eager import eager_round
-from landseer.ops.bench.inprocess import DirectDescribe
 from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.served import TritonDescribe, index
-from landseer.ops.bench.serving_report import Report, markdown, verdict
+from landseer.ops.bench.serving_report import ServingReport, markdown, verdict
 from landseer.ops.bench.statistics import Round
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
@@ -51,7 +51,7 @@ EAGER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ServingOptions:
     """What the benchmark was asked for."""
 
     repository: Path
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if verdict(report) else 1
 
 
-def _options(argv: Sequence[str] | None) -> Options:
+def _options(argv: Sequence[str] | None) -> ServingOptions:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-serving.md"), metavar="FILE")
@@ -102,10 +102,10 @@ def _options(argv: Sequence[str] | None) -> Options:
         "--requests", type=positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
-    return Options(**vars(parser.parse_args(argv)))
+    return ServingOptions(**vars(parser.parse_args(argv)))
 
 
-def _measure(options: Options, console: Console) -> Report:
+def _measure(options: ServingOptions, console: Console) -> ServingReport:
     began, profile = time.monotonic(), read_profile(options.repository)
     machine = describe_machine(threads=cores())
     with _serving(options, console) as stack, BlockingSearchClient(stack.search_address, timeout=120.0) as client:
@@ -119,7 +119,7 @@ def _measure(options: Options, console: Console) -> Report:
             parts = breakdown(bench.triton, bench.graph, bench.pictures)
     with console.status("eager torch, for scale"):
         eager = eager_round(profile, bench.pictures[:EAGER], threads=cores())
-    return Report(
+    return ServingReport(
         contests=(bench.describe, bench.search),
         rounds=rounds,
         batched=batched,
@@ -140,7 +140,7 @@ def _measure(options: Options, console: Console) -> Report:
 
 
 @contextmanager
-def _serving(options: Options, console: Console) -> Iterator[Stack]:
+def _serving(options: ServingOptions, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
     with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
@@ -152,7 +152,7 @@ def _serving(options: Options, console: Console) -> Iterator[Stack]:
             stack.stop()
 
 
-def _prepare(options: Options, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
+def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
     some, ways = pictures(profile), graphs(options.repository, profile, cores=cores())
     index(client, some)
     describe = describe_contest(ways, stack.triton.grpc_url, requests=options.requests)
@@ -170,7 +170,7 @@ def _prepare(options: Options, profile: Profile, stack: Stack, client: BlockingS
     )
 
 
-def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, list[Round]], Counters]:
+def _play(bench: Bench, options: ServingOptions, console: Console) -> tuple[dict[str, list[Round]], Counters]:
     """Play all rounds; also return Triton's counters over the turns of its many callers."""
     contests, many = (bench.describe, bench.search), bench.describe.served[-1].name
     batched = counters(bench.triton.client).since(counters(bench.triton.client))
@@ -192,7 +192,7 @@ def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, l
         return play(contests, bench.pictures, rounds=options.rounds, around=around), batched
 
 
-def _command(options: Options) -> str:
+def _command(options: ServingOptions) -> str:
     said = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
     flags = " ".join(f"--{name} {value}" for name, value in said.items())
     return f"python -m landseer.ops.bench.serving {flags}"

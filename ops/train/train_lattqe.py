@@ -25,8 +25,8 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.ops.research.described import Described, described
-from landseer.ops.train.showing import Bars
-from landseer.ops.train.training import Options
+from landseer.ops.train.progress_bars import Bars
+from landseer.ops.train.training import TrainingOptions as Options
 
 VECTORS = Path("var/train/vectors")
 EPOCHS = 7

@@ -11,7 +11,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 from landseer.ops.backend.inprocess import read_profile
-from landseer.ops.bench.real_store import LEAST, Source
+from landseer.ops.bench.real_store import LEAST, PhotographSource
 from landseer.ops.bench.reranking import main
 
 pytestmark = pytest.mark.stack
@@ -53,7 +53,7 @@ def options(repository: Path, tmp_path: Path) -> list[str]:
     for path in photographs:
         path.touch()
     profile, spec = read_profile(repository), f"folder:{folder.parent}"
-    source = Source(repository=repository, profile=profile, photographs=spec, limit=400, home=scratch)
+    source = PhotographSource(repository=repository, profile=profile, photographs=spec, limit=400, home=scratch)
     shape = (profile.sizes.clusters, profile.sizes.reduced)
     store = Store.open(source.store, fingerprint=profile.fingerprint, clusters_shape=shape)
     store.put_many(described(photographs, profile))

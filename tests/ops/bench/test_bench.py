@@ -19,7 +19,7 @@ from landseer.ops.bench.contest import Contest, check_hits, check_vectors, play
 from landseer.ops.bench.cpu_time import CpuTime, cpu_time
 from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
 from landseer.ops.bench.serving import AT_LEAST, _options, main
-from landseer.ops.bench.serving_report import Report, markdown, outcome, verdict
+from landseer.ops.bench.serving_report import ServingReport, markdown, outcome, verdict
 from landseer.ops.bench.statistics import Round, estimate, latency, ranked, ratios, throughputs, turns
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import features, field
@@ -229,7 +229,7 @@ def report(served):
     )
     first = Contest(title="pixels → vectors", direct=tuple(direct), served=(one, four), requests=3)
     second = contest("JPEG → hits", search=[print], whole=[print])
-    return Report(
+    return ServingReport(
         contests=(first, second),
         rounds={
             "direct": rounds(10, 8),

@@ -24,9 +24,9 @@ from landseer.ops.bench.generated_store import Written, expected_bytes, require_
 from landseer.ops.bench.generator import BLOCK, EACH, entries, entry_id, fit, nearest_cosines
 from landseer.ops.bench.likeness import Likeness, likeness, quantities
 from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_ahead
-from landseer.ops.bench.real_store import Source, real_records, spread
+from landseer.ops.bench.real_store import PhotographSource, real_records, spread
 from landseer.ops.bench.reranking import main
-from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
+from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
 from landseer.ops.errors import OpsError
 from landseer.v1.search_pb2 import RERANKING_METHOD_NONE
 
@@ -256,8 +256,8 @@ def test_an_answer_that_is_not_whole_stops_the_benchmark():
 
 def report(more, *, cold=True, read=0):
     values = (0.1, 0.2, 0.3, 0.4, 0.5)
-    return Report(
-        rows=Rows(
+    return RerankingReport(
+        rows=AskedPairs(
             warm=pairs(more, read=read),
             fresh=pairs(2 * more),
             cold=pairs(3 * more) if cold else [],
@@ -335,7 +335,7 @@ def source(tmp_path, real):
     photographs = [folder / f"{number:03d}.jpg" for number in range(40)]
     for path in photographs:
         path.touch()
-    found = Source(
+    found = PhotographSource(
         repository=repository,
         profile=PROFILE,
         photographs=f"folder:{folder.parent}",
