@@ -1,10 +1,8 @@
-"""`make bench-serving`: `describe` through Triton against the same graph in process, side by side on the same cores."""
+"""`make bench-serving`: compare `describe` through Triton with the same graph in process, on the same cores."""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.client.errors import LandseerClientError
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import (
@@ -40,19 +37,18 @@ from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.served import TritonDescribe, index
 from landseer.ops.bench.serving_report import ServingReport, markdown, verdict
 from landseer.ops.bench.statistics import Round
-from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85
-"""Of the throughput in process: what serving has to keep."""
+"""Share of the throughput in process that serving has to reach."""
 EAGER = 4
-"""Pictures for eager torch, one of each shape."""
+"""Number of pictures for eager torch, one of each shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingOptions:
-    """What the benchmark was asked for."""
+    """The options of the benchmark."""
 
     repository: Path
     out: Path
@@ -63,7 +59,7 @@ class ServingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Everything that was made ready."""
+    """Everything that is prepared before measuring."""
 
     describe: Contest
     search: Contest
@@ -74,34 +70,31 @@ class Bench:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report. 0 if serving keeps `AT_LEAST`, 1 if not or if it could not be measured."""
+    """Measure and write the report. Returns 0 if serving reaches `AT_LEAST`, 1 if not or if it cannot be measured."""
     options, console = _options(argv), Console()
-    try:
+
+    def measure() -> tuple[str, bool]:
         report = _measure(options, console)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        text = markdown(report)
-        options.out.write_text(text, encoding="utf-8")
-    except (OpsError, LandseerClientError) as error:
-        return _failed(str(error))
-    except OSError as error:
-        return _failed(f"{error.strerror or error} ({error.filename or options.out})")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    console.print(Markdown(text))
-    console.print(f"Written to {options.out}.")
-    return 0 if verdict(report) else 1
+        return markdown(report), verdict(report)
+
+    return write_report(measure, options.out, console)
 
 
 def _options(argv: Sequence[str] | None) -> ServingOptions:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-serving.md"), metavar="FILE")
-    parser.add_argument("--rounds", type=positive, default=12, metavar="N", help="default %(default)s")
     parser.add_argument(
-        "--requests", type=positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
+        "--rounds", type=positive, default=12, metavar="N", help="rounds to measure (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
+    parser.add_argument(
+        "--requests",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="requests per contender and round (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default %(default)s)")
     return ServingOptions(**vars(parser.parse_args(argv)))
 
 
@@ -109,15 +102,15 @@ def _measure(options: ServingOptions, console: Console) -> ServingReport:
     began, profile = time.monotonic(), read_profile(options.repository)
     machine = describe_machine(threads=cores())
     with _serving(options, console) as stack, BlockingSearchClient(stack.search_address, timeout=120.0) as client:
-        with console.status("compiling the graph here too, indexing, comparing answers"):
+        with console.status("compiling the graph in process, indexing, comparing answers"):
             bench = _prepare(options, profile, stack, client)
         sessions = (stack.triton.pid, stack.orchestrator.pid)
         before = cpu_time(sessions)
         rounds, batched = _play(bench, options, console)
         others = cpu_time(sessions).others_since(before)
-        with console.status("where the time goes"):
+        with console.status("measuring where the time goes"):
             parts = breakdown(bench.triton, bench.graph, bench.pictures)
-    with console.status("eager torch, for scale"):
+    with console.status("measuring eager torch"):
         eager = eager_round(profile, bench.pictures[:EAGER], threads=cores())
     return ServingReport(
         contests=(bench.describe, bench.search),
@@ -156,7 +149,7 @@ def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: Bl
     some, ways = pictures(profile), graphs(options.repository, profile, cores=cores())
     index(client, some)
     describe = describe_contest(ways, stack.triton.grpc_url, requests=options.requests)
-    # Searches add less that can vary, so fewer of them do.
+    # Searches vary less, so fewer of them are enough.
     search = search_contest(ways, client, some, profile, requests=max(1, options.requests * 2 // 3))
     agreement = check_vectors(describe, some)
     check_hits(search, some)
@@ -171,7 +164,7 @@ def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: Bl
 
 
 def _play(bench: Bench, options: ServingOptions, console: Console) -> tuple[dict[str, list[Round]], Counters]:
-    """Play all rounds; also return Triton's counters over the turns of its many callers."""
+    """Play all rounds. Also return Triton's counters over the turns with many callers."""
     contests, many = (bench.describe, bench.search), bench.describe.served[-1].name
     batched = counters(bench.triton.client).since(counters(bench.triton.client))
     turns_to_come = (options.rounds + 1) * sum(len(contest.contenders) for contest in contests)
@@ -198,12 +191,5 @@ def _command(options: ServingOptions) -> str:
     return f"python -m landseer.ops.bench.serving {flags}"
 
 
-def _failed(reason: str) -> int:
-    print(f"landseer: error: {reason}", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    # Told to end, it ends what it started and removes its store, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 
-from landseer.ops.bench.serving_report import table
+from landseer.ops.bench.report_parts import table
 from landseer.ops.load.k6 import Opinion
 from landseer.ops.load.locust_run import AGGREGATED, LoadFigures
 from landseer.ops.watch.queries import PanelQuery

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.commands.connection import seconds
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.errors import OpsError
 from landseer.ops.load import k6, locust_run
 from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
@@ -58,20 +56,13 @@ class LoadOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and report. 0 if the figures of both sides agree and no answer was wrong, 1 if not or if it failed."""
     options, console = _options(argv), Console()
-    try:
+
+    def measure() -> tuple[str, bool]:
         report = _measure(options, console)
-    except OpsError as error:
-        print(f"landseer: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    text = markdown(report)
-    options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(text, encoding="utf-8")
-    console.print(Markdown(text))
-    console.print(f"Written to {options.report}; {options.out / options.shape}.html and CSV files beside it.")
-    return 0 if verdict(report) else 1
+        console.print(f"Locust's own report is {options.out / options.shape}.html; its CSV files are next to it.")
+        return markdown(report), verdict(report)
+
+    return write_report(measure, options.report, console)
 
 
 def _options(argv: Sequence[str] | None) -> LoadOptions:
@@ -215,6 +206,4 @@ def _duel(options: LoadOptions, stack: Stack, photos: Path, prometheus: Promethe
 
 
 if __name__ == "__main__":
-    # Told to end, it ends what it started, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)
