@@ -114,7 +114,7 @@ def _clean(args: argparse.Namespace) -> None:
     from landseer.ops.curate import clean
 
     _single_threaded()
-    options = clean.Options(
+    options = clean.CleanOptions(
         data=args.data,
         out=args.out,
         boxes=args.boxes,
@@ -125,7 +125,7 @@ def _clean(args: argparse.Namespace) -> None:
         workers=args.workers,
         cache=args.cache,
     )
-    clean.run(options, console(sys.stderr, pipe_width=None))
+    clean.clean_data(options, console(sys.stderr, pipe_width=None))
 
 
 def _overlap(args: argparse.Namespace) -> None:
@@ -134,7 +134,7 @@ def _overlap(args: argparse.Namespace) -> None:
     from landseer.ops.curate import overlap
 
     _single_threaded()
-    options = overlap.Options(
+    options = overlap.OverlapOptions(
         training=args.training,
         queries=args.queries,
         out=args.out,
@@ -147,7 +147,7 @@ def _overlap(args: argparse.Namespace) -> None:
         repository=args.repository,
         vectors=args.vectors,
     )
-    overlap.run(options, console(sys.stderr, pipe_width=None))
+    overlap.list_overlap(options, console(sys.stderr, pipe_width=None))
 
 
 def _single_threaded() -> None:

@@ -151,7 +151,7 @@ def described(vectors):
 
 
 def options(data, queries, tmp_path, **kind):
-    return overlap.Options(
+    return overlap.OverlapOptions(
         training=f"folder:{data}", queries=queries, out=tmp_path / "removed.txt", sheet=tmp_path / "sheet.html",
         evidence=tmp_path / "evidence.csv", top=3, settings=MatchSettings(), workers=2, cache=tmp_path / "m.sqlite",
         repository=tmp_path, vectors=tmp_path / "v.sqlite", **kind,
@@ -163,7 +163,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     near, far = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
     vectors = {"query": near, **dict.fromkeys(("0", "1", "2"), near), **dict.fromkeys(("3", "odd", "a", "b"), far)}
     given = options(data, f"folder:{asked.parent}", tmp_path)
-    overlap.run(given, Console(stderr=True), describe=described(vectors))
+    overlap.list_overlap(given, Console(stderr=True), describe=described(vectors))
     assert given.out.read_text() == "cups\n"
     assert given.sheet.read_text().count("<svg") == 3
     assert [row[:2] for row in rows(given.evidence)[1:]] == [["cups", "asked/query.png"]] * 3
@@ -171,7 +171,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     assert "1 class of 2 show what a query asks for, with 5 pictures" in told.out
     assert "broken.png: it is broken" in told.err
     with pytest.raises(OpsError, match="no picture can be read"):
-        overlap.run(given, Console(stderr=True), describe=described({}))
+        overlap.list_overlap(given, Console(stderr=True), describe=described({}))
 
 
 def test_a_query_is_described_by_its_box(tmp_path):

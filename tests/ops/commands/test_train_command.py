@@ -30,7 +30,7 @@ from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
-from landseer.ops.train import data as chosen_data
+from landseer.ops.train import split
 from landseer.ops.train import train_lattqe as lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
@@ -189,9 +189,9 @@ def _validated(out: Path) -> bool:
 def test_pairs_that_were_verified_are_the_positives(monkeypatch):
     names = [Photograph(path=Path(name), label="train/1") for name in "abcd"]
     pairs = [Pair(query=Path(q), positive=Path(p)) for q, p in ("ab", "ac", "da", "ax")]
-    monkeypatch.setattr(chosen_data, "sfm_pairs", lambda rest: pairs)
-    assert chosen_data.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
-    assert chosen_data.positives("folder:root", names) is None
+    monkeypatch.setattr(split, "sfm_pairs", lambda rest: pairs)
+    assert split.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
+    assert split.positives("folder:root", names) is None
 
 
 def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp_path, capsys, monkeypatch):
