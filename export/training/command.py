@@ -123,7 +123,7 @@ def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkView
 
 
 def precision_of(backbone: str) -> str:
-    """Return a frozen trunk's precision on CPUs: depthwise filters lose too much in bf16 (docs/research/precision.md)."""
+    """Return the precision of a frozen trunk on CPUs. bf16 harms depthwise filters (docs/research/precision.md)."""
     return "bf16" if backbone.startswith("resnet") and cpu_has_bf16() else "f32"
 
 
