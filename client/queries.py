@@ -17,6 +17,7 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_DQE,
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
+    EXPANSION_METHOD_RANK_CURVE,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
@@ -39,7 +40,7 @@ Region: TypeAlias = Box | tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture after EXIF rotation."""
 _T = TypeVar("_T")
 
-ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"]
+ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe", "rank-curve"]
 RerankingName = Literal["none", "coattention", "spatial"]
 
 EXPANSIONS: dict[str, ExpansionMethod] = {
@@ -50,6 +51,7 @@ EXPANSIONS: dict[str, ExpansionMethod] = {
     "aqewd-dir": EXPANSION_METHOD_AQEWD_DIR,
     "alphaqe": EXPANSION_METHOD_ALPHA_QE,
     "dqe": EXPANSION_METHOD_DQE,
+    "rank-curve": EXPANSION_METHOD_RANK_CURVE,
 }
 RERANKINGS: dict[str, RerankingMethod] = {
     "none": RERANKING_METHOD_NONE,

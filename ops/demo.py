@@ -31,7 +31,7 @@ SHOWN = "astronaut.png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ViewRanks:
     """At which rank a view found its photograph, 0 if not among the hits."""
 
     view: View
@@ -98,11 +98,11 @@ def _write_pictures(console: Console) -> list[View]:
     return queries
 
 
-def _search(client: BlockingSearchClient, view: View) -> Outcome:
+def _search(client: BlockingSearchClient, view: View) -> ViewRanks:
     path = FOLDER / "queries" / view.file_name
     plain = client.search(path, top_k=10)
     reranked = client.search(path, top_k=10, reranking="coattention")
-    return Outcome(view=view, plain=_rank(plain, view), reranked=_rank(reranked, view))
+    return ViewRanks(view=view, plain=_rank(plain, view), reranked=_rank(reranked, view))
 
 
 def _rank(answer: SearchResponse, view: View) -> int:
@@ -129,8 +129,8 @@ def _show_hits(console: Console, client: BlockingSearchClient) -> None:
     console.print(f"The same as a page: {page}")
 
 
-def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
-    by_kind: dict[str, list[Outcome]] = defaultdict(list)
+def _show(console: Console, outcomes: Sequence[ViewRanks]) -> None:
+    by_kind: dict[str, list[ViewRanks]] = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.view.kind].append(outcome)
     table = Table(title="Queries that found their photograph first")
@@ -148,7 +148,7 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
     )
 
 
-def _counts(outcomes: Iterable[Outcome]) -> tuple[str, str, str]:
+def _counts(outcomes: Iterable[ViewRanks]) -> tuple[str, str, str]:
     some = list(outcomes)
     return str(len(some)), str(sum(o.plain == 1 for o in some)), str(sum(o.reranked == 1 for o in some))
 

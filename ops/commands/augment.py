@@ -18,7 +18,8 @@ INTERRUPTED = 130
 NONE = "none"
 _MORE = """\
 methods: NAME[:NEIGHBOURS[:PARAMETER]], such as alphaqe:10:3
-  aqe, aqewd, aqewd-dir, dqe   without a parameter
+  aqe, aqewd, aqewd-dir, dqe, rank-curve
+                               without a parameter
   alphaqe                      the parameter is alpha
   lattqe                       LAttDBA, by the exported network; the parameter is the temperature of its softmax
   none                         takes the augmented vectors out of the store again
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="of the models, for lattqe"
     )
-    parser.add_argument("--allow-untrained", action="store_true", help="use a lattqe with seeded weights")
+    parser.add_argument("--allow-untrained", action="store_true", help="allow a lattqe with random weights")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +73,7 @@ def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
 
 
 def _positions(args: argparse.Namespace) -> int:
-    """Return how many neighbours LAttQE knows; no other method needs an export for that. OpsError."""
+    """Return how many neighbours the exported LAttQE takes; no other method needs an export. OpsError."""
     from landseer.ensemble.inference.contracts import Sizes
     from landseer.ensemble.search.expansion.methods import LATTQE
 
@@ -113,7 +114,7 @@ def _augment(store: Store, recipe: Recipe, args: argparse.Namespace, network: di
 
 
 def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
-    """Return the network's attention, its SHA-256 and the fingerprint of the models, for lattqe alone. OpsError."""
+    """Return for lattqe the network's attention, its SHA-256 and the models' fingerprint, else {}. OpsError."""
     from landseer.ensemble.search.expansion.methods import LATTQE
 
     if recipe is None or recipe.method != LATTQE:
@@ -125,8 +126,8 @@ def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
     profile = read_profile(args.repository)
     if LATTQE in profile.untrained and not args.allow_untrained:
         raise OpsError(
-            f"the `lattqe` in {args.repository} has seeded weights, it was never trained; take another method, "
-            "or --allow-untrained to try the machinery"
+            f"the `lattqe` in {args.repository} was never trained, its weights are random; use another method, export "
+            "a trained network with --lattqe FILE, or add --allow-untrained to test it"
         )
     attention = GraphAttention(args.repository, profile, threads=args.threads or cores())
     return {"attention": attention, "network": attention.sha256, "fingerprint": profile.fingerprint}

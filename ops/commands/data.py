@@ -110,44 +110,44 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 def _clean(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import clean
 
     _single_threaded()
-    options = clean.Options(
+    options = clean.CleanOptions(
         data=args.data,
         out=args.out,
         boxes=args.boxes,
         summary=args.summary,
         classes=args.classes,
         least=args.least,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
     )
-    clean.run(options, console(sys.stderr, pipe_width=None))
+    clean.clean_data(options, console(sys.stderr, pipe_width=None))
 
 
 def _overlap(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import overlap
 
     _single_threaded()
-    options = overlap.Options(
+    options = overlap.OverlapOptions(
         training=args.training,
         queries=args.queries,
         out=args.out,
         sheet=args.sheet,
         evidence=args.evidence,
         top=args.top,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
         repository=args.repository,
         vectors=args.vectors,
     )
-    overlap.run(options, console(sys.stderr, pipe_width=None))
+    overlap.list_overlap(options, console(sys.stderr, pipe_width=None))
 
 
 def _single_threaded() -> None:

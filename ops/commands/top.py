@@ -20,7 +20,7 @@ from landseer.client.commands.output import cell, console, print_json, table
 from landseer.client.readable import duration, size
 from landseer.ops.errors import OpsError
 from landseer.ops.watch.scrape import Scrape, fetch
-from landseer.ops.watch.top import Figures, TritonFigures, figures, plain, triton_figures
+from landseer.ops.watch.top_figures import Figures, TritonFigures, figures, plain, triton_figures
 
 _JSON = """\
 JSON, one object for each interval:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(views: Iterator[View], *, as_json: bool) -> None:
+def _follow(views: Iterator[TopView], *, as_json: bool) -> None:
     """Show one view after the other; on a terminal each in the place of the one before."""
     if as_json or not sys.stdout.isatty():
         for view in views:
@@ -68,7 +68,7 @@ def _follow(views: Iterator[View], *, as_json: bool) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class TopView:
     """What is shown at a time."""
 
     url: str
@@ -100,7 +100,7 @@ class _Target:
         return triton_figures(self.before, self.now) if self.before and self.now else None
 
 
-def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[View]:
+def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[TopView]:
     """Look every `interval_s` seconds; the first view comes after two looks, or at once if nobody answers."""
     landseer = _Target(url=url)
     triton = _Target(url=triton_url) if triton_url else None
@@ -116,8 +116,8 @@ def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[View
         yield _view(landseer, triton)
 
 
-def _view(landseer: _Target, triton: _Target | None) -> View:
-    return View(
+def _view(landseer: _Target, triton: _Target | None) -> TopView:
+    return TopView(
         url=landseer.url,
         landseer=landseer.told(figures),
         triton=triton.told_by_triton() if triton else None,
@@ -125,7 +125,7 @@ def _view(landseer: _Target, triton: _Target | None) -> View:
     )
 
 
-def _plain(view: View) -> dict[str, Any]:
+def _plain(view: TopView) -> dict[str, Any]:
     return {
         "landseer": plain(view.landseer) if view.landseer else None,
         "triton": plain(view.triton) if view.triton else None,
@@ -133,17 +133,17 @@ def _plain(view: View) -> dict[str, Any]:
     }
 
 
-def _print(view: View, *, as_json: bool) -> None:
+def _print(view: TopView, *, as_json: bool) -> None:
     if as_json:
         print_json(_plain(view))
         return
     for line in view.down:
         print(f"landseer top: {line}", file=sys.stderr)
     if view.landseer:
-        console().print(_drawn(View(url=view.url, landseer=view.landseer, triton=view.triton, down=())))
+        console().print(_drawn(TopView(url=view.url, landseer=view.landseer, triton=view.triton, down=())))
 
 
-def _drawn(view: View) -> Group:
+def _drawn(view: TopView) -> Group:
     rows = table(("", "left"), ("", "left"))
     rows.show_header = False
     for name, value in {**_rows(view.landseer), **_triton_rows(view.triton)}.items():
@@ -151,7 +151,7 @@ def _drawn(view: View) -> Group:
     return Group(cell(_title(view), "bold"), *(cell(line, "red") for line in view.down), _padded(rows))
 
 
-def _title(view: View) -> str:
+def _title(view: TopView) -> str:
     if view.landseer is None:
         return f"Landseer at {view.url}" + ("" if view.down else ": the first figures come after one interval")
     state = "serving" if view.landseer.serving else "NOT SERVING"

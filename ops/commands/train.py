@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     command = _command(args)
     try:
-        run_method = lattqe.run if args.method == "lattqe" else training.run
-        run_method(training.Options(command=command, **_options(args)), console(sys.stderr, pipe_width=None))
+        run_method = lattqe.run if args.method == "lattqe" else training.run_training
+        run_method(training.TrainingOptions(command=command, **_options(args)), console(sys.stderr, pipe_width=None))
     except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
         print(f"landseer train: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,7 @@ from landseer.client.commands.output import console as plain_console
 from landseer.client.readable import plural
 from landseer.export.curation.cleaning import Cleaned, clean, pairs_in
 from landseer.export.curation.matcher import Matcher, matcher
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
 from landseer.ops.errors import OpsError
@@ -25,7 +25,7 @@ ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CleanOptions:
     """What was asked for."""
 
     data: str
@@ -34,12 +34,12 @@ class Options:
     summary: Path | None
     classes: int | None
     least: int
-    settings: Settings
+    settings: MatchSettings
     workers: int
     cache: Path
 
 
-def run(options: Options, console: Console) -> None:
+def clean_data(options: CleanOptions, console: Console) -> None:
     """Clean a data set and write the lists. OpsError, CurationError or DatasetError say what is wrong."""
     for path, option in ((options.out, "--out"), (options.boxes, "--boxes"), (options.summary, "--summary")):
         check_writable(path, option)
@@ -56,7 +56,7 @@ def run(options: Options, console: Console) -> None:
 
 
 def _cleaned(
-    members: dict[str, list[Photograph]], pairs: Matcher, options: Options, console: Console
+    members: dict[str, list[Photograph]], pairs: Matcher, options: CleanOptions, console: Console
 ) -> Iterator[Cleaned]:
     with bars(console) as progress:
         pictures = progress.add_task("keypoints", total=sum(map(len, members.values())))
@@ -70,7 +70,7 @@ def _cleaned(
             progress.update(compared, completed=done)
 
 
-def _write(results: Sequence[Cleaned], options: Options) -> None:
+def _write(results: Sequence[Cleaned], options: CleanOptions) -> None:
     kept = [photograph for result in results for photograph in result.kept]
     named = [(named_from(options.out, one), one.label) for one in kept]
     write_rows(options.out, [("path", "class"), *named])

@@ -15,7 +15,7 @@ from landseer.ensemble.pictures.orientation import TURNS, Turn
 from landseer.ensemble.pictures.pictures import Region
 from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.overlap import Overlap, Shortlist, find_overlap, shortlist, shortlisted
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
@@ -34,7 +34,7 @@ Describe = Callable[[Sequence[Shot]], Described]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class OverlapOptions:
     """What was asked for."""
 
     training: str
@@ -43,7 +43,7 @@ class Options:
     sheet: Path
     evidence: Path | None
     top: int
-    settings: Settings
+    settings: MatchSettings
     workers: int
     cache: Path
     repository: Path
@@ -59,7 +59,7 @@ class _Known:
     """[N, D]."""
 
 
-def run(options: Options, console: Console, *, describe: Describe | None = None) -> Overlap:
+def list_overlap(options: OverlapOptions, console: Console, *, describe: Describe | None = None) -> Overlap:
     """Find the classes to remove, write the list and the sheet. OpsError, CurationError or DatasetError if it cannot.
 
     `describe` stands in for the exported backbone.
@@ -90,7 +90,7 @@ def _known(data: Photographs, shots: Sequence[Shot], describe: Describe, console
     return _Known(photographs=[one for one, _ in known], vectors=np.stack([vector for _, vector in known]))
 
 
-def _described(shots: Sequence[Shot], options: Options, console: Console) -> Described:
+def _described(shots: Sequence[Shot], options: OverlapOptions, console: Console) -> Described:
     profile = read_profile(options.repository)
     with console.status("compiling the backbone"):
         graph = Graph(backbone_settings(options.repository, profile.version, threads=cores()))
@@ -134,7 +134,7 @@ def _verified(
         return find_overlap(queries, training, ranked, pairs, progress=lambda: progress.advance(compared))
 
 
-def _write(overlap: Overlap, training: Photographs, queries: Photographs, options: Options) -> None:
+def _write(overlap: Overlap, training: Photographs, queries: Photographs, options: OverlapOptions) -> None:
     write_text(options.out, "".join(f"{label}\n" for label in overlap.by_class()))
     write_text(options.sheet, sheet(overlap, training=training.name, queries=queries.name))
     if options.evidence is None:
@@ -153,7 +153,7 @@ def _write(overlap: Overlap, training: Photographs, queries: Photographs, option
     write_rows(options.evidence, [("class", "query", "training", "cosine", "inliers"), *rows])
 
 
-def _tell(overlap: Overlap, training: Photographs, options: Options) -> None:
+def _tell(overlap: Overlap, training: Photographs, options: OverlapOptions) -> None:
     classes, members = overlap.by_class(), training.by_label()
     pictures = sum(len(members[label]) for label in classes)
     shared = f"{plural(len(classes), 'class', 'classes')} of {len(members):,} show what a query asks for"

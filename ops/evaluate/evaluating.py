@@ -216,8 +216,8 @@ def _prepared(dataset: Dataset, systems: Sequence[System], plan: EvaluationPlan,
 def _tell(results: Results, options: EvaluationOptions, console: Console) -> None:
     results.print()
     for about in results.systems:
-        if about.untrained:
-            told = f"{about.name}, never trained: {', '.join(about.untrained)}"
+        if untrained := results.untrained(about):
+            told = f"{about.name}, never trained: {', '.join(untrained)}"
             console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if options.json is not None:
         results.write(options.json)

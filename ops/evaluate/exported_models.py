@@ -15,7 +15,7 @@ from rich.console import Console
 import landseer.ensemble
 import landseer.export
 from landseer.export.build import Wanted, build
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestError, file_sha256
 from landseer.export.models.heads import HEADS
 from landseer.export.models.torch_file import WeightsError
@@ -78,7 +78,7 @@ def _export(request: ExportRequest, folder: Path, console: Console) -> None:
     networks = build(wanted)
     # An export of some graphs adds to a manifest; this one is still empty.
     Manifest(profile=networks.profile, source=networks.source, graphs={}).write(folder)
-    export(Options(wanted=wanted, only=NEEDED, opset=OPSETS[0], out=folder, dry_run=False), console)
+    export(ExportOptions(wanted=wanted, only=NEEDED, opset=OPSETS[0], out=folder, dry_run=False), console)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -68,8 +68,8 @@ def _summary(results: Results, made: datetime) -> str:
 
 def _notes(results: Results) -> Iterator[str]:
     for about in results.systems:
-        if about.untrained:
-            yield f"<strong>Never trained: {text(', '.join(about.untrained))}</strong> ({text(about.name)})."
+        if untrained := results.untrained(about):
+            yield f"<strong>Never trained: {text(', '.join(untrained))}</strong> ({text(about.name)})."
         yield from (text(f"{about.name}: {note}.") for note in about.notes)
     if results.dataset.synthetic:
         yield (

@@ -16,7 +16,7 @@ import numpy as np
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, classical
+from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, classical
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
@@ -45,6 +45,7 @@ DATABASE_NAMES: Mapping[str, str] = {
     "aqewd-dir": "adbawd-dir",
     "alphaqe": "alphadba",
     "dqe": "ddba",
+    RANK_CURVE: "rank-curve-dba",
     LATTQE: "lattdba",
 }
 """The papers' names for database-side augmentation by a method; `landseer augment --method` takes the method's name."""

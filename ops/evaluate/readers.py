@@ -16,8 +16,7 @@ from landseer.export.datasets.folders import read_folders
 from landseer.export.datasets.grocery import read_grocery
 from landseer.export.datasets.listing import read_list
 from landseer.export.datasets.photograph import Photographs
-from landseer.export.datasets.revisited import Query as RevisitedQuery
-from landseer.export.datasets.revisited import all_present, ground_truth
+from landseer.export.datasets.revisited import RevisitedQuery, all_present, ground_truth
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
 from landseer.ops.evaluate.specs import SPECS

@@ -16,6 +16,7 @@ from rich.table import Table
 from landseer.client.commands.output import console as plain_console
 from landseer.client.readable import plural
 from landseer.ensemble.evaluation import Interval
+from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate, MethodRow
 from landseer.ops.evaluate.regimes import Regime, regimes
@@ -49,6 +50,11 @@ class Results:
     def regimes(self) -> list[Regime]:
         """The regimes of all rows."""
         return regimes(self.rows, self.dataset.truths())
+
+    def untrained(self, about: About) -> list[str]:
+        """Return the untrained parts of a system that shaped rows; lattqe shapes only its own."""
+        asked = {part for row in self.rows for part in (row.method.name, getattr(row.method.database, "method", ""))}
+        return [part for part in about.untrained if part != LATTQE or LATTQE in asked]
 
     def print(self) -> None:
         """Print the tables to stdout."""

@@ -8,9 +8,11 @@ SPECS = """\
   revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
 METHOD_SPECS = """\
   none                                 the cosine alone
-  aqe aqewd aqewd-dir dqe lattqe       NAME[:NEIGHBOURS]: the query expanded by its nearest
+  aqe aqewd aqewd-dir dqe rank-curve   NAME[:NEIGHBOURS]: the query expanded by its nearest
+  lattqe[:NEIGHBOURS]                  the same by the exported network, trained or not
   alphaqe[:NEIGHBOURS[:ALPHA]]         the same by alphaQE
   adba adbawd adbawd-dir ddba          NAME[:NEIGHBOURS]: every vector of the database expanded by its nearest
+  rank-curve-dba[:NEIGHBOURS]          the same by the rank curve
   alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
   lattdba[:NEIGHBOURS[:T]]             the same by LAttQE, softmax over T
   DATABASE+QUERY                       augment the database, then expand the query: alphadba:10+alphaqe:10
@@ -23,7 +25,7 @@ METHOD_SPECS = """\
   coattention[:CANDIDATES[:WEIGHT]]    re-rank the first by co-attention; alone or after a +
   coattention-naive[:...]              the same with every local feature, without clusters
   spatial[:CANDIDATES]                 re-rank the first by spatial verification"""
-SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,lattqe"
+SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 """The default rows for a service: the expansions that a request can name."""
 METHODS = (
     f"{SERVED_METHODS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"

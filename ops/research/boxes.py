@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torchvision.ops import box_iou
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.export.datasets.readers import read as read_photographs
-from landseer.export.models.boxes import iou
 from landseer.export.models.trunks import BACKBONES
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
@@ -148,7 +148,7 @@ def _share(ones: Sequence[np.bool_]) -> str:
 def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the IoU of every pair of places. a: x, y, width, height [n, 4]; b: [m, 4] → [n, m]."""
     corners = [torch.from_numpy(np.concatenate([one[:, :2], one[:, :2] + one[:, 2:]], axis=1)) for one in (a, b)]
-    return np.asarray(iou(*corners).numpy(), np.float32)
+    return np.asarray(box_iou(*corners).numpy(), np.float32)
 
 
 def table(database: DatabaseFigures) -> str:

@@ -21,8 +21,8 @@ from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.training.command import precision_of
-from landseer.export.training.heads import TRAINERS, Training, train_head
-from landseer.export.training.localisation import Recipe
+from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train_head
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
@@ -164,7 +164,7 @@ def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args:
             loaded=loaded,
             backbone=source.backbone,
             views=views,
-            recipe=Recipe(seed=seed),
+            recipe=LocalisationRecipe(seed=seed),
             folder=args.folder / names[descriptor, seed],
             proposals=proposals,
             card={"data": args.train},

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +13,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from landseer.ops.errors import OpsError
-from landseer.ops.run.processes import Child, ChildConfig, how_ended
+from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.run.server import Server
 
-POLL_S = 0.1
 LAST_LINES = 3
 _RECORD = re.compile(r"""(?:\d{4}-\d\d-\d\d \S+ |\{"time": "[^"]+", "level": ")([A-Z]+)\b""")
 """How a record begins, in either format of the log."""
@@ -61,12 +58,14 @@ class Warnings:
         return worth_it
 
 
-class Orchestrator:
+class Orchestrator(Server):
     """One orchestrator."""
 
+    name = "the orchestrator"
+
     def __init__(self, config: OrchestratorConfig) -> None:
+        super().__init__()
         self.config = config
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start the process."""
@@ -79,42 +78,10 @@ class Orchestrator:
             )
         )
 
-    def wait_ready(self, timeout: float = 60.0, *, stop: threading.Event | None = None) -> None:
-        """Wait until its health is SERVING, or until `stop` is set; OpsError if it ends first or after `timeout` s."""
-        until = time.monotonic() + timeout
-        stop = stop or threading.Event()
-        while not is_serving(self.config.listen) and not stop.is_set():
-            if not self.alive:
-                how = how_ended(self.returncode)
-                raise OpsError(f"the orchestrator ended while starting ({how}): {self.explain()}")
-            if time.monotonic() > until:
-                raise OpsError(f"the orchestrator was not ready after {timeout:.0f} s: {self.explain()}")
-            stop.wait(POLL_S)
-
-    def stop(self) -> int | None:
-        """End it. Return its exit status, None if it was never started."""
-        return None if self._child is None else self._child.stop()
-
-    def look(self) -> bool:
-        """Say whether it still runs."""
-        return self.alive
-
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.poll() is None
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status, 128 and more for a signal; None while it runs."""
-        return None if self._child is None or self.alive else self._child.wait(5.0)
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        if self._child is None:
-            raise OpsError("the orchestrator was not started")
-        return self._child.pid
+    def ready(self) -> bool:
+        """Whether its health is SERVING."""
+        return is_serving(self.config.listen)
 
     def explain(self) -> str:
         """Return its last words, in one line."""

@@ -13,6 +13,7 @@ from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
 from landseer.ops.run.processes import how_ended
 from landseer.ops.run.restarts import Restarts
+from landseer.ops.run.server import Server
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 WATCH_S = 0.5
@@ -103,8 +104,8 @@ class Stack:
     def supervise(self, stop: threading.Event, say: Callable[[str], None]) -> None:
         """Start again whichever ends, on the same ports, until `stop` is set; OpsError when that does not help."""
         watched = (
-            _Watched(self.triton, Restarts(name="Triton"), self._start_triton),
-            _Watched(self.orchestrator, Restarts(name="the orchestrator"), self._start_orchestrator),
+            _Watched(self.triton, Restarts(name=self.triton.name), self._start_triton),
+            _Watched(self.orchestrator, Restarts(name=self.orchestrator.name), self._start_orchestrator),
         )
         while not stop.wait(WATCH_S):
             for one in watched:
@@ -128,7 +129,7 @@ class _Watched:
 
     def __init__(
         self,
-        server: TritonServer | Orchestrator,
+        server: Server,
         restarts: Restarts,
         start: Callable[[threading.Event | None], None],
     ) -> None:

@@ -9,8 +9,6 @@ import secrets
 import shutil
 import signal
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +19,11 @@ import psutil
 from landseer.ops.backend.model_settings import CONFIG_NAME, THREADS_VARIABLE
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port, require_free
-from landseer.ops.run.processes import Child, ChildConfig, how_ended
+from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.run.server import Server
 from landseer.ops.run.triton_install import TritonInstall, find_triton
 from landseer.ops.run.triton_log import reasons
 
-POLL_S = 0.1
 DRAIN_S = 10
 """Seconds that Triton has to finish what is in flight when it is told to end."""
 
@@ -52,12 +50,14 @@ class TritonConfig:
     """Called with each line of the log, in a thread of its own."""
 
 
-class TritonServer:
-    """One Triton. As a context manager: started on entry, ended on exit; wait_ready() is the caller's."""
+class TritonServer(Server):
+    """One Triton. As a context manager it starts on entry and stops on exit; the caller calls wait_ready()."""
+
+    name = "Triton"
 
     def __init__(self, config: TritonConfig) -> None:
+        super().__init__()
         self.config = config
-        self._child: Child | None = None
         self._dead: set[int] = set()
         self._broken = False
 
@@ -79,24 +79,6 @@ class TritonServer:
         self._dead, self._broken = set(), False
         self._child = _spawn(install, self.config)
 
-    def wait_ready(self, timeout: float = 120.0, *, stop: threading.Event | None = None) -> None:
-        """Wait until every model is loaded, or until `stop` is set.
-
-        OpsError if Triton ends first, with its reasons, or is not ready after `timeout` seconds.
-        """
-        until = time.monotonic() + timeout
-        stop = stop or threading.Event()
-        while not self.ready and not stop.is_set():
-            if not self.alive:
-                raise OpsError(f"Triton ended while starting ({how_ended(self.returncode)}): {self.explain()}")
-            if time.monotonic() > until:
-                raise OpsError(f"Triton was not ready after {timeout:.0f} s: {self.explain()}")
-            stop.wait(POLL_S)
-
-    def stop(self) -> int | None:
-        """End it and its stubs, remove what they leave. Return its exit status, None if it was never started."""
-        return None if self._child is None else self._child.stop()
-
     def look(self) -> bool:
         """Say whether it still runs whole; to be called every second or so while it serves.
 
@@ -113,26 +95,9 @@ class TritonServer:
         return self.alive
 
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.poll() is None
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status, 128 and more for a signal; None while it runs."""
-        return None if self._child is None or self.alive else self._child.wait(5.0)
-
-    @property
     def ready(self) -> bool:
         """Whether it runs and serves every model."""
         return self.alive and _answers(self.config.host, self.config.http_port or 0)
-
-    @property
-    def pid(self) -> int:
-        """Of tritonserver itself."""
-        if self._child is None:
-            raise OpsError("Triton was not started")
-        return self._child.pid
 
     @property
     def grpc_url(self) -> str:

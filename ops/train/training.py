@@ -12,23 +12,23 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
-from landseer.export.training.detectors import BoxTask, box_task
 from landseer.export.training.files import write_whole
 from landseer.export.training.loop import Outcome, Settings, Task, chosen, train
-from landseer.export.training.pictures import Data, picture_task
+from landseer.export.training.picture_task import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
 from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.train import data as datasets
+from landseer.ops.train import split
 from landseer.ops.train.card import Done, card, machine
-from landseer.ops.train.showing import Bars
+from landseer.ops.train.progress_bars import Bars
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TrainingOptions:
     """What was asked for; None where the method decides."""
 
     method: str
@@ -56,10 +56,10 @@ class Options:
     """That repeats it, for the card."""
 
 
-def run(options: Options, console: Console) -> None:
+def run_training(options: TrainingOptions, console: Console) -> None:
     """Train all stages and write the card. TrainingError, DatasetError or WeightsError say what is wrong."""
     stages = [_asked(stage, options) for stage in METHODS[options.method]]
-    found = datasets.chosen(
+    found = split.chosen(
         options.data,
         options.validate,
         most=options.validate_most,
@@ -75,7 +75,7 @@ def run(options: Options, console: Console) -> None:
     training, held = (
         Shots(photographs=some, profile=profile_of(options.side)) for some in (found.training, found.validation)
     )
-    wanted = Data(training=training, validation=held, positives=datasets.positives(options.data, found.training))
+    wanted = Data(training=training, validation=held, positives=split.positives(options.data, found.training))
     done = _stages(stages, wanted, options, console)
     facts = _facts(options, found, done.source)
     text = card(method=options.method, command=options.command, facts=facts, stages=done.stages, skipped=found.skipped)
@@ -91,7 +91,7 @@ class _Trained:
     """Where the first weights came from."""
 
 
-def _stages(stages: Sequence[Stage], data: Data, options: Options, console: Console) -> _Trained:
+def _stages(stages: Sequence[Stage], data: Data, options: TrainingOptions, console: Console) -> _Trained:
     """Train one stage after another, each on the trunk that the one before made best."""
     loaded = _trunk(stages[0], options, console)
     done: list[Done] = []
@@ -114,14 +114,14 @@ def _stages(stages: Sequence[Stage], data: Data, options: Options, console: Cons
     return _Trained(stages=done, source=loaded.source if loaded else str(options.weights or "random, by seed"))
 
 
-def _trunk(stage: Stage, options: Options, console: Console) -> Loaded | None:
+def _trunk(stage: Stage, options: TrainingOptions, console: Console) -> Loaded | None:
     if stage.kind == "boxes" and stage.head != "rpn":
         return None
     with console.status("loading the trunk"):
         return BACKBONES[options.backbone].load(options.weights, "auto")
 
 
-def _task(stage: Stage, data: Data, loaded: Loaded | None, options: Options) -> Task:
+def _task(stage: Stage, data: Data, loaded: Loaded | None, options: TrainingOptions) -> Task:
     if stage.kind == "boxes":
         task = box_task(
             loaded.trunk if loaded else None,
@@ -138,7 +138,7 @@ def _task(stage: Stage, data: Data, loaded: Loaded | None, options: Options) -> 
     return picture_task(loaded.trunk, stage, data, seed=options.seed)
 
 
-def _runner(loaded: Loaded | None, options: Options) -> TrunkRun | None:
+def _runner(loaded: Loaded | None, options: TrainingOptions) -> TrunkRun | None:
     """Return what is faster than torch for a trunk that stays as it is; on a GPU nothing is."""
     if loaded is None or chosen(options.device).type != "cpu":
         return None
@@ -159,7 +159,7 @@ def _write_detector(folder: Path) -> None:
     write_whole(folder / "best.pth", lambda path: torch.save(state, path))
 
 
-def _asked(stage: Stage, options: Options) -> Stage:
+def _asked(stage: Stage, options: TrainingOptions) -> Stage:
     """Return a stage with what was asked for instead of its own."""
     asked = {
         "epochs": options.epochs,
@@ -174,7 +174,7 @@ def _asked(stage: Stage, options: Options) -> Stage:
     return replace(changed, warm_up=min(changed.warm_up, changed.epochs // 2))
 
 
-def _settings(stage: Stage, options: Options) -> Settings:
+def _settings(stage: Stage, options: TrainingOptions) -> Settings:
     return Settings(
         epochs=stage.epochs,
         learning_rate=stage.learning_rate,
@@ -192,7 +192,7 @@ def _settings(stage: Stage, options: Options) -> Settings:
     )
 
 
-def _facts(options: Options, found: datasets.Chosen, source: str) -> dict[str, str]:
+def _facts(options: TrainingOptions, found: split.TrainingSplit, source: str) -> dict[str, str]:
     return {
         "data": options.data,
         **found.counts(),
@@ -205,7 +205,7 @@ def _facts(options: Options, found: datasets.Chosen, source: str) -> dict[str, s
     }
 
 
-def _tell(stages: Sequence[Stage], options: Options, console: Console) -> None:
+def _tell(stages: Sequence[Stage], options: TrainingOptions, console: Console) -> None:
     """Say what would be done. Nothing is decoded or written."""
     for stage in stages:
         settings = _settings(stage, options)

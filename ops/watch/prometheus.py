@@ -103,10 +103,6 @@ class Prometheus:
             raise OpsError(f"{len(found)} series answer {expression}; expected one")
         return found[0].value if found else math.nan
 
-    def alerts(self) -> dict[str, str]:
-        """Return the state, pending or firing, of every alert that is not at rest, by name."""
-        return {one["labels"]["alertname"]: one["state"] for one in self._get("alerts")["alerts"]}
-
     def _wait_ready(self, child: Child) -> None:
         until = time.monotonic() + 30
         while not self._ready():

@@ -14,7 +14,7 @@ from landseer.client.cli import main
 from landseer.ops.run.ports import LOOPBACK, free_port
 
 pytestmark = pytest.mark.stack
-METHODS = "none,aqe:1,aqewd:3,aqewd-dir:2,alphaqe:2,dqe:2,lattqe:2"
+METHODS = "none,aqe:1,aqewd:3,aqewd-dir:2,alphaqe:2,dqe:2,rank-curve:3,lattqe:2"
 
 
 @pytest.fixture(scope="module")

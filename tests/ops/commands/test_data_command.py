@@ -14,7 +14,7 @@ from planted import plant, save, texture, things
 from rich.console import Console
 
 from landseer.client import cli
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.readers import read
 from landseer.ops.curate import overlap
 from landseer.ops.errors import OpsError
@@ -83,7 +83,7 @@ def test_the_first_classes_alone(data, tmp_path):
     ("arguments", "line"),
     [
         (("clean", "zip:x", "--out", "{}/o.csv"), "cannot read 'zip:x' as a data set"),
-        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "no folder"),
+        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "not a folder"),
         (("clean", "folder:{}", "--out", "{}/none/o.csv"), "cannot write --out"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--boxes", "{}"), "is a folder; name another file"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--inliers", "3"), "cannot match with inliers = 3; expected"),
@@ -151,9 +151,9 @@ def described(vectors):
 
 
 def options(data, queries, tmp_path, **kind):
-    return overlap.Options(
+    return overlap.OverlapOptions(
         training=f"folder:{data}", queries=queries, out=tmp_path / "removed.txt", sheet=tmp_path / "sheet.html",
-        evidence=tmp_path / "evidence.csv", top=3, settings=Settings(), workers=2, cache=tmp_path / "m.sqlite",
+        evidence=tmp_path / "evidence.csv", top=3, settings=MatchSettings(), workers=2, cache=tmp_path / "m.sqlite",
         repository=tmp_path, vectors=tmp_path / "v.sqlite", **kind,
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     near, far = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
     vectors = {"query": near, **dict.fromkeys(("0", "1", "2"), near), **dict.fromkeys(("3", "odd", "a", "b"), far)}
     given = options(data, f"folder:{asked.parent}", tmp_path)
-    overlap.run(given, Console(stderr=True), describe=described(vectors))
+    overlap.list_overlap(given, Console(stderr=True), describe=described(vectors))
     assert given.out.read_text() == "cups\n"
     assert given.sheet.read_text().count("<svg") == 3
     assert [row[:2] for row in rows(given.evidence)[1:]] == [["cups", "asked/query.png"]] * 3
@@ -171,7 +171,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     assert "1 class of 2 show what a query asks for, with 5 pictures" in told.out
     assert "broken.png: it is broken" in told.err
     with pytest.raises(OpsError, match="no picture can be read"):
-        overlap.run(given, Console(stderr=True), describe=described({}))
+        overlap.list_overlap(given, Console(stderr=True), describe=described({}))
 
 
 def test_a_query_is_described_by_its_box(tmp_path):

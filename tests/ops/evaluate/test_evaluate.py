@@ -102,17 +102,17 @@ def test_pairs_match_by_stem(folder):
     [
         ("nothing", "cannot read 'nothing' as a data set; expected one of"),
         ("zip:a", "cannot read 'zip:a' as a data set"),
-        ("folder:{}/gone", "gone is no folder"),
-        ("folder:{}/empty", "holds no picture"),
+        ("folder:{}/gone", "gone is not a folder"),
+        ("folder:{}/empty", "has no pictures"),
         ("folder:{}/c", "no class has two pictures"),
         ("csv:{}/gone.csv", "cannot read"),
         ("csv:{}/short.csv", "short.csv, line 2: got 'b/1.png'; expected path,class"),
-        ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
-        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png was named before"),
+        ("csv:{}/missing.csv", "missing.csv, line 1: no picture at"),
+        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png is listed twice"),
         ("pairs:{}/a", "names one folder"),
         ("pairs:{0}/a,{0}/c", "has the same file stem as one in"),
-        ("revisitop:{}", "lacks a part"),
-        ("revisitop:{},roxford5k", "there is no gnd_roxford5k.pkl"),
+        ("revisitop:{}", "is incomplete"),
+        ("revisitop:{},roxford5k", "no gnd_roxford5k.pkl"),
     ],
 )
 def test_what_cannot_be_read_says_why(folder, spec, said):
@@ -142,13 +142,13 @@ def test_revisited_oxford_is_read_with_its_boxes_and_degrees(folder):
     assert [part.tolist() for part in (known.easy, known.hard, known.junk)] == [[0], [1], [2]]
     assert found.own_rows() == [None]
     (photos / "two.jpg").unlink()
-    with pytest.raises(OpsError, match=r"1 of 3 photographs are not in .*such as two.jpg"):
+    with pytest.raises(OpsError, match=r"1 of 3 photographs are missing from .*such as two.jpg"):
         read(f"revisitop:{folder},roxford5k")
 
 
 @pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
 def test_the_official_ground_truth_is_plain_data(name):
-    with pytest.raises(OpsError, match="photographs are not in"):
+    with pytest.raises(OpsError, match="photographs are missing from"):
         read(f"revisitop:{shared('data/revisitop')},{name}")
 
 
@@ -177,7 +177,7 @@ class Evil:
 
 def test_a_ground_truth_that_would_run_code_is_refused(folder, capsys):
     ground_truth(folder, {"imlist": Evil()})
-    with pytest.raises(OpsError, match=r"it asks for builtins.print, which no ground truth needs"):
+    with pytest.raises(OpsError, match=r"it references builtins.print, which no ground truth needs"):
         read(f"revisitop:{folder},roxford5k")
     assert "run" not in capsys.readouterr().out
     ground_truth(folder, {"imlist": []})

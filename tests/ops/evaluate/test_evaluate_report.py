@@ -174,7 +174,8 @@ def test_the_default_rows_fit_a_hundred_columns(run, options, capsys):
 
 
 def test_the_report_is_one_page_that_loads_nothing(run, options, tmp_path):
-    run(options(report=tmp_path / "deep" / "report", sweep="1,2", distractors="5"))
+    methods = "none,aqe:1,alphaqe:3,lattqe:1"
+    run(options(report=tmp_path / "deep" / "report", sweep="1,2", distractors="5", methods=methods))
     folder = tmp_path / "deep" / "report"
     assert sorted(path.name for path in folder.iterdir()) == ["regimes.png", "report.html", "sweep.png"]
     page = (folder / "report.html").read_text()
@@ -190,6 +191,7 @@ def test_the_report_is_one_page_that_loads_nothing(run, options, tmp_path):
     # A report without a sweep leaves no plot of the one before.
     run(options(report=folder, methods="none"))
     assert [path.name for path in folder.iterdir()] == ["report.html"]
+    assert "Never trained" not in (folder / "report.html").read_text()
 
 
 def test_synthetic_distractors_are_said_to_be_so_and_are_in_the_way(run, options, capsys):
@@ -234,7 +236,7 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
     [
         ({"sweep": "many"}, "--sweep is 'many'"),
         ({"distractors": "0"}, "--distractors is 0; expected a folder"),
-        ({"distractors": "/nowhere"}, "/nowhere is no folder"),
+        ({"distractors": "/nowhere"}, "/nowhere is not a folder"),
         ({"repository": "m", "server": "a:1"}, "--repository and --server both name what is evaluated"),
         ({"server": "a:1", "distractors": "9"}, "a service takes pictures; name a folder"),
         ({"json": "/nowhere/out.json"}, "there is no folder /nowhere"),

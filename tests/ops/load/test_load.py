@@ -132,9 +132,9 @@ def test_the_verdict_asks_whether_independent_counts_agree():
 
 def test_the_report_says_what_was_measured():
     text = markdown(report())
-    assert "**4.0 calls a second**" in text
+    assert "**4.0 calls per second**" in text
     assert "No call failed" in text
-    assert "**Saturation at users = 2: 3.9 calls a second**" in text
+    assert "**Saturation at users = 2: 3.9 calls per second**" in text
     assert "4.000 by locust, 4.000 by Prometheus, ratio 1.000;\nthey agree" in text
     assert "Median ratio of the throughputs 1.050; they agree" in " ".join(text.split())
     assert "All 1 queries of the 1 panels" in text

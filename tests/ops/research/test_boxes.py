@@ -225,7 +225,7 @@ def test_what_cannot_be_judged_is_refused(data: Path, tmp_path: Path, capsys: py
     assert boxes.main(command(data, tmp_path, "--pictures", "1")) == 1
     assert "draw more" in capsys.readouterr().err
     assert boxes.main(command(data, tmp_path, "--parts", str(tmp_path / "none"))) == 1
-    assert "there are no trained parts" in capsys.readouterr().err
+    assert "no trained parts at" in capsys.readouterr().err
 
 
 def test_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import free_port
 from landseer.ops.watch.scrape import buckets, fetch, increase, parse, quantile
-from landseer.ops.watch.top import figures, plain, triton_figures
+from landseer.ops.watch.top_figures import figures, plain, triton_figures
 
 INF = math.inf
 SEARCH = ("landseer.v1.SearchService", "Search")

@@ -1,7 +1,7 @@
-"""Boxes around landmarks, to train detectors on.
+"""Read boxes around landmarks, to train detectors on.
 
-Two layouts are in use: that of the Google Landmark Boxes dataset (Teichmann, Araujo, Zhu and Sim 2019, "Detect-to-
-Retrieve": boxes_split1.csv and boxes_split2.csv, columns id,box, a box being ymin xmin ymax xmax between spaces), and
+There are two layouts: that of the Google Landmark Boxes dataset (Teichmann, Araujo, Zhu and Sim 2019, "Detect-to-
+Retrieve": boxes_split1.csv and boxes_split2.csv, columns id,box, where a box is "ymin xmin ymax xmax"), and
 that of Open Images (columns ImageID, XMin, XMax, YMin, YMax and others). Both are in fractions of the picture's sides.
 """
 
@@ -18,7 +18,7 @@ from landseer.export.datasets.lines import bad_line, csv_rows, fractions
 from landseer.export.datasets.photograph import Box, Photographs
 
 LABEL = "landmark"
-"""The one class of a detector, where no list says which landmark it is."""
+"""The class of every box if no list names the landmarks."""
 
 _Row = Mapping[str, str]
 
@@ -30,10 +30,10 @@ class _Boxed:
 
 
 def read_boxes(rest: str) -> Photographs:
-    """Read CSV,IMAGES[,labels=CSV]: photographs with the boxes of all their lines, in the order of their first.
+    """Read CSV,IMAGES[,labels=CSV]: photographs with all their boxes, in the order of their first lines.
 
-    A class is the landmark that `labels`, a train.csv, gives; without it all are of the class `landmark`. A box without
-    area is passed over and told in `skipped`.
+    A photograph's class is its landmark in `labels`, a train.csv; without `labels` every class is `landmark`. Boxes
+    without area are listed in `skipped`.
     """
     file, images, labels = _parts(rest)
     boxed, flat = _boxed(file)
@@ -96,7 +96,7 @@ LAYOUTS: Mapping[tuple[str, ...], Callable[[_Row], Sequence[str]]] = {
     ("id", "box"): _split,
     ("imageid", "xmin", "xmax", "ymin", "ymax"): _separate,
 }
-"""Columns, in lower case, the id first, and how to get ymin, xmin, ymax, xmax from a row of them."""
+"""Columns, in lower case with the id first, and how to get ymin, xmin, ymax, xmax from a row."""
 
 
 def _parts(rest: str) -> tuple[Path, Path, Path | None]:

@@ -1,4 +1,4 @@
-"""The export of engines: plan, build, check against torch, and only then put in place beside the ONNX graphs."""
+"""Export engines: plan, build, check against torch, and only then put them beside the ONNX graphs."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from landseer.ensemble.inference.contracts import Graph, graphs
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import Networks, build
 from landseer.export.examples import Case, cases
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestError, file_sha256
 from landseer.export.models.trunks import WeightsError
 from landseer.export.parity import check, eager
-from landseer.export.tensorrt import build as builder
+from landseer.export.tensorrt import builder
 from landseer.export.tensorrt import engine as runner
 from landseer.export.tensorrt.adapted import GraphError
-from landseer.export.tensorrt.build import Settings
-from landseer.export.tensorrt.config import PLAN_FILE, config_path, engine_text
+from landseer.export.tensorrt.builder import BuilderSettings
 from landseer.export.tensorrt.device import find_device
+from landseer.export.tensorrt.engine_config import PLAN_FILE, config_path, engine_text
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.plan import Plan, plan
 from landseer.export.tensorrt.profiles import ProfileError
-from landseer.export.tensorrt.record import FILE, Engine, Record, drop_stale, remove_engine
+from landseer.export.tensorrt.record import FILE, Engine, EngineRecord, drop_stale, remove_engine
 from landseer.export.tensorrt.rounding import rehearsal
 from landseer.export.tensorrt.sizes import MEASURED, PictureSizes, SizesError, read_sizes
 from landseer.export.to_onnx import Arrays
 
 LIMITS = {"fp16": "bf16", "fp32": "fp32"}
-"""Whose limits of `parity` hold for an engine: half precision is half precision."""
+"""The limits of `parity` by engine precision; fp16 uses those of bf16."""
 Expected = list[tuple[Case, Arrays]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What all graphs of one export share."""
+    """Common data of all graphs of an export."""
 
-    options: Options
-    settings: Settings
+    options: ExportOptions
+    settings: BuilderSettings
     networks: Networks
 
     @property
@@ -60,18 +60,20 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What `export/all.py --tensorrt` was asked for besides the export's own options."""
+    """Options of `export/all.py --tensorrt` besides those of the export."""
 
-    settings: Settings = field(default_factory=Settings)
+    settings: BuilderSettings = field(default_factory=BuilderSettings)
     picture_sizes: Path | None = None
 
 
-def export_engines(options: Options, wanted: EngineOptions, console: Console | None = None) -> Record | None:
-    """Build an engine for every graph of `options.only`. Returns the new record, None for a dry run, which rehearses.
+def export_engines(
+    options: ExportOptions, wanted: EngineOptions, console: Console | None = None
+) -> EngineRecord | None:
+    """Build an engine for each graph in `options.only`. Returns the new record; None for a dry run, which rehearses.
 
-    The ONNX graphs are exported first unless the repository holds exactly these. MissingError, with nothing changed,
-    if this machine cannot build engines; ExportError if it cannot be done. A graph that TensorRT does not take, or
-    whose engine does not agree with torch, stays with ONNX, and the record says why.
+    Exports the ONNX graphs first unless the repository already holds these. MissingError, with nothing changed, if this
+    machine cannot build engines; ExportError for other failures. If TensorRT rejects a graph or its engine does not
+    agree with torch, Triton keeps serving its ONNX file, and the record says why.
     """
     console = console or plain_console(sys.stderr, pipe_width=None)
     device = None if options.dry_run else find_device()
@@ -89,7 +91,7 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
         if device is None:
             _rehearse(job, plans, console)
             return None
-        new = Record(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
+        new = EngineRecord(device=device, version_compatible=wanted.settings.version_compatible, graphs={})
         return _write(job, plans, new, console)
     except (WeightsError, ManifestError, SizesError, GraphError, ProfileError, BuildError) as error:
         raise ExportError(str(error)) from error
@@ -97,12 +99,12 @@ def export_engines(options: Options, wanted: EngineOptions, console: Console | N
         raise ExportError(f"could not write to {options.out}: {error.strerror or error}") from error
 
 
-def _networks(options: Options) -> Networks:
+def _networks(options: ExportOptions) -> Networks:
     return build(options.wanted)
 
 
 def _exported(job: _Job) -> bool:
-    """Whether the repository already holds these very graphs."""
+    """Return whether the repository already holds these graphs."""
     try:
         manifest = Manifest.read(job.options.out)
     except ManifestError:
@@ -116,7 +118,7 @@ def _exported(job: _Job) -> bool:
 
 
 def _identity(profile: Profile) -> tuple[str, ...]:
-    """Return what must be the same for graphs to be the same."""
+    """Return what identifies the graphs of a profile."""
     return (profile.fingerprint, profile.locals_sha256, profile.detector, profile.detector_sha256, profile.version)
 
 
@@ -125,20 +127,20 @@ def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:
 
 
 def _rehearse(job: _Job, plans: list[Plan], console: Console) -> None:
-    """Say how well each graph with fp16 layers agrees with torch when they are rounded on the CPU."""
+    """Print how well each graph agrees with torch when its fp16 layers are rounded on the CPU."""
     for planned in (planned for planned in plans if planned.precision is not None):
         agreement = check(job.contract(planned.name), _expected(job, planned.name), rehearsal(planned))
         figures = ", ".join(f"{output} {value:.5f}" for output, value in agreement.figures().items())
         console.print(f"{planned.name} rounded to fp16 on the CPU: {figures}", highlight=False, soft_wrap=True)
         for failure in agreement.failures(LIMITS["fp16"]):
-            console.print(f"  too little: {failure}", highlight=False, soft_wrap=True)
+            console.print(f"  below the limit: {failure}", highlight=False, soft_wrap=True)
 
 
-def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Record:
-    """Build all into a scratch folder beside the repository, then move what agreed into its place."""
+def _write(job: _Job, plans: list[Plan], new: EngineRecord, console: Console) -> EngineRecord:
+    """Build into a scratch folder beside the repository, then move engines that agreed into place."""
     out = job.options.out
     drop_stale(out)
-    before = Record.read(out)
+    before = EngineRecord.read(out)
     kept = before.graphs if before and before.alike(new) else {}
     made: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix=".landseer-tensorrt-", dir=out.resolve().parent) as scratch:
@@ -153,12 +155,12 @@ def _write(job: _Job, plans: list[Plan], new: Record, console: Console) -> Recor
     record = dataclasses.replace(new, graphs=kept | made)
     record.write(out)
     if not any(engine.precision for engine in made.values()):
-        raise ExportError(f"no graph got an engine; the reasons are in {out / FILE}")
+        raise ExportError(f"no engine was built; see {out / FILE} for the reasons")
     return record
 
 
 def _made(job: _Job, planned: Plan, file: Path) -> Engine:
-    """Build in the best precision that agrees, into `file`."""
+    """Build into `file`, in the best precision that agrees with torch."""
     contract, expected = job.contract(planned.name), _expected(job, planned.name)
     source, version = file_sha256(job.onnx(planned.name)), job.options.version
     refused: dict[str, list[str]] = {}
@@ -180,7 +182,7 @@ def _made(job: _Job, planned: Plan, file: Path) -> Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """An engine in one precision; without one, why."""
+    """An engine in one precision, or the reasons for its failure."""
 
     engine: bytes = b""
     parity: dict[str, float] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class _Attempt:
 
 
 def _expected(job: _Job, name: str) -> Expected:
-    """Return what eager fp32 torch says of every case that the ONNX graph was checked on."""
+    """Return the results of eager fp32 torch on every case that the ONNX graph was checked on."""
     module, modules = job.networks.modules[name], job.networks.modules
     every = cases(name, job.profile.sizes, modules, job.profile.detector)
     return [(case, eager(module, job.contract(name), case.inputs)) for case in every]
@@ -200,13 +202,13 @@ def _attempt(job: _Job, planned: Plan, contract: Graph, expected: Expected, prec
         run = runner.load(engine, planned.profiles, version_compatible=job.settings.version_compatible)
         agreement = check(contract, expected, run)
     except RuntimeError as error:
-        # What the builder refuses, what breaks the contract, and memory that does not suffice: another may do.
+        # The builder failed, the contract was broken, or memory ran out: another precision may work.
         return _Attempt(why=[str(error)])
     return _Attempt(engine=engine, parity=agreement.figures(), why=agreement.failures(LIMITS[precision]))
 
 
 def _install(job: _Job, name: str, engine: Engine, file: Path) -> None:
-    """Put an engine in place, its configuration last: until then Triton takes the ONNX graph."""
+    """Move an engine into place, its configuration last: until then Triton serves the ONNX graph."""
     remove_engine(job.options.out, name)
     if engine.precision is None:
         return

@@ -1,6 +1,8 @@
-"""Arithmetic on boxes that exports: anchors, their offsets, overlap and non-maximum suppression inside the graph.
+"""Box operations that export to ONNX: anchors, offsets, clipping and non-maximum suppression.
 
-A box is x0, y0, x1, y1 in pixels, its sides x1 - x0 and y1 - y0.
+A box is x0, y0, x1, y1 in pixels, its sides x1 - x0 and y1 - y0. Conversion, areas and suppression are
+torchvision.ops'. The rest is ours: torchvision's box coder is in a private module, its clipping takes one size for all
+boxes, and its anchors are rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -9,25 +11,25 @@ import math
 from typing import NamedTuple
 
 import torch
-import torchvision  # Here, since the exporter knows its operators only if they are there before it starts.
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import box_convert, nms  # Here: the exporter knows only operators imported before it starts.
 
 ABSENT = -1.0
-"""The score of padding and of boxes that are ruled out; real scores are probabilities."""
+"""Score of padding and of excluded boxes; real scores are probabilities."""
 FINEST = 1024.0
-"""Suppression sees coordinates in steps of 1/1024 pixel."""
+"""Suppression rounds coordinates to 1/1024 pixel."""
 SPAN = 2048.0
-"""Distance between the places to which suppression moves pictures; above the longest side, and a power of two."""
+"""Offset that separates pictures in suppression: a power of two above the longest side."""
 LARGEST_GROWTH = math.log(1000.0 / 16.0)
-"""Most that an offset may enlarge an anchor, as a logarithm: Faster R-CNN's, so that exp stays finite."""
+"""Maximum log growth of an anchor, as in Faster R-CNN, so that exp stays finite."""
 
 Weights = tuple[float, float, float, float]
 PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
 
 
-class Ranked(NamedTuple):
-    """Boxes in the order of their scores, zero beyond their number."""
+class RankedBoxes(NamedTuple):
+    """Boxes by descending score, zero-padded."""
 
     boxes: Tensor
     """[B, R, 4]"""
@@ -38,7 +40,7 @@ class Ranked(NamedTuple):
 
 
 def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
-    """Return boxes around the origin, one for each side of a square of equal area and each height to width. [A, 4].
+    """Return boxes around the origin for each size (side of a square of equal area) and height-to-width ratio. [A, 4].
 
     Ren et al. 2015, section 3.1.1, but never rounded to whole pixels.
     """
@@ -47,9 +49,9 @@ def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor
 
 
 def grid(feature_map: Tensor) -> Tensor:
-    """Return column and row of every cell of a map [B, C, h, w], as floats [h*w, 2], row after row.
+    """Return column and row of each cell of a map [B, C, h, w], as floats [h*w, 2], row by row.
 
-    By expansion: the remainder of a range by a free width does not export.
+    By expansion, because the remainder of a range by a dynamic width does not export.
     """
     h, w = feature_map.shape[-2:]
     row = torch.arange(h, dtype=torch.float32, device=feature_map.device)[:, None].expand(h, w)
@@ -58,15 +60,13 @@ def grid(feature_map: Tensor) -> Tensor:
 
 
 def anchors_at(points: Tensor, shapes: Tensor) -> Tensor:
-    """Put every shape on every point. points: x, y [..., L, 2], shapes: [A, 4] → [..., L*A, 4], the shapes of a point
-    next to each other.
-    """
+    """Centre every shape on every point. points: x, y [..., L, 2], shapes: [A, 4] → [..., L*A, 4], grouped by point."""
     corners = torch.cat([points, points], dim=-1)
     return (corners[..., :, None, :] + shapes).flatten(-3, -2)
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
-    """Return what `decode` turns back into `boxes`: centre offsets in anchor sides, and logarithms of growth.
+    """Encode boxes relative to anchors: centre offsets in anchor sides, and log growth. The inverse of `decode`.
 
     boxes, anchors: [..., 4], sides above 0 → [..., 4]. Ren et al. 2015, eq. 2, times the weights.
     """
@@ -77,50 +77,36 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
 
 
 def decode(offsets: Tensor, anchors: Tensor, weights: Weights = PLAIN) -> Tensor:
-    """Move and resize anchors. offsets, anchors: [..., 4] → boxes [..., 4]. The inverse of `encode`."""
+    """Decode offsets to boxes. offsets, anchors: [..., 4] → boxes [..., 4]. The inverse of `encode`."""
     offsets = offsets / torch.tensor(weights, dtype=offsets.dtype, device=offsets.device)
     from_centre, from_side = _centre_and_side(anchors)
     centre = offsets[..., :2] * from_side + from_centre
-    half = 0.5 * (torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side)
-    return torch.cat([centre - half, centre + half], dim=-1)
+    side = torch.exp(offsets[..., 2:].clamp(max=LARGEST_GROWTH)) * from_side
+    boxes: Tensor = box_convert(torch.cat([centre, side], dim=-1), "cxcywh", "xyxy")
+    return boxes
 
 
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    side = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + 0.5 * side, side
+    found = box_convert(boxes, "xyxy", "cxcywh")
+    return found[..., :2], found[..., 2:]
 
 
 def clip(boxes: Tensor, image_size: Tensor) -> Tensor:
-    """Cut boxes [B, N, 4] to their pictures, whose height and width are image_size: [B, 2] or [1, 2]."""
+    """Clip boxes [B, N, 4] to their pictures. image_size: height and width, [B, 2] or [1, 2]."""
     limit = image_size.to(boxes.dtype).flip(-1).repeat(1, 2)[:, None, :]  # width, height, width, height
     return torch.minimum(boxes.clamp(min=0.0), limit)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every pair. a: [..., N, 4], b: [..., M, 4] → [..., N, M], 0 for empty boxes."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    shared = area(torch.cat([low, torch.maximum(low, high)], dim=-1))
-    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
-    return shared / union.clamp(min=1e-9)
-
-
-def area(boxes: Tensor) -> Tensor:
-    """Return width times height. [..., 4] → [...]."""
-    side = boxes[..., 2:] - boxes[..., :2]
-    return side[..., 0] * side[..., 1]
-
-
 def at_least(boxes: Tensor, scores: Tensor, side: float) -> Tensor:
-    """Return the scores [B, N], ABSENT for boxes [B, N, 4] with a side shorter than `side` pixels."""
+    """Set the scores [B, N] of boxes [B, N, 4] with a side below `side` pixels to ABSENT."""
     lengths = boxes[..., 2:] - boxes[..., :2]
     return torch.where((lengths >= side).all(dim=-1), scores, ABSENT)
 
 
 def leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the greatest `count` of values [B, N], their indices, and whether each is one: three [B, count].
+    """Return the largest `count` of values [B, N], their indices, and whether each is real: three [B, count].
 
-    Padded *before* TopK: with more than there are it is an error in ONNX. Values must lie above -1e30.
+    Padded *before* TopK: in ONNX a K above the length is an error. Values must be above -1e30.
     """
     top, index = F.pad(values, (0, count), value=-1e30).topk(count, dim=1)
     return top, index.clamp(max=values.shape[1] - 1), top > -1e30
@@ -132,34 +118,29 @@ def rows(values: Tensor, index: Tensor) -> Tensor:
 
 
 def unsuppressed(boxes: Tensor, scores: Tensor, overlap: float, *, groups: int = 1) -> Tensor:
-    """Non-maximum suppression: say which boxes overlap none that is better and kept by more than `overlap`.
+    """Keep the boxes whose IoU with every better kept box is at most `overlap`: non-maximum suppression.
 
-    boxes: [B, N, 4] within 0 .. SPAN, scores: [B, N] → bool [B, N], False where a score is ABSENT. Only boxes of one
-    group suppress each other; groups are equally long and come one after the other.
+    boxes: [B, N, 4] within 0 .. SPAN, scores: [B, N] → bool [B, N], False where a score is ABSENT. Boxes suppress each
+    other only within a group; groups are consecutive and of equal length.
 
-    One NonMaxSuppression for all: pictures are moved apart along x, groups along y. Coordinates are first rounded to
-    1/1024 pixel, so that moving up to 8 pictures is exact in fp32, and a batch gives what one at a time gives.
+    One NonMaxSuppression for all: pictures are shifted apart along x, groups along y. Coordinates are first rounded to
+    1/1024 pixel, so that shifting up to 8 pictures is exact in fp32, and a batch gives what single pictures give.
     """
     present = scores >= 0
-    still = (boxes * FINEST).round() / FINEST * present[..., None]  # an empty box suppresses nothing
+    still = (boxes * FINEST).round() / FINEST * present[..., None]  # An empty box suppresses nothing.
     apart = still.reshape(still.shape[0], groups, -1, 4)  # [B, G, N/G, 4]
     ones = torch.ones_like(apart[:, :, :1, :1])  # [B, G, 1, 1]
     place = torch.cat([ones.cumsum(dim=0) - 1, ones.cumsum(dim=1) - 1], dim=-1).repeat(1, 1, 1, 2) * SPAN
-    kept = _nms((apart + place).flatten(0, 2), scores.flatten(), overlap)
+    kept: Tensor = nms((apart + place).flatten(0, 2), scores.flatten(), overlap)
     mask = torch.zeros_like(scores).flatten().scatter(0, kept, torch.ones_like(kept, dtype=scores.dtype))
     return (mask.reshape(scores.shape) > 0) & present
 
 
-def _nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    kept: Tensor = torchvision.ops.nms(boxes, scores, overlap)
-    return kept
-
-
-def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> Ranked:
+def ranked(boxes: Tensor, scores: Tensor, keep: Tensor, count: int) -> RankedBoxes:
     """Return the best `count` of the boxes to keep. boxes: [B, N, 4], scores: [B, N], keep: bool [B, N]."""
     top, index, _ = leading(torch.where(keep, scores, ABSENT), count)
     valid = (top >= 0).to(boxes.dtype)
-    return Ranked(
+    return RankedBoxes(
         boxes=rows(boxes, index) * valid[..., None],
         scores=top.clamp(min=0.0),
         number=valid.sum(dim=1, keepdim=True).to(torch.int32),

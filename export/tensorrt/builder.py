@@ -1,4 +1,4 @@
-"""From a plan to a serialised engine, by TensorRT's builder."""
+"""Build a serialised engine from a plan with TensorRT's builder."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.log import new_log, reasons
 from landseer.export.tensorrt.plan import Plan
 from landseer.export.tensorrt.precision import Precision
-from landseer.export.tensorrt.profiles import Profile
+from landseer.export.tensorrt.profiles import ShapeProfile
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-"""How the parser notes in a layer's metadata which node it was made for; of several, each in turn."""
+"""The parser's note in a layer's metadata of the node it comes from, one for each node."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the builder is allowed."""
+class BuilderSettings:
+    """Options of the builder."""
 
     workspace_gib: float = 4.0
-    """GPU memory that one layer may use for scratch."""
+    """Scratch memory limit of one layer on the GPU."""
     version_compatible: bool = False
-    """Whether later releases of TensorRT 10 may load the engine too, at some cost in size and speed."""
+    """Whether later releases of TensorRT 10 can load the engine, at some cost in size and speed."""
     timing_cache: Path | None = None
 
 
-def build(plan: Plan, settings: Settings, *, half: bool) -> bytes:
-    """Build the engine of a plan, with fp16 where the plan allows it if `half`. BuildError if there is none."""
+def build(plan: Plan, settings: BuilderSettings, *, half: bool) -> bytes:
+    """Build the engine of a plan; if `half`, with fp16 where the plan allows it. BuildError if it fails."""
     import tensorrt as trt
 
     log, errors = new_log()
     try:
         builder = trt.Builder(log)
     except TypeError as error:
-        # The binding's way of saying that CUDA could not be started.
+        # This is how the binding reports that CUDA does not start.
         raise BuildError(f"TensorRT's builder does not start: {reasons(errors)}") from error
     network = builder.create_network(0)
-    parser = _parsed(network, plan, log)  # It owns the weights: it has to live until the engine is built.
+    parser = _parsed(network, plan, log)  # Owns the weights, so it must live until the engine is built.
     config = builder.create_builder_config()
     _configure(config, settings, half=half)
     if settings.version_compatible:
@@ -61,10 +61,9 @@ def build(plan: Plan, settings: Settings, *, half: bool) -> bytes:
 
 
 def constrain(network: trt.INetworkDefinition, precision: Precision) -> int:
-    """Hold every floating-point layer to fp32 but those made for nodes that may run in fp16; return how many.
+    """Constrain floating-point layers to fp32 unless their nodes may run in fp16. Returns the number constrained.
 
-    A layer that no node is known for is held too. Integers, shapes, constants, casts and plugins have a type of
-    their own, which is not ours to set.
+    Layers without a known node are constrained too. Integers, shapes, constants, casts and plugins have fixed types.
     """
     import tensorrt as trt
 
@@ -85,7 +84,7 @@ def constrain(network: trt.INetworkDefinition, precision: Precision) -> int:
 
 
 def _nodes(metadata: str, name: str) -> set[str]:
-    """Return the nodes that a layer was made for: from its metadata, or else what its own name says."""
+    """Return the nodes that a layer comes from: from its metadata, or else its own name."""
     return set(ORIGIN.findall(metadata or "")) or {name}
 
 
@@ -97,15 +96,15 @@ def _parsed(network: trt.INetworkDefinition, plan: Plan, log: trt.ILogger) -> tr
     if not parser.parse(plan.model):
         told: list[trt.ParserError] = [parser.get_error(i) for i in range(parser.num_errors)]
         lines = [f"{error.node_operator()} {error.node_name()!r}: {error.desc()}" for error in told]
-        raise BuildError(f"TensorRT does not take the graph: {reasons(lines)}")
+        raise BuildError(f"TensorRT rejects the graph: {reasons(lines)}")
     return parser
 
 
-def _configure(config: trt.IBuilderConfig, settings: Settings, *, half: bool) -> None:
+def _configure(config: trt.IBuilderConfig, settings: BuilderSettings, *, half: bool) -> None:
     import tensorrt as trt
 
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(settings.workspace_gib * 2**30))
-    # It rounds products to 11 bits: what stays in fp32 stays there because it needs more.
+    # TF32 rounds products to 11 bits, but layers are kept in fp32 because they need more.
     config.clear_flag(trt.BuilderFlag.TF32)
     if half:
         config.set_flag(trt.BuilderFlag.FP16)
@@ -114,11 +113,11 @@ def _configure(config: trt.IBuilderConfig, settings: Settings, *, half: bool) ->
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
 
 
-def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, profile: Profile) -> None:
+def _add_profile(builder: trt.Builder, config: trt.IBuilderConfig, profile: ShapeProfile) -> None:
     import tensorrt as trt
 
     made = builder.create_optimization_profile()
     for span in profile.spans:
         made.set_shape(span.name, trt.Dims(span.least), trt.Dims(span.usual), trt.Dims(span.most))
     if config.add_optimization_profile(made) < 0:
-        raise BuildError(f"TensorRT does not take the profile {profile}")
+        raise BuildError(f"TensorRT rejects the profile {profile}")

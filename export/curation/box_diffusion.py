@@ -1,4 +1,4 @@
-"""Where in each picture of a class the thing is: boxes around what matched, agreed on along the graph."""
+"""Find the box of the object in each picture of a class: boxes around matches, diffused along the graph."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.export.curation.graph import Edge
 from landseer.export.curation.median import geometric_median
-from landseer.export.curation.verification import Points
+from landseer.export.curation.verification import Edge, Points
 
 Boxes = NDArray[np.float64]
 """[N, 4]: left, top, right, bottom, in pixels of the reduced pictures."""
 ALPHA = 0.1
 """Gordo et al. 2016, section 4."""
 STILL = 0.25
-"""In pixels: boxes none of whose sides moves more in a round have arrived."""
+"""In pixels: diffusion ends when no side of a box moves more than this in a round."""
 ROUNDS = 100
-"""At most. The paper says "until convergence" and no number."""
+"""Maximum rounds. The paper says "until convergence" without a number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Views:
-    """What the neighbours of one picture know of it."""
+    """The neighbours of one picture."""
 
     nodes: NDArray[np.intp]
     """[K]."""
@@ -38,13 +37,13 @@ def diffuse(sizes: Sequence[tuple[int, int]], edges: Sequence[Edge], *, alpha: f
     Gordo et al., "Deep Image Retrieval" (2016), section 4. A picture starts with the geometric median of the boxes
     around its matched points, one for each of its matches. Then every neighbour's box B is projected by the pair's
     affine model A, and the picture's box becomes (1 - alpha) B + alpha A B, the updates of several neighbours merged by
-    their geometric median, until the boxes are still. The paper prints (alpha - 1) B + alpha A B, a slip of the sign:
-    it would turn boxes inside out.
+    their geometric median, until the boxes stop moving. The paper prints (alpha - 1) B + alpha A B, a sign error that
+    would turn boxes inside out.
 
-    Where the paper is silent: all boxes move at once, so the order of pictures does not matter; `STILL` and `ROUNDS`
-    end it; a projected box is what `project` says, cut at the picture's edge.
+    Our choices where the paper is open: all boxes move at once, so the order of pictures does not matter; `STILL` and
+    `ROUNDS` end the diffusion; `project` projects boxes, which are then clipped to the picture.
 
-    sizes: width and height of each picture in pixels. edges: over all of them; every picture needs one, or ValueError.
+    sizes: width and height of each picture in pixels. edges: all matches; ValueError if a picture has none.
     """
     views = _views(len(sizes), edges)
     frames = np.array([(width, height, width, height) for width, height in sizes], np.float64)
@@ -58,11 +57,11 @@ def diffuse(sizes: Sequence[tuple[int, int]], edges: Sequence[Edge], *, alpha: f
 
 
 def project(boxes: Boxes, transforms: NDArray[np.float64]) -> Boxes:
-    """Return the boxes [K, 4] as affine models [K, 2, 3] see them: the bounds of each box's inscribed ellipse.
+    """Project boxes [K, 4] by affine models [K, 2, 3]: the bounds of each box's projected inscribed ellipse.
 
-    The paper does not say how a box is projected. Not by its corners here: under a turn their bounds are larger than
-    the box, and boxes would grow each time they went round a loop of turned pictures (measured: docs/research/data.md).
-    The ellipse of a square does not grow under turns, and for zoom and shift both are the same.
+    The paper does not say how to project a box. We do not use its corners: under rotation their bounds are larger than
+    the box, so boxes would grow along every loop of rotated pictures (measured: docs/research/data.md). The ellipse of
+    a square does not grow under rotation, and under zoom and shift both projections are the same.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
@@ -101,13 +100,13 @@ def _views(count: int, edges: Sequence[Edge]) -> list[_Views]:
 
 
 def inverse(transform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the affine model [2, 3] the other way."""
+    """Invert an affine model [2, 3]."""
     back = np.linalg.inv(transform[:, :2])
     return np.column_stack([back, -back @ transform[:, 2]])
 
 
 def _moved(place: int, boxes: Boxes, views: _Views, frame: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    # The median of (1 - alpha) B + alpha A B over neighbours: B is the same for all, so the median may be taken first.
+    # The median of (1 - alpha) B + alpha A B over neighbours: B is common to all, so take the median of A B first.
     told = np.clip(project(boxes[views.nodes], views.transforms), 0, frame)
     merged: NDArray[np.float64] = (1 - alpha) * boxes[place] + alpha * geometric_median(told, tolerance=STILL / 10)
     return merged

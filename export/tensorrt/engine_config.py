@@ -1,7 +1,7 @@
-"""The `config.pbtxt` with which Triton serves an engine instead of the ONNX graph beside it.
+"""Generate the `config.pbtxt` with which Triton serves an engine instead of the ONNX graph beside it.
 
-Triton started with `--model-config-name=tensorrt` reads `<model>/configs/tensorrt.pbtxt` where there is one, and
-`config.pbtxt` elsewhere: a graph without an engine, and the ensembles, stay as they are, in one repository.
+With `--model-config-name=tensorrt` Triton reads `<model>/configs/tensorrt.pbtxt` if it exists, else `config.pbtxt`. So
+graphs without an engine and Triton's ensembles are served unchanged from the same repository.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from landseer.ensemble.inference.contracts import Graph
 from landseer.export.config import graph_config, to_text
 
 NAME = "tensorrt"
-"""What to give Triton as --model-config-name."""
+"""The value for Triton's --model-config-name."""
 PLAN_FILE = "model.plan"
 
 
 def config_path(graph: str) -> str:
-    """Return where the configuration of a graph's engine lies in the repository."""
+    """Return the path of an engine's configuration in the repository."""
     return f"{graph}/configs/{NAME}.pbtxt"
 
 
 def engine_config(graph: Graph, *, precision: str, profiles: int) -> pb.ModelConfig:
-    """Return the configuration of one engine. precision: "fp16" or "fp32". profiles: how many it was built with."""
+    """Return the configuration of one engine. precision: "fp16" or "fp32". profiles: their number."""
     config = graph_config(graph, precision=precision)
     config.platform, config.backend = "tensorrt_plan", "tensorrt"
     config.default_model_filename = PLAN_FILE
-    # Those that are left choose among CPU engines; and every output of an engine is always computed.
+    # The other settings select CPU engines, and an engine always computes all outputs.
     config.ClearField("optimization")
     config.parameters.pop("landseer_prepared_outputs", None)
-    # Without it every profile would get memory for the greatest of all.
+    # By default every profile would get memory for the largest one.
     config.parameters["execution_context_allocation_strategy"].string_value = "ON_PROFILE_CHANGE"
     config.ClearField("instance_group")
     config.instance_group.add(

@@ -17,7 +17,7 @@ from landseer.ops.progress import bars, warn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class TrainingSplit:
     """What is trained on, what is validated on, what was passed over."""
 
     training: Sequence[Photograph]
@@ -33,7 +33,7 @@ class Chosen:
         }
 
 
-def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, decode: bool = True) -> Chosen:
+def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, decode: bool = True) -> TrainingSplit:
     """Read the data, and hold classes out or read what is named for validation; both are without class in common.
 
     validate: a share of the classes, or a data set. most: photographs to validate on. decode: whether to find out
@@ -45,11 +45,11 @@ def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, 
         training, held = found.photographs, some_of(other.photographs, most, seed)
         check_apart(training, other.photographs)
         check_askable(held)
-        return Chosen(training=training, validation=held, skipped=(*found.skipped, *other.skipped))
+        return TrainingSplit(training=training, validation=held, skipped=(*found.skipped, *other.skipped))
     split = hold_out(found, _share(validate), seed)
     held = some_of(split.validation, most, seed)
     check_askable(held)
-    return Chosen(training=split.training, validation=held, skipped=found.skipped)
+    return TrainingSplit(training=split.training, validation=held, skipped=found.skipped)
 
 
 def positives(data: str, training: Sequence[Photograph]) -> Mapping[int, Sequence[int]] | None:
