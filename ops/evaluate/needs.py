@@ -1,4 +1,4 @@
-"""Which arrays of the pictures a row of the table needs."""
+"""Which arrays of the pictures a method needs."""
 
 from __future__ import annotations
 
