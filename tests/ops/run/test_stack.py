@@ -55,9 +55,9 @@ def test_a_server_that_ended_is_started_until_it_runs():
     said = watch(server)
     assert server.running
     assert said == [
-        "Triton ended (killed by signal 9: no memory); starting it again in 0 s",
-        "Triton ended (cannot start: no disk); starting it again in 0 s",
-        "Triton ended (cannot start: no disk); starting it again in 0 s",
+        "Triton ended (killed by signal 9: no memory); restarting it in 0 s",
+        "Triton ended (cannot start: no disk); restarting it in 0 s",
+        "Triton ended (cannot start: no disk); restarting it in 0 s",
         "Triton is ready again",
     ]
 
