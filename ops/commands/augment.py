@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _MORE
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the indexed pictures")
+    parser.add_argument("store", type=Path, metavar="STORE", help="store to augment")
     parser.add_argument("--method", required=True, metavar="METHOD", help="see below")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of the search (default: all cores)")
     parser.add_argument(

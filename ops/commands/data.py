@@ -105,16 +105,30 @@ def _add_overlap(parser: argparse.ArgumentParser) -> None:
 
 def _add_matching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--inliers", type=positive, default=12, metavar="N", help="points that must agree (default %(default)s)"
+        "--inliers",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="minimum number of matching points (default %(default)s)",
     )
     parser.add_argument(
-        "--side", type=positive, default=640, metavar="PX", help="larger pictures are reduced (default %(default)s)"
+        "--side",
+        type=positive,
+        default=640,
+        metavar="PX",
+        help="maximum side; larger pictures are reduced (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of RANSAC (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of RANSAC (default %(default)s)")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=positive, default=cores, metavar="N", help="threads (default %(default)s)")
     parser.add_argument(
-        "--cache", type=Path, default=Path("var/data/matches.sqlite"), metavar="FILE", help="of matches"
+        "--workers", type=positive, default=cores, metavar="N", help="number of threads (default %(default)s)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("var/data/matches.sqlite"),
+        metavar="FILE",
+        help="cache of matches (default %(default)s)",
     )
 
 

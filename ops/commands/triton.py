@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=port_or_auto,
             default=port,
             metavar="PORT",
-            help="port, or `auto` (default %(default)s)",
+            help="port or `auto` (default %(default)s)",
         )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(

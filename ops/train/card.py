@@ -14,7 +14,7 @@ VERSIONS = ("landseer", "torch", "torchvision", "pytorch-metric-learning", "nump
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class FinishedStage:
     """The result of one stage."""
 
     name: str
@@ -24,7 +24,9 @@ class Done:
     """The settings, the method's choices and a fingerprint of the data."""
 
 
-def card(*, method: str, command: str, facts: Mapping[str, str], stages: Sequence[Done], skipped: Sequence[str]) -> str:
+def card(
+    *, method: str, command: str, facts: Mapping[str, str], stages: Sequence[FinishedStage], skipped: Sequence[str]
+) -> str:
     """Return the card as Markdown. facts: about data, backbone and machine."""
     lines = [f"# {method}", "", "Written by `landseer train`. To repeat it:", "", "```sh", command, "```", ""]
     lines += _table(("", ""), facts.items())

@@ -23,7 +23,7 @@ from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.train import split
-from landseer.ops.train.card import Done, card, machine
+from landseer.ops.train.card import FinishedStage, card, machine
 from landseer.ops.train.progress_bars import Bars
 
 
@@ -86,7 +86,7 @@ def run_training(options: TrainingOptions, console: Console) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    stages: Sequence[Done]
+    stages: Sequence[FinishedStage]
     source: str
     """Origin of the initial weights."""
 
@@ -94,7 +94,7 @@ class _Trained:
 def _stages(stages: Sequence[Stage], data: Data, options: TrainingOptions, console: Console) -> _Trained:
     """Train the stages in turn, each on the best trunk of the previous one."""
     loaded = _trunk(stages[0], options, console)
-    done: list[Done] = []
+    done: list[FinishedStage] = []
     for stage in stages:
         task = _task(stage, data, loaded, options)
         last = stage is stages[-1]
@@ -106,7 +106,7 @@ def _stages(stages: Sequence[Stage], data: Data, options: TrainingOptions, conso
         settings = _settings(stage, options)
         with Bars(console, task.measure) as watcher:
             outcome = train(task, settings, folder, resume=resume, watcher=watcher)
-        done.append(Done(name=stage.name, measure=task.measure, outcome=outcome, about=task.about()))
+        done.append(FinishedStage(name=stage.name, measure=task.measure, outcome=outcome, about=task.about()))
         if not last and loaded is not None:
             _take_over(loaded, outcome)
     if isinstance(task, BoxTask) and stages[-1].head != "rpn":

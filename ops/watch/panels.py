@@ -18,7 +18,7 @@ FAULTS = 'grpc_code=~"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
+class PromQuery:
     """An expression and the legend of its series."""
 
     expression: str
@@ -30,7 +30,7 @@ class Panel:
     """A panel of a dashboard."""
 
     title: str
-    queries: Sequence[Query]
+    queries: Sequence[PromQuery]
     unit: str = "short"
     """Grafana's name of the unit."""
     kind: Kind = "timeseries"
@@ -51,17 +51,17 @@ class Board:
     description: str
 
 
-def one(expression: str, legend: str = "__auto") -> Sequence[Query]:
+def one(expression: str, legend: str = "__auto") -> Sequence[PromQuery]:
     """Return a list of one query."""
-    return [Query(expression=expression, legend=legend)]
+    return [PromQuery(expression=expression, legend=legend)]
 
 
-def quantiles(histogram: str, selector: str, by: str = "") -> Sequence[Query]:
+def quantiles(histogram: str, selector: str, by: str = "") -> Sequence[PromQuery]:
     """Return queries for p50, p95 and p99 of a histogram, or only for p95 by a label."""
     shares = (0.95,) if by else (0.5, 0.95, 0.99)
     labels = f"le, {by}" if by else "le"
     return [
-        Query(
+        PromQuery(
             expression=f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{selector}}}[{R}])))",
             legend=f"{{{{{by}}}}}" if by else f"p{share * 100:.0f}",
         )

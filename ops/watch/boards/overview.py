@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from landseer.ops.watch.panels import FAULTS, SEARCH, Board, I, Panel, Query, R, one, quantiles
+from landseer.ops.watch.panels import FAULTS, SEARCH, Board, I, Panel, PromQuery, R, one, quantiles
 
 
 def budget_left(bad: str, good_share: float) -> str:
@@ -61,10 +61,14 @@ BOARD = Board(
                 Panel(
                     title="Burn rate of the error budgets",
                     queries=[
-                        Query(expression="job:landseer_search_errors:ratio_rate5m / 0.001", legend="availability, 5m"),
-                        Query(expression="job:landseer_search_errors:ratio_rate1h / 0.001", legend="availability, 1h"),
-                        Query(expression="job:landseer_search_slow:ratio_rate5m / 0.01", legend="latency, 5m"),
-                        Query(expression="job:landseer_search_slow:ratio_rate1h / 0.01", legend="latency, 1h"),
+                        PromQuery(
+                            expression="job:landseer_search_errors:ratio_rate5m / 0.001", legend="availability, 5m"
+                        ),
+                        PromQuery(
+                            expression="job:landseer_search_errors:ratio_rate1h / 0.001", legend="availability, 1h"
+                        ),
+                        PromQuery(expression="job:landseer_search_slow:ratio_rate5m / 0.01", legend="latency, 5m"),
+                        PromQuery(expression="job:landseer_search_slow:ratio_rate1h / 0.01", legend="latency, 1h"),
                     ],
                     width=24,
                     description="At 1, a month's budget lasts a month. Alerts page at 14.4 and at 6.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from landseer.ops.watch.panels import Board, I, Panel, Query, R, one
+from landseer.ops.watch.panels import Board, I, Panel, PromQuery, R, one
 
 BOARD = Board(
     uid="landseer-quality",
@@ -24,7 +24,7 @@ BOARD = Board(
                 Panel(
                     title="Median score of the best hit, by ranking",
                     queries=[
-                        Query(
+                        PromQuery(
                             expression="histogram_quantile(0.5, sum by (le, ranking) "
                             f"(rate(landseer_top_score_bucket{{{I}}}[{R}])))",
                             legend="{{ranking}}",
