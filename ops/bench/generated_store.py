@@ -30,7 +30,7 @@ class WrittenStore:
 
     entries: int
     bytes: int
-    """Of the data file."""
+    """Size of the data file."""
     seconds: float
     """To generate the entries and to write them; each uses one core."""
 

@@ -20,7 +20,7 @@ BINARY = "k6"
 
 @dataclass(frozen=True, kw_only=True)
 class K6Figures:
-    """What k6 measured."""
+    """The results of k6."""
 
     calls: int
     failed: int

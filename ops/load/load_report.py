@@ -47,7 +47,7 @@ class Duel:
 
     @property
     def ratio(self) -> float:
-        """Median over the turns of k6's throughput over locust's."""
+        """Median over the turns of k6's throughput divided by locust's."""
         pairs = zip(self.k6, self.locust, strict=True)
         return float(np.median([theirs.rate / ours.total.rate for theirs, ours in pairs]))
 

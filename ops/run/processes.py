@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, and log lines read from them."""
+"""Child processes that end with the process that started them, and whose output is read line by line."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _appender(path: Path | None) -> Iterator[Callable[[str], object]]:
 
 
 def how_ended(status: int | None) -> str:
-    """Put an exit status into words."""
+    """Describe an exit status in words."""
     return f"killed by signal {status - 128}" if status is not None and status > 128 else f"status {status}"
 
 

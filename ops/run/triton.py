@@ -1,4 +1,4 @@
-"""Starts the real Triton on a model repository, and ends it without leaving anything behind."""
+"""Runs Triton on a model repository, and removes everything that it leaves behind."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def models_of(repository: Path) -> list[str]:
         raise OpsError(f"model repository {repository} does not exist; run: python export/all.py")
     names = sorted(path.parent.name for path in repository.glob("[!.]*/config.pbtxt"))
     if not names:
-        raise OpsError(f"model repository {repository} is empty; run: python export/all.py")
+        raise OpsError(f"model repository {repository} has no models; run: python export/all.py")
     return names
 
 

@@ -107,7 +107,7 @@ def test_an_unknown_output_is_named(tmp_path, make_model, make_config):
 
 
 def test_a_repository_that_is_missing_or_empty(tmp_path):
-    for repository, message in ((tmp_path / "none", "does not exist"), (tmp_path, "is empty")):
+    for repository, message in ((tmp_path / "none", "does not exist"), (tmp_path, "has no models")):
         with pytest.raises(OpsError, match=rf"{message}; run: python export/all.py"):
             TritonServer(TritonConfig(repository=repository)).start()
 
