@@ -13,7 +13,7 @@ from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
 from landseer.ops.run.processes import how_ended
 from landseer.ops.run.restarts import Restarts
-from landseer.ops.run.server import Server
+from landseer.ops.run.server import Server, Startable
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 WATCH_S = 0.5
@@ -37,8 +37,8 @@ class StackConfig:
     """Called with the name of the process and each line of its log, in separate threads."""
 
 
-class Stack:
-    """Both servers. As a context manager they are ready on entry and stopped on exit, also if entry fails."""
+class Stack(Startable):
+    """Both servers, ready after start()."""
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
@@ -49,17 +49,6 @@ class Stack:
             TritonConfig(repository=config.repository, threads=config.threads, on_line=self._sink("triton"))
         )
         self._orchestrator: Orchestrator | None = None
-
-    def __enter__(self) -> Stack:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def metrics_address(self) -> str:

@@ -51,7 +51,7 @@ class TritonConfig:
 
 
 class TritonServer(Server):
-    """One Triton. As a context manager it starts on entry and stops on exit; the caller calls wait_ready()."""
+    """One Triton. start() does not wait until it is ready; wait_ready() does."""
 
     name = "Triton"
 
@@ -60,13 +60,6 @@ class TritonServer(Server):
         self.config = config
         self._dead: set[int] = set()
         self._broken = False
-
-    def __enter__(self) -> TritonServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the process; OpsError if something is missing. A restart uses the same ports."""

@@ -49,7 +49,7 @@ class Sample:
 
 
 class Prometheus(Server):
-    """One server on a free port of loopback; its data are deleted when it stops. A context manager."""
+    """One server on a free port of loopback; its data are deleted when it stops."""
 
     name = "prometheus"
 
@@ -58,17 +58,6 @@ class Prometheus(Server):
         self.config = config
         self.url = f"http://{LOOPBACK}:{free_port()}"
         self._folder = Path(tempfile.mkdtemp(prefix="landseer-prometheus-"))
-
-    def __enter__(self) -> Prometheus:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and wait until it answers. OpsError if it is not installed or does not start."""

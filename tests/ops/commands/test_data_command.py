@@ -61,7 +61,7 @@ def test_clean_writes_lists_that_can_be_read(data, tmp_path, capsys):
     for row in kept:
         x0, y0, x1, y1 = map(float, row[2:])
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
-    # What was written is a data set again, and the pictures are those that were there.
+    # The written list is a data set of the same pictures.
     assert [one.path for one in read(f"csv:{out}").photographs] == [data / row[0] for row in rows(out)[1:]]
     again = read(f"csv:{boxes}").photographs
     assert [one.path for one in again] == [Path(row[0]) for row in kept]

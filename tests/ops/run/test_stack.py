@@ -15,7 +15,7 @@ from landseer.ops.run.stack import Stack, StackConfig, _Watched
 
 
 class Server:
-    """Stands for either server; starts after as many failures as it is told."""
+    """Replaces either server; starts after a given number of failures."""
 
     def __init__(self, failures=0):
         self.running, self.failures, self.starts, self.returncode = True, failures, 0, 137

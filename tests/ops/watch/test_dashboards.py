@@ -1,4 +1,4 @@
-"""What can be known of the dashboards without Grafana: the schema, the expressions, and that they are up to date."""
+"""What can be tested of the dashboards without Grafana: schema, expressions, and that they are up to date."""
 
 from __future__ import annotations
 
