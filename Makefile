@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast portable stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -38,6 +38,19 @@ lint: $(STAMP) ## Check style, types, import layers and the API
 
 fast: $(STAMP) ## Run the tests that need no Triton
 	@$(BIN)/python -m pytest -q -m "not stack" -n auto --maxprocesses 4 --dist worksteal
+
+# How oneDNN (torch and OpenVINO), MKL, OpenBLAS, ATen, FAISS and NumPy are held to older instructions. OpenVINO 2026 needs
+# AVX2: with oneDNN alone held to SSE it does not compile a model ("bad combination"). ONNX Runtime has no such setting.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 FAISS_OPT_LEVEL=avx2
+SSE := ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default \
+    FAISS_OPT_LEVEL=generic NPY_DISABLE_CPU_FEATURES=AVX2,FMA3
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+portable: $(STAMP) ## Run the fast tests as on other processors: only AVX2, only SSE, one thread
+	@for settings in "$(AVX2)" "$(SSE)" "$(ONE_THREAD)"; do \
+	    echo "$$settings"; \
+	    env $$settings $(MAKE) --no-print-directory fast || exit 1; \
+	done
 
 stack: $(STAMP) ## Run the tests on a real Triton with the exported models
 	@$(BIN)/python -m pytest -q -m stack

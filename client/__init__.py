@@ -1,6 +1,6 @@
-"""The client of Landseer: the API's messages, an asynchronous and a blocking client, the command line.
+"""The Landseer client: the API's messages, an async and a blocking client, and the command line.
 
-Names are loaded at their first use, so that the command line can list itself, and set gRPC up, before gRPC is loaded.
+Names are imported on first use: `landseer --help` stays fast, and the command line can configure gRPC before it loads.
 """
 
 from __future__ import annotations

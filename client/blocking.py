@@ -1,4 +1,4 @@
-"""`BlockingSearchClient`: the same client for code without an event loop."""
+"""`BlockingSearchClient`: the client for code without an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _R = TypeVar("_R")
 
 
 class _Blocking(Generic[_P, _R]):
-    """A method of `SearchClient` as a blocking one; its parameters and result keep their types."""
+    """Turns a method of `SearchClient` into a blocking one with the same signature."""
 
     def __init__(self, method: Callable[Concatenate[SearchClient, _P], Coroutine[Any, Any, _R]]) -> None:
         self._method = method
@@ -31,10 +31,10 @@ class _Blocking(Generic[_P, _R]):
 
 
 class BlockingSearchClient:
-    """`SearchClient`, each call of which waits for its answer. Use it as `with BlockingSearchClient() as client:`.
+    """A `SearchClient` with blocking calls. Use it as `with BlockingSearchClient() as client:`.
 
-    The asynchronous client runs on an event loop in a thread of its own; any number of threads may call at once.
-    See `SearchClient` for what the methods take, return and raise.
+    It runs the async client on an event loop in its own thread; any number of threads may call it at once.
+    `SearchClient` documents the methods.
     """
 
     search = _Blocking(SearchClient.search)
@@ -62,7 +62,7 @@ class BlockingSearchClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and end the thread. Closing twice does no harm."""
+        """Close the connection and stop the thread. Closing twice is harmless."""
         if self._loop.is_closed():
             return
         self._run(self._client.close())
@@ -78,5 +78,5 @@ class BlockingSearchClient:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C must not leave the call running; a finished future takes no notice.
+            future.cancel()  # Ctrl-C must not leave the call running; no effect on a finished future.
             raise

@@ -1,42 +1,22 @@
-"""The `landseer` command: finds the other commands by their entry points and runs one.
+"""The `landseer` command: lists its subcommands and runs one.
 
-A command is a module named by an entry point of the group `landseer.commands`. It has `HELP: str` (one line, a
-literal), `add_arguments(parser) -> None` and `run(args) -> int`, which returns the exit status and raises
-`LandseerClientError` or OSError for what the user can mend. So this package need not import the ones that know how to
-serve, and only the chosen command's module is ever imported: `landseer --help` reads the others' HELP from their
-source.
+`COMMANDS` names each subcommand's module. The module is imported only when its command runs, so `landseer --help` is
+fast and lists every command whichever extras are installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from landseer.client.errors import LandseerClientError
 from landseer.client.readable import one_line
-
-GROUP = "landseer.commands"
-
-EXTRAS = {
-    "landseer.client": "cli",
-    "landseer.ensemble": "cpu",
-    "landseer.export": "export",
-    "landseer.ops": "cpu,triton",
-    "landseer.ops.commands.top": "serve",
-    "landseer.ops.commands.train": "train",
-    "landseer.ops.commands.triton": "triton",
-}
-"""Which extra brings what a command's module imports; the longest matching name counts."""
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -44,29 +24,61 @@ BROKEN_PIPE = 141
 """128 + SIGPIPE."""
 
 
-class Command(Protocol):
-    """What a command's module holds."""
+class Command(NamedTuple):
+    """A subcommand."""
 
-    HELP: str
+    module: str
+    """A `CommandModule`."""
+    extra: str
+    """The extra that installs what the module imports."""
+    help: str
+
+
+COMMANDS = {
+    "up": Command("landseer.ops.commands.up", "cpu,triton", "run Triton and the orchestrator together on this machine"),
+    "index": Command("landseer.client.commands.index", "cli", "add the pictures in folders and files to the index"),
+    "search": Command(
+        "landseer.client.commands.search", "cli", "find the indexed pictures that show the same thing as a picture"
+    ),
+    "get": Command("landseer.client.commands.get", "cli", "show what the index stores about a picture"),
+    "delete": Command("landseer.client.commands.delete", "cli", "remove pictures from the index; files are kept"),
+    "stats": Command("landseer.client.commands.stats", "cli", "show the size, models and limits of the index"),
+    "top": Command("landseer.ops.commands.top", "serve", "show live metrics of a running Landseer"),
+    "serve": Command(
+        "landseer.ensemble.app.serve", "cpu", "run the orchestrator: the gRPC services, the index and the store"
+    ),
+    "triton": Command("landseer.ops.commands.triton", "triton", "run Triton on the model repository"),
+    "evaluate": Command("landseer.ops.commands.evaluate", "demo", "measure mAP on a data set"),
+    "train": Command("landseer.ops.commands.train", "train", "train a descriptor, detector or LAttQE on your pictures"),
+    "data": Command("landseer.ops.commands.data", "demo", "clean a training set; find its overlap with an evaluation"),
+    "augment": Command(
+        "landseer.ops.commands.augment", "cpu,triton", "add vectors augmented by their nearest neighbours to a store"
+    ),
+    "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from a store's local features"),
+}
+
+
+class CommandModule(Protocol):
+    """What a subcommand's module defines."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's options."""
+        """Declare the options."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; return the exit status."""
+        """Run the command and return the exit status. LandseerClientError or OSError for what the user can fix."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors take one line."""
+    """An argument parser that prints errors on one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and leave with status 2."""
+        """Print the error and exit with status 2."""
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status; errors that the user can mend take one line on stderr."""
-    # What gRPC logs about lost connections the commands say better. It reads this once, when it is loaded.
+    """Run a command line and return its exit status. Errors that the user can fix print one line on stderr."""
+    # The commands report lost connections better than gRPC's log does. gRPC reads this once, when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = " ".join(["landseer", *(name for name in arguments[:1] if not name.startswith("-"))])
@@ -84,88 +96,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def commands() -> dict[str, str]:
-    """Return the module of each installed command by the command's name, sorted by name."""
-    return dict(sorted((point.name, point.value) for point in metadata.entry_points(group=GROUP)))
-
-
 def _dispatch(arguments: list[str]) -> int:
-    known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview(known))
+        print(_overview())
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
+        from importlib import metadata
+
         print(f"landseer {metadata.version('landseer')}")
         return 0
-    if arguments[0] not in known:
-        raise LandseerClientError(_unknown(arguments[0], known))
-    return _run(arguments[0], known[arguments[0]], arguments[1:])
+    if arguments[0] not in COMMANDS:
+        raise LandseerClientError(_unknown(arguments[0]))
+    return _run(arguments[0], COMMANDS[arguments[0]], arguments[1:])
 
 
-def _run(name: str, module: str, arguments: list[str]) -> int:
+def _run(name: str, command: Command, arguments: list[str]) -> int:
     try:
-        command: Command = importlib.import_module(module)
-        parser = Parser(prog=f"landseer {name}", description=command.HELP)
-        command.add_arguments(parser)
-        return command.run(parser.parse_args(arguments))
+        module: CommandModule = importlib.import_module(command.module)
+        parser = Parser(prog=f"landseer {name}", description=command.help)
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(arguments))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "landseer":
-            raise  # A broken installation, not a missing extra: the traceback says which module.
-        raise LandseerClientError(_missing(error.name, module)) from error
+            raise  # A broken installation, not a missing extra: the traceback names the module.
+        raise LandseerClientError(
+            f"this command needs {error.name}, which is not installed; pip install 'landseer[{command.extra}]'"
+        ) from error
 
 
-def _overview(known: dict[str, str]) -> str:
-    width = max(map(len, known), default=0)
-    lines = [f"  {name:<{width}}  {_help(module)}".rstrip() for name, module in known.items()]
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
     return "\n".join(
         [
             "usage: landseer COMMAND [OPTIONS]",
             "",
             "Which of my pictures show this very thing?",
             "",
-            *(lines or ["  (no commands are installed; install Landseer again: pip install landseer)"]),
+            *(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()),
             "",
-            "`landseer COMMAND --help` says more; `landseer --version` tells the version.",
+            "`landseer COMMAND --help` shows a command's options; `landseer --version` prints the version.",
         ]
     )
 
 
-def _help(module: str) -> str:
-    """Return a module's literal HELP without importing it, so that a missing extra does not hide the command."""
-    try:
-        spec = importlib.util.find_spec(module)
-        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-        for node in ast.parse(source).body:
-            match node:
-                case ast.Assign(targets=[ast.Name(id="HELP")], value=value):
-                    return str(ast.literal_eval(value))
-                case ast.AnnAssign(target=ast.Name(id="HELP"), value=ast.expr() as value):
-                    return str(ast.literal_eval(value))
-    except (ImportError, OSError, SyntaxError, ValueError):
-        pass
-    return f"(needs pip install 'landseer[{_extra(module)}]')"
-
-
-def _unknown(name: str, known: dict[str, str]) -> str:
+def _unknown(name: str) -> str:
     if name.startswith("-"):
-        return f"there is no option {name} before a command; see landseer --help"
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean `landseer {close[0]}`?" if close else f"there are {', '.join(known)}"
-    return f"there is no command {name!r}; {hint}"
-
-
-def _missing(package: str, module: str) -> str:
-    return f"this command needs {package}, which is not installed; pip install 'landseer[{_extra(module)}]'"
-
-
-def _extra(module: str) -> str:
-    matching = [prefix for prefix in EXTRAS if f"{module}.".startswith(f"{prefix}.")]
-    return EXTRAS[max(matching, key=len)] if matching else "cli"
+        return f"unknown option {name}; options go after a command, see landseer --help"
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean `landseer {close[0]}`?" if close else f"choose from {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}; {hint}"
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter flush into nowhere at exit; the reader is gone."""
-    with contextlib.suppress(OSError, ValueError):  # Not a real file (under a test, say): there is nothing to flush.
+    """Discard what the interpreter flushes at exit: nobody reads stdout any more."""
+    with contextlib.suppress(OSError, ValueError):  # Not a real file, as under a test: nothing to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

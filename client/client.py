@@ -1,8 +1,7 @@
-"""`SearchClient`: everything a Landseer server does, as coroutines.
+"""`SearchClient`: the Landseer API as coroutines.
 
-Results are the messages of `landseer.v1` themselves, not dataclasses made from them. They are typed (the package
-carries .pyi files), they hold every field that the contract documents, and a field that a later server adds needs no
-second definition here that could disagree with the first.
+Results are the messages of `landseer.v1`, not dataclasses made from them. They are typed (the package ships .pyi
+files) and hold every documented field, so a new field needs no second definition that could disagree with the first.
 """
 
 from __future__ import annotations
@@ -14,11 +13,14 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from landseer.client import queries, tracing, wire
+from landseer.client import queries, tracing
 from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, ServerUnreachable, from_rpc_error
+from landseer.client.errors import NotReady, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
+from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
     DeleteRequest,
@@ -38,7 +40,7 @@ from landseer.v1.search_pb2 import DescribeRequest, DescribeResponse, Expansion,
 from landseer.v1.search_pb2_grpc import SearchServiceStub
 
 DEFAULT_SERVER = "127.0.0.1:7070"
-"""Where `landseer up` listens unless told otherwise."""
+"""Where `landseer up` listens by default."""
 DEFAULT_TIMEOUT = 30.0
 """Deadline of a call in seconds."""
 UPLOAD_TIMEOUT = 600.0
@@ -46,10 +48,10 @@ UPLOAD_TIMEOUT = 600.0
 
 
 class SearchClient:
-    """Calls a Landseer server. Use it as `async with SearchClient() as client:`; one serves any number of tasks.
+    """Calls a Landseer server. Use it as `async with SearchClient() as client:`; any number of tasks can share one.
 
-    Every call has a deadline (`timeout`, seconds). A server that does not answer is tried four times within about two
-    seconds, except for `upsert_many` and `delete`. Whatever fails is raised as a `LandseerClientError`.
+    Every call has a deadline (`timeout`, seconds). While the server is unavailable, a call is tried up to four times
+    within about two seconds, except `upsert_many` and `delete`. Failures raise a `LandseerClientError`.
     """
 
     def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -66,7 +68,7 @@ class SearchClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls still running are cancelled. A later call opens it anew."""
+        """Close the connection and cancel running calls. A later call reopens it."""
         if self._opened is not None:
             channel, self._opened = self._opened, None
             await channel.close(None)
@@ -83,11 +85,11 @@ class SearchClient:
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResponse:
-        """Rank the indexed pictures against a query.
+        """Rank the indexed pictures by their similarity to a query.
 
         `query` is a picture (bytes), a file (Path), the id of an indexed picture (str) or a descriptor (floats). A
-        `str` is never taken for a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
-        leaves the choice to the server. `expansion` and `reranking` take a name, or the message for finer control.
+        `str` is never read as a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
+        means the server's default. `expansion` and `reranking` take a name, or the message for finer control.
         """
         request = await queries.search_request(query)
         request.MergeFrom(
@@ -114,7 +116,7 @@ class SearchClient:
     async def upsert(
         self, id: str, image: Image, *, metadata: Mapping[str, str] | None = None, timeout: float | None = None
     ) -> UpsertResponse:
-        """Index a picture under `id`, in place of one already there. When it returns, searches find it."""
+        """Index a picture, replacing any with the same id. When the call returns, searches find the picture."""
         picture = Picture(id=id, image=await queries.image_bytes(image), metadata=metadata)
         answer: UpsertResponse = await self._call(
             "IndexService/Upsert", self._index.Upsert, UpsertRequest(picture=picture), timeout
@@ -124,30 +126,30 @@ class SearchClient:
     async def upsert_many(
         self, pictures: AsyncIterable[Picture] | Iterable[Picture], *, timeout: float = UPLOAD_TIMEOUT
     ) -> UpsertManyResponse:
-        """Index a stream of pictures; look at `failures` in the answer, a bad picture stops no other.
+        """Index a stream of pictures. A bad picture does not stop the others; the response lists it in `failures`.
 
-        Pictures are taken from the iterable as the server reads them, so it may be longer than memory. A plain
-        iterable runs on the event loop: let an asynchronous one do slow work. If the call fails, none, some or all
-        pictures are indexed; sending them again is safe.
+        Pictures are taken from the iterable as the server reads them, so they need not fit in memory. A plain
+        iterable runs on the event loop; use an asynchronous one for slow work. If the call fails, none, some or all
+        pictures may be indexed; sending them again is safe.
         """
         try:
             with tracing.call("IndexService/UpsertMany") as metadata:
                 call = self._index.UpsertMany(timeout=timeout, metadata=tuple(metadata.items()))
                 answer: UpsertManyResponse = await send_all(call, _requests(pictures))
         except grpc.aio.AioRpcError as error:
-            _heed_cancelling(error)
+            _raise_if_cancelled(error)
             raise from_rpc_error(error, address=self.server, timeout=timeout) from error
         return answer
 
     async def delete(self, id: str, *, timeout: float | None = None) -> DeleteResponse:
-        """Take a picture out of the index. NotIndexed if it is not there."""
+        """Remove a picture from the index. Raises NotIndexed for an unknown id."""
         answer: DeleteResponse = await self._call(
             "IndexService/Delete", self._index.Delete, DeleteRequest(id=id), timeout
         )
         return answer
 
     async def get(self, id: str, *, include_vectors: bool = False, timeout: float | None = None) -> GetResponse:
-        """Return what is known of an indexed picture. NotIndexed if it is not there."""
+        """Return what the index stores about a picture. Raises NotIndexed for an unknown id."""
         request = GetRequest(id=id, include_vectors=include_vectors)
         answer: GetResponse = await self._call("IndexService/Get", self._index.Get, request, timeout)
         return answer
@@ -158,15 +160,15 @@ class SearchClient:
         return answer
 
     async def ready(self, *, timeout: float | None = None) -> bool:
-        """Return whether the server says that it can answer: models ready, index loaded. False if it is not there."""
+        """Return whether the server is ready: models and index loaded. False if it cannot be reached."""
         try:
-            status: int = await self._call("", self._health_check(), "", timeout)
+            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
         except ServerUnreachable:
             return False
-        return status == wire.SERVING
+        return bool(health.status == HealthCheckResponse.SERVING)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
-        """Return as soon as the server is ready. NotReady if it is not within `timeout` seconds."""
+        """Wait until the server is ready. Raises NotReady after `timeout` seconds."""
         end, pause = time.monotonic() + timeout, 0.05
         while not await self.ready(timeout=max(0.5, min(5.0, end - time.monotonic()))):
             if time.monotonic() + pause > end:
@@ -176,7 +178,7 @@ class SearchClient:
 
     @property
     def _channel(self) -> grpc.aio.Channel:
-        # Opened at the first call, so that it belongs to the event loop that uses it.
+        # Opened on the first call, so that it belongs to the event loop that uses it.
         if self._opened is None:
             self._opened = open_channel(self.server)
         return self._opened
@@ -189,29 +191,22 @@ class SearchClient:
     def _index(self) -> Any:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def _health_check(self) -> Callable[..., Any]:
-        return self._channel.unary_unary(
-            wire.HEALTH_CHECK,
-            request_serializer=wire.encode_health_request,
-            response_deserializer=wire.decode_health_response,
-        )
-
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        """Call `method`, which traces know as `name`; without one it is in no trace."""
+        """Call `method` and trace it as `name`; an empty name is not traced."""
         limit = self.timeout if timeout is None else timeout
         try:
             with tracing.call(name) as metadata:
                 return await method(request, timeout=limit, metadata=tuple(metadata.items()))
         except grpc.aio.AioRpcError as error:
-            _heed_cancelling(error)
+            _raise_if_cancelled(error)
             raise from_rpc_error(error, address=self.server, timeout=limit) from error
 
 
-def _heed_cancelling(error: grpc.aio.AioRpcError) -> None:
-    """Raise CancelledError if this task was cancelled.
+def _raise_if_cancelled(error: grpc.aio.AioRpcError) -> None:
+    """Raise CancelledError if this task is being cancelled.
 
-    A call that fails just as it is cancelled tells gRPC's asyncio only of the failure, and the cancelling, which may be
-    Ctrl-C or a timeout of the caller, would go unheard. Python 3.10 cannot be asked.
+    When a call fails just as it is cancelled, grpc.aio raises only the failure, and the cancellation (Ctrl-C, or a
+    timeout of the caller) would be lost. Python 3.10 cannot tell.
     """
     task = asyncio.current_task()
     if task is not None and getattr(task, "cancelling", int)():

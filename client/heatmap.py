@@ -1,4 +1,4 @@
-"""Heat maps as tiny pictures: one pixel a cell, to be stretched smoothly over a photograph."""
+"""Draws heat maps as small PNGs, one pixel per cell, for a browser to stretch over a photograph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RAMP: tuple[tuple[int, int, int, int], ...] = (
     (253, 174, 50, 210),
     (252, 245, 160, 225),
 )
-"""Colours at even steps from 0 to 1: red, green, blue, opacity. Cold cells let the photograph through."""
+"""Colours at even steps from 0 to 1: red, green, blue, opacity. Low values are transparent."""
 
 
 def overlay(heatmap: Heatmap) -> bytes:
-    """Return a heat map as an RGBA PNG of its size in cells; b"" if there is no map.
+    """Return a heat map as an RGBA PNG, one pixel per cell; b"" if it has no cells.
 
-    Colours span from 0 to the map's own maximum, so that weights that sum to 1 show as clearly as those that reach 1.
-    Values that are short of height * width, or not numbers, count as 0.
+    Colours are scaled to the map's maximum, so that weights that sum to 1 show as clearly as those that reach 1.
+    Missing values and NaN count as 0.
     """
     cells = heatmap.width * heatmap.height
     if not cells:
@@ -36,14 +36,14 @@ def overlay(heatmap: Heatmap) -> bytes:
 
 
 def colour(value: float) -> tuple[int, ...]:
-    """Return red, green, blue and opacity (0 to 255) for a value in [0, 1], between the steps of `RAMP`."""
+    """Return red, green, blue and opacity (0 to 255) for a value in [0, 1], interpolated in `RAMP`."""
     place = min(max(value, 0.0), 1.0) * (len(RAMP) - 1)
     step = min(int(place), len(RAMP) - 2)
     return tuple(_between(low, high, place - step) for low, high in zip(RAMP[step], RAMP[step + 1], strict=True))
 
 
 def png(rgba: bytes, *, width: int, height: int) -> bytes:
-    """Encode RGBA pixels, row by row, as a PNG (ISO/IEC 15948): 8 bits a channel, no filter, no interlace."""
+    """Encode RGBA pixels, row by row, as a PNG (ISO/IEC 15948): 8 bits per channel, no filter, no interlace."""
     if len(rgba) != 4 * width * height:
         raise ValueError(f"got {len(rgba)} bytes, expected 4 * {width} * {height}")
     rows = b"".join(b"\0" + rgba[at : at + 4 * width] for at in range(0, len(rgba), 4 * width))

@@ -1,4 +1,4 @@
-"""From what callers like to write to the messages that the server reads."""
+"""Converts Python arguments to request messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_DQE,
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
+    EXPANSION_METHOD_RANK_CURVE,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
@@ -32,14 +33,14 @@ from landseer.v1.search_pb2 import (
 )
 
 Image: TypeAlias = bytes | Path
-"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or the file that holds one."""
+"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or its path."""
 Query: TypeAlias = bytes | Path | str | Descriptor | Iterable[float]
 """A picture, the id (str) of an indexed one, or a raw descriptor."""
 Region: TypeAlias = Box | tuple[float, float, float, float]
-"""x, y, width, height in pixels of the picture as a person sees it."""
+"""x, y, width, height in pixels of the picture after EXIF rotation."""
 _T = TypeVar("_T")
 
-ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"]
+ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe", "rank-curve"]
 RerankingName = Literal["none", "coattention", "spatial"]
 
 EXPANSIONS: dict[str, ExpansionMethod] = {
@@ -50,6 +51,7 @@ EXPANSIONS: dict[str, ExpansionMethod] = {
     "aqewd-dir": EXPANSION_METHOD_AQEWD_DIR,
     "alphaqe": EXPANSION_METHOD_ALPHA_QE,
     "dqe": EXPANSION_METHOD_DQE,
+    "rank-curve": EXPANSION_METHOD_RANK_CURVE,
 }
 RERANKINGS: dict[str, RerankingMethod] = {
     "none": RERANKING_METHOD_NONE,
@@ -62,7 +64,7 @@ FIRST_STAGES: dict[str, FirstStage] = {"global": FIRST_STAGE_GLOBAL, "words": FI
 
 
 async def search_request(query: Query) -> SearchRequest:
-    """Return a request that holds just the query. UnusableInput if its file cannot be read."""
+    """Return a request with only the query set. Raises UnusableInput if its file cannot be read."""
     if isinstance(query, bytes | Path):
         return SearchRequest(image=await image_bytes(query))
     if isinstance(query, str):
@@ -73,12 +75,12 @@ async def search_request(query: Query) -> SearchRequest:
 
 
 async def image_bytes(image: Image) -> bytes:
-    """Return the encoded picture; a file is read without blocking the event loop. UnusableInput if it cannot be."""
+    """Return the encoded picture; a file is read in a thread. Raises UnusableInput if it cannot be read."""
     return await asyncio.to_thread(read_picture, image) if isinstance(image, Path) else bytes(image)
 
 
 def read_picture(path: Path) -> bytes:
-    """Read a file. UnusableInput, with the reason, if that cannot be done."""
+    """Read a file. Raises UnusableInput, with the reason, if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -90,7 +92,7 @@ def read_picture(path: Path) -> bytes:
 
 
 def box(region: Region | None) -> Box | None:
-    """Return the message for a region; None stays None."""
+    """Return a region as a Box; None stays None."""
     if region is None or isinstance(region, Box):
         return region
     x, y, width, height = region
@@ -98,21 +100,21 @@ def box(region: Region | None) -> Box | None:
 
 
 def expansion(value: Expansion | ExpansionName | None) -> Expansion | None:
-    """Return the message for a method's name. UnusableInput if there is no such method."""
+    """Return the message for a method's name. Raises UnusableInput for an unknown name."""
     if value is None or isinstance(value, Expansion):
         return value
     return Expansion(method=_named(value, EXPANSIONS, "expansion"))
 
 
 def reranking(value: Reranking | RerankingName | None) -> Reranking | None:
-    """Return the message for a method's name. UnusableInput if there is no such method."""
+    """Return the message for a method's name. Raises UnusableInput for an unknown name."""
     if value is None or isinstance(value, Reranking):
         return value
     return Reranking(method=_named(value, RERANKINGS, "reranking"))
 
 
 def first_stage(name: FirstStageName | None) -> FirstStage | None:
-    """Return the value of a first stage's name. UnusableInput if there is no such one."""
+    """Return the enum value of a first stage's name. Raises UnusableInput for an unknown name."""
     return None if name is None else _named(name, FIRST_STAGES, "first_stage")
 
 

@@ -1,15 +1,15 @@
-"""Figures and foreign text as people read them."""
+"""Formats numbers and untrusted text for people."""
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    """Fold white space and replace control characters: server texts and file names reach terminals through here."""
+    """Collapse white space and replace control characters, so that server texts and file names are safe to print."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 def duration(seconds: float) -> str:
-    """Return a time: 0.3 ms, 62 ms, 1.2 s, 3 min 20 s."""
+    """Format a time: 0.3 ms, 62 ms, 1.2 s, 3 min 20 s."""
     if seconds < 1:
         return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
     if seconds < 60:
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in binary units."""
+    """Format a number of bytes in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -27,5 +27,5 @@ def size(count: float) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """Return a count with its noun: 1 picture, 1,200 pictures."""
+    """Format a count with its noun: 1 picture, 1,200 pictures."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

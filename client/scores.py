@@ -1,4 +1,4 @@
-"""What a hit scored at each stage, in words."""
+"""Formats the scores of a hit by stage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ STAGES = {
     "coattention": "co-attention",
     "inliers": "inliers",
 }
-"""The fields of StageScores and what people read for them, in the order in which the stages run."""
+"""The fields of StageScores and their labels, in the order the stages run."""
 
 
 def score_of(hit: Hit, stage: str, *, digits: int) -> str:
-    """Return what a hit scored at a stage as text; empty if that did not score it."""
+    """Format a hit's score at a stage; empty if that stage did not score it."""
     if not hit.scores.HasField(stage):
         return ""
     score = getattr(hit.scores, stage)

@@ -1,8 +1,8 @@
-"""A client-streaming call that tells the server's own reason when it ends early.
+"""A client-streaming call that reports the server's own status when it ends early.
 
-When a call ends while a message is being written, gRPC reports "Internal error from Core" for the write and may put
-that in the place of the real status (measured with grpcio 1.85: 9 of 120 uploads to a server that was stopped). The
-status is noted here before it is lost.
+When a call ends while a message is being written, gRPC reports "Internal error from Core" for the write, which may
+replace the real status (measured with grpcio 1.85: 9 of 120 uploads to a server that was stopped). `_Status` records
+the status before it is overwritten.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _WRITE_FAILED = "Internal error from Core"
 
 
 async def send_all(call: Any, requests: AsyncIterable[Any]) -> Any:
-    """Send every request over a StreamUnaryCall and return the response; stop as soon as the server has answered.
+    """Send all requests over a StreamUnaryCall and return the response; stop early if the server answers early.
 
-    grpc.aio.AioRpcError carries the server's status. An error of `requests` cancels the call and is raised as it is.
+    Raises grpc.aio.AioRpcError with the server's status. An error in `requests` cancels the call and is raised as is.
     """
     status = _Status(call)
     try:
@@ -28,7 +28,7 @@ async def send_all(call: Any, requests: AsyncIterable[Any]) -> Any:
     except grpc.aio.AioRpcError as error:
         raise status.error or error from None
     finally:
-        call.cancel()  # Does nothing to a call that is done.
+        call.cancel()  # No effect on a finished call.
 
 
 async def _write(call: Any, requests: AsyncIterable[Any]) -> None:
@@ -36,19 +36,19 @@ async def _write(call: Any, requests: AsyncIterable[Any]) -> None:
         try:
             await call.write(request)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            return  # The call is over; awaiting it tells why.
+            return  # The call is over; awaiting it raises the reason.
     await call.done_writing()
 
 
 class _Status:
-    """Keeps the error that a call ended with, whatever overwrites it."""
+    """Keeps the error that a call ended with, even if gRPC overwrites it."""
 
     def __init__(self, call: Any) -> None:
         self.error: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._note)
 
     def _note(self, call: Any) -> None:
-        """Called at each change of the status."""
+        """Record the status; gRPC calls this at each change."""
         code, details = _at_once(call.code()), _at_once(call.details())
         if details != _WRITE_FAILED and code is not grpc.StatusCode.OK:
             trailing = _at_once(call.trailing_metadata())
@@ -56,10 +56,10 @@ class _Status:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result of a coroutine that has nothing to wait for, as a call's accessors once it is done."""
+    """Return the result of a coroutine that need not wait, such as an accessor of a finished call."""
     try:
         coroutine.send(None)
     except StopIteration as finished:
         return finished.value
     coroutine.close()
-    raise RuntimeError("gRPC called back before the status was there")
+    raise RuntimeError("gRPC called back before the status was set")

@@ -1,7 +1,7 @@
-"""Spans of the client's calls, for programs that use OpenTelemetry; nothing, not even an import, for the others.
+"""Traces the client's calls in programs that use OpenTelemetry; does nothing, and imports nothing, in others.
 
-A program that wants traces has imported OpenTelemetry and set its tracer provider, as that library expects of
-applications. The `landseer` command has nobody to do so, and does it itself if the environment asks: see `exporting`.
+A program that wants traces imports OpenTelemetry and sets a tracer provider, as applications do. The `landseer`
+command sets one itself if the environment enables traces: see `exporting`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 API = "opentelemetry.trace"
 ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
-"""OpenTelemetry's own variables; any of them turns tracing on."""
-MISSING = "asks for traces, but OpenTelemetry is not installed; pip install 'landseer[trace]'"
+"""OpenTelemetry's standard variables; any of them turns tracing on."""
+MISSING = "is set, but OpenTelemetry is not installed; pip install 'landseer[trace]'"
 
 
 def asked_by(environ: Mapping[str, str]) -> str | None:
-    """Return the variable that asks for traces; None if there is none, or if another one forbids them."""
+    """Return the variable that turns traces on; None if there is none, or if another turns them off."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     return next((name for name in ASKING if environ.get(name)), None)
@@ -34,28 +34,28 @@ def asked_by(environ: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def exporting(service: str) -> Iterator[None]:
-    """Record the spans of this process and send them, if the environment asks for it and OpenTelemetry is installed."""
+    """Send the spans of this process, if the environment turns traces on and OpenTelemetry is installed."""
     asking = asked_by(os.environ)
     if asking is None:
         yield
         return
     try:
-        from landseer.client import exporter
+        from landseer.client import span_exporter
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         log.warning("%s %s", asking, MISSING)
         yield
         return
-    with exporter.as_global(service):
+    with span_exporter.as_global(service):
         yield
 
 
 @contextmanager
 def call(method: str) -> Iterator[dict[str, str]]:
-    """Trace a call of `method`, such as SearchService/Search, of landseer.v1. Gives the metadata that tell the server.
+    """Trace a call of a landseer.v1 `method`, such as SearchService/Search. Yields the metadata for the server's trace.
 
-    A span only if this process records any, which is the application's to configure, and the method has a name.
+    Makes no span if the application has not loaded OpenTelemetry or if `method` is empty.
     """
     if not method or API not in sys.modules:
         yield {}

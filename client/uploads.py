@@ -1,4 +1,4 @@
-"""Many files into the index, in chunks: progress is real, and what a chunk has indexed stays indexed."""
+"""Uploads many files in chunks. Progress counts finished pictures, and a finished chunk stays indexed."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import grpc
 
 from landseer.client.client import SearchClient
 from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, RpcFailed, UnusableInput
-from landseer.client.pictures import PictureFile
+from landseer.client.picture_files import PictureFile
 from landseer.client.queries import image_bytes
 from landseer.client.readable import one_line
 from landseer.v1.index_pb2 import Picture, UpsertManyResponse
 
-# google.rpc.Code and grpc.StatusCode number their codes alike.
+# google.rpc.Code and grpc.StatusCode use the same numbers.
 _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 _TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-# A server that is killed ends its calls in one of these ways, by the moment it is caught in.
+# How calls end when the server is killed; which one depends on the moment.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 _LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class UploadPlan:
-    """How an upload goes about it."""
+    """Settings of an upload."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Put with every picture, beside its `path`."""
+    """Stored with every picture, in addition to its `path`."""
     skip_indexed: bool = False
-    """Leave out pictures whose id is already indexed."""
+    """Skip pictures whose id is already indexed."""
     chunk: int = 16
-    """Pictures of one UpsertMany."""
+    """Pictures per UpsertMany call."""
     concurrency: int = 2
-    """Chunks under way at once: while one is finished, the next keeps the server busy."""
+    """Chunks in flight at once: the next keeps the server busy while one finishes."""
     patience: float = 120.0
-    """For how many seconds a chunk is tried again while the server is away or full."""
+    """Seconds to keep retrying a chunk while the server is unavailable or full."""
     first_pause: float = 0.5
-    """Seconds before the first retry; doubled at each further one, up to 5 s."""
+    """Seconds before the first retry; doubles with each retry, up to 5 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedPicture:
     """A picture that was not indexed."""
 
     picture: PictureFile
@@ -55,32 +55,32 @@ class Failure:
 
 
 @dataclass(kw_only=True)
-class Tally:
-    """What became of the pictures so far. It grows while an upload runs, and holds if the upload is broken off."""
+class UploadTally:
+    """Counts of an upload. They grow while it runs and remain valid if it is interrupted."""
 
     total: int
     indexed: int = 0
     replaced: int = 0
     skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[FailedPicture] = field(default_factory=list)
 
     @property
     def done(self) -> int:
-        """How many pictures need no more work."""
+        """Number of pictures that need no more work."""
         return self.indexed + self.skipped + len(self.failures)
 
 
 class Upload:
     """Sends pictures to a server and keeps the tally.
 
-    `on_progress` is called after each chunk, `on_trouble` with the reason when a chunk will be tried again.
+    `on_progress` is called after each chunk, `on_trouble` with the reason before a chunk is retried.
     """
 
     def __init__(
         self,
         client: SearchClient,
         plan: UploadPlan,
-        tally: Tally,
+        tally: UploadTally,
         *,
         on_progress: Callable[[], None],
         on_trouble: Callable[[str], None],
@@ -90,7 +90,7 @@ class Upload:
         self._limit = 0
 
     async def run(self, pictures: Sequence[PictureFile]) -> None:
-        """Index the pictures. LandseerClientError if no picture at all can be expected to get through any more."""
+        """Index the pictures. Raises LandseerClientError for a failure that would affect all the remaining pictures."""
         self._limit = (await self._client.stats()).max_image_bytes
         size = self._plan.chunk
         chunks = iter([pictures[at : at + size] for at in range(0, len(pictures), size)])
@@ -103,7 +103,7 @@ class Upload:
         await _together([work() for _ in range(self._plan.concurrency)])
 
     async def _settle(self, chunk: Sequence[PictureFile]) -> None:
-        """Send a chunk until each of its pictures is indexed, skipped or known to fail."""
+        """Send a chunk until each of its pictures is indexed, skipped or has failed for good."""
         waiting = await self._not_indexed(chunk) if self._plan.skip_indexed else list(chunk)
         pause, end, before = self._plan.first_pause, time.monotonic() + self._plan.patience, self._tally.indexed
         while waiting:
@@ -116,13 +116,13 @@ class Upload:
             waiting, pause = [failure.picture for failure in refused], min(2 * pause, _LONGEST_PAUSE)
         return None
 
-    def _give_up(self, refused: list[Failure], *, any_success: bool) -> None:
+    def _give_up(self, refused: list[FailedPicture], *, any_success: bool) -> None:
         if not any_success:
-            raise LandseerClientError(f"gave up after {self._plan.patience:g} s of trying: {refused[0].message}")
+            raise LandseerClientError(f"gave up after retrying for {self._plan.patience:g} s: {refused[0].message}")
         self._tally.failures += refused
 
-    async def _send(self, pictures: Sequence[PictureFile]) -> list[Failure]:
-        """Send pictures once; return those to send again, each with the reason."""
+    async def _send(self, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
+        """Send pictures once; return those to retry, each with the reason."""
         batch = _Batch(pictures, self._plan.metadata, self._limit)
         try:
             answer = await self._client.upsert_many(batch.messages())
@@ -130,20 +130,20 @@ class Upload:
             return await self._after(error, pictures)
         return self._count(answer, batch)
 
-    async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[Failure]:
-        """Deal with a call that failed as a whole; return the pictures to send again."""
+    async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
+        """Handle a call that failed as a whole; return the pictures to retry."""
         if error.code in _LOST or error.reason == "OVERLOADED":
             return [_failure(picture, "UNAVAILABLE", str(error)) for picture in pictures]
         if not isinstance(error, Exhausted) or error.reason == "STORE_FULL":
-            raise error  # It would befall every other chunk as well.
+            raise error  # Every other chunk would fail too.
         if len(pictures) == 1:
             self._tally.failures.append(_failure(pictures[0], error.code.name, str(error)))
             return []
-        # One of them is too large for a message and took the others with it.
+        # One of them exceeds the message limit and made the whole call fail: send each in its own call.
         return [refused for picture in pictures for refused in await self._send([picture])]
 
-    def _count(self, answer: UpsertManyResponse, batch: _Batch) -> list[Failure]:
-        """Add a call's answer to the tally; return the pictures to send again."""
+    def _count(self, answer: UpsertManyResponse, batch: _Batch) -> list[FailedPicture]:
+        """Add a response to the tally; return the pictures to retry."""
         self._tally.indexed += answer.indexed
         self._tally.replaced += answer.replaced
         named = [
@@ -167,22 +167,22 @@ class Upload:
         except RpcFailed as error:
             if error.code not in _LOST:
                 raise
-            return False  # Not known now. Sending it waits for the server, and twice does no harm.
+            return False  # Unknown for now. Sending it waits for the server, and indexing it twice is harmless.
         return True
 
 
 class _Batch:
-    """The pictures of one call, read one by one as the call wants them."""
+    """The pictures of one call, each read when the call needs it."""
 
     def __init__(self, pictures: Sequence[PictureFile], metadata: Mapping[str, str], limit: int) -> None:
         self._pictures, self._metadata, self._limit = pictures, metadata, limit
         self.sent: list[PictureFile] = []
-        """Those given out so far, in the order of the stream."""
-        self.unreadable: list[Failure] = []
-        """Those that never went out."""
+        """Pictures sent so far, in the order of the stream."""
+        self.unreadable: list[FailedPicture] = []
+        """Pictures that could not be read."""
 
     async def messages(self) -> AsyncIterator[Picture]:
-        """Give out what can be read."""
+        """Yield the pictures that can be read."""
         for picture in self._pictures:
             try:
                 message = await self._message(picture)
@@ -205,17 +205,17 @@ class _Batch:
         try:
             size = path.stat().st_size
         except OSError:
-            return  # Reading it will say why.
+            return  # Reading the file reports the reason.
         if self._limit and size > self._limit:
-            raise UnusableInput(f"{size:,} bytes, more than the {self._limit:,} that the server takes")
+            raise UnusableInput(f"{size:,} bytes, above the server's limit of {self._limit:,}")
 
 
-def _failure(picture: PictureFile, code: str, message: str) -> Failure:
-    return Failure(picture=picture, code=code, message=one_line(message))
+def _failure(picture: PictureFile, code: str, message: str) -> FailedPicture:
+    return FailedPicture(picture=picture, code=code, message=one_line(message))
 
 
 async def _together(coroutines: Sequence[Any]) -> None:
-    """Run coroutines at once; the first error cancels the others and is raised."""
+    """Run coroutines concurrently; the first error cancels the others and is raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)

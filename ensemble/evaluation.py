@@ -1,4 +1,4 @@
-"""How good a ranking is: the protocol of Revisited Oxford and Paris.
+"""How good a ranking is, by the protocol of Revisited Oxford and Paris.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018. Numbers equal
 those of the authors' `compute_map` (and, for recall, of TF2 DELF's `ComputeMetrics`) to 1e-5.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ class Truth:
     easy: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     hard: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     junk: Ids = field(default_factory=lambda: np.empty(0, np.int64))
-    """Neither right nor wrong: taken out of the ranking before it is judged."""
+    """Neither right nor wrong: removed from the ranking before it is judged."""
 
 
 PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -34,11 +34,13 @@ PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hard": (("hard",), ("junk", "easy")),
 }
 """Which parts of the truth count as positive, and which as junk."""
+_DRAWN_AT_ONCE = 2**16
+"""Draws of the bootstrap that are in memory at a time: 1.5 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Figures of a set of queries; NaN where a query has no positives, and such queries are left out of the means."""
+    """Figures of a set of queries. A query without positives has NaN and does not count in the means."""
 
     aps: Floats
     """Average precision of each query, [Q]."""
@@ -66,7 +68,7 @@ class Evaluation:
 def evaluate(
     rankings: Sequence[Ids], truths: Sequence[Truth], *, protocol: Protocol = "medium", ks: Sequence[int] = (1, 5, 10)
 ) -> Evaluation:
-    """Judge each query's ranking (ids, best first, each once; it may be cut short) against its truth."""
+    """Judge the ranking of each query (unique ids, best first, possibly truncated) against its truth."""
     if len(rankings) != len(truths):
         raise ValueError(f"got {len(rankings)} rankings and {len(truths)} truths; expected one truth for each ranking")
     figures = np.full((len(rankings), 1 + 2 * len(ks)), np.nan)
@@ -81,9 +83,9 @@ def evaluate(
 
 
 def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
-    """Return the ranks (from 0, ascending) of the positives in a ranking from which junk was taken out.
+    """Return the ranks (from 0, ascending) of the positives in a ranking after junk is removed.
 
-    Positives that the ranking lacks, because it was cut short, are left out.
+    Positives that a truncated ranking lacks are omitted.
     """
     kept = np.asarray(ranking)
     kept = kept[~np.isin(kept, junk)]
@@ -93,8 +95,8 @@ def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
 def average_precision(ranks: Ids, *, positives: int) -> float:
     """Return the area under the precision-recall curve by the trapezoid rule, precision before rank 0 being 1.
 
-    ranks: [m], from 0, ascending, of the positives that were found. positives: how many there are, found or not; each
-    one not found adds nothing.
+    ranks: of the positives that were found, [m], from 0, ascending. positives: the number of all positives; those not
+    found add nothing.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks == 0, 1.0, found / np.maximum(ranks, 1))
@@ -112,25 +114,57 @@ def precision_at(ranks: Ids, k: int) -> float:
 
 
 def recall_at(ranks: Ids, k: int, *, positives: int) -> float:
-    """Return the share of all positives that stand in the first k places."""
+    """Return the share of all positives that are in the first k places."""
     return float(np.count_nonzero(ranks < k) / positives)
 
 
-def bootstrap_interval(
-    values: npt.ArrayLike, *, confidence: float = 0.95, rounds: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of values [Q], queries drawn with replacement.
+class Interval(NamedTuple):
+    """The two ends of an interval."""
 
-    NaN values are left out first; with nothing left both ends are NaN. Efron 1979. The same seed gives the same ends.
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    classes: npt.ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    rounds: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile bootstrap interval of the mean of values [Q].
+
+    classes: the class of each query, [Q]. Queries of one class are not independent, so whole classes are drawn with
+    replacement, each with all of its queries: the cluster bootstrap (Field and Welsh, "Bootstrapping clustered data",
+    JRSS B 69, 2007). Without classes each query is drawn by itself (Efron 1979).
+
+    Values that are NaN are dropped first; if none is left, both ends are NaN. The same seed gives the same interval.
     """
     sample = np.asarray(values, np.float64)
-    sample = sample[~np.isnan(sample)]
-    if not len(sample):
-        return float("nan"), float("nan")
-    draws = np.random.default_rng(seed)
-    means = [sample[draws.integers(len(sample), size=len(sample))].mean() for _ in range(rounds)]
+    known = ~np.isnan(sample)
+    if not known.any():
+        return Interval(float("nan"), float("nan"))
+    groups = np.arange(np.count_nonzero(known))
+    if classes is not None:
+        _, groups = np.unique(np.asarray(classes)[known], return_inverse=True)
+    sums, counts = np.asarray(np.bincount(groups, sample[known]), np.float64), np.bincount(groups)
+    means = _resampled_means(sums, counts, rounds, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high))
+
+
+def _resampled_means(sums: Floats, counts: Ids, rounds: int, draws: np.random.Generator) -> Floats:
+    """Return the mean over queries of each bootstrap round, [rounds].
+
+    sums, counts: the sum and the number of the values of each class, [C].
+    """
+    block = max(1, _DRAWN_AT_ONCE // len(sums))
+    means = []
+    for start in range(0, rounds, block):
+        drawn = draws.integers(len(sums), size=(min(block, rounds - start), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    return np.concatenate(means)
 
 
 def _gather(truth: Truth, parts: Sequence[str]) -> Ids:

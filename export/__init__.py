@@ -1,1 +1,1 @@
-"""How weights become served graphs."""
+"""Turn weights into served graphs: models, training, data sets, export and checks."""

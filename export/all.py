@@ -1,4 +1,4 @@
-"""`python export/all.py`: write every served graph, checked, with its configuration and a manifest."""
+"""`python export/all.py`: export every graph, check it, and write its configuration and a manifest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__" and Path(sys.path[0]).name == "export":
-    # A script's folder comes first on the path; its files must not shadow other packages' modules.
+    # Python puts a script's folder first on the path, where its files would shadow other packages' modules.
     del sys.path[0]
 
 import argparse
@@ -25,7 +25,7 @@ from landseer.ensemble.inference.contracts import (
 
 if TYPE_CHECKING:
     from landseer.export.build import Wanted
-    from landseer.export.exporter import Options
+    from landseer.export.exporter import ExportOptions
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
 
@@ -39,47 +39,51 @@ def parser() -> argparse.ArgumentParser:
 
     p = argparse.ArgumentParser(
         prog="export/all.py",
-        description="Write the served graphs as ONNX with their Triton configurations, each checked against torch.",
+        description="Export the served graphs to ONNX with their Triton configurations, and check each against torch.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0")
-    p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors of landseer train")
-    p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="which ResNet the weights are of")
-    p.add_argument("--descriptor", choices=tuple(HEADS), help="the head (cider where trained parts fit, else gem)")
-    p.add_argument("--parts", type=Path, metavar="FILE", help="trained parts of your own; --train writes them there")
-    p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, and export with them")
-    p.add_argument("--section", choices=OF_ANY_HEAD, help="train this part alone, and put it into the file of --parts")
-    p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening of the checkpoint in --weights")
-    p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="what makes the boxes")
-    p.add_argument("--lattqe", type=Path, metavar="FILE", help="query expansion of your own, by landseer train lattqe")
-    p.add_argument("--detector-weights", type=Path, metavar="FILE", help="of the detector, from landseer train")
-    p.add_argument("--long-side", type=_long_side, default=640, help="pixels that pictures are resized to")
-    p.add_argument("--only", action="append", choices=GRAPHS, metavar="NAME", help=f"one of {', '.join(GRAPHS)}")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors from landseer train")
+    p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="ResNet variant of the weights")
+    p.add_argument("--descriptor", choices=tuple(HEADS), help="head (cider if trained parts fit, else gem)")
+    p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
+    p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, then export with them")
+    p.add_argument("--section", choices=OF_ANY_HEAD, help="train only this part and add it to --parts")
+    p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
+    p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
+    p.add_argument(
+        "--lattqe", type=Path, metavar="FILE", help="trained LAttQE (default: random weights, marked untrained)"
+    )
+    p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
+    p.add_argument("--long-side", type=_long_side, default=640, help="longer side of resized pictures, in pixels")
+    p.add_argument(
+        "--only", action="append", choices=GRAPHS, metavar="NAME", help=f"only this graph: {', '.join(GRAPHS)}"
+    )
     p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0])
     p.add_argument("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="Triton's repository")
     p.add_argument("--version", type=_version, default="1", metavar="N", help="version folder to write")
-    p.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    p.add_argument("--dry-run", action="store_true", help="list what would be written without writing it")
     _add_tensorrt(p.add_argument_group("TensorRT (docs/tensorrt.md)"))
     return p
 
 
 def _add_tensorrt(p: argparse._ArgumentGroup) -> None:
-    p.add_argument("--tensorrt", action="store_true", help="build an engine of every graph, for this machine's GPU")
+    p.add_argument("--tensorrt", action="store_true", help="build an engine for every graph, for this machine's GPU")
     p.add_argument(
-        "--timing-cache", type=Path, metavar="FILE", help="keep the kernels' times there, for a quick rebuild"
+        "--timing-cache", type=Path, metavar="FILE", help="file that keeps kernel timings, for faster rebuilds"
     )
-    p.add_argument("--version-compatible", action="store_true", help="engines that later TensorRT 10 may load as well")
-    p.add_argument("--workspace-gib", type=_gib, default=4.0, metavar="N", help="scratch memory of one layer at most")
-    p.add_argument("--picture-sizes", type=Path, metavar="CSV", help="height,width,count of your pictures, to tune for")
+    p.add_argument("--version-compatible", action="store_true", help="let later TensorRT 10 releases load the engines")
+    p.add_argument("--workspace-gib", type=_gib, default=4.0, metavar="N", help="scratch memory limit of a layer")
+    p.add_argument("--picture-sizes", type=Path, metavar="CSV", help="picture sizes to tune for: height,width,count")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the export. Returns the exit status: 0, 1 for a failure, 2 for a wrong command line."""
     args = parser().parse_args(argv)
     if args.section and not (args.train and args.parts):
-        parser().error("--section needs --train DATA, to learn from, and --parts FILE, to put it into")
+        parser().error("--section needs --train DATA and --parts FILE")
     from landseer.export.build import Wanted
-    from landseer.export.exporter import ExportError, Options, export
+    from landseer.export.exporter import ExportError, ExportOptions, export
 
     wanted = Wanted(
         backbone=args.backbone,
@@ -95,11 +99,11 @@ def main(argv: list[str] | None = None) -> int:
         lattqe=args.lattqe,
     )
     only = tuple(args.only or GRAPHS)
-    options = Options(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
+    options = ExportOptions(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
         if args.train and args.dry_run:
             print(f"would train {args.section or wanted.descriptor or 'cider'} on {args.train} first")
-            # The file of parts is not there yet.
+            # The file of parts does not exist yet.
             options = dataclasses.replace(options, wanted=dataclasses.replace(wanted, parts=None))
         elif args.train:
             wanted = _trained(wanted, args)
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"export: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("export: stopped; what was there before is untouched, and --train goes on where it was", file=sys.stderr)
+        print("export: stopped; the repository is unchanged, and --train resumes where it stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -139,12 +143,12 @@ def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
     return dataclasses.replace(wanted, parts=parts)
 
 
-def _export_engines(options: Options, args: argparse.Namespace) -> int:
-    from landseer.export.tensorrt.build import Settings
+def _export_engines(options: ExportOptions, args: argparse.Namespace) -> int:
+    from landseer.export.tensorrt.builder import BuilderSettings
     from landseer.export.tensorrt.device import MissingError
-    from landseer.export.tensorrt.exporter import EngineOptions, export_engines
+    from landseer.export.tensorrt.engine_exporter import EngineOptions, export_engines
 
-    settings = Settings(
+    settings = BuilderSettings(
         workspace_gib=args.workspace_gib, version_compatible=args.version_compatible, timing_cache=args.timing_cache
     )
     try:
@@ -155,7 +159,7 @@ def _export_engines(options: Options, args: argparse.Namespace) -> int:
     return 0
 
 
-def _drop_stale_engines(options: Options) -> None:
+def _drop_stale_engines(options: ExportOptions) -> None:
     from landseer.export.exporter import ExportError
     from landseer.export.tensorrt.errors import BuildError
     from landseer.export.tensorrt.record import drop_stale
@@ -165,19 +169,19 @@ def _drop_stale_engines(options: Options) -> None:
     except BuildError as error:
         raise ExportError(str(error)) from error
     for name in dropped:
-        print(f"export: removed the engine of {name}, whose graph changed: build it again with --tensorrt")
+        print(f"export: removed the engine of {name}, because its graph changed; rebuild it with --tensorrt")
 
 
 def _gib(text: str) -> float:
     gib = float(text)
     if not 0 < gib <= 1024:
-        raise argparse.ArgumentTypeError(f"{text} is no amount of memory: expected more than 0 GiB and at most 1024")
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0 GiB and at most 1024")
     return gib
 
 
 def _version(text: str) -> str:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no version: Triton's versions are whole numbers from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version: expected a whole number from 1")
     return str(int(text))
 
 

@@ -1,4 +1,4 @@
-"""From a backbone's name to the five modules, with trained heads where there are any, seeded ones where not."""
+"""Build the five modules of an export: trained parts where they exist, seeded stand-ins elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import SHIPPED as SHIPPED_LATTQE
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
@@ -21,18 +20,21 @@ from landseer.export.models.cluster import Clustering
 from landseer.export.models.coattention import CoAttention
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import HEADS, GeMHead
+from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.pooling import Projection
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
 from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
-HEAD_SEED, REDUCTION_SEED, LOCALS_SEED = 0, 1, 3
+HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
+LATTQE_WIDTH = 64
+"""Of the seeded stand-in: 6 MB at D = 1280, where the paper's width, D, takes 120 MB of disk and memory for nothing."""
 DEFAULT = "cider"
-"""The descriptor where trained parts of it fit the trunk; GeM, which needs no training, where none do."""
+"""The default descriptor if trained parts fit the trunk; otherwise GeM, which needs no training."""
 
 OF_ANY_HEAD = ("reduction", "locals")
-"""Parts that belong to the trunk alone."""
+"""Parts that depend on the trunk but not on the head."""
 UNTRAINED = {
     "attention": "mean channel activation, min-max",
     "whitening": "identity",
@@ -41,13 +43,14 @@ UNTRAINED = {
     "regional whitening": "identity",
     "region proposals": f"random weights, seed {HEAD_SEED}",
     "detector": f"random weights, seed {DETECTOR_SEED}",
+    "lattqe": f"random weights, seed {LATTQE_SEED}, {LATTQE_WIDTH} wide in place of the paper's D",
 }
-"""Parts that may be without training, and what stands in for them then."""
+"""Parts that may be untrained, and their stand-ins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the networks are to be made of."""
+    """Options for building the networks."""
 
     backbone: str
     weights: Path | None = None
@@ -55,31 +58,31 @@ class Wanted:
     long_side: int = 640
     version: str = "1"
     descriptor: str | None = None
-    """A key of `HEADS`; None takes the best there are trained parts for."""
+    """A key of `HEADS`; None takes the best one with trained parts."""
     parts: Path | None = None
-    """Trained parts of one's own; None takes those that come with Landseer, if they fit the trunk."""
+    """Your own trained parts; None takes the shipped ones if they fit the trunk."""
     whitening: str | None = None
-    """Which learned whitening of a checkpoint of others to use, DATASET:ss or DATASET:ms."""
+    """Learned whitening stored in a public checkpoint, DATASET:ss or DATASET:ms."""
     detector: str = DEFAULT_DETECTOR
-    """What makes the boxes, a key of `DETECTORS`."""
+    """A key of `DETECTORS`."""
     detector_weights: Path | None = None
-    """Of a detector that has its own; None seeds them."""
+    """Weights for detectors that have any; None uses seeded ones."""
     lattqe: Path | None = None
-    """A query expansion of one's own; None takes the one that comes with Landseer."""
+    """A trained query expansion; None takes a seeded one, marked untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """All modules of one export, in evaluation mode, and what is to be said of them."""
+    """All modules of one export, in evaluation mode, with their profile."""
 
     modules: dict[str, nn.Module]
     profile: Profile
     source: str
-    """Where the weights came from."""
+    """Where the weights came from, for people."""
 
 
 def build(wanted: Wanted) -> Networks:
-    """Load the trunk and the heads. WeightsError if something does not fit."""
+    """Load the trunk and the heads. WeightsError if weights do not fit."""
     loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
     parts = find_parts(loaded, wanted)
     kind = wanted.descriptor or (parts.descriptor if parts else "gem")
@@ -106,7 +109,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": read_lattqe(wanted.lattqe or SHIPPED_LATTQE, sizes),
+        "lattqe": _lattqe(wanted.lattqe, sizes),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -118,7 +121,7 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=_untrained(kind, loaded, parts, detector),
+        untrained=(*_untrained(kind, loaded, parts, detector), *(() if wanted.lattqe else ("lattqe",))),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
@@ -126,21 +129,21 @@ def build(wanted: Wanted) -> Networks:
 
 
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
-    """Return the trained parts to use: those asked for, or those that come with Landseer for this trunk, or None.
+    """Return the trained parts to use: the requested ones, the shipped ones for this trunk, or None.
 
-    Of a trunk that was trained with its head they may be of any head: only `OF_ANY_HEAD` is of use.
+    For a trunk that was trained together with its head, parts of any head will do: only `OF_ANY_HEAD` is used.
     """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
         path = shipped(trunk).get(wanted.descriptor or DEFAULT) if loaded.checkpoint is None else None
         return None if path is None else read_parts(path)
     if loaded.checkpoint is not None:
-        raise WeightsError(f"{loaded.checkpoint.path} brings its own descriptor; got trained parts {wanted.parts} too")
+        raise WeightsError(f"{loaded.checkpoint.path} has its own descriptor; do not combine it with trained parts")
     parts = read_parts(wanted.parts)
     if parts.trunk_sha256 != trunk:
         raise WeightsError(
-            f"{wanted.parts} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, and not "
-            f"{trunk[:16]}): name the weights it was trained on with --weights, or train anew"
+            f"{wanted.parts} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, not "
+            f"{trunk[:16]}): pass the weights it was trained on with --weights, or train it again"
         )
     if loaded.trained is None and wanted.descriptor not in (None, parts.descriptor):
         raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
@@ -155,7 +158,7 @@ def _trained_kind(trained: Trained, wanted: Wanted) -> str:
 
 
 def untrained_head(kind: str, channels: int) -> nn.Module:
-    """Return a head with seeded weights, the global random state untouched."""
+    """Return a head with seeded weights, leaving torch's global random state unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
         return HEADS[kind].make(channels)
@@ -167,9 +170,9 @@ def trunk_sha256(loaded: Loaded) -> str:
 
 
 def fingerprint(module: nn.Module, variant: str, *, without: str = "") -> str:
-    """Hash every weight that shapes a stored vector; `variant` tells networks that share their weights' names.
+    """Hash every weight that affects stored vectors. `variant` separates networks whose weights have the same names.
 
-    without: name of a child that shapes none.
+    without: name of a child module to leave out.
     """
     digest = hashlib.sha256(variant.encode())
     for name, value in sorted(module.state_dict().items()):
@@ -181,14 +184,14 @@ def fingerprint(module: nn.Module, variant: str, *, without: str = "") -> str:
 
 
 def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, Projection]:
-    """Return the head, and the whitening that follows the mean over scales."""
+    """Return the head and the whitening applied after the mean over scales."""
     channels = loaded.trunk.channels
     if loaded.checkpoint is not None:
         return _of_others(loaded.checkpoint, channels, kind, wanted.whitening)
     if wanted.whitening is not None:
         raise WeightsError(
-            f"got the learned whitening {wanted.whitening}, but {wanted.weights or wanted.backbone} is no checkpoint "
-            "of cnnimageretrieval-pytorch, which alone carries some"
+            f"got the learned whitening {wanted.whitening}, but {wanted.weights or wanted.backbone} is not a "
+            "checkpoint of cnnimageretrieval-pytorch, and only those have learned whitening"
         )
     head, whitening = untrained_head(kind, channels), Projection.untrained(channels, channels, seed=0)
     if loaded.trained is not None:
@@ -201,22 +204,28 @@ def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) 
 
 
 def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | None) -> tuple[nn.Module, Projection]:
-    """GeM as the checkpoint has it: its own whitening for each scale, a learned one after their mean."""
+    """Return the checkpoint's GeM: its own whitening at each scale, a learned one after their mean."""
     if kind != "gem":
-        raise WeightsError(f"{checkpoint.path} describes by its own GeM; got --descriptor {kind}")
+        raise WeightsError(f"{checkpoint.path} has its own GeM descriptor; got --descriptor {kind}")
     head = GeMHead(channels, p=exponent(checkpoint), projection=network_projection(checkpoint))
     if which is None:
         return head, Projection.untrained(channels, channels, seed=0)
     return head, learned_projection(checkpoint, which, size=channels)
 
 
+def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:
+    if trained is not None:
+        return read_lattqe(trained, sizes)
+    return LAttQE.untrained(sizes, seed=LATTQE_SEED, width=LATTQE_WIDTH)
+
+
 def _detector_sha256(kind: str, detector: Detector) -> str:
-    """Hash what was trained. Seeded weights are told by their kind; rounding may differ from machine to machine."""
+    """Hash trained weights. Seeded ones are identified by kind alone, since rounding may differ between machines."""
     return "" if kind == DEFAULT_DETECTOR or detector.untrained else fingerprint(detector.module, kind)
 
 
 def _untrained(kind: str, loaded: Loaded, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
-    """Return the parts that are still stand-ins, in the order of `UNTRAINED`."""
+    """Return the parts that are still untrained, in the order of `UNTRAINED`."""
     possible = {"attention", "whitening", *OF_ANY_HEAD, *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
     done = set(parts.learned) if parts else set()
@@ -233,7 +242,7 @@ def _told(loaded: Loaded, parts: Parts | None) -> str:
 
 
 def _boxes_by(wanted: Wanted, loaded: Loaded) -> str:
-    """Name a detector that is not the default one, and where its weights came from.
+    """Name a non-default detector and the origin of its weights.
 
     WeightsError for region proposals that were trained on another trunk.
     """

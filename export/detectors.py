@@ -1,5 +1,5 @@
-"""The ways from a picture to boxes, behind one contract. A new one is a function and a line in `DETECTORS`, and in
-`ensemble/inference/contracts.py` a line in `DETECTOR_INPUTS`.
+"""Detectors behind one contract. To add one, write a function and add a line to `DETECTORS` here and to
+`DETECTOR_INPUTS` in `ensemble/inference/contracts.py`.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trained import SUFFIX, read_tensors
 from landseer.export.models.trunks import Trunk, fill, read_state_dict
 
 SEED = 0
-"""Of the weights of a detector that was not trained."""
+"""Seed for the weights of an untrained detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A detector in evaluation mode, and whether boxes have shaped it."""
+    """A detector in evaluation mode, and whether it is untrained."""
 
     module: nn.Module
     untrained: bool = False
 
 
 def attention(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
-    """CiDeR's: boxes around what the backbone attends to. It has no weights of its own."""
+    """CiDeR's: boxes around the backbone's attention. It has no weights of its own."""
     if weights is not None:
         raise WeightsError(
-            f"got {weights}, but the detector attention has no weights: say with --detector whose they are, one of "
+            f"got {weights}, but the detector attention has no weights: name their detector with --detector, one of "
             f"{', '.join(kind for kind in DETECTORS if kind != 'attention')}"
         )
     return Detector(module=AttentionRegions(sizes=sizes))
 
 
 def rpn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
-    """DIR's proposals. weights: of the proposals alone, as `landseer train rpn` writes them, trained on this trunk.
+    """DIR's proposals. weights: those of the proposals alone, from `landseer train rpn` on this trunk.
 
-    The graph has the trunk in it once more, so that it takes pictures as the other detectors do. That costs one more
-    run of the trunk where boxes are asked for: on indexing and on explaining, never on searching.
+    The graph contains a second copy of the trunk, so that it takes pictures like the other detectors. That costs one
+    more run of the trunk when boxes are requested: in indexing and explaining, never in searching.
     """
     proposals = RegionProposals.untrained(trunk.channels, seed=SEED)
     if weights is not None:
@@ -57,7 +58,7 @@ def rpn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
 
 
 def ssdlite(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
-    """Detect-to-Retrieve's quick one, with a trunk of its own. weights: torchvision's, of one class of object."""
+    """Detect-to-Retrieve's fast detector, with its own trunk. weights: torchvision's format, one object class."""
     detector = LANDMARK_DETECTORS["ssdlite"](None, seed=SEED, sizes=sizes)
     if weights is None:
         awaken(detector.network)
@@ -65,7 +66,7 @@ def ssdlite(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
 
 
 def faster_rcnn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
-    """Detect-to-Retrieve's thorough one, with a trunk of its own. weights: torchvision's, of one class of object."""
+    """Detect-to-Retrieve's accurate detector, with its own trunk. weights: torchvision's format, one object class."""
     return _landmark(LANDMARK_DETECTORS["faster_rcnn"](None, seed=SEED, sizes=sizes), weights)
 
 
@@ -75,9 +76,7 @@ DETECTORS: dict[str, Callable[[Trunk, Path | None, Sizes], Detector]] = {
     "ssdlite": ssdlite,
     "faster_rcnn": faster_rcnn,
 }
-"""By kind: (the backbone's trunk, weights or None for seeded ones, sizes) → `Detector`. WeightsError if the weights do
-not fit.
-"""
+"""By kind: (backbone's trunk, weights or None for seeded ones, sizes) → `Detector`. WeightsError for other weights."""
 
 
 def _landmark(detector: LandmarkDetector, weights: Path | None) -> Detector:
@@ -88,14 +87,14 @@ def _landmark(detector: LandmarkDetector, weights: Path | None) -> Detector:
 
 @torch.no_grad()
 def awaken(network: Any) -> None:
-    """Give the BatchNorms of an SSD without training the statistics of photographs.
+    """Set the BatchNorm statistics of an untrained SSD from photographs.
 
-    With torchvision's own first ones no signal reaches the end: measured, every score of every picture is 0.5. All
-    boxes tie then, and no check can tell a right graph from a wrong one.
+    With torchvision's initial ones no signal reaches the output: as measured, every score of every picture is 0.5. All
+    boxes then tie, and no check can tell a correct graph from a wrong one.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the statistics of one pass, whole
+            module.momentum = None  # Use the statistics of this one pass.
     width, height = network.transform.fixed_size
     pixels = torch.from_numpy(photos(height, width, 6)).permute(0, 3, 1, 2).float()
     network.head(list(network.train().backbone(pixels / 127.5 - 1).values()))
@@ -103,19 +102,8 @@ def awaken(network: Any) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, as `landseer train` writes them, or from what `torch.save` wrote.
+    """Read a state dict from safetensors, as written by `landseer train`, or from a `torch.save` file.
 
-    WeightsError if it is neither. No code in the file is run.
+    WeightsError if it is neither. Never runs code from the file.
     """
-    if path.suffix != ".safetensors":
-        return read_state_dict(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise WeightsError(f"no weights file at {path}")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return read_tensors(path)[0] if path.suffix == SUFFIX else read_state_dict(path)

@@ -1,4 +1,4 @@
-"""The engines that may run a graph where it is served; parity is shown on each."""
+"""The inference engines that may serve a graph; parity is checked on each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENGINES: dict[str, Callable[[Path], Run]] = {
 
 
 def cpu_has_bf16() -> bool:
-    """Whether OpenVINO can run bf16 on this machine at all."""
+    """Whether OpenVINO supports bf16 on this machine."""
     import openvino as ov
 
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

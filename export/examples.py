@@ -1,4 +1,4 @@
-"""Inputs on which a graph is exported and checked: random ones, and what real photographs give."""
+"""Inputs to export and check graphs with: random ones, and ones computed from real photographs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ PHOTO_SIZES = ((480, 640), (640, 480), (640, 640), (352, 640), (MIN_SIDE, MIN_SI
 """Height and width: the usual buckets, the least size, and an odd one."""
 
 DETECTED = ((2, 320, 256), (1, 480, 640), (1, 333, 417), (1, MIN_SIDE, MIN_SIDE))
-"""Batch, height and width for detectors that take pictures. Few: in eager torch they are the slowest of all."""
+"""Batch, height and width for detectors that take pictures. Few, because they are the slowest in eager torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One input of a check."""
+    """One input to check a graph with."""
 
     name: str
     inputs: Arrays
     real: bool
-    """Whether it comes from photographs; random pixels have many near-ties that no picture has."""
+    """Whether it comes from photographs; random pixels have many near-ties that photographs lack."""
 
 
 def cases(graph: str, sizes: Sizes, modules: dict[str, nn.Module], detector: str = DEFAULT_DETECTOR) -> Iterator[Case]:
-    """Yield the cases of a graph, a batch of two first: it also serves as the exporter's example.
+    """Yield the cases of a graph. The first, a batch of two, is also the exporter's example.
 
-    modules: what makes the inputs of later graphs from photographs, `backbone` and `cluster`.
-    detector: its kind, a key of `DETECTOR_INPUTS`.
+    modules: `backbone` and `cluster`, which compute the inputs of later graphs from photographs.
+    detector: a key of `DETECTOR_INPUTS`.
     """
     makers = {
         "backbone": _backbone,
@@ -91,7 +91,7 @@ def _attention(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
 
 def _cluster(sizes: Sizes, modules: dict[str, nn.Module]) -> Iterator[Case]:
     rng = np.random.default_rng(2)
-    # Around centres, as real ones are: in plain noise a rounding error decides who belongs where.
+    # Around centres, like real features: in plain noise a rounding error would decide assignments.
     centres = rng.random((3, 12, sizes.channels), dtype=np.float32) ** 4
     features = np.stack([c[rng.integers(0, 12, sizes.locals)] for c in centres])
     features += 0.1 * rng.random(features.shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The export: build, write, check, and only then put in place."""
+"""Export graphs: build, write, check, and only then move them into the repository."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from landseer.export.to_onnx import write_onnx
 
 
 class ExportError(RuntimeError):
-    """The export cannot be done; nothing in the repository was changed. One readable line."""
+    """The export failed and the repository is unchanged. The message is one readable line."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `export/all.py` was asked for."""
+class ExportOptions:
+    """Options of `export/all.py`."""
 
     wanted: Wanted
     only: tuple[str, ...]
@@ -44,12 +44,12 @@ class Options:
 
     @property
     def version(self) -> str:
-        """Return the version folder that is written."""
+        """The version folder to write."""
         return self.wanted.version
 
 
-def export(options: Options, console: Console | None = None) -> Manifest | None:
-    """Export what `options` say. Returns the new manifest, None for a dry run. ExportError if it cannot be done."""
+def export(options: ExportOptions, console: Console | None = None) -> Manifest | None:
+    """Export. Returns the new manifest, None for a dry run. ExportError if it fails."""
     console = console or plain_console(sys.stderr, pipe_width=None)
     started = time.monotonic()
     try:
@@ -68,8 +68,8 @@ def export(options: Options, console: Console | None = None) -> Manifest | None:
     return manifest
 
 
-def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
-    """Return the entries of graphs that stay, after checking that they fit the ones to be written."""
+def _kept(options: ExportOptions, networks: Networks) -> dict[str, Entry]:
+    """Return the entries of graphs that are kept, after checking that they fit the new ones."""
     names = set(_contracts(networks)) - set(options.only)
     if not names:
         return {}
@@ -77,36 +77,46 @@ def _kept(options: Options, networks: Networks) -> dict[str, Entry]:
     if manifest.profile.fingerprint != networks.profile.fingerprint:
         raise ExportError(
             f"{options.out} holds graphs of {manifest.profile.backbone} with other weights or sizes, which do not fit "
-            f"these of {options.wanted.backbone}: export all of them (without --only), or elsewhere with --out"
+            f"these of {options.wanted.backbone}: export all graphs (without --only), or to another folder with --out"
         )
     if "detector" in names:
         _check_detector(options, manifest.profile, networks.profile)
+    if "lattqe" in names:
+        _check_lattqe(options, manifest.profile, networks.profile)
     if "backbone" in names:
         _check_locals(options, manifest.profile, networks.profile)
-    # A profile has one version: those that stay come along into it.
+    # A profile has one version, so graphs that are kept move to it too.
     return {name: entry for name, entry in manifest.graphs.items() if name in names}
 
 
-def _check_detector(options: Options, kept: Profile, wanted: Profile) -> None:
-    """Raise ExportError unless a detector that stays is the one that the others will be told of."""
+def _check_detector(options: ExportOptions, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError unless a kept detector is the one in the new profile."""
     if (kept.detector, kept.detector_sha256) == (wanted.detector, wanted.detector_sha256):
         return
     same = ", with other weights" if kept.detector == wanted.detector else ""
     raise ExportError(
-        f"{options.out} holds the detector {kept.detector}; got {wanted.detector}{same}: name the one that is there, "
-        f"with --detector and --detector-weights, or write the new one too, with --only detector"
+        f"{options.out} holds the detector {kept.detector}; got {wanted.detector}{same}: name the existing one with "
+        f"--detector and --detector-weights, or export the new one too with --only detector"
     )
 
 
-def _check_locals(options: Options, kept: Profile, wanted: Profile) -> None:
-    """Raise ExportError unless a backbone that stays gives the local descriptors that the others will be told of."""
+def _check_locals(options: ExportOptions, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError unless a kept backbone computes the local descriptors of the new profile."""
     if kept.locals_sha256 == wanted.locals_sha256:
         return
     found = "other local descriptors" if kept.locals_sha256 else "no local descriptors"
     raise ExportError(
-        f"{options.out} holds a backbone that gives {found}: write it too, with --only backbone, or export all "
-        "of them (without --only)"
+        f"{options.out} holds a backbone with {found}: export it too with --only backbone, or export all graphs "
+        "(without --only)"
     )
+
+
+def _check_lattqe(options: ExportOptions, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError if the new profile would call a `lattqe` that stays trained when it is not, or the reverse."""
+    found, got = ("untrained" if "lattqe" in one.untrained else "trained" for one in (kept, wanted))
+    if found != got:
+        mend = "name its file with --lattqe" if found == "trained" else "leave --lattqe out"
+        raise ExportError(f"{options.out} holds {found} `lattqe` weights: {mend}, or write it too, with --only lattqe")
 
 
 def _contracts(networks: Networks) -> dict[str, Graph]:
@@ -119,7 +129,7 @@ def _announce(console: Console, networks: Networks) -> None:
         console.print(Text.assemble(("untrained", "yellow"), f" {part}: {UNTRAINED[part]}"))
 
 
-def _list(console: Console, options: Options) -> None:
+def _list(console: Console, options: ExportOptions) -> None:
     for name in options.only:
         console.print(f"would write {options.out / name / options.version / 'model.onnx'}")
         console.print(f"would write {options.out / name / 'config.pbtxt'}")
@@ -128,10 +138,10 @@ def _list(console: Console, options: Options) -> None:
     console.print(f"would write {options.out / 'manifest.json'}")
 
 
-def _write(options: Options, networks: Networks, kept: dict[str, Entry], console: Console) -> Manifest:
-    """Write into a scratch folder, check there, then move each model into its place.
+def _write(options: ExportOptions, networks: Networks, kept: dict[str, Entry], console: Console) -> Manifest:
+    """Write into a scratch folder, check there, then move each model into place.
 
-    The scratch folder is beside the repository: inside, Triton would take it for a model.
+    The scratch folder lies beside the repository: inside, Triton would take it for a model.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     contracts = _contracts(networks)
@@ -178,7 +188,7 @@ def _export_graph(
         if failures and not half:
             raise ExportError(f"{graph.name} on {engine} does not agree with torch: {'; '.join(failures)}")
         parity[engine] = agreement.figures()
-        # bf16 is an offer: where it does not agree well enough, the graph is served in fp32.
+        # bf16 is optional: if it does not agree well enough, the graph is served in fp32.
         if half:
             precision, refused = ("fp32", failures) if failures else ("bf16", [])
     step("checked", total, total)
@@ -187,7 +197,7 @@ def _export_graph(
     )
 
 
-def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str, Entry]) -> None:
+def _install(scratch: Path, options: ExportOptions, manifest: Manifest, kept: dict[str, Entry]) -> None:
     for name in options.only:
         folder = options.out / name / options.version
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,7 +206,7 @@ def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str
         _carry_along(options.out / name, manifest, name, options.version)
     precision = {name: entry.precision for name, entry in manifest.graphs.items()}
     for name in ensembles():
-        # An ensemble has no file, but Triton wants its version's folder.
+        # An ensemble has no file, but Triton requires its version folder.
         (options.out / name / options.version).mkdir(parents=True, exist_ok=True)
     for path, text in all_configs(manifest.profile, precision).items():
         (options.out / path).parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +217,7 @@ def _install(scratch: Path, options: Options, manifest: Manifest, kept: dict[str
 
 
 def _carry_along(folder: Path, manifest: Manifest, name: str, version: str) -> None:
-    """Copy the newest version of a graph that was not exported now into `version`, unless it is there."""
+    """Copy the newest version of a kept graph into `version`, unless it is there already."""
     target = folder / version / "model.onnx"
     if target.exists():
         return
@@ -218,7 +228,7 @@ def _carry_along(folder: Path, manifest: Manifest, name: str, version: str) -> N
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             return
-    raise ExportError(f"{folder} has no version that the manifest knows: export all graphs (without --only)")
+    raise ExportError(f"{folder} has no version listed in the manifest: export all graphs (without --only)")
 
 
 def _progress(console: Console) -> Progress:

@@ -1,4 +1,8 @@
-"""A trained LAttQE in one safetensors file. It knows descriptors by place and cosine alone: it fits every backbone."""
+"""A trained LAttQE in one safetensors file.
+
+A relational network, or the mean of some, fits descriptors of every size; the paper's network only the size that it was
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.export import parts
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
@@ -24,8 +27,6 @@ KINDS: Mapping[str, type[ExpansionNetwork]] = {
 }
 FORMAT = "landseer lattqe 1"
 NAME = "lattqe.safetensors"
-SHIPPED = parts.SHIPPED / "lattqe" / NAME
-"""What comes with Landseer, for every trunk; its card is beside it."""
 
 
 def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:
@@ -41,7 +42,7 @@ def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any])
 
 
 def read_lattqe(path: Path, sizes: Sizes) -> ExpansionNetwork:
-    """Read one for descriptors of some size. WeightsError says what the file is instead."""
+    """Read a network for descriptors of the given sizes. WeightsError says what is wrong with the file."""
     if not path.is_file():
         raise WeightsError(
             f"there is no trained LAttQE at {path}; train one with: landseer train lattqe DATA --out DIR"

@@ -1,4 +1,4 @@
-"""`manifest.json`: what an export wrote, from what, and how well it agreed with torch."""
+"""`manifest.json`: the graphs of an export, their origin, and their agreement with torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "manifest.json"
 
 
 class ManifestError(RuntimeError):
-    """There is no manifest, or it cannot be read."""
+    """The manifest is missing or unreadable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,24 +27,24 @@ class Entry:
     sha256: str
     opset: int
     precision: str
-    """What it is served in where the CPU has it: "bf16" or "fp32"."""
+    """Serving precision, "bf16" or "fp32"; bf16 is used only on CPUs that have it."""
     bf16_refused: list[str]
-    """Why bf16 is not used although the CPU has it: each output below its limit; empty otherwise."""
+    """Outputs below their bf16 limits, if that is why fp32 is served; empty otherwise."""
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     parity: dict[str, dict[str, float]]
-    """By engine and output: the worst agreement with eager fp32 torch over all cases, 1 being perfect."""
+    """By engine and output: the worst agreement with eager fp32 torch over all cases; 1 is perfect."""
 
     @classmethod
     def of(cls, graph: Graph, **figures: Any) -> Entry:
-        """Return the entry of a graph, with its tensor contract spelled out. figures: the other fields."""
+        """Return the entry of a graph with its tensor contract. figures: the other fields."""
         inputs, outputs = ([dataclasses.asdict(t) for t in tensors] for tensors in (graph.inputs, graph.outputs))
         return cls(inputs=inputs, outputs=outputs, **figures)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All graphs of a repository, and the profile they share."""
+    """All graphs of a repository and their common profile."""
 
     profile: Profile
     source: str
@@ -52,7 +52,7 @@ class Manifest:
 
     @classmethod
     def read(cls, repository: Path) -> Manifest:
-        """Read a repository's manifest. ManifestError if there is none that can be read."""
+        """Read a repository's manifest. ManifestError if it is missing or unreadable."""
         path = repository / FILE
         try:
             data = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Does a served graph say the same as eager torch? Measured by what each output is for."""
+"""Compare exported graphs with eager torch, each output by a measure that suits its use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torchvision.ops import box_iou
 
 from landseer.ensemble.inference.contracts import DType, Graph
 from landseer.export.engines import Run
@@ -20,7 +21,7 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """The least agreement allowed, 1 being perfect."""
+    """Minimum agreement; 1 is perfect."""
 
     fp32: float
     bf16: float
@@ -32,15 +33,15 @@ LIMITS: dict[str, Limit] = {
     "descriptor": COSINE,
     "query_vector": COSINE,
     "expanded": COSINE,
-    # On average: a feature halfway between two centres may go to either, and weighs in a small cluster.
+    # On average: a feature halfway between two centres may join either, and matters in a small cluster.
     "clusters": Limit(fp32=0.999, bf16=0.99),
     "scores": Limit(fp32=0.9999, bf16=0.999),
     "cluster_weights": Limit(fp32=0.9999, bf16=0.99),
     "weights": Limit(fp32=0.9999, bf16=0.98),
     "attention": Limit(fp32=0.999, bf16=0.9),
-    # The selected set: near-ties at the 500th norm may fall either way.
+    # The selected set: near-ties at the 500th norm may resolve either way.
     "local_positions": Limit(fp32=0.99, bf16=0.9),
-    # On average, at the places that both chose: a feature close to the mean has little direction left.
+    # On average, at the locations that both selected: a feature near the mean has an unstable direction.
     "local_descriptors": Limit(fp32=0.99999, bf16=0.995),
     "boxes": Limit(fp32=0.999, bf16=0.7),
     "box_scores": Limit(fp32=0.999, bf16=0.9),
@@ -54,7 +55,7 @@ LIMITS: dict[str, Limit] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """The worst agreement of each output over the cases, with the case it was seen on."""
+    """The worst agreement of each output over all cases, and its case."""
 
     worst: dict[str, tuple[float, str]]
 
@@ -63,7 +64,7 @@ class Agreement:
         lines = []
         for output, (value, case) in self.worst.items():
             limit = getattr(LIMITS[output], precision)
-            # A NaN must fail too.
+            # Written so that NaN fails too.
             if not value >= limit:
                 lines.append(f"{output}: {value:.6f} on {case}, expected at least {limit}")
         return lines
@@ -74,7 +75,7 @@ class Agreement:
 
 
 def eager(module: nn.Module, graph: Graph, inputs: Arrays) -> Arrays:
-    """Run eager torch. Returns arrays by output name."""
+    """Run a module in eager torch. Returns arrays by output name."""
     with torch.no_grad():
         outputs = module(*(torch.from_numpy(inputs[tensor.name]) for tensor in graph.inputs))
     return {name: getattr(outputs, name).numpy() for name in outputs._fields}
@@ -99,17 +100,17 @@ def check(graph: Graph, expected: Iterable[tuple[Case, Arrays]], run: Run) -> Ag
 def _check_type(graph: Graph, name: str, dtype: DType, wanted: Array, got: Array) -> None:
     if got.dtype != np.dtype(dtype) or got.shape != wanted.shape:
         raise RuntimeError(
-            f"{graph.name}.{name} came as {got.dtype}{list(got.shape)}; expected {dtype}{list(wanted.shape)}"
+            f"{graph.name}.{name}: got {got.dtype}{list(got.shape)}; expected {dtype}{list(wanted.shape)}"
         )
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Least cosine over the last axis; two zero vectors agree."""
+    """Minimum cosine over the last axis; two zero vectors agree."""
     return float(_cosines(a, b).min(initial=1.0))
 
 
 def mean_cosine(a: Array, b: Array) -> float:
-    """Least, over the batch, of the mean cosine of each item's vectors. a, b: [B, K, P]."""
+    """Minimum over the batch of each item's mean cosine. a, b: [B, K, P]."""
     return float(_cosines(a, b).mean(axis=1).min())
 
 
@@ -121,7 +122,7 @@ def _cosines(a: Array, b: Array) -> NDArray[np.float64]:
 
 
 def closeness(a: Array, b: Array) -> float:
-    """One minus the greatest absolute difference."""
+    """One minus the maximum absolute difference."""
     return 1.0 - float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
 
 
@@ -131,7 +132,7 @@ def equality(a: Array, b: Array) -> float:
 
 
 def selection_overlap(wanted: Arrays, got: Arrays) -> float:
-    """Least share, over the batch, of selected locations (position and scale) that both chose."""
+    """Minimum over the batch of the share of locations (position and scale) that both selected."""
     shares = []
     for a, b in zip(_places(wanted), _places(got), strict=True):
         shares.append(len(a.keys() & b.keys()) / max(1, len(a)))
@@ -139,7 +140,7 @@ def selection_overlap(wanted: Arrays, got: Arrays) -> float:
 
 
 def local_cosine(wanted: Arrays, got: Arrays) -> float:
-    """Least, over the batch, of the mean cosine of local descriptors at the places that both chose; 1 without any."""
+    """Minimum over the batch of the mean cosine of local descriptors at locations both selected; 1 without any."""
     values = [1.0]
     for i, (a, b) in enumerate(zip(_places(wanted), _places(got), strict=True)):
         if common := sorted(a.keys() & b.keys()):
@@ -152,7 +153,7 @@ def local_cosine(wanted: Arrays, got: Arrays) -> float:
 
 
 def _places(out: Arrays) -> Iterator[dict[tuple[float, ...], int]]:
-    """Yield for each picture the row of each location, x, y and scale, that was chosen."""
+    """Yield for each picture a map from selected location (x, y, scale) to its row."""
     for count, positions, scales in zip(
         out["local_count"][:, 0], out["local_positions"], out["local_scales"], strict=True
     ):
@@ -161,14 +162,9 @@ def _places(out: Arrays) -> Iterator[dict[tuple[float, ...], int]]:
 
 
 def boxes_iou(wanted: Arrays, got: Arrays) -> float:
-    """Least intersection over union, over the batch, of each best box; 1 where neither has one."""
-    values = []
-    for i in range(len(wanted["boxes"])):
-        a, b = wanted["boxes"][i, 0].astype(float), got["boxes"][i, 0].astype(float)
-        inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-        union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inter
-        values.append(1.0 if union == 0 else float(inter / union))
-    return min(values)
+    """Minimum IoU of the best boxes over the batch; 1 where neither side has one."""
+    a, b = (torch.from_numpy(out["boxes"][:, 0].astype(np.float64)) for out in (wanted, got))
+    return float(torch.where((a == b).all(dim=1), 1.0, box_iou(a, b).diagonal()).min())
 
 
 def _named(name: str, measure: Callable[[Array, Array], float]) -> Callable[[Arrays, Arrays], float]:

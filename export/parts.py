@@ -1,7 +1,7 @@
-"""Trained parts: what training made of a head, its whitening and two projections, in one small safetensors file.
+"""Trained parts: a head, its whitening and two projections in one small safetensors file.
 
-A file belongs to the trunk that it was trained on: its metadata names that by the hash of its weights, and it is
-refused for another. Weights are kept in half precision.
+A file belongs to the trunk that it was trained on. Its metadata holds the hash of the trunk's weights, and the file is
+rejected for any other trunk. Weights are stored in half precision.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from torch import Tensor, nn
 from landseer.export.models.torch_file import WeightsError
 
 SHIPPED = Path(__file__).parent / "trained"
-"""The parts that come with Landseer, each with a card beside it."""
+"""Shipped parts, each with a card beside it."""
 SECTIONS = ("head", "whitening", "reduction", "locals")
 FORMAT = "landseer parts 1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What was trained, by section."""
+    """Trained tensors by section."""
 
     backbone: str
     trunk_sha256: str
     descriptor: str
-    """The kind of head, a key of `HEADS`."""
+    """Kind of head, a key of `HEADS`."""
     learned: tuple[str, ...]
-    """Which parts are no longer stand-ins: attention, whitening, reduction, …"""
+    """Trained parts: attention, whitening, reduction, …"""
     tensors: Mapping[str, Tensor]
     """SECTION.NAME → tensor, float32."""
     card: Mapping[str, Any] = field(default_factory=dict)
-    """Data, seed, command and figures of the training."""
+    """Data, seed, command and results of the training."""
 
     def section(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of a section by the module's own names."""
+        """Return the tensors of a section by the module's parameter names."""
         return {key.removeprefix(f"{name}."): x for key, x in self.tensors.items() if key.startswith(f"{name}.")}
 
     def only(self, *names: str) -> Parts:
-        """Return the parts with some sections alone, that are learned under their own names."""
+        """Return only the named sections."""
         tensors = {key: x for key, x in self.tensors.items() if key.partition(".")[0] in names}
         return replace(self, learned=tuple(part for part in self.learned if part in names), tensors=tensors)
 
     def fill(self, name: str, module: nn.Module) -> None:
-        """Load a section into its module; one that is not there leaves it as it is. WeightsError if it does not fit."""
+        """Load a section into its module, if the section exists. WeightsError if it does not fit."""
         found = self.section(name)
         if not found:
             return
@@ -62,7 +62,7 @@ class Parts:
 
 
 def write_parts(parts: Parts, path: Path) -> None:
-    """Write atomically, floats in half precision."""
+    """Write atomically, with floats in half precision."""
     unknown = {key.partition(".")[0] for key in parts.tensors} - set(SECTIONS)
     if unknown:
         raise ValueError(f"got sections {sorted(unknown)}; expected {', '.join(SECTIONS)}")
@@ -75,12 +75,12 @@ def write_parts(parts: Parts, path: Path) -> None:
     staged = path.with_name(f".{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: _halved(x) for key, x in parts.tensors.items()}, staged, metadata=about)
-    staged.chmod(0o644)  # safetensors makes it the owner's alone
+    staged.chmod(0o644)  # safetensors makes it readable by the owner only
     staged.replace(path)
 
 
 def read_parts(path: Path) -> Parts:
-    """Read parts. WeightsError says what the file is instead."""
+    """Read parts. WeightsError if the file holds anything else."""
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -95,13 +95,13 @@ def read_parts(path: Path) -> Parts:
                 card=json.loads(about["card"]),
             )
     except FileNotFoundError as error:
-        raise WeightsError(f"there are no trained parts at {path}") from error
+        raise WeightsError(f"no trained parts at {path}") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} holds no trained parts: {error}") from error
+        raise WeightsError(f"{path} is not a file of trained parts: {error}") from error
 
 
 def shipped(trunk_sha256: str, folder: Path = SHIPPED) -> dict[str, Path]:
-    """Return the files that come with Landseer for a trunk, by descriptor."""
+    """Return the shipped files for a trunk, by descriptor."""
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         parts = read_parts(path)

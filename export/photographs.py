@@ -1,4 +1,4 @@
-"""The real photographs that checks run on: those in the scikit-image wheel."""
+"""Real photographs for checks: those in the scikit-image wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle
 
 
 def folder() -> Path:
-    """Return where scikit-image keeps its pictures, without importing it."""
+    """Return scikit-image's folder of pictures, without importing it."""
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise RuntimeError("the checks need real photographs: pip install scikit-image")

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX file that has exactly the tensors of its contract."""
+"""Export a torch module to an ONNX file with exactly the tensors of its contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from landseer.ensemble.inference.contracts import Graph
 from landseer.ensemble.inference.contracts import Tensor as Spec
 
 OPSETS = (18, 19, 20, 21)
-"""18 is the exporter's least; 21 is the most that ONNX Runtime 1.19 loads, which Triton 2.51 (24.10) carries."""
+"""18 is the exporter's minimum; 21 is the maximum of ONNX Runtime 1.19, which Triton 2.51 (24.10) includes."""
 MAX_IR_VERSION = 10
 """The same release's limit."""
 
@@ -24,11 +24,11 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def write_onnx(module: nn.Module, graph: Graph, example: Arrays, path: Path, *, opset: int) -> None:
-    """Export `module` with free batch and free -1 axes. example: a batch of two by input name."""
+    """Export `module` with a dynamic batch and dynamic -1 axes. example: a batch of two by input name."""
     args = tuple(torch.from_numpy(example[tensor.name]) for tensor in graph.inputs)
     shapes = tuple(_dynamic(tensor, graph.max_batch) for tensor in graph.inputs)
     with warnings.catch_warnings(), torch.no_grad():
-        # It warns of axes that share a name, which is what equal axes should do.
+        # It warns about axes that share a name, as equal axes should.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -41,20 +41,20 @@ def write_onnx(module: nn.Module, graph: Graph, example: Arrays, path: Path, *, 
             verbose=False,
         )
     if program is None:
-        raise RuntimeError(f"torch.onnx.export gave nothing for {graph.name}")
+        raise RuntimeError(f"torch.onnx.export returned nothing for {graph.name}")
     program.save(path, external_data=False)
     check_format(path, opset)
 
 
 def check_format(path: Path, opset: int) -> None:
-    """Raise RuntimeError unless the file is what the oldest supported Triton release loads."""
+    """Raise RuntimeError unless the oldest supported Triton release can load the file."""
     model = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(model)
     found = {entry.domain: entry.version for entry in model.opset_import}
     if found != {"": opset} or model.ir_version > MAX_IR_VERSION:
         raise RuntimeError(
-            f"{path.name} has opsets {found} and IR {model.ir_version}; expected opset {opset} alone and IR at most "
-            f"{MAX_IR_VERSION}, which Triton 2.51's ONNX Runtime loads"
+            f"{path.name} has opsets {found} and IR {model.ir_version}; expected only opset {opset} and at most IR "
+            f"{MAX_IR_VERSION}, the limits of Triton 2.51's ONNX Runtime"
         )
 
 

@@ -49,8 +49,7 @@ PAUSE_S = 1.0
 """Wait after being rejected, as in the server's RetryInfo."""
 AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, candidates=50)
-# Its weights may be untrained; its time is the same.
-LATTQE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, allow_untrained=True)
+RANK_CURVE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_RANK_CURVE)
 
 
 @dataclass(frozen=True)
@@ -206,16 +205,16 @@ class Searcher(User):
     def search_expanded(self) -> None:
         """Search with a picture and expand the query."""
         photo = random.choice(PHOTOS)
-        self._searched("search picture, LAttQE", None, image=photo.data, expansion=LATTQE)
+        self._searched("search picture, rank curve", None, image=photo.data, expansion=RANK_CURVE)
 
     @task(1)
     def search_id_everything(self) -> None:
         """Search by id, expand and re-rank: all stages except describing."""
         self._searched(
-            "search id, LAttQE, co-attention",
+            "search id, rank curve, co-attention",
             None,
             id=random.choice(PHOTOS).id,
-            expansion=LATTQE,
+            expansion=RANK_CURVE,
             reranking=COATTENTION,
         )
 

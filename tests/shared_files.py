@@ -1,10 +1,11 @@
-"""What lies beside a developer's checkout and not in a user's; tests that need it skip without it."""
+"""Files that tests read: references, which the checkout holds, and what lies beside a developer's checkout alone."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+REFERENCES = Path(__file__).resolve().parent / "references"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -17,6 +18,6 @@ def shared(name: str) -> Path:
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a numeric reference, or skip the test."""
-    with np.load(shared(f"refs/{name}")) as arrays:
+    """Return the arrays of a numeric reference; see references/README.md."""
+    with np.load(REFERENCES / name) as arrays:
         return dict(arrays)

@@ -1,1 +1,1 @@
-"""The commands that talk to a server. Each module has HELP, add_arguments and run (see landseer.client.cli)."""
+"""The commands that talk to a server. Each module has add_arguments and run, and an entry in landseer.client.cli."""

@@ -1,4 +1,4 @@
-"""The options that every command shares, and the call that they lead to."""
+"""The options shared by all commands that call a server, and the call itself."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ _T = TypeVar("_T")
 def add_arguments(parser: argparse.ArgumentParser, *, json_help: str) -> None:
     """Declare --server, --timeout and --json. `json_help` documents the JSON below the options."""
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help=f"default: the variable {SERVER_VARIABLE}, else {DEFAULT_SERVER}"
+        "--server", metavar="HOST:PORT", help=f"server address (default: ${SERVER_VARIABLE}, else {DEFAULT_SERVER})"
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="deadline of a call (%(default)g)"
+        "--timeout",
+        type=seconds,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help="deadline of each call (default %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, described below, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print only JSON, as described below")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"JSON:\n{json_help}\nFields may be added later; none is renamed or removed within version 1."
+    parser.epilog = f"JSON:\n{json_help}\nFields may be added later; within version 1 none is renamed or removed."
 
 
 def call(args: argparse.Namespace, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
-    """Run `do` with a client made from the options. The environment is read here, when a command runs."""
+    """Run `do` with a client built from the options and, where they name no server, the environment."""
 
     async def run() -> _T:
         server = args.server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
@@ -42,7 +46,7 @@ def call(args: argparse.Namespace, do: Callable[[SearchClient], Awaitable[_T]]) 
 
 
 def seconds(text: str) -> float:
-    """Read a positive number of seconds."""
+    """Parse a positive number of seconds."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text}, expected a number of seconds above 0")
@@ -50,7 +54,7 @@ def seconds(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
+    """Parse an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")

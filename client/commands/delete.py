@@ -1,4 +1,4 @@
-"""`landseer delete`: pictures out of the index."""
+"""`landseer delete`: remove pictures from the index."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from landseer.client.commands import connection
 from landseer.client.commands.output import print_json, say
 from landseer.client.errors import NotIndexed
 
-HELP = "take pictures out of the index; the files stay"
-
 _JSON = """\
   {"deleted": ["photos/a.jpg"], "not_indexed": ["photos/b.jpg"]}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer delete`."""
-    parser.add_argument("ids", nargs="+", metavar="ID", help="as `landseer index` made it from the path")
+    parser.add_argument("ids", nargs="+", metavar="ID", help="a picture's path as given to `landseer index`")
     connection.add_arguments(parser, json_help=_JSON)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Delete each id; return 1 if one of them was not indexed."""
+    """Delete each id; return 1 if any was not indexed."""
     there = connection.call(args, lambda client: _delete(client, args.ids))
     deleted, missing = ([id for id, was in there.items() if was is wanted] for wanted in (True, False))
     if args.json:
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _delete(client: SearchClient, ids: Sequence[str]) -> dict[str, bool]:
-    """Return for each id whether it was there."""
+    """Return for each id whether it was indexed."""
     there = {}
     for id in ids:
         try:

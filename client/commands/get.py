@@ -1,4 +1,4 @@
-"""`landseer get`: what is known of one picture."""
+"""`landseer get`: show what the index stores about a picture."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import argparse
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table
 from landseer.v1.index_pb2 import GetResponse
-
-HELP = "show what is known of an indexed picture"
 
 _JSON = """\
   The fields of landseer.v1.GetResponse (client/proto/landseer/v1/index.proto) without the thumbnail:
@@ -19,8 +17,10 @@ _JSON = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
-    parser.add_argument("id", metavar="ID", help="as `landseer index` made it from the path, or as given to Upsert")
-    parser.add_argument("--vectors", action="store_true", help="with --json, also the stored descriptor")
+    parser.add_argument(
+        "id", metavar="ID", help="a picture's path as given to `landseer index`, or its id as given to Upsert"
+    )
+    parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     connection.add_arguments(parser, json_help=_JSON)
 
 

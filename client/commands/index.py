@@ -1,4 +1,4 @@
-"""`landseer index`: pictures from files and folders into the index."""
+"""`landseer index`: add pictures in files and folders to the index."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from landseer.client.commands.connection import positive, seconds
 from landseer.client.commands.output import print_json, say, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
-from landseer.client.pictures import Found, find_pictures
+from landseer.client.picture_files import FoundPictures, find_pictures
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.uploads import Tally, Upload, UploadPlan
-
-HELP = "index the pictures of folders and files"
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 
 _JSON = """\
   {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
    "failed": [{"id": "photos/a.jpg", "path": "/home/me/photos/a.jpg", "code": "INVALID_ARGUMENT", "message": "..."}],
    "error": null}
-  `error` says why the run was broken off, if it was; `not_sent` counts the pictures it did not come to."""
-_RESUME = "run it again with --skip-indexed to go on from there"
+  `error` is the reason if the run stopped early; `not_sent` counts the pictures it did not reach."""
+_RESUME = "run it again with --skip-indexed to resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer index`."""
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder, walked to its depths, or a file")
     parser.add_argument(
-        "--prefix", default="", metavar="TEXT", help="put before every id; an id is the path as given here"
+        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
+    )
+    parser.add_argument(
+        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest of an id is the path as given here"
     )
     parser.add_argument(
         "--metadata",
@@ -40,26 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_pair,
         metavar="KEY=VALUE",
-        help="kept with every picture and returned with its hits, beside `path`; may be repeated",
+        help="stored with every picture and returned with its hits, in addition to `path`; repeatable",
     )
-    parser.add_argument("--skip-indexed", action="store_true", help="leave out pictures whose id is already indexed")
+    parser.add_argument("--skip-indexed", action="store_true", help="skip pictures whose id is already indexed")
     parser.add_argument(
-        "--concurrency", type=positive, default=2, metavar="N", help="uploads under way at once (%(default)s)"
+        "--concurrency", type=positive, default=2, metavar="N", help="number of parallel uploads (default %(default)s)"
     )
     parser.add_argument(
         "--patience",
         type=seconds,
         default=120.0,
         metavar="SECONDS",
-        help="for how long to try again while the server is away (%(default)g)",
+        help="how long to retry while the server is unavailable (default %(default)g)",
     )
     connection.add_arguments(parser, json_help=_JSON)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Index, print what became of it, return 1 if any picture was left behind."""
+    """Index the pictures and print a summary; return 1 if any failed or was not sent."""
     found = find_pictures(args.paths, prefix=args.prefix)
-    tally, start = Tally(total=len(found.pictures)), time.monotonic()
+    tally, start = UploadTally(total=len(found.pictures)), time.monotonic()
     error: LandseerClientError | None = None
     try:
         with display("indexing", tally.total) as shown:
@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if error or tally.failures else 0
 
 
-async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, tally: Tally, shown: Display) -> None:
+async def _upload(
+    client: SearchClient, args: argparse.Namespace, found: FoundPictures, tally: UploadTally, shown: Display
+) -> None:
     plan = UploadPlan(
         metadata=dict(args.metadata),
         skip_indexed=args.skip_indexed,
@@ -87,7 +89,7 @@ async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, 
     def trouble(why: str) -> None:
         if why not in told:
             told.add(why)
-            shown.note(f"trying again for up to {args.patience:g} s: {why}")
+            shown.note(f"retrying for up to {args.patience:g} s: {why}")
 
     upload = Upload(
         client,
@@ -100,7 +102,7 @@ async def _upload(client: SearchClient, args: argparse.Namespace, found: Found, 
 
 
 def _report(
-    args: argparse.Namespace, found: Found, tally: Tally, error: LandseerClientError | None, took: float
+    args: argparse.Namespace, found: FoundPictures, tally: UploadTally, error: LandseerClientError | None, took: float
 ) -> None:
     if args.json:
         print_json(_as_dict(tally, error, took))
@@ -113,16 +115,16 @@ def _report(
         warn(f"{tally.total - tally.done:,} pictures were not sent; {_RESUME}")
 
 
-def _summary(found: Found, tally: Tally, took: float) -> str:
+def _summary(found: FoundPictures, tally: UploadTally, took: float) -> str:
     parts = [f"indexed {tally.indexed:,} of {plural(tally.total, 'picture')} in {duration(took)}"]
     counts = {"replaced": tally.replaced, "already indexed": tally.skipped, "failed": len(tally.failures)}
     parts += [f"{count:,} {what}" for what, count in counts.items() if count]
-    if found.left_out:
-        parts.append(f"{plural(found.left_out, 'other file')} left out")
+    if found.ignored:
+        parts.append(f"{plural(found.ignored, 'other file')} ignored")
     return ", ".join(parts)
 
 
-def _as_dict(tally: Tally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
+def _as_dict(tally: UploadTally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
     return {
         "found": tally.total,
         "indexed": tally.indexed,

@@ -22,9 +22,9 @@ _PIPE_WIDTH = 1000
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """Return a message as JSON values under the proto's field names; bytes (thumbnails) are left out.
+    """Return a message as JSON values under the proto's field names, without bytes (thumbnails).
 
-    Unlike the proto3 mapping, 64-bit counts are numbers, not strings.
+    Unlike in the proto3 JSON mapping, 64-bit integers are numbers, not strings.
     """
     values = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return _plain(values, message.DESCRIPTOR.fields_by_name)
@@ -36,7 +36,7 @@ def print_json(values: Any) -> None:
 
 
 def table(*columns: tuple[str, str]) -> Table:
-    """Return an empty table; each column is a heading and left or right. Cells fold rather than lose characters."""
+    """Return an empty table; each column is a heading and `left` or `right`. Long cells wrap."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading, justify in columns:
         made.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
@@ -44,23 +44,22 @@ def table(*columns: tuple[str, str]) -> Table:
 
 
 def cell(text: str, style: str = "") -> Text:
-    """Return text for a terminal: no markup is read from it, no control character gets through."""
+    """Return text for a terminal, with markup taken literally and control characters replaced."""
     return Text(one_line(text), style=style)
 
 
 def console(stream: TextIO | None = None, *, pipe_width: int | None = _PIPE_WIDTH) -> Console:
-    """Return a console on `stream` (stdout) that prints text as it is.
+    """Return a console on `stream` (default stdout) that prints text literally.
 
-    What is printed holds names of files, classes and rows: rich would take "[a]" for markup, and make a hundred points
-    of the ":100:" in "coattention:100:0.5". pipe_width: of lines into a pipe, as long as they need to
-    be unless given; None for what rich takes.
+    In names of files, classes and rows, rich would read "[a]" as markup and ":100:" in "coattention:100:0.5" as an
+    emoji. `pipe_width` is the line width where `stream` is not a terminal; None for rich's default.
     """
     file = stream or sys.stdout
     return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else pipe_width)
 
 
 def say(text: str, style: str = "") -> None:
-    """Print a line on stdout; a terminal may wrap it, nothing else does."""
+    """Print a line on stdout; only a terminal wraps it."""
     console().print(cell(text, style), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LINE_EVERY_S = 10.0
 
 
 class Display(Protocol):
-    """Shows how far a piece of work has come."""
+    """Shows the progress of some work."""
 
     def update(self, done: int) -> None:
         """Show that `done` items are finished."""
 
     def note(self, text: str) -> None:
-        """Show a line of text without disturbing the rest."""
+        """Print a line of text without breaking the display."""
 
 
 @contextmanager
 def display(what: str, total: int) -> Iterator[Display]:
-    """Show progress on stderr while the block runs; stdout stays for the result."""
+    """Show progress on stderr while the block runs; stdout is for the result."""
     if not sys.stderr.isatty():
-        yield Lines(what, total)
+        yield ProgressLines(what, total)
         return
     columns = (
         TextColumn(what),
@@ -40,11 +40,11 @@ def display(what: str, total: int) -> Iterator[Display]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console(sys.stderr), expand=True) as progress:
-        yield Bar(progress, total)
+        yield ProgressBar(progress, total)
 
 
-class Bar:
-    """A bar with the rate and the time that remains."""
+class ProgressBar:
+    """A bar with the rate and the remaining time."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._task = progress, progress.add_task("", total=total, rate="")
@@ -59,15 +59,15 @@ class Bar:
         self._progress.console.print(cell(text, "yellow"), soft_wrap=True)
 
 
-class Lines:
-    """A line every ten seconds: for log files."""
+class ProgressLines:
+    """A line every ten seconds, for log files."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total
         self._start = self._last = time.monotonic()
 
     def update(self, done: int) -> None:
-        """Print a line if the last one is long enough ago."""
+        """Print a line if the last one is ten seconds old."""
         now = time.monotonic()
         if now - self._last < _LINE_EVERY_S:
             return
@@ -81,4 +81,4 @@ class Lines:
 
 
 def _rate(done: int, start: float) -> str:
-    return f"{done / max(time.monotonic() - start, 1e-6):.1f} a second"
+    return f"{done / max(time.monotonic() - start, 1e-6):.1f} per second"

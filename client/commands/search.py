@@ -1,4 +1,4 @@
-"""`landseer search`: which indexed pictures show this very thing?"""
+"""`landseer search`: find the indexed pictures that show the same thing as a picture."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.errors import UnusableInput
+from landseer.client.hits_page import QueryPicture, render
 from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
 from landseer.client.readable import duration, plural
-from landseer.client.report import QueryPicture, render
 from landseer.client.scores import STAGES, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
-
-HELP = "find the indexed pictures that show the same thing as a picture"
 
 _JSON = """\
   The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
@@ -33,17 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="the picture to search for")
     query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
-    parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="look only at this part of IMAGE, in pixels")
-    parser.add_argument("--top-k", type=positive, metavar="N", help="how many hits (10)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that shows hits and attention")
-    parser.add_argument("--first-stage", choices=FIRST_STAGES, help="what finds the candidates (global)")
+    parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="search only for this region of IMAGE, in pixels")
+    parser.add_argument("--top-k", type=positive, metavar="N", help="number of hits (default 10)")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write an HTML page with the hits and attention maps"
+    )
+    parser.add_argument("--first-stage", choices=FIRST_STAGES, help="how candidates are found (default global)")
     _add_expansion(parser)
     _add_reranking(parser)
     connection.add_arguments(parser, json_help=_JSON)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search, print the hits, write the page."""
+    """Search, print the hits and write the page."""
     _check(args)
     image = read_picture(args.image) if args.image else None
     answer, picture = connection.call(args, lambda client: _search(client, args, image))
@@ -62,26 +62,40 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("query expansion")
-    group.add_argument("--expansion", choices=EXPANSIONS, help="expand the query by its neighbours (none)")
-    group.add_argument("--neighbours", type=positive, metavar="N", help="how many of them (as the method has it)")
-    group.add_argument("--alpha", type=float, help="of alphaqe (3)")
-    group.add_argument("--allow-untrained", action="store_true", help="even if the model's weights are only seeded")
+    group.add_argument(
+        "--expansion",
+        choices=EXPANSIONS,
+        help="expand the query with its nearest neighbours (default none); "
+        "lattqe as shipped weights them by rank alone",
+    )
+    group.add_argument(
+        "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"
+    )
+    group.add_argument("--alpha", type=float, help="exponent of alphaqe (default 3)")
+    group.add_argument("--allow-untrained", action="store_true", help="allow a model with random weights")
 
 
 def _add_reranking(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("re-ranking")
-    group.add_argument("--rerank", choices=RERANKINGS, help="score the best hits again (none)")
-    group.add_argument("--candidates", type=positive, metavar="N", help="how many of them, up to 1000 (100)")
+    group.add_argument("--rerank", choices=RERANKINGS, help="re-rank the best hits (default none)")
     group.add_argument(
-        "--shared-words", type=positive, metavar="N", help="only those that share so many visual words with the query"
+        "--candidates", type=positive, metavar="N", help="number of hits to re-rank, up to 1000 (default 100)"
     )
-    group.add_argument("--weight", type=float, metavar="SHARE", help="of co-attention in the score, 0 to 1 (1)")
+    group.add_argument(
+        "--shared-words",
+        type=positive,
+        metavar="N",
+        help="re-rank only candidates that share at least N visual words with the query",
+    )
+    group.add_argument(
+        "--weight", type=float, metavar="SHARE", help="weight of co-attention in the score, 0 to 1 (default 1)"
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
-    """UnusableInput for options that would silently do nothing."""
+    """Raise UnusableInput for options that would have no effect."""
     if args.box and not args.image:
-        raise UnusableInput("--box needs IMAGE: an indexed picture's parts are not kept")
+        raise UnusableInput("--box needs IMAGE; it does not work with --id")
     if args.expansion in (None, "none") and args.neighbours:
         raise UnusableInput("--neighbours needs --expansion")
     if args.expansion != "lattqe" and args.allow_untrained:
@@ -93,7 +107,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.rerank != "coattention" and args.weight is not None:
         raise UnusableInput("--weight needs --rerank coattention")
     if args.html and not args.html.absolute().parent.is_dir():
-        raise UnusableInput(f"cannot write {args.html}: there is no folder {args.html.absolute().parent}")
+        raise UnusableInput(f"cannot write {args.html}: the folder {args.html.absolute().parent} does not exist")
 
 
 async def _search(
@@ -141,7 +155,7 @@ def _print(answer: SearchResponse) -> None:
     if answer.hits:
         console().print(_table(answer.hits))
     else:
-        say("no hits" if answer.index_size else "no hits: the index is empty; fill it with `landseer index`")
+        say("no hits" if answer.index_size else "no hits: the index is empty; add pictures with `landseer index`")
     stages = ", ".join(f"{timing.stage} {duration(timing.seconds)}" for timing in answer.timings)
     say(f"{plural(answer.index_size, 'picture')} searched; {stages}", "dim")
 
@@ -156,10 +170,10 @@ def _table(hits: Sequence[Hit]) -> Table:
 
 
 def _warn(answer: SearchResponse) -> None:
-    for left_out in answer.degradations:
-        warn(f"{left_out.stage} was left out: {left_out.reason}")
+    for skipped in answer.degradations:
+        warn(f"{skipped.stage} was skipped: {skipped.reason}")
     if answer.untrained:
-        warn(f"seeded weights, never trained, shaped this answer: {', '.join(answer.untrained)}")
+        warn(f"results depend on models with random, untrained weights: {', '.join(answer.untrained)}")
 
 
 def _box(text: str) -> Box:

@@ -1,4 +1,4 @@
-"""`landseer stats`: what the server holds and runs."""
+"""`landseer stats`: show the size, models and limits of the index."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
 from landseer.client.readable import plural, size
 from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
-
-HELP = "show the size, the models and the limits of the index"
 
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
@@ -34,9 +32,10 @@ def run(args: argparse.Namespace) -> int:
         made.add_row(cell(name, "dim"), cell(value))
     console().print(made)
     if stats.searched_vectors.not_augmented:
-        warn(f"{stats.searched_vectors.not_augmented:,} pictures came since and are searched by their own descriptors")
+        added = f"{stats.searched_vectors.not_augmented:,} pictures were added since the augmentation"
+        warn(f"{added} and are searched by their own descriptors")
     if stats.untrained:
-        warn(f"seeded weights, never trained: {', '.join(stats.untrained)}")
+        warn(f"models with random, untrained weights: {', '.join(stats.untrained)}")
     return 0
 
 
@@ -45,7 +44,7 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
     changed = stats.last_change.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC") if stats.HasField("last_change") else ""
     return {
         "pictures": f"{stats.pictures:,}",
-        "changes so far": f"{stats.sequence:,}",
+        "changes": f"{stats.sequence:,}",
         "last change": changed or "never",
         "store": f"{size(stats.store_bytes)}{limit}",
         "index engine": stats.index_engine,
@@ -54,8 +53,8 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
         "visual words": _words(stats.visual_words),
         "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
         "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
-        "largest picture": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
-        "most hits": f"{stats.max_top_k:,}",
+        "picture limit": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
+        "hit limit": f"{stats.max_top_k:,}",
     }
 
 
@@ -63,7 +62,7 @@ def _searched(vectors: SearchedVectors) -> str:
     if not vectors.augmentation:
         return "raw descriptors"
     network = f", network {vectors.network[:12]}" if vectors.network else ""
-    since = f"; since then {vectors.not_augmented:,} came, {vectors.removed:,} went"
+    since = f"; since then {vectors.not_augmented:,} added, {vectors.removed:,} deleted"
     changed = vectors.not_augmented or vectors.removed
     return f"augmented by {vectors.augmentation}{network}, after change {vectors.sequence:,}{since if changed else ''}"
 
@@ -72,8 +71,8 @@ def _local(features: LocalFeaturesStats) -> str:
     there = f"{features.pictures:,} pictures have them, {size(features.bytes)}" if features.pictures else ""
     if features.kept:
         regions = f", with up to {plural(features.regions, 'region')}" if features.regions else ""
-        return f"kept{regions}; {there or 'no picture has them yet'}"
-    return f"not kept{f'; {there}' if there else ''}"
+        return f"stored{regions}; {there or 'no picture has them yet'}"
+    return f"not stored{f'; {there}' if there else ''}"
 
 
 def _words(words: VisualWordsStats) -> str:

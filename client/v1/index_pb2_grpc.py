@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IndexServiceStub:
-    """Puts pictures into the index and takes them out.
+    """Adds pictures to the index, reads and removes them.
     """
 
     def __init__(self, channel):
@@ -63,40 +63,40 @@ class IndexServiceStub:
 
 
 class IndexServiceServicer:
-    """Puts pictures into the index and takes them out.
+    """Adds pictures to the index, reads and removes them.
     """
 
     def Upsert(self, request, context):
-        """Describes a picture and indexes it; a picture already there under the same id is replaced.
-        When it returns, the picture is on disk and is found by Search.
+        """Describes a picture and indexes it, replacing any picture with the same id.
+        When it returns, the picture is on disk and Search finds it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertMany(self, request_iterator, context):
-        """Many pictures in one call. A picture that cannot be indexed is reported in the response and stops no other.
+        """Upserts many pictures in one call. The response lists those that failed; they do not stop the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Takes a picture out. NOT_FOUND if it is not there.
+        """Removes a picture. NOT_FOUND if it is not indexed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """What is known of an indexed picture. NOT_FOUND if it is not there.
+        """Returns what the index stores about a picture. NOT_FOUND if it is not indexed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stats(self, request, context):
-        """Size, models and limits of the index.
+        """Returns the size, models and limits of the index.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +139,7 @@ def add_IndexServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IndexService:
-    """Puts pictures into the index and takes them out.
+    """Adds pictures to the index, reads and removes them.
     """
 
     @staticmethod

@@ -18,6 +18,7 @@ class ExpansionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPANSION_METHOD_AQEWD_DIR: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_ALPHA_QE: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_DQE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_RANK_CURVE: _ClassVar[ExpansionMethod]
 
 class FirstStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,6 +40,7 @@ EXPANSION_METHOD_AQEWD: ExpansionMethod
 EXPANSION_METHOD_AQEWD_DIR: ExpansionMethod
 EXPANSION_METHOD_ALPHA_QE: ExpansionMethod
 EXPANSION_METHOD_DQE: ExpansionMethod
+EXPANSION_METHOD_RANK_CURVE: ExpansionMethod
 FIRST_STAGE_UNSPECIFIED: FirstStage
 FIRST_STAGE_GLOBAL: FirstStage
 FIRST_STAGE_WORDS: FirstStage

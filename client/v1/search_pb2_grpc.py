@@ -52,14 +52,14 @@ class SearchServiceServicer:
     """
 
     def Search(self, request, context):
-        """Ranks the indexed pictures against a picture, an indexed picture or a raw descriptor.
+        """Ranks the indexed pictures by similarity to a picture, an indexed picture or a raw descriptor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """Turns a picture into its vectors and boxes without indexing it.
+        """Returns the vectors and boxes of a picture without indexing it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

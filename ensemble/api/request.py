@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import CodebookMissing, InvalidInput, LocalFeaturesMissing, Untrained
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
-from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, limits
+from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, RANK_CURVE, limits
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ensemble.search.plan import (
     COATTENTION,
@@ -37,6 +37,7 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_AQEWD_DIR: "aqewd-dir",
     search_pb2.EXPANSION_METHOD_ALPHA_QE: "alphaqe",
     search_pb2.EXPANSION_METHOD_DQE: DQE,
+    search_pb2.EXPANSION_METHOD_RANK_CURVE: RANK_CURVE,
 }
 """Names of the methods; what is not here is no expansion."""
 RERANKINGS = {
@@ -127,8 +128,8 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
         return None
     if method == LATTQE and "lattqe" in profile.untrained and not request.allow_untrained:
         raise Untrained(
-            "expansion.method: the served `lattqe` has seeded weights, it was never trained; search without expansion, "
-            "or set expansion.allow_untrained to try the machinery"
+            "expansion.method: the served `lattqe` was never trained, its weights are random; use another method, such "
+            "as RANK_CURVE, export a trained network with `--lattqe FILE`, or set expansion.allow_untrained to test it"
         )
     return Expand(method=method, neighbours=neighbours, alpha=alpha)
 

@@ -15,7 +15,6 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
 
-HELP = "run the orchestrator: the gRPC services over Triton, a store and an index"
 log = logging.getLogger(__name__)
 _LEVELS = ("debug", "info", "warning", "error")
 

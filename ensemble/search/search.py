@@ -266,8 +266,8 @@ def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
 def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
     """Return the untrained parts that shaped an answer.
 
-    LAttQE, the reduction of co-attention and the projection of local features shape only answers in which they ran,
-    seeded attention and detectors only the boxes and maps of an explanation. What else is untrained is in every vector.
+    LAttQE, the reduction of co-attention and the projection of local features shape an answer only if they ran;
+    attention and detector only the boxes and maps of an explanation. All other parts shape every vector.
     """
     ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": _ran(ranking.coattention)}
     ran["locals"] = _ran(ranking.inliers) or _ran(ranking.words)

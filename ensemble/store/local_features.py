@@ -4,7 +4,7 @@ On disk: a little-endian header (D, the number of regions, the number of feature
 then for all features the position (uint16, in 1/32 of a pixel), the scale (fp16), and the D values (int8, the largest
 at 127: what unit norm makes of them again needs no factor). 134 bytes a feature of 128 values, 500 take 67,012.
 
-What int8 loses is measured in docs/regional.md.
+What int8 loses is measured in docs/research/local-features.md.
 """
 
 from __future__ import annotations

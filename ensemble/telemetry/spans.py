@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from landseer.client.exporter import shut_down, tracer_provider
+from landseer.client.span_exporter import shut_down, tracer_provider
 from landseer.ensemble.errors import reason_of
 from landseer.ensemble.telemetry.tracing import Metadata, RpcSpan, Tracing
 

@@ -20,7 +20,7 @@ from landseer.ensemble.verify.verification import Located, Settings, verify
 from landseer.ensemble.workers import Workers
 
 SETTINGS = Settings(residual=20.0, mutual=True, least=10)
-"""Chosen on photographs of fruit and vegetables, where D2R's own make the first hit worse: docs/regional.md.
+"""Chosen on fruit and vegetables, where D2R's own make the first hit worse: docs/research/local-features.md.
 
 Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.
 """

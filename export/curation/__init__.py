@@ -1,1 +1,1 @@
-"""Cleaning of training data, and its overlap with evaluation data: SIFT with affine verification. No torch here."""
+"""Clean training data and find its overlap with evaluation data, by SIFT and affine verification. No torch here."""

@@ -1,4 +1,4 @@
-"""A class without the pictures that do not show its thing."""
+"""Remove pictures of a class that do not show its object."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from landseer.export.curation.boxes import diffuse
-from landseer.export.curation.graph import Edge, largest
+import numpy as np
+
+from landseer.export.curation.box_diffusion import diffuse
 from landseer.export.curation.matcher import Matcher
+from landseer.export.curation.verification import Edge
 from landseer.export.datasets.photograph import Box, Photograph
 
 LEAST = 3
-"""Fewer pictures that hang together are no class. The paper gives no number: a pair may be chance or a copy, and a
-triplet needs two and something to choose from."""
+"""Minimum size of a cleaned class. The paper gives no number: a pair may be chance or a copy, and a triplet needs two
+pictures and something to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """What became of a class."""
+    """The result of cleaning a class."""
 
     label: str
     kept: tuple[Photograph, ...]
-    """Each with the one box that was found, in the order of the source."""
+    """Each with the one box that was found; in source order."""
     removed: tuple[Photograph, ...]
     unreadable: tuple[Photograph, ...]
     pairs: int
-    """How many pairs match, in the whole class."""
+    """Number of matching pairs in the whole class."""
 
 
 def clean(
@@ -37,12 +39,12 @@ def clean(
     least: int = LEAST,
     progress: Callable[[], None] = lambda: None,
 ) -> Cleaned:
-    """Keep the pictures of a class that hang together, and find the thing in each.
+    """Keep the largest group of matching pictures of a class, and find the object in each.
 
-    Gordo et al., "Deep Image Retrieval" (2016), section 4: all pairs are matched and verified by an affine model; pairs
-    that match are the edges of a graph, their inliers its scores, and the largest connected component stays. If that
-    has fewer than `least` pictures none stays. `progress` is called after each of the n (n - 1) / 2 pairs. Boxes:
-    `boxes.diffuse`.
+    Gordo et al., "Deep Image Retrieval" (2016), section 4: all pairs are matched and verified by an affine model. Pairs
+    that match are the edges of a graph, scored by their inliers. Its largest connected component is kept, or nothing if
+    that has fewer than `least` pictures. `progress` is called after each of the n (n - 1) / 2 pairs. Boxes:
+    `box_diffusion.diffuse`.
     """
     readable = matcher.readable([photograph.path for photograph in photographs])
     known = [photograph for photograph in photographs if photograph.path in readable]
@@ -60,8 +62,24 @@ def clean(
 
 
 def pairs_in(count: int) -> int:
-    """Return how many pairs a class of so many pictures has."""
+    """Return the number of pairs among `count` pictures."""
     return count * (count - 1) // 2
+
+
+def largest(count: int, edges: Sequence[Edge]) -> list[int]:
+    """Return the largest connected component of pictures 0..count-1, sorted; among equals the one with most inliers."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not count:
+        return []
+    first, second, inliers = np.array([(e.first, e.second, e.match.inliers) for e in edges], int).reshape(-1, 3).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    sizes = np.bincount(component)
+    strengths = np.bincount(component[first], weights=inliers, minlength=len(sizes))
+    best = np.lexsort((-strengths, -sizes))[0]
+    return [int(place) for place in np.flatnonzero(component == best)]
 
 
 def _edges(known: Sequence[Photograph], matcher: Matcher, progress: Callable[[], None]) -> list[Edge]:

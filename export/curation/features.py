@@ -1,4 +1,4 @@
-"""The keypoints of a picture."""
+"""SIFT keypoints of a picture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.export.curation.errors import UnreadablePicture
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
-    """SIFT keypoints (Lowe 2004) of a picture as a person sees it, reduced to width x height."""
+    """SIFT keypoints (Lowe 2004) of a picture, after EXIF rotation and reduced to width x height."""
 
     points: NDArray[np.float32]
     """[N, 2]: x, y in pixels of the reduced picture, (0, 0) its top left corner."""
@@ -27,16 +27,16 @@ class Features:
     def rooted(self) -> NDArray[np.float32]:
         """Return the square roots of the descriptors divided by their sums: unit norm [N, 128].
 
-        RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the scalar product
-        of two is the Hellinger kernel of the histograms.
+        RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the dot product of
+        two is the Hellinger kernel of the histograms.
         """
         values = self.descriptors.astype(np.float32)
         rooted: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-6))
         return rooted
 
 
-def extract(path: Path, settings: Settings) -> Features:
-    """Find the keypoints of a file. UnreadablePicture if it is no picture."""
+def extract(path: Path, settings: MatchSettings) -> Features:
+    """Extract the keypoints of a file. UnreadablePicture if it is not a picture."""
     import cv2
 
     pixels = _grey(path, settings.side)
@@ -44,19 +44,19 @@ def extract(path: Path, settings: Settings) -> Features:
         pixels, np.full_like(pixels, 255)
     )
     height, width = pixels.shape
-    # OpenCV counts from the middle of the first pixel.
+    # OpenCV's origin is the centre of the first pixel.
     points = np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2) + 0.5
     known = np.zeros((0, 128)) if descriptors is None else descriptors
     return Features(points=points, descriptors=known.astype(np.uint8), width=width, height=height)
 
 
 def _grey(path: Path, side: int) -> NDArray[np.uint8]:
-    """Return the pixels [H, W] of a file, turned as EXIF says, the longer side at most `side`."""
+    """Return the grey pixels [H, W] of a file after EXIF rotation, the longer side at most `side`."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            # A JPEG is decoded at half its size, or less, where that is enough; thumbnail does the rest.
+            # Decode a JPEG at half size or less where that suffices; thumbnail does the rest.
             picture.draft("L", (2 * side, 2 * side))
             grey = ImageOps.exif_transpose(picture).convert("L")
             grey.thumbnail((side, side), Image.Resampling.LANCZOS)

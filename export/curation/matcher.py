@@ -1,4 +1,4 @@
-"""Many pictures and pairs on several threads, nothing twice."""
+"""Match many pairs of pictures on several threads, each only once."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from typing import TypeVar
 
 from landseer.export.curation.errors import UnreadablePicture
 from landseer.export.curation.features import Features, extract
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.store import MatchStore, match_store
 from landseer.export.curation.verification import Match, verify
 
 _Item = TypeVar("_Item")
 CHUNK = 16
-"""Pictures or pairs a worker that are under way together; Ctrl-C waits for no more than these."""
+"""Pictures or pairs in flight per worker; Ctrl-C waits for these only."""
 REMEMBERED = 2000
-"""Pictures whose features stay in memory, some 140 KB each."""
+"""Pictures whose features stay in memory, about 140 KB each."""
 
 
 class Matcher:
-    """Verifies pairs of pictures. What a store has is not computed again; computing is done by threads of a pool."""
+    """Verify pairs of pictures on a thread pool; results in the store are not computed again."""
 
-    def __init__(self, store: MatchStore, settings: Settings, pool: ThreadPoolExecutor, *, workers: int) -> None:
+    def __init__(self, store: MatchStore, settings: MatchSettings, pool: ThreadPoolExecutor, *, workers: int) -> None:
         self.settings = settings
         self.unreadable: dict[Path, str] = {}
-        """Why, by file."""
+        """Reason by file."""
         self._store, self._pool, self._chunk = store, pool, CHUNK * workers
         self._digests: dict[Path, bytes] = {}
         self._features: OrderedDict[bytes, Features] = OrderedDict()
 
     def prepare(self, paths: Iterable[Path], *, progress: Callable[[], None] = lambda: None) -> None:
-        """Find the keypoints of pictures. One that cannot be read is put down in `unreadable`."""
+        """Extract the keypoints of pictures; unreadable files go into `unreadable`."""
         for some in _chunks(dict.fromkeys(paths), self._chunk):
             fresh = [path for path in some if path not in self._digests and path not in self.unreadable]
             self._digest(fresh)
@@ -46,12 +46,12 @@ class Matcher:
                 progress()
 
     def readable(self, paths: Sequence[Path]) -> set[Path]:
-        """Prepare pictures and return those that can be read."""
+        """Prepare pictures and return the readable ones."""
         self.prepare(paths)
         return {path for path in paths if path in self._digests}
 
     def match(self, pairs: Iterable[tuple[Path, Path]]) -> Iterator[Match | None]:
-        """Yield what each pair of prepared pictures shares, in order. KeyError for one that is not prepared."""
+        """Yield the match of each pair of prepared pictures, in order. KeyError for an unprepared picture."""
         for some in _chunks(pairs, self._chunk):
             digests = [(self._digests[first], self._digests[second]) for first, second in some]
             known = {pair: self._store.match(*pair) for pair in digests}
@@ -64,7 +64,7 @@ class Matcher:
             yield from (known[pair][1] for pair in digests)
 
     def size(self, path: Path) -> tuple[int, int]:
-        """Return the width and height in pixels of a prepared picture, reduced. KeyError for one that is not."""
+        """Return the reduced width and height in pixels of a prepared picture. KeyError for an unprepared one."""
         size = self._store.size(self._digests[path])
         if size is None:
             raise KeyError(path)
@@ -97,8 +97,8 @@ class Matcher:
 
 
 @contextmanager
-def matcher(path: Path, settings: Settings, *, workers: int) -> Iterator[Matcher]:
-    """Open a matcher whose store is a file. CurationError if the file cannot be used."""
+def matcher(path: Path, settings: MatchSettings, *, workers: int) -> Iterator[Matcher]:
+    """Open a matcher with a file as store. CurationError if the file cannot be used."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="match")
     try:
         with match_store(path, settings) as store:
@@ -120,11 +120,11 @@ def _digest(path: Path) -> bytes | OSError:
         return error
 
 
-def _verify(settings: Settings, features: tuple[Features, Features]) -> Match | None:
+def _verify(settings: MatchSettings, features: tuple[Features, Features]) -> Match | None:
     return verify(*features, settings)
 
 
-def _extract(settings: Settings, path: Path) -> Features | UnreadablePicture:
+def _extract(settings: MatchSettings, path: Path) -> Features | UnreadablePicture:
     try:
         return extract(path, settings)
     except UnreadablePicture as error:

@@ -1,4 +1,4 @@
-"""Classes of a training set whose thing an evaluation asks for."""
+"""Find training classes whose object appears in an evaluation's queries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from landseer.export.curation.verification import Match, Points
 from landseer.export.datasets.photograph import Box, Photograph
 
 BLOCK = 65_536
-"""Training pictures that are compared at once."""
+"""Training pictures compared at once."""
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shortlist:
-    """The training pictures that look most like each query, best first."""
+    """The most similar training pictures of each query, best first."""
 
     rows: NDArray[np.int64]
     """[Q, K]: into the training pictures."""
@@ -30,27 +30,27 @@ class Shortlist:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """A query and a training picture that show the same thing."""
+    """A query and a training picture that show the same object."""
 
     query: Photograph
     training: Photograph
     similarity: float
     """The cosine of their descriptors."""
     match: Match
-    """From the query to the training picture; only points inside the query's boxes, if it has any."""
+    """From the query to the training picture, limited to points inside the query's boxes if it has any."""
     query_size: Size
-    """Width and height in which the match counts."""
+    """Width and height of the picture that the match's points refer to."""
     training_size: Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """All that was found."""
+    """All evidence of overlap."""
 
     evidence: tuple[Evidence, ...]
 
     def by_class(self) -> dict[str, list[Evidence]]:
-        """Return what speaks against each class, most inliers first; the classes likewise."""
+        """Return the evidence against each class; pairs and classes with most inliers first."""
         found: dict[str, list[Evidence]] = {}
         for one in sorted(self.evidence, key=lambda one: -one.match.inliers):
             found.setdefault(one.training.label, []).append(one)
@@ -58,9 +58,9 @@ class Overlap:
 
 
 def shortlist(queries: NDArray[np.float32], training: NDArray[np.float32], top: int) -> Shortlist:
-    """Return the `top` training pictures for each query, fewer if there are not so many.
+    """Return the `top` training pictures for each query, or all if there are fewer.
 
-    queries: [Q, D], training: [N, D], unit norm. Exact; one block of training pictures at a time.
+    queries: [Q, D], training: [N, D], unit norm. Exact; computed in blocks of training pictures.
     """
     rows = np.zeros((len(queries), 0), np.int64)
     similarities = np.zeros((len(queries), 0), np.float32)
@@ -86,11 +86,11 @@ def find_overlap(
 ) -> Overlap:
     """Verify every query against its short list.
 
-    The check of "On Train-Test Class Overlap and Detection for Image Retrieval" (CiDeR, Song et al. 2024), which made
-    Google Landmarks v2 clean into its revisited form: training pictures are ranked for each evaluation query, the first
-    ones verified by SIFT and RANSAC, and the classes of those that show the query's thing are to be removed whole. The
-    paper had people confirm them: see `sheet`. Its length of the short list and number of inliers are not printed; and
-    that a query's boxes limit which points count is ours, for else a bus in front of the landmark is evidence.
+    The check of "On Train-Test Class Overlap and Detection for Image Retrieval" (CiDeR, Song et al. 2024), which turned
+    Google Landmarks v2 clean into its revisited form: training pictures are ranked for each evaluation query, the top
+    ones are verified by SIFT and RANSAC, and classes with a verified picture are removed as a whole. The paper had
+    people confirm them: see `sheet`. It prints neither the length of the short list nor the number of inliers. Counting
+    only points inside the query's boxes is ours: otherwise a bus in front of the landmark is evidence.
 
     Pictures must be prepared (`Matcher.prepare`). `progress` is called after each pair.
     """
@@ -107,7 +107,7 @@ def find_overlap(
 
 
 def within(match: Match, boxes: Sequence[Box], size: Size) -> Match:
-    """Return a match with only the points that lie in one of the boxes of its first picture; all if there is no box."""
+    """Keep only the points of a match inside a box of its first picture; without boxes, keep all."""
     if not boxes:
         return match
     inside = np.any([_inside(match.first, box, size) for box in boxes], axis=0)
@@ -115,7 +115,7 @@ def within(match: Match, boxes: Sequence[Box], size: Size) -> Match:
 
 
 def shortlisted(training: Sequence[Photograph], ranked: Shortlist) -> Iterator[Photograph]:
-    """Yield the training pictures of all short lists, each once, in their order."""
+    """Yield the training pictures of all short lists, each once, in dataset order."""
     return (training[row] for row in np.unique(ranked.rows))
 
 

@@ -1,4 +1,4 @@
-"""What decides whether two pictures match."""
+"""Settings that decide whether two pictures match."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from landseer.export.curation.errors import CurationError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Of keypoints and of verification. Neither Deep Image Retrieval nor CiDeR prints any of them: these are ours."""
+class MatchSettings:
+    """Settings of keypoints and verification. Deep Image Retrieval and CiDeR print none of them; all are our choice."""
 
     side: int = 640
-    """The longer side in pixels to which larger pictures are reduced; smaller ones stay as they are."""
+    """Longer side in pixels to which larger pictures are reduced; smaller ones keep their size."""
     keypoints: int = 1000
-    """The strongest of a picture."""
+    """Number of strongest keypoints kept per picture."""
     ratio: float = 0.8
-    """Of the distances to the nearest and the second nearest descriptor (Lowe 2004, section 7.1)."""
+    """Maximum ratio of the distances to the nearest and second nearest descriptor (Lowe 2004, section 7.1)."""
     pixels: float = 4.0
-    """How far from where the affine model puts it a point may be, in pixels of the reduced picture."""
+    """Maximum error of an inlier under the affine model, in pixels of the reduced picture."""
     inliers: int = 12
-    """Fewer points that agree are no match. What unrelated pictures reach is in docs/data.md."""
+    """Minimum inliers of a match. docs/research/data.md says how many unrelated pictures reach."""
     trials: int = 5000
-    """Of RANSAC, at most."""
+    """Maximum RANSAC trials."""
     seed: int = 0
-    """Of RANSAC's draws."""
+    """RANSAC seed."""
 
     def __post_init__(self) -> None:
         wrong = [

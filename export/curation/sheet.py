@@ -1,4 +1,4 @@
-"""The contact sheet: what speaks against each class, for people to look at. One HTML file, nothing loaded."""
+"""Write the contact sheet: the evidence against each class for people to check, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ circle { fill: none; stroke: #ffe14d; stroke-width: 1.2; }
 
 
 def sheet(overlap: Overlap, *, training: str, queries: str, shown: int = SHOWN) -> str:
-    """Return the page. `training` and `queries` name the data sets. OSError if a picture has gone in the meantime."""
+    """Return the HTML page. `training` and `queries` name the data sets. OSError if a picture is missing by now."""
     classes = overlap.by_class()
     parts = [_section(label, evidence, shown) for label, evidence in classes.items()]
-    nothing = "<section><p>No training picture shows what a query asks for.</p></section>"
+    nothing = "<section><p>No training picture shows the object of a query.</p></section>"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -55,8 +55,8 @@ def sheet(overlap: Overlap, *, training: str, queries: str, shown: int = SHOWN) 
         f"<title>Landseer: overlap</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{plural(len(classes), 'class', 'classes')} to remove</h1>\n"
         f'<p class="soft">Training: {_text(training)}. Queries: {_text(queries)}. '
-        f"{plural(len(overlap.evidence), 'pair')} verified; the {shown} with the most points of each class are shown, "
-        "the query on the left. To keep a class after all, delete its line from the list.</p>\n"
+        f"{plural(len(overlap.evidence), 'pair')} verified; for each class the {shown} pairs with the most points are "
+        "shown, the query on the left. To keep a class, delete its line from the list.</p>\n"
         + ("\n".join(parts) or nothing)
         + "\n</body>\n</html>\n"
     )
@@ -103,7 +103,7 @@ def _image(path: Path, x: int, width: int) -> str:
 
 
 def _thumbnail(path: Path) -> bytes:
-    """Return a JPEG of the picture as a person sees it, sharp enough for screens of twice the pixels."""
+    """Return a JPEG of the picture after EXIF rotation, at twice the displayed size for high-density screens."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as picture:
@@ -116,7 +116,7 @@ def _thumbnail(path: Path) -> bytes:
 
 
 def _name(path: Path) -> str:
-    """Return a file and its folder; the whole path shows under the pointer."""
+    """Return a file name with its folder; hovering shows the whole path."""
     return f'<span title="{_text(str(path))}">{_text("/".join(path.parts[-2:]))}</span>'
 
 

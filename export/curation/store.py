@@ -1,4 +1,4 @@
-"""What was computed of pictures and pairs: an interrupted run goes on where it was."""
+"""Store features and matches, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from landseer.export.curation.errors import CurationError
 from landseer.export.curation.features import Features
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.verification import Match
 
 VERSION = "1"
-"""Of what is kept; another one starts anew."""
+"""Format version; a store of another version is not used."""
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, width INT, height INT, points BLOB, descriptors BLOB)",
     "CREATE TABLE IF NOT EXISTS matches (key BLOB PRIMARY KEY, points BLOB, transform BLOB)",
@@ -24,16 +24,16 @@ _TABLES = (
 
 
 class MatchStore:
-    """Features by a picture's bytes, matches by two pictures' bytes and their order; all by settings and OpenCV.
+    """Features by picture bytes, matches by the bytes and order of two pictures; also by settings and OpenCV version.
 
-    By bytes, not by name and date: a picture that was changed in place must be looked at again. For one thread.
+    By bytes rather than name and date, so that a picture changed in place is processed again. For one thread.
     """
 
-    def __init__(self, connection: sqlite3.Connection, settings: Settings) -> None:
+    def __init__(self, connection: sqlite3.Connection, settings: MatchSettings) -> None:
         import cv2
 
         self._connection = connection
-        # Other thresholds find other matches among the same keypoints.
+        # Other thresholds give other matches of the same keypoints.
         self._seen = _digest(f"{VERSION} {cv2.__version__} {settings.side} {settings.keypoints}")
         self._matched = _digest(f"{VERSION} {cv2.__version__} {settings}")
         for table in _TABLES:
@@ -50,20 +50,20 @@ class MatchStore:
         return Features(points=points, descriptors=descriptors, width=row[0], height=row[1])
 
     def size(self, picture: bytes) -> tuple[int, int] | None:
-        """Return the width and height of the reduced picture, or None if it is not known."""
+        """Return the width and height of the reduced picture, or None if unknown."""
         query = "SELECT width, height FROM features WHERE key = ?"
         row = self._connection.execute(query, (_digest(self._seen, picture),)).fetchone()
         return None if row is None else (row[0], row[1])
 
     def put_features(self, picture: bytes, features: Features) -> None:
-        """Keep features; what is kept survives whatever ends the program."""
+        """Store features durably: they survive a kill."""
         blobs = (features.points.tobytes(), features.descriptors.tobytes())
         row = (_digest(self._seen, picture), features.width, features.height, *blobs)
         with self._connection:
             self._connection.execute("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?)", row)
 
     def match(self, first: bytes, second: bytes) -> tuple[bool, Match | None]:
-        """Return whether the pair was verified, and what was found."""
+        """Return whether the pair was verified, and its match."""
         query = "SELECT points, transform FROM matches WHERE key = ?"
         row = self._connection.execute(query, (_digest(self._matched, first, second),)).fetchone()
         if row is None or not row[0]:
@@ -73,7 +73,7 @@ class MatchStore:
         return True, Match(first=points[:, :2], second=points[:, 2:], transform=transform)
 
     def put_match(self, first: bytes, second: bytes, match: Match | None) -> None:
-        """Keep what a pair shares, or that it shares nothing."""
+        """Store the match of a pair, or that it has none."""
         row = (_digest(self._matched, first, second), b"", b"")
         if match is not None:
             row = (row[0], np.hstack([match.first, match.second]).tobytes(), match.transform.tobytes())
@@ -86,8 +86,8 @@ def _digest(*parts: str | bytes) -> bytes:
 
 
 @contextmanager
-def match_store(path: Path, settings: Settings) -> Iterator[MatchStore]:
-    """Open the store in a file, which is made if it is not there. CurationError if it cannot be used."""
+def match_store(path: Path, settings: MatchSettings) -> Iterator[MatchStore]:
+    """Open the store in a file, creating it if needed. CurationError if it cannot be used."""
     connection: sqlite3.Connection | None = None
     try:
         _make_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Whether two pictures show the same thing: keypoints that one affine model explains."""
+"""Verify that two pictures show the same object: one affine model must explain enough keypoints."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.export.curation.features import Features
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 
 Points = NDArray[np.float32]
 """[N, 2]: x, y in pixels of a reduced picture."""
 LARGEST_ZOOM = 6.0
-"""A side that becomes more than so many times longer, or shorter, is a few points collapsing, not a view of a thing."""
+"""Maximum zoom in or out; beyond it a few points have collapsed, and the model is no view of an object."""
 LARGEST_SLANT = 4.0
-"""Likewise one direction that becomes so many times longer than the other."""
+"""Maximum ratio of the zooms of two directions, for the same reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Match:
-    """Two pictures that show the same thing."""
+    """Two pictures that show the same object."""
 
     first: Points
-    """[M, 2]: the points that agree, in the first picture."""
+    """[M, 2]: the inliers in the first picture."""
     second: Points
     """[M, 2]: the same points in the second."""
     transform: NDArray[np.float64]
@@ -31,16 +31,25 @@ class Match:
 
     @property
     def inliers(self) -> int:
-        """How many points agree."""
+        """Number of points that agree with the model."""
         return len(self.first)
 
 
-def verify(first: Features, second: Features, settings: Settings) -> Match | None:
-    """Return what two pictures share, or None if fewer than `settings.inliers` points agree.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edge:
+    """Two matching pictures of a class, by index; the match maps the first to the second."""
 
-    Nearest descriptors that pass the ratio test, each place once, then an affine model by MAGSAC++ (Barath et al.
-    2020). A model that mirrors or squeezes the picture flat is none: no view of a solid thing does that. Deterministic;
-    the ratio test looks from the first picture to the second, so the other order may differ by some points.
+    first: int
+    second: int
+    match: Match
+
+
+def verify(first: Features, second: Features, settings: MatchSettings) -> Match | None:
+    """Return the match of two pictures, or None if fewer than `settings.inliers` points agree.
+
+    Nearest descriptors that pass the ratio test, one for each location, then an affine model by MAGSAC++ (Barath et al.
+    2020). Models that mirror or flatten the picture are rejected: no view of a solid object does that. Deterministic.
+    The ratio test goes from the first picture to the second, so the reverse order may differ by a few points.
     """
     found, near = tentative(first, second, settings.ratio)
     if len(found) < settings.inliers:
@@ -52,9 +61,9 @@ def verify(first: Features, second: Features, settings: Settings) -> Match | Non
 
 
 def tentative(first: Features, second: Features, ratio: float) -> tuple[Points, Points]:
-    """Return the points [N, 2] of both pictures whose descriptors pair, best first.
+    """Return the points [N, 2] of both pictures with matching descriptors, best first.
 
-    A place counts once: SIFT repeats a place for each of its directions, and repeated ones would vote twice.
+    A location counts once: SIFT repeats it for each of its orientations, and duplicates would vote twice.
     """
     if len(first.points) == 0 or len(second.points) < 2:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
@@ -71,7 +80,7 @@ def tentative(first: Features, second: Features, ratio: float) -> tuple[Points, 
 
 
 def plausible(transform: NDArray[np.float64]) -> bool:
-    """Tell whether an affine model [2, 3] can be a thing seen from elsewhere."""
+    """Return whether an affine model [2, 3] can be another view of an object."""
     if not np.isfinite(transform).all() or np.linalg.det(transform[:, :2]) <= 0:
         return False
     longest, shortest = np.linalg.svd(transform[:, :2], compute_uv=False)
@@ -80,12 +89,14 @@ def plausible(transform: NDArray[np.float64]) -> bool:
 
 
 def _first_at(points: Points) -> NDArray[np.intp]:
-    """Return the rows of those that are the first at their pixel."""
+    """Return the rows of the first point at each pixel."""
     return np.unique(np.floor(points).astype(np.int64), axis=0, return_index=True)[1]
 
 
-def _affine(found: Points, near: Points, settings: Settings) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """Return the model [2, 3], None if there is none, and which points agree with it [N]."""
+def _affine(
+    found: Points, near: Points, settings: MatchSettings
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Return the model [2, 3] or None, and which points agree with it [N]."""
     import cv2
 
     parameters = cv2.UsacParams()

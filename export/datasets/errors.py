@@ -1,7 +1,7 @@
-"""What is wrong with a data set."""
+"""The error for unreadable data sets."""
 
 from __future__ import annotations
 
 
 class DatasetError(RuntimeError):
-    """A data set that cannot be read; the message names the file and line, what was got, expected, how to mend it."""
+    """An unreadable data set; the message names file and line, what was found and expected, and how to fix it."""

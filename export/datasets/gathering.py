@@ -1,4 +1,4 @@
-"""From what a list names to photographs that are there, each once."""
+"""Turn the entries of a list into existing photographs, each once."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from landseer.export.datasets.photograph import Box, Photograph, Photographs
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A photograph as a list names it; nobody has looked yet whether it is there."""
+    """An entry of a list; its file may not exist."""
 
     path: Path
     name: str
-    """As the list writes it."""
+    """As written in the list."""
     label: str
     where: str
-    """File and line that name it, for errors."""
+    """File and line of the entry, for errors."""
     boxes: tuple[Box, ...] = ()
 
 
 def all_there(name: str, listed: Iterable[Named], *, hint: str) -> Photographs:
-    """Return the photographs of a list made by hand: DatasetError for one that is missing. `hint` tells where to look.
+    """Return the photographs of a list made by hand. DatasetError if one is missing; `hint` says where to look.
 
-    A file that is named twice is an error too: a picture has one class.
+    Naming a file twice is an error too, because a picture has one class.
     """
     found = []
     for one in _once(listed):
         if not one.path.is_file():
-            raise DatasetError(f"{one.where}: there is no picture {one.path}; {hint}")
+            raise DatasetError(f"{one.where}: no picture at {one.path}; {hint}")
         found.append(Photograph(path=one.path, label=one.label, boxes=one.boxes))
     if not found:
-        raise DatasetError(f"{name} names no picture; {hint}")
+        raise DatasetError(f"{name} lists no pictures; {hint}")
     return Photographs(name=name, photographs=tuple(found))
 
 
 def those_there(name: str, listed: Iterable[Named], *, hint: str) -> Photographs:
-    """Return what there is of a list collected from the web: what is missing is told in `skipped`.
+    """Return the existing photographs of a list collected from the web; missing ones are listed in `skipped`.
 
-    DatasetError if nothing at all is there, which is a wrong folder, and for a file that is named twice.
+    DatasetError if none exists, which means a wrong folder, or if a file is named twice.
     """
     found, missing = [], []
     for one in _once(listed):
         if one.path.is_file():
             found.append(Photograph(path=one.path, label=one.label, boxes=one.boxes))
         else:
-            missing.append(f"{one.path}: not there, though {one.where} names it")
+            missing.append(f"{one.path}: missing, listed in {one.where}")
     if not found:
         such = f", such as {missing[0]}" if missing else ""
-        raise DatasetError(f"{name}: none of its {len(missing):,} pictures is there{such}; {hint}")
+        raise DatasetError(f"{name}: none of its {len(missing):,} pictures exists{such}; {hint}")
     return Photographs(name=name, photographs=tuple(found), skipped=tuple(missing))
 
 
@@ -59,6 +59,6 @@ def _once(listed: Iterable[Named]) -> Iterable[Named]:
     seen: set[Path] = set()
     for one in listed:
         if one.path in seen:
-            raise DatasetError(f"{one.where}: {one.name} was named before; a picture has one class")
+            raise DatasetError(f"{one.where}: {one.name} is listed twice; a picture has one class")
         seen.add(one.path)
         yield one

@@ -1,4 +1,4 @@
-"""The Grocery Store dataset: 81 classes of fruit, vegetables and packages as shoppers photograph them.
+"""Read the Grocery Store dataset: 81 classes of fruit, vegetables and packages, photographed in shops.
 
 Klasson, Zhang and Kjellström 2019, "A Hierarchical Grocery Store Image Dataset with Visual and Semantic Labels".
 """
@@ -17,10 +17,10 @@ SPLITS = ("train", "val", "test")
 
 
 def read_grocery(rest: str) -> Photographs:
-    """Read ROOT[,PART...], all splits pooled; parts are the folders below a split, such as Fruit,Vegetables.
+    """Read ROOT[,PART...] with all splits pooled; parts are the folders below a split, such as Fruit,Vegetables.
 
-    The splits are for classifiers, whose classes are the same in each; here whole parts are held out instead. A class
-    is the folder that holds its photographs: the finest level, below the coarse number of the lists.
+    The splits are for classifiers and share their classes; for retrieval, whole parts are held out instead. A class is
+    the folder of its photographs: the finest level, below the coarse number in the lists.
     """
     root, *parts = rest.split(",")
     named = [one for split in SPLITS for one in _named(Path(root), split)]
@@ -29,7 +29,7 @@ def read_grocery(rest: str) -> Photographs:
     if strange:
         raise DatasetError(f"{root} has no part {', '.join(strange)}; it has {', '.join(known)}")
     wanted = [one for one in named if not parts or _part(one, Path(root)) in parts]
-    return all_there(f"grocery:{rest}", wanted, hint="paths of the lists count from ROOT")
+    return all_there(f"grocery:{rest}", wanted, hint="paths in the lists are relative to ROOT")
 
 
 def _named(root: Path, split: str) -> Iterator[Named]:

@@ -1,7 +1,7 @@
-"""Google Landmarks: 4.1 million photographs from the web, and the lists of them that were cleaned.
+"""Read Google Landmarks: 4.1 million photographs from the web, with the full or the cleaned list.
 
-Weyand, Araujo, Cao and Sim 2020, "Google Landmarks Dataset v2"; the cleaned list is that of Yokoo et al. 2020. Leaving
-out the classes that evaluation sets show gives RGLDv2-clean (Song et al. 2024, "On Train-Test Class Overlap").
+Weyand, Araujo, Cao and Sim 2020, "Google Landmarks Dataset v2"; the cleaned list is by Yokoo et al. 2020. Without
+the classes that appear in evaluation sets it is RGLDv2-clean (Song et al. 2024, "On Train-Test Class Overlap").
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def read_landmarks(rest: str) -> Photographs:
 
 
 def entries(file: Path) -> Iterator[Entry]:
-    """Yield line, id and landmark of each photograph of train.csv or train_clean.csv; those of no landmark left out.
+    """Yield line, id and landmark of each photograph of train.csv or train_clean.csv that has a landmark.
 
-    DatasetError for a file with another header, and for a line that is not what its header says.
+    DatasetError for another header, or for a line that does not match its header.
     """
     header = next((line for _, line in text_lines(file)), "")
     columns = tuple(cell.strip() for cell in header.split(","))
@@ -51,9 +51,9 @@ def entries(file: Path) -> Iterator[Entry]:
 
 
 def landmark_path(images: Path, name: str) -> Path:
-    """Return where a photograph lies: below a folder for each of its first three letters, or without them.
+    """Return the path of a photograph: in nested folders for its first three letters, or in one flat folder.
 
-    The archives of v2 have the folders; scripts that fetch v1, and the pictures with boxes, put all into one.
+    The archives of v2 are nested; scripts that fetch v1, and the pictures with boxes, use one folder.
     """
     nested = images / name[0] / name[1] / name[2] / f"{name}.jpg"
     flat = images / f"{name}.jpg"
@@ -61,14 +61,14 @@ def landmark_path(images: Path, name: str) -> Path:
 
 
 def checked_id(name: str, file: Path, number: int) -> str:
-    """Return the id of a photograph, if it is one: letters, digits, - and _, at least three of them."""
+    """Return the id if it is valid: at least three letters, digits, - and _. DatasetError otherwise."""
     if not re.fullmatch(r"[\w-]{3,}", name):
         raise bad_line(file, number, name, "the id of a picture, such as 6e158a47eb2ca3f6")
     return name
 
 
 def excluded(file: Path) -> dict[str, int]:
-    """Return the classes that a file names, one a line, with their lines. What follows a # is a comment."""
+    """Return the classes listed in a file, one per line, with their line numbers. # starts a comment."""
     lines = ((number, line.partition("#")[0].strip()) for number, line in text_lines(file))
     found: dict[str, int] = {}
     for number, label in lines:
@@ -86,7 +86,7 @@ def _full(file: Path, columns: tuple[str, ...]) -> Iterator[Entry]:
     for number, row in rows:
         if len(row) != len(columns):
             raise bad_line(file, number, ",".join(row), ",".join(columns))
-        # v1 has photographs of nothing known.
+        # v1 includes photographs without a landmark.
         if row[landmark] == "None":
             continue
         if not row[landmark].isdigit():
@@ -95,13 +95,13 @@ def _full(file: Path, columns: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def _clean(file: Path) -> Iterator[Entry]:
-    # Not by `csv`: a landmark of ten thousand photographs is longer than a field may be there.
+    # Not `csv`: a landmark with ten thousand photographs exceeds its field limit.
     lines = text_lines(file)
     next(lines)
     for number, line in lines:
         landmark, separator, names = line.partition(",")
         if not separator or not landmark.isdigit() or not names.strip():
-            raise bad_line(file, number, line, "landmark_id,images with the images' ids between spaces")
+            raise bad_line(file, number, line, "landmark_id,images with image ids separated by spaces")
         for name in names.split():
             yield number, checked_id(name, file, number), landmark
 

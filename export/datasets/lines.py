@@ -1,4 +1,4 @@
-"""Lines of text files, and fields of CSV files, with their numbers."""
+"""Read lines of text files and rows of CSV files with their line numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from landseer.export.datasets.errors import DatasetError
 
 TOLERANCE = 1e-3
-"""How far a side may stand out of the picture: rounding, not another unit."""
+"""How far a side may exceed the picture: allows rounding, not another unit."""
 _UNREADABLE = (OSError, UnicodeDecodeError, csv.Error)
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield number (from 1) and text of each line that is not blank. DatasetError if the file cannot be read."""
+    """Yield number (from 1) and text of each non-blank line. DatasetError if the file cannot be read."""
     try:
         with file.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
@@ -25,7 +25,7 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number (from 1) and fields of each row that is not blank. DatasetError if the file cannot be read."""
+    """Yield line number (from 1) and fields of each non-blank row. DatasetError if the file cannot be read."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
@@ -37,9 +37,9 @@ def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def fractions(texts: Sequence[str], file: Path, number: int, names: str) -> list[float]:
-    """Return the four sides of a box, in fractions of the picture's. DatasetError with the line if they are none.
+    """Return the four sides of a box as fractions of the picture's sides. DatasetError with the line otherwise.
 
-    names: of the four, in their order, for the error.
+    names: the four names in order, for the error.
     """
     try:
         sides = [float(text) for text in texts]
@@ -51,6 +51,6 @@ def fractions(texts: Sequence[str], file: Path, number: int, names: str) -> list
 
 
 def bad_line(file: Path, number: int, got: str, expected: str) -> DatasetError:
-    """Return the error for a line that is not what it should be."""
+    """Return the error for a malformed line."""
     shown = got if len(got) <= 80 else f"{got[:77]}..."
     return DatasetError(f"{file}, line {number}: got {shown!r}; expected {expected}")

@@ -1,4 +1,4 @@
-"""A CSV of path,class, or of path,class,x0,y0,x1,y1 as `landseer data clean --boxes` writes it."""
+"""Read a CSV of path,class, or of path,class,x0,y0,x1,y1 from `landseer data clean --boxes`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SIDES = ["x0", "y0", "x1", "y1"]
 
 
 def read_list(rest: str) -> Photographs:
-    """Read FILE: lines of path,class, with or without that header; paths count from the file's folder.
+    """Read FILE: lines of path,class, with or without that header; paths are relative to the file's folder.
 
-    With the header path,class,x0,y0,x1,y1 each line has a box too, in fractions of the picture's sides; a picture with
-    several boxes has as many lines, one after the other.
+    With the header path,class,x0,y0,x1,y1 each line also has a box, in fractions of the picture's sides; a picture with
+    several boxes has one line for each, in sequence.
     """
     file = Path(rest)
     boxed = next(([cell.lower() for cell in row] for _, row in csv_rows(file)), []) == HEADER + SIDES
     named = _gathered(_named(file, boxed)) if boxed else _named(file, boxed)
-    return all_there(f"csv:{rest}", named, hint="paths count from the file's folder")
+    return all_there(f"csv:{rest}", named, hint="paths are relative to the file's folder")
 
 
 def _named(file: Path, boxed: bool) -> Iterator[Named]:
@@ -37,7 +37,7 @@ def _named(file: Path, boxed: bool) -> Iterator[Named]:
 
 
 def _gathered(listed: Iterator[Named]) -> Iterator[Named]:
-    """Make one of the lines that name the same picture one after the other, with all of their boxes."""
+    """Merge consecutive lines of the same picture into one entry with all their boxes."""
     last: Named | None = None
     for one in listed:
         if last is not None and (one.path, one.label) == (last.path, last.label):

@@ -1,4 +1,4 @@
-"""A photograph of a data set, before anyone has looked at its pixels."""
+"""A photograph of a data set, not yet decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """A file, the class it is of, and where in it that is known to be."""
+    """A file, its class, and the known boxes of the object."""
 
     path: Path
     label: str
@@ -27,15 +27,15 @@ class Photograph:
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs:
-    """A data set. Photographs keep the order of their source; each file is there once."""
+    """A data set. Photographs keep source order; each file occurs once."""
 
     name: str
     photographs: tuple[Photograph, ...]
     skipped: tuple[str, ...] = field(default=())
-    """One line for each thing that was passed over, and why."""
+    """One line with the reason for each skipped entry."""
 
     def by_label(self) -> dict[str, list[Photograph]]:
-        """Return the photographs of each class, classes in the order of their first photograph."""
+        """Return the photographs by class; classes are in the order of their first photograph."""
         members: dict[str, list[Photograph]] = {}
         for photograph in self.photographs:
             members.setdefault(photograph.label, []).append(photograph)

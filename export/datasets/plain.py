@@ -1,4 +1,4 @@
-"""Pickles of plain data and arrays, and of nothing else: a file from elsewhere must run nothing."""
+"""Unpickle plain data and arrays only, so that foreign files cannot run code."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _DAMAGED = (
     MemoryError,
     OverflowError,
 )
-"""All that a damaged pickle is known to raise; `pickle`'s documentation promises no more than `Exception`."""
+"""Everything a damaged pickle is known to raise; `pickle`'s documentation does not list it."""
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, strings, numbers and NumPy arrays."""
+    """Unpickler for dicts, lists, strings, numbers and NumPy arrays."""
 
     ALLOWED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"),
@@ -39,17 +39,17 @@ class PlainUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what is allowed. UnpicklingError for the rest."""
+        """Return an allowed global. UnpicklingError for any other."""
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no ground truth needs")
-        # NumPy 2 writes a module name that NumPy 1 does not have.
+            raise pickle.UnpicklingError(f"it references {module}.{name}, which no ground truth needs")
+        # NumPy 2 writes a module name that NumPy 1 lacks.
         return super().find_class(module.replace("numpy._core.", "numpy.core."), name)
 
 
 def unpickled(path: Path, *, keys: Set[str], kind: str) -> dict[str, Any]:
-    """Return the dict that a file holds. DatasetError if it is none, would run code, or lacks one of `keys`.
+    """Return the dict in a file. DatasetError if it is not one, would run code, or lacks one of `keys`.
 
-    `kind` says in the error what the file should have been.
+    kind: what the file should be, for the error.
     """
     try:
         with path.open("rb") as stream:
@@ -60,7 +60,7 @@ def unpickled(path: Path, *, keys: Set[str], kind: str) -> dict[str, Any]:
 
 
 def checked(known: Any, *, keys: Set[str], kind: str, where: str) -> dict[str, Any]:
-    """Return what was read if it is a dict with these keys. DatasetError names those that it lacks."""
+    """Return `known` if it is a dict with these keys. DatasetError names missing keys."""
     if not isinstance(known, dict):
         raise DatasetError(f"{where} holds a {type(known).__name__}; expected {kind}")
     missing = sorted(keys - known.keys())

@@ -1,4 +1,4 @@
-"""Which photographs of a data set can be decoded."""
+"""Find the photographs of a data set that can be decoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photograph, Photographs
 
-# Only its sides matter: a JPEG is decoded at an eighth where that is large enough; all is read, little computed.
+# Only its sides matter: JPEGs are decoded at an eighth where that suffices, so files are fully read at little cost.
 _SMALL = Profile(
     backbone="",
     weights_sha256="",
@@ -25,15 +25,15 @@ _SMALL = Profile(
     long_side=64,
 )
 _AT_ONCE = 1024
-"""Photographs that wait in memory as work to be done; a data set has millions."""
+"""Photographs queued at once; a data set may have millions."""
 
 
 def readable(
     photographs: Photographs, progress: Callable[[], None] = lambda: None, *, threads: int | None = None
 ) -> Photographs:
-    """Return the photographs that the orchestrator would decode; the others are told in `skipped` with the reason.
+    """Return the photographs that the orchestrator can decode; the others are listed in `skipped` with the reason.
 
-    `progress` is called once for each photograph, from this thread. DatasetError if none can be decoded.
+    `progress` is called for each photograph, from this thread. DatasetError if none can be decoded.
     """
     left, skipped = [], []
     for photograph, why in _judged(photographs.photographs, threads or os.cpu_count() or 1):
@@ -44,7 +44,7 @@ def readable(
         progress()
     if skipped and not left:
         raise DatasetError(
-            f"{photographs.name}: none of {len(skipped):,} pictures can be decoded, such as {skipped[0]}"
+            f"{photographs.name}: none of {len(skipped):,} pictures can be decoded, for example {skipped[0]}"
         )
     return replace(photographs, photographs=tuple(left), skipped=(*photographs.skipped, *skipped))
 
@@ -57,10 +57,10 @@ def _judged(photographs: Iterable[Photograph], threads: int) -> Iterator[tuple[P
 
 
 def _fault(path: Path) -> str | None:
-    """Return why a file cannot be decoded, None if it can."""
+    """Return the reason why a file cannot be decoded, or None."""
     try:
         data = path.read_bytes()
-        # As large a file as there is: the orchestrator's limit is for strangers.
+        # No limit on file size: the orchestrator's limit protects it from strangers.
         prepare(data, profile=_SMALL, limits=Limits(max_bytes=max(len(data), 1)))
     except OSError as error:
         return error.strerror or str(error)

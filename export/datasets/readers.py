@@ -1,13 +1,13 @@
-"""Data sets by name. A new format is a file here, a line in `READERS` and one in `specs.SPECS`."""
+"""Read data sets by spec. To add a format, add a file here and a line to `READERS` and to `specs.SPECS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from landseer.export.datasets.boxes import read_boxes
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.folders import read_folders
 from landseer.export.datasets.grocery import read_grocery
+from landseer.export.datasets.landmark_boxes import read_boxes
 from landseer.export.datasets.landmarks import read_landmarks
 from landseer.export.datasets.listing import read_list
 from landseer.export.datasets.photograph import Photographs
@@ -17,10 +17,10 @@ from landseer.export.datasets.specs import SPECS
 
 
 def read(spec: str) -> Photographs:
-    """Read the data set that KIND:REST names. DatasetError says what is wrong with it and how to mend it.
+    """Read the data set of a spec KIND:REST. DatasetError says what is wrong and how to fix it.
 
-    Lists made by hand (csv, grocery) must be whole; of those collected from the web (sfm, gld, boxes) what is missing
-    is told in `skipped`. Nothing is decoded yet: that is `readable`'s.
+    Lists made by hand (csv, grocery) must be complete; for lists collected from the web (sfm, gld, boxes) missing files
+    are listed in `skipped`. Nothing is decoded: see `readable`.
     """
     kind, separator, rest = spec.partition(":")
     if not separator or kind not in READERS or not rest:

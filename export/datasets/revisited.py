@@ -1,4 +1,4 @@
-"""Revisited Oxford and Paris. Radenović, Iscen, Tolias, Avrithis and Chum 2018."""
+"""Read Revisited Oxford and Paris. Radenović, Iscen, Tolias, Avrithis and Chum 2018."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEGREES = ("easy", "hard", "junk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
-    """A query, and which of the references it should find."""
+class RevisitedQuery:
+    """A query and its relevant references."""
 
     path: Path
     corners: tuple[float, float, float, float]
@@ -28,13 +28,13 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
-    """The whole benchmark; whether its photographs are there is for its user to see."""
+    """The whole benchmark. Its photographs may be missing: see `all_present`."""
 
     name: str
     folder: Path
-    """Where they should be."""
+    """Folder of the photographs."""
     references: Sequence[Path]
-    queries: Sequence[Query]
+    queries: Sequence[RevisitedQuery]
 
 
 def ground_truth(rest: str) -> GroundTruth:
@@ -42,11 +42,11 @@ def ground_truth(rest: str) -> GroundTruth:
     root, separator, name = rest.rpartition(",")
     if not separator:
         raise DatasetError(
-            f"revisitop:{rest} lacks a part; expected revisitop:ROOT,NAME, such as revisitop:data,roxford5k"
+            f"revisitop:{rest} is incomplete; expected revisitop:ROOT,NAME, such as revisitop:data,roxford5k"
         )
     folder = next((one for one in (Path(root), Path(root) / name) if (one / f"gnd_{name}.pkl").is_file()), None)
     if folder is None:
-        raise DatasetError(f"there is no gnd_{name}.pkl in {root} or {root}/{name}")
+        raise DatasetError(f"no gnd_{name}.pkl in {root} or {root}/{name}")
     file, photos = folder / f"gnd_{name}.pkl", folder / "jpg"
     known = unpickled(file, keys={"imlist", "qimlist", "gnd"}, kind=KIND)
     if len(known["qimlist"]) != len(known["gnd"]):
@@ -62,18 +62,18 @@ def ground_truth(rest: str) -> GroundTruth:
 
 
 def all_present(paths: Sequence[Path], folder: Path) -> None:
-    """Raise DatasetError if photographs are missing: a benchmark with holes measures something else."""
+    """Raise DatasetError if photographs are missing, since results would not be comparable."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DatasetError(
-            f"{len(missing):,} of {len(paths):,} photographs are not in {folder}, such as {missing[0].name}"
+            f"{len(missing):,} of {len(paths):,} photographs are missing from {folder}, such as {missing[0].name}"
         )
 
 
 def read_revisited(rest: str) -> Photographs:
-    """Read the queries of ROOT,NAME with their boxes, each a class of its own: the references have no class.
+    """Read the queries of ROOT,NAME with their boxes, each as its own class; references have no class.
 
-    A query whose size cannot be told is skipped, since its box is in pixels.
+    A query whose size cannot be read is skipped, because its box is in pixels.
     """
     truth = ground_truth(rest)
     all_present([query.path for query in truth.queries], truth.folder)
@@ -86,7 +86,7 @@ def read_revisited(rest: str) -> Photographs:
     return Photographs(name=f"revisitop:{rest}", photographs=tuple(found), skipped=tuple(skipped))
 
 
-def _query(path: Path, truth: Any, *, count: int, where: str) -> Query:
+def _query(path: Path, truth: Any, *, count: int, where: str) -> RevisitedQuery:
     checked(truth, keys={"bbx", *DEGREES}, kind=KIND, where=where)
     try:
         x0, y0, x1, y1 = (float(side) for side in truth["bbx"])
@@ -96,15 +96,15 @@ def _query(path: Path, truth: Any, *, count: int, where: str) -> Query:
     strange = [row for degree in DEGREES for row in rows[degree] if not 0 <= row < count]
     if strange:
         raise DatasetError(f"{where}: got reference {strange[0]}; there are {count:,}; expected {KIND}")
-    return Query(path=path, corners=(x0, y0, x1, y1), rows=rows)
+    return RevisitedQuery(path=path, corners=(x0, y0, x1, y1), rows=rows)
 
 
-def _box(query: Query) -> Box:
+def _box(query: RevisitedQuery) -> Box:
     width, height = _size(query.path)
     x0, x1 = (min(max(side / width, 0.0), 1.0) for side in query.corners[::2])
     y0, y1 = (min(max(side / height, 0.0), 1.0) for side in query.corners[1::2])
     if x0 >= x1 or y0 >= y1:
-        raise ValueError(f"its box {query.corners} is outside of its {width} x {height} pixels")
+        raise ValueError(f"its box {query.corners} lies outside its {width} x {height} pixels")
     return Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 

@@ -1,7 +1,7 @@
-"""retrieval-SfM-120k and -30k: photographs in clusters of one 3D reconstruction each, with matching pairs.
+"""Read retrieval-SfM-120k and -30k: photographs in clusters, one for each 3D reconstruction, with matching pairs.
 
-Radenović, Tolias and Chum 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation", section 4; the files are
-those that its authors' cnnimageretrieval-pytorch reads.
+Radenović, Tolias and Chum 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation", section 4; in the
+file format of the authors' cnnimageretrieval-pytorch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.plain import checked, unpickled
 
 SPLITS = ("train", "val")
-KIND = "a pickle of retrieval-SfM, as cnnimageretrieval-pytorch has it"
+KIND = "a retrieval-SfM pickle of cnnimageretrieval-pytorch"
 HINT = "a picture named abc...uvwxyz lies at ims/yz/wx/uv/abc...uvwxyz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A query and a photograph that shows the same with enough points in common."""
+    """A query and a photograph that shares enough points with it."""
 
     query: Path
     positive: Path
@@ -41,9 +41,9 @@ class Split:
 
 
 def read_sfm(rest: str) -> Photographs:
-    """Read ROOT,NAME[,SPLIT]; both splits if none is named. A class is SPLIT/CLUSTER, a 3D reconstruction.
+    """Read ROOT,NAME[,SPLIT], by default both splits. A class is SPLIT/CLUSTER, a 3D reconstruction.
 
-    The split is part of the class's name because the pickle does not say that the numbers of the two differ.
+    The split is part of the class name because cluster numbers of the two splits may coincide.
     """
     folder, name, splits = _parts(rest)
     known = unpickled(folder / f"{name}.pkl", keys=set(splits), kind=KIND)
@@ -52,9 +52,9 @@ def read_sfm(rest: str) -> Photographs:
 
 
 def sfm_pairs(rest: str) -> tuple[Pair, ...]:
-    """Return the pairs of query and positive of ROOT,NAME[,SPLIT] whose two photographs are there, in their order.
+    """Return the query and positive pairs of ROOT,NAME[,SPLIT] with both photographs present, in order.
 
-    SPLIT may also be `whiten`: the pairs of NAME-whiten.pkl, from which the authors learn whitening.
+    SPLIT may also be `whiten`: the pairs of NAME-whiten.pkl, which the authors learn whitening from.
     """
     folder, name, splits = _parts(rest, more=("whiten",))
     found: list[Pair] = []
@@ -84,7 +84,7 @@ def _parts(rest: str, more: tuple[str, ...] = ()) -> tuple[Path, str, tuple[str,
     if folder is None and others[1:] == ["whiten"]:
         folder = next((one for one in folders if (one / f"{name}-whiten.pkl").is_file()), None)
     if folder is None:
-        raise DatasetError(f"there is no {name}.pkl in {', '.join(map(str, folders))}")
+        raise DatasetError(f"no {name}.pkl in {', '.join(map(str, folders))}")
     return folder, name, tuple(others[1:]) or SPLITS
 
 
@@ -105,7 +105,7 @@ def _split(known: Any, folder: Path, where: str) -> Split:
 
 
 def _cid(cid: object, where: str) -> str:
-    # A name with a folder in it could lead out of `ims`.
+    # A name with a path separator could escape `ims`.
     if not isinstance(cid, str) or not re.fullmatch(r"[\w-]{6,}", cid):
         raise DatasetError(f"{where}: got {cid!r}; expected a name of at least six letters, digits, - and _")
     return cid

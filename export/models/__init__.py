@@ -1,1 +1,1 @@
-"""The neural parts, each written once, in torch; serving sees them only as graphs."""
+"""Neural networks, each written once in torch; serving runs them as exported graphs."""

@@ -1,8 +1,8 @@
-"""From pixels to everything that the query side and the index need, in one graph.
+"""One graph from pixels to everything that queries and the index need.
 
-Scales are those of co-attention (Hu and Bors 2020): 1/(2√2), 1/2, 1/√2, 1, √2. The global descriptor pools the three
-of them that LAttQE uses (Gordo et al. 2020), 1/√2, 1, √2, or all five with CiDeR, whose paper has 0.4, 0.5, 0.7, 1 and
-1.4. Sharing the pyramid makes the second nearly free.
+The scales are those of co-attention (Hu and Bors 2020): 1/(2√2), 1/2, 1/√2, 1, √2. The global descriptor pools the
+three that LAttQE uses (Gordo et al. 2020), 1/√2, 1 and √2, or all five with CiDeR, whose paper has 0.4, 0.5, 0.7, 1 and
+1.4. Both share one image pyramid, so the second use is nearly free.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from landseer.export.models.pooling import Projection, l2n, masked_gem
 from landseer.export.models.trunks import Trunk
 
 SCALE_UNIT = 2**19
-"""As fine as fits: OpenVINO computes int64 in 32 bits, and √2 of 1,600 pixels must stay below 2^31 units."""
+"""The finest that fits: OpenVINO computes int64 in 32 bits, so √2 of 1,600 pixels must stay below 2^31 units."""
 
 
 def fixed_point(scale: float) -> int:
     """Return a scale in units of 1/SCALE_UNIT, so that sizes stay integer arithmetic in the exported graph.
 
-    Rounded up: 0.4 of 65 pixels must be 26, and not what is just below.
+    Rounded up: 0.4 of 65 pixels must give 26, not 25.
     """
     return math.ceil(scale * SCALE_UNIT)
 
@@ -33,7 +33,7 @@ def fixed_point(scale: float) -> int:
 LOCAL_SCALES = tuple(fixed_point(s) for s in (2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5))
 GLOBAL_SCALES = LOCAL_SCALES[2:]
 MIN_SCALED_SIDE = 32
-"""A scaled picture is never smaller than the trunk's stride."""
+"""Minimum side of a scaled picture: the trunk's stride."""
 
 
 class Description(NamedTuple):
@@ -102,7 +102,7 @@ def resized(pixels: Tensor, scale: int) -> Tensor:
     if scale == SCALE_UNIT:
         return pixels
     sides = [torch.sym_max(MIN_SCALED_SIDE, scaled_side(side, scale)) for side in pixels.shape[2:]]
-    # Symbolic while it is exported: int() would freeze the example's size into the graph.
+    # Symbolic during export: int() would freeze the example's size into the graph.
     return F.interpolate(pixels, size=cast("list[int]", sides), mode="bilinear", align_corners=False)
 
 
@@ -120,23 +120,23 @@ def multi_scale(descriptors: list[Tensor]) -> Tensor:
 
 
 def strongest(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keep the `count` features of largest L2 norm, zero-padded. features: [B, L, C].
+    """Return the `count` features of largest L2 norm, zero-padded. features: [B, L, C].
 
     Returns features [B, N, C], norms [B, N], their indices into L [B, N] and validity [B, N] as 0 or 1. Norms are
-    padded *before* TopK: with K above the length it is an error in ONNX.
+    padded *before* TopK: in ONNX a K above the length is an error.
     """
     norms = torch.linalg.vector_norm(features, dim=-1)
     top, index = F.pad(norms, (0, count)).topk(count, dim=1)
     valid = (top > 0).to(features.dtype)
     index = index.clamp(max=features.shape[1] - 1)
-    # One gather of whole rows: cheaper than gathering each element.
+    # One gather of whole rows is cheaper than gathering elements.
     row = torch.ones_like(index[:, :1]).cumsum(dim=0) - 1  # [B, 1]: 0 .. B-1
     picked = features.flatten(0, 1)[index + row * features.shape[1]]
     return picked * valid[..., None], top, index, valid
 
 
 def cell_centres(feature_map: Tensor, height: int, width: int) -> Tensor:
-    """Centres x, y of the cells of a feature map [B, C, h, w], in pixels of the picture. [h*w, 2]."""
+    """Return the centres x, y of the cells of a feature map [B, C, h, w], in picture pixels. [h*w, 2]."""
     h, w = feature_map.shape[-2:]
     y = ((torch.arange(h) + 0.5) * (height / h))[:, None].expand(h, w)
     x = ((torch.arange(w) + 0.5) * (width / w))[None, :].expand(h, w)
@@ -144,7 +144,7 @@ def cell_centres(feature_map: Tensor, height: int, width: int) -> Tensor:
 
 
 def cell_scales(feature_map: Tensor, scale: int) -> Tensor:
-    """Return the scale factor for each cell of a feature map [B, C, h, w]. [h*w]."""
+    """Return the scale factor of each cell of a feature map [B, C, h, w]. [h*w]."""
     h, w = feature_map.shape[-2:]
     return torch.full((h, w), scale / SCALE_UNIT).flatten()
 

@@ -1,11 +1,11 @@
-"""Checkpoints of the public landmark models, in the format of cnnimageretrieval-pytorch.
+"""Read checkpoints of the public landmark models, in the format of cnnimageretrieval-pytorch.
 
 Radenović, Tolias and Chum 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation"; the format is that of the
-authors' code, {'meta': …, 'state_dict': …}. What that code computes for one picture, each [·] only if it is there:
+authors' code, {'meta': …, 'state_dict': …}. That code computes for one picture, with [·] for optional steps:
 
     features → [local whitening] → pooling → L2 → [whitening → L2] → [Lw: P (x - m) → L2]
 
-Over several scales it takes the mean after `whitening → L2` of each scale, then L2, and only then Lw.
+Over several scales it takes the mean after `whitening → L2` of each scale, then L2, then Lw.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landseer.export.models.torch_file import WeightsError, torch_file
+from landseer.export.models.torch_file import WeightsError
 
 CHANNELS: Mapping[str, int] = {"resnet50": 2048, "resnet101": 2048}
-"""The architectures that are read, with the channels of their last feature map."""
+"""Supported architectures, with the channels of their last feature map."""
 POOLINGS = ("gem", "spoc", "mac", "rmac")
 CHILDREN: Mapping[str, str] = {
     "0": "conv1",
@@ -32,13 +32,13 @@ CHILDREN: Mapping[str, str] = {
     "6": "layer3",
     "7": "layer4",
 }
-"""Place among the features → torchvision's name; 2 and 3 are the ReLU and the pooling, without weights."""
+"""Index among the features → torchvision's name; 2 and 3 are ReLU and pooling, without weights."""
 EXPECTED = (
     "expected a file of cnnimageretrieval-pytorch: {'meta': {'architecture', 'pooling', 'mean', 'std', ...}, "
     "'state_dict': {'features.0.weight', ..., 'pool.p', ...}}"
 )
 Scales = Literal["ss", "ms"]
-"""Learned from descriptors of one scale, or of several."""
+"""Learned from single-scale or multi-scale descriptors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,46 +58,38 @@ class Learned:
     mean: Tensor
     """m, [C], float64."""
     matrix: Tensor
-    """P, [D, C], float64; its rows in descending importance, so the first d reduce to d dimensions."""
+    """P, [D, C], float64; rows in descending importance, so the first d reduce to d dimensions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A network of others with all that it needs to describe a picture."""
+    """A public network with everything needed to describe a picture."""
 
     path: Path
     architecture: str
     pooling: str
     p: float | None
-    """GeM's exponent; 1 for SPoC, which is GeM with it; None for MAC and R-MAC, which have none."""
+    """GeM's exponent; 1 for SPoC, which equals GeM with p = 1; None for MAC and R-MAC."""
     regional: bool
-    """Pooling is applied to R-MAC's regions, which are then summed."""
+    """Whether pooling is applied to R-MAC's regions, which are then summed."""
     trunk: Mapping[str, Tensor]
-    """With torchvision's names, without a classifier."""
+    """By torchvision's names, without a classifier."""
     local_whitening: Affine | None
-    regional_whitening: Affine | None
     whitening: Affine | None
     learned: Mapping[tuple[str, Scales], Learned]
-    """By the data set they were learned on, such as retrieval-SfM-120k."""
+    """By training set, such as retrieval-SfM-120k."""
     mean: tuple[float, float, float]
-    """Of RGB in 0..1, subtracted from the pixels."""
+    """Mean of RGB in 0..1, subtracted from the pixels."""
     std: tuple[float, float, float]
-    size: int
-    """Of a descriptor, before Lw."""
 
 
 def is_checkpoint(contents: object) -> bool:
-    """Tell whether what a file holds is of this format, rather than a bare state dict."""
+    """Return whether a file's contents have this format, rather than being a bare state dict."""
     return isinstance(contents, dict) and "meta" in contents and "state_dict" in contents
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is ever run. WeightsError says what was got and what is expected."""
-    return parsed(torch_file(path), path)
-
-
 def parsed(contents: Any, path: Path) -> Checkpoint:
-    """Return the checkpoint that a file holds. WeightsError says what was got and what is expected."""
+    """Parse a file's contents. WeightsError says what was found and expected."""
     if not is_checkpoint(contents) or not all(isinstance(contents[key], dict) for key in ("meta", "state_dict")):
         raise WeightsError(f"{path} holds {type(contents).__name__} without 'meta' and 'state_dict'; {EXPECTED}")
     meta = contents["meta"]
@@ -110,9 +102,9 @@ def parsed(contents: Any, path: Path) -> Checkpoint:
 
 
 def exponent(checkpoint: Checkpoint) -> float:
-    """Return the p with which global GeM over the trunk gives the checkpoint's pooling.
+    """Return the exponent p with which global GeM equals the checkpoint's pooling.
 
-    WeightsError where it does not: MAC, R-MAC, regional pooling, and whitening of local features.
+    WeightsError if there is none: MAC, R-MAC, regional pooling, or whitening of local features.
     """
     kinds = {"regional pooling": checkpoint.regional, "local whitening": checkpoint.local_whitening is not None}
     others = [kind for kind, there in kinds.items() if there]
@@ -123,13 +115,13 @@ def exponent(checkpoint: Checkpoint) -> float:
 
 
 class _Weights:
-    """A state dict whose entries are taken out one by one, so that at the end what nobody knows is left."""
+    """A state dict whose entries are taken one by one, so that unknown ones remain at the end."""
 
     def __init__(self, path: Path, state: Mapping[str, Any]) -> None:
         if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-            raise WeightsError(f"{path}: its 'state_dict' is not of tensors by name; {EXPECTED}")
+            raise WeightsError(f"{path}: its 'state_dict' does not map names to tensors; {EXPECTED}")
         self.path = path
-        # Some are saved in half precision, or from DataParallel.
+        # Some files are in half precision or were saved from DataParallel.
         self.left = {
             key.removeprefix("module."): value.float() if value.is_floating_point() else value
             for key, value in state.items()
@@ -163,7 +155,7 @@ class _Weights:
 
     def take(self, key: str) -> Tensor:
         if key not in self.left:
-            raise WeightsError(f"{self.path} lacks {key}, which its 'meta' tells of; {EXPECTED}")
+            raise WeightsError(f"{self.path} lacks {key}, which its 'meta' declares; {EXPECTED}")
         taken: Tensor = self.left.pop(key)
         return taken
 
@@ -182,21 +174,20 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
         regional=regional,
         trunk=weights.trunk(),
         local_whitening=weights.affine("lwhiten", expected=bool(meta.get("local_whitening")), columns=channels),
-        regional_whitening=weights.affine("pool.whiten", expected=regional, columns=channels),
         whitening=whitening,
         learned=_learned(meta.get("Lw") or {}, size, path),
         mean=_colours(meta["mean"], "mean", path),
         std=_colours(meta["std"], "std", path),
-        size=size,
     )
+    weights.affine("pool.whiten", expected=regional, columns=channels)  # Known, but nothing here pools by regions.
     if weights.left:
-        raise WeightsError(f"{path} has {len(weights.left)} weights that are not known, such as {min(weights.left)}")
+        raise WeightsError(f"{path} has {len(weights.left)} unknown weights, such as {min(weights.left)}")
     return found
 
 
 def _learned(given: Any, size: int, path: Path) -> dict[tuple[str, Scales], Learned]:
     if not isinstance(given, dict) or not all(isinstance(entries, dict) for entries in given.values()):
-        raise WeightsError(f"{path}: its Lw is no dict of dicts; expected 'ss' and 'ms' for each data set")
+        raise WeightsError(f"{path}: its Lw is not a dict of dicts; expected 'ss' and 'ms' for each data set")
     found: dict[tuple[str, Scales], Learned] = {}
     for dataset, entries in given.items():
         for scales, entry in entries.items():
@@ -217,7 +208,7 @@ def _whitening(entry: Any, size: int, where: str) -> Learned:
 
 
 def _real(value: Any, where: str) -> Tensor:
-    """Return float64. Eigenvectors by the public code may come as complex numbers without an imaginary part."""
+    """Convert to float64. The public code may save eigenvectors as complex numbers with zero imaginary parts."""
     array = np.asarray(value)
     if array.dtype.kind not in "fciu" or (array.dtype.kind == "c" and bool(np.any(array.imag))):
         raise WeightsError(f"{where} holds {array.dtype}; expected real numbers")

@@ -1,7 +1,7 @@
-"""The co-attention vectors of a picture: deterministic k-means of its local features, then GeM per cluster.
+"""Compute a picture's co-attention vectors: deterministic k-means of its local features, then GeM per cluster.
 
-Hu and Bors 2020: the first seed is the feature of largest norm, the next are farthest-first, then Lloyd. The paper
-leaves open the number of Lloyd rounds (10 here) and empty clusters (re-seeded by the farthest point).
+Hu and Bors 2020: the first seed is the feature of largest norm, further seeds are farthest-first, then Lloyd. The paper
+leaves open the number of Lloyd rounds (10 here) and empty clusters (re-seeded with the farthest point here).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from landseer.export.models.pooling import Projection
 
 FAR = 1e30
 SAME = 1e-4
-"""Features closer than this, relative to the largest squared norm, are one: rounding must not make clusters."""
+"""Features closer than this, relative to the largest squared norm, count as one, so that rounding makes no clusters."""
 
 
 class Clusters(NamedTuple):
@@ -28,7 +28,7 @@ class Clusters(NamedTuple):
 
 
 class Clustering(nn.Module):
-    """K vectors of a picture, from up to N local features."""
+    """Compute K vectors of a picture from up to N local features."""
 
     def __init__(self, *, sizes: Sizes, reduction: Projection, p: float = 3.0, rounds: int = 10) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Clustering(nn.Module):
         seeds, distinct = farthest_first(points, local_norms, valid, self.sizes.clusters)
         owner = lloyd(points, seeds, distinct, valid, self.rounds)
         member = one_hot(owner, self.sizes.clusters, valid)  # [B, N, K]
-        # GeM inside every cluster at once; an empty cluster (fewer features than K) stays zero.
+        # GeM within all clusters at once; an empty cluster (fewer features than K) stays zero.
         powers = torch.einsum("bnk,bnc->bkc", member, local_features.clamp(min=1e-6).pow(self.p))
         sizes = member.sum(dim=1)  # [B, K]
         pooled = (powers / sizes.clamp(min=1.0)[..., None]).pow(1.0 / self.p)
         filled = sizes > 0
         vectors = self.reduction(pooled) * filled[..., None]
-        # Filled clusters first, in their order, so that the count says which rows are real.
+        # Filled clusters first, in order, so that the count tells which rows are real.
         order = torch.where(filled, 0, self.sizes.clusters) + torch.arange(self.sizes.clusters)[None]
         rank = (order[:, None, :] < order[:, :, None]).sum(dim=2)  # [B, K]: new row of every cluster
         place = (rank[:, None, :] == torch.arange(self.sizes.clusters)[None, :, None]).to(vectors.dtype)
@@ -61,8 +61,8 @@ class Clustering(nn.Module):
 def centred(features: Tensor, valid: Tensor) -> Tensor:
     """Subtract each picture's mean feature. features: [B, N, C].
 
-    Distances stay the same. But activations share a large positive mean, and without it far less is lost to
-    cancellation, so that engines that add up in another order still agree on who is nearest.
+    This leaves distances unchanged. Activations have a large common mean; without it far less precision is lost to
+    cancellation, so engines that sum in another order still agree on the nearest centre.
     """
     weights = valid.to(features.dtype)[..., None]
     mean = (features * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
@@ -70,10 +70,10 @@ def centred(features: Tensor, valid: Tensor) -> Tensor:
 
 
 def farthest_first(points: Tensor, norms: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose seeds: the feature of largest norm [B, N], then always the point farthest from those chosen.
+    """Choose seeds: the feature of largest norm, then repeatedly the point farthest from all seeds. norms: [B, N].
 
-    Returns seeds [B, K, C] and whether each is distinct from those before it, bool [B, K]: where a picture has fewer
-    than K different features, the rest repeat one and must not compete for members.
+    Returns seeds [B, K, C] and whether each is distinct from those before it, bool [B, K]: if a picture has fewer
+    than K different features, the remaining seeds are duplicates and must not compete for members.
     """
     largest = torch.where(valid, norms, -1.0)
     seeds, distinct = [rows(points, largest.argmax(dim=1))], [valid.any(dim=1)]
@@ -87,7 +87,7 @@ def farthest_first(points: Tensor, norms: Tensor, valid: Tensor, count: int) -> 
 
 
 def lloyd(points: Tensor, centres: Tensor, distinct: Tensor, valid: Tensor, rounds: int) -> Tensor:
-    """Lloyd's k-means for a fixed number of rounds. centres: [B, K, C] → owner of each point, int64 [B, N]."""
+    """Run Lloyd's k-means for a fixed number of rounds. centres: [B, K, C] → cluster of each point, int64 [B, N]."""
     barred = torch.where(distinct, 0.0, FAR)[:, None, :]
     for _ in range(rounds):
         distances = squared_distances(points, centres) + barred  # [B, N, K]
@@ -101,18 +101,18 @@ def lloyd(points: Tensor, centres: Tensor, distinct: Tensor, valid: Tensor, roun
 
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """‖f - c‖² of points [B, N, C] and centres [B, K, C]. → [B, N, K], ≥ 0."""
+    """Return ‖f - c‖² of points [B, N, C] and centres [B, K, C]. → [B, N, K], ≥ 0."""
     cross = torch.bmm(points, centres.transpose(1, 2))
     squares = points.pow(2).sum(dim=2)[..., None] + centres.pow(2).sum(dim=2)[:, None, :]
     return (squares - 2.0 * cross).clamp(min=0.0)
 
 
 def rows(features: Tensor, index: Tensor) -> Tensor:
-    """Take one row of each picture. features: [B, N, C], index: int64 [B] → [B, C]."""
+    """Select one row per picture. features: [B, N, C], index: int64 [B] → [B, C]."""
     picked = index[:, None, None].expand(features.shape[0], 1, features.shape[2])
     return features.gather(1, picked)[:, 0]
 
 
 def one_hot(owner: Tensor, count: int, valid: Tensor) -> Tensor:
-    """Membership as 0/1 floats, all zero for padding. owner: int64 [B, N], valid: bool [B, N] → [B, N, K]."""
+    """Return membership as 0/1 floats, zero for padding. owner: int64 [B, N], valid: bool [B, N] → [B, N, K]."""
     return ((owner[..., None] == torch.arange(count)) & valid[..., None]).to(torch.float32)

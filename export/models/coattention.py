@@ -1,4 +1,4 @@
-"""Co-attention scores of a query against the clusters of its candidates. Hu and Bors 2020, eqs. 7 to 10."""
+"""Score a query against the clusters of its candidates by co-attention. Hu and Bors 2020, eqs. 7 to 10."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class CoAttentionScores(NamedTuple):
 
 
 class CoAttention(nn.Module):
-    """Attend to each candidate's clusters with the query, then compare with what was attended to.
+    """Attend to each candidate's clusters with the query, then compare the query with their weighted sum.
 
-    a' = softmax(T cos(q, v_i)), T = 10; score = cos(q, Σ a'_i v_i). Eq. 9 prints a_i where the prose means the
-    softmaxed a'_i; its 1/K cancels in the cosine.
+    a' = softmax(T cos(q, v_i)), T = 10; score = cos(q, Σ a'_i v_i). Eq. 9 prints a_i but means the softmaxed
+    a'_i; its 1/K cancels in the cosine.
     """
 
     def __init__(self, *, sizes: Sizes, temperature: float = 10.0) -> None:
@@ -37,5 +37,5 @@ class CoAttention(nn.Module):
         weights = (self.temperature * similarity + torch.where(real, 0.0, -1e9)).softmax(dim=-1) * real
         attended = l2n(torch.einsum("bck,bckp->bcp", weights, clusters))
         scores = torch.einsum("bp,bcp->bc", l2n(query_vector), attended)
-        # A candidate without any cluster must rank below every other.
+        # A candidate without clusters must rank last.
         return CoAttentionScores(scores=torch.where(candidate_counts > 0, scores, -1.0), cluster_weights=weights)

@@ -1,8 +1,8 @@
-"""Attention regions: from an attention map to scored boxes, inside one graph.
+"""Attention regions: turn an attention map into scored boxes, in one graph.
 
-CiDeR takes connected components of the thresholded attention. Components are labelled by flooding the largest cell
-index with hooking and pointer jumping (Shiloach and Vishkin 1982), which settles in a number of rounds that grows with
-the logarithm of the map's size, so that a fixed number serves every map.
+CiDeR takes connected components of the thresholded attention. Components are labelled by their largest cell index, by
+hooking and pointer jumping (Shiloach and Vishkin 1982). The number of rounds grows with the logarithm of the map's
+size, so a fixed number suffices for every map.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ class Detection(NamedTuple):
 class AttentionRegions(nn.Module):
     """Boxes around the connected components (8-neighbours) of attention ≥ `threshold`.
 
-    A box's score is the highest attention inside, and boxes come by the attention they hold altogether, so that a
-    bright speck does not hide the object. The paper leaves the threshold open; 0.4 of the min-max normalised map is
-    ours.
+    A box's score is its maximum attention. Boxes are ordered by their total attention, so that a bright speck does not
+    come before the object. The paper leaves the threshold open; 0.4 of the min-max normalised map is our choice.
     """
 
     def __init__(self, *, sizes: Sizes, threshold: float = 0.4) -> None:
@@ -71,23 +70,23 @@ def components(inside: Tensor, rounds: int) -> Tensor:
         grid = flat.to(torch.float32).reshape(-1, 1, h, w)
         nearby = F.max_pool2d(grid, 3, stride=1, padding=1)
         nearby = nearby.flatten(1).to(torch.int64) * mask
-        # Hook: what a cell has met, its component's root learns too; else only one of a tree's branches would.
+        # Hook: pass a cell's largest neighbour on to its root, or only one branch of a tree would learn of it.
         flat = flat.scatter_reduce(1, (flat - 1).clamp(min=0), nearby, "amax") * mask
-        # Jump: take over what the root has learned, which halves every path.
+        # Jump: adopt the root's label, which halves every path.
         for _ in range(2):
             flat = torch.maximum(flat, flat.gather(1, (flat - 1).clamp(min=0))) * mask
     return flat.reshape(-1, h, w)
 
 
 def component_sums(labels: Tensor, values: Tensor) -> Tensor:
-    """Sum values over each component, at its root. labels, values: [B, L] → [B, L], 0 at cells that are no root."""
+    """Sum values over each component, at its root. labels, values: [B, L] → [B, L], 0 elsewhere."""
     totals = torch.zeros_like(values)
     summed: Tensor = totals.scatter_add(1, (labels - 1).clamp(min=0), values)
     return summed
 
 
 def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last occupied cell. occupied: 0/1 [B, M, n] → two float [B, M]."""
+    """Return the first and one past the last occupied cell. occupied: 0/1 [B, M, n] → two float [B, M]."""
     n = occupied.shape[2]
     position = torch.arange(n, dtype=occupied.dtype)
     last = (occupied * (position + 1)).amax(dim=2)

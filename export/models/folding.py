@@ -1,4 +1,4 @@
-"""The whitenings of a checkpoint of others as projections: what follows pooling and L2."""
+"""Turn the whitenings of a public checkpoint into projections, applied after pooling and L2."""
 
 from __future__ import annotations
 
@@ -6,57 +6,23 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landseer.export.models.checkpoints import Affine, Checkpoint, Scales
 from landseer.export.models.pooling import Projection
 from landseer.export.models.torch_file import WeightsError
 
 FARTHEST = 1000.0
-"""Longest mean that a bias may fold into, in units of the descriptor's norm; beyond it float32 loses the descriptor."""
-
-
-class Chain(nn.Module):
-    """Projections one after another. Each ends in L2, so two are not one affine map and cannot be folded into one."""
-
-    def __init__(self, *steps: Projection) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project. x: [..., C] → [..., D], unit norm."""
-        for step in self.steps:
-            x = step(x)
-        return x
-
-
-def projection(checkpoint: Checkpoint, which: str | None = None, *, size: int | None = None) -> Projection | Chain:
-    """Return what follows pooling and L2 at one scale: [..., C] → [..., D].
-
-    `which` names a learned whitening, such as retrieval-SfM-120k:ms; None takes none. With both the network's own
-    whitening and a learned one it is a `Chain`, otherwise one `Projection`; with neither, only L2. `size` keeps the
-    first rows of the learned one. Over several scales the network's own comes before their mean, the learned one after
-    it: see `network_projection` and `learned_projection`.
-    """
-    if which is None and size is not None:
-        raise WeightsError(
-            f"got size {size} without a learned whitening, whose rows alone are in order; name one of "
-            f"{_names(checkpoint)}"
-        )
-    own = network_projection(checkpoint)
-    learned = None if which is None else learned_projection(checkpoint, which, size=size)
-    if own is not None and learned is not None:
-        return Chain(own, learned)
-    return own or learned or Projection.untrained(checkpoint.size, checkpoint.size, seed=0)
+"""Maximum norm of a folded mean, in units of the descriptor's norm; beyond it float32 loses the descriptor."""
 
 
 def network_projection(checkpoint: Checkpoint) -> Projection | None:
-    """Return the network's own whitening, l2n(W x + b), for each scale by itself; None if it has none."""
+    """Return the network's own whitening, l2n(W x + b), applied at each scale; None if it has none."""
     return None if checkpoint.whitening is None else folded(checkpoint.whitening, checkpoint.path)
 
 
 def learned_projection(checkpoint: Checkpoint, which: str, *, size: int | None = None) -> Projection:
-    """Return a learned whitening, DATASET:ss or DATASET:ms, or its first `size` rows. WeightsError if not there."""
+    """Return a learned whitening, DATASET:ss or DATASET:ms, or its first `size` rows. WeightsError if missing."""
     dataset, _, scales = which.rpartition(":")
     found = checkpoint.learned.get((dataset, cast(Scales, scales)))
     if found is None:
@@ -67,9 +33,9 @@ def learned_projection(checkpoint: Checkpoint, which: str, *, size: int | None =
 
 
 def folded(affine: Affine, path: Path) -> Projection:
-    """Return l2n(W x + b) as l2n(W (x - m)), W m = -b. WeightsError if no such m is near enough to be exact.
+    """Return l2n(W x + b) as l2n(W (x - m)), W m = -b. WeightsError if no such m is accurate enough.
 
-    One that was learned as W = P, b = -P m and then trained on has m near the descriptors' mean.
+    If W = P and b = -P m were learned and then fine-tuned, m is near the descriptors' mean.
     """
     weight, bias = affine.weight.double(), affine.bias.double()
     mean = _solved(weight, -bias)
@@ -77,14 +43,14 @@ def folded(affine: Affine, path: Path) -> Projection:
     gap, length = float((weight @ mean + bias).norm()), float(mean.norm())
     if not (gap <= 1e-6 * scale and length <= FARTHEST):
         raise WeightsError(
-            f"{path}: its whitening W x + b does not fold into W (x - m): got m of norm {length:.3g} that misses b by "
-            f"{gap:.3g}; expected a norm of at most {FARTHEST:g} and no gap"
+            f"{path}: its whitening W x + b does not fold into W (x - m): got m of norm {length:.3g} with an error of "
+            f"{gap:.3g}; expected a norm of at most {FARTHEST:g} and no error"
         )
     return Projection(mean.float(), affine.weight.float().contiguous())
 
 
 def _solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """Return x of least norm with matrix x = right, or as near as can be; NaN where the rank is not full."""
+    """Return the least-squares solution of matrix x = right with least norm; NaN if the rank is not full."""
     try:
         solution: Tensor = torch.linalg.lstsq(matrix, right[:, None], driver="gels").solution[:, 0]
     except RuntimeError:  # torch.linalg.LinAlgError, which torch does not export to type checkers

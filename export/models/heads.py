@@ -1,7 +1,7 @@
-"""The ways from a feature map to a descriptor. A new one is a module and a line in `HEADS`.
+"""Descriptor heads. To add one, write a module and add a line to `HEADS`.
 
-A head takes the trunk's feature map and the height and width of the picture it is of, and gives unit descriptors
-[B, C] and the attention [B, h, w] in [0, 1] that says where the object is; the detector makes boxes of that.
+A head takes the trunk's feature map and the picture's height and width. It returns unit descriptors [B, C] and the
+attention [B, h, w] in [0, 1] that locates the object; the detector turns it into boxes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from landseer.export.models.rpn import RegionProposals
 
 
 class GeMHead(nn.Module):
-    """GeM alone (Radenovic et al. 2018). Where the object is, it guesses by the mean activation."""
+    """GeM alone (Radenovic et al. 2018). Its attention is the mean activation."""
 
     def __init__(self, channels: int, *, p: float = 3.0, projection: nn.Module | None = None) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class HeadKind:
     """A line of `HEADS`."""
 
     make: Callable[[int], nn.Module]
-    """From the number of channels to the untrained head."""
+    """Make an untrained head from the number of channels."""
     all_scales: bool
-    """Whether its descriptor pools all five scales of the pyramid, or the three about the picture's own."""
+    """Whether the descriptor pools all five scales of the pyramid or the middle three."""
     learned: tuple[str, ...]
-    """What training shapes beside what every head has, by the names of `UNTRAINED`; empty if it needs none."""
+    """Trained parts of this head besides those of every head, by their names in `UNTRAINED`."""
 
 
 HEADS: dict[str, HeadKind] = {

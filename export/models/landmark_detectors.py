@@ -1,10 +1,10 @@
-"""Detect-to-Retrieve's two landmark detectors (Teichmann et al. 2019, section 3.1), from pixels to scored boxes.
+"""Detect-to-Retrieve's two landmark detectors (Teichmann et al. 2019, section 3.1): from pixels to scored boxes.
 
-The paper has an SSD on MobileNet-V2 and a Faster R-CNN on ResNet-50, of one class. Both networks here are
-torchvision's, with its names of weights, so that its files fit and its training step trains them. The first is SSDLite
-on MobileNet-V3, which is the single-shot network on a MobileNet that torchvision has; the second has a feature pyramid,
-as torchvision's does. What follows the networks is written anew: torchvision's has shapes that depend on the data and
-takes pictures one by one. The boxes are the same.
+The paper has an SSD on MobileNet-V2 and a Faster R-CNN on ResNet-50, with one class. Both networks here are
+torchvision's and keep its weight names, so that its files load and its training step works. The first is SSDLite on
+MobileNet-V3, torchvision's only single-shot network on a MobileNet; the second has a feature pyramid, like
+torchvision's. The post-processing is ours, because torchvision's has data-dependent shapes and takes pictures one by
+one. The boxes are the same.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from torch.nn import functional as F
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.backbone import spatial_size
-from landseer.export.models.boxes import (
+from landseer.export.models.box_ops import (
     ABSENT,
-    Ranked,
+    RankedBoxes,
     anchors_at,
-    area,
     at_least,
     clip,
     decode,
@@ -38,32 +37,32 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import fill, read_state_dict
 
 CLASSES = 2
-"""Background and landmark, or whatever the boxes are of."""
+"""Background and landmark, or whatever object the boxes show."""
 LEAST_SCORE = 0.1
-"""Detect-to-Retrieve takes boxes of at least this score."""
+"""Minimum score of a box in Detect-to-Retrieve."""
 SHORTER, LONGER = 480, 640
-"""To which Faster R-CNN resizes, in pixels, the first unless the second is exceeded. torchvision has 800 and 1333, but
-pictures come with a long side of 640 and enlarging them adds nothing but time."""
+"""Faster R-CNN resizes the shorter side to the first, in pixels, unless the longer one would exceed the second.
+torchvision has 800 and 1333, but pictures have a long side of 640, and enlarging them only costs time."""
 PADDING = 32
-"""Faster R-CNN's pictures are padded to multiples of this, the stride of the coarsest map but the last."""
+"""Faster R-CNN's pictures are padded to multiples of this, the stride of its second coarsest map."""
 POOLED_STRIDES = (4, 8, 16, 32)
-"""Of the maps that regions are pooled from."""
+"""Strides of the maps that regions are pooled from."""
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4.0
 """A region of this side is pooled from stride 2^4. Lin et al. 2017 (feature pyramids), eq. 1."""
 
 OF_CLASSES = ("classification_head.", "roi_heads.box_predictor.", "fc.")
-"""Where weights depend on the classes: those of a file for other classes are left out."""
+"""Layers that depend on the classes; they are skipped when a file has other classes."""
 
 
 class SingleShot(nn.Module):
-    """An SSD of torchvision's with one class. It sees every picture at one size, whatever its aspect ratio."""
+    """torchvision's SSD with one class. Every picture is resized to one size, whatever its aspect ratio."""
 
     anchors: Tensor
 
     def __init__(self, *, network: Any, sizes: Sizes) -> None:
         super().__init__()
         self.network, self.sizes = network, sizes
-        # The size is fixed, and so are the anchors.
+        # A fixed size has fixed anchors.
         self.register_buffer("anchors", _default_boxes(network), persistent=False)
 
     def forward(self, image: Tensor) -> Detection:
@@ -82,7 +81,7 @@ class SingleShot(nn.Module):
 
 
 class TwoStage(nn.Module):
-    """A Faster R-CNN of torchvision's with a feature pyramid and one class."""
+    """torchvision's Faster R-CNN with a feature pyramid and one class."""
 
     def __init__(self, *, network: Any, sizes: Sizes) -> None:
         super().__init__()
@@ -100,7 +99,7 @@ class TwoStage(nn.Module):
         return _in_pixels(self.classified(maps, proposals, seen), image, seen)
 
     def resized(self, pixels: Tensor) -> Tensor:
-        """Bring the shorter side to the network's length unless the longer would exceed its own. [B, 3, H, W]."""
+        """Resize to the network's shorter side, or less if the longer side would exceed its limit. [B, 3, H, W]."""
         transform, (h, w) = self.network.transform, pixels.shape[2:]
         shorter, longer = transform.min_size[-1], transform.max_size
         sides = [
@@ -109,8 +108,8 @@ class TwoStage(nn.Module):
         ]
         return F.interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
 
-    def proposals(self, maps: list[Tensor], padded: Tensor, seen: Tensor) -> Ranked:
-        """Propose regions: the best of each map, suppressed among those of their map. maps: [B, C, h, w] each."""
+    def proposals(self, maps: list[Tensor], padded: Tensor, seen: Tensor) -> RankedBoxes:
+        """Propose regions: the best of each map, with suppression within each map. maps: [B, C, h, w] each."""
         rpn = self.network.rpn
         logits, offsets = rpn.head(maps)
         levels = [self._level(*level, padded, seen) for level in zip(range(len(maps)), logits, offsets, strict=True)]
@@ -123,7 +122,7 @@ class TwoStage(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the candidate boxes and scores of one map. logits: [B, A, h, w], offsets: [B, A*4, h, w]."""
         rpn = self.network.rpn
-        # torchvision's strides are whole pixels, and its first anchor is centred on the corner.
+        # As in torchvision, strides are whole pixels and the first anchor is centred on the corner.
         h, w = logits.shape[2:]
         stride = torch.tensor([padded.shape[3] // w, padded.shape[2] // h], dtype=torch.float32, device=padded.device)
         anchors = anchors_at(grid(logits) * stride, getattr(self, f"shapes{level}"))  # [h*w*A, 4]
@@ -132,8 +131,8 @@ class TwoStage(nn.Module):
         boxes = clip(decode(rows(moves.reshape(moves.shape[0], -1, 4), index), anchors[index]), seen)
         return boxes, at_least(boxes, torch.where(real, torch.sigmoid(top), ABSENT), rpn.min_size)
 
-    def classified(self, maps: Mapping[str, Tensor], proposals: Ranked, seen: Tensor) -> Ranked:
-        """Score and correct the proposals. maps: by name, proposals: R of them → the best M."""
+    def classified(self, maps: Mapping[str, Tensor], proposals: RankedBoxes, seen: Tensor) -> RankedBoxes:
+        """Score and refine the proposals. maps: by name, proposals: R of them → the best M."""
         heads = self.network.roi_heads
         pooled = pyramid_pooled([maps[name] for name in heads.box_roi_pool.featmap_names], proposals.boxes)
         logits, offsets = heads.box_predictor(heads.box_head(pooled))
@@ -147,16 +146,16 @@ class TwoStage(nn.Module):
 
 
 def pyramid_pooled(maps: list[Tensor], boxes: Tensor, *, side: int = 7, samples: int = 2) -> Tensor:
-    """Pool each box from the map that suits its size. maps: [B, C, h, w], boxes: [B, R, 4] → [B*R, C, side, side].
+    """Pool each box from the map for its size. maps: [B, C, h, w], boxes: [B, R, 4] → [B*R, C, side, side].
 
-    Lin et al. 2017, eq. 1. Every box is pooled from every map and then chosen: that costs little beside the trunk, and
-    engines stumble on a map that has no box.
+    Lin et al. 2017, eq. 1. Every box is pooled from every map, then one result is selected: this costs little beside
+    the trunk, and engines fail on a map without boxes.
     """
-    from torchvision.ops import roi_align
+    from torchvision.ops import box_area, roi_align
 
     row = (torch.ones_like(boxes[:, :, :1]).cumsum(dim=0) - 1).flatten(0, 1)  # [B*R, 1]
     regions = torch.cat([row, boxes.flatten(0, 1)], dim=1)
-    level = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).clamp(min=1e-9).sqrt() / CANONICAL_SIDE) + 1e-6)
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(box_area(boxes).clamp(min=1e-9).sqrt() / CANONICAL_SIDE) + 1e-6)
     level = level.clamp(min=2.0, max=5.0).flatten()[:, None, None, None]
     pooled = [roi_align(m, regions, (side, side), 1.0 / s, samples) for m, s in zip(maps, POOLED_STRIDES, strict=True)]
     total = torch.zeros_like(pooled[0])
@@ -166,7 +165,7 @@ def pyramid_pooled(maps: list[Tensor], boxes: Tensor, *, side: int = 7, samples:
 
 
 def _normalised(image: Tensor, network: Any) -> Tensor:
-    """Normalise uint8 [B, H, W, 3] as the network wants it. → [B, 3, H, W]."""
+    """Normalise uint8 [B, H, W, 3] for the network. → [B, 3, H, W]."""
     mean = torch.tensor(network.transform.image_mean, device=image.device)[:, None, None]
     std = torch.tensor(network.transform.image_std, device=image.device)[:, None, None]
     return (image.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
@@ -176,15 +175,15 @@ def _above(scores: Tensor, least: float) -> Tensor:
     return torch.where(scores > least, scores, ABSENT)
 
 
-def _in_pixels(found: Ranked, image: Tensor, seen: Tensor) -> Detection:
-    """Take boxes from the size that the network saw, [B, 2] or [1, 2], back to the picture's."""
+def _in_pixels(found: RankedBoxes, image: Tensor, seen: Tensor) -> Detection:
+    """Scale boxes from the network's input size, [B, 2] or [1, 2], to the picture's size."""
     ratio = (spatial_size(image).to(torch.float32) / seen).flip(1).repeat(1, 2)  # [B, 4]
     return Detection(boxes=found.boxes * ratio[:, None, :], box_scores=found.scores, box_count=found.number)
 
 
 @torch.no_grad()
 def _default_boxes(network: Any) -> Tensor:
-    """Return SSD's anchors, in pixels of the size that the network sees. [L, 4]."""
+    """Return SSD's anchors, in pixels of its input size. [L, 4]."""
     from torchvision.models.detection.image_list import ImageList
 
     width, height = network.transform.fixed_size
@@ -197,7 +196,7 @@ def _default_boxes(network: Any) -> Tensor:
 
 
 def ssdlite(weights: Path | None, *, seed: int, sizes: Sizes) -> SingleShot:
-    """SSDLite on MobileNet-V3 at 320 x 320 pixels. weights: of torchvision's, two classes; None: random by seed."""
+    """SSDLite on MobileNet-V3 at 320 x 320 pixels. weights: torchvision's, two classes; None: random by seed."""
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
     def build() -> Any:
@@ -211,11 +210,11 @@ def ssdlite(weights: Path | None, *, seed: int, sizes: Sizes) -> SingleShot:
 def faster_rcnn(
     weights: Path | None, *, seed: int, sizes: Sizes, shorter: int = SHORTER, longer: int = LONGER
 ) -> TwoStage:
-    """Faster R-CNN on ResNet-50 with a feature pyramid. weights: of torchvision's, two classes; None: random by seed.
+    """Faster R-CNN on ResNet-50 with a feature pyramid. weights: torchvision's, two classes; None: random by seed.
 
-    BatchNorm is frozen, as torchvision freezes it for a trained trunk: batches of a few pictures have no statistics.
-    Per map 500 candidates go into suppression and 128 proposals on to the second stage, where torchvision has 1,000
-    each; the contract takes 8 boxes.
+    BatchNorm is frozen, as torchvision does for a trained trunk: batches of a few pictures have poor statistics. Each
+    map gives 500 candidates, and 128 proposals enter the second stage; torchvision has 1,000 of each. The contract
+    returns 8 boxes.
     """
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -242,7 +241,7 @@ LANDMARK_DETECTORS: dict[str, Callable[..., LandmarkDetector]] = {"ssdlite": ssd
 
 
 def _filled(build: Callable[[], Any], weights: Path | None, seed: int) -> Any:
-    """Build a network with weights from a file, or random ones by seed that leave torch's own generator alone."""
+    """Build a network with weights from a file, or random ones by seed, leaving torch's global generator unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build()
@@ -252,11 +251,11 @@ def _filled(build: Callable[[], Any], weights: Path | None, seed: int) -> Any:
 
 
 def start_from(detector: LandmarkDetector, weights: Path) -> int:
-    """Take over the weights of a detector for other classes, or of its trunk alone, before training on boxes.
+    """Load the weights of a detector for other classes, or of its trunk alone, before training on boxes.
 
-    weights: a state dict of torchvision's same detector with any number of classes, such as its published ones for
-    COCO, or of its ResNet-50 (the variant v1.5). What depends on the classes stays random. Returns how many tensors
-    were taken. WeightsError if anything else in the file has no place.
+    weights: a state dict of the same torchvision detector with any number of classes, such as the published one for
+    COCO, or of torchvision's ResNet-50 (variant v1.5). Layers that depend on the classes stay random. Returns the
+    number of loaded tensors. WeightsError if other weights in the file do not fit.
     """
     state, own = read_state_dict(weights), detector.network.state_dict()
     prefix = "" if any(name.startswith("backbone.") for name in state) else "backbone.body."
@@ -264,7 +263,7 @@ def start_from(detector: LandmarkDetector, weights: Path) -> int:
     left = [k for k in state if prefix + k not in fitting and not _may_be_left(k)]
     if left or not fitting:
         raise WeightsError(
-            f"{weights} does not fit {type(detector.network).__name__}: {len(left)} of its weights have no place (such "
+            f"{weights} does not fit {type(detector.network).__name__}: {len(left)} of its weights do not fit (such "
             f"as {left[:1]}); expected torchvision's own detector with any classes, or its ResNet-50"
         )
     detector.network.load_state_dict(fitting, strict=False)

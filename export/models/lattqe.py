@@ -1,4 +1,8 @@
-"""LAttQE: attention-based query expansion, learned. Gordo, Radenovic and Berg 2020."""
+"""LAttQE, learned attention-based query expansion (Gordo, Radenovic and Berg, ECCV 2020).
+
+No trained one ships: an export without `--lattqe FILE` holds seeded weights, which the server refuses to use unless a
+request sets `allow_untrained`.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,10 @@ class ExpansionNetwork(nn.Module, ABC):
     """A network that weighs the neighbours of a query: q' = l2n(sum of w_i d_i), d_0 = q and w_0 = 1."""
 
     shape: Mapping[str, Any]
-    """The arguments that it was made with."""
+    """The arguments of its constructor."""
 
     def copy(self) -> Self:
-        """Return another network of the same form and weights."""
+        """Return a new network of the same form and weights."""
         with torch.random.fork_rng(devices=[]):
             other = type(self)(**self.shape)
         other.load_state_dict(self.state_dict())
@@ -43,30 +47,32 @@ class ExpansionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights [B, 1+k], the query's 1 and padding's 0, and logits of relevance [B, 1+k] for training.
+        """Return weights [B, 1+k] and, for training, logits of relevance [B, 1+k].
+
+        The query's weight is 1, a padded neighbour's 0.
 
         tokens: [B, 1+k, D], the query's first, neighbours nearest first.
         """
 
     def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """Return the weights [M, 1+k] of tokens that are rows [M, 1+k] of unit vectors [N, D]."""
+        """Return weights [M, 1+k] for tokens given as rows [M, 1+k] of unit vectors [N, D]."""
         weights, _ = self.weights(vectors[rows], torch.ones(rows[:, 1:].shape, dtype=torch.bool))
         return weights
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm transformer encoder layer. The paper: 64 heads, feed-forward width D."""
+    """A post-norm transformer encoder layer. The paper: 64 heads, attention and feed-forward of width D."""
 
-    def __init__(self, *, size: int, heads: int) -> None:
+    def __init__(self, *, size: int, heads: int, width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.project = nn.Linear(size, 3 * size)
-        self.out = nn.Linear(size, size)
+        self.project = nn.Linear(size, 3 * width)
+        self.out = nn.Linear(width, size)
         self.norm_attention, self.norm_feed = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.widen, self.narrow = nn.Linear(size, size), nn.Linear(size, size)
+        self.widen, self.narrow = nn.Linear(size, width), nn.Linear(width, size)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Encode. x: [B, T, D], bias: [B, 1, 1, T], 0 or very negative where a key is padding → [B, T, D]."""
+        """Encode. x: [B, T, D], bias: [B, 1, 1, T], 0, or very negative where a key is padding → [B, T, D]."""
         q, k, v = (self._split(part) for part in self.project(x).chunk(3, dim=-1))
         scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias
         mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
@@ -75,30 +81,31 @@ class EncoderLayer(nn.Module):
         return fed
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, D/heads]
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, width/heads]
 
 
 class LAttQE(ExpansionNetwork):
-    """The paper's form: weigh the neighbours of a query by what attention makes of all of them together.
+    """The paper's network: a transformer encoder over the query and its neighbours, nearest first.
 
-    w_i = cos(q̃, d̃_i), with q̃, d̃_i the encodings of d_0 = q and the neighbours after learned positions p_0 .. p_k were
-    added. Weights are not clipped: the paper does not say so.
+    w_i = cos(q̃, d̃_i), with q̃, d̃_i the encodings of d_0 = q and the neighbours, to which learned positions p_0 .. p_k
+    were added. Weights are not clipped; the paper mentions no clipping.
     """
 
-    def __init__(self, *, sizes: Sizes, layers: int = 3, heads: int = 64) -> None:
+    def __init__(self, *, sizes: Sizes, layers: int = 3, heads: int = 64, width: int | None = None) -> None:
+        """width: of attention and feed-forward, a multiple of heads; the paper's is D, the default."""
         super().__init__()
-        self.shape = {"sizes": sizes, "layers": layers, "heads": heads}
+        self.shape = {"sizes": sizes, "layers": layers, "heads": heads, "width": width}
         size = sizes.channels
         self.positions = nn.Parameter(torch.randn(sizes.neighbours + 1, size) * size**-0.5)
-        self.layers = nn.ModuleList(EncoderLayer(size=size, heads=heads) for _ in range(layers))
+        self.layers = nn.ModuleList(EncoderLayer(size=size, heads=heads, width=width or size) for _ in range(layers))
         self.relevance = nn.Linear(size, 1)
 
     @classmethod
-    def untrained(cls, sizes: Sizes, *, seed: int) -> LAttQE:
-        """Return the network with seeded weights, the global random state untouched."""
+    def untrained(cls, sizes: Sizes, *, seed: int, width: int | None = None) -> LAttQE:
+        """Return the network with seeded weights; the global random state is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(sizes=sizes).eval()
+            return cls(sizes=sizes, width=width).eval()
 
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `ExpansionNetwork`."""

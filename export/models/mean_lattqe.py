@@ -1,4 +1,4 @@
-"""Several LAttQE networks as one: what the trainings of a cross-validation make together."""
+"""The mean of several LAttQE networks: the result of a cross-validated training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from landseer.export.models.relational import RelationalLAttQE
 
 
 class MeanLAttQE(ExpansionNetwork):
-    """Weigh the neighbours of a query by the mean of what networks of one form say.
+    """Weigh the neighbours of a query by the mean weights of several networks of one form.
 
-    The mean of ensembles (Breiman, Machine Learning 24, 1996: bagging), of weights here and not of expanded queries: so
-    it is one expansion, of which a search reports the weights. The paper has one network.
+    Bagging (Breiman, Machine Learning 24, 1996). The mean is of the weights, not of the expanded queries, so the result
+    is still one weighted sum. The paper has one network.
     """
 
     def __init__(self, *, sizes: Sizes, count: int, **form: Any) -> None:
-        """count: of networks. form: what each is made with, see `RelationalLAttQE`."""
+        """count: of networks. form: the arguments of each, see `RelationalLAttQE`."""
         super().__init__()
         self.shape = {"sizes": sizes, "count": count, **form}
         self.networks = nn.ModuleList(RelationalLAttQE(sizes=sizes, **form) for _ in range(count))
 
     @classmethod
     def of(cls, networks: Sequence[RelationalLAttQE]) -> Self:
-        """Return the mean of networks, which are copied. ValueError if there are none, or their forms differ."""
+        """Return the mean of copies of the networks. ValueError if there are none or their forms differ."""
         forms = {str(network.shape) for network in networks}
         if len(forms) != 1:
             raise ValueError(f"got {len(networks)} networks of {len(forms)} forms; expected some of one form")

@@ -1,4 +1,4 @@
-"""Pooling and normalisation shared by every descriptor."""
+"""Pooling and normalisation shared by all descriptors."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class GeM(nn.Module):
 def min_max(x: Tensor, flat: float = 0.01) -> Tensor:
     """Stretch each map to [0, 1]. x: [B, h, w] ≥ 0 → the same shape.
 
-    A map whose range is below `flat` of its maximum says nothing about place (and bf16 noise would fill its range), so
-    it becomes all ones: the whole picture.
+    A map whose range is below `flat` of its maximum does not locate anything, and bf16 noise would fill its range. It
+    becomes all ones: the whole picture.
     """
     low, high = x.amin(dim=(1, 2), keepdim=True), x.amax(dim=(1, 2), keepdim=True)
     span = high - low
@@ -49,8 +49,8 @@ def min_max(x: Tensor, flat: float = 0.01) -> Tensor:
 def masked_gem(x: Tensor, weights: Tensor, p: Tensor | float = 3.0, eps: float = 1e-6) -> Tensor:
     """Generalised mean over a weighted set. x: [B, N, C], weights: [B, N] ≥ 0 → [B, C].
 
-    Equal to `gem` over the vectors of weight 1 when the others have weight 0; an empty set gives zeros, so that
-    a picture or a cluster without features has no direction.
+    With weights 0 and 1 it equals `gem` over the vectors of weight 1. An empty set gives zeros, so that a picture or
+    cluster without features has no direction.
     """
     total = weights.sum(dim=1, keepdim=True)
     mean = torch.einsum("bn,bnc->bc", weights, x.clamp(min=eps).pow(p)) / total.clamp(min=1.0)
@@ -58,11 +58,11 @@ def masked_gem(x: Tensor, weights: Tensor, p: Tensor | float = 3.0, eps: float =
 
 
 def random_rows(count: int, channels: int, *, seed: int) -> Tensor:
-    """Draw orthonormal rows [count, channels]: some of the cosine transform's, its columns under random signs.
+    """Draw orthonormal rows [count, channels]: rows of the cosine transform with random column signs.
 
-    The subsampled randomised transform of Ailon and Chazelle 2009, with cosines for Hadamard's signs, since channels
-    are no power of two. Each number is looked up and none is a sum, as in a QR decomposition, whose last bits differ
-    with the number of threads: so the fingerprint of an export is the same everywhere.
+    The subsampled randomised transform of Ailon and Chazelle 2009, with cosines instead of Hadamard signs, because the
+    number of channels is no power of two. Every number comes from a table. A QR decomposition would sum, and its last
+    bits vary with the number of threads; here an export has the same fingerprint on every machine.
     """
     draw = np.random.default_rng(seed)
     rows = np.sort(draw.permutation(channels)[:count])[:, None]
@@ -76,8 +76,8 @@ def random_rows(count: int, channels: int, *, seed: int) -> Tensor:
 class Projection(nn.Module):
     """Whitening, PCA, or both folded into one affine map, then L2: l2n(P (x - m)).
 
-    Untrained it is the identity, or where it reduces, a seeded matrix with orthonormal rows, which keeps angles on
-    average and pretends to nothing more.
+    Untrained, it is the identity, or a seeded matrix with orthonormal rows if it reduces; that preserves angles on
+    average.
     """
 
     mean: Tensor

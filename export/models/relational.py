@@ -1,18 +1,19 @@
-"""LAttQE on what the query and its neighbours are to each other, whatever descriptors they have.
+"""A variant of LAttQE that reads cosines and ranks in place of the descriptors.
 
-Gordo, Radenovic and Berg 2020 give the descriptors themselves to the transformer and weigh a neighbour by the cosine of
-its encoding with the query's. Trained so on few classes it learns no more than to average. Here it differs so:
+The network of Gordo, Radenovic and Berg 2020 reads the descriptors themselves and weighs a neighbour by the cosine of
+its encoding with the query's. Trained on few classes, it only learned to average. The differences here:
 
-- A token is made of cosines alone: with the query, with the other neighbours, among all others of the neighbourhood;
-  and of its rank. So one network serves every descriptor of any dimension, and cannot learn the classes by heart.
-- Attention adds a multiple, learned for each head, of the cosine of two descriptors to its logits.
-- A weight is read from the encoding by a linear layer, and may be below zero: the last neighbours show what the query's
-  surroundings have in common, which is taken away. (The paper's cosines may be negative, too.)
-- A form without cosines weighs by place alone, alike for all queries: held-out classes choose (`training/lattqe.py`).
-- The transformer is small (2 layers of 32) and normalises before its blocks, not after.
+- A token holds its rank and cosines only: with the query, with the other neighbours, and their mean. So one network
+  serves descriptors of any size, and it cannot memorise the classes.
+- Attention adds the cosine of two descriptors to its logits, times a factor learned for each head.
+- A linear layer reads the weight from the encoding. It may be below zero: the last neighbours show what the query's
+  surroundings have in common, and that is subtracted. (The paper's cosines may be negative too.)
+- Without cosines it weighs by rank alone and is a curve, the same for every query. Validation chooses between the two
+  forms (`training/lattqe.py`); `rank-curve` is such a curve.
+- The transformer is small (2 layers of 32) and pre-norm.
 
-As there: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of relevance
-in training.
+As in the paper: learned positions, q' = unit(sum of w_i d_i) with w_0 = 1, and an auxiliary classifier of relevance in
+training.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from landseer.export.models.lattqe import ExpansionNetwork
 
 FEATURES = 8
 RANKS = (4, 5)
-"""Those of the features that tell a token's place."""
+"""Features that depend on the rank."""
 COUNT = 6
-"""The feature that tells how many there are."""
+"""The feature that holds the number of neighbours."""
 LEAST_SPREAD = 0.02
-"""Added to the standard deviation of similarities, below which differences say nothing."""
+"""Added to the standard deviation of similarities: smaller differences are noise."""
 
 
 class RelationalLayer(nn.Module):
-    """A transformer encoder layer whose attention knows the cosines of the descriptors."""
+    """A transformer encoder layer whose attention also reads the cosines of the descriptors."""
 
     def __init__(self, *, size: int, heads: int) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class RelationalLayer(nn.Module):
 
 
 class RelationalLAttQE(ExpansionNetwork):
-    """Weigh the neighbours of a query by their relations. Begins as AQE: all weights are 1."""
+    """Weigh the neighbours of a query by their relations. It starts as AQE: all weights are 1."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class RelationalLAttQE(ExpansionNetwork):
         positions: bool = True,
         cosines: bool = True,
     ) -> None:
-        """Make it with random weights. To see what they bring, positions or cosines are not read."""
+        """Start from random weights. positions, cosines: False ignores them, for ablations."""
         super().__init__()
         given = {"size": size, "heads": heads, "layers": layers, "positions": positions, "cosines": cosines}
         self.shape = {"sizes": sizes, **given}
@@ -82,7 +83,7 @@ class RelationalLAttQE(ExpansionNetwork):
         self.embed = nn.Sequential(nn.Linear(FEATURES, size), nn.GELU(), nn.Linear(size, size))
         self.layers = nn.ModuleList(RelationalLayer(size=size, heads=heads) for _ in range(layers))
         self.norm, self.weigh, self.relevance = nn.LayerNorm(size), nn.Linear(size, 1), nn.Linear(size, 1)
-        # A path of its own from relations to weights: what needs no attention need not find its way through it.
+        # A direct path from relations to weights, for what needs no attention.
         last = nn.Linear(64, 1)
         self.direct = nn.Sequential(nn.Linear(FEATURES, 64), nn.GELU(), last)
         for module, value in ((self.weigh, 1.0), (last, 0.0)):
@@ -91,7 +92,7 @@ class RelationalLAttQE(ExpansionNetwork):
 
     @classmethod
     def untrained(cls, sizes: Sizes, *, seed: int) -> RelationalLAttQE:
-        """Return the network with seeded weights, the global random state untouched."""
+        """Return the network with seeded weights; the global random state is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(sizes=sizes).eval()
@@ -102,13 +103,13 @@ class RelationalLAttQE(ExpansionNetwork):
         return self._weights(tokens @ tokens.transpose(1, 2), present)
 
     def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """See `ExpansionNetwork`. No token is copied: [M, 1+k, D] would be a hundred times what is needed."""
+        """See `ExpansionNetwork`. Copies no token: [M, 1+k, D] would take a hundred times the memory."""
         cosines = (vectors @ vectors.T)[rows[:, :, None], rows[:, None, :]]
         weights, _ = self._weights(cosines, torch.ones_like(cosines[:, 0]))
         return weights
 
     def _weights(self, cosines: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights and logits [B, T] by the cosines [B, T, T] of tokens, present [B, T] or not."""
+        """Return weights and logits [B, T] from the cosines [B, T, T] of tokens; present: [B, T], 1 or 0."""
         features = self._told(cosines, present)
         x = self.positions[: cosines.shape[1]] + self.embed(features)
         bias = ((present - 1.0) * 1e9)[:, None, None, :]
@@ -121,7 +122,7 @@ class RelationalLAttQE(ExpansionNetwork):
         return weights, self.relevance(x)[..., 0]
 
     def _told(self, cosines: Tensor, present: Tensor) -> Tensor:
-        """Return the relations of each token, [B, T, 8], 0 where they are not read."""
+        """Return the relations of each token, [B, T, 8], 0 for those that are ignored."""
         features = relations(cosines, present)
         if len(self.read) == FEATURES:
             return features
@@ -131,7 +132,7 @@ class RelationalLAttQE(ExpansionNetwork):
 
 
 def relations(cosines: Tensor, present: Tensor) -> Tensor:
-    """Return what is told of each token, [B, T, 8], each some units wide.
+    """Return the input features of each token, [B, T, 8], each some units wide.
 
     cosines: [B, T, T], of the query (first) and its neighbours, nearest first. present: [B, T], 1, or 0 at padding.
     """

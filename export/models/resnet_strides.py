@@ -1,4 +1,4 @@
-"""ResNet v1 and v1.5: the same weights' names and shapes, strides at other convolutions."""
+"""ResNet v1 and v1.5: equal weight names and shapes, but strides at different convolutions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from landseer.export.models.torch_file import WeightsError
 
 VARIANTS = ("v1", "v1.5")
 STRIDED = ("features.5", "features.6", "features.7")
-"""The stages of a ResNet's trunk that begin with a stride."""
+"""Stages of a ResNet trunk that start with a stride."""
 
 
 def stride_on_first(network: Any) -> Any:
-    """Turn torchvision's v1.5 into v1: the stride of each stage's first block moves to its 1x1 convolution."""
+    """Turn torchvision's v1.5 into v1 by moving each stage's stride to its first 1x1 convolution."""
     for stage in (network.layer2, network.layer3, network.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
     return network
 
 
 def likelier_variant(trunks: Mapping[str, nn.Module]) -> str:
-    """Tell v1 from v1.5 by which one's activations on photographs agree with the stored BatchNorm statistics.
+    """Tell v1 from v1.5: which one's activations on photographs agree with the stored BatchNorm statistics.
 
-    trunks: both, with the same weights, in evaluation mode. The two have the same keys and shapes; loaded into the
-    other, weights run without an error and give wrong features. WeightsError if it cannot be told.
+    trunks: both, with the same weights, in evaluation mode. Both have the same keys and shapes: weights loaded into
+    the wrong one run without error but give wrong features. WeightsError if the difference is too small.
     """
     gap = {name: _statistics_gap(trunk) for name, trunk in trunks.items()}
     if max(gap.values()) < 1.2 * min(gap.values()):
@@ -41,8 +41,8 @@ def likelier_variant(trunks: Mapping[str, nn.Module]) -> str:
 def _statistics_gap(trunk: nn.Module) -> float:
     """Mean |log(variance on photographs / running variance)| over the BatchNorms that follow the first stride.
 
-    Striding at the wrong convolution thins out other features than training did: the variances tell at once (0.17
-    against 0.35 for the right and the wrong one), the means hardly do.
+    Striding at the wrong convolution drops other features than in training. Variances show it clearly (0.17 for the
+    right one, 0.35 for the wrong one), means hardly.
     """
     from landseer.export.photographs import photographs
 

@@ -1,7 +1,7 @@
-"""R-MAC: the maximum of every region, whitened and summed. Gordo, Almazán, Revaud and Larlus 2016 ("DIR").
+"""R-MAC: the maximum over each region, whitened and summed. Gordo, Almazán, Revaud and Larlus 2016 ("DIR").
 
-Regions are those of a fixed grid (Tolias, Sicre and Jégou 2016) or proposals. Each goes max pool → L2 → shift and
-projection → L2, and their sum → L2.
+Regions are those of a fixed grid (Tolias, Sicre and Jégou 2016) or proposals. For each: max pool → L2 → shift and
+projection → L2; then their sum → L2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVELS = 3
 OVERLAP = 0.4
 SIXTIETHS = round(60 * (1 - OVERLAP))
 MOST_EXTRA = 6
-"""Most regions that the longer side gets beyond the level's own number."""
+"""Maximum number of extra regions along the longer side."""
 SPANS = 7
 """log2 of the longest side of a feature map, rounded up: 1,600 px · √2 / 32 = 71 cells."""
 LOWEST = -1e30
@@ -30,11 +30,11 @@ class Regions(NamedTuple):
     boxes: Tensor
     """x0, y0, x1, y1, int64 [R, 4] or [B, R, 4]."""
     valid: Tensor
-    """Whether each is there, bool [R] or [B, R]."""
+    """Whether each exists, bool [R] or [B, R]."""
 
 
 class GridRMAC(nn.Module):
-    """R-MAC over the fixed grid, laid over the pixels of the resized picture as the authors do."""
+    """R-MAC over the fixed grid, in pixels of the resized picture, as in the authors' code."""
 
     def __init__(self, channels: int, *, levels: int = LEVELS) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class GridRMAC(nn.Module):
 
 
 class ProposalRMAC(nn.Module):
-    """R-MAC over the proposals of a network instead of the grid.
+    """R-MAC over a network's proposals instead of the grid.
 
     proposer: [B, C, h, w], int32 [B, 2] (height, width) → boxes in pixels [B, R, 4], scores [B, R], count [B, 1].
     """
@@ -69,7 +69,7 @@ class ProposalRMAC(nn.Module):
     def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Describe. feature_map: [B, C, h, w] of a picture [height, width] → unit [B, C], attention [B, h, w].
 
-        The attention is how many proposals, weighed by their scores, cover each cell.
+        The attention of a cell is the sum of the scores of the proposals that cover it.
         """
         found, scores = self.propose(feature_map, height, width)
         vectors = l2n(region_max(feature_map, found.boxes))
@@ -91,10 +91,10 @@ class ProposalRMAC(nn.Module):
 
 
 def grid(height: int, width: int, levels: int = LEVELS) -> Regions:
-    """Lay square regions over a rectangle, as many along the longer side as overlap by about 0.4.
+    """Cover a rectangle with square regions that overlap by about 0.4 along the longer side.
 
-    Level l has l regions along the shorter side, of side ⌊2w/(l+1)⌋. In whole numbers throughout, so that no rounding
-    error moves a region. The number of rows is fixed, for graphs; `valid` says which are there.
+    Level l has l regions along the shorter side, of side ⌊2w/(l+1)⌋. Integers throughout, so that no rounding error
+    moves a region. The number of rows is fixed, as graphs need; `valid` marks existing regions.
     """
     tall, wide = (torch.full((), side, dtype=torch.int64) for side in (height, width))
     shorter, longer = torch.minimum(tall, wide), torch.maximum(tall, wide)
@@ -112,9 +112,9 @@ def grid(height: int, width: int, levels: int = LEVELS) -> Regions:
 
 
 def _extra(shorter: Tensor, longer: Tensor) -> Tensor:
-    """Return how many regions more the longer side gets: what comes nearest to the wanted overlap; 0 for a square."""
-    # |1 - (longer - shorter) / (steps · shorter) - 0.4| times 60 · shorter, which is whole. Not by `abs`: OpenVINO
-    # 2026.4 drops that from what comes of a shape.
+    """Return the number of extra regions along the longer side that best fits the overlap; 0 for a square."""
+    # |1 - (longer - shorter) / (steps · shorter) - 0.4| times 60 · shorter, which is an integer. Not by `abs`:
+    # OpenVINO 2026.4 drops it from computations on shapes.
     parts = torch.tensor([60 // steps for steps in range(1, MOST_EXTRA + 1)])
     gap = SIXTIETHS * shorter - (longer - shorter) * parts
     nearest = torch.maximum(gap, -gap).argmin() + 1
@@ -122,7 +122,7 @@ def _extra(shorter: Tensor, longer: Tensor) -> Tensor:
 
 
 def _starts(length: Tensor, side: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Spread `count` segments of `side` evenly over `length`. → starts int64 [most], whether each is there [most]."""
+    """Spread `count` segments of `side` evenly over `length`. → starts int64 [most], whether each exists [most]."""
     place = torch.arange(most)
     there = place < count
     starts = (place * (length - side)) // (count - 1).clamp(min=1)
@@ -130,7 +130,7 @@ def _starts(length: Tensor, side: Tensor, count: Tensor, most: int) -> tuple[Ten
 
 
 def cells(boxes: Tensor, feature_map: Tensor, height: int, width: int) -> Tensor:
-    """Turn inclusive boxes in pixels into inclusive cells, rounded as Caffe's RoI pooling does. [..., 4] → [..., 4]."""
+    """Convert inclusive boxes from pixels to cells, rounded as in Caffe's RoI pooling. [..., 4] → [..., 4]."""
     h, w = feature_map.shape[-2:]
     x0, y0, x1, y1 = boxes.unbind(dim=-1)
     left, right = (_rounded(x, w, width) for x in (x0, x1))
@@ -144,10 +144,10 @@ def _rounded(place: Tensor, count: int, length: int) -> Tensor:
 
 
 def region_max(feature_map: Tensor, boxes: Tensor) -> Tensor:
-    """Maximum of each channel over each region. feature_map: [B, C, h, w], boxes: cells [B, R, 4] → [B, R, C].
+    """Return channel maxima over each region. feature_map: [B, C, h, w], boxes: cells [B, R, 4] → [B, R, C].
 
-    Maxima over runs of 1, 2, 4, … cells are made once, and two of them cover any run. Nothing grows with the regions'
-    area, and every operator is one that all engines have.
+    Maxima over runs of 1, 2, 4, … cells are computed once, and two of them cover any run. The cost does not depend on
+    the regions' area, and all engines have the operators.
     """
     _, channels, h, w = feature_map.shape
     runs = _runs(feature_map)  # [B, S, w, C·h]
@@ -165,7 +165,7 @@ def region_max(feature_map: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _runs(feature_map: Tensor) -> Tensor:
-    """Maxima over 1, 2, 4, … cells to the right. [B, C, h, w] → [B·S·w, C·h]: rows that one gather takes whole."""
+    """Return maxima over 1, 2, 4, … cells to the right, as rows for one gather. [B, C, h, w] → [B·S·w, C·h]."""
     level, levels = feature_map, [feature_map]
     for k in range(SPANS - 1):
         level = torch.maximum(level, F.pad(level, (0, 2**k), value=LOWEST)[..., 2**k :])
@@ -175,7 +175,7 @@ def _runs(feature_map: Tensor) -> Tensor:
 
 
 def aggregated(vectors: Tensor, valid: Tensor, projection: Projection) -> Tensor:
-    """Project unit region vectors [B, R, C], sum those that are there (valid: [B or 1, R]), L2. → [B, C]."""
+    """Project unit region vectors [B, R, C], sum the valid ones ([B or 1, R]), L2. → [B, C]."""
     return l2n((projection(vectors) * valid[..., None].to(vectors.dtype)).sum(dim=1))
 
 

@@ -1,7 +1,7 @@
-"""DIR's region proposal network: where in a picture something is, told from the trunk's last feature map.
+"""DIR's region proposal network: find objects in the trunk's last feature map.
 
 Gordo et al. 2017, section 3.3, after Ren et al. 2015: a 3x3 convolution, then 1x1 ones for objectness and regression,
-on a trunk that stays as it is. Its 32 to 256 proposals take the place of R-MAC's grid.
+on a frozen trunk. Its 32 to 256 proposals replace R-MAC's grid.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.backbone import spatial_size
-from landseer.export.models.boxes import (
-    Ranked,
+from landseer.export.models.box_ops import (
+    RankedBoxes,
     anchor_shapes,
     anchors_at,
     at_least,
@@ -30,15 +30,15 @@ from landseer.export.models.trunks import Trunk
 
 ANCHOR_SIZES = (64.0, 128.0, 256.0, 512.0)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
-"""The paper leaves anchors open. Faster R-CNN has sides 128, 256 and 512 at stride 16; at our stride of 32 and long
-side of 640 one size is added below, two cells wide, since there an object may be small in the picture."""
+"""The paper leaves anchors open. Faster R-CNN has sides 128, 256 and 512 at stride 16. At our stride of 32 and long
+side of 640 we add 64, two cells wide, for objects that are small in the picture."""
 
 
 class RegionProposals(nn.Module):
     """Proposals from a feature map.
 
-    Open in the paper and chosen as in Faster R-CNN: suppression above an IoU of 0.7, no proposal with a side below 16
-    pixels (half a cell of ours), 512 hidden channels. Of the anchors, the best 1,000 go into suppression.
+    Open in the paper and chosen as in Faster R-CNN: suppression above an IoU of 0.7, no proposals with a side below 16
+    pixels (half a cell here), 512 hidden channels. The best 1,000 anchors enter suppression.
     """
 
     shapes: Tensor
@@ -64,7 +64,7 @@ class RegionProposals(nn.Module):
 
     @classmethod
     def untrained(cls, channels: int, *, seed: int, proposals: int = 128, hidden: int = 512) -> RegionProposals:
-        """Return one with Faster R-CNN's initial weights, N(0, 0.01²), by seed."""
+        """Return a network with Faster R-CNN's initial weights, N(0, 0.01²), by seed."""
         module, generator = cls(channels, proposals=proposals, hidden=hidden), torch.Generator().manual_seed(seed)
         for name, value in module.named_parameters():
             if name.endswith("weight"):
@@ -73,8 +73,8 @@ class RegionProposals(nn.Module):
                 nn.init.zeros_(value)
         return module
 
-    def forward(self, feature_map: Tensor, image_size: Tensor) -> Ranked:
-        """Propose. feature_map: [B, C, h, w], image_size: int32 [B, 2] (height, width) → `Ranked`, R = proposals.
+    def forward(self, feature_map: Tensor, image_size: Tensor) -> RankedBoxes:
+        """Propose. feature_map: [B, C, h, w], image_size: int32 [B, 2] (height, width) → `RankedBoxes`, R = proposals.
 
         Boxes in pixels of the picture, within it; scores in [0, 1].
         """
@@ -100,7 +100,7 @@ class RegionProposals(nn.Module):
 
 
 class ProposalDetector(nn.Module):
-    """The best proposals of a picture as a detector: trunk, proposals, the contract's boxes."""
+    """A detector of the best proposals: trunk, proposals, the contract's boxes."""
 
     def __init__(self, *, trunk: Trunk, rpn: RegionProposals, sizes: Sizes) -> None:
         super().__init__()
@@ -114,8 +114,8 @@ class ProposalDetector(nn.Module):
         return first_boxes(found, self.sizes)
 
 
-def first_boxes(found: Ranked, sizes: Sizes) -> Detection:
-    """Return the best M of ranked boxes as the contract has them."""
+def first_boxes(found: RankedBoxes, sizes: Sizes) -> Detection:
+    """Return the best M of the ranked boxes, in the contract's form."""
     return Detection(
         boxes=found.boxes[:, : sizes.boxes],
         box_scores=found.scores[:, : sizes.boxes],

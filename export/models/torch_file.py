@@ -1,4 +1,4 @@
-"""Files that `torch.save` wrote, read without running what they ask for."""
+"""Read `torch.save` files without running code from them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 
 class WeightsError(RuntimeError):
-    """A weights file that cannot be used; the message says why and what is expected."""
+    """An unusable weights file; the message says why and what is expected."""
 
 
 def torch_file(path: Path) -> Any:
-    """Return what a file holds: tensors, NumPy arrays and plain data, in memory. WeightsError for anything else.
+    """Read tensors, NumPy arrays and plain data from a file, on the CPU. WeightsError for anything else.
 
-    torch's own restricted unpickler reads it, both the zip format and the one before torch 1.6. Beside what that allows
-    there are only the functions that make an array again from its type and its bytes.
+    Uses torch's restricted unpickler, for both the zip format and that before torch 1.6, and additionally allows only
+    the functions that rebuild NumPy arrays.
     """
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}")
@@ -31,7 +31,7 @@ def torch_file(path: Path) -> Any:
 
 
 def _arrays() -> Iterator[Any]:
-    """Yield what pickles of NumPy arrays and numbers ask for, by the module names of NumPy 1 and 2."""
+    """Yield the globals in pickles of NumPy arrays and numbers, by the module names of NumPy 1 and 2."""
     from _codecs import encode
 
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -42,10 +42,10 @@ def _arrays() -> Iterator[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line that tells what the file asked for; torch's first lines advise to switch the safety off."""
+    """Return the line that names the rejected global; torch's first lines advise switching safety off."""
     text = str(error)
     asked = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", text)
     if asked:
-        return f"it asks for {asked[1]}, which no weights need"
+        return f"it references {asked[1]}, which no weights need"
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "WeightsUnpickler error" in line), lines[0])

@@ -1,6 +1,6 @@
-"""The convolutional trunks: where they come from and how their input is normalised.
+"""Convolutional trunks, the origin of their weights, and their input normalisation.
 
-A new backbone is a function here and a line in `BACKBONES`.
+To add a backbone, write a function here and add a line to `BACKBONES`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from landseer.export.models.resnet_strides import VARIANTS, likelier_variant, st
 from landseer.export.models.torch_file import WeightsError, torch_file
 from landseer.export.models.trained import SUFFIX, Trained, read_trained
 
-__all__ = ["BACKBONES", "Backbone", "Loaded", "Stride", "Trunk", "WeightsError"]
+__all__ = ["BACKBONES", "BackboneKind", "Loaded", "Stride", "Trunk", "WeightsError"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -34,7 +34,7 @@ class Trunk(nn.Module):
     mean: Tensor
     std: Tensor
     backbone = variant = ""
-    """Of one that `BACKBONES` loaded, its key there and `Loaded.variant`: what a training says of its weights."""
+    """Set by `BACKBONES`: its key there, and `Loaded.variant`. A training records them."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.features = features
-        # Not exported: it proves that weights were loaded right, by classifying a photograph.
+        # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
         self.classifier = classifier
         self.channels = channels
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
@@ -58,11 +58,6 @@ class Trunk(nn.Module):
         feature_map: Tensor = self.features((x - self.mean) / self.std)
         return feature_map
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return ImageNet logits [B, 1000] of x: [B, 3, H, W] in 0..255."""
-        logits: Tensor = self.classifier(self(x).mean(dim=(-2, -1)))
-        return logits
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
@@ -71,15 +66,15 @@ class Loaded:
     trunk: Trunk
     source: str
     variant: str
-    """Tells apart networks that the same weights fit."""
+    """Separates networks that the same weights fit."""
     checkpoint: Checkpoint | None = None
-    """The network of others that the weights are from, with its pooling and whitening."""
+    """The public checkpoint that the weights are from, with its pooling and whitening."""
     trained: Trained | None = None
-    """What `landseer train` made, with its head."""
+    """The result of `landseer train`, with its head."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class BackboneKind:
     """A line of `BACKBONES`."""
 
     channels: int
@@ -136,7 +131,7 @@ def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
             fill(network, state, path)
             trunks[variant] = _resnet_trunk(stride_on_first(network) if variant == "v1" else network).eval()
         variant = likelier_variant(trunks) if stride == "auto" else stride
-        found = " (told by its statistics)" if stride == "auto" else ""
+        found = " (detected from its statistics)" if stride == "auto" else ""
         source = f"{path.name}, ResNet {variant}{found}, sha256 {_sha256(path)[:16]}"
         return Loaded(trunk=trunks[variant], source=source, variant=variant)
 
@@ -156,20 +151,20 @@ def _empty_resnet(name: str) -> Callable[[str], Trunk]:
 def _checkpoint(contents: Any, name: str, path: Path) -> Checkpoint:
     checkpoint = parsed(contents, path)
     if checkpoint.architecture != name:
-        raise WeightsError(f"{path} is a checkpoint of {checkpoint.architecture}; expected one of {name}")
+        raise WeightsError(f"{path} is a checkpoint of {checkpoint.architecture}; expected {name}")
     return checkpoint
 
 
 def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
-    """Return the trunk of a public landmark model, which comes without a classifier.
+    """Return the trunk of a public landmark model, which has no classifier.
 
-    The public code trains and runs torchvision's network, so `auto` is v1.5, whatever BatchNorm's statistics say: its
-    first weights were made for v1.
+    The public code trains and runs torchvision's network, so `auto` is v1.5 whatever the BatchNorm statistics suggest:
+    the initial weights were made for v1.
     """
     import torchvision.models
 
     network = torchvision.models.get_model(checkpoint.architecture)
-    network.fc = _NoClassifier()
+    network.fc = nn.Identity()
     fill(network, dict(checkpoint.trunk), checkpoint.path)
     variant = "v1.5" if stride == "auto" else stride
     trunk = _resnet_trunk(
@@ -179,11 +174,6 @@ def _resnet_of(checkpoint: Checkpoint, stride: Stride) -> Loaded:
     )
     source = f"{checkpoint.path.name}, ResNet {variant}, sha256 {_sha256(checkpoint.path)[:16]}"
     return Loaded(trunk=trunk.eval(), source=source, variant=variant, checkpoint=checkpoint)
-
-
-class _NoClassifier(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        raise WeightsError("these weights came without a classifier; expected ImageNet's to classify a photograph")
 
 
 def _levels(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -196,9 +186,9 @@ Load = Callable[[Path | None, Stride], Loaded]
 
 
 def or_trained(name: str, load: Load, empty: Callable[[str], Trunk], *variants: str) -> Load:
-    """Have a backbone's `load` read what `landseer train` made of it, too, and its trunk say what it is.
+    """Extend a backbone's `load` to files of `landseer train`, and label its trunk.
 
-    empty: from one of `variants` to the trunk without weights.
+    empty: makes the trunk without weights, for one of `variants`.
     """
 
     def either(weights: Path | None, stride: Stride) -> Loaded:
@@ -218,17 +208,17 @@ def or_trained(name: str, load: Load, empty: Callable[[str], Trunk], *variants: 
 
 def _filled(trunk: Trunk, trained: Trained) -> Trunk:
     if not any(key.startswith("classifier.") for key in trained.trunk):
-        trunk.classifier = _NoClassifier()
+        trunk.classifier = nn.Identity()
     fill(trunk, dict(trained.trunk), trained.path)
     return trunk.eval()
 
 
-def _either_resnet(name: str) -> Backbone:
-    return Backbone(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
+def _either_resnet(name: str) -> BackboneKind:
+    return BackboneKind(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
 
 
-BACKBONES: dict[str, Backbone] = {
-    "efficientnet_lite0": Backbone(
+BACKBONES: dict[str, BackboneKind] = {
+    "efficientnet_lite0": BackboneKind(
         channels=1280, load=or_trained("efficientnet_lite0", _efficientnet_lite0, _empty_lite0, "lite0")
     ),
     "resnet50": _either_resnet("resnet50"),
@@ -248,7 +238,7 @@ def _resnet_trunk(
 
 
 def _download(weights: Any) -> Path:
-    """Let torchvision fetch its published weights into its cache."""
+    """Download torchvision's published weights into its cache."""
     from torch.hub import get_dir
 
     path = Path(get_dir()) / "checkpoints" / Path(weights.url).name
@@ -256,7 +246,7 @@ def _download(weights: Any) -> Path:
         weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise WeightsError(
-            f"torchvision's weights could not be fetched ({error}): give a state dict with --weights FILE, "
+            f"cannot download torchvision's weights ({error}): pass a state dict with --weights FILE, "
             f"or put {path.name} into {path.parent}"
         ) from error
     return path
@@ -271,12 +261,12 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds {type(loaded).__name__}, not a state dict of tensors by name")
-    # Some are saved in half precision, or from DataParallel.
+    # Some files are in half precision or were saved from DataParallel.
     return {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load strictly; only BatchNorm's step counters may be missing, which inference never reads."""
+    """Load strictly; only BatchNorm's step counters may be missing, because inference never reads them."""
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -286,7 +276,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     if missing or unexpected:
         raise WeightsError(
             f"{path} does not fit {type(network).__name__}: {len(missing)} weights are missing (such as "
-            f"{missing[:1]}), {len(unexpected)} are not known (such as {unexpected[:1]})"
+            f"{missing[:1]}), {len(unexpected)} are unknown (such as {unexpected[:1]})"
         )
 
 

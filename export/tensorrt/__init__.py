@@ -1,1 +1,1 @@
-"""TensorRT engines of the exported graphs: what to build is planned without TensorRT, and built where it is."""
+"""Build TensorRT engines of the exported graphs. Planning works without TensorRT; building needs it."""

@@ -1,8 +1,8 @@
-"""An exported graph, rewritten with what TensorRT documents instead of what it does not. Exactly equal results.
+"""Rewrite an exported graph to use only what TensorRT documents, with exactly equal results.
 
-TensorRT's parser documents for every ONNX operator the types that it takes (`support`). Three uses in our graphs fall
-outside, and each has an equal inside: uint8 may only enter (`image` is turned and measured before it is cast), CumSum
-and Clip take no integers.
+TensorRT's parser documents the types that each ONNX operator accepts (`support`). Three uses in our graphs are not
+documented, and each has an equivalent that is: uint8 is allowed only as input (our graphs transpose and measure `image`
+before the cast), and CumSum and Clip accept no integers.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 MOVES = frozenset({"Transpose", "Shape", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Identity", "Flatten"})
-"""Operators that do the same to float32 as to uint8, so that a cast may come before them instead of after."""
+"""Operators that treat float32 and uint8 alike, so that a cast may move in front of them."""
 
 
 class GraphError(RuntimeError):
-    """A graph that TensorRT cannot be given; one readable line."""
+    """A graph that TensorRT cannot take. The message is one readable line."""
 
 
 def adapted(model: Any) -> Any:
-    """Return a copy of an `onnx.ModelProto` in documented terms. GraphError if there is no equal for something."""
+    """Return a copy of an `onnx.ModelProto` in documented operators. GraphError if something has no equivalent."""
     import onnx
 
     copy = onnx.ModelProto()
@@ -32,14 +32,14 @@ def adapted(model: Any) -> Any:
 
 
 def element_types(graph: Any) -> dict[str, int]:
-    """Return the ONNX element type of every tensor that a graph declares, by name."""
+    """Return the ONNX element type of every declared tensor, by name."""
     declared = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
     declared |= {value.name: value.type.tensor_type.elem_type for value in graph.output}
     return declared | {weight.name: weight.data_type for weight in graph.initializer}
 
 
 def _name_nodes(graph: Any) -> None:
-    """Give every node a name of its own: precision is asked for by name."""
+    """Give every node a unique name, because precision is set by name."""
     seen: set[str] = set()
     for place, node in enumerate(graph.node):
         if not node.name or node.name in seen:
@@ -60,7 +60,7 @@ def _cast_bytes_first(graph: Any) -> None:
 
 
 def _check_only_moved(graph: Any, name: str) -> None:
-    """Follow a uint8 tensor to its casts. GraphError if anything computes with it on the way."""
+    """Follow a uint8 tensor to its casts. GraphError if any node computes with it first."""
     from onnx import TensorProto
 
     moved = {name}
@@ -94,7 +94,7 @@ def _whole_numbers() -> tuple[int, int]:
 
 
 def _cumsum_in_float(node: Any, whole: int) -> list[Any]:
-    """Sum as float32, which is exact up to 2^24: our sums count the pictures of a batch."""
+    """Sum as float32, which is exact up to 2^24: these sums count the pictures of a batch."""
     from onnx import TensorProto, helper
 
     before, after = f"{node.output[0]}_from_float", f"{node.output[0]}_in_float"
@@ -121,4 +121,4 @@ def _clip_as_bounds(node: Any, _: int) -> list[Any]:
 
 
 REWRITES = {"CumSum": _cumsum_in_float, "Clip": _clip_as_bounds}
-"""By operator, what replaces its use on whole numbers."""
+"""Replacements by operator, for integers."""

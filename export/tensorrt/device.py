@@ -1,4 +1,4 @@
-"""The GPU and the TensorRT of this machine, or what is missing of them."""
+"""Find this machine's GPU and TensorRT, or report what is missing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAJOR = 10
-"""TensorRT 11 has no fp16 flag and no precision constraints any more (`trt.BuilderFlag.FP16` is gone)."""
+"""TensorRT 11 removed the fp16 flag and precision constraints (`trt.BuilderFlag.FP16`)."""
 INSTALL = "pip install 'landseer[gpu]'"
 
 
 class MissingError(RuntimeError):
-    """Engines cannot be built on this machine. The lines say what is missing and how to get it."""
+    """Engines cannot be built on this machine. The message lists what is missing and how to get it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What engines are built for: they run on this GPU model with this TensorRT."""
+    """The GPU model and TensorRT version that engines are built for."""
 
     gpu: str
     capability: str
@@ -25,7 +25,7 @@ class Device:
 
 
 def find_device() -> Device:
-    """Return the current GPU. MissingError names everything that is missing, each with how to get it."""
+    """Return the current GPU. MissingError lists everything that is missing and how to get it."""
     missing = (*_missing_tensorrt(), *_missing_gpu())
     if missing:
         raise MissingError("\n".join(("engines cannot be built on this machine:", *(f"- {line}" for line in missing))))
@@ -40,13 +40,13 @@ def _missing_tensorrt() -> Iterator[str]:
     try:
         version = str(importlib.import_module("tensorrt").__version__)
     except ModuleNotFoundError as error:
-        yield f"there is no Python module {error.name}: {INSTALL}"
+        yield f"missing Python module {error.name}: {INSTALL}"
     except (ImportError, OSError) as error:
-        yield f"TensorRT's libraries cannot be loaded ({error}): {INSTALL}, or put the folder of libnvinfer.so.{MAJOR} \
-on LD_LIBRARY_PATH"
+        yield f"TensorRT's libraries cannot be loaded ({error}): {INSTALL}, or add the folder of libnvinfer.so.{MAJOR} \
+to LD_LIBRARY_PATH"
     else:
         if version.split(".", maxsplit=1)[0] != str(MAJOR):
-            yield f"TensorRT {version} is installed, but {MAJOR} is needed, which takes precision by layer: {INSTALL}"
+            yield f"TensorRT {version} is installed, but {MAJOR} is needed for precision by layer: {INSTALL}"
 
 
 def _missing_gpu() -> Iterator[str]:

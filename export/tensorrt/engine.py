@@ -1,4 +1,4 @@
-"""Runs a serialised engine, to see whether it agrees with torch. torch holds the memory: no CUDA binding is needed."""
+"""Run a serialised engine to check it against torch. torch owns the memory, so no CUDA binding is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from landseer.export.engines import Run
 from landseer.export.tensorrt.errors import BuildError
 from landseer.export.tensorrt.log import new_log, reasons
-from landseer.export.tensorrt.profiles import Profile, nearest
+from landseer.export.tensorrt.profiles import ShapeProfile, nearest
 from landseer.export.to_onnx import Arrays
 
 if TYPE_CHECKING:
@@ -23,41 +23,41 @@ TORCH_TYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
-"""torch's name of each of TensorRT's types."""
+"""torch's names for TensorRT's types."""
 
 
-def load(engine: bytes, profiles: tuple[Profile, ...], *, version_compatible: bool = False) -> Run:
-    """Return the engine as a function from arrays to arrays, by name. BuildError if it does not load.
+def load(engine: bytes, profiles: tuple[ShapeProfile, ...], *, version_compatible: bool = False) -> Run:
+    """Return the engine as a function on arrays by name. BuildError if it does not load.
 
-    profiles: those it was built with, in their order.
+    profiles: the profiles it was built with, in order.
     """
     import tensorrt as trt
 
     log, errors = new_log()
     trt.init_libnvinfer_plugins(cast(Any, log), "")
     runtime = trt.Runtime(log)
-    # A version-compatible engine brings code of its own; this one was built here a moment ago.
+    # A version-compatible engine contains code; this one was just built here, so it is trusted.
     runtime.engine_host_code_allowed = version_compatible
     loaded = runtime.deserialize_cuda_engine(engine)
     context = loaded.create_execution_context() if loaded is not None else None
     if context is None:
-        raise BuildError(f"TensorRT does not load the engine it built: {reasons(errors)}")
+        raise BuildError(f"TensorRT cannot load the engine it built: {reasons(errors)}")
 
     def run(inputs: Arrays) -> Arrays:
         outputs = _run(loaded, context, profiles, inputs)
         if outputs is None:
-            raise BuildError(f"TensorRT does not run the engine it built: {reasons(errors)}")
+            raise BuildError(f"TensorRT cannot run the engine it built: {reasons(errors)}")
         return outputs
 
-    # The runtime has to outlive its engine.
+    # The runtime must outlive its engine.
     run.runtime = runtime  # type: ignore[attr-defined]
     return run
 
 
 def _run(
-    engine: trt.ICudaEngine, context: trt.IExecutionContext, profiles: tuple[Profile, ...], inputs: Arrays
+    engine: trt.ICudaEngine, context: trt.IExecutionContext, profiles: tuple[ShapeProfile, ...], inputs: Arrays
 ) -> Arrays | None:
-    """Run once, on a stream of its own. None if TensorRT refuses; the log says why."""
+    """Run once on a new stream. None if TensorRT refuses; the log has the reason."""
     import torch
 
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
@@ -77,7 +77,7 @@ def _run(
 
 
 def _outputs(engine: trt.ICudaEngine, context: trt.IExecutionContext) -> dict[str, Any]:
-    """Return memory for every output, of the shape that the inputs' shapes give it."""
+    """Allocate every output, with the shape that follows from the inputs' shapes."""
     import tensorrt as trt
     import torch
 

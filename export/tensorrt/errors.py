@@ -1,7 +1,7 @@
-"""Why there is no engine."""
+"""The error for engines that cannot be built."""
 
 from __future__ import annotations
 
 
 class BuildError(RuntimeError):
-    """TensorRT did not build an engine, or cannot run it. One readable line."""
+    """TensorRT cannot build or run an engine. The message is one readable line."""

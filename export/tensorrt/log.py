@@ -1,4 +1,4 @@
-"""What TensorRT says while it works: kept, so that a failure can name its reasons."""
+"""Collect TensorRT's errors, so that a failure can name its reasons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MOST_REASONS = 3
 
 
 def new_log() -> tuple[trt.ILogger, list[str]]:
-    """Return a logger for TensorRT and the list to which it appends every error."""
+    """Return a logger for TensorRT and the list that it appends errors to."""
     import tensorrt as trt
 
     errors: list[str] = []
 
-    class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # without the bindings, mypy knows nothing of it
+    class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # unknown to mypy without the bindings
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -28,5 +28,5 @@ def new_log() -> tuple[trt.ILogger, list[str]]:
 
 
 def reasons(errors: list[str]) -> str:
-    """Return the first errors in one line."""
+    """Join the first errors into one line."""
     return "; ".join(errors[:MOST_REASONS]) or "TensorRT gave no reason"

@@ -1,15 +1,15 @@
-"""Which layers may run in fp16, and why the others stay in fp32.
+"""Decide which layers may run in fp16, and why the others stay in fp32.
 
-fp16 has 11 bits and ends at 65,504. It pays in convolutions and matrix products, and that is where it is allowed;
-everything else has to earn it: a layer that only moves, adds or clamps what fp16 layers gave goes along with them.
-Normalisation, softmax, powers and sums stay in fp32, and so does whatever mixes with them:
+fp16 has 11 bits and ends at 65,504. It pays off in convolutions and matrix products, and is allowed there. Layers that
+only move, add or clamp the results of fp16 layers follow them. Normalisation, softmax, powers and sums stay in fp32,
+with everything that mixes with them:
 
-- softmax and LayerNormalization (also one that is spelled out: its mean, power and root break the chain);
-- GeM: max(x, 1e-6)^3 overflows at x = 40.4, its clamp lies below fp16's normal numbers, and its mean is a long sum;
+- softmax and LayerNormalization (also in elementary operators: its mean, power and root break the chain);
+- GeM: max(x, 1e-6)^3 overflows at x = 40.4, its clamp is below fp16's normal numbers, and its mean is a long sum;
 - L2 norms, for the same reasons, and the divisions by them;
-- a mask's -1e9, which is -infinity in fp16, and times 0 no number at all;
-- projections of one vector a picture (whitening, PCA): they cost nothing and are the answer itself;
-- positions and all that is counted: fp16 knows only even numbers above 2,048.
+- a mask's -1e9, which is -infinity in fp16, and NaN when multiplied by 0;
+- projections of one vector per picture (whitening, PCA): they cost little and give the final result;
+- positions and counts: above 2,048 fp16 has only even numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLLOWERS = frozenset(
         *("GatherND", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity", "Tile", "Pad"),
     }
 )
-"""Operators that follow what feeds them."""
+"""Operators that follow the precision of their inputs."""
 MEASURED = frozenset({"Add", "Sub", "Mul", "Max", "Min", "Clip", "Pad"})
 """Followers whose constants must lie within fp16; weights of products and batch norms are scaled by the builder."""
 
@@ -41,13 +41,13 @@ class Choice:
     node: str
     op: str
     half: bool
-    """Whether the builder may choose fp16; else it must be fp32."""
+    """Whether the builder may choose fp16; otherwise fp32 is required."""
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The choices of one graph, in its order."""
+    """The choices of one graph, in node order."""
 
     choices: tuple[Choice, ...]
 
@@ -64,7 +64,7 @@ class Precision:
 
 @dataclass(frozen=True, kw_only=True)
 class _Facts:
-    """What is known of tensors: element types, ranks, the constants' extremes."""
+    """Facts about tensors: element types, ranks, extremes of constants."""
 
     types: dict[str, int]
     ranks: dict[str, int]
@@ -73,7 +73,7 @@ class _Facts:
 
 
 def choose(model: Any) -> Precision:
-    """Choose for every node with a float32 output. model: an `onnx.ModelProto` with shapes inferred, nodes named."""
+    """Choose for each node with a float32 output. model: an `onnx.ModelProto` with inferred shapes and named nodes."""
     from onnx import TensorProto
 
     facts, halves, choices = _facts(model.graph), set[str](), []
@@ -88,7 +88,7 @@ def choose(model: Any) -> Precision:
 
 
 def _why_full(node: Any, facts: _Facts, halves: set[str]) -> str:
-    """Return the reason for fp32, or nothing where fp16 may do."""
+    """Return the reason for fp32, or "" if fp16 is allowed."""
     if node.op_type in PRODUCTS:
         rank = facts.ranks.get(node.output[0], 0)
         return "" if rank > 2 else "one vector a picture costs nothing, and is the answer"
@@ -116,7 +116,7 @@ REASONS = {
 
 
 def _fed_by(node: Any, facts: _Facts) -> set[str]:
-    """Return the float tensors that a follower takes, without constants."""
+    """Return the float inputs of a follower, without constants."""
     from onnx import TensorProto
 
     return {t for t in node.input if t not in facts.extremes and facts.types.get(t) == TensorProto.FLOAT}

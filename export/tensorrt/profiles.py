@@ -1,8 +1,8 @@
-"""Optimisation profiles: for which shapes an engine is tuned, and which it takes at all.
+"""Optimisation profiles: the shapes that an engine is tuned for, and those that it accepts.
 
-TensorRT chooses kernels for one shape (`usual`) of each profile and guarantees a range around it. So the lengths that
-really come are cut into bands of like shape, a profile each, and a last profile takes whatever else the contract
-allows. Triton picks, for every batch, the profile whose usual shape is nearest among those that fit.
+TensorRT chooses kernels for one shape (`usual`) of each profile and supports a range around it. We divide the lengths
+that occur into bands of similar shape, one profile each, and a last profile accepts everything else in the contract.
+For each batch Triton picks the fitting profile with the nearest usual shape.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from landseer.ensemble.search.expansion import served_lattqe as lattqe
 from landseer.export.tensorrt.sizes import PictureSizes
 
 WIDE = 8.0
-"""Most that the largest shape of a band may hold, as a multiple of its smallest."""
+"""Maximum size ratio of the largest and the smallest shape of a band."""
 RARE = 0.005
-"""Share of what comes below which a band gets no profile of its own."""
+"""Bands with a smaller share of all shapes get no profile."""
 
 Lengths = tuple[int, ...]
 """One length for each free axis of a graph: height and width, or neighbours, or candidates."""
@@ -29,7 +29,7 @@ Counts = Mapping[Lengths, int]
 
 
 class ProfileError(RuntimeError):
-    """Shapes that no profile can be made for; one readable line."""
+    """Shapes without a possible profile. The message is one readable line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,61 +48,60 @@ class Span:
             raise ProfileError(f"{self.name}: {self.least}, {self.usual}, {self.most} are not ascending from 1")
 
     def holds(self, shape: Lengths) -> bool:
-        """Whether the range takes this shape."""
+        """Return whether the shape is in range."""
         bounds = zip(self.least, shape, self.most, strict=True)
         return len(shape) == len(self.least) and all(low <= length <= high for low, length, high in bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """The spans of all inputs that belong together."""
+class ShapeProfile:
+    """The spans of all inputs of one profile."""
 
     spans: tuple[Span, ...]
 
     def holds(self, shapes: Mapping[str, Lengths]) -> bool:
-        """Whether every input fits."""
+        """Return whether every input is in range."""
         return all(span.holds(shapes[span.name]) for span in self.spans)
 
     def distance(self, shapes: Mapping[str, Lengths]) -> float:
-        """Return how far shapes are from the usual ones, as Triton measures it: squared, over all axes."""
+        """Return the distance from the usual shapes as in Triton: squared, over all axes."""
         return sum(math.dist(span.usual, shapes[span.name]) ** 2 for span in self.spans)
 
 
-def nearest(profiles: tuple[Profile, ...], shapes: Mapping[str, Lengths]) -> int:
-    """Return the place of the profile that fits and is nearest. ProfileError if none fits."""
+def nearest(profiles: tuple[ShapeProfile, ...], shapes: Mapping[str, Lengths]) -> int:
+    """Return the index of the nearest fitting profile. ProfileError if none fits."""
     fitting = [place for place, profile in enumerate(profiles) if profile.holds(shapes)]
     if not fitting:
-        raise ProfileError(f"no profile takes {dict(shapes)}; expected shapes within the contract's bounds")
+        raise ProfileError(f"no profile accepts {dict(shapes)}; expected shapes within the contract's bounds")
     return min(fitting, key=lambda place: profiles[place].distance(shapes))
 
 
-def profiles(graph: Graph, counts: Counts, *, batches: Mapping[int, int] | None = None) -> tuple[Profile, ...]:
+def profiles(graph: Graph, counts: Counts) -> tuple[ShapeProfile, ...]:
     """Return the profiles of a graph, the commonest shapes first and the contract's whole range last.
 
-    counts: how often each combination of free lengths comes (see `usual_lengths`). batches: how often each batch
-    size comes; None tunes for full batches, as one that waits on a GPU has a queue.
+    counts: how often each combination of free lengths occurs (see `usual_lengths`). Profiles are tuned for full
+    batches: when requests wait for a GPU there is a queue.
     """
     bounds = _bounds(graph)
-    batch = _usual_batch(batches or {graph.max_batch: 1}, graph.max_batch)
     if not bounds:
-        return (_profile(graph, batch, (), (), ()),)
+        return (_profile(graph, (), (), ()),)
     inside = Counter({lengths: n for lengths, n in counts.items() if n > 0 and _within(lengths, bounds)})
     if not inside:
         raise ProfileError(f"{graph.name}: no length in {dict(counts)} lies within its bounds {bounds}")
     made = []
     for band in _bands(inside):
         axes = tuple(zip(*band, strict=True))
-        made.append(_profile(graph, batch, tuple(map(min, axes)), _commonest(band), tuple(map(max, axes))))
+        made.append(_profile(graph, tuple(map(min, axes)), _commonest(band), tuple(map(max, axes))))
     low, high = (tuple(ends) for ends in zip(*bounds, strict=True))
-    whole = _profile(graph, batch, low, _commonest(inside), high)
+    whole = _profile(graph, low, _commonest(inside), high)
     return (*(profile for profile in made if not _tuned_alike(profile, whole)), whole)
 
 
 def usual_lengths(graph: Graph, sizes: PictureSizes, served: Served) -> Counter[Lengths]:
-    """Return how often each combination of a graph's free lengths comes.
+    """Return how often each combination of a graph's free lengths occurs.
 
-    Pictures follow their sizes, attention maps them, at a cell for every SIDE_MULTIPLE pixels; the orchestrator pads
-    neighbours and candidates to its few buckets, each taken for as common as the next.
+    Pictures have the counts of their sizes, and so have attention maps, with one cell for SIDE_MULTIPLE pixels. The
+    orchestrator pads neighbours and candidates to a few buckets, which count as equally common.
     """
     free = {tensor.name for tensor in graph.inputs if -1 in tensor.dims}
     pictures: Counter[Lengths] = Counter(dict(sizes.served(served).items()))
@@ -118,13 +117,13 @@ def usual_lengths(graph: Graph, sizes: PictureSizes, served: Served) -> Counter[
 
 
 BUCKETS: dict[str, tuple[int, ...]] = {"neighbours": lattqe.BUCKETS, "candidate_clusters": CANDIDATES}
-"""By input, the lengths that the orchestrator pads it to."""
+"""Lengths that the orchestrator pads an input to."""
 MAP_BOUNDS = ((MIN_SIDE // SIDE_MULTIPLE, math.ceil(MAX_SIDE / SIDE_MULTIPLE)),) * 2
-"""Of attention maps, for which the contract names no bounds: those of the pictures, in cells."""
+"""Bounds of attention maps, which the contract does not give: those of pictures, in cells."""
 
 
 def _bounds(graph: Graph) -> tuple[tuple[int, int], ...]:
-    """Return the bounds of a graph's free axes. Inputs that have free axes share them, in order."""
+    """Return the bounds of a graph's free axes, which its inputs share in order."""
     free = [_free_bounds(graph, tensor) for tensor in graph.inputs if -1 in tensor.dims]
     if len({len(bounds) for bounds in free}) > 1:
         raise ProfileError(f"{graph.name}: its inputs have different numbers of free axes; expected shared ones")
@@ -146,7 +145,7 @@ def _within(lengths: Lengths, bounds: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _bands(counts: Counter[Lengths]) -> list[Counter[Lengths]]:
-    """Cut into bands of one orientation and of less than WIDE in size; the commonest first, rare ones left out."""
+    """Divide into bands of one orientation and a size ratio within WIDE, commonest first, without rare ones."""
     bands: dict[tuple[int, int], Counter[Lengths]] = {}
     starts: dict[int, float] = {}
     for lengths in sorted(counts, key=math.prod):
@@ -158,31 +157,26 @@ def _bands(counts: Counter[Lengths]) -> list[Counter[Lengths]]:
     return sorted(common, key=lambda band: -band.total())
 
 
-def _tuned_alike(one: Profile, other: Profile) -> bool:
-    """Whether two profiles differ in their least shapes alone, for which nothing is tuned."""
+def _tuned_alike(one: ShapeProfile, other: ShapeProfile) -> bool:
+    """Return whether two profiles differ only in their least shapes, which do not affect tuning."""
     return [(span.usual, span.most) for span in one.spans] == [(span.usual, span.most) for span in other.spans]
 
 
 def _orientation(lengths: Lengths) -> int:
-    """Return 0 for a square or a single axis, else which side is longer: landscape and portrait never meet."""
+    """Return 0 for a square or single axis, else the sign of the longer side: landscape and portrait stay apart."""
     return (lengths[0] > lengths[-1]) - (lengths[0] < lengths[-1])
 
 
 def _commonest(counts: Counter[Lengths]) -> Lengths:
-    """Return the lengths that come most often; of equals the largest, where time is to be won."""
+    """Return the most frequent lengths; among equals the largest, which gain most from tuning."""
     return max(counts, key=lambda lengths: (counts[lengths], math.prod(lengths), lengths))
 
 
-def _usual_batch(batches: Mapping[int, int], most: int) -> int:
-    """Return the batch in which most items come."""
-    if not all(1 <= size <= most and n > 0 for size, n in batches.items()):
-        raise ProfileError(f"got batches {dict(batches)}; expected sizes from 1 to {most}, each with a count from 1")
-    return max(batches, key=lambda size: (size * batches[size], size))
-
-
-def _profile(graph: Graph, batch: int, low: Lengths, usual: Lengths, high: Lengths) -> Profile:
-    ends = ((1, low), (batch, usual), (graph.max_batch, high))
-    return Profile(spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs))
+def _profile(graph: Graph, low: Lengths, usual: Lengths, high: Lengths) -> ShapeProfile:
+    ends = ((1, low), (graph.max_batch, usual), (graph.max_batch, high))
+    return ShapeProfile(
+        spans=tuple(_span(t, *(_shape(t, size, lengths) for size, lengths in ends)) for t in graph.inputs)
+    )
 
 
 def _span(tensor: Tensor, least: Lengths, usual: Lengths, most: Lengths) -> Span:

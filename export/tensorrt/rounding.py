@@ -1,7 +1,7 @@
-"""A rehearsal of fp16 on the CPU: the graph with every fp16 layer's constants and results rounded to fp16.
+"""Rehearse fp16 on the CPU: run the graph with the constants and results of fp16 layers rounded to fp16.
 
-It shows what the rounding does, and where a layer overflows; products are summed up in fp32 here, and in fp32 or fp16
-on a GPU, as the kernel that the builder finds fastest does. So it tells what to expect, and decides nothing.
+This shows the effect of rounding and where layers overflow. Products are summed in fp32 here, but in fp32 or fp16 on a
+GPU, depending on the fastest kernel. So it is only an estimate and decides nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from landseer.export.to_onnx import Arrays
 
 
 def rehearsal(plan: Plan) -> Run:
-    """Return the planned graph, rounded where the plan allows fp16, as a function on ONNX Runtime."""
+    """Return the planned graph, rounded where the plan allows fp16, as a function that runs on ONNX Runtime."""
     import onnx
     import onnxruntime
 
@@ -32,7 +32,7 @@ def rehearsal(plan: Plan) -> Run:
 
 
 def rounded(model: Any, half: frozenset[str]) -> Any:
-    """Return a copy of an `onnx.ModelProto` that rounds to fp16 what the named nodes give, and their constants."""
+    """Return a copy of an `onnx.ModelProto` that rounds outputs and constants of the named nodes to fp16."""
     copy, nodes = type(model)(), []
     copy.CopyFrom(model)
     _round_constants(copy.graph, half)
@@ -58,7 +58,7 @@ def _round_constants(graph: Any, half: frozenset[str]) -> None:
 
 
 def _round_outputs(node: Any) -> list[Any]:
-    """Give a node's outputs other names, and return the casts to fp16 and back that give them their own."""
+    """Rename a node's outputs, and return casts to fp16 and back under the original names."""
     from onnx import TensorProto, helper
 
     casts = []

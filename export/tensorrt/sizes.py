@@ -1,4 +1,4 @@
-"""The sizes of real pictures, counted: what the engines are tuned for."""
+"""Counts of real picture sizes, for which engines are tuned."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COLUMNS = ["height", "width", "count"]
 
 
 class SizesError(RuntimeError):
-    """A table of sizes that cannot be used; one readable line."""
+    """An unusable table of sizes. The message is one readable line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSizes:
-    """How many pictures there are of each size, as they come, before the orchestrator brings them to one."""
+    """Counts of original picture sizes, before the orchestrator resizes them."""
 
     counts: Mapping[Size, int]
     source: str
 
     def served(self, profile: Profile) -> Counter[Size]:
-        """Return how many pictures reach the backbone with each height and width, by the orchestrator's own rule."""
+        """Return the counts of heights and widths at the backbone's input, by the orchestrator's rule."""
         served: Counter[Size] = Counter()
         for (height, width), count in self.counts.items():
             served_width, served_height = target_size(width, height, profile)
@@ -40,7 +40,7 @@ MEASURED = PictureSizes(
     counts={(348, 348): 4958, (464, 348): 426, (348, 464): 37, (2, 3): 1, (3, 2): 1},
     source="5,421 photographs of GroceryStoreDataset, as held, and one of 3:2 each way",
 )
-"""What is assumed without `--picture-sizes`: mostly squares, some of 4:3. Cameras' 3:2 is added so that it is tuned."""
+"""The default without `--picture-sizes`: mostly squares, some 4:3, and 3:2 of cameras so that it is tuned too."""
 
 
 def read_sizes(path: Path) -> PictureSizes:
@@ -58,7 +58,7 @@ def read_sizes(path: Path) -> PictureSizes:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SizesError(f"cannot read the picture sizes {path}: {error}") from error
     if not counts:
-        raise SizesError(f"{path} counts no picture; expected lines such as 3024,4032,17 after the first")
+        raise SizesError(f"{path} has no counts; expected lines such as 3024,4032,17 after the first")
     return PictureSizes(counts=counts, source=path.name)
 
 

@@ -1,7 +1,7 @@
-"""What TensorRT documents of the operators in our graphs: which types each takes.
+"""The types that TensorRT documents for the operators in our graphs.
 
-From the operator table of TensorRT 10.15's ONNX parser (docs/operators.md of onnx-tensorrt), which speaks of
-opsets 9 to 24. A table is a promise, not a run: the builder on the machine decides.
+From the operator table of TensorRT 10.15's ONNX parser (docs/operators.md of onnx-tensorrt), which covers
+opsets 9 to 24. The builder on the machine decides in the end.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ TYPES: dict[str, frozenset[str]] = {
 
 
 def gaps(model: Any) -> tuple[str, ...]:
-    """Return a line for each use of an operator that is not documented; empty when all is.
+    """Return a line for each undocumented use of an operator.
 
-    model: an `onnx.ModelProto` with its shapes inferred.
+    model: an `onnx.ModelProto` with inferred shapes.
     """
     return tuple(dict.fromkeys(_gaps(model.graph)))
 
 
 def plugins(model: Any) -> tuple[str, ...]:
-    """Return the operators that TensorRT computes by its plugin library, which a plan then needs where it runs."""
+    """Return the operators that need TensorRT's plugin library at run time."""
     reduced = (n for n in model.graph.node if n.op_type == "ScatterElements" and _attribute(n, "reduction") != b"none")
     return tuple(sorted({f"ScatterElements, reduction {_attribute(n, 'reduction').decode()}" for n in reduced}))
 

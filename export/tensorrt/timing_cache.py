@@ -1,4 +1,4 @@
-"""The file in which TensorRT keeps how fast it found each kernel, so that the next build need not measure again."""
+"""TensorRT's file of kernel timings, which spares the next build from measuring again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def use(config: trt.IBuilderConfig, path: Path | None) -> None:
-    """Give the builder the file's cache, an empty one if there is no file. BuildError if it is of another machine."""
+    """Load the file's cache into the builder, or an empty one. BuildError if it is from another machine."""
     if path is None:
         return
     try:
@@ -23,17 +23,17 @@ def use(config: trt.IBuilderConfig, path: Path | None) -> None:
         raise BuildError(f"cannot read the timing cache {path}: {error.strerror or error}") from error
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        raise BuildError(f"{path} is no timing cache of this GPU and TensorRT: delete it, or name another file")
+        raise BuildError(f"{path} is not a timing cache of this GPU and TensorRT: delete it, or name another file")
 
 
 def keep(config: trt.IBuilderConfig, path: Path | None) -> None:
-    """Write the builder's cache to the file, whole or not at all. BuildError if it cannot be written."""
+    """Write the builder's cache to the file atomically. BuildError if it cannot be written."""
     if path is not None:
         replace_file(path, bytes(cast(Any, config.get_timing_cache().serialize())))
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. BuildError if it cannot be written."""
+    """Write a file atomically. BuildError if it cannot be written."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""What region proposals and detectors are trained by: pictures with boxes in, one number to lower out.
+"""Losses of region proposals and detectors, on pictures with boxes.
 
-A loss is called with a batch of `Annotated` pictures and returns a scalar to run backwards from; its `parameters` are
-what an optimiser may change. Random choices come from torch's own generator, as torchvision's do, so that a loop that
-seeds it and keeps its state is deterministic and can be resumed.
+A loss takes a batch of `Annotated` pictures and returns a scalar; its `parameters` are those to optimise. Random
+choices come from torch's global generator, like torchvision's, so a loop that seeds it and stores its state is
+deterministic and can resume.
 """
 
 from __future__ import annotations
@@ -16,48 +16,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import box_iou
 
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.datasets.photograph import Box, Photograph
-from landseer.export.models.boxes import encode, iou
+from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import LandmarkDetector
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.trunks import Trunk
-from landseer.export.training.pasted import Annotated, PasteRanges, pasted
+from landseer.export.training.pasted import Annotated
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 TrunkRun = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
-"""From pixels [1, H, W, 3] to a map [1, C, h, w]; see `trunk_views.trunk_runner`."""
+"""Compute a map [1, C, h, w] from pixels [1, H, W, 3]; see `trunk_views.trunk_runner`."""
 
 
 class DetectionLoss(Protocol):
-    """What a training loop needs of a detector's loss."""
+    """Interface of a detector's loss."""
 
     def __call__(self, batch: Sequence[Annotated]) -> Tensor:
         """Return the mean loss, a scalar."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what is trained."""
+        """Yield the parameters to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which anchors region proposals learn from. Ren et al. 2015, section 3.1.2."""
+    """Selection of anchors that region proposals learn from. Ren et al. 2015, section 3.1.2."""
 
     positive_above: float = 0.7
     negative_below: float = 0.3
     anchors: int = 256
-    """Of a picture, at most half of them positive."""
+    """Anchors per picture, at most half of them positive."""
 
 
 class ProposalLoss:
-    """The loss of region proposals on a trunk that stays as it is.
+    """The loss of region proposals on a frozen trunk.
 
     Ren et al. 2015, eq. 1: binary cross-entropy of objectness over the sampled anchors, divided by their number, plus
     `balance` times smooth L1 of the offsets over the positive ones, divided by the number of cells. (torchvision
-    divides both by the number sampled; our maps have few cells, and boxes would hardly be learned.) The L1 turns
-    smooth below 1/9, as in their code, where the paper has 1.
+    divides both by the number sampled; with our small maps boxes would then hardly be learned.) The L1 is smooth
+    below 1/9 as in the authors' code; the paper has 1.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class ProposalLoss:
         balance: float = 10.0,
         run: TrunkRun | None = None,
     ) -> None:
-        """run: does the trunk's work in its stead, where something is faster than torch."""
+        """run: runs the trunk by something faster than torch."""
         self.trunk, self.rpn, self.sampling, self.balance = trunk.eval(), rpn, sampling or Sampling(), balance
         self._run = run
 
     def __call__(self, batch: Sequence[Annotated]) -> Tensor:
-        """Return the mean over the pictures, which may differ in size."""
+        """Return the mean over the pictures, whose sizes may differ."""
         return torch.stack([self._one(picture) for picture in _checked(batch)]).mean()
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -104,15 +105,15 @@ class ProposalLoss:
 
 
 def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Label anchors [L, 4] by boxes [n, 4], and sample. → POSITIVE, NEGATIVE or IGNORED [L], index of a box [L].
+    """Label anchors [L, 4] by boxes [n, 4], and sample. → POSITIVE, NEGATIVE or IGNORED [L], box index [L].
 
-    Positive: overlaps a box by `positive_above`, or more than any other anchor does. Negative: overlaps each by less
-    than `negative_below`. The first rule wins. Ren et al. 2015, section 3.1.2.
+    Positive: IoU with a box of at least `positive_above`, or the highest of all anchors for that box. Negative: IoU
+    with every box below `negative_below`. The first rule wins. Ren et al. 2015, section 3.1.2.
     """
     if not len(boxes):
         labels = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         return _sampled(labels, sampling), torch.zeros_like(labels)
-    overlaps = iou(anchors, boxes)  # [L, n]
+    overlaps = box_iou(anchors, boxes)  # [L, n]
     best, matched = overlaps.max(dim=1)
     labels = torch.full_like(matched, IGNORED)
     labels[best < sampling.negative_below] = NEGATIVE
@@ -123,7 +124,7 @@ def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor,
 
 
 def _sampled(labels: Tensor, sampling: Sampling) -> Tensor:
-    """Set all but a random sample to IGNORED: at most half positive, the rest filled with negatives."""
+    """Set all but a random sample to IGNORED: at most half positives, filled up with negatives."""
     order = torch.randperm(len(labels), device="cpu").to(labels.device)
     positive = order[labels[order] == POSITIVE][: sampling.anchors // 2]
     negative = order[labels[order] == NEGATIVE][: sampling.anchors - len(positive)]
@@ -134,9 +135,9 @@ def _sampled(labels: Tensor, sampling: Sampling) -> Tensor:
 def proposal_losses(
     logits: Tensor, offsets: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums over one picture's anchors: cross-entropy of objectness, smooth L1 of the offsets.
+    """Sum the cross-entropy of objectness and the smooth L1 of offsets over one picture's anchors.
 
-    logits, labels: [L]; offsets, anchors, boxes (each anchor's own): [L, 4].
+    logits, labels: [L]; offsets, anchors, boxes (one for each anchor): [L, 4].
     """
     used, positive = labels != IGNORED, labels == POSITIVE
     objectness = F.binary_cross_entropy_with_logits(logits[used], labels[used].to(logits.dtype), reduction="sum")
@@ -145,9 +146,9 @@ def proposal_losses(
 
 
 class LandmarkLoss:
-    """The loss of a landmark detector: torchvision's own, its parts added up.
+    """The loss of a landmark detector: the sum of torchvision's losses.
 
-    Calling it puts the network into training mode; `detector.eval()` puts it back.
+    A call sets the network to training mode; `detector.eval()` resets it.
     """
 
     def __init__(self, detector: LandmarkDetector) -> None:
@@ -171,7 +172,7 @@ def _target(boxes: Tensor) -> dict[str, Tensor]:
 
 
 def _checked(batch: Sequence[Annotated]) -> Sequence[Annotated]:
-    """ValueError for an empty batch, or boxes that are empty or stand out of their picture."""
+    """Return the batch. ValueError if it is empty, or a box is empty or exceeds its picture."""
     if not batch:
         raise ValueError("got an empty batch; expected at least one picture")
     for number, picture in enumerate(batch):
@@ -196,32 +197,3 @@ def annotated(photograph: Photograph, profile: Profile) -> Annotated:
 
 def _corners(box: Box) -> tuple[float, float, float, float]:
     return box.x0, box.y0, box.x1, box.y1
-
-
-def pasted_picture(
-    photographs: Sequence[Annotated],
-    *,
-    seed: int,
-    index: int,
-    height: int,
-    width: int,
-    ranges: PasteRanges | None = None,
-) -> Annotated:
-    """Return picture number `index` of an endless, seeded series: one of the photographs in the midst of another.
-
-    Each is by itself, so a loop can be resumed anywhere. The first box of a photograph, if it has one, is what is cut
-    out of it.
-    """
-    if len(photographs) < 2:
-        raise ValueError(f"got {len(photographs)} photographs; expected at least 2, one to paste and one to paste into")
-    draw = np.random.default_rng((seed, index))
-    thing, background = (photographs[i] for i in draw.choice(len(photographs), 2, replace=False))
-    return pasted(object_of(thing), background.pixels, draw, height=height, width=width, ranges=ranges)
-
-
-def object_of(picture: Annotated) -> NDArray[np.uint8]:
-    """Return the pixels in the first box, or all where there is none. [h, w, 3]."""
-    if not len(picture.boxes):
-        return picture.pixels
-    (x0, y0), (x1, y1) = np.floor(picture.boxes[0, :2]).astype(int), np.ceil(picture.boxes[0, 2:]).astype(int)
-    return np.ascontiguousarray(picture.pixels[y0:y1, x0:x1])

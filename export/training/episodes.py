@@ -1,10 +1,10 @@
-"""Neighbourhoods to learn query expansion from: real ones of some classes, and simulated ones with their statistics.
+"""Neighbourhoods to learn query expansion from: real ones, and simulated ones with their statistics.
 
-A few dozen classes are too few to learn from how neighbourhoods differ. So most episodes are made up: of centres and of
-deviations from them, both taken from real descriptors, put together anew. What is drawn for each episode, over wide
-ranges that were set without a look at any test set: how far classes lie apart, how much their members vary, how many
-members they have, how often several are near copies of each other, how many share a style across classes (a camera, a
-background), and an offset common to all, as descriptors have on data unlike what their whitening was learned from.
+A few dozen classes are too few to learn how neighbourhoods differ. So most episodes are simulated: they recombine class
+centres and deviations from them, both taken from real descriptors. Each episode draws, over wide ranges that were set
+without looking at any test set: the distance between classes, the spread and number of their members, the share of near
+copies, styles shared across classes (a camera, a background), and an offset common to all, as descriptors have on data
+unlike what their whitening was learned from.
 """
 
 from __future__ import annotations
@@ -27,47 +27,48 @@ class Episode:
     vectors: Vectors
     """[N, D], unit."""
     labels: Labels
-    """[N]: what each shows."""
+    """[N], the class of each vector."""
     queries: Vectors
     """[Q, D], unit."""
     wanted: Labels
-    """[Q]: what each query should find; it is in the database."""
+    """[Q], the class of each query; the database has it."""
     neighbours: int = 0
-    """That LAttDBA augments the database by, with the network that learns; 0 leaves it as it is."""
+    """Of LAttDBA, which augments the database by the network being trained; 0 for a raw database."""
     temperature: float = 1.0
     """Of LAttDBA."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRanges:
-    """What is drawn for an episode: (low, high), evenly, those named log by their logarithm."""
+    """Ranges (low, high) of what an episode draws, uniformly; those named log in the logarithm."""
 
     size_log: tuple[float, float] = (200.0, 1000.0)
     """Of the database and its queries."""
     queries: int = 32
     simulated: float = 0.6
-    """Share of the episodes."""
+    """Share of simulated episodes."""
     members_log: tuple[float, float] = (6.0, 90.0)
-    """Of a class, the median."""
+    """Median size of a class."""
     apart: tuple[float, float] = (0.2, 1.0)
-    """Of centres, as a factor."""
+    """Factor on the distances of class centres."""
     within_log: tuple[float, float] = (0.5, 2.0)
-    """Of deviations, as a factor."""
+    """Factor on the deviations within a class."""
     copies: tuple[float, float] = (1.0, 6.0)
-    """Members that are views of one."""
+    """Number of views of one member."""
     copies_log: tuple[float, float] = (0.2, 1.0)
-    """Of the deviations of views, as a factor."""
+    """Factor on the deviations of views."""
     styles_log: tuple[float, float] = (4.0, 200.0)
+    """Number of styles."""
     style: tuple[float, float] = (0.0, 1.2)
-    """Of deviations that classes share, as a factor."""
+    """Factor on the deviations that classes share."""
     offset: tuple[float, float] = (0.0, 1.2)
     """Of the common offset, in lengths of a descriptor."""
     noise: tuple[float, float] = (0.0, 0.3)
     """Length of white noise."""
     augmented: float = 0.5
-    """Share of the episodes whose database LAttDBA augments; queries never are."""
+    """Share of the episodes whose database LAttDBA augments."""
     augmented_by: tuple[int, int] = (16, 48)
-    """Neighbours in that."""
+    """Its number of neighbours."""
     temperature_log: tuple[float, float] = (0.5, 3.0)
 
 
@@ -75,13 +76,13 @@ class Neighbourhoods:
     """Draws episodes from descriptors of labelled photographs and, where there are some, views of each."""
 
     def __init__(self, vectors: Vectors, labels: Labels, ranges: EpisodeRanges | None = None) -> None:
-        """vectors: [N, V, D], unit, V views of each photograph (1 if there are none). labels: [N]."""
+        """vectors: [N, V, D], of unit norm, V views of each photograph (1 for none). labels: [N]."""
         if vectors.ndim != 3 or len(vectors) != len(labels):
             raise ValueError(f"got vectors {vectors.shape} and {len(labels)} labels; expected [N, V, D] and N")
         _, self.labels = np.unique(labels, return_inverse=True)
         self.ranges, self.photographs = ranges or EpisodeRanges(), vectors[:, 0]
         if not len(self.labels) or self.labels.max() < 1:
-            raise ValueError(f"got {len(set(labels.tolist()))} classes; expected 2 at least")
+            raise ValueError(f"got {len(set(labels.tolist()))} classes; expected 2 or more")
         self.centres = vectors.mean(axis=1)
         self.mean = self.photographs.mean(axis=0)
         means = np.stack(
@@ -92,13 +93,13 @@ class Neighbourhoods:
         self.view_deviations = views if vectors.shape[1] > 1 else 0.3 * self.deviations
 
     def within(self, ranges: EpisodeRanges) -> Neighbourhoods:
-        """Return the same descriptors, drawn from otherwise."""
+        """Return the same descriptors with other ranges."""
         other = copy(self)
         other.ranges = ranges
         return other
 
     def draw(self, draw: Draw) -> Episode:
-        """Draw an episode; the same state of `draw` gives the same one."""
+        """Draw an episode, determined by the state of `draw`."""
         simulated, size = draw.random() < self.ranges.simulated, _log_uniform(self.ranges.size_log, draw)
         vectors, labels = self._simulated(size, draw) if simulated else self._real(size, draw)
         if draw.random() < 0.5:
@@ -115,7 +116,7 @@ class Neighbourhoods:
         return replace(plain, neighbours=int(draw.integers(low, high + 1)), temperature=temperature)
 
     def _asked(self, labels: Labels, draw: Draw) -> NDArray[np.int64]:
-        """Return the rows that are searched for: at most half of any label, so that something is left to find."""
+        """Return the rows of the queries: at most half of each class, so that right answers are left."""
         rows: list[int] = []
         left = dict(zip(*np.unique(labels, return_counts=True), strict=True))
         for row in draw.permutation(len(labels)):
@@ -125,7 +126,7 @@ class Neighbourhoods:
         return np.array(rows, np.int64)
 
     def _real(self, size: float, draw: Draw) -> tuple[Vectors, Labels]:
-        """Some classes as they are, with some of their photographs."""
+        """Return some classes, with some of their photographs."""
         median, rows = _log_uniform(self.ranges.members_log, draw), []
         for label in draw.permutation(self.labels.max() + 1):
             members = np.flatnonzero(self.labels == label)

@@ -1,14 +1,13 @@
 """Training of query expansion: from episodes to a network that weighs neighbours.
 
-Each step draws an episode (`Neighbourhoods`), looks up the nearest neighbours of its queries, expands and ranks the
-episode's database by them. The loss is of that ranking: a contrastive one of every relevant against all others, and
-smooth average precision (Brown et al., ECCV 2020), plus the auxiliary classifier of relevance. The paper's contrastive
-loss sees one relevant picture and five mined ones, of one index; here a step sees all pictures of an index, and every
-step another index.
+Each step draws an episode (`Neighbourhoods`), expands its queries by their nearest neighbours and ranks the episode's
+database. The loss is that of the ranking: contrastive, each relevant picture against all others, plus smooth average
+precision (Brown et al., ECCV 2020), plus the auxiliary classifier of relevance. The paper's contrastive loss sees one
+relevant picture and five mined ones from one index; here each step sees all pictures of a new, small index.
 
-Every second index is augmented first, by LAttDBA with the very weights that learn, and the loss reaches them through
-both. The paper learns LAttDBA's temperature alone, behind a network that has seen raw indexes only; behind such a
-network, neighbours that are nearly alike and weights that cancel left noise (docs/expansion.md).
+Every second index is first augmented by LAttDBA with the network being trained, and gradients flow through both. The
+paper trains only LAttDBA's temperature, after the network has seen raw indexes alone. With such a network, neighbours
+that are nearly alike and weights that cancel left noise (docs/research/expansion.md).
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from landseer.export.training.lattdba import augmented, neighbourhoods
 from landseer.export.training.task import Group
 
 VALIDATE = 7
-"""Seeds the validation's episodes."""
+"""Seed of the validation's episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpansionRecipe:
-    """How the network learns, beside the loop's settings."""
+    """The settings of the training beside the loop's."""
 
     steps: int = 200
-    """In an epoch."""
+    """Steps of an epoch."""
     temperature: float = 0.05
     """Of the contrastive loss."""
     smoothness: float = 0.01
@@ -46,33 +45,33 @@ class ExpansionRecipe:
     relevance: float = 0.1
     """Weight of the auxiliary loss."""
     average: float = 0.02
-    """How fast the averaged weights, which are kept, follow those that are trained."""
+    """Rate of the moving average of the weights, which is what is kept."""
     validated: int = 24
-    """Episodes that validate."""
+    """Number of validation episodes."""
     validated_at: tuple[int, ...] = (1, 4, 16, 64)
-    """Neighbours."""
+    """Numbers of neighbours."""
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """An episode as the network sees it."""
+    """An episode as tensors."""
 
     vectors: Tensor
-    """[N, D], as they are."""
+    """[N, D], raw."""
     queries: Tensor
     """[Q, D]."""
     relevant: Tensor
-    """bool [Q, N]: what each query should find."""
+    """bool [Q, N]: the right answers of each query."""
     neighbourhoods: Tensor | None
-    """[N, 1 + m]: what LAttDBA weighs; None leaves the database as it is."""
+    """[N, 1 + m], rows that LAttDBA weighs; None for a raw database."""
     temperature: float
     """Of LAttDBA."""
     neighbours: int
-    """k, that the queries are expanded by."""
+    """k, for the queries."""
 
     def database(self, network: ExpansionNetwork) -> Tensor:
-        """Return what is searched, [N, D]."""
+        """Return the searched database, [N, D]."""
         if self.neighbourhoods is None:
             return self.vectors
         return augmented(network, self.vectors, self.neighbourhoods, self.temperature)
@@ -101,7 +100,7 @@ class Expansion:
         self.validating = [held.draw(np.random.default_rng((VALIDATE, seed))) for seed in seeds]
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return what a run can only go on with."""
+        """Return what must stay the same for a run to resume."""
         recipe = {f"recipe.{name}": str(value) for name, value in asdict(self.recipe).items()}
         ranges = {f"ranges.{name}": str(value) for name, value in asdict(self.training.ranges).items()}
         digest = hashlib.sha256(self.training.centres.tobytes()).hexdigest()[:16]
@@ -112,14 +111,14 @@ class Expansion:
         return [Group(parameters=[one for one in self._network.parameters() if one.requires_grad])]
 
     def mine(self, epoch: int) -> None:
-        """Look for nothing."""
+        """Do nothing: there is nothing to mine."""
 
     def plan(self, epoch: int, mined: None) -> Sequence[int]:
         """Return the numbers of the episodes."""
         return range(self.recipe.steps)
 
     def load(self, item: int, draw: np.random.Generator) -> Batch:
-        """Draw an episode and the neighbours of its queries: so many as 2^u, u peaking at the most."""
+        """Draw an episode and its number of neighbours, 2^u, u triangular with its peak at the limit."""
         episode = self.training.draw(draw)
         most = min(self._network.shape["sizes"].neighbours, len(episode.vectors))
         count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
@@ -174,7 +173,7 @@ class Expansion:
 
 
 def batch_of(episode: Episode, neighbours: int) -> Batch:
-    """Return an episode as tensors, its queries to be expanded by so many neighbours."""
+    """Return an episode as tensors; neighbours: k, for its queries."""
     rows = neighbourhoods(episode.vectors, episode.neighbours) if episode.neighbours else None
     labels, wanted = torch.from_numpy(episode.labels), torch.from_numpy(episode.wanted)[:, None]
     return Batch(
@@ -189,13 +188,13 @@ def batch_of(episode: Episode, neighbours: int) -> Batch:
 
 def together(queries: Tensor, database: Tensor, rows: Tensor) -> Tensor:
     """Return queries [Q, D] and rows [Q, k] of the database [N, D] as tokens, [Q, 1 + k, D]."""
-    # index_select: the gradient of indexing by [Q, k] adds up in no fixed order.
+    # index_select: the gradient of indexing by [Q, k] is summed in no fixed order.
     taken = database.index_select(0, rows.flatten()).reshape(*rows.shape, -1)
     return torch.cat([queries[:, None], taken], dim=1)
 
 
 def contrastive(scores: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """Return the mean over queries of -log softmax of each relevant score against all that are not. scores: [Q, N]."""
+    """Return the mean over queries of -log softmax of each relevant score against all irrelevant. scores: [Q, N]."""
     logits = scores / temperature
     wrong = logits.masked_fill(batch.relevant, -torch.inf).logsumexp(dim=1, keepdim=True)
     return ((F.softplus(wrong - logits) * batch.relevant).sum(dim=1) / batch.relevant.sum(dim=1)).mean()
@@ -215,7 +214,7 @@ def smooth_ap(scores: Tensor, batch: Batch, smoothness: float) -> Tensor:
 
 @torch.no_grad()
 def expand_all(network: ExpansionNetwork, queries: Vectors, neighbours: Vectors) -> Vectors:
-    """Return the expanded queries, unit [Q, D]. queries: [Q, D], neighbours: [Q, k, D], k up to the network's."""
+    """Return the expanded queries [Q, D], of unit norm. queries: [Q, D], neighbours: [Q, k, D], k within the limit."""
     present = torch.ones(neighbours.shape[:2], dtype=torch.bool)
     expanded = network.eval()(torch.from_numpy(queries), torch.from_numpy(neighbours), present).expanded
     return np.asarray(expanded.numpy(), np.float32)
@@ -223,7 +222,7 @@ def expand_all(network: ExpansionNetwork, queries: Vectors, neighbours: Vectors)
 
 @torch.no_grad()
 def expanded_map(network: ExpansionNetwork, episode: Episode, count: int) -> float:
-    """Return the mAP in percent of an episode's queries, expanded by so many neighbours."""
+    """Return the mAP in percent of an episode's queries, expanded by `count` neighbours."""
     batch = batch_of(episode, count)
     database = batch.database(network.eval())
     tokens = together(batch.queries, database, batch.nearest(database))

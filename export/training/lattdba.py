@@ -1,4 +1,4 @@
-"""LAttDBA within a training: a database augmented by the network that learns, gradients and all."""
+"""LAttDBA within a training: augment a database by the network being trained, differentiably."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landseer.export.training.episodes import Vectors
 
 
 def neighbourhoods(vectors: Vectors, count: int) -> NDArray[np.int64]:
-    """Return for each vector [N, D] its own row and those of its nearest others, best first, [N, 1 + count]."""
+    """Return for each vector [N, D] its own row and those of its `count` nearest, best first, [N, 1 + count]."""
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, np.inf)  # itself, first
     count = min(count, len(vectors) - 1)
@@ -23,11 +23,11 @@ def neighbourhoods(vectors: Vectors, count: int) -> NDArray[np.int64]:
 
 
 def augmented(network: ExpansionNetwork, vectors: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    """Return the vectors [N, D] weighed by softmax(w / T) over their `neighbourhoods` [N, 1 + k]. Unit.
+    """Return the vectors [N, D] averaged by softmax(w / T) over their `neighbourhoods` [N, 1 + k], of unit norm.
 
-    The same as `ensemble.expansion.augmentation` makes of them once the network is served; differentiable by it.
+    Equals `ensemble.search.expansion.augmentation` with the served network, but is differentiable.
     """
     shares = (network.among(vectors, rows) / temperature).softmax(dim=1)
-    # One product of matrices: a gather of all neighbourhoods would take N k D numbers, and as many for its gradient.
+    # One matrix product: gathering all neighbourhoods would take N k D numbers, and as many for the gradient.
     spread = torch.zeros(len(vectors), len(vectors)).scatter(1, rows, shares)
     return l2n(spread @ vectors)

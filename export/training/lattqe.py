@@ -1,8 +1,8 @@
 """From descriptors to a trained LAttQE.
 
-The classes are dealt into parts. Each validates one network of a form, which learns from the others. So all classes
-have a say in which form is kept and in LAttDBA's temperature: few as they are, one part of them says little. What is
-kept is the mean of the networks of the form that does best.
+Cross-validation: the classes are split into three parts, and each part validates one network that learns from the other
+two. So all classes help to choose the form of the network and LAttDBA's temperature; one part alone has too few. The
+result is the mean of the best form's networks.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from landseer.export.training.loop import Outcome, Settings, train
 from landseer.export.training.watcher import Watcher
 
 PARTS = 3
-"""That the classes are dealt into. Each validates one network, which learns from the others."""
+"""Parts of the classes. Each validates one network, which learns from the others."""
 LEAST = 2 * PARTS
-"""Classes: so many that two are left to validate."""
+"""Fewest classes: two are left to validate."""
 LATTDBA_NEIGHBOURS = 48
 """As the paper has it."""
 TEMPERATURES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-"""Of LAttDBA, to choose from."""
+"""Candidates for LAttDBA's temperature."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A network and how it is trained: the full one, or one with something left out."""
+    """A network and its training; ablations leave something out."""
 
     name: str = "LAttQE"
     paper: bool = False
-    """Whether the network is as the paper has it, on the descriptors themselves; then as deep and wide as there."""
+    """Whether to train the paper's network, which reads the descriptors themselves, at its depth and width."""
     layers: int = 2
     positions: bool = True
     cosines: bool = True
@@ -57,17 +57,17 @@ WITHOUT_COSINES = Form(name="LAttQE without cosines", cosines=False)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Learned:
-    """What came of one training."""
+    """The result of one training."""
 
     form: Form
     network: ExpansionNetwork
     """In evaluation mode, on the CPU."""
     outcome: Outcome
     held: Neighbourhoods
-    """Of the classes that were not learned from."""
+    """Of the validation classes."""
 
     def behind_lattdba(self, temperature: float) -> float:
-        """Return the mAP in percent that LAttQE reaches behind LAttDBA of a T, on real neighbourhoods of those."""
+        """Return LAttQE's mAP in percent after LAttDBA with this temperature, on real neighbourhoods of `held`."""
         ranges, recipe = replace(self.held.ranges, simulated=0.0, augmented=1.0), self.form.recipe
         draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(recipe.validated // 2))
         episodes = (self.held.within(ranges).draw(draw) for draw in draws)
@@ -76,10 +76,10 @@ class Learned:
 
 
 class CrossValidated:
-    """The trainings of a form, a network for each part of the classes, and their mean."""
+    """The trainings of a form, one for each part of the classes, and their mean."""
 
     def __init__(self, parts: Sequence[Learned]) -> None:
-        """parts: of one form, see `learn`. ValueError if not all of them are there."""
+        """parts: trainings of one form, see `learn`. ValueError if one is missing."""
         if len(parts) != PARTS:
             raise ValueError(f"got {len(parts)} trainings; expected {PARTS}, one for each part of the classes")
         self.form, self.parts = parts[0].form, parts
@@ -87,33 +87,33 @@ class CrossValidated:
 
     @property
     def start(self) -> float:
-        """mAP in percent before the first step, each part by the network that did not learn from it."""
+        """mAP in percent before the first step; each part is judged by the network that did not learn from it."""
         return float(np.mean([one.outcome.start for one in self.parts]))
 
     @property
     def reached(self) -> float:
-        """mAP in percent likewise, of the networks as they are kept."""
+        """mAP in percent of the kept networks, judged likewise."""
         return float(np.mean([one.outcome.best for one in self.parts]))
 
     def temperature(self) -> float:
-        """Return T of LAttDBA that does best, likewise. It takes a minute or two.
+        """Return the best temperature of LAttDBA, judged likewise. Takes a minute or two.
 
-        The second step of the paper's curriculum: T alone, all else as it is. There by gradient; for one number whose
-        validation is to be the best, looking is as good.
+        The paper learns T by gradient, with all else frozen, in the second step of its curriculum. For one number a
+        search over candidates does as well.
         """
         return max(TEMPERATURES, key=lambda one: np.mean([part.behind_lattdba(one) for part in self.parts]))
 
 
 def candidates() -> list[Form]:
-    """Return the forms that a training chooses from, by what each reaches on classes that it did not learn from.
+    """Return the forms that validation chooses from.
 
-    The second weighs neighbours by their places alone: what carries where classes are few (docs/expansion.md).
+    The second weighs neighbours by their ranks alone, which does better with few classes (docs/research/expansion.md).
     """
     return [Form(), WITHOUT_COSINES]
 
 
 def best_of(forms: Sequence[CrossValidated]) -> CrossValidated:
-    """Return the form with the best validation, which is the same for all; of equal ones the first."""
+    """Return the form with the best validation; of equal ones the first."""
     return max(forms, key=lambda one: one.reached)
 
 
@@ -128,9 +128,9 @@ def learn(
     seed: int = 0,
     watcher: Watcher | None = None,
 ) -> Learned:
-    """Train on descriptors [N, D], unit, of labelled photographs [N]; one that was stopped goes on in its folder.
+    """Train on descriptors [N, D], of unit norm, with labels [N]; an interrupted training resumes from its folder.
 
-    part: of the classes, that validates. TrainingError if there are too few classes.
+    part: number of the part of the classes that validates. TrainingError if there are too few classes.
     """
     form = form or Form()
     fit, held = classes(labels.tolist(), part=part, seed=seed)
@@ -148,13 +148,13 @@ def learn(
 
 
 def classes(labels: Sequence[object], *, part: int, seed: int) -> tuple[Rows, Rows]:
-    """Return the rows to learn from and those of the part of the classes that only validates, two classes at least.
+    """Return the rows to learn from, and those of the classes of `part`, which only validate (two or more).
 
     TrainingError if there are too few classes.
     """
     known = sorted({str(label) for label in labels})
     if len(known) < LEAST:
-        raise TrainingError(f"cannot learn to expand from {len(known)} classes; expected {LEAST} at least")
+        raise TrainingError(f"cannot learn to expand from {len(known)} classes; expected {LEAST} or more")
     dealt = set(np.random.default_rng(seed).permutation(known)[part::PARTS].tolist())
     held = np.array([str(label) in dealt for label in labels])
     return np.flatnonzero(~held), np.flatnonzero(held)
@@ -167,7 +167,7 @@ def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
 
 
 def _settings(form: Form, epochs: int, seed: int) -> Settings:
-    """The CPU is as fast: the network is small, and an episode is drawn there."""
+    """On the CPU: the network is small, and episodes are drawn there."""
     return Settings(
         epochs=epochs,
         learning_rate=form.learning_rate,

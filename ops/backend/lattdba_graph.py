@@ -1,4 +1,4 @@
-"""LAttDBA's weights, in process, by the `lattqe` graph that is served."""
+"""LAttDBA's weights in process, by the served `lattqe` graph."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from landseer.ops.errors import OpsError
 
 Floats = NDArray[np.float32]
 BATCH = 16
-"""Vectors of one inference."""
+"""Number of vectors per inference."""
 
 
 class GraphAttention:
-    """The exported network as `augmentation.Attention`. For one thread."""
+    """The exported network as `augmentation.Attention`. Not thread-safe."""
 
     def __init__(self, repository: Path, profile: Profile, *, threads: int) -> None:
         self.sha256 = _sha256(repository)

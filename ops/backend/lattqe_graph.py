@@ -1,4 +1,4 @@
-"""LAttQE in process, by the graph that is served. Loaded when it is first asked for."""
+"""LAttQE in process, by the served graph; loaded on first use."""
 
 from __future__ import annotations
 

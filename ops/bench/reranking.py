@@ -32,8 +32,8 @@ from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
 from landseer.ops.bench.real_store import PhotographSource, real_records
 from landseer.ops.bench.rerank_parts import look
 from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
-from landseer.ops.curate.showing import bars
 from landseer.ops.machine import describe as describe_machine
+from landseer.ops.progress import bars
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.triton import TritonConfig, TritonServer

@@ -1,1 +1,1 @@
-"""The commands of ops/, one per module, each with HELP, add_arguments and run (see landseer.client.cli)."""
+"""The commands of ops/, one per module, each with add_arguments and run (see landseer.client.cli.COMMANDS)."""

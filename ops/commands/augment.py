@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from landseer.ensemble.search.expansion.recipe import Recipe
     from landseer.ensemble.store.store import Store
 
-HELP = "add vectors that are augmented by their neighbours to a store"
 NONE = "none"
 _MORE = """\
 methods: NAME[:NEIGHBOURS[:PARAMETER]], such as alphaqe:10:3
-  aqe, aqewd, aqewd-dir, dqe   no parameter
+  aqe, aqewd, aqewd-dir, dqe, rank-curve
+                               no parameter
   alphaqe                      parameter: alpha
   lattqe                       LAttDBA with the exported network; parameter: the temperature of its softmax
   none                         removes the augmented vectors from the store
@@ -77,7 +77,7 @@ def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
 
 
 def _positions(args: argparse.Namespace) -> int:
-    """Return the maximum number of neighbours; only LAttQE reads it from the export. OpsError."""
+    """Return how many neighbours the exported LAttQE takes; no other method needs an export. OpsError."""
     from landseer.ensemble.inference.contracts import Sizes
     from landseer.ensemble.search.expansion.methods import LATTQE
 
@@ -130,8 +130,8 @@ def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
     profile = read_profile(args.repository)
     if LATTQE in profile.untrained and not args.allow_untrained:
         raise OpsError(
-            f"the `lattqe` in {args.repository} was never trained, its weights are random; use another method, "
-            "or --allow-untrained to test it anyway"
+            f"the `lattqe` in {args.repository} was never trained, its weights are random; use another method, export "
+            "a trained network with --lattqe FILE, or add --allow-untrained to test it"
         )
     attention = GraphAttention(args.repository, profile, threads=args.threads or cores())
     return {"attention": attention, "network": attention.sha256, "fingerprint": profile.fingerprint}

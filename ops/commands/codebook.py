@@ -12,7 +12,6 @@ from landseer.ops.commands.ending import INTERRUPTED, RESUMES, failed
 if TYPE_CHECKING:
     from landseer.ensemble.ingest.vocabulary import Sample
 
-HELP = "learn visual words from the local features of a store"
 _MORE = """\
 The store must have been filled with `landseer serve --local-features` and must not be in use: stop the server first.
 Learn words from other pictures than those you search: index some into a separate store.

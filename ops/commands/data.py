@@ -11,7 +11,6 @@ from landseer.export.datasets.specs import SPECS
 from landseer.ops.arguments import positive
 from landseer.ops.commands.ending import INTERRUPTED, RESUMES, failed
 
-HELP = "clean a training set, or find what it shares with an evaluation set"
 _CLEAN = f"""\
 Matches all pairs of pictures in each class (SIFT, one affine model) and keeps the largest connected group. The matched
 points locate the thing in each picture (Gordo et al. 2016, section 4).
@@ -134,7 +133,7 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
 
 def _clean(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import clean
 
     _single_threaded()
@@ -145,7 +144,7 @@ def _clean(args: argparse.Namespace) -> None:
         summary=args.summary,
         classes=args.classes,
         least=args.least,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
     )
@@ -154,7 +153,7 @@ def _clean(args: argparse.Namespace) -> None:
 
 def _overlap(args: argparse.Namespace) -> None:
     from landseer.client.commands.output import console
-    from landseer.export.curation.settings import Settings
+    from landseer.export.curation.settings import MatchSettings
     from landseer.ops.curate import overlap
 
     _single_threaded()
@@ -165,7 +164,7 @@ def _overlap(args: argparse.Namespace) -> None:
         sheet=args.sheet,
         evidence=args.evidence,
         top=args.top,
-        settings=Settings(side=args.side, inliers=args.inliers, seed=args.seed),
+        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
         workers=args.workers,
         cache=args.cache,
         repository=args.repository,

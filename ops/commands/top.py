@@ -22,8 +22,6 @@ from landseer.ops.errors import OpsError
 from landseer.ops.watch.scrape import Scrape, fetch
 from landseer.ops.watch.top_figures import Figures, TritonFigures, figures, plain, triton_figures
 
-HELP = "show live figures of a running Landseer"
-
 _JSON = """\
 JSON, one object per interval:
   {"landseer": {"searches_per_s": 12.5, "search_s": {"p50": 0.08, "p95": 0.13, "p99": 0.2}, "in_flight": 2, ...},

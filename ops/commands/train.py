@@ -12,7 +12,6 @@ from landseer.export.datasets.specs import SPECS
 from landseer.ops.arguments import positive, seed
 from landseer.ops.commands.ending import INTERRUPTED, failed
 
-HELP = "train a descriptor or a detector on photographs"
 METHODS = {
     "cider": "CiDeR in one stage: ArcFace, margin 0.3, batches of similar aspect ratio",
     "cider-ft": "CiDeR in two stages: the trunk by classification, then the head",

@@ -12,7 +12,6 @@ from landseer.ops.run.processes import Stopping, how_ended
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.run.triton_log import is_worth_showing
 
-HELP = "run Triton on the model repository"
 WATCH_S = 0.5
 
 

@@ -13,8 +13,6 @@ from landseer.ops.run.processes import Stopping
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.ops.run.triton_log import is_worth_showing
 
-HELP = "run Triton and the orchestrator together on this machine"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

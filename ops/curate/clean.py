@@ -13,12 +13,12 @@ from landseer.client.commands.output import console as plain_console
 from landseer.client.readable import plural
 from landseer.export.curation.cleaning import Cleaned, clean, pairs_in
 from landseer.export.curation.matcher import Matcher, matcher
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
-from landseer.ops.curate.files import check_writable, named_from, write_rows
-from landseer.ops.curate.showing import bars, warn
 from landseer.ops.errors import OpsError
+from landseer.ops.files import check_writable, named_from, write_rows
+from landseer.ops.progress import bars, warn
 
 ROWS = 20
 """Classes in the printed table; --summary has all."""
@@ -34,7 +34,7 @@ class CleanOptions:
     summary: Path | None
     classes: int | None
     least: int
-    settings: Settings
+    settings: MatchSettings
     workers: int
     cache: Path
 

@@ -15,17 +15,17 @@ from landseer.ensemble.pictures.orientation import TURNS, Turn
 from landseer.ensemble.pictures.pictures import Region
 from landseer.export.curation.matcher import Matcher, matcher
 from landseer.export.curation.overlap import Overlap, Shortlist, find_overlap, shortlist, shortlisted
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
 from landseer.ops.backend.inprocess import Graph, backbone_settings, cores, read_profile
-from landseer.ops.curate.files import check_writable, named_from, write_rows, write_text
-from landseer.ops.curate.showing import bars, warn
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.describe import Described, describe_all
+from landseer.ops.files import check_writable, named_from, write_rows, write_text
+from landseer.ops.progress import bars, warn
 
 ORIENTATION = 0x0112
 """The EXIF tag."""
@@ -43,7 +43,7 @@ class OverlapOptions:
     sheet: Path
     evidence: Path | None
     top: int
-    settings: Settings
+    settings: MatchSettings
     workers: int
     cache: Path
     repository: Path

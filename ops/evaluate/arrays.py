@@ -1,4 +1,4 @@
-"""What pictures are described by, beside the descriptor, as an evaluation keeps it: cut to what is there, halved."""
+"""The arrays that describe a picture, as an evaluation caches them: without padding, some in half precision."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     LOCALS: ("local_descriptors", "local_count"),
     BOXES: ("boxes", "box_scores", "box_count"),
 }
-"""The outputs of `describe_full` that each array is made of."""
+"""Which outputs of `describe_full` each array is made of."""
 TYPES: Mapping[str, type[np.generic]] = {CLUSTERS: np.float16, FEATURES: np.float16, LOCALS: np.float16}
-"""Of those that are not fp32. Local features take most of the room: 1.3 MB a picture of 1,280 channels."""
+"""Of arrays that are not fp32. Local features take most of the space: 1.3 MB per picture with 1,280 channels."""
 
 
 def outputs(names: Collection[str]) -> tuple[str, ...]:
-    """Return which outputs of `describe_full` make these arrays."""
+    """Return the outputs of `describe_full` that these arrays are made of."""
     return tuple(dict.fromkeys(output for name in OUTPUTS if name in names for output in OUTPUTS[name]))
 
 
 def arrays(names: Collection[str], tensors: Tensors, prepared: Prepared) -> Arrays:
-    """Return the arrays of a picture: rows alone that are there, boxes [m, 5] as `whole_picture_boxes` has them."""
+    """Return the arrays of a picture without padding; boxes are [m, 5], as `whole_picture_boxes` returns them."""
     return {name: _array(name, tensors, prepared) for name in names}
 
 
 def kept_as(name: str, profile: Profile) -> str:
-    """Return the name of an array in the cache: with the models behind it that `Profile.fingerprint` leaves out."""
+    """Return the name of an array in the cache, with the models that `Profile.fingerprint` does not cover."""
     of = {LOCALS: (profile.locals_sha256,), BOXES: (profile.detector, profile.detector_sha256)}
     return " ".join([name, *(part for part in of.get(name, ()) if part)])
 

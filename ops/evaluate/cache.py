@@ -1,11 +1,11 @@
-"""What pictures were described by before: describing pictures takes most of the time of an evaluation."""
+"""A cache of descriptions: describing pictures takes most of the time of an evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.inference.profile import Profile
 from landseer.ops.errors import OpsError
+from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.dataset import Shot
 
 
 class VectorCache:
-    """A file of arrays by what they were computed from: models, preprocessing, and the picture's bytes; and by name.
+    """A file of arrays. The key is what they were computed from (models, preprocessing, picture bytes) and a name.
 
-    By bytes, not by name and date: a picture that was changed in place must be described again.
+    The bytes, not path and date, identify a picture: one that was changed in place must be described again.
     """
 
     def __init__(self, connection: sqlite3.Connection, fingerprint: str) -> None:
@@ -32,12 +34,12 @@ class VectorCache:
         )
 
     def key(self, shot: Shot, data: bytes) -> bytes:
-        """Return what a picture with these bytes is kept under."""
+        """Return the key of a picture with these bytes."""
         part = repr(shot.region).encode()
         return hashlib.sha256(self._models + part + hashlib.sha256(data).digest()).digest()
 
     def names(self, key: bytes) -> frozenset[str]:
-        """Return which arrays of a picture are there."""
+        """Return the names of the arrays that a picture has."""
         rows = self._connection.execute("SELECT name FROM arrays WHERE key = ?", (key,))
         return frozenset(name for (name,) in rows)
 
@@ -48,7 +50,7 @@ class VectorCache:
         return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(json.loads(row[1]))
 
     def put(self, key: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep arrays of a picture; what is kept survives whatever ends the program."""
+        """Store arrays of a picture; they are on disk when this returns."""
         rows = [(key, name, one.dtype.str, json.dumps(one.shape), one.tobytes()) for name, one in arrays.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO arrays VALUES (?, ?, ?, ?, ?)", rows)
@@ -56,7 +58,7 @@ class VectorCache:
 
 @contextmanager
 def vector_cache(path: Path, fingerprint: str) -> Iterator[VectorCache]:
-    """Open the cache in a file, which is made if it is not there."""
+    """Open the cache in a file, created if it does not exist."""
     connection: sqlite3.Connection | None = None
     try:
         connection = _opened(path)
@@ -80,4 +82,23 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _unusable(path: Path, error: Exception) -> OpsError:
-    return OpsError(f"cannot keep vectors in {path} ({error}); name another file: --cache")
+    return OpsError(f"cannot use the cache {path} ({error}); name another file: --cache")
+
+
+class ArrayReader:
+    """Reads arrays from the cache one picture at a time: together they may take gigabytes."""
+
+    def __init__(self, cache: Path, profile: Profile) -> None:
+        self._cache, self._profile = cache, profile
+        self.keys: dict[Shot, bytes] = {}
+        """The key of each picture that was described."""
+
+    def read(self, name: str, shots: Sequence[Shot]) -> Iterator[NDArray[Any]]:
+        """Yield the array of this name for each picture. OpsError if the cache lacks it."""
+        kept = kept_as(name, self._profile)
+        with vector_cache(self._cache, self._profile.fingerprint) as cache:
+            for shot in shots:
+                found = cache.get(self.keys[shot], kept)
+                if found is None:
+                    raise OpsError(f"{self._cache} no longer has {name} of {shot.path}; run the same command again")
+                yield found

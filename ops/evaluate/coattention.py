@@ -1,4 +1,4 @@
-"""Co-attention in process: by the graph that is served, and without clusters by the torch module behind it."""
+"""Co-attention in process: with the served graph, or with the torch module that it is exported from."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from landseer.ops.backend.runner import Runner
 from landseer.ops.errors import OpsError
 
 MEAN = "reduction.mean"
-"""Of the reduction, in the `cluster` graph."""
+"""Name of the reduction's mean in the `cluster` graph."""
 
 
 class GraphCoattention:
-    """The exported `coattention` graph. For one thread."""
+    """The exported `coattention` graph. Not thread-safe."""
 
     def __init__(self, repository: Path, profile: Profile) -> None:
         self._runner = Runner(settings_of("coattention", repository, profile.version, threads=cores()))
@@ -35,7 +35,7 @@ class GraphCoattention:
 
 
 class TorchCoattention:
-    """The module that is exported, for any number of vectors of a candidate and any temperature."""
+    """The module that is exported, for any number of vectors per candidate and any temperature."""
 
     def __init__(self, profile: Profile, *, temperature: float = 10.0) -> None:
         self._sizes, self._temperature = profile.sizes, temperature
@@ -58,7 +58,7 @@ class TorchCoattention:
 def reduction_of(repository: Path, profile: Profile) -> Any:
     """Return the reduction of local features to co-attention vectors, a `Projection`, from the `cluster` graph.
 
-    The exporter keeps the mean's name and turns the matrix round: it is the only one of its shape. OpsError.
+    The exporter keeps the name of the mean and transposes the matrix, which is the only one of its shape. OpsError.
     """
     import onnx
     import torch

@@ -1,4 +1,4 @@
-"""The codebook of an evaluation: one that is given, or words learned from photographs of another data set, kept."""
+"""The codebook of an evaluation: a given one, or one learned from another data set and kept on disk."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.readers import read
 
 PICTURES = 500
-"""Photographs that words are learned from, unless it is said otherwise: 4,096 words with 500 features each."""
+"""Default number of photographs to learn words from: with 500 features each, enough for 4,096 words."""
 Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where words come from."""
+class WordSource:
+    """Where the visual words come from."""
 
     file: Path | None = None
     learned_from: str | None = None
-    """The data set to learn from, as DATA is named."""
+    """The data set to learn from, written like DATA."""
     pictures: int = PICTURES
-    """How many of its photographs, drawn with the seed."""
+    """Number of its photographs to learn from, drawn with the seed."""
     seed: int = 0
 
     def shots(self, searched: Dataset) -> list[Shot]:
-        """Return the photographs to learn from. OpsError if some are searched, too: words are of other pictures."""
+        """Return the photographs to learn from. OpsError if some of them are also searched."""
         if self.learned_from is None:
             return []
         shots = list(dict.fromkeys(Shot(path=path) for path in read(self.learned_from).references))
         shared = {shot.path for shot in shots} & set(searched.references)
         if shared:
             raise OpsError(
-                f"{len(shared)} photographs of --codebook-from {self.learned_from} are searched, too, such as "
+                f"{len(shared)} photographs of --codebook-from {self.learned_from} are also searched, such as "
                 f"{min(shared)}; learn words from others"
             )
         drawn = np.random.default_rng(self.seed).permutation(len(shots))[: self.pictures]
@@ -51,19 +51,19 @@ class Source:
 
 
 class Codebooks:
-    """Codebooks by their number of words, each learned once."""
+    """Codebooks by number of words, each learned once."""
 
-    def __init__(self, source: Source, profile: Profile, *, home: Path) -> None:
-        """home: the folder that keeps those that are learned."""
+    def __init__(self, source: WordSource, profile: Profile, *, home: Path) -> None:
+        """home: the folder for learned codebooks."""
         self._source, self._profile, self._home = source, profile, home
         self._learned: dict[int, Codebook] = {}
 
     def learn(
         self, counts: Iterable[int], features: Callable[[], Iterable[Halves]], key: bytes, console: Console
     ) -> None:
-        """Learn words from local descriptors [n, D] of pictures, those counts that are not there; 0 is what fits.
+        """Learn the codebooks that do not exist yet from local descriptors [n, D] of pictures.
 
-        key: what the descriptors are, so that words are known again.
+        counts: numbers of words; 0 for as many as the descriptors allow. key: identifies the descriptors.
         """
         rows: NDArray[np.float32] | None = None
         for words in dict.fromkeys(counts):
@@ -76,11 +76,13 @@ class Codebooks:
             self._learned[words] = Codebook.load(path)
 
     def of(self, words: int) -> Codebook:
-        """Return the codebook given, or the one learned. OpsError if it is not of so many words, or there is none."""
+        """Return the learned codebook, or else the given one. OpsError if its size differs or there is none."""
         if words in self._learned:
             return self._learned[words]
         if self._source.file is None:
-            raise OpsError("rows that rank by visual words need some: give --codebook FILE or --codebook-from DATA")
+            raise OpsError(
+                "rows that rank by visual words need a codebook: give --codebook FILE or --codebook-from DATA"
+            )
         book = _read(self._source.file, self._profile)
         if words not in (0, book.words):
             raise OpsError(
@@ -97,7 +99,7 @@ def _rows(features: Iterable[Halves]) -> NDArray[np.float32]:
     return np.concatenate([one.astype(np.float32) for one in features])
 
 
-def _learned(rows: NDArray[np.float32], words: int, source: Source, console: Console) -> Codebook:
+def _learned(rows: NDArray[np.float32], words: int, source: WordSource, console: Console) -> Codebook:
     count = words or fitting_words(len(rows))
     with console.status(f"learning {count:,} words") as status:
         try:

@@ -1,4 +1,4 @@
-"""The references as they are searched: raw, or augmented by their own neighbours, once for a data set and a recipe."""
+"""The vectors that are searched: raw, or augmented by their neighbours once for each recipe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from landseer.ops.evaluate.left_out import LeftOut
 
 Floats = NDArray[np.float32]
 Begin = Callable[[str, int], Callable[[], None]]
-"""From what is done now and how many steps it has to what is called after each."""
+"""From a task and its number of steps to a function to call after each step."""
 KEPT_BYTES = 2**29
-"""Most that is kept of changes: of 1,745 pictures of 1,280 values with 10 neighbours they take 90 MB."""
+"""Most bytes of changes kept in memory: 1,745 pictures of 1,280 values with 10 neighbours take 90 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Change:
-    """References that are not what the database says, for one query."""
+    """The references whose vectors differ for one query."""
 
     rows: Keys
     """[m], ascending."""
@@ -31,7 +31,7 @@ class Change:
     """[m, D]."""
 
     def over(self, vectors: Floats, rows: Keys) -> Floats:
-        """Return the vectors [n, D] of rows [n] with what changed of them."""
+        """Return the vectors [n, D] of rows [n] with the changes applied."""
         changed = np.isin(rows, self.rows)
         found = vectors.copy()
         found[changed] = self.vectors[np.searchsorted(self.rows, rows[changed])]
@@ -39,7 +39,7 @@ class Change:
 
 
 class Changes:
-    """What changes for each query that is among the references, kept for the next method while there is room."""
+    """The change for each query that is a reference, kept for the next method while memory allows."""
 
     def __init__(self, left_out: LeftOut) -> None:
         self._left_out = left_out
@@ -47,7 +47,7 @@ class Changes:
         self._room = KEPT_BYTES
 
     def of(self, own: int) -> Change:
-        """Return what is different if row `own` had never been there."""
+        """Return what differs if row `own` had never been in the database."""
         if own in self._kept:
             return self._kept[own]
         rows, vectors = self._left_out.rows(own)
@@ -60,29 +60,29 @@ class Changes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Database:
-    """What is searched."""
+    """The vectors that are searched."""
 
     vectors: Floats
     """[N, D], unit norm."""
     recipe: Recipe | None = None
-    """How they are augmented; None for raw ones."""
+    """How they were augmented; None for raw vectors."""
     changes: Changes | None = None
-    """For augmented ones, if some queries are among them."""
+    """For augmented vectors, if some queries are references."""
 
     def without(self, own: int | None) -> Change:
-        """Return what changes if the query's own row had never been there; nothing if it has none."""
+        """Return what differs if the query's own row had never been there; nothing if it has none."""
         if self.changes is None or own is None:
             return Change(rows=np.empty(0, np.int64), vectors=self.vectors[:0])
         return self.changes.of(own)
 
 
 class Databases:
-    """The references of a data set by recipe. The latest augmented ones are kept: ask for those of a recipe in turn."""
+    """The references by recipe. Only the last augmented ones are kept, so run the methods of a recipe together."""
 
     def __init__(
         self, references: Floats, own: Sequence[int | None], *, attention: Callable[[], Attention], threads: int = 0
     ) -> None:
-        """references: raw, [N, D]; own: the queries' rows among them; attention: makes that of lattqe when it is asked.
+        """references: raw, [N, D]; own: the row of each query among them, or None; attention: loads LAttQE's attention.
 
         threads: of the search, 0 for all cores.
         """
@@ -92,11 +92,11 @@ class Databases:
         self._latest = self._raw
 
     def of(self, recipe: Recipe | None, begin: Begin) -> Database:
-        """Return them augmented by a recipe, or raw for None."""
+        """Return the references augmented by a recipe; raw for None."""
         if recipe is None:
             return self._raw
         if self._latest.recipe != recipe:
-            self._latest = self._raw  # Not both at once: each may be gigabytes.
+            self._latest = self._raw  # Frees the old one first: each may take gigabytes.
             self._latest = self._augmented(recipe, begin)
         return self._latest
 

@@ -1,4 +1,4 @@
-"""What is searched for, among what, and what would be right."""
+"""Queries, the references that are searched, and the right answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from landseer.client.readable import plural
 from landseer.ensemble.evaluation import Ids, Protocol, Truth
 from landseer.ensemble.pictures.pictures import Region
 
@@ -29,7 +30,9 @@ class Query:
     hard: frozenset[Path] = frozenset()
     junk: frozenset[Path] = frozenset()
     label: str = ""
-    """What it shows, for people."""
+    """What it shows, for display."""
+    thing: str | None = None
+    """The class, product or landmark that it shows; None where the data set does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +43,30 @@ class Dataset:
     queries: Sequence[Query]
     references: Sequence[Path]
     protocols: tuple[Protocol, ...] = ("medium",)
-    """`medium` counts easy and hard as right; data sets without degrees have only easy."""
+    """`medium` counts easy and hard as right; data sets without degrees have only easy answers."""
     distractors: int = 0
-    """How many of the references, the last ones, are there only to be in the way."""
+    """How many references, counted from the end, are distractors."""
     synthetic: int = 0
-    """Distractors that are no pictures: so many generated vectors stand behind the references (`synthetic.py`)."""
+    """Number of generated vectors that follow the references as distractors (`synthetic.py`)."""
     skipped: tuple[Path, ...] = field(default=())
     """Pictures that could not be read."""
 
     def pictures(self) -> list[Shot]:
-        """Return all that must be described, each once."""
+        """Return every picture that must be described, each once."""
         shots = [*(Shot(path=path) for path in self.references), *(query.shot for query in self.queries)]
         return list(dict.fromkeys(shots))
 
     def sampled(self, count: int | None, seed: int) -> Dataset:
-        """Return it with so many of its queries, drawn with a seed; in their order."""
+        """Return it with `count` of its queries, drawn with a seed, in their order; None for all."""
         if count is None or count >= len(self.queries):
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.queries), count, replace=False))
         return replace(self, queries=[self.queries[place] for place in chosen])
 
     def drawn(self, count: int | None, seed: int) -> Dataset:
-        """Return it with so many of its references, drawn with a seed.
+        """Return it with `count` of its references, drawn with a seed; None for all.
 
-        Queries go that have no answer left, and those that are references which were not drawn.
+        Drops queries without a right answer left, and queries that are references which were not drawn.
         """
         if count is None or count >= len(self.references):
             return self
@@ -76,7 +79,7 @@ class Dataset:
         return replace(self, queries=queries, references=references, distractors=distractors)
 
     def without(self, bad: Collection[Path]) -> Dataset:
-        """Return it without pictures that cannot be read."""
+        """Return it without unreadable pictures."""
         gone = frozenset(bad)
         if not gone:
             return self
@@ -90,13 +93,13 @@ class Dataset:
         )
 
     def with_distractors(self, paths: Iterable[Path]) -> Dataset:
-        """Return it with more references that nobody should find."""
+        """Return it with more references as distractors."""
         known = set(self.references)
         more = [path for path in paths if path not in known]
         return replace(self, references=[*self.references, *more], distractors=self.distractors + len(more))
 
     def with_synthetic(self, count: int) -> Dataset:
-        """Return it with so many generated distractors."""
+        """Return it with more generated distractors."""
         return replace(self, synthetic=self.synthetic + count)
 
     def truths(self) -> list[Truth]:
@@ -108,7 +111,23 @@ class Dataset:
 
         return [Truth(easy=ids(query.easy), hard=ids(query.hard), junk=ids(query.junk)) for query in self.queries]
 
+    def classes(self) -> Ids:
+        """Return a number for the class of each query, [Q]; a query whose thing is unknown is a class of its own."""
+        things = [(query.thing or "", -1 if query.thing else place) for place, query in enumerate(self.queries)]
+        numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+        return np.array([numbers[thing] for thing in things], np.int64)
+
+    def summary(self) -> str:
+        """Return the number of queries, their classes and the references, for people."""
+        classes = len(np.unique(self.classes()))
+        of = f" of {plural(classes, 'class', 'classes')}" if any(query.thing for query in self.queries) else ""
+        parts = [plural(len(self.queries), "query", "queries") + (of or ", each counted as a class of its own")]
+        parts += [plural(len(self.references), "reference")]
+        parts += [f"{self.distractors:,} of them distractors"] if self.distractors else []
+        parts += [f"{self.synthetic:,} synthetic distractors (not pictures)"] if self.synthetic else []
+        return ", ".join(parts)
+
     def own_rows(self) -> list[int | None]:
-        """Return the row of each query among the references; None for one that is not there or only a part of it."""
+        """Return the row of each query among the references; None if it is not one, or only a part of one."""
         rows = {path: row for row, path in enumerate(self.references)}
         return [rows.get(query.shot.path) if query.shot.region is None else None for query in self.queries]

@@ -1,4 +1,4 @@
-"""Descriptors of many pictures, in process, by the very graphs that are served."""
+"""Descriptors of many pictures, in process, by the graphs that are served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
 
 AHEAD = 8
-"""Pictures that are decoded while the graph runs."""
+"""Pictures decoded ahead while the graph runs."""
 DESCRIPTOR = "descriptor"
 Arrays = Mapping[str, NDArray[Any]]
 Describe = Callable[[Prepared], Arrays]
@@ -32,14 +32,14 @@ Describe = Callable[[Prepared], Arrays]
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What became of the pictures."""
+    """The descriptors of pictures, and the pictures that failed."""
 
     vectors: dict[Shot, NDArray[np.float32]]
     """float32 [D], unit norm."""
     unreadable: dict[Path, str]
-    """Why, by file."""
+    """The reason, by file."""
     keys: dict[Shot, bytes] = field(default_factory=dict)
-    """What the other arrays of each are kept under in the cache: they may be gigabytes."""
+    """The key of each picture in the cache, for its other arrays: they may take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class _Ready:
     shot: Shot
     key: bytes = b""
     prepared: Prepared | None = None
-    """None if the cache has it all."""
+    """None if the cache has everything."""
     fault: str = ""
 
 
 def describe_all(
     shots: Sequence[Shot], graph: Graph, profile: Profile, cache: VectorCache, *, progress: Callable[[], None]
 ) -> Described:
-    """Describe pictures by their descriptor, those that the cache has not. `progress` is called after each."""
+    """Compute the descriptors that the cache lacks. `progress` is called after each picture."""
 
     def describe(prepared: Prepared) -> Arrays:
         return {DESCRIPTOR: graph.describe(prepared.pixels[None])}
@@ -71,9 +71,9 @@ def describe_by(
     *,
     progress: Callable[[], None],
 ) -> Described:
-    """Describe pictures by the arrays of these names; of one that lacks any in the cache, all.
+    """Compute the arrays of these names; a picture that lacks any of them in the cache gets all of them.
 
-    load: called at the first picture that is to be described. `progress` is called after each picture.
+    load: called once, before the first picture that is not in the cache. `progress` is called after each picture.
     """
     found = Described(vectors={}, unreadable={})
     describe: Describe | None = None
@@ -97,7 +97,7 @@ _Start = Callable[[Shot, ThreadPoolExecutor], "Future[_Ready]"]
 
 
 def _prepared(shots: Sequence[Shot], start: _Start) -> Iterator[_Ready]:
-    """Yield pictures in order, read and decoded ahead of the graph by one thread; the cache is asked here."""
+    """Yield pictures in order. One thread decodes ahead of the graph; the cache is read in the calling thread."""
     waiting: deque[Future[_Ready]] = deque()
     left = iter(shots)
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:

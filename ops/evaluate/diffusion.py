@@ -1,10 +1,10 @@
-"""Diffusion: the query's similarity spreads over the graph of nearest neighbours, and reaches what it never resembled.
+"""Diffusion: the query's similarity spreads over the nearest-neighbour graph, also to references unlike the query.
 
 Zhou et al., "Ranking on Data Manifolds", NIPS 2003; Iscen et al., "Efficient Diffusion on Region Manifolds", CVPR 2017,
 global descriptors. With the affinity A of mutual neighbours (eq. 1 and 2: s^gamma where each is among the other's k
 nearest, 0 elsewhere) and S = D^-1/2 A D^-1/2, the scores f solve (I - alpha S) f = y, by conjugate gradients; y holds
-the similarity^gamma of the query's nearest. A query that is one of the references itself is taken out
-of the graph before. Settings as in the code of Yang et al., AAAI 2019, whose affinity and Laplacian ours equal.
+the similarity^gamma of the query's nearest. A query that is one of the references is first removed from
+the graph. The settings are those of the code of Yang et al., AAAI 2019; affinity and Laplacian equal theirs.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ QUERY_NEIGHBOURS = 10
 GAMMA = 3.0
 ALPHA = 0.99
 ITERATIONS = 20
-"""Of the conjugate gradients, as in the CVPR paper; the ranking is settled long before the scores are."""
+"""Of the conjugate gradients, as in the CVPR paper; the ranking converges long before the scores do."""
 _TOLERANCE = 1e-6
 _ISOLATED = 1e-12
-"""Added to the degrees, so that a picture without neighbours divides by something."""
+"""Added to the degrees, so that a picture without neighbours does not divide by 0."""
 _NO_PART = -2.0
-"""In the place of a cosine, below all that there are."""
+"""Used as a cosine: below every real one."""
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Graph:
-    """The references and how they hang together: built once, asked for any number of queries."""
+class NeighbourGraph:
+    """The neighbour graph of the references, built once for any number of queries."""
 
     references: Vectors
     """[N, D], unit norm."""
@@ -55,10 +55,10 @@ class Graph:
         gamma: float = GAMMA,
         alpha: float = ALPHA,
         threads: int = 0,
-    ) -> Graph:
-        """Find the neighbours of all references [N, D], unit norm, and join them.
+    ) -> NeighbourGraph:
+        """Build the graph of references [N, D] of unit norm.
 
-        alpha: how far similarity spreads, from 0 to below 1. ValueError if it is neither.
+        alpha: how far similarity spreads, 0 <= alpha < 1; ValueError otherwise.
         """
         rows = np.ascontiguousarray(references, np.float32)
         engine = ENGINES["faiss-exact"](rows.shape[1], threads=threads)
@@ -75,8 +75,8 @@ class Graph:
         *,
         gamma: float = GAMMA,
         alpha: float = ALPHA,
-    ) -> Graph:
-        """Join references [N, D] by neighbours that are known: see `affinity`. ValueError unless 0 <= alpha < 1."""
+    ) -> NeighbourGraph:
+        """Build the graph of references [N, D] from known neighbours (see `affinity`). ValueError as for `over`."""
         if not 0.0 <= alpha < 1.0:
             raise ValueError(f"got alpha = {alpha:g}; expected 0 to below 1, or the equation has no solution")
         joins = affinity(ids, similarities, gamma=gamma)
@@ -84,12 +84,12 @@ class Graph:
         return cls(references=references, affinity=joins, degrees=degrees, gamma=gamma, alpha=alpha)
 
     def laplacian(self, *, without: int | None = None) -> Any:
-        """Return I - alpha S as a linear operator, [N, N]; `without` one row, it is that of the graph without it."""
+        """Return I - alpha S as a linear operator, [N, N]; of the graph without row `without`, if that is given."""
         from scipy.sparse.linalg import LinearOperator
 
         degrees = self.degrees
         if without is not None:
-            # s_ij and s_ji come of different products: what is left of a row's only neighbour may lie below 0 by that.
+            # s_ij and s_ji are rounded differently, so the degree of a row's only neighbour may fall below 0.
             degrees = np.maximum(degrees - self.affinity[[without]].toarray()[0], 0.0)
         scale = (degrees + _ISOLATED) ** -0.5
         if without is not None:
@@ -119,7 +119,7 @@ def affinity(ids: NDArray[np.integer[Any]], similarities: Floats, *, gamma: floa
 
 def diffuse(
     queries: Floats,
-    references: Floats | Graph,
+    references: Floats | NeighbourGraph,
     *,
     own: Sequence[int | None] | None = None,
     query_neighbours: int = QUERY_NEIGHBOURS,
@@ -127,11 +127,11 @@ def diffuse(
 ) -> NDArray[np.float32]:
     """Return how near each reference is to each query along the graph, float32 [Q, N]: rank by it, highest first.
 
-    queries: [Q, D], references: [N, D], all of unit norm, or their `Graph`; own: for each query its own row among the
-    references, which then takes no part and comes last (-3), or None. What the graph does not lead to keeps the order
-    of its cosine below all that it leads to: its score is the cosine - 1, so not above 0.
+    queries: [Q, D]; references: [N, D], all of unit norm, or their `NeighbourGraph`; own: the row of each query among
+    the references, or None: that row is excluded and comes last (-3). References that the graph does not reach follow
+    those that it reaches, ordered by cosine: their score is the cosine - 1, so at most 0.
     """
-    graph = references if isinstance(references, Graph) else Graph.over(references)
+    graph = references if isinstance(references, NeighbourGraph) else NeighbourGraph.over(references)
     rows = own if own is not None else [None] * len(queries)
     if len(rows) != len(queries):
         raise ValueError(f"got {len(queries)} queries and {len(rows)} rows of their own; expected one for each")
@@ -140,7 +140,7 @@ def diffuse(
 
 
 def _diffused(
-    queries: Vectors, graph: Graph, own: Sequence[int | None], k: int, iterations: int
+    queries: Vectors, graph: NeighbourGraph, own: Sequence[int | None], k: int, iterations: int
 ) -> Iterator[NDArray[np.float32]]:
     from scipy.sparse.linalg import cg
 

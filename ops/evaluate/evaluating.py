@@ -1,4 +1,4 @@
-"""One evaluation from the data set's name to its figures."""
+"""A whole evaluation, from the name of the data set to the figures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.ops.curate.files import check_writable
-from landseer.ops.curate.showing import warn
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
-from landseer.ops.evaluate.codebooks import Source
+from landseer.ops.evaluate.codebooks import WordSource
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
-from landseer.ops.evaluate.judging import Plan, judge
-from landseer.ops.evaluate.local import LocalSystem
-from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate.in_process import InProcessSystem
+from landseer.ops.evaluate.judging import EvaluationPlan, judge
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
@@ -28,21 +26,23 @@ from landseer.ops.evaluate.served import ServedSystem
 from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
+from landseer.ops.files import check_writable
+from landseer.ops.progress import warn
 
 REPOSITORY = Path("model_repository")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What was asked for."""
+class EvaluationOptions:
+    """The options of `landseer evaluate`."""
 
     data: str
     methods: str | None
-    """None for the defaults."""
+    """None for the default rows."""
     queries: int | None
     distractors: str | None
     repository: Path | None
-    backbones: Sequence[Request]
+    backbones: Sequence[ExportRequest]
     server: str | None
     cache: Path
     seed: int
@@ -54,10 +54,10 @@ class Options:
     regions: int = REGIONS
 
 
-def run(options: Options, console: Console) -> Results:
-    """Evaluate, print the tables, write what was asked for. OpsError says what is wrong and how to mend it."""
+def run(options: EvaluationOptions, console: Console) -> Results:
+    """Evaluate, print the tables, write the files. OpsError says what is wrong and how to fix it."""
     _check(options)
-    # What takes minutes comes last: a mistake in the others is told at once.
+    # Quick checks first: exports and descriptions take minutes.
     given = _given(options)
     dataset = _dataset(options)
     systems = given or _made(options, console)
@@ -76,8 +76,8 @@ def run(options: Options, console: Console) -> Results:
     return results
 
 
-def _plan(options: Options, *, positions: int) -> Plan:
-    return Plan(
+def _plan(options: EvaluationOptions, *, positions: int) -> EvaluationPlan:
+    return EvaluationPlan(
         methods=parse_all(_methods(options), positions=positions),
         neighbours=counts(options.sweep) if options.sweep is not None else (),
         positions=positions,
@@ -86,14 +86,14 @@ def _plan(options: Options, *, positions: int) -> Plan:
     )
 
 
-def _methods(options: Options) -> str:
+def _methods(options: EvaluationOptions) -> str:
     if options.methods is not None:
         return options.methods
     return SERVED_METHODS if options.server else METHODS
 
 
-def _check(options: Options) -> None:
-    """Raise OpsError before hours of work for what would fail after them."""
+def _check(options: EvaluationOptions) -> None:
+    """Raise OpsError now for what would otherwise fail after hours of work."""
     named = [
         name
         for name, given in (
@@ -119,20 +119,20 @@ def _check(options: Options) -> None:
         _make(options.report)
 
 
-def _check_local(options: Options, plan: Plan) -> None:
-    """Raise OpsError for rows of local features without them, of visual words without any or with two sources."""
+def _check_local(options: EvaluationOptions, plan: EvaluationPlan) -> None:
+    """Raise OpsError for rows that need local features or visual words which are not available."""
     if options.codebook is not None and options.codebook_from is not None:
         raise OpsError("--codebook and --codebook-from both name the visual words; give one of them")
     if needed(plan.methods) and (options.distractors or "").isdigit():
         raise OpsError(
             f"--distractors {options.distractors} makes vectors, which have no local features to rank by; name "
-            "a folder of pictures, or leave out the rows that rank by local features"
+            "a folder of pictures, or omit the rows that rank by local features"
         )
     wordy = [method for method in plan.methods if method.name in WORDY]
     if wordy and options.codebook is None and options.codebook_from is None:
         raise OpsError(
-            f"{wordy[0]} ranks by visual words: name them with --codebook FILE, or photographs of others to learn "
-            "them from with --codebook-from DATA"
+            f"{wordy[0]} ranks by visual words: name a codebook with --codebook FILE, or another data set to learn "
+            "one from with --codebook-from DATA"
         )
 
 
@@ -143,8 +143,8 @@ def _make(folder: Path) -> None:
         raise OpsError(f"cannot make the folder --report {folder}: {error.strerror}; name another") from error
 
 
-def _given(options: Options) -> list[System]:
-    """Return the system that is there already; none if it is to be exported first."""
+def _given(options: EvaluationOptions) -> list[System]:
+    """Return the system that already exists; none for backbones, which must be exported first."""
     if options.backbones:
         return []
     if options.server:
@@ -152,44 +152,44 @@ def _given(options: Options) -> list[System]:
     return [_local(options, options.repository or REPOSITORY)]
 
 
-def _local(options: Options, repository: Path, label: str | None = None) -> LocalSystem:
-    return LocalSystem(
+def _local(options: EvaluationOptions, repository: Path, label: str | None = None) -> InProcessSystem:
+    return InProcessSystem(
         repository,
         cache=options.cache,
         seed=options.seed,
         label=label,
-        words=Source(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
+        words=WordSource(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
         boxes=Boxes(most=options.regions),
     )
 
 
-def _check_served(systems: Sequence[System], plan: Plan) -> None:
-    """Raise OpsError, before anything is indexed, for a method that a service has not."""
+def _check_served(systems: Sequence[System], plan: EvaluationPlan) -> None:
+    """Raise OpsError, before anything is indexed, for a method that the service does not have."""
     for system in systems:
         if isinstance(system, ServedSystem):
             system.check(plan.methods)
 
 
-def _made(options: Options, console: Console) -> list[System]:
-    """Return a system for each backbone, exported if it is not there."""
+def _made(options: EvaluationOptions, console: Console) -> list[System]:
+    """Return a system for each backbone; exports those that do not exist."""
     made: dict[str, System] = {}
     for request in dict.fromkeys(options.backbones):
         folder, label = exported(request, console), request.label
         system = _local(options, folder, label)
         if system.about.name in made:
-            # Files of one name, or a descriptor that is the default anyway: the key of the export tells them apart.
+            # Two exports have the same label, such as files with the same name: add the key of the export.
             system = _local(options, folder, f"{label} {folder.name[-6:]}")
         made[system.about.name] = system
     return list(made.values())
 
 
 def _positions(systems: Sequence[System]) -> int:
-    """Return how many neighbours every system's LAttQE knows; a service says itself if it knows fewer."""
-    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, LocalSystem)]
+    """Return how many neighbours LAttQE takes in every system; a service rejects more than it takes."""
+    known = [system.profile.sizes.neighbours for system in systems if isinstance(system, InProcessSystem)]
     return min(known, default=Sizes(channels=1).neighbours)
 
 
-def _dataset(options: Options) -> Dataset:
+def _dataset(options: EvaluationOptions) -> Dataset:
     dataset = read(options.data).sampled(options.queries, options.seed)
     more = options.distractors
     if more is None:
@@ -197,27 +197,27 @@ def _dataset(options: Options) -> Dataset:
     if not more.isdigit():
         return dataset.with_distractors(pictures_in(Path(more)))
     if not int(more):
-        raise OpsError("--distractors is 0; expected a folder of pictures, or how many vectors to make")
+        raise OpsError("--distractors is 0; expected a folder of pictures, or the number of vectors to make")
     return dataset.with_synthetic(int(more))
 
 
-def _prepared(dataset: Dataset, systems: Sequence[System], plan: Plan, console: Console) -> Dataset:
-    """Return the data set without the pictures that some system cannot read, so that all rank the same."""
+def _prepared(dataset: Dataset, systems: Sequence[System], plan: EvaluationPlan, console: Console) -> Dataset:
+    """Return the data set without pictures that any system cannot read, so that all rank the same pictures."""
     unreadable: dict[Path, str] = {}
     for system in systems:
         unreadable |= system.prepare(dataset, plan.asked, console)
     warn((f"{path}: {why}" for path, why in sorted(unreadable.items())), console)
     dataset = dataset.without(unreadable)
     if not any(len(truth.easy) + len(truth.hard) for truth in dataset.truths()):
-        raise OpsError(f"{dataset.name}: of the pictures that can be read, no query has a right answer left")
+        raise OpsError(f"{dataset.name}: no query has a right answer among the readable pictures")
     return dataset
 
 
-def _tell(results: Results, options: Options, console: Console) -> None:
+def _tell(results: Results, options: EvaluationOptions, console: Console) -> None:
     results.print()
     for about in results.systems:
-        if about.untrained:
-            told = f"{about.name}, never trained: {', '.join(about.untrained)}"
+        if untrained := results.untrained(about):
+            told = f"{about.name}, never trained: {', '.join(untrained)}"
             console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if options.json is not None:
         results.write(options.json)

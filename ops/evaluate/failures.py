@@ -1,4 +1,4 @@
-"""The queries that went worst, and what was found in place of what is right."""
+"""The worst queries, and what was found instead of the right answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from landseer.ensemble.evaluation import PROTOCOLS, Ids, Protocol, Truth
 
 COUNT = 12
-"""Queries that are kept of a row."""
+"""Worst queries kept for each row."""
 WRONG = 3
-"""Wrong hits of each."""
+"""Wrong hits kept for each query."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One query. Ranks count from 1, junk taken out."""
+    """One query. Ranks count from 1, junk removed."""
 
     query: int
     """Its place among the queries."""
@@ -33,7 +33,7 @@ class Failure:
 def failures(
     rankings: Sequence[Ids], truths: Sequence[Truth], aps: npt.NDArray[np.float64], *, protocol: Protocol
 ) -> list[Failure]:
-    """Return the queries of the least average precision [Q], worst first; perfect ones are none."""
+    """Return the queries with the lowest average precision, worst first; perfect queries are left out. aps: [Q]."""
     order = np.argsort(aps, kind="stable")
     worst = [int(place) for place in order if aps[place] < 1.0][:COUNT]
     return [_failure(place, rankings[place], truths[place], float(aps[place]), protocol) for place in worst]

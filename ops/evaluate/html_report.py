@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, and its plots as PNG beside it."""
+"""The report: one self-contained HTML page, with its plots as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 from string import Template
 
 from landseer.client.readable import plural
-from landseer.ops.curate.files import write_text
 from landseer.ops.evaluate import plots
-from landseer.ops.evaluate.contact import sheet, text, worst
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.contact_sheet import sheet, text, worst
+from landseer.ops.evaluate.figures import Estimate, MethodRow
 from landseer.ops.evaluate.results import Results, between
+from landseer.ops.files import write_text
 
 FILE, SWEEP, REGIMES = "report.html", "sweep.png", "regimes.png"
 SCREEN = 110
-"""Pixels of a page to an inch of a plot."""
+"""Pixels on the page per inch of a plot."""
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write report.html, sweep.png and regimes.png, those there is something to draw for. Returns the page's path."""
+    """Write report.html, and sweep.png and regimes.png if there is something to draw. Returns the page's path."""
     figures = {}
     if results.points:
         figures[SWEEP] = plots.sweep_png(results.points)
     if results.regimes:
         figures[REGIMES] = plots.regimes_png(results.regimes)
     for name in (SWEEP, REGIMES):
-        (folder / name).unlink(missing_ok=True)  # No plot of an older report lies beside this one.
+        (folder / name).unlink(missing_ok=True)  # So that no plot of an older report stays.
     for name, data in figures.items():
         (folder / name).write_bytes(data)
     write_text(folder / FILE, render(results, figures))
@@ -53,37 +53,36 @@ def render(results: Results, figures: dict[str, bytes], *, made: datetime | None
     )
 
 
-_SWEEP = "mAP by the number of neighbours that take part (nQE). Dashed: no expansion."
+_SWEEP = "mAP by the number of neighbours that are used (nQE). Dashed: no expansion."
 _REGIMES = (
-    "Mean gain over no expansion, by how many right answers a query has, and by its average precision without "
-    "expansion; n is the number of queries. Queries that did badly have more to gain, those that did well more to "
-    "lose: compare the methods there, not the ranges."
+    "Mean gain over no expansion, by the number of right answers of a query and by its average precision without "
+    "expansion; n is the number of queries. Queries with a low average precision can gain more, those with a high one "
+    "can lose more: compare methods within a range, not ranges."
 )
 
 
 def _summary(results: Results, made: datetime) -> str:
-    data = results.dataset
-    parts = [plural(len(data.queries), "query", "queries"), plural(len(data.references), "reference")]
-    parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
     systems = "; ".join(text(about.title) for about in results.systems)
-    return f"{', '.join(parts)}. {systems}. {made:%-d %B %Y, %H:%M} {made.tzname() or ''}"
+    return f"{results.dataset.summary()}. {systems}. {made:%-d %B %Y, %H:%M} {made.tzname() or ''}"
 
 
 def _notes(results: Results) -> Iterator[str]:
     for about in results.systems:
-        if about.untrained:
-            yield f"<strong>Never trained: {text(', '.join(about.untrained))}</strong> ({text(about.name)})."
+        if untrained := results.untrained(about):
+            yield f"<strong>Never trained: {text(', '.join(untrained))}</strong> ({text(about.name)})."
         yield from (text(f"{about.name}: {note}.") for note in about.notes)
     if results.dataset.synthetic:
         yield (
-            f"<strong>{plural(results.dataset.synthetic, 'distractor')} are synthetic</strong>: no pictures, but "
-            "vectors drawn from a Gaussian with the mean and covariance of the references. Real ones may cost more."
+            f"<strong>{plural(results.dataset.synthetic, 'distractor')} are synthetic</strong>: not pictures, but "
+            "vectors drawn from a Gaussian with the mean and covariance of the references. Real ones may be harder."
         )
+    if results.few_classes:
+        yield f"{text(results.few_classes)}."
     if results.dataset.skipped:
-        yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and took no part."
+        yield f"{plural(len(results.dataset.skipped), 'picture')} could not be read and were left out."
 
 
-def _named(row: Row, results: Results) -> str:
+def _named(row: MethodRow, results: Results) -> str:
     graded = f", {row.protocol}" if len(results.dataset.protocols) > 1 else ""
     return text(f"{row.method} of {row.system}{graded}")
 
@@ -92,7 +91,8 @@ def _table(results: Results) -> str:
     several, graded = len(results.systems) > 1, len(results.dataset.protocols) > 1
     names = [name for name, shown in (("models", several), ("method", True), ("protocol", graded)) if shown]
     heads = "".join(f'<th scope="col" class="name">{name}</th>' for name in names)
-    heads += "".join(f'<th scope="col">{name}</th>' for name in ("mAP", "mP@10", "recall@1", "gain over none"))
+    for name in ("mAP", "mP@10", "recall@1", "gain over none"):
+        heads += f'<th scope="col">{name}</th><th scope="col">interval over queries</th>'
     best = {(row.system, row.protocol): 0.0 for row in results.rows}
     for row in results.rows:
         best[row.system, row.protocol] = max(best[row.system, row.protocol], row.figures.map)
@@ -106,30 +106,32 @@ def _table(results: Results) -> str:
     return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _figures(row: Row) -> str:
+def _figures(row: MethodRow) -> str:
     plain = "".join(_cell(one) for one in (row.map, row.mp10, row.recall_at_1))
-    return plain + ("<td></td>" if row.gain is None else _cell(row.gain, sign="+", kind=_verdict(row.gain)))
+    return plain + ("<td></td><td></td>" if row.gain is None else _cell(row.gain, sign="+", kind=_verdict(row.gain)))
 
 
 def _cell(one: Estimate, *, sign: str = "", kind: str = "") -> str:
     value = f"{100 * one.value:{sign}.1f}"
-    return f'<td class="{kind}"><b>{value}</b><span>{between(one, sign=sign)}</span></td>'
+    primary, second = (between(ends, sign=sign) for ends in (one.over_classes, one.over_queries))
+    return f'<td class="{kind}"><b>{value}</b><span>{primary}</span></td><td class="soft">{second}</td>'
 
 
 def _verdict(gain: Estimate) -> str:
-    """Return whether a gain is told from nothing by its interval."""
-    if gain.low > 0:
-        return "gained"
-    return "lost" if gain.high < 0 else ""
+    """Return whether the interval over classes lies above or below zero."""
+    if gain.over_classes is None:
+        return ""
+    low, high = gain.over_classes
+    return "gained" if low > 0 else "lost" if high < 0 else ""
 
 
-def _section(title: str, name: str, figures: dict[str, bytes], said: str, alt: str) -> str:
+def _section(title: str, name: str, figures: dict[str, bytes], caption: str, alt: str) -> str:
     if name not in figures:
         return ""
     png = figures[name]
     data, pixels = base64.b64encode(png).decode("ascii"), int.from_bytes(png[16:20], "big")  # of PNG's first chunk
     width = SCREEN * pixels // plots.DPI
     return (
-        f'<section><h2>{title}</h2><p class="soft">{said}</p>'
+        f'<section><h2>{title}</h2><p class="soft">{caption}</p>'
         f'<img class="plot" width="{width}" src="data:image/png;base64,{data}" alt="{alt}"></section>'
     )

@@ -1,4 +1,4 @@
-"""Every method asked for, on one system."""
+"""Evaluate every method on one system."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from rich.console import Console
 from rich.progress import Progress
 
 from landseer.ensemble.evaluation import Protocol, evaluate
-from landseer.ops.curate.showing import bars
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.failures import failures
-from landseer.ops.evaluate.figures import KS, Row
+from landseer.ops.evaluate.figures import KS, MethodRow
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.sweep import Point, swept
 from landseer.ops.evaluate.system import Searched, System
+from landseer.ops.progress import bars
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be found out."""
+class EvaluationPlan:
+    """What to measure."""
 
     methods: Sequence[Method]
     """Rows of the table."""
     neighbours: Sequence[int]
-    """Of the sweep; none for no sweep."""
+    """Numbers of neighbours of the sweep; empty for no sweep."""
     positions: int
-    """How many neighbours LAttQE knows."""
+    """The most neighbours that LAttQE takes."""
     seed: int
     """Of the intervals."""
     failures: bool
-    """Whether the worst queries are kept."""
+    """Whether to keep the worst queries."""
 
     @property
     def sweep(self) -> list[Method]:
-        """Return the methods of the sweep, by family and neighbours."""
+        """The methods of the sweep, by family and number of neighbours."""
         return list(swept(self.methods, self.neighbours, positions=self.positions))
 
     @property
     def asked(self) -> list[Method]:
-        """Return every method, each once; first none, to which others are compared; those of one database in turn."""
+        """Every method once, grouped by database; first `none`, which the others are compared to."""
         methods = dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep])
         databases = list(dict.fromkeys(method.database for method in methods))
         return sorted(methods, key=lambda method: databases.index(method.database))
@@ -49,15 +49,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a system reached."""
+    """The figures of a system."""
 
-    rows: list[Row]
+    rows: list[MethodRow]
     points: list[Point]
 
 
-def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Judged:
-    """Rank by every method and judge each by every protocol. OpsError."""
-    rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], Row]()
+def judge(system: System, dataset: Dataset, plan: EvaluationPlan, console: Console) -> Judged:
+    """Rank by every method and judge each ranking by every protocol. OpsError."""
+    rank, rows = system.ranker(dataset), dict[tuple[Method, Protocol], MethodRow]()
     with bars(console) as progress:
         for method in plan.asked:
             found = rank(method, partial(_begin, progress, method))
@@ -73,21 +73,22 @@ def judge(system: System, dataset: Dataset, plan: Plan, console: Console) -> Jud
 
 
 def _begin(progress: Progress, method: Method, what: str, steps: int) -> Callable[[], None]:
-    """Show a bar for what is done now; the return value moves it on."""
+    """Show a progress bar for a task. Returns a function that advances it by one step."""
     return partial(progress.advance, progress.add_task(f"{what}: {method}", total=steps))
 
 
-def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Plan) -> Iterator[Row]:
-    truths = dataset.truths()
+def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: EvaluationPlan) -> Iterator[MethodRow]:
+    truths, classes = dataset.truths(), dataset.classes()
     for protocol in dataset.protocols:
         figures = evaluate(found.orders, truths, protocol=protocol, ks=KS)
         worst = failures(found.orders, truths, figures.aps, protocol=protocol) if plan.failures else ()
-        yield Row(
+        yield MethodRow(
             system=name,
             method=method,
             protocol=protocol,
             figures=figures,
             base=figures,
+            classes=classes,
             seed=plan.seed,
             failures=worst,
             milliseconds=found.milliseconds,
@@ -95,5 +96,5 @@ def _rows(name: str, method: Method, found: Searched, dataset: Dataset, plan: Pl
         )
 
 
-def _point(row: Row) -> Point:
+def _point(row: MethodRow) -> Point:
     return Point(system=row.system, method=row.method, protocol=row.protocol, map=row.figures.map, base=row.base.map)

@@ -1,7 +1,7 @@
-"""Augmented databases for queries that are pictures of the database: as if the query had never been there.
+"""An augmented database for a query that is in it, as if the query had never been there.
 
-Where every picture is searched for among the rest, leaving it out of its own hits is not enough: its vector is in the
-augmented ones of those that resemble it, which would then find it by itself. Only they need to be augmented again.
+In leave-one-out search it is not enough to drop a picture from its own hits: it is also part of the augmented vectors
+of pictures that resemble it, so it would help to find itself. Only those vectors need to be augmented again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from landseer.ensemble.search.expansion.augmentation import BLOCK, Augmenter
 
 
 class LeftOut:
-    """Who leans on whom in a database, found once, then asked for any number of queries."""
+    """Which vectors of a database depend on which rows, found once for any number of queries."""
 
     def __init__(self, augmenter: Augmenter) -> None:
-        """augmenter: of a database whose keys are its rows, 0 .. N - 1, as `Augmenter.over` makes it."""
+        """augmenter: over a database whose keys are its rows, 0 .. N - 1, as from `Augmenter.over`."""
         self._augmenter = augmenter
         size = augmenter.engine.size
         blocks = (np.arange(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
@@ -25,9 +25,9 @@ class LeftOut:
         self._on_whom = np.concatenate([np.empty(0, np.int64), *leaning])
 
     def rows(self, own: int) -> tuple[Keys, Vectors]:
-        """Return the rows [m] that row `own` shapes, and what they are without it, float32 [m, D].
+        """Return the rows [m] that depend on row `own`, and their vectors without it, float32 [m, D].
 
-        All others stay as `augmented` has them, and `own` itself is not to be looked at.
+        All other rows stay as they are. `own` itself may be among the rows; ignore it.
         """
         rows = np.unique(self._who[self._on_whom == own])
         blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]

@@ -1,8 +1,8 @@
-"""The ways to rank that an evaluation compares.
+"""The ranking methods that an evaluation compares.
 
-A method is a function from what is ranked (`Space`) to a `Search`, and a line in `RANKERS`. Two parts of a row are none
-of them: a database-side part changes what is ranked (`database.py`), a re-ranking the head of the ranking
-(`reranking.py`).
+A ranker is a function from the vectors (`Space`) to a `Search`, and a line in `RANKERS`. Two parts of a method are
+elsewhere: database-side augmentation changes the vectors that are searched (`database.py`), and re-ranking reorders the
+first candidates (`reranking.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, classical
+from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, classical
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
-from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, Graph, diffuse
+from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, NeighbourGraph, diffuse
+from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
-from landseer.ops.evaluate.side import LocalSide
 from landseer.ops.evaluate.space import FEW, Expander, Search, Space
 from landseer.ops.evaluate.words import (
     ASMK,
@@ -45,9 +45,10 @@ DATABASE_NAMES: Mapping[str, str] = {
     "aqewd-dir": "adbawd-dir",
     "alphaqe": "alphadba",
     "dqe": "ddba",
+    RANK_CURVE: "rank-curve-dba",
     LATTQE: "lattdba",
 }
-"""What the papers call database-side augmentation by a method; `landseer augment --method` takes the method's name."""
+"""The papers' names for database-side augmentation by a method; `landseer augment --method` takes the method's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +56,28 @@ class Method:
     """One row of the table."""
 
     name: str
-    """What ranks: a key of `RANKERS`."""
+    """A key of `RANKERS`."""
     neighbours: int = 0
-    """Of the query's expansion, or of each reference in the graph of diffusion."""
+    """Neighbours that expand the query, or that each reference has in the graph of diffusion."""
     alpha: float = ALPHA
     query_neighbours: int = QUERY_NEIGHBOURS
-    """Of diffusion: where it starts."""
+    """Neighbours of the query that diffusion starts from."""
     database: Recipe | None = None
-    """How the references are augmented before."""
+    """How the references are augmented."""
     reranking: Reranking | None = None
-    """How the first of them are ranked anew after."""
+    """How the first candidates are re-ranked."""
     words: int = 0
-    """Of the codebook, for those that rank by visual words; 0 for as many as its photographs allow."""
+    """Size of the codebook, for methods that rank by visual words; 0 for as many words as its photographs allow."""
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
+        """The method as written on the command line."""
         extra = {"alphaqe": f":{self.alpha:g}", DIFFUSION: f":{self.query_neighbours}"}.get(self.name, "")
         count = self.neighbours or self.words
         return self._with_others(f"{self.name}:{count}{extra}" if count else self.name)
 
     @property
     def family(self) -> str:
-        """What it is called whatever the neighbours of its queries are."""
+        """The name without the number of neighbours of the query."""
         return self._with_others(f"alphaqe, alpha {self.alpha:g}" if self.name == "alphaqe" else self.name)
 
     def _with_others(self, ranking: str) -> str:
@@ -92,14 +93,14 @@ NO_EXPANSION = Method(name=NONE)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """One query's ranking, and what it took."""
+    """The ranking of one query, and its cost."""
 
     order: Ids
-    """All rows of the references, best first, without the query's own."""
+    """The rows of all references, best first, without the query's own."""
     seconds: float
-    """Its share of its block's search, and its own re-ranking; what is computed once for all queries is not in it."""
+    """Its share of the search of its block, and its re-ranking. Work done once for all queries does not count."""
     index_bytes: float
-    """Of a reference."""
+    """Size of the index per reference."""
 
 
 Ranker = Callable[[Method, Space], Search]
@@ -108,9 +109,9 @@ Ranker = Callable[[Method, Space], Search]
 def rankings(
     method: Method, queries: Floats, references: Floats | Database, own: Sequence[int | None], *, lattqe: Expander
 ) -> Iterator[Ids]:
-    """Yield for each query all rows of the references, best first, without the query's own.
+    """Yield the rows of all references for each query, best first, without the query's own.
 
-    queries: [Q, D]; references: [N, D], both of unit norm. Of equal scores the earlier row leads. ValueError if the
+    queries: [Q, D]; references: [N, D]; both of unit norm. Ties keep the order of the rows. ValueError if the
     references are not augmented as the method says.
     """
     database = references if isinstance(references, Database) else Database(vectors=references)
@@ -123,16 +124,16 @@ def answers(method: Method, space: Space) -> Iterator[Answer]:
     recipe = space.database.recipe
     if recipe != method.database:
         raise ValueError(f"got references augmented by {recipe} for {method}; expected {method.database}")
-    return answered(RANKERS[method.name](method, space), _reranker(method, space.local), space)
+    return answered(RANKERS[method.name](method, space), _reranker(method, space.arrays), space)
 
 
-def _reranker(method: Method, side: LocalSide) -> Reranker:
+def _reranker(method: Method, side: PictureArrays) -> Reranker:
     how = method.reranking
     return Reranker() if how is None else RERANKERS[how.name](how, side)
 
 
 def answered(search: Search, reranker: Reranker, space: Space) -> Iterator[Answer]:
-    """Yield the answer to each query of a space by a search and what ranks its first anew."""
+    """Yield the answer to each query of a space: search, then re-rank."""
     kept = search.index_bytes + reranker.index_bytes
     for block in space.blocks(search.block):
         begun = time.perf_counter()
@@ -154,7 +155,7 @@ def _plain(method: Method, space: Space) -> Search:
 
 
 def _expanding(method: Method, space: Space) -> Search:
-    """Rank, expand each query by its nearest, and rank again."""
+    """Rank, expand each query by its nearest neighbours, and rank again."""
     return Search(rank=partial(_again, method), index_bytes=_flat(space))
 
 
@@ -176,7 +177,7 @@ def _expanded(method: Method, block: Space, place: int, order: Ids) -> Floats:
 
 def _diffusing(method: Method, space: Space) -> Search:
     """Rank by diffusion over the graph of the references."""
-    graph = Graph.over(space.database.vectors, neighbours=method.neighbours)
+    graph = NeighbourGraph.over(space.database.vectors, neighbours=method.neighbours)
 
     def rank(block: Space) -> list[Ranked]:
         scores = diffuse(block.queries, graph, own=block.own, query_neighbours=method.query_neighbours)
@@ -193,12 +194,12 @@ def _ranked(block: Space) -> list[Ranked]:
 
 
 def _by_words(rank: Callable[[int, Space], Search]) -> Ranker:
-    """Rank by the words that the pictures share."""
+    """Rank by shared visual words."""
     return lambda method, space: rank(method.words, space)
 
 
 def _filtered(method: Method, space: Space) -> Search:
-    """Rank by the cosine, first those that share a word with the query."""
+    """Rank by the cosine; pictures that share a visual word with the query come first."""
     return by_shared_words(method.words, space, _ranked)
 
 

@@ -19,15 +19,15 @@ NEEDS: Mapping[str, frozenset[str]] = {
     **{name: frozenset({LOCALS, BOXES} if form.regional else {LOCALS}) for name, form in IN_FULL.items()},
     **dict.fromkeys(POOLED, frozenset({LOCALS, BOXES})),
 }
-"""By the name of a ranker or a re-ranker; one that is not here needs descriptors alone."""
+"""By the name of a ranker or a re-ranker; those not listed need only descriptors."""
 
 
 WORDY = frozenset({ASMK, RASMK, WORDS, *IN_FULL, *POOLED})
-"""Those that take a codebook."""
+"""Rankers that need a codebook."""
 
 
 def needed(methods: Iterable[Method]) -> frozenset[str]:
-    """Return what the methods need beside descriptors, by the names of `arrays.py`."""
+    """Return the names of the arrays (see `arrays.py`) that the methods need beside descriptors."""
     chosen = list(methods)
     parts = {method.name for method in chosen} | {method.reranking.name for method in chosen if method.reranking}
     return frozenset[str]().union(*(NEEDS[part] for part in parts if part in NEEDS))

@@ -1,4 +1,4 @@
-"""How methods are written on the command line: [DATABASE+][METHOD+][RERANKING], any of the three alone."""
+"""Reading methods from the command line: [DATABASE+][METHOD+][RERANKING], where any one part suffices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_all(text: str, *, positions: int) -> list[Method]:
 
 
 def parse(text: str, *, positions: int) -> Method:
-    """Read [DATABASE+][METHOD+][RERANKING]; positions: how many neighbours the exported LAttQE knows. OpsError."""
+    """Read [DATABASE+][METHOD+][RERANKING]. positions: the most neighbours that LAttQE takes. OpsError."""
     first, *rest = (part.strip() for part in text.split("+"))
     reranking = None
     if _name([first, *rest][-1]) in RERANKERS:
@@ -42,7 +42,7 @@ def _before(text: str, first: str, rest: list[str], *, positions: int) -> Method
         return _ranking(first, positions=positions)
     if len(rest) > 1 or rest == [""] or (rest and _name(rest[0]) in (DIFFUSION, *WORDY, *_AUGMENTING)):
         known = ", ".join([NONE, *DEFAULTS, *RERANKERS])
-        raise OpsError(f"--methods has {text!r}; expected behind the + one of {known}, such as alphaqe:10:3")
+        raise OpsError(f"--methods has {text!r}; expected after the + one of {known}, such as alphaqe:10:3")
     ranking = _ranking(rest[0], positions=positions) if rest else NO_EXPANSION
     return replace(ranking, database=_database(first, positions=positions))
 
@@ -70,7 +70,7 @@ def _reranking(text: str) -> Reranking:
 
 
 def _database(text: str, *, positions: int) -> Recipe:
-    """Read NAME[:NEIGHBOURS[:PARAMETER]] by the rules of `landseer augment --method`, in the papers' names."""
+    """Read NAME[:NEIGHBOURS[:PARAMETER]] like `landseer augment --method`, but with the papers' names."""
     name, *numbers = text.split(":")
     try:
         return recipe(":".join([_AUGMENTING[name], *numbers]), positions=positions)

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn with matplotlib, which the extra `train` brings."""
+"""The plots of a report. They need matplotlib, which the extra `train` installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from landseer.ops.evaluate.regimes import By, Regime
 from landseer.ops.evaluate.sweep import Point
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")
-"""Told apart by colour-blind people, too (Okabe and Ito), and two more."""
+"""Safe for colour-blind readers (Okabe and Ito), and two more."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STROKES = ("-", ":", "-.")
 INK, SOFT, PAPER = "#22211f", "#6d6a64", "#fffefb"
@@ -40,13 +40,13 @@ DPI = 170
 
 
 def check_installed(option: str) -> None:
-    """Raise OpsError if there is no matplotlib."""
+    """Raise OpsError if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise OpsError(f"{option} draws with matplotlib, which is not installed; pip install 'landseer[train]'")
 
 
 def sweep_png(points: Sequence[Point]) -> bytes:
-    """Draw mAP over the number of neighbours, a panel for each system and protocol; dashed is no expansion."""
+    """Draw mAP by number of neighbours, a panel for each system and protocol. Dashed: no expansion."""
     panels = list(dict.fromkeys((point.system, point.protocol) for point in points))
     families = list(dict.fromkeys(point.method.family for point in points))
 
@@ -66,7 +66,7 @@ def sweep_png(points: Sequence[Point]) -> bytes:
 
 
 def regimes_png(found: Sequence[Regime]) -> bytes:
-    """Draw the gain over no expansion by positives and by AP, two panels for each system and protocol."""
+    """Draw the gain over no expansion by number of positives and by AP, two panels for each system and protocol."""
     panels = list(dict.fromkeys((one.system, one.protocol, one.by) for one in found))
     methods = list(dict.fromkeys(one.method for one in found))
 
@@ -93,14 +93,14 @@ def _range(low: float, high: float, by: By) -> str:
 
 
 def _line(place: int) -> dict[str, Any]:
-    """Return what tells a line from the others: the colour and the mark, and from the ninth on the stroke."""
+    """Return the look of a line: colour and marker, and from the ninth line on a different stroke."""
     turn, place = divmod(place, len(COLOURS))
     looks = {"color": COLOURS[place], "marker": MARKS[place], "linestyle": STROKES[turn % len(STROKES)]}
     return {**looks, "markersize": 4.5, "linewidth": 1.5}
 
 
 def _png(panels: Sequence[Any], draw: Any, *, width: float) -> bytes:
-    """Return a grid of panels, two abreast, one legend below."""
+    """Return a grid of panels, two per row, with one legend below."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def _png(panels: Sequence[Any], draw: Any, *, width: float) -> bytes:
 
 
 def _titles(panels: Sequence[tuple[str, ...]], panel: tuple[str, ...]) -> Iterator[str]:
-    """Yield what of a panel's names is not the same in all: the system, the protocol."""
+    """Yield the system and the protocol of a panel, each only if panels differ in it."""
     for place in range(2):
         if len({one[place] for one in panels}) > 1:
             yield panel[place]

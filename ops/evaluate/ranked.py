@@ -23,7 +23,7 @@ class Ranked(NamedTuple):
 
 
 def in_order(scores: NDArray[np.floating[Any]], own: Sequence[int | None]) -> list[Ranked]:
-    """Return the rankings by scores [Q, N], without the query's own row; of equal ones the earlier leads."""
+    """Return the rankings by scores [Q, N], without each query's own row. Ties keep the order of the rows."""
     orders = np.argsort(-scores, axis=1, kind="stable")
     found = []
     for line, order, row in zip(scores, orders, own, strict=True):

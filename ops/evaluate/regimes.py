@@ -1,4 +1,4 @@
-"""For which queries a method gains: by how many positives they have, by how well they did without expansion.
+"""For which queries a method gains: by number of positives, and by average precision without expansion.
 
 As in Fig. 4 of Gordo, Radenovic and Berg, "Attention-Based Query Expansion Learning", ECCV 2020.
 """
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.evaluation import PROTOCOLS, Protocol, Truth
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.figures import Estimate, MethodRow
 
 Floats = npt.NDArray[np.float64]
 By = Literal["positives", "ap"]
 BINS = 5
 ROUNDS = 1000
-"""Of the bootstrap: there are many ranges, and their intervals are wide."""
+"""Rounds of the bootstrap: fewer than elsewhere, since there are many ranges and their intervals are wide."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regime:
-    """The queries of a range, and what a method gains on them."""
+    """The queries in a range, and the gain of a method on them."""
 
     system: str
     method: str
@@ -32,17 +32,17 @@ class Regime:
     by: By
     low: float
     high: float
-    """The range, both ends in it; the high end of average precisions belongs to the next range but for 1."""
+    """The range, including both ends; for average precisions without the high end, unless it is 1."""
     queries: int
     gain: Estimate
 
 
-def regimes(rows: Sequence[Row], truths: Sequence[Truth]) -> list[Regime]:
-    """Return the regimes of every row that expands."""
+def regimes(rows: Sequence[MethodRow], truths: Sequence[Truth]) -> list[Regime]:
+    """Return the regimes of every row that has a gain."""
     return [regime for row in rows if row.gain is not None for regime in _of(row, truths)]
 
 
-def _of(row: Row, truths: Sequence[Truth]) -> Iterator[Regime]:
+def _of(row: MethodRow, truths: Sequence[Truth]) -> Iterator[Regime]:
     counts = positives(truths, row.protocol)
     ranges: tuple[tuple[By, Floats, list[tuple[float, float]]], ...] = (
         ("positives", counts, _even(counts[counts > 0])),
@@ -60,18 +60,18 @@ def _of(row: Row, truths: Sequence[Truth]) -> Iterator[Regime]:
                     low=low,
                     high=high,
                     queries=int(within.sum()),
-                    gain=Estimate.of(row.gains[within], seed=row.seed, rounds=ROUNDS),
+                    gain=Estimate.of(row.gains[within], row.classes[within], seed=row.seed, rounds=ROUNDS),
                 )
 
 
 def positives(truths: Sequence[Truth], protocol: Protocol) -> Floats:
-    """Return how many references each query should find, [Q]."""
+    """Return the number of right answers of each query, [Q]."""
     parts, _ = PROTOCOLS[protocol]
     return np.array([sum(len(getattr(truth, part)) for part in parts) for truth in truths], np.float64)
 
 
 def _even(counts: Floats) -> list[tuple[float, float]]:
-    """Return ranges of whole numbers, both ends in it, each of about as many of the counts."""
+    """Return ranges of whole numbers, including both ends, with about equally many counts in each."""
     starts = np.unique(np.quantile(counts, np.arange(BINS) / BINS, method="higher"))
     ends = [*(starts[1:] - 1), counts.max()]
     return [(float(low), float(high)) for low, high in zip(starts, ends, strict=True)]

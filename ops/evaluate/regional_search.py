@@ -1,7 +1,7 @@
-"""Regional search of D2R: every region of a picture is an entry of its own.
+"""Regional search of D2R: every region of a picture is its own entry of the index.
 
-A picture takes the best, or the mean, of what its regions score. The index is as many times larger as there are
-regions; R-ASMK, one entry a picture, is what D2R sets against that.
+The score of a picture is the best or the mean score of its regions. The index grows with the number of regions, which
+R-ASMK, with one entry per picture, avoids.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Pooling = Literal["max", "mean"]
 
 
 class RegionalSearch:
-    """An inverted file of regions, whose scores are those of the pictures that they lie in."""
+    """An inverted file of regions that returns scores of whole pictures."""
 
     def __init__(self, pictures: Sequence[Sequence[Binary]], codebook: Codebook) -> None:
-        """Hold the regions of pictures [P], the whole of each being its first. ValueError for one without any."""
+        """Index the regions of pictures [P], each starting with the whole picture. ValueError if one has none."""
         counts = np.array([len(regions) for regions in pictures], np.int64)
         if not counts.all():
-            raise ValueError("got a picture without regions; expected the whole of it as its first")
+            raise ValueError("got a picture without regions; expected the whole picture as its first region")
         self._starts = np.cumsum(counts) - counts
         self._counts = counts
         regions = list(chain.from_iterable(pictures))
@@ -38,7 +38,7 @@ class RegionalSearch:
         self.file.add(np.arange(len(regions)), regions)
 
     def scores(self, query: Binary, pooling: Pooling) -> NDArray[np.float64]:
-        """Return the score of each picture, [P]. A region without words scores -1, as the kernel has it."""
+        """Return the score of each picture, [P]. A region without words scores -1, as in the kernel."""
         _, scores = self.file.scores(query)
         if pooling == "max":
             return np.maximum.reduceat(scores, self._starts)

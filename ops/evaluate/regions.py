@@ -1,4 +1,4 @@
-"""The regions that R-ASMK takes of a picture: crops at the detector's boxes, the whole of it always being the first."""
+"""The regions of a picture for R-ASMK: crops at the detector's boxes. The whole picture is always region 0."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Boxes:
 
     most: int = REGIONS
     least: float = LEAST
-    """Score."""
+    """Lowest score of a box."""
 
     def shots(self, path: Path, boxes: NDArray[np.float32]) -> list[Shot]:
-        """Return the crops at boxes [m, 5]: x, y, width, height, score; in their order, the best first.
+        """Return the crops at boxes [m, 5] (x, y, width, height, score), in their order, best first.
 
-        D2R widens them to whole pixels; here the crop takes part of a pixel, as a region of a query does.
+        D2R widens them to whole pixels; here a crop may cover part of a pixel, like a region of a query.
         """
         chosen = [box for box in boxes.tolist() if box[4] >= self.least][: self.most]
         return [Shot(path=path, region=Region(x=x, y=y, width=w, height=h)) for x, y, w, h, _ in chosen]
 
 
 def crops(paths: Sequence[Path], boxes: Iterable[NDArray[np.float32]], which: Boxes) -> dict[Path, list[Shot]]:
-    """Return the crops of each picture, from its boxes."""
+    """Return the crops of each picture at its boxes."""
     return {path: which.shots(path, some) for path, some in zip(paths, boxes, strict=True)}
 
 

@@ -1,6 +1,6 @@
-"""The ways to rank the first candidates anew.
+"""The ways to re-rank the first candidates.
 
-Each is a class made of a `Reranking` and of what is known of the pictures, and a line in `RERANKERS`.
+Each is a class made from a `Reranking` and the arrays of the pictures, and a line in `RERANKERS`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, v
 from landseer.ensemble.verify.verification import Located, Settings, verify
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
+from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Ranked
-from landseer.ops.evaluate.side import LocalSide
 
 COATTENTION, NAIVE, SPATIAL = "coattention", "coattention-naive", "spatial"
 CANDIDATES = 100
-"""How many are ranked anew unless a row says otherwise; a request's default, too."""
+"""Default number of candidates that are re-ranked, as in a request."""
 FUSING = (COATTENTION, NAIVE)
-"""Those whose score can be fused with the one before."""
+"""Re-rankers whose score can be fused with the first score."""
 WEIGHT = 1.0
-"""Of the new score against the one before, likewise."""
+"""Default weight of the new score; the first score gets the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reranking:
-    """The part of a row that comes last."""
+    """The re-ranking part of a method."""
 
     name: str
     """A key of `RERANKERS`."""
@@ -45,20 +45,20 @@ class Reranking:
 
 
 class Reranker:
-    """Leaves everything as it is; others say what they do instead."""
+    """Leaves the ranking as it is; the base of the others."""
 
     index_bytes: float = 0.0
-    """Of a reference, kept beside the index for it."""
+    """Bytes per reference that re-ranking needs beside the index."""
 
     def rerank(self, query: int, ranked: Ranked) -> Ranked:
-        """Return the ranking of a query, by its number among all, with its head ranked anew."""
+        """Return the ranking with its first candidates re-ranked. query: its number among all queries."""
         return ranked
 
 
 class ByCoattention(Reranker):
-    """Hu and Bors 2020: the query's vector against the clusters of each candidate, by the graph that is served."""
+    """Co-attention of the query's vector with the clusters of each candidate, by the served graph. Hu and Bors 2020."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays) -> None:
         self._reranking, self._score = reranking, side.coattention()
         self._queries = list(side.of_queries(QUERY_VECTOR))
         self._clusters, self._counts = stacked(list(side.of_references(CLUSTERS)))
@@ -74,21 +74,21 @@ class ByCoattention(Reranker):
 
 
 class ByAllFeatures(ByCoattention):
-    """The same without clusters, "naive": every local feature of a candidate is one. For comparison alone."""
+    """Naive co-attention, without clusters: with every local feature of a candidate. For comparison."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays) -> None:
         self._reranking, self._score = reranking, side.coattention_of_all()
         self._queries = list(side.of_queries(QUERY_VECTOR))
-        # One picture after the other: the features before the reduction are more than twice as large.
+        # One picture at a time: features are more than twice as large before the reduction.
         self._clusters, self._counts = stacked([side.reduced(one) for one in side.of_references(FEATURES)])
         self.index_bytes = self._clusters[:1].nbytes + self._counts[:1].nbytes
 
 
 class BySpace(Reranker):
-    """By how many local descriptors lie where one affine map of the query puts them, then by the score before: D2R."""
+    """Spatial verification of D2R: by inliers of an affine map of the query, then by the first score."""
 
-    def __init__(self, reranking: Reranking, side: LocalSide, settings: Settings | None = None) -> None:
-        """settings: of the verification; those of a search unless they are given."""
+    def __init__(self, reranking: Reranking, side: PictureArrays, settings: Settings | None = None) -> None:
+        """settings: of the verification; by default those of a search."""
         self._candidates, self._settings = reranking.candidates, settings or SETTINGS
         self._queries = located(side.of_queries(LOCALS), side.of_queries(POSITIONS))
         self._references = located(side.of_references(LOCALS), side.of_references(POSITIONS))
@@ -103,13 +103,13 @@ class BySpace(Reranker):
 
 
 def located(descriptors: Iterable[NDArray[Any]], positions: Iterable[NDArray[Any]]) -> list[Located]:
-    """Return the local descriptors [n, D] of pictures and where they are [n, 2]."""
+    """Return the local descriptors [n, D] of pictures with their positions [n, 2]."""
     pairs = zip(descriptors, positions, strict=True)
     return [Located(features=features.astype(np.float32), positions=places) for features, places in pairs]
 
 
 def fused(ranked: Ranked, found: Coattention, weight: float) -> Ranked:
-    """Return a ranking whose first are ranked anew as a search does it (`ensemble.ranking.reranked`)."""
+    """Return the ranking with its first candidates re-ranked as in a search (`ensemble.search.ranking.reranked`)."""
     new = reranked(_first(ranked), found, weight)
     return Ranked(new.keys, new.scores)
 
@@ -119,13 +119,13 @@ def _first(ranked: Ranked) -> Ranking:
 
 
 def stacked(vectors: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
-    """Return the vectors [k, P] of pictures as one array [N, K, P], zero beyond each picture's count, and those [N]."""
+    """Return the vectors [k, P] of N pictures as one zero-padded array [N, K, P], and their counts [N]."""
     counts = np.array([len(one) for one in vectors], np.int32)
     most = max(1, int(counts.max(initial=0)))
     return np.stack([padded(one.astype(np.float16), most) for one in vectors]), counts
 
 
-RERANKERS: Mapping[str, Callable[[Reranking, LocalSide], Reranker]] = {
+RERANKERS: Mapping[str, Callable[[Reranking, PictureArrays], Reranker]] = {
     COATTENTION: ByCoattention,
     NAIVE: ByAllFeatures,
     SPATIAL: BySpace,

@@ -1,10 +1,10 @@
-"""What an evaluation found: the tables for people, the JSON for programs."""
+"""The results of an evaluation: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,23 +14,32 @@ import numpy as np
 from rich.table import Table
 
 from landseer.client.commands.output import console as plain_console
+from landseer.client.readable import plural
+from landseer.ensemble.evaluation import Interval
+from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.figures import Estimate, Row
+from landseer.ops.evaluate.figures import FEWEST_CLASSES, Estimate, MethodRow
 from landseer.ops.evaluate.regimes import Regime, regimes
 from landseer.ops.evaluate.sweep import Point
 from landseer.ops.evaluate.system import About
 
+OVER = ("95% interval\nover classes", "95% interval\nover queries")
+INTERVALS = {
+    "interval_over_classes": "95%, bootstrap over classes; null for fewer than 5 classes",
+    "interval, low and high": "95%, bootstrap over queries: too narrow if queries of a class resemble each other",
+}
+"""The JSON's own explanation of its keys."""
 WIDTH = 100
-"""Of the tables where no terminal says how wide it is."""
+"""Width of the tables if stdout is not a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
-    """All rows, and what they are of."""
+    """All rows, with their data set and systems."""
 
     dataset: Dataset
     systems: Sequence[About]
-    rows: Sequence[Row]
+    rows: Sequence[MethodRow]
     points: Sequence[Point] = ()
     """Of the sweep."""
     seed: int
@@ -41,13 +50,23 @@ class Results:
         """The regimes of all rows."""
         return regimes(self.rows, self.dataset.truths())
 
+    def untrained(self, about: About) -> list[str]:
+        """Return the untrained parts of a system that shaped rows; lattqe shapes only its own."""
+        asked = {part for row in self.rows for part in (row.method.name, getattr(row.method.database, "method", ""))}
+        return [part for part in about.untrained if part != LATTQE or LATTQE in asked]
+
     def print(self) -> None:
         """Print the tables to stdout."""
         console = plain_console(pipe_width=WIDTH)
         console.print(self.head(), soft_wrap=True)
         console.print(self._table())
+        if any(row.gain is not None for row in self.rows):
+            console.print("\ngain: the difference of mAP to no expansion, paired by query")
+            console.print(self._gains())
+        if self.few_classes:
+            console.print(f"\n{self.few_classes}", soft_wrap=True)
         if any(row.index_bytes is not None for row in self.rows):
-            console.print("\na search, its query described before, and the index")
+            console.print("\ncost: the time of a search without describing the query, and the size of the index")
             console.print(self._costs())
         if self.points:
             console.print("\nmAP by number of neighbours")
@@ -57,55 +76,75 @@ class Results:
                 console.print(f"{about.name}: {note}", soft_wrap=True)
 
     def write(self, path: Path) -> None:
-        """Write everything as JSON, with the average precision of every query."""
+        """Write everything as JSON, with the average precision of each query."""
         path.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def head(self) -> str:
-        """Return what was searched for, among what, by what."""
-        data = self.dataset
-        parts = [f"{data.name}: {len(data.queries):,} queries", f"{len(data.references):,} references"]
-        parts += [f"{data.distractors:,} of them distractors"] if data.distractors else []
-        parts += [f"{data.synthetic:,} synthetic distractors (not pictures)"] if data.synthetic else []
-        return ", ".join(parts) + "; " + "; ".join(about.title for about in self.systems)
+        """Return a line on the data set and the systems."""
+        systems = "; ".join(about.title for about in self.systems)
+        return f"{self.dataset.name}: {self.dataset.summary()}; {systems}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `write` writes."""
+        """Return the content of the JSON file."""
         data = self.dataset
         return {
             "data": data.name,
             "queries": [str(query.shot.path) for query in data.queries],
+            "classes": data.classes().tolist(),
             "references": len(data.references),
             "distractors": data.distractors,
             "synthetic": data.synthetic,
             "skipped": [str(path) for path in data.skipped],
             "systems": [_system(about) for about in self.systems],
             "seed": self.seed,
+            "intervals": INTERVALS,
             "rows": [_row(row) for row in self.rows],
             "sweep": [_point(point) for point in self.points],
             "regimes": [dataclasses.asdict(one) | {"gain": one.gain.as_dict()} for one in self.regimes],
         }
 
+    @property
+    def few_classes(self) -> str:
+        """Why intervals over classes are missing; empty if there are enough classes."""
+        count = len(np.unique(self.dataset.classes()))
+        if count >= FEWEST_CLASSES:
+            return ""
+        return (
+            f"{plural(count, 'class', 'classes')}: too few for an interval over classes, which needs {FEWEST_CLASSES}; "
+            "the one over queries is too narrow"
+        )
+
     def _table(self) -> Table:
+        return self._by_row(self.rows, ("mAP", *OVER, "mP@10", "recall@1"), cells)
+
+    def _gains(self) -> Table:
+        rows = [row for row in self.rows if row.gain is not None]
+        return self._by_row(rows, ("gain", *OVER), lambda row: [] if row.gain is None else _estimate(row.gain, "+"))
+
+    def _by_row(
+        self, rows: Sequence[MethodRow], columns: Sequence[str], cells_of: Callable[[MethodRow], Sequence[str]]
+    ) -> Table:
+        """Return a table with a line for each row: its names, then the cells."""
         table = Table(box=None, pad_edge=False)
         several, graded = self._several()
         for name, shown in (("models", several), ("method", True), ("protocol", graded)):
             if shown:
                 table.add_column(name, no_wrap=name != "models", overflow="fold")
-        for name in ("mAP", "95% interval", "mP@10", "recall@1", "gain", "95% interval"):
+        for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
-        for row, first in self._firsts():
+        for row, first in _firsts(rows):
             told = ((row.system if first else "") if several else None, str(row.method))
             names = (*told, row.protocol if graded else None)
-            table.add_row(*(name for name in names if name is not None), *cells(row))
+            table.add_row(*(name for name in names if name is not None), *cells_of(row))
         return table
 
     def _costs(self) -> Table:
-        """Return the time and the memory of each row, which are the same by every protocol."""
+        """Return the time and the memory of each row, which are the same for every protocol."""
         table = Table(box=None, pad_edge=False)
         several, _ = self._several()
         for name in (["models"] if several else []) + ["method"]:
             table.add_column(name, overflow="fold")
-        for name in ("ms a query", "bytes a picture"):
+        for name in ("ms per query", "bytes per picture"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in {(row.system, row.method): row for row in self.rows}.values():
             time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
@@ -113,15 +152,8 @@ class Results:
             table.add_row(*([row.system] if several else []), str(row.method), time, room)
         return table
 
-    def _firsts(self) -> Iterator[tuple[Row, bool]]:
-        """Yield each row, and whether it is the first of its system."""
-        seen: set[str] = set()
-        for row in self.rows:
-            yield row, row.system not in seen
-            seen.add(row.system)
-
     def _sweep(self) -> Table:
-        """Return the mAP of each method by its neighbours."""
+        """Return the mAP of each method by number of neighbours."""
         counts = sorted({point.method.neighbours for point in self.points})
         table = Table(box=None, pad_edge=False)
         table.add_column("method", overflow="fold")
@@ -135,39 +167,54 @@ class Results:
         return table
 
     def line(self, point: Point) -> str:
-        """Return what tells a point's line from the others of the sweep."""
+        """Return the name of the line of the sweep that a point is on."""
         several, graded = self._several()
         parts = (point.method.family, point.protocol if graded else "", point.system if several else "")
         return ", ".join(part for part in parts if part)
 
     def _several(self) -> tuple[bool, bool]:
-        """Whether there are several systems, several protocols."""
+        """Whether there are several systems, and several protocols."""
         return len(self.systems) > 1, len(self.dataset.protocols) > 1
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return the figures of a row as people read them, in percent."""
-    gain = ("", "") if row.gain is None else (f"{100 * row.gain.value:+.1f}", between(row.gain, sign="+"))
-    singles = (f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))
-    return (f"{100 * row.map.value:.1f}", between(row.map), *singles, *gain)
+def _firsts(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, bool]]:
+    """Yield each row, and whether it is the first of its system."""
+    seen: set[str] = set()
+    for row in rows:
+        yield row, row.system not in seen
+        seen.add(row.system)
 
 
-def between(estimate: Estimate, *, sign: str = "") -> str:
-    """Return an interval in percent."""
-    return f"{100 * estimate.low:{sign}.1f} to {100 * estimate.high:{sign}.1f}"
+def cells(row: MethodRow) -> list[str]:
+    """Return the figures of a row in percent, as the main table shows them."""
+    return [*_estimate(row.map), *(f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))]
+
+
+def _estimate(one: Estimate, sign: str = "") -> list[str]:
+    return [
+        f"{100 * one.value:{sign}.1f}",
+        *(between(ends, sign=sign) for ends in (one.over_classes, one.over_queries)),
+    ]
+
+
+def between(interval: Interval | None, *, sign: str = "") -> str:
+    """Return an interval in percent; - for none."""
+    return "-" if interval is None else f"{100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f}"
 
 
 def _system(about: About) -> dict[str, Any]:
     return {"name": about.name, "untrained": about.untrained, "notes": about.notes, **about.details}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: MethodRow) -> dict[str, Any]:
+    found = row.map.as_dict()
     return {
         "system": row.system,
         "method": str(row.method),
         "protocol": row.protocol,
-        "map": row.map.value,
-        "interval": [row.map.low, row.map.high],
+        "map": found["value"],
+        "interval": [found["low"], found["high"]],
+        "interval_over_classes": found["interval_over_classes"],
         "mp10": row.mp10.as_dict(),
         "recall_at_1": row.recall_at_1.as_dict(),
         "gain": None if row.gain is None else row.gain.as_dict(),

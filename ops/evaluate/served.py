@@ -1,4 +1,4 @@
-"""A running service, asked by the public client."""
+"""A running service, searched with the public client."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console
 
 from landseer.client.client import SearchClient
 from landseer.client.errors import LandseerClientError, RpcFailed
-from landseer.client.pictures import PictureFile, picture_id
+from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS
 from landseer.client.readable import plural
-from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
@@ -26,39 +26,39 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
-from landseer.ops.curate.showing import bars
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query
 from landseer.ops.evaluate.methods import NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
+from landseer.ops.progress import bars
 from landseer.ops.run.ports import parse_address
 from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
 from landseer.v1.search_pb2 import Expansion, SearchResponse
 
 AT_ONCE = 4
-"""Searches under way."""
+"""Concurrent searches."""
 _T = TypeVar("_T")
 
 
 class ServedSystem:
-    """The service at an address. References that are not indexed there, by their path as the id, are indexed first."""
+    """The service at an address. References that it lacks are indexed first, with their path as the id."""
 
     def __init__(self, address: str) -> None:
-        """Ask the service what it is. OpsError if it does not answer."""
+        """Read the status of the service. OpsError if it does not answer."""
         parse_address(address, "--server")
         self._address, self._references = address, 0
         self._set(self._call(lambda client: client.stats()))
 
     def check(self, methods: Sequence[Method]) -> None:
-        """Raise OpsError for a method that the service has not, or a database part other than what it searches."""
+        """Raise OpsError for a method that the service lacks, or for another database augmentation than its own."""
         for method in methods:
             if method.name not in EXPANSIONS:
-                raise OpsError(f"{method.name} is no method of the service; it has {', '.join(EXPANSIONS)}")
+                raise OpsError(f"{method.name} is not a method of the service; it has {', '.join(EXPANSIONS)}")
             if method.reranking is not None:
                 raise OpsError(
-                    f"{method} ranks anew, which is evaluated in process alone; leave {method.reranking} out, or "
-                    "evaluate without --server"
+                    f"{method} re-ranks, which can only be evaluated in process; omit {method.reranking}, or evaluate "
+                    "without --server"
                 )
             if method.database is not None:
                 self._check_database(method, method.database)
@@ -67,17 +67,17 @@ class ServedSystem:
         held = self._searched
         if held.augmentation == str(recipe) and not held.not_augmented and not held.removed:
             return
-        since = f" before {held.not_augmented:,} pictures came and {held.removed:,} went" if held.augmentation else ""
+        since = f" before {held.not_augmented:,} were added and {held.removed:,} removed" if held.augmentation else ""
         what = f"vectors augmented by {held.augmentation}{since}" if held.augmentation else "raw vectors"
         raise OpsError(
-            f"{self._address} searches what it serves, {what}, so it cannot tell of {method}; stop it, run `landseer "
-            f"augment --method {recipe}` and `landseer serve --vectors augmented`, or evaluate without --server"
+            f"{self._address} searches {what}, so it cannot evaluate {method}; stop it, run `landseer augment --method "
+            f"{recipe}` and `landseer serve --vectors augmented`, or evaluate without --server"
         )
 
     def prepare(self, dataset: Dataset, methods: Sequence[Method], console: Console) -> dict[Path, str]:
-        """Index the references that are not there; decode the queries that will be sent, as the service will."""
+        """Index the references that the service lacks; check that the queries can be decoded."""
         pictures = [PictureFile(id=picture_id(path), path=path) for path in dataset.references]
-        tally = Tally(total=len(pictures))
+        tally = UploadTally(total=len(pictures))
         with bars(console) as progress:
             task = progress.add_task(f"indexing at {self._address}", total=tally.total)
 
@@ -93,11 +93,11 @@ class ServedSystem:
 
             shared = any(row is not None for row in dataset.own_rows())
             self._set(self._call(upload), known=tally.total - len(tally.failures), shared=shared)
-        console.print(f"{plural(tally.indexed, 'picture')} indexed at {self._address}, {tally.skipped:,} were there")
+        console.print(f"{plural(tally.indexed, 'picture')} indexed at {self._address}, {tally.skipped:,} already there")
         return self._unreadable(dataset) | {failure.picture.path: failure.message for failure in tally.failures}
 
     def ranker(self, dataset: Dataset) -> Rank:
-        """Return what ranks by searching; pictures that the service has besides stand behind the references."""
+        """Return a function that ranks by searching; other pictures of the service follow the references."""
         rows: dict[str, int] = {}
         self._references = len(dataset.references)
         for row, path in enumerate(dataset.references):
@@ -105,13 +105,13 @@ class ServedSystem:
         wanted = list(zip(dataset.queries, dataset.own_rows(), strict=True))
 
         def rank(method: Method, begin: Begin) -> Searched:
-            self.check([method])  # Once more: what was indexed meanwhile is not augmented.
+            self.check([method])  # Again: pictures indexed meanwhile are not augmented.
             progress = begin("searching", len(wanted))
 
             async def one(client: SearchClient, query: Query, own: int | None) -> Ids:
                 answer = await self._answer(client, query, own, method)
                 progress()
-                # Rows are kept, not answers: a thousand hits with their metadata are a megabyte.
+                # Keeps rows, not answers: a thousand hits with their metadata take a megabyte.
                 return self._ranking(answer, query, own, rows)
 
             orders = self._call(lambda client: _some_at_once([partial(one, client, *pair) for pair in wanted]))
@@ -122,7 +122,7 @@ class ServedSystem:
     async def _answer(self, client: SearchClient, query: Query, own: int | None, method: Method) -> SearchResponse:
         path, region = query.shot.path, query.shot.region
         answer = await client.search(
-            # By its id a picture is left out of its own neighbours, too.
+            # A query by id is also excluded from its own neighbours.
             path if own is None else picture_id(path),
             region=None if region is None else (region.x, region.y, region.width, region.height),
             top_k=self._depth,
@@ -131,13 +131,13 @@ class ServedSystem:
         if answer.degradations:
             left_out = answer.degradations[0]
             raise OpsError(
-                f"{self._address} left out {left_out.stage} for {path} ({left_out.reason}), so its figures would not "
+                f"{self._address} left out {left_out.stage} for {path} ({left_out.reason}), so the figures would not "
                 f"be those of {method}; run again when it is less busy"
             )
         return answer
 
     def _ranking(self, answer: SearchResponse, query: Query, own: int | None, rows: dict[str, int]) -> Ids:
-        """Return rows by the hits' ids; an id that the data set does not name gets the next row behind it."""
+        """Return the rows of the hits; an id that is not in the data set gets the next free row."""
         itself = picture_id(query.shot.path) if own is None and query.shot.region is None else ""
         ids = [hit.id for hit in answer.hits if hit.id != itself or hit.id in rows]
         return np.array([rows.setdefault(id, self._references + len(rows)) for id in ids], np.int64)
@@ -156,9 +156,9 @@ class ServedSystem:
         return found
 
     def _set(self, stats: StatsResponse, *, known: int | None = None, shared: bool = False) -> None:
-        """Keep what the service tells of itself.
+        """Store the status of the service.
 
-        known: how many of its pictures are the data set's, once they are indexed; shared: whether queries are among
+        known: how many of its pictures belong to the data set, None before indexing; shared: whether queries are among
         them.
         """
         self._searched = stats.searched_vectors
@@ -204,7 +204,7 @@ class ServedSystem:
 
 
 async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
-    """Run jobs, `AT_ONCE` of them under way; the first error cancels the others and is raised."""
+    """Run jobs, `AT_ONCE` at a time; the first error cancels the others and is raised."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def run(job: Callable[[], Awaitable[_T]]) -> _T:
@@ -220,29 +220,29 @@ async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]
 
 
 def _told(searched: SearchedVectors) -> dict[str, str | int]:
-    """Return what is searched, for JSON."""
+    """Return the searched vectors for JSON."""
     return {field.name: getattr(searched, field.name) for field in searched.DESCRIPTOR.fields}
 
 
 def _notes(stats: StatsResponse, *, known: int | None, shared: bool) -> Iterator[str]:
-    """Yield how the figures are to be read; for the arguments see `ServedSystem._set`."""
+    """Yield notes on how to read the figures; for the arguments see `ServedSystem._set`."""
     searched = stats.searched_vectors
     if known is not None and stats.pictures > known:
         more = plural(stats.pictures - known, "other picture")
-        yield f"the service also searches {more}, which nobody should find"
+        yield f"the service also searches {more}, which count as distractors"
     if stats.pictures > stats.max_top_k:
-        yield f"the service gives {stats.max_top_k:,} hits: what ranks behind counts as not found"
+        yield f"the service returns at most {stats.max_top_k:,} hits: pictures beyond them count as not found"
     if searched.augmentation:
-        yield f"every row is with the database augmented by {searched.augmentation}, none and the gains over it, too"
+        yield f"every row, none included, searches the database augmented by {searched.augmentation}"
     if searched.augmentation and shared:
-        yield "queries have their share in the augmented vectors of others, so they help to find themselves"
+        yield "queries are part of the augmented vectors of others, so they help to find themselves"
     if searched.not_augmented or searched.removed:
-        came, went = f"{plural(searched.not_augmented, 'picture')} came", f"{searched.removed:,} went"
-        yield f"since they were augmented {came}, searched by raw vectors, and {went}"
+        added = f"{plural(searched.not_augmented, 'picture')} added, searched by raw vectors"
+        yield f"since the augmentation: {added}, and {searched.removed:,} removed"
 
 
 def _expansion(method: Method) -> Expansion | None:
-    """Return the message; in process, too, a LAttQE without training is measured, and told to be so."""
+    """Return the message. An untrained LAttQE is allowed, as in process; the report says that it is untrained."""
     if method.name == NONE:
         return None
     return Expansion(

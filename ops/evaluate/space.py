@@ -1,4 +1,4 @@
-"""What is ranked, and how it is searched."""
+"""The vectors that are ranked, and how they are searched."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ops.evaluate.database import Change, Database
+from landseer.ops.evaluate.picture_arrays import NO_ARRAYS, PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked
-from landseer.ops.evaluate.side import NO_SIDE, LocalSide
 
 BLOCK = 256
-"""Queries ranked at a time: of a million references, a gigabyte."""
+"""Queries ranked at a time: a gigabyte of scores with a million references."""
 FEW = 32
-"""Queries ranked at a time where each is a while's work, or changes what is ranked: a thousand rows of 1,280, 5 MB."""
+"""Queries ranked at a time if each takes long, or has its own changes: 5 MB for a thousand rows of 1,280."""
 
 
 class Expander(Protocol):
-    """LAttQE, in process."""
+    """LAttQE in process."""
 
     def __call__(self, query: Floats, neighbours: Floats) -> Floats:
         """Return the expanded query [D] of a query [D] and its neighbours [k, D]."""
@@ -26,23 +26,23 @@ class Expander(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Space:
-    """What is ranked: references for queries, all of unit norm."""
+    """Queries and references, all of unit norm."""
 
     queries: Floats
     """[Q, D]."""
     database: Database
     own: Sequence[int | None]
-    """Each query's own row of the references, which it never finds."""
+    """The row of each query among the references, which it never finds; None if it is not there."""
     lattqe: Expander
     changes: Sequence[Change] = ()
-    """For each query what the references are without it; for blocks alone, since it may be much."""
+    """How the references differ for each query; only for blocks, since it may take much memory."""
     first: int = 0
-    """Of a block, the number of its first query."""
-    local: LocalSide = NO_SIDE
-    """What is known of the pictures beside their descriptors."""
+    """Number of the first query of a block."""
+    arrays: PictureArrays = NO_ARRAYS
+    """The other arrays of the pictures."""
 
     def blocks(self, size: int = BLOCK) -> Iterator[Space]:
-        """Yield it by some queries at a time."""
+        """Yield blocks of at most `size` queries."""
         step = size if self.database.changes is None else min(size, FEW)
         for start in range(0, len(self.queries), step):
             own = self.own[start : start + step]
@@ -51,7 +51,7 @@ class Space:
             yield replace(self, queries=queries, own=own, changes=changes, first=self.first + start)
 
     def taken(self, place: int, rows: Ids) -> Floats:
-        """Return the references of rows [n] as query `place` of a block sees them, [n, D]."""
+        """Return the vectors of rows [n] with the changes of query `place` of a block, [n, D]."""
         return self.changes[place].over(self.database.vectors[rows], rows)
 
 
@@ -60,8 +60,8 @@ class Search:
     """How a space is searched."""
 
     rank: Callable[[Space], Sequence[Ranked]]
-    """From a block to the ranking of each of its queries."""
+    """Ranks each query of a block."""
     index_bytes: float
-    """Of a reference in the index that is searched."""
+    """Size of the index per reference."""
     block: int = BLOCK
     """Queries at a time."""

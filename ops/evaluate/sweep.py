@@ -14,7 +14,7 @@ from landseer.ops.evaluate.specs import NEIGHBOURS
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What a method reached with so many neighbours."""
+    """The mAP of a method with one number of neighbours."""
 
     system: str
     method: Method
@@ -28,14 +28,14 @@ def counts(text: str) -> list[int]:
     """Read K,K,... in ascending order. OpsError."""
     found = text.split(",")
     if not all(one.strip().isdigit() and int(one) for one in found):
-        raise OpsError(f"--sweep is {text!r}; expected numbers of neighbours from 1 on, such as {NEIGHBOURS}")
+        raise OpsError(f"--sweep is {text!r}; expected numbers of neighbours of at least 1, such as {NEIGHBOURS}")
     return sorted({int(one) for one in found})
 
 
 def swept(methods: Sequence[Method], neighbours: Sequence[int], *, positions: int) -> Iterator[Method]:
-    """Yield each method that expands queries, once, with each number of neighbours that it can have.
+    """Yield each method that expands queries with each number of neighbours that it can take.
 
-    What was done to the database before stays as it is.
+    The augmentation of the database stays as it is.
     """
     most = limits(positions)
     families = {method.family: method for method in methods if method.name in DEFAULTS}

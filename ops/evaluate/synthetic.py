@@ -1,9 +1,8 @@
-"""Distractors that are no pictures: vectors with the statistics of real descriptors.
+"""Synthetic distractors: vectors with the statistics of real descriptors.
 
-They are drawn from the Gaussian whose mean and covariance are those of the references, and made unit norm. That keeps
-the cone in which descriptors lie and their correlated dimensions, which vectors drawn evenly from the sphere lack and
-so are in nobody's way. Real pictures come in clusters, which a Gaussian has not: the same number of real distractors
-may cost more.
+They are drawn from a Gaussian with the mean and covariance of the references, then scaled to unit norm. So they lie in
+the same cone as the descriptors and have the same correlations; vectors drawn evenly from the sphere have neither and
+distract nobody. Real pictures also form clusters, so the same number of real distractors may be harder.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ BLOCK = 8192
 
 
 def synthetic(references: Floats, count: int, *, seed: int) -> Floats:
-    """Return so many vectors [count, D] of unit norm, the same for the same seed.
+    """Return vectors [count, D] of unit norm, the same for the same seed.
 
     references: [N, D], at least two. ValueError for fewer: they have no covariance.
     """
     if len(references) < 2:
-        raise ValueError(f"got {len(references)} references; expected at least 2 to take a covariance of")
+        raise ValueError(f"got {len(references)} references; expected at least 2 for a covariance")
     mean = references.mean(axis=0, dtype=np.float64)
     factor = _factor(references - mean)
     return np.concatenate([np.empty((0, len(mean)), np.float32), *_drawn(mean, factor, count, seed)])

@@ -18,18 +18,18 @@ from landseer.ops.evaluate.methods import Answer, Method
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Searched:
-    """What a method found for every query, and what it costs."""
+    """The rankings of a method, and its cost."""
 
     orders: list[Ids]
-    """For each query the references, best first. Rows behind the last one are distractors that nobody named."""
+    """For each query the references, best first. Rows beyond the last reference are further distractors."""
     milliseconds: float | None = None
-    """Of a search, the median over queries; None where it was not measured."""
+    """Time of a search, the median over queries; None if not measured."""
     index_bytes: float | None = None
-    """Of a reference in what is searched; None where that is not known."""
+    """Size of the index per reference; None if unknown."""
 
     @classmethod
     def of(cls, answers: Sequence[Answer]) -> Searched:
-        """Return what was measured with each answer."""
+        """Collect answers."""
         return cls(
             orders=[answer.order for answer in answers],
             milliseconds=1000 * float(np.median([answer.seconds for answer in answers])),
@@ -38,27 +38,27 @@ class Searched:
 
 
 Rank = Callable[[Method, Begin], Searched]
-"""From a method, and what shows how far it is, to what it finds."""
+"""From a method and its progress display to its rankings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What is told of a system."""
+    """The description of a system."""
 
     name: str
-    """Short, for a column."""
+    """Short, for a table column."""
     long_side: int
     augmentation: str = ""
-    """Of the vectors that a service searches, as `landseer augment --method` names it; empty for raw ones."""
+    """Augmentation of the vectors that a service searches, as for `landseer augment --method`; empty for raw ones."""
     untrained: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
-    """For programs: the profile, or the server and its limits."""
+    """For the JSON: the profile, or the server and its limits."""
     notes: tuple[str, ...] = ()
-    """For people, below the table: how its figures are to be read."""
+    """Shown below the table: how to read its figures."""
 
     @property
     def title(self) -> str:
-        """What it is, for a heading."""
+        """Name and size of pictures, for a heading."""
         augmented = f", all vectors augmented by {self.augmentation}" if self.augmentation else ""
         return f"{self.name}, {self.long_side} px{augmented}"
 
@@ -68,13 +68,13 @@ class System(Protocol):
 
     @property
     def about(self) -> About:
-        """What it is, once a ranker was made."""
+        """Its description; final once a ranker was made."""
 
     def prepare(self, dataset: Dataset, methods: Sequence[Method], console: Console) -> dict[Path, str]:
-        """Describe or index the pictures, as far as the methods need it.
+        """Describe or index the pictures as the methods need it.
 
-        Returns those that cannot be read, with the reason. OpsError.
+        Returns unreadable pictures with the reason. OpsError.
         """
 
     def ranker(self, dataset: Dataset) -> Rank:
-        """Return what ranks the data set, all of whose pictures were prepared."""
+        """Return a function that ranks the data set, whose pictures must be prepared."""

@@ -1,6 +1,6 @@
-"""Lists by word of residuals as they are, not packed into bits: VLAD, ASMK and what D2R makes of both, in full.
+"""Inverted lists of full-precision residuals, for VLAD, ASMK and their regional forms of D2R.
 
-For comparison with their signs: a word takes 4 D bytes in place of D / 8. Scores are those of the kernel.
+For comparison with binarised residuals: a word takes 4 D bytes instead of D / 8. Scores are those of the kernel.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from landseer.ensemble.asmk.kernel import Kernel
 
 
 class VectorLists:
-    """Scores all pictures by the words that they share with a query."""
+    """Scores all pictures by the visual words that they share with a query."""
 
     def __init__(self, pictures: Sequence[Aggregated], *, words: int, kernel: Kernel) -> None:
-        """Hold pictures [P] of a codebook of so many words. ValueError for a kernel with idf."""
+        """Index pictures [P]. words: size of the codebook. ValueError for a kernel with idf."""
         if kernel.idf:
             raise ValueError("got a kernel with idf; expected one that weighs all words alike")
         self.kernel = kernel
@@ -31,7 +31,7 @@ class VectorLists:
 
     @property
     def nbytes(self) -> int:
-        """Of what is searched."""
+        """Size of the lists."""
         return self._owners.nbytes + self._vectors.nbytes + self._offsets.nbytes
 
     def scores(self, query: Aggregated) -> NDArray[np.float64]:
@@ -41,7 +41,7 @@ class VectorLists:
             return scores
         for word, vector in zip(query.words.tolist(), query.vectors, strict=True):
             of_word = slice(self._offsets[word], self._offsets[word + 1])
-            # A picture has a word once, so nothing is added to twice.
+            # A picture has a word at most once, so no score is added to twice.
             scores[self._owners[of_word]] += self.kernel.selected(self._vectors[of_word] @ vector)
         if self.kernel.normalised:
             scores /= np.sqrt(np.maximum(self.sizes, 1) * max(len(query.words), 1))

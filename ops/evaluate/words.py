@@ -1,4 +1,4 @@
-"""Rankings by visual words: the kernels of D2R, in bits and in full, and the word filter of co-attention's paper."""
+"""Rankings by visual words: the kernels of D2R, binarised and in full, and the word filter of Hu and Bors 2020."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Halves = NDArray[np.float16]
 
 @dataclass(frozen=True, kw_only=True)
 class InFull:
-    """A kernel over residuals of fp32, of the picture alone or of its regions, too."""
+    """A kernel over fp32 residuals, of the picture alone or also of its regions."""
 
     aggregate: Callable[[NDArray[np.float32], Sequence[int], Codebook], Aggregated]
-    """Of features and how many of them lie in each region."""
+    """From features and the number of them in each region."""
     kernel: Kernel
     regional: bool
 
 
 def _of_all(rows: NDArray[np.float32], counts: Sequence[int], book: Codebook) -> Aggregated:
-    """Return ASMK of the features, whatever region they are in."""
+    """Return ASMK of all features, ignoring regions."""
     return asmk(rows, book)
 
 
@@ -46,34 +46,34 @@ IN_FULL: Mapping[str, InFull] = {
     "rasmk-fp32": InFull(aggregate=rasmk, kernel=KERNELS["r-asmk"], regional=True),
     "rasmk-naive": InFull(aggregate=naive_rasmk, kernel=KERNELS["r-asmk"], regional=True),
 }
-"""Rows that are there to be compared with: nothing of them is packed."""
+"""For comparison: residuals are not binarised."""
 POOLED: Mapping[str, Pooling] = {"asmk-max": "max", "asmk-mean": "mean"}
 """Regional search by ASMK*."""
 
 
 def by_asmk(words: int, space: Space) -> Search:
     """Rank by ASMK* of the whole pictures."""
-    book = space.local.codebook(words)
-    pictures = [asmk(widened(rows), book).binarised() for rows in space.local.of_references(LOCALS)]
+    book = space.arrays.codebook(words)
+    pictures = [asmk(widened(rows), book).binarised() for rows in space.arrays.of_references(LOCALS)]
     return searching(inverted(pictures, book, "asmk"), book, space)
 
 
 def by_rasmk(words: int, space: Space) -> Search:
-    """Rank by R-ASMK* of the pictures and their regions, the query as a whole: as D2R does it."""
-    book = space.local.codebook(words)
+    """Rank by R-ASMK* of the pictures and their regions, as D2R does; the query is the whole picture."""
+    book = space.arrays.codebook(words)
     pictures = [regional(regions, book) for regions in _regions(space, True)]
     return searching(inverted(pictures, book, "r-asmk"), book, space)
 
 
 def by_residuals(name: str, words: int, space: Space) -> Search:
-    """Rank by one of `IN_FULL`; the query is whole."""
-    form, book = IN_FULL[name], space.local.codebook(words)
+    """Rank by one of `IN_FULL`; the query is the whole picture."""
+    form, book = IN_FULL[name], space.arrays.codebook(words)
     lists = VectorLists(
         [_in_full(form, regions, book) for regions in _regions(space, form.regional)],
         words=book.words,
         kernel=form.kernel,
     )
-    queries = list(space.local.of_queries(LOCALS))
+    queries = list(space.arrays.of_queries(LOCALS))
 
     def scores(query: int) -> NDArray[np.float64]:
         return lists.scores(_in_full(form, [queries[query]], book))
@@ -82,10 +82,10 @@ def by_residuals(name: str, words: int, space: Space) -> Search:
 
 
 def by_regions(name: str, words: int, space: Space) -> Search:
-    """Rank by the regions of each picture, each an entry of its own: one of `POOLED`; the query is whole."""
-    book = space.local.codebook(words)
+    """Rank by regional search, one of `POOLED`; the query is the whole picture."""
+    book = space.arrays.codebook(words)
     pictures = [[asmk(widened(one), book).binarised() for one in regions] for regions in _regions(space, True)]
-    search, queries = RegionalSearch(pictures, book), list(space.local.of_queries(LOCALS))
+    search, queries = RegionalSearch(pictures, book), list(space.arrays.of_queries(LOCALS))
 
     def scores(query: int) -> NDArray[np.float64]:
         return search.scores(asmk(widened(queries[query]), book).binarised(), POOLED[name])
@@ -94,7 +94,7 @@ def by_regions(name: str, words: int, space: Space) -> Search:
 
 
 def _scored(scores: Callable[[int], NDArray[np.float64]], block: Space) -> list[Ranked]:
-    """Rank all references by what a function gives each of them for the number of a query."""
+    """Rank all references by their scores. scores: from the number of a query to [N]."""
     found = [scores(block.first + place) for place in range(len(block.queries))]
     return in_order(np.stack(found), block.own)
 
@@ -104,19 +104,19 @@ def _in_full(form: InFull, regions: Sequence[Halves], book: Codebook) -> Aggrega
 
 
 def _regions(space: Space, every: bool) -> Iterator[list[Halves]]:
-    """Yield the local descriptors of each reference's regions, the whole first; of that alone, unless every."""
-    wholes = space.local.of_references(LOCALS)
+    """Yield the local descriptors of each reference: the whole picture, then its regions if `every`."""
+    wholes = space.arrays.of_references(LOCALS)
     if not every:
         yield from ([whole] for whole in wholes)
         return
-    yield from ([whole, *some] for whole, some in zip(wholes, space.local.regions(), strict=True))
+    yield from ([whole, *some] for whole, some in zip(wholes, space.arrays.regions(), strict=True))
 
 
 def by_shared_words(words: int, space: Space, before: Callable[[Space], Sequence[Ranked]]) -> Search:
-    """Rank as `before` does, those that share a word with the query first. Hu and Bors 2020 leave the others out."""
-    book = space.local.codebook(words)
-    pictures = [asmk(widened(rows), book).binarised() for rows in space.local.of_references(LOCALS)]
-    file, queries = inverted(pictures, book, "r-asmk"), list(space.local.of_queries(LOCALS))
+    """Rank as `before` does, but pictures that share a word with the query first. Hu and Bors 2020 drop the others."""
+    book = space.arrays.codebook(words)
+    pictures = [asmk(widened(rows), book).binarised() for rows in space.arrays.of_references(LOCALS)]
+    file, queries = inverted(pictures, book, "r-asmk"), list(space.arrays.of_queries(LOCALS))
 
     def rank(block: Space) -> list[Ranked]:
         asked = [asmk(widened(queries[block.first + place]), book).binarised() for place in range(len(block.queries))]
@@ -126,21 +126,21 @@ def by_shared_words(words: int, space: Space, before: Callable[[Space], Sequence
 
 
 def regional(regions: Sequence[Halves], book: Codebook) -> Binary:
-    """Return R-ASMK* of regions [n, D] each, the first of them the whole picture."""
+    """Return R-ASMK* of regions [n, D]; the first is the whole picture."""
     rows = widened(np.concatenate(regions))
     return rasmk(rows, [len(one) for one in regions], book).binarised()
 
 
 def inverted(pictures: Sequence[Binary], book: Codebook, kernel: str) -> InvertedFile:
-    """Return the inverted file of pictures, under their numbers; kernel: a key of `KERNELS`."""
+    """Return the inverted file of pictures, with their numbers as keys. kernel: a key of `KERNELS`."""
     file = InvertedFile(words=book.words, bits=book.dimension, kernel=KERNELS[kernel], codebook=book.fingerprint)
     file.add(np.arange(len(pictures)), pictures)
     return file
 
 
 def searching(file: InvertedFile, book: Codebook, space: Space) -> Search:
-    """Search for the local descriptors of each query, which is given its words first."""
-    queries = list(space.local.of_queries(LOCALS))
+    """Search by the local descriptors of each query; assigning words to them counts in its time."""
+    queries = list(space.arrays.of_queries(LOCALS))
 
     def rank(block: Space) -> list[Ranked]:
         asked = range(block.first, block.first + len(block.queries))
@@ -153,7 +153,7 @@ def searching(file: InvertedFile, book: Codebook, space: Space) -> Search:
 
 
 def found(file: InvertedFile, query: Binary, own: int | None) -> Ranked:
-    """Return the ranking of all pictures without the query itself; those that share no word with it come last."""
+    """Return the ranking of all pictures but the query itself; those that share no word with it come last."""
     keys, scores = file.search(query, file.size)
     rest = np.setdiff1d(np.arange(file.size), keys)
     rows = np.concatenate([keys, rest])
@@ -162,9 +162,9 @@ def found(file: InvertedFile, query: Binary, own: int | None) -> Ranked:
 
 
 def filtered(ranked: Ranked, sharing: Ids) -> Ranked:
-    """Return a ranking with the rows that share a word first, each part in the order it had.
+    """Return a ranking with the rows that share a word first; otherwise the order stays.
 
-    Those that follow are never scored above the last of the others, so that scores descend.
+    Scores of the rest are lowered where needed, so that scores descend.
     """
     shares = np.isin(ranked.rows, sharing)
     order = np.argsort(~shares, kind="stable")
@@ -172,5 +172,5 @@ def filtered(ranked: Ranked, sharing: Ids) -> Ranked:
 
 
 def widened(rows: Halves) -> NDArray[np.float32]:
-    """Return local descriptors as the regional maths takes them."""
+    """Return local descriptors in fp32."""
     return rows.astype(np.float32)

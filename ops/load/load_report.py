@@ -197,6 +197,5 @@ def _method(report: LoadReport) -> str:
         "Prometheus and the\n  servers share the cores.\n"
         "- Each user waits for an answer before the next call. p50, p95 and p99 by kind of call are measured by the "
         "callers; those by\n  number of users come from `grpc_server_handling_seconds` in Prometheus.\n"
-        "- The weights in `ops/locustfile.py` set how often each kind of call is made. LAttQE may run with untrained "
-        "weights: its time\n  does not depend on them."
+        "- The weights in `ops/locustfile.py` set how often each kind of call is made."
     )

@@ -1,4 +1,4 @@
-"""`make results-boxes`: whether boxes help, where things fill the picture and where they are small in it."""
+"""`make results-boxes`: whether boxes help if things fill the picture, and if they are small in it."""
 
 from __future__ import annotations
 
@@ -12,90 +12,103 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torchvision.ops import box_iou
 
 from landseer.client.commands.output import console as plain_console
-from landseer.ensemble.evaluation import Evaluation, bootstrap_interval, evaluate
+from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.export.datasets.readers import read as read_photographs
-from landseer.export.models.boxes import iou
 from landseer.export.models.trunks import BACKBONES
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.figures import Estimate
+from landseer.ops.evaluate.head_vectors import Vectors
 from landseer.ops.evaluate.readers import read as read_dataset
-from landseer.ops.research import small
-from landseer.ops.research.describe import Vectors
-from landseer.ops.research.small import TRUE, WHOLE, Entry, Found, Networks, found
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research import small_things
+from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
+from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Networks, SourceRegions, found
+from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
 REPORT = Path("docs/reports/results-boxes.md")
 OVERLAP = 0.5
-"""At which a box has found the photograph."""
+"""IoU from which a box counts as having found the photograph."""
 SAME = 0.9
-"""At which a box says no more than the whole picture."""
+"""IoU from which a box counts as the whole picture."""
 MAIN = "best region"
-"""The pooling that the reading goes by, chosen before anything was measured: Detect-to-Retrieve's first."""
+"""The pooling that decides, chosen before measuring: the first one of Detect-to-Retrieve."""
 
 Similarities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Regions:
-    """The vectors of all regions of N pictures, those of a picture side by side."""
+class RegionVectors:
+    """The vectors of all regions of N pictures; those of a picture are consecutive."""
 
     vectors: Vectors
     """[R, C]"""
     starts: NDArray[np.int64]
-    """Row of each picture's first region, [N]; every picture has one at least."""
+    """Row of the first region of each picture, [N]; every picture has at least one."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Regions of each picture, [N]."""
+        """Number of regions of each picture, [N]."""
         return np.diff(self.starts, append=len(self.vectors))
 
 
-def together(sources: Sequence[Sequence[Found]]) -> Regions:
-    """Join the regions that several sources found in the same pictures."""
+def together(sources: Sequence[Sequence[SourceRegions]]) -> RegionVectors:
+    """Join the regions of several sources in the same pictures."""
     pictures = [np.concatenate([one.vectors for one in picture]) for picture in zip(*sources, strict=True)]
     starts = np.cumsum([0, *map(len, pictures[:-1])])
-    return Regions(vectors=np.concatenate(pictures), starts=starts)
+    return RegionVectors(vectors=np.concatenate(pictures), starts=starts)
 
 
-def best(queries: Vectors, regions: Regions) -> Similarities:
-    """Similarity [Q, N] of a picture's region that is most like the query [Q, C]."""
+def best(queries: Vectors, regions: RegionVectors) -> Similarities:
+    """Return the highest similarity [Q, N] of a picture's regions to the query [Q, C]."""
     return np.asarray(np.maximum.reduceat(queries @ regions.vectors.T, regions.starts, axis=1), np.float32)
 
 
-def mean(queries: Vectors, regions: Regions) -> Similarities:
-    """Mean similarity [Q, N] of a picture's regions to the query [Q, C]."""
+def mean(queries: Vectors, regions: RegionVectors) -> Similarities:
+    """Return the mean similarity [Q, N] of a picture's regions to the query [Q, C]."""
     return np.asarray(np.add.reduceat(queries @ regions.vectors.T, regions.starts, axis=1) / regions.counts, np.float32)
 
 
-POOLINGS: Mapping[str, Callable[[Vectors, Regions], Similarities]] = {"best region": best, "mean of regions": mean}
+POOLINGS: Mapping[str, Callable[[Vectors, RegionVectors], Similarities]] = {
+    "best region": best,
+    "mean of regions": mean,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class BoxRow:
     """One way to search one database."""
 
     source: str
     pooling: str
     figures: Evaluation
+    classes: Ids
+    """The class of each query, [Q]."""
     vectors: float
-    """Stored for a picture, on average."""
+    """Vectors stored per picture, the mean."""
+
+    def gain(self, base: BoxRow) -> Estimate:
+        """Return the gain in mAP over another way, paired by query."""
+        return Estimate.of(self.figures.aps - base.figures.aps, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Database:
-    """What was measured on one database."""
+class DatabaseFigures:
+    """The figures on one database."""
 
     name: str
-    rows: Sequence[Row]
-    """The first is one vector a picture."""
+    rows: Sequence[BoxRow]
+    """The first has one vector per picture."""
     boxes: Sequence[str]
-    """One line on the boxes of each source."""
+    """One line about the boxes of each source."""
 
 
-def judged(name: str, described: Mapping[str, Sequence[Found]], queries: Vectors, test: Dataset) -> Database:
+def judged(
+    name: str, described: Mapping[str, Sequence[SourceRegions]], queries: Vectors, test: Dataset
+) -> DatabaseFigures:
     """Search a database in every way. queries: [Q, C], of `test.queries`; described: by source, for each reference."""
     rows = [_row(WHOLE, MAIN, together([described[WHOLE]]), queries, test)]
     for source in [source for source in described if source != WHOLE]:
@@ -103,26 +116,29 @@ def judged(name: str, described: Mapping[str, Sequence[Found]], queries: Vectors
         rows += [_row(source, pooling, regions, queries, test) for pooling in POOLINGS]
     whole = described[WHOLE]
     boxes = [_boxes(source, ones, whole) for source, ones in described.items() if source not in (WHOLE, TRUE)]
-    return Database(name=name, rows=rows, boxes=boxes)
+    return DatabaseFigures(name=name, rows=rows, boxes=boxes)
 
 
-def _row(source: str, pooling: str, regions: Regions, queries: Vectors, test: Dataset) -> Row:
+def _row(source: str, pooling: str, regions: RegionVectors, queries: Vectors, test: Dataset) -> BoxRow:
     orders = np.argsort(-POOLINGS[pooling](queries, regions), axis=1, kind="stable")
     ranked = [order[order != row] for order, row in zip(orders, test.own_rows(), strict=True)]
     figures = evaluate(ranked, test.truths(), ks=(1,))
-    return Row(source=source, pooling=pooling, figures=figures, vectors=float(regions.counts.mean()))
+    return BoxRow(
+        source=source, pooling=pooling, figures=figures, classes=test.classes(), vectors=float(regions.counts.mean())
+    )
 
 
-def _boxes(source: str, ones: Sequence[Found], whole: Sequence[Found]) -> str:
-    """Say how many boxes a source gave, and where they are."""
+def _boxes(source: str, ones: Sequence[SourceRegions], whole: Sequence[SourceRegions]) -> str:
+    """Say how many boxes a source found, and where they are."""
     count = np.mean([len(one.places) for one in ones])
     all_of_it = [(overlaps(a.places[:1], b.places) >= SAME).any() for a, b in zip(ones, whole, strict=True)]
-    line = f"{source}: {count:.2f} boxes a picture, the first all of it (IoU {SAME} or more) in {_share(all_of_it)}"
+    whole_first = f"the first is the whole picture (IoU {SAME} or more) in {_share(all_of_it)}"
+    line = f"{source}: {count:.2f} boxes per picture; {whole_first}"
     met = [overlaps(one.places, one.truth)[:, 0] >= OVERLAP for one in ones if len(one.truth)]
     if not met:
         return line
     first, any_of = _share([one[:1].any() for one in met]), _share([one.any() for one in met])
-    return f"{line}; the photograph's place met (IoU {OVERLAP} or more) by the first in {first}, by any in {any_of}"
+    return f"{line}; the photograph is found (IoU {OVERLAP} or more) by the first in {first}, by any in {any_of}"
 
 
 def _share(ones: Sequence[np.bool_]) -> str:
@@ -132,17 +148,18 @@ def _share(ones: Sequence[np.bool_]) -> str:
 def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the IoU of every pair of places. a: x, y, width, height [n, 4]; b: [m, 4] → [n, m]."""
     corners = [torch.from_numpy(np.concatenate([one[:, :2], one[:, :2] + one[:, 2:]], axis=1)) for one in (a, b)]
-    return np.asarray(iou(*corners).numpy(), np.float32)
+    return np.asarray(box_iou(*corners).numpy(), np.float32)
 
 
-def table(database: Database) -> str:
-    """Return a database's figures as Markdown, with the reading."""
+def table(database: DatabaseFigures) -> str:
+    """Return the figures of a database as Markdown."""
     base = database.rows[0]
     lines = [
         f"## {database.name}",
         "",
-        "| stored | pooled by | mAP | against the whole picture alone | first right | vectors a picture |",
-        "|---|---|---:|---|---:|---:|",
+        f"| stored | pooled by | mAP | {QUERIES} | against the whole picture alone | {QUERIES} | first right | "
+        "vectors per picture |",
+        "|---|---|---:|---|---|---|---:|---:|",
         *(_line(row, base) for row in database.rows),
         "",
         *(f"- {line}." for line in database.boxes),
@@ -150,37 +167,27 @@ def table(database: Database) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Row, base: Row) -> str:
-    low, high = (100 * end for end in bootstrap_interval(row.figures.aps))
-    stored = WHOLE if row is base else f"{WHOLE} + {row.source}"
-    pooled, gained = ("-", "-") if row is base else (row.pooling, _told(gain(row, base)))
+def _line(row: BoxRow, base: BoxRow) -> str:
+    stored, pooled = (WHOLE, "-") if row is base else (f"{WHOLE} + {row.source}", row.pooling)
+    found = mean_cells(row.figures.aps, row.classes)
+    gained = gain_cells(row.figures.aps, base.figures.aps, row.classes)
     first = 100 * float(row.figures.mean_precisions[0])
-    return (
-        f"| {stored} | {pooled} | {100 * row.figures.map:.1f} ({low:.1f} to {high:.1f}) | {gained} | {first:.1f}% | "
-        f"{row.vectors:.2f} |"
+    return f"| {' | '.join((stored, pooled, *found, *gained))} | {first:.1f}% | {row.vectors:.2f} |"
+
+
+def reading(database: DatabaseFigures) -> str:
+    """Say for which boxes, pooled by `MAIN`, the finding holds: where the interval over classes is above zero."""
+    gains = {row.source: row.gain(database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
+    return "; ".join(
+        f"with {source} it {_verdict(one)}, {estimate_cells(one, sign='+')[0]} mAP" for source, one in gains.items()
     )
 
 
-def gain(row: Row, base: Row) -> tuple[float, float, float]:
-    """Return what a way of searching gains over another, in points of mAP, and its 95% interval, queries in pairs."""
-    differences = 100 * (row.figures.aps - base.figures.aps)
-    return float(np.nanmean(differences)), *bootstrap_interval(differences)
-
-
-def _told(gained: tuple[float, float, float]) -> str:
-    middle, low, high = gained
-    return f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def reading(database: Database) -> str:
-    """Say with which boxes, pooled by `MAIN`, the finding holds: where the interval lies above no difference."""
-    gains = {row.source: gain(row, database.rows[0]) for row in database.rows[1:] if row.pooling == MAIN}
-    return "; ".join(f"with {source} it {_verdict(one)}, {_told(one)} mAP" for source, one in gains.items())
-
-
-def _verdict(gained: tuple[float, float, float]) -> str:
-    _, low, high = gained
-    return "**holds**" if low > 0 else "**fails** and harms" if high < 0 else "**fails**, no difference to be told"
+def _verdict(gained: Estimate) -> str:
+    if gained.over_classes is None:
+        return "**cannot be judged**"
+    low, high = gained.over_classes
+    return "**holds**" if low > 0 else "**fails** and harms" if high < 0 else "**fails**: no significant difference"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -194,21 +201,21 @@ def _report(args: argparse.Namespace) -> str:
     backgrounds = [one.path for one in read_photographs(args.backgrounds).photographs]
     shared = set(backgrounds) & set(test.references)
     if shared:
-        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; lay them over others")
+        raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; use other backgrounds")
     test = test.drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     if not test.queries:
-        raise OpsError(f"none of the {len(test.references)} pictures drawn shows what another shows; draw more")
-    networks = small.load_networks(args.backbone, args.weights, args.parts, args.proposals)
+        raise OpsError(f"none of the {len(test.references)} drawn pictures shows the same thing as another; draw more")
+    networks = small_things.load_networks(args.backbone, args.weights, args.parts, args.proposals)
     databases = _databases(test, backgrounds, networks, args)
     return "\n".join([_head(args, test, databases), *map(table, databases)])
 
 
 def _databases(
     test: Dataset, backgrounds: Sequence[Path], networks: Networks, args: argparse.Namespace
-) -> list[Database]:
+) -> list[DatabaseFigures]:
     detected = [WHOLE, "attention", *(["proposals"] if networks.proposals else [])]
-    large = _described("as they are", small.as_they_are(test.references), detected, networks, args)
-    entries = small.made_small(test.references, backgrounds, seed=args.seed)
+    large = _described("as they are", small_things.as_they_are(test.references), detected, networks, args)
+    entries = small_things.made_small(test.references, backgrounds, seed=args.seed)
     tiny = _described("small", entries, [*detected, TRUE], networks, args)
     rows = {path: row for row, path in enumerate(test.references)}
     queries = np.concatenate([large[WHOLE][rows[query.shot.path]].vectors for query in test.queries])
@@ -220,7 +227,7 @@ def _databases(
 
 def _described(
     what: str, entries: Sequence[Entry], sources: Sequence[str], networks: Networks, args: argparse.Namespace
-) -> dict[str, list[Found]]:
+) -> dict[str, list[SourceRegions]]:
     bar = track(entries, what, console=plain_console(sys.stderr, pipe_width=None))
     pictures = [found(entry, sources, networks, args.folder / "boxes") for entry in bar]
     return {source: list(ones) for source, ones in zip(sources, zip(*pictures, strict=True), strict=True)}
@@ -228,40 +235,49 @@ def _described(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, searched for each other")
-    parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, to lay them over")
-    parser.add_argument("--parts", type=Path, required=True, help="a trained head; its attention gives boxes")
-    parser.add_argument("--proposals", type=Path, help="trained region proposals, which give boxes too")
+    parser.add_argument(
+        "--test", required=True, metavar="SPEC", help="photographs by class; each is searched for among the others"
+    )
+    parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, as backgrounds")
+    parser.add_argument("--parts", type=Path, required=True, help="a trained head, whose attention finds boxes")
+    parser.add_argument("--proposals", type=Path, help="trained region proposals, which also find boxes")
     parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
-    parser.add_argument("--pictures", type=int, help="of the test set, drawn by the seed; all if not given")
-    parser.add_argument("--queries", type=int, default=400, help="of the pictures, drawn by the seed")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
+    parser.add_argument("--pictures", type=int, help="pictures of the test set, drawn with the seed (all)")
+    parser.add_argument("--queries", type=int, default=400, help="queries, drawn with the seed (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
-def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[Database]) -> str:
-    low, high = (round(100 * share) for share in small.SHARE)
+def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[DatabaseFigures]) -> str:
+    low, high = (round(100 * share) for share in small_things.SHARE)
+    frame, most, least = small_things.FRAME, small_things.BEST, small_things.LEAST_SCORE
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)
-    return f"""# Whether boxes help
+    return f"""# Do boxes help?
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
-Detect-to-Retrieve finds that describing a picture's boxes beside the whole helps, above all where the thing is small.
-Pooled by the {MAIN}, which was chosen beforehand, against the whole picture alone:
+Detect-to-Retrieve finds that it helps to describe the boxes of a picture beside the whole, most of all where the thing
+is small. Does that hold here? Pooled by the {MAIN}, which was chosen before measuring, against the whole picture alone:
 
 {readings}
 
-{args.test}: {len(test.references):,} photographs, searched by {len(test.queries):,} of them as they are, none of which
-finds itself. {args.backbone}, with the head {args.parts.name}. *Made small*: each photograph shrunk to {low} to {high}%
-of the shorter side of one of {args.backgrounds}, {small.FRAME} pixels long, and laid over it at a random place. At most
-{small.BEST} boxes of a picture, of scores of {small.LEAST_SCORE} or more, are cropped and described again; a picture is
-as similar as its best region, or as its regions in the mean. The true box is where the photograph was laid: what a
-perfect detector would give. mAP and differences with 95% bootstrap intervals over queries, drawn in pairs for
-differences. The small ones are pasted together, with edges that no photograph has, over pictures that show
-things of their own.
+- Data: {args.test}, {len(test.references):,} photographs. {len(test.queries):,} of them, as they are, are the
+  queries; a query never finds itself.
+- Model: {args.backbone} with the head {args.parts.name}.
+- *Made small*: each photograph is shrunk to {low} to {high}% of the shorter side of a background from
+  {args.backgrounds}, which is {frame} pixels long, and pasted at a random place. Such pictures have edges that no
+  photograph has, and the background shows things of its own.
+- Boxes: at most {most} for each picture, with a score of {least} or more, each cropped and described again. The
+  similarity of a picture is that of its best region, or the mean over its regions.
+- *True box*: where the photograph was pasted, which is what a perfect detector would find.
+
+{INTERVALS}
 """
 
 

@@ -1,4 +1,4 @@
-"""`make results-expansion`: train LAttQE, compare it with other expansions (docs/reports/results-expansion.md)."""
+"""`make results-expansion`: train LAttQE and compare expansions (docs/reports/results-expansion.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.search.expansion.methods import LATTQE
@@ -26,12 +25,13 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.export.training.localisation import split
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors, describe_labelled
 from landseer.ops.evaluate.methods import NO_EXPANSION, NONE, Method
-from landseer.ops.research.described import described
-from landseer.ops.research.expanding import (
+from landseer.ops.research.cells import INTERVALS
+from landseer.ops.research.expansion_report import ExpansionRow, sweep_table, table
+from landseer.ops.research.expansion_search import (
     LATTQE_SEARCH,
-    Searched,
-    Space,
+    LabelledSearch,
     Tuning,
     tuned,
     tuned_behind_lattdba,
@@ -39,25 +39,24 @@ from landseer.ops.research.expanding import (
     tuned_lattdba,
     tuned_lattqe,
 )
-from landseer.ops.research.expansion_report import Found, sweep_table, table
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.expansion"
 REPORT = Path("docs/reports/results-expansion.md")
 SWEEP = (1, 2, 4, 8, 16, 32, 64)
 TUNED_BY = 150
-"""Queries of the training classes that rivals are tuned by."""
+"""Number of queries of the training classes that methods are tuned on."""
 RIVALS, AUGMENTED = ("aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe"), ("aqe", "aqewd-dir", "alphaqe")
 FULL = "LAttQE"
 WHOLE = "the whole"
-"""The network of which others are a part, whatever held-out classes chose."""
+"""The full network, which ablations are compared with, whatever validation chose."""
 SWEPT = {"aqe": "aqe", "aqewd-dir": "aqewd-dir", "alphaqe, alpha 3": "alphaqe"}
 
 
 def ablations() -> list[Form]:
-    """Return what the paper's table 2 leaves out in turn, and the simulated episodes.
+    """Return the ablations of the paper's table 2, and one without the simulated episodes.
 
-    What the paper calls the visual embedding is here the cosines: the network reads nothing else of a descriptor.
+    The paper's visual embedding corresponds to the cosines here: the network reads nothing else of a descriptor.
     """
     full = Form()
     return [
@@ -70,9 +69,9 @@ def ablations() -> list[Form]:
 
 
 def as_in_the_paper() -> Form:
-    """Return the paper's network with its learning rate; all else of the training is ours.
+    """Return the paper's network with its learning rate; the rest of the training is ours.
 
-    Its weights of a whole database would take minutes a step: it learns from databases as they are.
+    It learns from databases that are not augmented: weighting a whole database would take minutes per step.
     """
     ranges = replace(Form().ranges, augmented=0.0)
     return Form(name="the paper's network", paper=True, learning_rate=1e-4, ranges=ranges)
@@ -80,11 +79,11 @@ def as_in_the_paper() -> Form:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
-    """What is learned from and tuned on, and what is judged: of different classes."""
+    """Training data and test data of different classes."""
 
     name: str
-    training: Space
-    test: Space
+    training: LabelledVectors
+    test: LabelledVectors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,18 +95,23 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class")
-    parser.add_argument("--train", metavar="SPEC", help="photographs of other classes, for the split by data set")
+    parser.add_argument("--train", metavar="SPEC", help="photographs of other classes, for a second split")
     parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
-    parser.add_argument("--parts", type=Path, help="trained parts, if not those that come with it")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
+    parser.add_argument("--parts", type=Path, help="trained parts (default: those that come with it)")
     parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--queries", type=int, default=400, help="of each test fold, drawn with the seed")
-    parser.add_argument("--ablations", action="store_true", help="train once with parts left out, too")
-    parser.add_argument("--paper", action="store_true", help="train the paper's network once, too (slow on a CPU)")
+    parser.add_argument(
+        "--queries", type=int, default=400, help="queries of each test fold, drawn with the seed (%(default)s)"
+    )
+    parser.add_argument("--ablations", action="store_true", help="also train the ablations, once each")
+    parser.add_argument("--paper", action="store_true", help="also train the paper's network, once (slow on a CPU)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of the first training")
-    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument("--seed", type=int, default=0, help="of random draws and of the first training (%(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -121,21 +125,17 @@ def _report(args: argparse.Namespace) -> str:
     return "\n".join([_head(args, test), *parts])
 
 
-def _halves(space: Space, args: argparse.Namespace) -> Iterator[Fold]:
-    """Yield both ways to train on half of the classes and judge the other half, which alone is searched then."""
+def _halves(space: LabelledVectors, args: argparse.Namespace) -> Iterator[Fold]:
+    """Yield both ways to train on half of the classes and test on the other half, which alone is searched."""
     one, other = split([str(label) for label in space.labels], held_out=0.5, seed=args.seed)
     for number, (learned, judged) in enumerate(((one, other), (other, one))):
-        test = _of(space, judged).sampled(args.queries, args.seed)
-        yield Fold(name=f"half-{number}", training=_of(space, learned), test=test)
+        test = space.rows(judged).sampled(args.queries, args.seed)
+        yield Fold(name=f"half-{number}", training=space.rows(learned), test=test)
 
 
-def _of(space: Space, rows: NDArray[np.int64]) -> Space:
-    return Space(vectors=space.vectors[rows], labels=space.labels[rows], queries=np.arange(len(rows)))
-
-
-def _space(spec: str, args: argparse.Namespace) -> Space:
-    """Describe a data set, or read what was described before."""
-    found = described(
+def _space(spec: str, args: argparse.Namespace) -> LabelledVectors:
+    """Describe a data set, or read the vectors of an earlier run."""
+    return describe_labelled(
         spec,
         args.backbone,
         weights=args.weights,
@@ -143,7 +143,6 @@ def _space(spec: str, args: argparse.Namespace) -> Space:
         folder=args.folder / "vectors",
         console=plain_console(sys.stderr, pipe_width=None),
     )
-    return Space(vectors=found.vectors, labels=found.labels, queries=np.arange(len(found.vectors)), how=found.how)
 
 
 def _learned(form: Form, fold: Fold, part: int, seed: int, args: argparse.Namespace) -> Learned:
@@ -162,27 +161,27 @@ def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
     found, left_out, swept, chosen = [], [], [], []
     for fold in folds:
         plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
-        rivals = Searched(fold.test)
+        rivals = LabelledSearch(fold.test)
         learned = [_chosen(fold, seed, args) for seed in _seeds(args)]
-        trained = [Searched(fold.test, one.network) for one in learned]
+        trained = [LabelledSearch(fold.test, one.network) for one in learned]
         found.append([*_rivals(fold, rivals, args), *_ours(fold, learned, trained, args)])
         left_out.append(list(_others(fold, rivals, args)))
         swept.append(_swept(rivals, trained))
         chosen.append(f"{fold.name}: {', '.join(one.form.name for one in learned)}")
-    which = f"Chosen by held-out classes, one for each training: {'; '.join(chosen)}."
+    which = f"Networks chosen by validation, one for each training: {'; '.join(chosen)}."
     tables = f"## {name}\n\n{table(found, against=FULL)}\n{which}\n\n{sweep_table(SWEEP, swept)}"
     if not _forms(args):
         return tables
-    return f"{tables}\n### With parts left out, by one training\n\n{table(left_out, against=WHOLE)}"
+    return f"{tables}\n### Ablations, one training each\n\n{table(left_out, against=WHOLE)}"
 
 
 def _seeds(args: argparse.Namespace) -> range:
     return range(args.seed, args.seed + args.seeds)
 
 
-def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterator[Found]:
-    """Yield what is not trained, with the numbers that do best on the training classes."""
-    tuning = [Searched(fold.training.sampled(TUNED_BY, args.seed))]
+def _rivals(fold: Fold, searched: LabelledSearch, args: argparse.Namespace) -> Iterator[ExpansionRow]:
+    """Yield the untrained methods, with the numbers that are best on the training classes."""
+    tuning = [LabelledSearch(fold.training.sampled(TUNED_BY, args.seed))]
     rivals = {name: tuned(tuning, name) for name in RIVALS}
     methods = {"none": NO_EXPANSION, **rivals}
     for name in AUGMENTED:
@@ -194,28 +193,28 @@ def _rivals(fold: Fold, searched: Searched, args: argparse.Namespace) -> Iterato
 
 
 def _ours(
-    fold: Fold, learned: Sequence[CrossValidated], trained: Sequence[Searched], args: argparse.Namespace
-) -> Iterator[Found]:
-    """Yield what was trained on the training classes, by each seed."""
+    fold: Fold, learned: Sequence[CrossValidated], trained: Sequence[LabelledSearch], args: argparse.Namespace
+) -> Iterator[ExpansionRow]:
+    """Yield the trained methods, with the figures of each seed."""
     by_seed = [_methods(_tuning(fold.training, one, seed)) for seed, one in zip(_seeds(args), learned, strict=True)]
     for name in by_seed[0]:
         methods = [methods[name] for methods in by_seed]
         figures = [one.by(method) for one, method in zip(trained, methods, strict=True)]
-        yield Found(name=name, methods=methods, figures=figures)
+        yield ExpansionRow(name=name, methods=methods, figures=figures, classes=fold.test.classes())
 
 
-def _tuning(space: Space, learned: CrossValidated, seed: int) -> Tuning:
-    """Return what a form's numbers are chosen by: as many queries as rivals' are, among all training classes.
+def _tuning(space: LabelledVectors, learned: CrossValidated, seed: int) -> Tuning:
+    """Return what the numbers of a trained method are tuned on: as many queries as for untrained ones.
 
-    Each is searched for by the network that did not learn from its class: the others know it by heart.
+    Each query is expanded by the network that was not trained on its class; the others may have memorised it.
     """
     held = (classes(space.labels.tolist(), part=part, seed=seed)[1] for part in range(PARTS))
     asked = (replace(space, queries=rows).sampled(TUNED_BY // PARTS, seed) for rows in held)
-    return [Searched(some, one.network) for some, one in zip(asked, learned.parts, strict=True)]
+    return [LabelledSearch(some, one.network) for some, one in zip(asked, learned.parts, strict=True)]
 
 
 def _methods(tuning: Tuning) -> dict[str, Method]:
-    """Return the rows of one network: with the paper's numbers of neighbours, and with all tuned, like rivals."""
+    """Return the methods of one network: with the paper's numbers of neighbours, and with tuned ones."""
     lattdba, lattqe = tuned_lattdba(tuning), tuned_lattqe(tuning)
     return {
         FULL: LATTQE_SEARCH,
@@ -230,41 +229,43 @@ def _forms(args: argparse.Namespace) -> list[Form]:
     return [*(ablations() if args.ablations else []), *([as_in_the_paper()] if args.paper else [])]
 
 
-def _others(fold: Fold, rivals: Searched, args: argparse.Namespace) -> Iterator[Found]:
-    """Yield networks of other forms, one training of each by the first seed, beside the whole one."""
+def _others(fold: Fold, rivals: LabelledSearch, args: argparse.Namespace) -> Iterator[ExpansionRow]:
+    """Yield the full network and the ablations, each trained once with the first seed."""
     yield _of_one("none", NO_EXPANSION, rivals)
     forms = {WHOLE: Form(), **{form.name: form for form in _forms(args)}}
     for name, form in forms.items():
-        yield _of_one(name, LATTQE_SEARCH, Searched(fold.test, _learned(form, fold, 0, args.seed, args).network))
+        yield _of_one(name, LATTQE_SEARCH, LabelledSearch(fold.test, _learned(form, fold, 0, args.seed, args).network))
 
 
-def _of_one(name: str, method: Method, searched: Searched) -> Found:
-    return Found(name=name, methods=[method], figures=[searched.by(method)])
+def _of_one(name: str, method: Method, searched: LabelledSearch) -> ExpansionRow:
+    return ExpansionRow(name=name, methods=[method], figures=[searched.by(method)], classes=searched.space.classes())
 
 
-def _swept(rivals: Searched, trained: Sequence[Searched]) -> dict[str, list[float]]:
-    """Return the mAP by numbers of neighbours of those methods that the paper's figure 3 has, the mean over seeds."""
+def _swept(rivals: LabelledSearch, trained: Sequence[LabelledSearch]) -> dict[str, list[float]]:
+    """Return the mAP by number of neighbours of the methods in the paper's figure 3, the mean over seeds."""
     maps = {label: [_map([rivals], name, k) for k in SWEEP] for label, name in SWEPT.items()}
     return {**maps, FULL: [_map(trained, LATTQE, k) for k in SWEEP], "none": [_map([rivals], NONE, 1)] * len(SWEEP)}
 
 
-def _map(searched: Sequence[Searched], name: str, neighbours: int) -> float:
+def _map(searched: Sequence[LabelledSearch], name: str, neighbours: int) -> float:
     return float(np.mean([100 * one.by(Method(name=name, neighbours=neighbours)).map for one in searched]))
 
 
-def _head(args: argparse.Namespace, test: Space) -> str:
-    return f"""# Expansions side by side
+def _head(args: argparse.Namespace, test: LabelledVectors) -> str:
+    return f"""# Query and database expansion compared
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
-{args.test}: {len(test.vectors):,} photographs of {test.labels.max() + 1} classes, each searched for among the others of
-what is judged; {test.how}; {args.queries} queries of each fold. Neighbours and alpha of rivals are those that do best
-on the training classes. LAttQE is the mean of three networks, each of which two thirds of the training classes trained.
-The temperature of LAttDBA is the one that does best there, too, each query searched for by the network that did not
-learn from its class; LAttQE's 64 and LAttDBA's 48 neighbours are the paper's, but where *tuned* says that they were
-chosen likewise. A database is augmented for each query as if that were not in it. mAP with 95% bootstrap intervals over
-queries, drawn in pairs for differences. Seeds: of the training of LAttQE; a row is their mean, and says the least and
-the most.
+- Data: {args.test}, {len(test.vectors):,} photographs of {test.labels.max() + 1} classes; {test.how}. Each query is
+  searched for among the other photographs of its fold, {args.queries} queries per fold.
+- Untrained methods: neighbours and alpha are those that are best on the training classes.
+- LAttQE is the mean of three networks, each trained on two thirds of the training classes. Its 64 neighbours and the 48
+  of LAttDBA are the paper's, except in rows that say *tuned*. Those numbers and the temperature of LAttDBA are chosen
+  on the training classes; each query is expanded by the network that was not trained on its class.
+- A database is augmented for each query as if the query were not in it.
+- *Seeds*: trainings of LAttQE. A row is their mean; the column gives the lowest and the highest.
+
+{INTERVALS}
 """
 
 

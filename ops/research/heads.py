@@ -1,4 +1,4 @@
-"""Train every head by several seeds, describe a data set with all of them, and write docs/reports/results.md."""
+"""`make results`: train every head with several seeds and compare them (docs/reports/results.md)."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ from landseer.export.datasets.readers import read as read_photographs
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.training.command import precision_of
-from landseer.export.training.heads import TRAINERS, Training, train_head
-from landseer.export.training.localisation import Recipe
+from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train_head
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.head_variants import Variant, cost, variants
+from landseer.ops.evaluate.head_vectors import Vectors, describe_by_heads
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
-from landseer.ops.research.describe import Vectors, describe
-from landseer.ops.research.heads_report import Row, Table
-from landseer.ops.research.variants import Variant, cost, variants
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.cells import INTERVALS
+from landseer.ops.research.heads_report import HeadRow, HeadTable
+from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"
 REPORT = Path("docs/reports/results.md")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A backbone on the command line."""
+class BackboneSource:
+    """One --backbone on the command line."""
 
     backbone: str
     weights: Path | None
     views: int
-    """Of each photograph."""
+    """Views of each photograph that heads learn from."""
     photographs: int | None
-    """That its heads learn from, drawn from all there are; None for all."""
+    """Number of photographs that heads learn from, drawn at random; None for all."""
 
     def learns_from(self, found: Photographs) -> Photographs:
-        """Return what its heads learn from, the same whatever the seed of the head."""
+        """Return the photographs that heads learn from, the same for every seed of a head."""
         if self.photographs is None or self.photographs >= len(found.photographs):
             return found
         draw = np.random.default_rng(0)
@@ -65,43 +66,46 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--train", required=True, metavar="SPEC", help="photographs to learn from")
-    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to be judged on, of other classes")
+    parser.add_argument("--train", required=True, metavar="SPEC", help="photographs that heads learn from")
+    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to search, with other classes")
     parser.add_argument(
         "--backbone",
         action="append",
         type=_source,
         required=True,
         metavar="NAME[=WEIGHTS[:VIEWS[:PHOTOGRAPHS]]]",
-        help="views of a photograph that heads learn from (4), and of how many photographs (all)",
+        help="may be repeated; VIEWS of each photograph (4) and number of PHOTOGRAPHS (all) to learn from",
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="to train (all)")
-    parser.add_argument("--folder", type=Path, default=Path("var/train"), help="what was computed is kept there")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each head (%(default)s)")
+    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="heads to train (all)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
-def _source(text: str) -> Source:
+def _source(text: str) -> BackboneSource:
     name, _, rest = text.partition("=")
     weights, views, photographs, *_ = [*rest.split(":"), "", ""]
     if name not in BACKBONES:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(BACKBONES)}")
+        raise argparse.ArgumentTypeError(f"got {name}; expected one of {', '.join(BACKBONES)}")
     try:
         count, most = int(views or 4), int(photographs) if photographs else None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"got {text}; expected NAME=WEIGHTS:VIEWS:PHOTOGRAPHS") from error
-    return Source(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
+    return BackboneSource(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
 
 
-def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.Namespace) -> Table:
+def _table(source: BackboneSource, learned: Photographs, test: Dataset, args: argparse.Namespace) -> HeadTable:
     loaded = BACKBONES[source.backbone].load(source.weights, "auto")
     trunk = loaded.trunk
     chosen = list(variants(trunk.channels, _trained(source, loaded, learned, args)))
     profile = Profile(backbone=source.backbone, weights_sha256="", sizes=Sizes(channels=trunk.channels))
     with _bar("describing") as bar:
         task = bar.add_task(source.backbone, total=len(test.references))
-        vectors = describe(
+        vectors = describe_by_heads(
             test.references,
             chosen,
             run=trunk_runner(trunk, precision_of(source.backbone)),
@@ -113,7 +117,7 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
     figures = [_judged(one, test) for one in vectors]
     names = dict.fromkeys(variant.name for variant in chosen)
     rows = [
-        Row(
+        HeadRow(
             name=name,
             figures=[found for variant, found in zip(chosen, figures, strict=True) if variant.name == name],
             cost=cost(_first(chosen, name), trunk, side=profile.long_side),
@@ -121,7 +125,9 @@ def _table(source: Source, learned: Photographs, test: Dataset, args: argparse.N
         for name in names
     ]
     learned_from = f"heads learned from {len(learned.photographs):,} photographs, {source.views} views of each"
-    return Table(backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows)
+    return HeadTable(
+        backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows, classes=test.classes()
+    )
 
 
 def _first(chosen: Sequence[Variant], name: str) -> Variant:
@@ -136,11 +142,11 @@ def _judged(vectors: Vectors, test: Dataset) -> Evaluation:
 
 
 def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
-    raise OpsError("nothing is expanded here")
+    raise OpsError("no query is expanded here")
 
 
-def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
-    """Return the parts of every head and seed, those trained now that are not there."""
+def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
+    """Return the trained parts of every head and seed; trains those that do not exist."""
     proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
     made = [descriptor for descriptor in args.heads if descriptor != "rmac-rpn" or proposals.exists()]
     wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
@@ -158,7 +164,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
             loaded=loaded,
             backbone=source.backbone,
             views=views,
-            recipe=Recipe(seed=seed),
+            recipe=LocalisationRecipe(seed=seed),
             folder=args.folder / names[descriptor, seed],
             proposals=proposals,
             card={"data": args.train},
@@ -168,7 +174,7 @@ def _trained(source: Source, loaded: Loaded, learned: Photographs, args: argpars
     return [read_parts(path) for path in files.values()]
 
 
-def _views(source: Source, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
+def _views(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
     with _bar("views") as bar:
         task = bar.add_task(source.backbone, total=len(learned.photographs))
         return trunk_views(
@@ -196,15 +202,18 @@ def _report(args: argparse.Namespace) -> str:
     classes, kinds = len({one.label for one in learned.photographs}), len({query.label for query in test.queries})
     head = f"""# Descriptors side by side
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
-To learn from: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or as many of them as each
-table says. Judged on {args.test}:
-{len(test.queries):,} queries of {kinds} classes, none of which was trained or tuned on, each photograph searched for
-among all others. One scale, long side 640 px, the trunk frozen as ImageNet left it; only heads are trained, on views of
-the training photographs whose maps were computed once. mAP with the 95% bootstrap interval over queries (the mean over
-seeds where there are several), the least and the most of the seeds, and the difference to GeM with its paired interval.
-GFLOPs count multiplications and additions apart, for one picture of 640 x 640.
+- Training data: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or the number that a table
+  states.
+- Test data: {args.test}, {len(test.queries):,} queries of {kinds} classes. No head was trained on these classes. Each
+  photograph is searched for among all others.
+- One scale, long side 640 px. The trunk keeps its ImageNet weights; only heads are trained, on feature maps of views of
+  the training photographs that were computed once.
+- A head that was trained with several seeds has their mean as its row; *seeds* gives the lowest and the highest.
+- GFLOPs are for one picture of 640 x 640; a multiplication and an addition count as two.
+
+{INTERVALS}
 
 """
     return head + "\n".join(table.text() for table in tables)

@@ -1,7 +1,7 @@
-"""Co-attention, ASMK*, R-ASMK* and spatial verification side by side, and write docs/reports/results-regional.md.
+"""`make results-regional`: compare co-attention, ASMK*, R-ASMK* and spatial verification.
 
-What can be chosen is chosen on the training data: the weight of co-attention beside the global score, the distance
-below which local descriptors match, the number of words. All else is as the papers have it.
+Writes docs/reports/results-regional.md. Chosen on the training data: the weight of co-attention beside the global
+score, the distance below which local descriptors match, and the number of words. The rest is as in the papers.
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ from landseer.export.parts import read_parts
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
-from landseer.ops.evaluate.codebooks import Source
+from landseer.ops.evaluate.codebooks import WordSource
 from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.local import LocalSystem
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
+from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
-from landseer.ops.evaluate.models import Request, exported
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.reranking import NAIVE
 from landseer.ops.evaluate.words import ASMK, RASMK, WORDS
+from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.regional_report import table
-from landseer.ops.research.regional_rows import FIRST, Judge, Row, attended
-from landseer.ops.research.varied import Numbers
-from landseer.ops.research.writing import made_by, written
+from landseer.ops.research.regional_rows import FIRST, Judge, RegionalRow, attended
+from landseer.ops.research.varied_coattention import Numbers
+from landseer.ops.research.writing import add_development, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.regional"
 REPORT = Path("docs/reports/results-regional.md")
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
-"""Beside the paper's 10, 500 and 10."""
+"""Tried beside the paper's 10, 500 and 10."""
 ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
 SCALED = {"scale 1": ALL_SCALES[3:4], "scales 0.71 to 1.41": ALL_SCALES[2:]}
-"""Beside all five."""
+"""Tried beside all five scales."""
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
-"""Of the scores of boxes."""
+"""Lowest scores of boxes to try."""
 TUNED_BY = 100
-"""Queries."""
+"""Number of queries of the training data that numbers are chosen on."""
 SECTIONS = ("coattention", "numbers", "words", "verification")
 WHOLE, REDUCTION = "query vectors", "reduction"
 Say = Callable[[str], None]
@@ -68,12 +69,12 @@ COMPARED = {
     "vlad": "VLAD",
     "rvlad": "R-VLAD",
 }
-"""Rows of `landseer evaluate`, and what they are called here."""
+"""Methods of `landseer evaluate`, and their names here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """By the training data."""
+    """The numbers that are best on the training data."""
 
     weight: float
     matching: Settings
@@ -88,32 +89,39 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, to be judged on")
-    parser.add_argument("--train", required=True, metavar="SPEC", help="of other classes, to choose and learn words on")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="of exported models")
+    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, to test on")
+    parser.add_argument(
+        "--train", required=True, metavar="SPEC", help="photographs of other classes, to choose numbers and learn words"
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="folder of exported models (%(default)s)"
+    )
     parser.add_argument("--backbone", choices=BACKBONES, help="export this one instead")
-    parser.add_argument("--weights", type=Path, help="of the backbone, if not those that come with it")
-    parser.add_argument("--parts", type=Path, help="trained parts, if not those that come with it")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
+    parser.add_argument("--parts", type=Path, help="trained parts (default: those that come with it)")
     parser.add_argument(
-        "--reduction", type=Path, metavar="PARTS", help="trained parts whose reduction for co-attention is tried, too"
+        "--reduction", type=Path, metavar="PARTS", help="also try the co-attention reduction of these trained parts"
     )
-    parser.add_argument("--queries", type=int, help="of the test data, drawn with the seed (all)")
-    parser.add_argument("--pictures", type=int, help="of the test data, drawn with the seed (all)")
+    parser.add_argument("--queries", type=int, help="queries of the test data, drawn with the seed (all)")
+    parser.add_argument("--pictures", type=int, help="pictures of the test data, drawn with the seed (all)")
     parser.add_argument(
-        "--learn", type=int, default=500, help="of the training data, drawn with the seed (%(default)s)"
+        "--learn", type=int, default=500, help="pictures of the training data, drawn with the seed (%(default)s)"
     )
-    parser.add_argument("--words", type=int, nargs="+", default=[256, 1024, 2048], help="numbers to choose from")
-    parser.add_argument("--regions", type=int, default=2, help="of a picture at most, 0 for none (%(default)s)")
+    parser.add_argument(
+        "--words", type=int, nargs="+", default=[256, 1024, 2048], help="numbers of words to choose from"
+    )
+    parser.add_argument("--regions", type=int, default=2, help="most regions per picture, 0 for none (%(default)s)")
     parser.add_argument(
         "--sections",
         nargs="+",
         choices=SECTIONS,
         default=SECTIONS,
-        help="tables of the report (all)",
+        help="sections of the report (all)",
     )
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPORT)
+    add_development(parser)
     return parser
 
 
@@ -122,7 +130,7 @@ def _report(args: argparse.Namespace, console: Console) -> str:
     other = _other_reduction(args.reduction, system.profile) if args.reduction else None
     train = read(args.train).drawn(args.learn, args.seed)
     test = read(args.test).drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
-    # Words are learned from the training data while the test data are prepared: rows of both find them there.
+    # Preparing the test data learns the words from the training data; both use them.
     test = _prepared(system, test, [*(f"{ASMK}:{count}" for count in args.words), RASMK, NAIVE], console)
     judge = _judge(system, test)
     train = _prepared(system, train, [], console)
@@ -131,39 +139,39 @@ def _report(args: argparse.Namespace, console: Console) -> str:
     return "\n".join([_head(args, system, train, test, chosen), *_sections(judge, chosen, other, args, console.print)])
 
 
-def _system(args: argparse.Namespace, console: Console) -> LocalSystem:
+def _system(args: argparse.Namespace, console: Console) -> InProcessSystem:
     repository = args.repository
     if args.backbone:
-        repository = exported(Request(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
-    words = Source(learned_from=args.train, pictures=args.learn, seed=args.seed)
-    return LocalSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
+        repository = exported(ExportRequest(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
+    words = WordSource(learned_from=args.train, pictures=args.learn, seed=args.seed)
+    return InProcessSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
 
 
 def _other_reduction(file: Path, profile: Profile) -> Projection:
-    """Return the reduction in a file of parts. WeightsError, or OpsError if it holds none for these descriptors."""
+    """Return the reduction in a file of parts. WeightsError, or OpsError if there is none that fits."""
     held = read_parts(file).section(REDUCTION)
     if not held:
-        raise OpsError(f"{file} holds no reduction for co-attention; --section reduction of export/all.py learns one")
+        raise OpsError(f"{file} has no reduction for co-attention; learn one with --section reduction of export/all.py")
     expected = (profile.sizes.reduced, profile.sizes.channels)
     if (got := tuple(held["matrix"].shape)) != expected:
         raise OpsError(
-            f"{file} holds a reduction of {got[1]} to {got[0]} values; expected {expected[1]} to {expected[0]}"
+            f"{file} has a reduction from {got[1]} to {got[0]} values; expected {expected[1]} to {expected[0]}"
         )
     return Projection(held["mean"], held["matrix"])
 
 
-def _judge(system: LocalSystem, dataset: Dataset) -> Judge:
+def _judge(system: InProcessSystem, dataset: Dataset) -> Judge:
     return Judge(system, dataset, reduction_of(system.repository, system.profile))
 
 
-def _prepared(system: LocalSystem, dataset: Dataset, rows: Sequence[str], console: Console) -> Dataset:
-    """Describe a data set by what these rows, co-attention and spatial verification need."""
+def _prepared(system: InProcessSystem, dataset: Dataset, rows: Sequence[str], console: Console) -> Dataset:
+    """Compute the arrays that these methods, co-attention and spatial verification need."""
     methods = parse_all(",".join(["coattention", "spatial", *rows]), positions=1)
     return dataset.without(system.prepare(dataset, methods, console, more=[NORMS, SCALES] if NAIVE in rows else []))
 
 
 def _choose(judge: Judge, words: Sequence[int], say: Say) -> Chosen:
-    """Return what does best on the training data: by mAP, matches by the first hit."""
+    """Return the numbers that are best on the training data: by mAP, for matching by the first hit."""
     none = judge.by(FIRST, NO_EXPANSION).figures
     say(f"none: mAP {100 * none.map:.1f}, first right {100 * none.mean_precisions[0]:.1f}%")
     weights = {one: judge.by("", attended(one)).figures.map for one in WEIGHTS}
@@ -181,7 +189,7 @@ def _best(found: Mapping[T, float]) -> T:
 
 
 def _told(settings: Settings) -> str:
-    return f"nearer than {settings.distance:g}{', from both sides' if settings.mutual else ''}"
+    return f"within {settings.distance:g}{', mutual' if settings.mutual else ''}"
 
 
 def _sections(
@@ -189,22 +197,22 @@ def _sections(
 ) -> Iterator[str]:
     none = judge.by(FIRST, NO_EXPANSION)
     for section, title, rows in (
-        ("coattention", "Co-attention over the global short list", _attended(judge, chosen)),
-        ("numbers", "What it depends on", _varied(judge, chosen)),
-        *([("coattention", f"By the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
+        ("coattention", "Re-ranking the global short list by co-attention", _attended(judge, chosen)),
+        ("numbers", "Co-attention with other numbers", _varied(judge, chosen)),
+        *([("coattention", f"With the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
         ("words", "Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
         ("verification", "Spatial verification of the global short list", _verified(judge, chosen)),
     ):
         if section in args.sections:
             say(title)
-            yield f"## {title}\n\n{table(list(rows), [none])}"
+            yield f"## {title}\n\n{table(list(rows), judge.dataset.classes(), [none])}"
     if "words" not in args.sections:
         return
-    shares = (f"{100 * judge.sharing(count):.1f}% with {count:,} words" for count in args.words)
-    yield f"So many of the photographs share a word with a query, the mean over queries: {', '.join(shares)}.\n"
+    shares = ", ".join(f"{100 * judge.sharing(count):.1f}% with {count:,} words" for count in args.words)
+    yield f"Photographs that share a word with the query, the mean over queries: {shares}.\n"
 
 
-def _attended(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+def _attended(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     yield judge.by(FIRST, NO_EXPANSION)
     yield judge.by("co-attention alone", attended())
     yield judge.by(f"co-attention, weight {chosen.weight:g}", attended(chosen.weight))
@@ -218,7 +226,7 @@ def _attended(judge: Judge, chosen: Chosen) -> Iterator[Row]:
     yield judge.by(f"word filter, then co-attention, weight {chosen.weight:g}", filtered)
 
 
-def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
+def _varied(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     paper = Numbers()
     forms = {
         "K 10, N 500, T 10": paper,
@@ -234,7 +242,7 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[Row]:
         yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
 
 
-def _reduced(judge: Judge, reduction: Projection) -> Iterator[Row]:
+def _reduced(judge: Judge, reduction: Projection) -> Iterator[RegionalRow]:
     space = judge.varied(Numbers(), reduction=reduction)
     yield judge.by("co-attention alone", attended(), space=space)
     yield judge.by("co-attention, weight 0.5", attended(0.5), space=space)
@@ -243,7 +251,7 @@ def _reduced(judge: Judge, reduction: Projection) -> Iterator[Row]:
     yield judge.by(f"{WHOLE}, then co-attention", attended(), space=whole, against=WHOLE)
 
 
-def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[Row]:
+def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[RegionalRow]:
     for count in args.words:
         of, boxes = f"{count:,} words", Boxes(most=args.regions)
         plain, united = f"ASMK*, {of}", f"ASMK* of all regions as one, {of}"
@@ -253,7 +261,7 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
         if not args.regions:
             continue
         yield replace(judge.united(united, count, boxes), against=plain)
-        # Of as many words as ASMK* of all regions as one, so of equal size.
+        # Compared with ASMK* of all regions as one set, which has an index of the same size.
         yield judge.regional(f"R-ASMK*, {of}", regional, boxes, against=united)
         for least in THRESHOLDS if count == max(args.words) else ():
             some = replace(boxes, least=least)
@@ -263,38 +271,39 @@ def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[R
             yield from _compared(judge, count, boxes, against=plain)
 
 
-def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterator[Row]:
-    """Yield what D2R compares R-ASMK* with: an entry for each region, and residuals in full."""
+def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterator[RegionalRow]:
+    """Yield what D2R compares R-ASMK* with: one entry per region, and full-precision residuals."""
     for name, what in COMPARED.items():
         yield judge.regional(f"{what}, {count:,} words", Method(name=name, words=count), boxes, against=against)
 
 
-def _verified(judge: Judge, chosen: Chosen) -> Iterator[Row]:
-    yield judge.verified("as a search does it", SETTINGS)
+def _verified(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
+    yield judge.verified("settings of a search", SETTINGS)
     for settings in dict.fromkeys((Settings(), chosen.matching)):
         yield judge.verified(f"matches {_told(settings)}", settings)
-    yield judge.verified(f"the same, {_told(chosen.matching)}, by MAGSAC++", replace(chosen.matching, method="magsac"))
+    yield judge.verified(f"matches {_told(chosen.matching)}, MAGSAC++", replace(chosen.matching, method="magsac"))
 
 
 def _regions(most: int, profile: Profile) -> str:
-    return f"at most {most} crops of a photograph, by the detector {profile.detector}" if most else "none"
+    return f"at most {most} crops per photograph, by the detector {profile.detector}" if most else "none"
 
 
-def _head(args: argparse.Namespace, system: LocalSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
+def _head(args: argparse.Namespace, system: InProcessSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
     kinds = len({query.label for query in test.queries})
-    return f"""# Local features side by side
+    return f"""# Local features compared
 
-{made_by(PROGRAM)}
+{made_by(PROGRAM, development=args.development)}
 
-{args.test}: {len(test.queries):,} queries of {kinds} classes, each searched for among {len(test.references):,}
-photographs; {system.about.title}. Chosen by {len(train.queries):,} queries of {len(train.references):,} photographs of
-{args.train}, from which words are learned, too: co-attention's weight beside the global score {chosen.weight:g},
-{chosen.words:,} words, matches {_told(chosen.matching)}.
-The short list is 100. Regions: {_regions(args.regions, system.profile)}.
-mAP, and how often the first hit is right; differences paired by query; each with its 95% bootstrap interval. Bytes: of
-a photograph in all that the row searches. Milliseconds: the median of a search, its query described before; giving
-local descriptors their words counts.
+- Test data: {args.test}, {len(test.queries):,} queries of {kinds} classes, each searched for among
+  {len(test.references):,} photographs; {system.about.title}.
+- Training data: {args.train}, {len(train.references):,} photographs. The words are learned from them, and
+  {len(train.queries):,} queries choose the numbers: weight of co-attention beside the global score {chosen.weight:g},
+  {chosen.words:,} words, matches {_told(chosen.matching)}.
+- Short list: 100. Regions: {_regions(args.regions, system.profile)}.
+- *First right*: how often the first hit is right. *Bytes*: index size per photograph. *ms*: the median time of a
+  search, without describing the query but with assigning words to its local descriptors.
 
+{INTERVALS}
 """
 
 

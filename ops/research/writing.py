@@ -1,7 +1,8 @@
-"""What the reports of this package share: what made them, and how making them ends."""
+"""What the reports of this package share: their first lines, and the exit status."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 
 STOPPED = 130
-"""A shell's status of what Ctrl-C ended."""
+"""The exit status after Ctrl-C."""
 
 
 def written(make: Callable[[], str], out: Path) -> int:
-    """Make a report, write and print it. Returns 0; or 1 or 130, with one line on stderr and no report."""
+    """Make, write and print a report. Returns 0, or 1 or 130 with one line on stderr and no report."""
     try:
         text = make()
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -28,13 +29,27 @@ def written(make: Callable[[], str], out: Path) -> int:
         print(f"results: {error}", file=sys.stderr)
         return 1
     except (Stopped, KeyboardInterrupt):
-        print("results: stopped; the same command goes on where it was", file=sys.stderr)
+        print("results: interrupted; run the same command again to resume", file=sys.stderr)
         return STOPPED
     print(text)
     return 0
 
 
-def made_by(program: str) -> str:
-    """Return the sentence that says by which command a report was written, and on what machine."""
+DEVELOPMENT = "Many variants were judged on this data while they were developed: these are development figures."
+
+
+def add_development(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that says whether the test data was used during development."""
+    parser.add_argument(
+        "--development",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="say in the report that variants were judged on the test data while they were developed (yes)",
+    )
+
+
+def made_by(program: str, *, development: bool) -> str:
+    """Return the first lines of a report: its command and machine, and whether its figures are development figures."""
     machine = "; ".join(f"{name}: {value}" for name, value in describe_machine(threads=cores()))
-    return f"Written by `{program} {shlex.join(sys.argv[1:])}` on {machine}."
+    written_by = f"Written by `{program} {shlex.join(sys.argv[1:])}` on {machine}."
+    return f"{written_by}\n\n{DEVELOPMENT}" if development else written_by

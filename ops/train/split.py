@@ -13,7 +13,7 @@ from landseer.export.datasets.readers import read
 from landseer.export.datasets.sfm import sfm_pairs
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.heldout import check_apart, check_askable, hold_out, some_of
-from landseer.ops.curate.showing import bars, warn
+from landseer.ops.progress import bars, warn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""`landseer train lattqe`: from photographs to a network that expands queries."""
+"""`landseer train lattqe`: from photographs to a query expansion.
+
+It trains the relational variant, with and without cosines, and keeps the better form. Without cosines the result is a
+curve over the ranks, the same for every query. The paper's network is trained by `make results-expansion ARGS=--paper`.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +28,22 @@ from landseer.export.training.lattqe import (
     classes,
     learn,
 )
-from landseer.ops.research.described import Described, described
+from landseer.ops.evaluate.labelled_vectors import LabelledVectors, describe_labelled
 from landseer.ops.train.progress_bars import Bars
-from landseer.ops.train.training import TrainingOptions as Options
+from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
 EPOCHS = 7
 
 
-def run(options: Options, console: Console) -> None:
-    """Describe the photographs, train, write the network and its card. TrainingError, DatasetError or WeightsError."""
+def run(options: TrainingOptions, console: Console) -> None:
+    """Describe the photographs, train, write the network and its card. TrainingError, DatasetError, WeightsError."""
     _check_free(options)
     classes([one.label for one in read(options.data).photographs], part=0, seed=options.seed)
     if options.dry_run:
-        console.print(f"it would describe {options.data} by {options.backbone}, and write {NAME} into {options.out}")
+        console.print(f"would describe {options.data} by {options.backbone} and write {NAME} into {options.out}")
         return
-    found = described(
+    found = describe_labelled(
         options.data, options.backbone, weights=options.weights, parts=None, folder=VECTORS, console=console
     )
     console.print(f"{len(found.vectors):,} photographs of {found.labels.max() + 1} classes, {found.how}")
@@ -50,29 +54,29 @@ def run(options: Options, console: Console) -> None:
     write_lattqe(best.network, options.out / NAME, card)
     text = "# LAttQE\n\nWritten by `landseer train lattqe`.\n\n```json\n" + json.dumps(card, indent=2) + "\n```\n"
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
-    reached = f"its networks {best.reached:.2f} on classes that they did not learn from"
-    console.print(f"best: {best.form.name}, {reached} (AQE: {best.start:.2f}); see {options.out}", soft_wrap=True)
+    reached = f"validation mAP {best.reached:.2f}, AQE {best.start:.2f}"
+    console.print(f"best: {best.form.name}, {reached}; see {options.out}", soft_wrap=True)
     recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{temperature:g}"
-    console.print(f"databases are best augmented by it with: landseer augment STORE --method {recipe}", soft_wrap=True)
+    console.print(f"best database-side augmentation by it: landseer augment STORE --method {recipe}", soft_wrap=True)
 
 
-def _check_free(options: Options) -> None:
-    """TrainingError if there is a training that the command does not go on with."""
+def _check_free(options: TrainingOptions) -> None:
+    """TrainingError if the folder holds a training that the command does not resume."""
     ours = [_folder(options, form, part) for form in candidates() for part in range(PARTS)]
-    before = {options.out, *(one.parent for one in ours)}  # where state lay before there were parts, and forms
+    before = {options.out, *(one.parent for one in ours)}  # the layouts of earlier versions
     if any((folder / "state.pt").exists() for folder in before):
         raise TrainingError(
-            f"{options.out} holds a training of an earlier version, which cannot be gone on with; name another folder"
+            f"{options.out} holds a training of an earlier version, which cannot be resumed; name another folder"
         )
     if any((folder / "state.pt").exists() for folder in ours) and not options.resume:
-        raise TrainingError(f"{options.out} holds a training; go on with it by --resume, or name another folder")
+        raise TrainingError(f"{options.out} holds a training; resume it with --resume, or name another folder")
 
 
-def _folder(options: Options, form: Form, part: int) -> Path:
+def _folder(options: TrainingOptions, form: Form, part: int) -> Path:
     return options.out / form.name.lower().replace(" ", "-") / f"part-{part + 1}"
 
 
-def _trained(form: Form, found: Described, options: Options, console: Console) -> CrossValidated:
+def _trained(form: Form, found: LabelledVectors, options: TrainingOptions, console: Console) -> CrossValidated:
     parts, epochs = [], options.epochs or EPOCHS
     for part in range(PARTS):
         console.print(f"training {form.name}, validated by part {part + 1} of {PARTS} of the classes")
@@ -91,7 +95,9 @@ def _trained(form: Form, found: Described, options: Options, console: Console) -
     return CrossValidated(parts)
 
 
-def _card(forms: Sequence[CrossValidated], temperature: float, descriptors: str, options: Options) -> dict[str, object]:
+def _card(
+    forms: Sequence[CrossValidated], temperature: float, descriptors: str, options: TrainingOptions
+) -> dict[str, object]:
     best = best_of(forms)
     return {
         "command": options.command,

@@ -12,12 +12,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
-from landseer.export.training.detectors import BoxTask, box_task
 from landseer.export.training.files import write_whole
 from landseer.export.training.loop import Outcome, Settings, Task, chosen, train
-from landseer.export.training.pictures import Data, picture_task
+from landseer.export.training.picture_task import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
 from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import shutil
 import signal
 import socket
@@ -19,19 +20,18 @@ CLI = [sys.executable, "-m", "landseer.client.cli"]
 
 @pytest.fixture
 def extra_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install a command called `extra` with the given body of run."""
+    """Add a command called `extra` with the given source."""
 
     def install(source: str, module: str = "extra_command_for_test") -> None:
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, module, raising=False)
-        monkeypatch.setattr(cli, "commands", lambda: {"extra": module, "index": "landseer.client.commands.index"})
+        monkeypatch.setitem(cli.COMMANDS, "extra", cli.Command(module, "much", "does much"))
 
     return install
 
 
 WORKING = """
-    HELP = "does as the test says"
     def add_arguments(parser):
         parser.add_argument("--number", type=int, default=0)
     def run(args):
@@ -40,25 +40,30 @@ WORKING = """
 """
 
 
-def test_commands_come_from_entry_points() -> None:
-    found = {point.name: point.value for point in metadata.entry_points(group=cli.GROUP)}
-    assert cli.commands() == dict(sorted(found.items()))
-    for name in ("index", "search", "stats", "get", "delete"):
-        assert found[name] == f"landseer.client.commands.{name}"
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_its_module_and_its_extra(name: str, capsys) -> None:
+    command = cli.COMMANDS[name]
+    assert set(command.extra.split(",")) <= set(metadata.metadata("landseer").get_all("Provides-Extra"))
+    with pytest.raises(SystemExit) as left:
+        cli.main([name, "--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: landseer {name} ")
+    assert command.help in shown
+    assert callable(importlib.import_module(command.module).run)
 
 
 def test_overview_lists_commands_without_importing_them(extra_command, capsys) -> None:
-    extra_command("import not_there_at_all\nHELP = 'does much'\n")
+    extra_command("import not_there_at_all\n")
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "  extra  does much\n" in shown
-    assert "  index  index the pictures of folders and files\n" in shown
+    assert "  extra     does much\n" in shown
+    assert "  index     add the pictures in folders and files to the index\n" in shown
     assert cli.main([]) == 2
 
 
-def test_a_missing_module_names_its_extra(extra_command, capsys, monkeypatch) -> None:
-    extra_command("import not_there_at_all\nHELP = 'does much'\n")
-    monkeypatch.setitem(cli.EXTRAS, "extra_command_for_test", "much")
+def test_a_missing_module_names_its_extra(extra_command, capsys) -> None:
+    extra_command("import not_there_at_all\n")
     assert cli.main(["extra"]) == 1
     assert capsys.readouterr().err == (
         "landseer extra: this command needs not_there_at_all, which is not installed; pip install 'landseer[much]'\n"
@@ -74,19 +79,6 @@ def test_a_missing_rich_names_its_extra() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("module", "extra"),
-    [
-        ("landseer.client.commands.get", "cli"),
-        ("landseer.ensemble.app.serve", "cpu"),
-        ("landseer.ops.commands.triton", "triton"),
-        ("landseer.ops.commands.up", "cpu,triton"),
-    ],
-)
-def test_extras(module: str, extra: str) -> None:
-    assert cli._extra(module) == extra
-
-
 def test_status_and_options_reach_the_command(extra_command) -> None:
     extra_command(WORKING.format(body="pass"))
     assert cli.main(["extra", "--number", "3"]) == 3
@@ -95,9 +87,9 @@ def test_status_and_options_reach_the_command(extra_command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["serch"], "landseer serch: there is no command 'serch'; did you mean `landseer search`?"),
-        (["xyz\x1b[2J"], "there is no command"),
-        (["--verbose"], "landseer: there is no option --verbose before a command; see landseer --help"),
+        (["serch"], "landseer serch: unknown command 'serch'; did you mean `landseer search`?"),
+        (["xyz\x1b[2J"], "unknown command"),
+        (["--verbose"], "landseer: unknown option --verbose; options go after a command, see landseer --help"),
     ],
 )
 def test_unknown_words_get_one_line(arguments: list[str], line: str, capsys) -> None:

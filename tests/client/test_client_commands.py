@@ -39,7 +39,7 @@ def test_index_a_folder(run, fake, photos: Path) -> None:
     status, out, err = run("index", "photos", "--metadata", "shop=north", "--prefix", "x/")
     assert (status, err) == (0, "")
     assert "indexed 3 of 3 pictures in" in out
-    assert "1 other file left out" in out
+    assert "1 other file ignored" in out
     assert sorted(fake.pictures) == ["x/photos/a.jpg", "x/photos/b.PNG", "x/photos/deep/a.jpg"]
     assert dict(fake.pictures["x/photos/a.jpg"].metadata) == {"shop": "north", "path": str(photos / "a.jpg")}
 
@@ -76,9 +76,7 @@ def test_index_goes_on_after_an_interruption(run, fake, photos: Path, monkeypatc
     monkeypatch.setattr(Upload, "_settle", interrupted)
     status, _, err = run("index", "photos", "--concurrency", "1")
     assert status == 130
-    assert err == (
-        "warning: interrupted after 16 of 23 pictures; run it again with --skip-indexed to go on from there\n"
-    )
+    assert err == "warning: interrupted after 16 of 23 pictures; run it again with --skip-indexed to resume\n"
     monkeypatch.setattr(Upload, "_settle", settle)
     status, out, _ = run("index", "photos", "--skip-indexed")
     assert status == 0
@@ -154,14 +152,14 @@ def test_search_by_words_and_only_what_shares_some(run, fake, photos: Path) -> N
     [
         (["gone.jpg"], "there is no file gone.jpg; give the path of a picture"),
         (["photos"], "photos is a folder; give the path of one picture"),
-        (["--id", "a", "--box", "1,2,3,4"], "--box needs IMAGE: an indexed picture's parts are not kept"),
+        (["--id", "a", "--box", "1,2,3,4"], "--box needs IMAGE; it does not work with --id"),
         (["photos/a.jpg", "--neighbours", "3"], "--neighbours needs --expansion"),
         (["photos/a.jpg", "--expansion", "aqe", "--allow-untrained"], "--allow-untrained needs --expansion lattqe"),
         (["photos/a.jpg", "--expansion", "aqe", "--alpha", "2"], "--alpha needs --expansion alphaqe"),
         (["photos/a.jpg", "--weight", "0"], "--weight needs --rerank coattention"),
         (["photos/a.jpg", "--rerank", "spatial", "--weight", "1"], "--weight needs --rerank coattention"),
         (["photos/a.jpg", "--candidates", "5"], "--candidates and --shared-words need --rerank"),
-        (["photos/a.jpg", "--html", "gone/out.html"], "cannot write gone/out.html: there is no folder"),
+        (["photos/a.jpg", "--html", "gone/out.html"], "cannot write gone/out.html: the folder"),
     ],
 )
 def test_search_errors(run, photos: Path, arguments: list[str], line: str) -> None:
@@ -187,12 +185,12 @@ def test_search_warns_and_shows_hostile_ids_as_text(run, fake, photos: Path) -> 
     _, out, err = run("search", "photos/a.jpg")
     assert "[red]x\N{REPLACEMENT CHARACTER}[2J" in out
     assert "\x1b" not in out
-    assert "warning: rerank was left out: no time was left" in err
-    assert "warning: seeded weights, never trained, shaped this answer: lattqe" in err
+    assert "warning: rerank was skipped: no time was left" in err
+    assert "warning: results depend on models with random, untrained weights: lattqe" in err
 
 
 def test_search_an_empty_index(run, photos: Path) -> None:
-    assert "no hits: the index is empty; fill it with `landseer index`" in run("search", "photos/a.jpg")[1]
+    assert "no hits: the index is empty; add pictures with `landseer index`" in run("search", "photos/a.jpg")[1]
 
 
 def test_search_json_has_numbers_and_no_thumbnails(run, fake, photos: Path) -> None:
@@ -226,7 +224,7 @@ def test_stats(run, fake) -> None:
     assert status == 0
     assert "lite0" in out
     assert "4.0 KiB" in out
-    assert "never trained: lattqe" in err
+    assert "untrained weights: lattqe" in err
     told = json.loads(run("stats", "--json")[1])
     assert (told["store_bytes"], told["untrained"], told["pictures"]) == (4096, ["lattqe"], 0)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseer.client.errors import UnusableInput
-from landseer.client.pictures import find_pictures, picture_id
+from landseer.client.picture_files import find_pictures, picture_id
 
 
 def ids(*paths: str, prefix: str = "") -> list[str]:
@@ -16,7 +16,7 @@ def ids(*paths: str, prefix: str = "") -> list[str]:
 
 def test_folders_are_walked_in_order_without_hidden_files(photos: Path) -> None:
     assert ids("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/deep/a.jpg"]
-    assert find_pictures([Path("photos")]).left_out == 1
+    assert find_pictures([Path("photos")]).ignored == 1
 
 
 def test_an_id_is_the_path_as_given(photos: Path) -> None:

@@ -25,7 +25,7 @@ from landseer.client.errors import (
     UnusableInput,
 )
 from landseer.v1.search_pb2 import (
-    EXPANSION_METHOD_LATTQE,
+    EXPANSION_METHOD_RANK_CURVE,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
@@ -49,7 +49,7 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
     async with SearchClient(fake.address) as client:
         await client.search(b"x")
         await client.search(
-            b"x", region=(1, 2, 3, 4), top_k=5, expansion="lattqe", reranking=Reranking(candidates=7), explain=True
+            b"x", region=(1, 2, 3, 4), top_k=5, expansion="rank-curve", reranking=Reranking(candidates=7), explain=True
         )
         await client.search(b"x", region=Box(x=1), expansion=Expansion(neighbours=3), reranking="coattention")
         await client.search(b"x", first_stage="words", reranking="spatial")
@@ -58,7 +58,7 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
     bare, full, messages, wordy = fake.requests["Search"]
     assert not any(bare.HasField(name) for name in ("region", "top_k", "expansion", "reranking"))
     assert (full.region.height, full.top_k, full.explain) == (4, 5, True)
-    assert full.expansion.method == EXPANSION_METHOD_LATTQE
+    assert full.expansion.method == EXPANSION_METHOD_RANK_CURVE
     assert full.reranking.candidates == 7
     assert messages.reranking.method == RERANKING_METHOD_COATTENTION
     assert (bare.first_stage, wordy.first_stage) == (FIRST_STAGE_UNSPECIFIED, FIRST_STAGE_WORDS)

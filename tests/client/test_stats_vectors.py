@@ -35,26 +35,26 @@ def test_an_augmentation_is_named_with_its_moment(told) -> None:
 
 def test_what_came_since_is_warned_of(told) -> None:
     said = told(**AUGMENTED, not_augmented=2, removed=1)
-    assert "since then 2 came, 1 went" in said.out
-    assert "2 pictures came since and are searched by their own descriptors" in said.err
+    assert "since then 2 added, 1 deleted" in said.out
+    assert "2 pictures were added since the augmentation and are searched by their own descriptors" in said.err
 
 
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({}, "not kept"),
-        ({"kept": True}, "kept; no picture has them yet"),
-        ({"kept": True, "pictures": 1200, "bytes": 2**20}, "kept; 1,200 pictures have them, 1.0 MiB"),
-        ({"kept": True, "regions": 5}, "kept, with up to 5 regions; no picture"),
-        ({"pictures": 3, "bytes": 2**20}, "not kept; 3 pictures have them, 1.0 MiB"),
+        ({}, "not stored"),
+        ({"kept": True}, "stored; no picture has them yet"),
+        ({"kept": True, "pictures": 1200, "bytes": 2**20}, "stored; 1,200 pictures have them, 1.0 MiB"),
+        ({"kept": True, "regions": 5}, "stored, with up to 5 regions; no picture"),
+        ({"pictures": 3, "bytes": 2**20}, "not stored; 3 pictures have them, 1.0 MiB"),
     ],
 )
-def test_it_says_whether_local_features_are_kept(monkeypatch, capsys, features, said) -> None:
+def test_it_says_whether_local_features_are_stored(monkeypatch, capsys, features, said) -> None:
     answer = StatsResponse(pictures=7, local_features=LocalFeaturesStats(**features))
     monkeypatch.setattr(connection, "call", lambda args, do: answer)
     assert stats.run(argparse.Namespace(json=False)) == 0
     shown = capsys.readouterr().out
-    assert said in " ".join(shown.split()) and ("not kept" in shown) == ("not kept" in said)
+    assert said in " ".join(shown.split()) and ("not stored" in shown) == ("not stored" in said)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 from landseer.client import SearchClient
 from landseer.client.errors import LandseerClientError, Refused
-from landseer.client.pictures import PictureFile
-from landseer.client.uploads import Tally, Upload, UploadPlan
+from landseer.client.picture_files import PictureFile
+from landseer.client.uploads import Upload, UploadPlan, UploadTally
 
 QUICK = {"first_pause": 0.01, "patience": 10.0, "chunk": 4}
 
@@ -21,8 +21,8 @@ def files(tmp_path: Path) -> list[PictureFile]:
     return made
 
 
-async def upload(fake, pictures: list[PictureFile], **plan) -> tuple[Tally, list[str], list[int]]:
-    tally, troubles, progress = Tally(total=len(pictures)), [], []
+async def upload(fake, pictures: list[PictureFile], **plan) -> tuple[UploadTally, list[str], list[int]]:
+    tally, troubles, progress = UploadTally(total=len(pictures)), [], []
     async with SearchClient(fake.address) as client:
         await Upload(
             client,
@@ -54,7 +54,7 @@ async def test_a_bad_picture_stops_no_other(fake, files) -> None:
     )
     assert failed["p1"].message == "not a picture"
     assert "there is no file" in failed["p5"].message
-    assert failed["p6"].message == "2,000 bytes, more than the 1,000 that the server takes"
+    assert failed["p6"].message == "2,000 bytes, above the server's limit of 1,000"
 
 
 async def test_a_message_too_large_takes_no_other_with_it(fake, files) -> None:
@@ -104,7 +104,7 @@ async def test_a_server_that_goes_away_loses_nothing(fake, files) -> None:
 
 async def test_patience_ends(fake, files) -> None:
     fake.judge = lambda picture: (14, "Triton does not answer")
-    with pytest.raises(LandseerClientError, match=r"gave up after 0\.05 s of trying: Triton does not answer"):
+    with pytest.raises(LandseerClientError, match=r"gave up after retrying for 0\.05 s: Triton does not answer"):
         await upload(fake, files, patience=0.05)
 
 

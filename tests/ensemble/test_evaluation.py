@@ -1,10 +1,10 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+import shared_files
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landseer.ensemble import evaluation
 from landseer.ensemble.evaluation import (
     PROTOCOLS,
     Truth,
@@ -16,15 +16,12 @@ from landseer.ensemble.evaluation import (
     recall_at,
 )
 
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "refs" / "eval_revisitop.npz"
 LETTERS = {"easy": "E", "medium": "M", "hard": "H"}
 
 
 @pytest.fixture(scope="module")
 def reference():
-    if not REFERENCE.is_file():
-        pytest.skip("needs ../shared/refs/eval_revisitop.npz")
-    return np.load(REFERENCE)
+    return shared_files.reference("eval_revisitop.npz")
 
 
 def truths(reference):
@@ -105,3 +102,51 @@ def test_bootstrap_interval():
     assert bootstrap_interval(values, rounds=2000, seed=1) != (low, high)
     assert bootstrap_interval([0.5, np.nan]) == (0.5, 0.5)
     assert np.isnan(bootstrap_interval([np.nan])).all()
+    assert np.isnan(bootstrap_interval([np.nan], ["a"])).all()
+
+
+def slow_class_interval(values, classes, rounds, seed):
+    """The definition: draw classes, collect all of their queries, take the mean."""
+    draws = np.random.default_rng(seed)
+    kept = [(value, label) for value, label in zip(values, classes, strict=True) if not np.isnan(value)]
+    names = sorted({label for _, label in kept})
+    means = []
+    for _ in range(rounds):
+        drawn = [names[place] for place in draws.integers(len(names), size=len(names))]
+        means.append(np.mean([value for name in drawn for value, label in kept if label == name]))
+    return np.quantile(means, [0.025, 0.975])
+
+
+@given(st.data())
+def test_the_interval_over_classes_equals_a_slow_reference(data):
+    classes = data.draw(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20))
+    of_a_query = st.one_of(st.floats(-1, 1), st.just(np.nan))
+    values = np.array([data.draw(of_a_query) for _ in classes])
+    if np.isnan(values).all():
+        return
+    found = bootstrap_interval(values, classes, rounds=30, seed=3)
+    np.testing.assert_allclose(found, slow_class_interval(values, classes, 30, 3), atol=1e-12)
+
+
+def test_queries_that_are_classes_of_their_own_give_the_interval_over_queries():
+    values = np.random.default_rng(2).random(50)
+    assert bootstrap_interval(values, np.arange(50)) == bootstrap_interval(values)
+
+
+def test_the_interval_over_classes_is_wider_where_queries_of_a_class_are_alike():
+    of_class = np.random.default_rng(3).normal(0.5, 0.2, 30)
+    classes = np.repeat(np.arange(30), 16)
+    low, high = bootstrap_interval(of_class[classes], classes)
+    # 30 classes decide, not 480 queries: wider by the square root of 16.
+    narrow = bootstrap_interval(of_class[classes])
+    assert high - low == pytest.approx(4 * (narrow.high - narrow.low), rel=0.1)
+    apart = np.random.default_rng(4).normal(0.5, 0.2, 480)
+    wide, narrow = bootstrap_interval(apart, classes), bootstrap_interval(apart)
+    assert wide.high - wide.low == pytest.approx(narrow.high - narrow.low, rel=0.3)
+
+
+def test_the_interval_does_not_depend_on_how_many_rounds_are_drawn_at_once(monkeypatch):
+    values, classes = np.random.default_rng(5).random(40), np.arange(40) % 7
+    whole = bootstrap_interval(values, classes, rounds=500)
+    monkeypatch.setattr(evaluation, "_DRAWN_AT_ONCE", 70)
+    assert bootstrap_interval(values, classes, rounds=500) == pytest.approx(whole, abs=1e-12)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from landseer.export.curation.boxes import around, diffuse, inverse, project
-from landseer.export.curation.graph import Edge, components, largest
+from landseer.export.curation.box_diffusion import around, diffuse, inverse, project
+from landseer.export.curation.cleaning import largest
 from landseer.export.curation.median import geometric_median
-from landseer.export.curation.verification import Match
+from landseer.export.curation.verification import Edge, Match
 
 
 def summed(points, here):
@@ -64,15 +64,14 @@ def reachable(count, pairs):
         lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, max(n - 1, 0))] * 2)))
     )
 )
-def test_components_are_what_can_be_reached(case):
+def test_the_largest_component_is_what_can_be_reached(case):
     count, pairs = case
     pairs = pairs if count else []
-    found = components(count, pairs)
-    assert sorted(itertools.chain(*found)) == list(range(count))
-    assert [nodes[0] for nodes in found] == sorted(nodes[0] for nodes in found)
+    found = largest(count, [edge(*pair) for pair in pairs])
     far = reachable(count, pairs)
-    for nodes in found:
-        assert np.flatnonzero(far[nodes[0]]).tolist() == nodes
+    assert len(found) == far.sum(axis=1).max(initial=0)
+    if found:
+        assert np.flatnonzero(far[found[0]]).tolist() == found
 
 
 def edge(first, second, transform=None, points=None, count=12):
@@ -145,10 +144,10 @@ def random_class(seed, count=5):
 
 
 def test_diffusion_agrees_with_a_slow_one(monkeypatch):
-    from landseer.export.curation import boxes
+    from landseer.export.curation import box_diffusion
 
-    monkeypatch.setattr(boxes, "ROUNDS", 7)
-    monkeypatch.setattr(boxes, "STILL", 0.001)
+    monkeypatch.setattr(box_diffusion, "ROUNDS", 7)
+    monkeypatch.setattr(box_diffusion, "STILL", 0.001)
     for seed in range(3):
         sizes, edges = random_class(seed)
         np.testing.assert_allclose(diffuse(sizes, edges), slow_diffusion(sizes, edges, 7, 0.1), atol=0.05)

@@ -12,7 +12,7 @@ from landseer.export.curation import matcher as module
 from landseer.export.curation.cleaning import clean, pairs_in
 from landseer.export.curation.errors import CurationError
 from landseer.export.curation.matcher import matcher
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.photograph import Photograph
 
 SEEN, OTHER = 7, 3
@@ -47,7 +47,7 @@ def kept(tmp_path_factory):
 def test_a_class_loses_exactly_its_outliers_and_boxes_lie_on_the_thing(planted_class, kept):
     photographs, truths = planted_class
     ticks = []
-    with matcher(kept, Settings(), workers=2) as pairs:
+    with matcher(kept, MatchSettings(), workers=2) as pairs:
         result = clean("thing", photographs, pairs, progress=lambda: ticks.append(1))
     assert [one.path for one in result.kept] == list(truths)
     assert {one.path.stem for one in result.removed} == {"x0", "x1", "x2"}
@@ -60,7 +60,7 @@ def test_a_class_loses_exactly_its_outliers_and_boxes_lie_on_the_thing(planted_c
 
 def test_too_few_that_hang_together_are_no_class(planted_class, kept):
     photographs, _ = planted_class
-    with matcher(kept, Settings(), workers=1) as pairs:
+    with matcher(kept, MatchSettings(), workers=1) as pairs:
         result = clean("thing", photographs, pairs, least=SEEN + 1)
         assert not result.kept
         assert len(result.removed) == len(photographs)
@@ -70,7 +70,7 @@ def test_too_few_that_hang_together_are_no_class(planted_class, kept):
 
 def test_what_was_matched_is_not_matched_again(planted_class, kept, monkeypatch):
     photographs, _ = planted_class
-    with matcher(kept, Settings(), workers=2) as pairs:
+    with matcher(kept, MatchSettings(), workers=2) as pairs:
         first = clean("thing", photographs, pairs)
 
     def fails(*_):
@@ -78,9 +78,9 @@ def test_what_was_matched_is_not_matched_again(planted_class, kept, monkeypatch)
 
     monkeypatch.setattr(module, "extract", fails)
     monkeypatch.setattr(module, "verify", fails)
-    with matcher(kept, Settings(), workers=1) as pairs:
+    with matcher(kept, MatchSettings(), workers=1) as pairs:
         assert clean("thing", photographs, pairs) == first
-    with matcher(kept, Settings(inliers=13), workers=1) as pairs, pytest.raises(AssertionError):
+    with matcher(kept, MatchSettings(inliers=13), workers=1) as pairs, pytest.raises(AssertionError):
         # Other thresholds, other matches; the keypoints are those of before.
         clean("thing", photographs, pairs)
 
@@ -89,7 +89,7 @@ def test_the_number_of_workers_changes_nothing(planted_class, tmp_path):
     photographs, _ = planted_class
     results = []
     for workers in (1, 3):
-        with matcher(tmp_path / f"{workers}.sqlite", Settings(), workers=workers) as pairs:
+        with matcher(tmp_path / f"{workers}.sqlite", MatchSettings(), workers=workers) as pairs:
             results.append(clean("thing", photographs[:5], pairs))
     assert results[0] == results[1]
 
@@ -98,7 +98,7 @@ def test_pictures_that_cannot_be_read_are_told_and_left_out(planted_class, kept,
     photographs, truths = planted_class
     (tmp_path / "broken.png").write_bytes(b"no picture")
     bad = [Photograph(path=tmp_path / name, label="thing") for name in ("broken.png", "gone.png")]
-    with matcher(kept, Settings(), workers=1) as pairs:
+    with matcher(kept, MatchSettings(), workers=1) as pairs:
         result = clean("thing", [bad[0], *photographs, bad[1]], pairs)
         assert {path.name for path in pairs.unreadable} == {"broken.png", "gone.png"}
         assert pairs.unreadable[tmp_path / "gone.png"] == "No such file or directory"
@@ -108,11 +108,11 @@ def test_pictures_that_cannot_be_read_are_told_and_left_out(planted_class, kept,
 
 def test_a_picture_changed_in_place_is_looked_at_again(tmp_path):
     path = save(things()[0], tmp_path / "a.png")
-    with matcher(tmp_path / "m.sqlite", Settings(), workers=1) as pairs:
+    with matcher(tmp_path / "m.sqlite", MatchSettings(), workers=1) as pairs:
         pairs.prepare([path])
         assert pairs.size(path) == (180, 180)
     save(texture(np.random.default_rng(0)), path)
-    with matcher(tmp_path / "m.sqlite", Settings(), workers=1) as pairs:
+    with matcher(tmp_path / "m.sqlite", MatchSettings(), workers=1) as pairs:
         pairs.prepare([path])
         assert pairs.size(path) == (420, 360)
 
@@ -123,7 +123,7 @@ def test_a_cache_that_is_none_is_one_line(tmp_path, place):
     (tmp_path / "folder" / "matches").mkdir(parents=True)
     with (
         pytest.raises(CurationError, match="name another file: --cache"),
-        matcher(tmp_path / place, Settings(), workers=1),
+        matcher(tmp_path / place, MatchSettings(), workers=1),
     ):
         pass
 
@@ -133,12 +133,12 @@ import sys
 from pathlib import Path
 from landseer.export.curation.cleaning import clean
 from landseer.export.curation.matcher import matcher
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.curation import matcher as module
 module.CHUNK = 1
 photographs = [Photograph(path=Path(path), label="thing") for path in sys.argv[2:]]
-with matcher(Path(sys.argv[1]), Settings(), workers=1) as pairs:
+with matcher(Path(sys.argv[1]), MatchSettings(), workers=1) as pairs:
     clean("thing", photographs, pairs, progress=lambda: print("pair", flush=True))
 """
 
@@ -156,10 +156,10 @@ def test_a_run_that_was_killed_goes_on(planted_class, kept, tmp_path, monkeypatc
     done = []
     real = module.verify
     monkeypatch.setattr(module, "verify", lambda *given: done.append(1) or real(*given))
-    with matcher(cache, Settings(), workers=2) as pairs:
+    with matcher(cache, MatchSettings(), workers=2) as pairs:
         result = clean("thing", photographs, pairs)
     assert len(done) <= pairs_in(len(photographs)) - 10
-    with matcher(kept, Settings(), workers=2) as pairs:
+    with matcher(kept, MatchSettings(), workers=2) as pairs:
         assert clean("thing", photographs, pairs) == result
 
 
@@ -168,7 +168,7 @@ def test_real_products_stay_and_fruit_among_them_goes(tmp_path):
     juice = sorted((folder / "Packages/Juice/God-Morgon-Orange-Juice").iterdir())[:8]
     fruit = sorted((folder / "Fruit/Banana").iterdir())[:2]
     photographs = [Photograph(path=path, label="juice") for path in (*fruit, *juice)]
-    with matcher(tmp_path / "m.sqlite", Settings(), workers=2) as pairs:
+    with matcher(tmp_path / "m.sqlite", MatchSettings(), workers=2) as pairs:
         result = clean("juice", photographs, pairs)
     assert {one.path for one in result.removed} >= set(fruit)
     assert len(result.kept) >= 6

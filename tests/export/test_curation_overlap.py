@@ -12,7 +12,7 @@ from planted import plant, save, texture, things
 from landseer.export.curation import overlap as module
 from landseer.export.curation.matcher import matcher
 from landseer.export.curation.overlap import Overlap, find_overlap, shortlist, shortlisted, within
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.curation.verification import Match
 from landseer.export.datasets.photograph import Box, Photograph
@@ -57,7 +57,7 @@ def found(tmp_path_factory):
     vectors = rng.normal(size=(15, 8)).astype(np.float32)
     ranked = shortlist(vectors[:3], vectors[3:], 12)
     ticks = []
-    with matcher(folder / "m.sqlite", Settings(), workers=2) as pairs:
+    with matcher(folder / "m.sqlite", MatchSettings(), workers=2) as pairs:
         pairs.prepare(one.path for one in (*queries, *shortlisted(training, ranked)))
         overlap = find_overlap(queries, training, ranked, pairs, progress=lambda: ticks.append(1))
     assert len(ticks) == 36
@@ -94,7 +94,7 @@ def test_the_sheet_shows_the_evidence_and_loads_nothing(found):
 def test_no_overlap_is_said():
     page = sheet(Overlap(evidence=()), training="a", queries="b")
     assert "0 classes to remove" in page
-    assert "No training picture shows what a query asks for" in page
+    assert "No training picture shows the object of a query" in page
 
 
 def test_points_outside_of_the_query_box_are_no_evidence():
@@ -114,6 +114,6 @@ def test_a_box_on_something_else_finds_nothing(found, tmp_path):
     pairs_file = Path(tmp_path / "m.sqlite")
     for box, count in ((Box(x0=0, y0=0, x1=1, y1=1), 2), (Box(x0=0, y0=0, x1=0.02, y1=0.02), 0)):
         asked = [Photograph(path=queries[1].path, label="q", boxes=(box,))]
-        with matcher(pairs_file, Settings(), workers=2) as pairs:
+        with matcher(pairs_file, MatchSettings(), workers=2) as pairs:
             pairs.prepare(one.path for one in (*asked, *training))
             assert len(find_overlap(asked, training, ranked, pairs).evidence) == count

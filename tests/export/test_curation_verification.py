@@ -10,12 +10,12 @@ from shared_files import reference
 
 from landseer.export.curation.errors import CurationError, UnreadablePicture
 from landseer.export.curation.features import Features, extract
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.verification import _affine, plausible, tentative, verify
 
 
 def seen(pixels, path, **kind):
-    return extract(save(pixels, path / f"{len(list(path.iterdir()))}.png"), Settings(**kind))
+    return extract(save(pixels, path / f"{len(list(path.iterdir()))}.png"), MatchSettings(**kind))
 
 
 def made(points, descriptors=None, size=(400, 300)):
@@ -28,7 +28,7 @@ def test_a_planted_thing_is_found_where_it_lies(tmp_path):
     rng = np.random.default_rng(0)
     for thing in things()[:3]:
         planted = plant(thing, rng)
-        match = verify(seen(thing, tmp_path), seen(planted.pixels, tmp_path), Settings())
+        match = verify(seen(thing, tmp_path), seen(planted.pixels, tmp_path), MatchSettings())
         assert match is not None
         assert match.inliers == len(match.first) == len(match.second) >= 12
         corners = np.array([[0, 0, 1], [180, 0, 1], [180, 180, 1], [0, 180, 1]])
@@ -37,13 +37,13 @@ def test_a_planted_thing_is_found_where_it_lies(tmp_path):
 
 def test_different_things_do_not_match(tmp_path):
     known = [seen(thing, tmp_path) for thing in things()] + [seen(texture(np.random.default_rng(1)), tmp_path)]
-    assert not any(verify(a, b, Settings()) for a in known for b in known if a is not b)
+    assert not any(verify(a, b, MatchSettings()) for a in known for b in known if a is not b)
 
 
 def test_a_mirrored_thing_does_not_match(tmp_path):
     thing = things()[0]
     mirrored = np.ascontiguousarray(thing[:, ::-1])
-    assert verify(seen(thing, tmp_path), seen(mirrored, tmp_path), Settings(inliers=8)) is None
+    assert verify(seen(thing, tmp_path), seen(mirrored, tmp_path), MatchSettings(inliers=8)) is None
 
 
 def test_a_turned_file_is_seen_as_people_see_it(tmp_path):
@@ -52,7 +52,7 @@ def test_a_turned_file_is_seen_as_people_see_it(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
-    turned = extract(tmp_path / "turned.png", Settings())
+    turned = extract(tmp_path / "turned.png", MatchSettings())
     np.testing.assert_array_equal(turned.points, upright.points)
 
 
@@ -68,14 +68,14 @@ def test_large_pictures_are_reduced_and_small_ones_left(tmp_path):
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UnreadablePicture, match=r"a\.png"):
-        extract(tmp_path / "a.png", Settings())
+        extract(tmp_path / "a.png", MatchSettings())
 
 
 def test_a_truncated_file_is_named(tmp_path):
     Image.fromarray(things()[0]).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:3000])
     with pytest.raises(UnreadablePicture, match=r"a\.jpg"):
-        extract(tmp_path / "a.jpg", Settings())
+        extract(tmp_path / "a.jpg", MatchSettings())
 
 
 def test_nothing_to_see_is_no_match(tmp_path):
@@ -84,7 +84,7 @@ def test_nothing_to_see_is_no_match(tmp_path):
     assert grey.descriptors.shape == (0, 128)
     full = seen(things()[0], tmp_path)
     for pair in ((grey, grey), (grey, full), (full, grey)):
-        assert verify(*pair, Settings()) is None
+        assert verify(*pair, MatchSettings()) is None
 
 
 def test_a_place_counts_once():
@@ -94,7 +94,7 @@ def test_a_place_counts_once():
     found, near = tentative(one, one, 0.8)
     assert len(found) == 6
     np.testing.assert_array_equal(found, near)
-    assert verify(one, one, Settings()) is None
+    assert verify(one, one, MatchSettings()) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,8 +104,8 @@ def test_any_points_are_survived_and_repeatable(seed, count, spread):
     known = rng.integers(0, 200, (count, 128))
     first = made(rng.uniform(0, 1, (count, 2)) * spread, known)
     second = made(np.column_stack([np.arange(count), np.zeros(count)]), known)
-    found = verify(first, second, Settings(inliers=4))
-    again = verify(first, second, Settings(inliers=4))
+    found = verify(first, second, MatchSettings(inliers=4))
+    again = verify(first, second, MatchSettings(inliers=4))
     assert (found is None) == (again is None)
     if found is not None and again is not None:
         np.testing.assert_array_equal(found.transform, again.transform)
@@ -137,7 +137,7 @@ def test_inliers_agree_with_another_verification(case):
     apart = np.linalg.norm(known["q_des"][:, None] - known["db_des"][None], axis=2)
     nearest = apart.argmin(axis=1)
     first, second = known["q_xy"].astype(np.float32), known["db_xy"][nearest].astype(np.float32)
-    _, agree = _affine(first, second, Settings(pixels=10))
+    _, agree = _affine(first, second, MatchSettings(pixels=10))
     assert abs(int(agree.sum()) - int(arrays[f"c{case}_planted_inliers"])) <= 1
 
 
@@ -147,4 +147,4 @@ def test_inliers_agree_with_another_verification(case):
 def test_settings_that_cannot_be_are_refused(kind):
     [(name, value)] = kind.items()
     with pytest.raises(CurationError, match=f"cannot match with {name} = {value}; expected"):
-        Settings(**kind)
+        MatchSettings(**kind)

@@ -79,7 +79,7 @@ def test_a_list_may_have_boxes_several_lines_to_a_picture(folder: Path) -> None:
         ("b/1.png,x,0,0,1", "line 2: got '0 0 1'; expected x0 y0 x1 y1 as fractions"),
         ("b/1.png,x,0,0,640,480", "line 2: got '0 0 640 480'; expected x0 y0 x1 y1 as fractions"),
         ("b/1.png,x,0.5,0,0.5,1", "line 2: got '0.5 0 0.5 1'; expected a box with x0 < x1"),
-        ("b/1.png,x,0,0,1,1\nb/1.png,y,0,0,1,1", "line 3: b/1.png was named before; a picture has one class"),
+        ("b/1.png,x,0,0,1,1\nb/1.png,y,0,0,1,1", "line 3: b/1.png is listed twice; a picture has one class"),
     ],
 )
 def test_boxes_of_a_list_that_are_wrong_say_where(folder: Path, lines: str, said: str) -> None:
@@ -167,7 +167,7 @@ def test_reconstructions_are_classes_and_missing_photographs_are_told(reconstruc
         (sfm_path(root, CIDS[3]), "val/5"),
     ]
     [skipped] = found.skipped
-    assert skipped.endswith("not there, though retrieval-SfM-30k.pkl, train, cid 2 names it")
+    assert skipped.endswith("missing, listed in retrieval-SfM-30k.pkl, train, cid 2")
     assert set(read(f"sfm:{root},retrieval-SfM-30k,val").by_label()) == {"val/5"}
 
 
@@ -183,8 +183,8 @@ def test_pairs_are_those_whose_photographs_are_both_there(reconstructions: Path)
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ([1], "holds a list; expected a pickle of retrieval-SfM"),
-        ({"train": {}}, "lacks val; expected a pickle of retrieval-SfM"),
+        ([1], "holds a list; expected a retrieval-SfM pickle"),
+        ({"train": {}}, "lacks val; expected a retrieval-SfM pickle"),
         ({"train": {"cids": []}, "val": {}}, "train lacks cluster, pidxs, qidxs; expected"),
         ({"train": split(["../../etc/passwd"], [1], [(0, 0)]), "val": {}}, "train, cid 0: got '../../etc/passwd'"),
         ({"train": split(CIDS, [1], [(0, 0)]), "val": {}}, "train, cluster: got 1 numbers; expected 4"),
@@ -206,7 +206,7 @@ class Evil:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_never_runs_code(tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: int) -> None:
     root = sfm(tmp_path, {"train": Evil(), "val": {}}, protocol=protocol)
-    with pytest.raises(DatasetError, match=r"it asks for (builtins|__builtin__)\.print"):
+    with pytest.raises(DatasetError, match=r"it references (builtins|__builtin__)\.print"):
         read(f"sfm:{root},retrieval-SfM-30k")
     assert "run" not in capsys.readouterr().out
 
@@ -249,7 +249,7 @@ def test_landmarks_are_found_below_their_first_three_letters(landmarks: Path) ->
         f"3/a/d/{IDS[2]}.jpg": "142820",
     }
     [skipped] = found.skipped
-    assert skipped.endswith("train.csv, line 5 names it")
+    assert skipped.endswith("train.csv, line 5")
 
 
 def test_the_cleaned_list_and_classes_to_leave_out(landmarks: Path) -> None:
@@ -275,8 +275,8 @@ def test_a_landmark_of_ten_thousand_photographs_is_read(landmarks: Path) -> None
         ("id,url,landmark_id\nabc,http://a,x\n", "line 2: got 'x'; expected a landmark_id, such as 138982"),
         ("id,url,landmark_id\n../a,http://a,1\n", "line 2: got '../a'; expected the id of a picture"),
         ("landmark_id,images\n\n12 ab\n", "line 3: got '12 ab'; expected landmark_id,images"),
-        ("landmark_id,images\n12,abc\n13,abc\n", "line 3: abc was named before; a picture has one class"),
-        ("landmark_id,images\n12,abc\n", "none of its 1 pictures is there, such as"),
+        ("landmark_id,images\n12,abc\n13,abc\n", "line 3: abc is listed twice; a picture has one class"),
+        ("landmark_id,images\n12,abc\n", "none of its 1 pictures exists, such as"),
     ],
 )
 def test_a_list_of_landmarks_that_is_wrong_says_where(tmp_path: Path, text: str, said: str) -> None:
@@ -317,7 +317,7 @@ def test_boxes_take_their_classes_from_a_list_of_landmarks(landmarks: Path) -> N
     assert [re.sub(r"\S*/", "", line) for line in found.skipped] == [
         f"boxes.csv, line 3: the box of {IDS[2]} has no area",
         "abcdef: train.csv does not name its landmark",
-        f"{IDS[3]}.jpg: not there, though boxes.csv, line 5 names it",
+        f"{IDS[3]}.jpg: missing, listed in boxes.csv, line 5",
     ]
 
 
@@ -375,7 +375,7 @@ def test_the_official_ground_truth_is_read(name: str, references: int) -> None:
     root = shared("data/revisitop")
     truth = ground_truth(f"{root},{name}")
     assert (len(truth.references), len(truth.queries)) == (references, 70)
-    with pytest.raises(DatasetError, match=r"70 of 70 photographs are not in .*jpg"):
+    with pytest.raises(DatasetError, match=r"70 of 70 photographs are missing from .*jpg"):
         read(f"revisitop:{root},{name}")
 
 
@@ -429,19 +429,19 @@ def test_the_real_grocery_store_can_be_decoded() -> None:
     [
         ("nothing", "cannot read 'nothing' as a data set; expected one of"),
         ("zip:a", "cannot read 'zip:a' as a data set"),
-        ("folder:{}/gone", "gone is no folder"),
+        ("folder:{}/gone", "gone is not a folder"),
         ("csv:{}/gone.csv", "cannot read"),
-        ("csv:{}/empty.csv", "names no picture"),
-        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png was named before; a picture has one class"),
-        ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
+        ("csv:{}/empty.csv", "lists no pictures"),
+        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png is listed twice; a picture has one class"),
+        ("csv:{}/missing.csv", "missing.csv, line 1: no picture at"),
         ("grocery:{}", "cannot read"),
         ("sfm:{}", "expected sfm:ROOT,NAME"),
         ("sfm:{},name,test", "split one of train, val"),
-        ("sfm:{},name", "there is no name.pkl in"),
+        ("sfm:{},name", "no name.pkl in"),
         ("gld:{}", "expected gld:CSV,IMAGES"),
         ("gld:{},b,else=c", "expected gld:CSV,IMAGES or gld:CSV,IMAGES,without=FILE"),
         ("boxes:{}", "expected boxes:CSV,IMAGES"),
-        ("revisitop:{}", "lacks a part"),
+        ("revisitop:{}", "is incomplete"),
     ],
 )
 def test_what_cannot_be_read_says_why(folder: Path, spec: str, said: str) -> None:

@@ -19,7 +19,7 @@ from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import WARM_UP, all_configs
 from landseer.export.detectors import DETECTORS, read_weights
 from landseer.export.examples import cases
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Entry, Manifest, file_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, trunk: Trunk) -> No
     path = tmp_path / "best.safetensors"
     save_file({f"rpn.{k}": v for k, v in RegionProposals.untrained(2048, seed=0).state_dict().items()}, path)
     for kind, expected in (
-        ("attention", "the detector attention has no weights: say with --detector whose they are, one of rpn, ssdlite"),
+        ("attention", "detector attention has no weights: name their detector with --detector, one of rpn, ssdlite"),
         ("rpn", "best.safetensors does not fit RegionProposals: size mismatch for conv.weight"),
         ("ssdlite", "best.safetensors does not fit SSD: .* weights are missing"),
     ):
@@ -158,8 +158,8 @@ def wanted(**changes: Any) -> Wanted:
     return Wanted(backbone="efficientnet_lite0", descriptor="gem", detector="ssdlite", **changes)
 
 
-def options(out: Path, *only: str, **changes: Any) -> Options:
-    return Options(wanted=dataclasses.replace(wanted(), **changes), only=only, opset=18, out=out, dry_run=False)
+def options(out: Path, *only: str, **changes: Any) -> ExportOptions:
+    return ExportOptions(wanted=dataclasses.replace(wanted(), **changes), only=only, opset=18, out=out, dry_run=False)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_detector_without_training_is_told_as_other_stand_ins_are(networks: Ne
 
 @pytest.mark.parametrize("kind", ["attention", "rpn"])
 def test_another_detector_than_the_one_that_stays_is_refused(repository: Path, kind: str) -> None:
-    with pytest.raises(ExportError, match=f"holds the detector ssdlite; got {kind}: name the one that is there"):
+    with pytest.raises(ExportError, match=f"holds the detector ssdlite; got {kind}: name the existing one"):
         export(options(repository, "lattqe", detector=kind), QUIET)
 
 

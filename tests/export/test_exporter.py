@@ -12,8 +12,10 @@ from landseer.ensemble.inference.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
 from landseer.export.build import Networks, Wanted, build
-from landseer.export.exporter import ExportError, Options, export
+from landseer.export.exporter import ExportError, ExportOptions, export
+from landseer.export.lattqe_file import write_lattqe
 from landseer.export.manifest import Entry, Manifest, file_sha256
+from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.to_onnx import OPSETS, check_format
 
 QUIET = Console(quiet=True)
@@ -24,8 +26,8 @@ def networks() -> Networks:
     return build(Wanted(backbone="efficientnet_lite0"))
 
 
-def options(out: Path, **changes: object) -> Options:
-    plain = Options(
+def options(out: Path, **changes: object) -> ExportOptions:
+    plain = ExportOptions(
         wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
@@ -62,6 +64,22 @@ def test_only_replaces_one_graph_and_keeps_the_others(repository: Path) -> None:
         "describe_full",
         "manifest.json",
     }
+
+
+def test_a_lattqe_that_stays_keeps_its_mark(repository: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "lattqe.safetensors"
+    write_lattqe(RelationalLAttQE.untrained(Sizes(channels=1280), seed=0), trained, {})
+    with_it = Wanted(backbone="efficientnet_lite0", lattqe=trained)
+    with pytest.raises(ExportError, match="holds untrained `lattqe` weights: leave --lattqe out, or write it too"):
+        export(options(repository, wanted=with_it), QUIET)
+    manifest = Manifest.read(repository)
+    dataclasses.replace(manifest, profile=dataclasses.replace(manifest.profile, untrained=())).write(repository)
+    with pytest.raises(
+        ExportError, match="holds trained `lattqe` weights: name its file with --lattqe, or write it too"
+    ):
+        export(options(repository), QUIET)
+    found = export(options(repository, wanted=with_it), QUIET)
+    assert found is not None and "lattqe" not in found.profile.untrained
 
 
 def test_a_new_version_brings_the_other_graphs_along(repository: Path) -> None:

@@ -14,14 +14,14 @@ from landseer.export import all as everything
 from landseer.export.build import Wanted, untrained_head
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Backbone, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
 from landseer.export.parts import read_parts
 from landseer.export.photographs import photographs
 from landseer.export.training import command
 from landseer.export.training.command import TrainOptions, train_parts
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.heads import TRAINERS, Training, train
-from landseer.export.training.localisation import Recipe
+from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.part_trainers import TRAINERS, Training, train
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec
 from landseer.export.training.weights import write_weights
 
@@ -45,7 +45,7 @@ def views() -> TrunkViews:
 
 
 def training(folder: Path, proposals: Path | None = None) -> Training:
-    recipe = Recipe(photographs=4, sample=8, validated=4)
+    recipe = LocalisationRecipe(photographs=4, sample=8, validated=4)
     return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, proposals=proposals)
 
 
@@ -80,9 +80,11 @@ def test_proposals_that_no_epoch_improved_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A backbone of its own, and photographs: each class one picture in several crops."""
-    monkeypatch.setitem(BACKBONES, "small", Backbone(channels=CHANNELS, load=lambda weights, stride: loaded()))
+    monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=CHANNELS, load=lambda weights, stride: loaded()))
     monkeypatch.setattr(command, "ViewSpec", lambda: ViewSpec(side=64, views=2))
-    monkeypatch.setattr(command, "Recipe", lambda seed: Recipe(photographs=4, sample=8, validated=4, seed=seed))
+    monkeypatch.setattr(
+        command, "LocalisationRecipe", lambda seed: LocalisationRecipe(photographs=4, sample=8, validated=4, seed=seed)
+    )
     for i, pixels in enumerate(list(photographs(side=160))[:CLASSES]):
         for j in range(EACH):
             path = tmp_path / "photos" / f"class {i}" / f"{i}-{j}.png"

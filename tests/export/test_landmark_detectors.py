@@ -198,6 +198,6 @@ def test_training_starts_from_nothing_that_does_not_fit(tmp_path: Path) -> None:
     torch.save(resnet101().state_dict(), tmp_path / "resnet101.pth")
     for detector in (ssdlite(None, seed=0, sizes=SIZES), faster_rcnn(None, seed=0, sizes=SIZES)):
         before = {name: value.clone() for name, value in detector.state_dict().items()}
-        with pytest.raises(WeightsError, match="of its weights have no place"):
+        with pytest.raises(WeightsError, match="of its weights do not fit"):
             start_from(detector, tmp_path / "resnet101.pth")
         assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())

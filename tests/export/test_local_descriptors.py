@@ -18,11 +18,11 @@ from landseer.export.models.backbone import GLOBAL_SCALES, Backbone
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES, Loaded, Trunk
-from landseer.export.models.trunks import Backbone as Line
+from landseer.export.models.trunks import BackboneKind as Line
 from landseer.export.parity import local_cosine
 from landseer.export.parts import SHIPPED, Parts, read_parts, write_parts
-from landseer.export.training.heads import PROJECTIONS, Training, train, with_projection
-from landseer.export.training.localisation import Recipe
+from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.part_trainers import PROJECTIONS, Training, train, with_projection
 from landseer.export.training.trunk_views import TrunkViews
 
 CHANNELS = 520
@@ -110,7 +110,7 @@ def views() -> TrunkViews:
 
 
 def training(folder: Path) -> Training:
-    recipe = Recipe(photographs=4, sample=8, validated=4)
+    recipe = LocalisationRecipe(photographs=4, sample=8, validated=4)
     card = {"data": "some"}
     return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, card=card)
 

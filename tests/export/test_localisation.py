@@ -6,12 +6,12 @@ import torch
 
 from landseer.export.build import untrained_head
 from landseer.export.models.cider import CiDeR
-from landseer.export.training.localisation import Localisation, Recipe, instance_map, split
+from landseer.export.training.localisation import Localisation, LocalisationRecipe, instance_map, split
 from landseer.export.training.loop import Settings, train
 from landseer.export.training.trunk_views import TrunkViews
 
 CHANNELS, CELLS, OBJECT = 16, 6, slice(2, 4)
-RECIPE = Recipe(photographs=8, sample=60, validated=20, held_out=0.2)
+RECIPE = LocalisationRecipe(photographs=8, sample=60, validated=20, held_out=0.2)
 SETTINGS = Settings(epochs=3, learning_rate=2e-2, optimiser="adamw", seed=0)
 
 

@@ -44,7 +44,7 @@ def test_the_export_takes_parts_of_ones_own(parts: Parts, tmp_path: Path) -> Non
     write_parts(parts, tmp_path / "a.safetensors")
     networks = build(Wanted(backbone="efficientnet_lite0", parts=tmp_path / "a.safetensors"))
     assert networks.profile.descriptor == "cider"
-    assert networks.profile.untrained == ("reduction", "locals")
+    assert networks.profile.untrained == ("reduction", "locals", "lattqe")
     head = networks.modules["backbone"].get_submodule("head")
     assert head.get_parameter("localisation.attend.bias").item() == 0.25
 
@@ -79,5 +79,5 @@ def test_what_is_no_file_of_parts_is_refused(content: bytes | None, tmp_path: Pa
 
 
 def test_a_learned_whitening_needs_a_checkpoint_that_has_one() -> None:
-    with pytest.raises(WeightsError, match="no checkpoint of cnnimageretrieval-pytorch"):
+    with pytest.raises(WeightsError, match="not a checkpoint of cnnimageretrieval-pytorch"):
         build(Wanted(backbone="efficientnet_lite0", descriptor="gem", whitening="x:ms"))

@@ -8,7 +8,7 @@ import torchvision
 from landseer.ensemble.inference.contracts import Graph, Sizes
 from landseer.ensemble.inference.contracts import Tensor as Spec
 from landseer.export.engines import ENGINES
-from landseer.export.models.boxes import decode, iou
+from landseer.export.models.box_ops import decode
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.to_onnx import Arrays, write_onnx
@@ -76,7 +76,7 @@ def test_proposals_lie_in_the_picture_apart_and_in_order(h: int, w: int) -> None
         assert (found >= 0).all() and (found <= torch.tensor([w, h, w, h]) * 32.0).all()
         assert (found[:, 2:] - found[:, :2] >= 16).all()
         assert (scores[:number].diff() <= 0).all() and (scores <= 1).all()
-        assert (iou(found, found).fill_diagonal_(0) <= 0.7 + 1e-3).all()
+        assert (torchvision.ops.box_iou(found, found).fill_diagonal_(0) <= 0.7 + 1e-3).all()
         assert not boxes[number:].any() and not scores[number:].any()
 
 

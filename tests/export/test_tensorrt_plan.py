@@ -19,7 +19,7 @@ from landseer.export.config import graph_config
 from landseer.export.examples import Case, cases
 from landseer.export.models.lattqe import LAttQE
 from landseer.export.tensorrt.adapted import GraphError, adapted
-from landseer.export.tensorrt.config import engine_text
+from landseer.export.tensorrt.engine_config import engine_text
 from landseer.export.tensorrt.plan import plan
 from landseer.export.tensorrt.precision import choose
 from landseer.export.tensorrt.profiles import ProfileError, Span, nearest, profiles, usual_lengths
@@ -183,20 +183,19 @@ def test_gem_and_the_projection_of_one_vector_stay_in_fp32() -> None:
 
 # Profiles.
 
-BATCHES = st.dictionaries(st.integers(1, 8), st.integers(1, 9), min_size=1, max_size=4)
 SIDES = st.integers(MIN_SIDE // 32, MAX_SIDE // 32).map(lambda cells: cells * 32)
 COUNTS = st.dictionaries(st.tuples(SIDES, SIDES), st.integers(1, 999), min_size=1, max_size=12)
 
 
 @settings(max_examples=200, deadline=None)
-@given(counts=COUNTS, batches=BATCHES)
-def test_profiles_of_pictures_are_legal_and_take_every_picture(counts: Any, batches: dict[int, int]) -> None:
-    made = profiles(graphs(SIZES)["backbone"], counts, batches=batches)
+@given(counts=COUNTS)
+def test_profiles_of_pictures_are_legal_and_take_every_picture(counts: Any) -> None:
+    made = profiles(graphs(SIZES)["backbone"], counts)
     for profile in made:
         [span] = profile.spans
         assert all(low <= mid <= high for low, mid, high in zip(span.least, span.usual, span.most, strict=True))
         assert (span.least[0], span.most[0], span.most[3]) == (1, 8, 3)
-        assert span.usual[0] in batches
+        assert span.usual[0] == 8
         assert span.usual[1:3] in counts
     [whole] = made[-1].spans
     assert (whole.least, whole.most) == ((1, MIN_SIDE, MIN_SIDE, 3), (8, MAX_SIDE, MAX_SIDE, 3))
@@ -257,8 +256,6 @@ def test_what_no_profile_can_be_made_for_is_said() -> None:
     backbone = graphs(SIZES)["backbone"]
     with pytest.raises(ProfileError, match="backbone: no length in"):
         profiles(backbone, {(10_000, 10_000): 3})
-    with pytest.raises(ProfileError, match="expected sizes from 1 to 8"):
-        profiles(backbone, {(640, 640): 3}, batches={9: 1})
     with pytest.raises(ProfileError, match=r"got lengths \(640,\); expected one for each of 2"):
         profiles(backbone, {(640,): 3})
     with pytest.raises(ProfileError, match="not ascending"):
@@ -272,7 +269,7 @@ def test_what_no_profile_can_be_made_for_is_said() -> None:
     )
     with pytest.raises(ProfileError, match=r"new\.x has free axes without bounds"):
         profiles(free, {(1,): 1})
-    with pytest.raises(ProfileError, match="no profile takes"):
+    with pytest.raises(ProfileError, match="no profile accepts"):
         nearest(profiles(backbone, {(640, 640): 3}), {"image": (9, 640, 640, 3)})
 
 
@@ -289,7 +286,7 @@ def test_picture_sizes_are_read_and_bad_lines_named(tmp_path: Path) -> None:
         ("h,w\n", "starts with 'h,w'; expected the line 'height,width,count'"),
         ("height,width,count\n3,4,5\n3,x,1\n", "line 3: got '3,x,1'; expected three whole numbers from 1"),
         ("height,width,count\n3,4,0\n", "line 2"),
-        ("height,width,count\n", "counts no picture"),
+        ("height,width,count\n", "has no counts"),
     ):
         path.write_text(text)
         with pytest.raises(SizesError, match=said):

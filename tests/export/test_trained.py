@@ -16,19 +16,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from landseer.client import cli
-from landseer.ensemble.inference.contracts import graphs
+from landseer.ensemble.inference.contracts import Sizes, graphs
 from landseer.export.all import main as export_main
 from landseer.export.build import Wanted, build, trunk_sha256, untrained_head
 from landseer.export.engines import onnxruntime_fp32
 from landseer.export.examples import Case
+from landseer.export.lattqe_file import write_lattqe
 from landseer.export.models.backbone import LOCAL_SCALES
 from landseer.export.models.backbone import Backbone as Graph
 from landseer.export.models.heads import HEADS
+from landseer.export.models.lattqe import LAttQE
 from landseer.export.models.pooling import Projection
+from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals, read_trained
-from landseer.export.models.trunks import BACKBONES, Backbone, Loaded, Trunk, or_trained
+from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk, or_trained
 from landseer.export.parity import check, eager
 from landseer.export.parts import Parts, write_parts
 from landseer.export.to_onnx import write_onnx
@@ -54,7 +57,7 @@ def fresh(weights: Path | None, stride: str) -> Loaded:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     load = or_trained("small", fresh, empty, "one")
-    monkeypatch.setitem(BACKBONES, "small", Backbone(channels=CHANNELS, load=load))
+    monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=CHANNELS, load=load))
     monkeypatch.setattr("landseer.export.training.curves._draw", lambda rows, path, measure: path.write_bytes(b""))
 
 
@@ -93,7 +96,7 @@ def trained_modules(path: Path, kind: str) -> tuple[Trunk, nn.Module]:
 def improving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is the best so far, so that the file holds what a few steps have made, whatever they did."""
     count = itertools.count()
-    monkeypatch.setattr("landseer.export.training.pictures.validate", lambda *_, **__: float(next(count)))
+    monkeypatch.setattr("landseer.export.training.picture_task.validate", lambda *_, **__: float(next(count)))
 
 
 @pytest.mark.parametrize("method", ["cider", "cider-ft", "triplet", "contrastive", "supcon"])
@@ -111,7 +114,7 @@ def test_what_each_method_trained_is_what_is_built(improving: None, method: str,
         assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
     assert networks.profile.descriptor == kind
     learned = {"cider": {"attention", "whitening"}, "rmac": {"regional whitening", "whitening"}, "gem": set()}[kind]
-    possible = {"attention", "whitening", "reduction", "locals", *HEADS[kind].learned}
+    possible = {"attention", "whitening", "reduction", "locals", "lattqe", *HEADS[kind].learned}
     assert set(networks.profile.untrained) == possible - learned
     assert "run/best.safetensors of landseer train, epoch 1, long side 96 px" in networks.source
 
@@ -156,12 +159,12 @@ def write(path: Path, kind: str = "gem", epoch: int = 1, **about: str) -> Path:
         ({}, ("--descriptor", "cider"), "holds a gem head; got --descriptor cider"),
         ({"trunk": "resnet50 v1.5"}, (), "holds a resnet50; got --backbone small"),
         ({"trunk": "resnet50 v1.5"}, ("--backbone", "resnet50", "--stride", "v1"), "holds a resnet50 v1.5; got --stri"),
-        ({"trunk": ""}, ("--backbone", "resnet50"), "does not say which resnet50 it holds: say --stride v1 or"),
+        ({"trunk": ""}, ("--backbone", "resnet50"), "does not say which resnet50 it holds: pass --stride v1 or"),
         ({"trunk": ""}, ("--backbone", "efficientnet_lite0"), "does not fit Trunk"),
         ({"method.head": "vlad"}, (), "holds a vlad head; expected one of gem, rmac"),
-        ({"method.head": ""}, (), "does not say which head it holds: name the one with --descriptor"),
+        ({"method.head": ""}, (), "does not say which head it holds: name it with --descriptor"),
         ({"method.head": ""}, ("--descriptor", "cider"), "does not fit CiDeR"),
-        ({}, ("--whitening", "x:ms"), "no checkpoint of cnnimageretrieval-pytorch"),
+        ({}, ("--whitening", "x:ms"), "not a checkpoint of cnnimageretrieval-pytorch"),
     ],
 )
 def test_what_disagrees_is_refused_in_a_line(
@@ -173,7 +176,7 @@ def test_what_disagrees_is_refused_in_a_line(
 
 def test_weights_that_training_did_not_improve_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "best.safetensors", epoch=0)
-    refused(capsys, "on which no epoch improved: train on", "--backbone", "small", "--weights", path)
+    refused(capsys, "which no epoch improved on: train longer", "--backbone", "small", "--weights", path)
     # Their trunk is as good as it was: to train on is no mistake.
     assert BACKBONES["small"].load(path, "auto").trained is not None
 
@@ -194,7 +197,7 @@ def test_a_file_from_before_files_said_what_they_hold_needs_the_heads_name(tmp_p
     ("only", "rename", "said"),
     [
         ("head", "head", "holds a head without the trunk that it was trained on"),
-        ("head", "rpn", "holds a detector: give it with --detector rpn --detector-weights"),
+        ("head", "rpn", "holds a detector: pass it with --detector rpn --detector-weights"),
         ("head", "x", "holds neither trunk.* nor head.*"),
     ],
 )
@@ -221,17 +224,34 @@ def parts_of(loaded: Loaded, path: Path) -> Path:
     return path
 
 
+def test_the_export_takes_a_trained_expansion_and_marks_a_seeded_one(tmp_path: Path) -> None:
+    trained = RelationalLAttQE.untrained(Sizes(channels=CHANNELS), seed=1)
+    write_lattqe(trained, tmp_path / "lattqe.safetensors", {})
+    with_it = build(Wanted(backbone="small", lattqe=tmp_path / "lattqe.safetensors"))
+    assert "lattqe" not in with_it.profile.untrained
+    found = with_it.modules["lattqe"].state_dict()
+    assert all(torch.equal(found[name], value) for name, value in trained.state_dict().items())
+    seeded, again = (build(Wanted(backbone="small")) for _ in range(2))
+    assert "lattqe" in seeded.profile.untrained
+    network = seeded.modules["lattqe"]
+    assert isinstance(network, LAttQE) and network.shape["width"] == 64 and len(network.layers) == 3
+    assert all(
+        torch.equal(value, again.modules["lattqe"].state_dict()[name]) for name, value in network.state_dict().items()
+    )
+    assert seeded.profile.fingerprint == with_it.profile.fingerprint
+
+
 def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Path) -> None:
     path = write(tmp_path / "best.safetensors", "cider")
     parts = parts_of(BACKBONES["small"].load(path, "auto"), tmp_path / "parts.safetensors")
     networks = build(Wanted(backbone="small", weights=path, parts=parts))
-    assert networks.profile.untrained == ()
+    assert networks.profile.untrained == ("lattqe",)
     built: Any = networks.modules["backbone"]
     assert built.whitening.matrix.equal(torch.eye(CHANNELS))
     for found in (built.reduction.matrix, built.locals.matrix):
         expected = Projection.untrained(CHANNELS, len(found), seed=9).matrix
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
-    with pytest.raises(WeightsError, match="holds trained parts: give them with --parts"):
+    with pytest.raises(WeightsError, match="holds trained parts: pass it with --parts"):
         read_trained(parts)
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from landseer.export.training.errors import Stopped, TrainingError
 from landseer.export.training.loop import train
 from landseer.export.training.settings import Settings
-from landseer.export.training.state import read_checkpoint
+from landseer.export.training.state import read_state
 from landseer.export.training.task import Group
 from landseer.export.training.watcher import Silent
 
@@ -116,7 +116,7 @@ def digest(folder: Path) -> dict[str, str]:
     found = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("best.safetensors", "curves.csv")
     }
-    state = read_checkpoint(folder / "state.pt")
+    state = read_state(folder / "state.pt")
     for part in (state.module, state.optimiser["state"]):
         for name, value in _flat(part):
             found[name] = hashlib.sha256(value.numpy().tobytes()).hexdigest()
@@ -219,7 +219,7 @@ def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(tmp_path: Path) -> 
     folder = tmp_path / "stopped"
     assert stopped_after(folder, 6, signal.SIGKILL)[0] == -signal.SIGKILL
     status, said = stopped_after(folder, 4, signal.SIGINT)
-    assert status == 130 and "stopped; what was done is in" in said
+    assert status == 130 and "stopped; the state is saved in" in said
     process = child(folder)
     assert process.wait(timeout=60) == 0
     left = process.communicate()[0].split()
@@ -243,7 +243,7 @@ def test_ctrl_c_in_a_step_lets_the_step_end(fast: None, whole: Path, tmp_path: P
     with pytest.raises(Stopped):
         train(Line(), SETTINGS, tmp_path, watcher=Presses())
     assert signal.getsignal(signal.SIGINT) is before
-    assert read_checkpoint(tmp_path / "state.pt").progress.total == 6
+    assert read_state(tmp_path / "state.pt").progress.total == 6
     train(Line(), SETTINGS, tmp_path, resume=True)
     assert digest(tmp_path) == digest(whole)
 
@@ -260,7 +260,7 @@ def test_ctrl_c_while_it_validates_is_taken_up_there(fast: None, whole: Path, tm
 
     with pytest.raises(Stopped):
         train(Impatient(), SETTINGS, tmp_path)
-    assert read_checkpoint(tmp_path / "state.pt").progress.epoch == 1
+    assert read_state(tmp_path / "state.pt").progress.epoch == 1
     train(Line(), SETTINGS, tmp_path, resume=True)
     assert digest(tmp_path) == digest(whole)
 
@@ -276,7 +276,7 @@ def test_the_last_good_checkpoint_stays_when_writing_fails(tmp_path: Path, monke
 
     with pytest.raises(OSError, match="no space left"):
         train(Line(), replace(SETTINGS, checkpoint_every=1), tmp_path, watcher=Full())
-    assert read_checkpoint(tmp_path / "state.pt").progress.total == 0
+    assert read_state(tmp_path / "state.pt").progress.total == 0
 
 
 def test_another_run_is_refused_with_all_that_differs(whole: Path) -> None:
@@ -284,13 +284,13 @@ def test_another_run_is_refused_with_all_that_differs(whole: Path) -> None:
         train(Line(data=1), replace(SETTINGS, seed=6, learning_rate=0.1), whole, resume=True)
     for part in ("settings.learning_rate was 0.02, is 0.1", "settings.seed was 5, is 6", "data was 0, is 1"):
         assert part in str(caught.value)
-    with pytest.raises(TrainingError, match="holds a training already; go on with --resume"):
+    with pytest.raises(TrainingError, match="already holds a training; continue it with --resume"):
         train(Line(), SETTINGS, whole)
     train(Line(), replace(SETTINGS, checkpoint_every=7), whole, resume=True)
 
 
 def test_a_state_is_read_without_running_it(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"there is no .* to go on from; start without --resume"):
+    with pytest.raises(TrainingError, match=r"no .* to resume from; start without --resume"):
         train(Line(), SETTINGS, tmp_path, resume=True)
     marker = tmp_path / "ran"
 
@@ -299,7 +299,7 @@ def test_a_state_is_read_without_running_it(tmp_path: Path) -> None:
             return Path.touch, (marker,)
 
     torch.save({"format": Evil()}, tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match="is not a state of a training"):
+    with pytest.raises(TrainingError, match="is not a training state"):
         train(Line(), SETTINGS, tmp_path, resume=True)
     assert not marker.exists()
     torch.save({"format": "other"}, tmp_path / "state.pt")
@@ -310,7 +310,7 @@ def test_a_state_is_read_without_running_it(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_it_and_names_the_batch(fast: None, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is nan in epoch \d, step \d \(batch: rows \[.*\b3\b"):
         train(Line(poison=3), SETTINGS, tmp_path)
-    weights = read_checkpoint(tmp_path / "state.pt").module
+    weights = read_state(tmp_path / "state.pt").module
     assert all(torch.isfinite(value.float()).all() for value in weights.values())
 
 

@@ -20,13 +20,13 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.datasets.photograph import Box, Photograph, Photographs
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.trunks import Trunk
-from landseer.export.training import detectors
+from landseer.export.training import box_task as module
+from landseer.export.training.box_task import box_task
 from landseer.export.training.describer import describe_rows
-from landseer.export.training.detectors import box_task
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.heldout import check_apart, check_askable, hold_out, leave_one_out, some_of
 from landseer.export.training.loop import train
-from landseer.export.training.pictures import Data, picture_task
+from landseer.export.training.picture_task import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
 from landseer.export.training.settings import Settings
 from landseer.export.training.shots import Shots, grouped, profile_of, seen_size
@@ -222,11 +222,11 @@ def test_boxes_that_people_drew_are_used(photographs: Photographs) -> None:
     box = Box(x0=0.25, y0=0.25, x1=0.75, y1=0.5)
     drawn = [replace(photographs.photographs[row], boxes=(box,) if row == 0 else ()) for row in range(3)]
     shots = Shots(photographs=drawn, profile=profile_of(SIDE))
-    picture = detectors.boxed(shots, 0, np.random.default_rng(0))
+    picture = module.boxed(shots, 0, np.random.default_rng(0))
     height, width = picture.pixels.shape[:2]
     np.testing.assert_allclose(picture.boxes, [[0.25 * width, 0.25 * height, 0.75 * width, 0.5 * height]])
     assert np.array_equal(picture.pixels, shots.pixels(0))
-    pasted = detectors.boxed(shots, 1, np.random.default_rng(0))
+    pasted = module.boxed(shots, 1, np.random.default_rng(0))
     assert pasted.boxes.shape == (1, 4) and not np.array_equal(pasted.pixels, shots.pixels(1))
 
 
@@ -294,7 +294,7 @@ def test_sizes_are_those_that_people_see(tmp_path: Path) -> None:
     exif[274] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif)
     assert seen_size(tmp_path / "turned.jpg") == (20, 40)
-    with pytest.raises(TrainingError, match="cannot be read any more"):
+    with pytest.raises(TrainingError, match="is no longer readable"):
         seen_size(tmp_path / "gone.jpg")
 
 

@@ -33,13 +33,20 @@ def data(tmp_path):
 def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys):
     told = tmp_path / "out.json"
     command = ["evaluate", f"folder:{data}", "--repository", str(repository), "--cache", str(tmp_path / "cache")]
-    command += ["--methods", "none,aqe:1,alphaqe:2,dqe:1,lattqe:2", "--json", str(told)]
+    command += ["--methods", "none,aqe:1,alphaqe:2,dqe:1,rank-curve,lattqe:2", "--json", str(told)]
     assert main(command) == 0
     shown = capsys.readouterr()
     assert f"{2 * len(WHEEL)} queries, {2 * len(WHEEL)} references" in shown.out
     assert "broken.jpg: got bytes that are no picture" in " ".join(shown.err.split())
     known = json.loads(told.read_text())
-    assert [row["method"] for row in known["rows"]] == ["none", "aqe:1", "alphaqe:2:3", "dqe:1", "lattqe:2"]
+    assert [row["method"] for row in known["rows"]] == [
+        "none",
+        "aqe:1",
+        "alphaqe:2:3",
+        "dqe:1",
+        "rank-curve:64",
+        "lattqe:2",
+    ]
     assert [path.rsplit("/", 1)[1] for path in known["skipped"]] == ["broken.jpg"]
     assert known["rows"][0]["map"] > 0.9
     assert known["rows"][0]["map"] == pytest.approx(np.mean(known["rows"][0]["aps"]))
@@ -66,7 +73,7 @@ def test_with_nothing_left_to_find_one_line_says_so(repository, tmp_path, capsys
 
 def test_what_is_not_there_is_one_line(repository, tmp_path, capsys):
     for command, said in (
-        (["evaluate", "folder:/nowhere"], "landseer evaluate: /nowhere is no folder"),
+        (["evaluate", "folder:/nowhere"], "landseer evaluate: /nowhere is not a folder"),
         (["evaluate", "folder:/", "--methods", "best"], "landseer evaluate: --methods names 'best'"),
         (["evaluate", "folder:/", "--repository", str(tmp_path)], "manifest.json cannot be read; run: python export"),
     ):

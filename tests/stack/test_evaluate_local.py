@@ -41,7 +41,7 @@ def test_photographs_find_their_middle_by_local_features(repository, folders, ca
     command = ["evaluate", f"folder:{folders / 'data'}", "--repository", str(repository)]
     command += ["--cache", str(folders / "cache"), "--methods", METHODS, "--json", str(told), "--regions", "1"]
     assert main(command) == 1
-    assert "asmk:64 ranks by visual words: name them with --codebook FILE" in capsys.readouterr().err
+    assert "asmk:64 ranks by visual words: name a codebook with --codebook FILE" in capsys.readouterr().err
     assert main([*command, "--codebook-from", f"folder:{folders / 'other'}"]) == 0
     rows = {row["method"]: row for row in json.loads(told.read_text())["rows"]}
     assert list(rows) == METHODS.split(",")
@@ -49,4 +49,4 @@ def test_photographs_find_their_middle_by_local_features(repository, folders, ca
     plain = rows["none"]["index_bytes"]
     assert plain < rows["coattention:5"]["index_bytes"] < rows["spatial:5"]["index_bytes"]
     assert rows["asmk:64"]["index_bytes"] < plain
-    assert "bytes a picture" in capsys.readouterr().out
+    assert "bytes per picture" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from landseer.client.cli import main
 from landseer.ops.run.ports import LOOPBACK, free_port
 
 pytestmark = pytest.mark.stack
-METHODS = "none,aqe:1,aqewd:3,aqewd-dir:2,alphaqe:2,dqe:2,lattqe:2"
+METHODS = "none,aqe:1,aqewd:3,aqewd-dir:2,alphaqe:2,dqe:2,rank-curve:3,lattqe:2"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_figures_are_those_in_process(repository, data, another, tmp_path, capsy
     service.put({"elsewhere": data / "class1" / "plain.png"})
     assert main([*command, "--methods", "none", "--server", service.address]) == 0
     crowded, shown = json.loads(told.read_text()), capsys.readouterr()
-    assert "0 pictures indexed" in " ".join(shown.err.split()) and "18 were there" in " ".join(shown.err.split())
+    assert "0 pictures indexed" in " ".join(shown.err.split()) and "18 already there" in " ".join(shown.err.split())
     assert "the service also searches 1 other picture" in " ".join(shown.out.split())
     assert crowded["rows"][0]["map"] < local["rows"][0]["map"]
 

@@ -1,4 +1,4 @@
-"""The stages after the first search: LAttQE, co-attention, and what explains an answer."""
+"""The stages after the first search: expansion, co-attention, and what explains an answer."""
 
 from __future__ import annotations
 
@@ -42,17 +42,26 @@ def stored(stack, landseer, album, eager, tmp_path_factory):
     store.close()
 
 
-def test_the_expansion_that_ships_is_trained_and_needs_no_consent(landseer, album):
-    answer = landseer.search.Search(search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE}))
-    assert "lattqe" not in answer.untrained and "lattqe" not in landseer.client.stats().untrained
+def test_the_rank_curve_needs_no_network_and_no_consent(landseer, album):
+    answer = landseer.client.search(COFFEE, expansion="rank-curve")
+    assert "lattqe" not in answer.untrained and "lattqe" not in {model.name for model in answer.model_versions}
     assert not answer.degradations
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
+
+
+def test_the_exported_lattqe_is_untrained_and_refused_without_consent(landseer, album):
+    assert "lattqe" in landseer.client.stats().untrained
+    request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE})
+    assert landseer.refused(landseer.search.Search, request).reason == "MODEL_UNTRAINED"
+    request.expansion.allow_untrained = True
+    answer = landseer.search.Search(request)
+    assert "lattqe" in answer.untrained and not answer.degradations
 
 
 def test_expansion_is_what_torch_says(landseer, album, eager):
     """The expanded query of the k nearest, by torch, gives the scores that are answered."""
     k = 5
-    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k)
+    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k, allow_untrained=True)
     query = np.array(landseer.client.get("album/coffee.png", include_vectors=True).descriptor, np.float32)
     plain = landseer.client.search(query.tolist(), top_k=1000)
     answer = landseer.client.search(query.tolist(), top_k=1000, expansion=expansion)

@@ -21,8 +21,9 @@ COFFEE = wheel("coffee.png")
 
 def test_every_documented_metric_is_there_after_traffic(landseer, album):
     landseer.client.search(COFFEE, reranking="coattention", explain=True)
-    expansion = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE)
-    landseer.client.search(COFFEE, expansion=expansion)
+    landseer.client.search(COFFEE, expansion="rank-curve")
+    lattqe = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, allow_untrained=True)
+    landseer.client.search(COFFEE, expansion=lattqe)
     landseer.refused(landseer.search.Search, search_pb2.SearchRequest(image=b"no picture"))
     names = {sample.name for family in scrape(landseer.metrics_address) for sample in family.samples}
     families = {family.name for family in scrape(landseer.metrics_address)}

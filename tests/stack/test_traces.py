@@ -16,7 +16,7 @@ from stack.photos import wheel
 from stack.servers import Landseer, within
 
 from landseer.client import BlockingSearchClient
-from landseer.client.exporter import shut_down, tracer_provider
+from landseer.client.span_exporter import shut_down, tracer_provider
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.triton import TritonConfig, TritonServer

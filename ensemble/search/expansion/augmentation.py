@@ -1,10 +1,10 @@
-"""Database-side augmentation: every vector of the database is expanded by its own nearest neighbours.
+"""Database-side augmentation: expand every vector of the database by its own nearest neighbours.
 
-The form and the weights are those of query expansion, with each vector in the place of the query and left out of its
-own neighbours (Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012; Gordo et al., IJCV 2017
+Form and weights are those of query expansion. Each vector takes the role of the query and is left out of its own
+neighbours (Turcot and Lowe, ICCV workshops 2009; Arandjelovic and Zisserman, CVPR 2012; Gordo et al., IJCV 2017
 and ECCV 2020): ADBA, ADBAwD, alphaDBA, DDBA, and LAttDBA with the tempered softmax. All neighbours are raw vectors,
-never augmented ones, so the result does not depend on the order. Norms are 1, as dirtorch has them; the older code of
-DIR's authors, otherwise equal (aqewd-dir), leaves them as the weighted mean comes out.
+never augmented ones, so the result does not depend on the order. Norms are 1, as in dirtorch; the older code of DIR's
+authors (aqewd-dir) is otherwise equal but keeps the norm of the weighted mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from landseer.ensemble.search.expansion.recipe import PARAMETERS, Recipe
 from landseer.ensemble.search.expansion.weights import WEIGHTINGS, combined, tempered
 
 BLOCK = 256
-"""Vectors augmented at a time."""
+"""Number of vectors augmented at a time."""
 
 Attention = Callable[[Vectors, Vectors], NDArray[np.floating[Any]]]
 """LAttQE's weights [n, k] (cos(q~, d~) in the paper) of vectors [n, D] and neighbours [n, k, D], nearest first."""
@@ -34,18 +34,18 @@ _NONE = Hits(keys=np.empty(0, np.int64), scores=np.empty(0, np.float32))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Augmenter:
-    """Augments the vectors that an engine holds, some at a time.
+    """Augments the vectors that an engine holds, in blocks.
 
-    The same rows give the same bytes in whichever blocks they are asked for, as far as `attention` does.
+    The block sizes do not change the result: the same rows give the same bytes, if `attention` does so too.
     """
 
     engine: IndexEngine
-    """It holds the raw vectors, unit norm, all of them."""
+    """Holds all raw vectors, of unit norm."""
     recipe: Recipe
     attention: Attention | None = None
-    """For lattqe, which cannot do without."""
+    """Required by lattqe."""
     longest: float
-    """The largest norm in the engine, or more."""
+    """An upper bound of the norms in the engine."""
 
     @classmethod
     def over(
@@ -71,8 +71,8 @@ class Augmenter:
     def rows(self, keys: Keys, *, without: int | None = None) -> Vectors:
         """Return the augmented vectors of keys [n], float32 [n, D], of unit norm.
 
-        A vector without neighbours, or of zeros alone, stays as it is. without: a key whose vector takes no part, as
-        if it were not there.
+        A vector without neighbours, or of zeros, is returned unchanged. without: a key whose vector is ignored, as if
+        it were not there.
         """
         vectors = self.engine.vectors(keys)
         if not len(keys) or not self.recipe.neighbours or self.engine.size < 2:
@@ -82,14 +82,14 @@ class Augmenter:
         return np.where(vectors.any(axis=1)[:, None], rows, vectors)
 
     def leaning_on(self, keys: Keys) -> list[Keys]:
-        """Return for each of keys [n] the keys of the vectors that shape its augmented one, but its own."""
+        """Return for each of keys [n] the keys of the other vectors that shape its augmented one."""
         if not self.recipe.neighbours:
             return [keys[:0]] * len(keys)
         hits, lowest = self._company(keys, self.engine.vectors(keys), None)
         return [np.concatenate([near.keys, far.keys]) for near, far in zip(hits, lowest, strict=True)]
 
     def _company(self, keys: Keys, vectors: Vectors, without: int | None) -> tuple[list[Hits], list[Hits]]:
-        """Return the nearest of each vector and, for dqe, the lowest ranked; for other methods none of those."""
+        """Return the nearest of each vector and, for dqe only, the lowest ranked."""
         hits = self._others(keys, vectors, self.recipe.neighbours, without)
         return hits, self._others(keys, -vectors, NEGATIVES if self.recipe.method == DQE else 0, without)
 
@@ -105,7 +105,7 @@ class Augmenter:
 
     def _attended(self, vectors: Vectors, hits: list[Hits]) -> Vectors:
         if self.attention is None:
-            raise ValueError("lattqe augments by the similarities of its network, and none was given")
+            raise ValueError("lattqe augments by the weights of its network, and none was given")
         neighbours = np.stack([self._vectors(near) for near in hits])
         weights = tempered(self.attention(vectors, neighbours), self.recipe.parameter)
         return combined(vectors, neighbours, weights)
@@ -114,7 +114,7 @@ class Augmenter:
         return self.engine.vectors(hits.keys)
 
     def _others(self, keys: Keys, vectors: Vectors, k: int, without: int | None) -> list[Hits]:
-        """Return the k nearest of each vector [n, D] without itself: of equal scores the smaller key leads."""
+        """Return the k nearest of each vector [n, D] without itself; of equal scores the smaller key comes first."""
         if not k:
             return [_NONE] * len(keys)
         found = nearest(self.engine, vectors, [k + 2] * len(keys), longest=self.longest)
@@ -130,11 +130,11 @@ def augmented(
     attention: Attention | None = None,
     threads: int = 0,
 ) -> Vectors:
-    """Return a whole database augmented, float32 [N, D], of unit norm; `vectors` [N, D], of unit norm, stay.
+    """Return a whole database augmented, float32 [N, D], of unit norm; `vectors` [N, D], of unit norm, are not changed.
 
-    method: a key of `AUGMENTATION_DEFAULTS`; k: neighbours, fewer where there are fewer, 0 changes nothing; parameter:
-    alpha of alphaqe or the temperature of lattqe, None for the default; attention: for lattqe alone; threads: of the
-    search, 0 for all cores. ValueError for another shape or lattqe without attention.
+    method: a key of `AUGMENTATION_DEFAULTS`; k: number of neighbours, 0 changes nothing; parameter: alpha of alphaqe or
+    temperature of lattqe, None for the default; attention: required by lattqe; threads: of the search, 0 for all cores.
+    ValueError for another shape, or lattqe without attention.
     """
     augmenter = Augmenter.over(vectors, method, k, parameter=parameter, attention=attention, threads=threads)
     size = augmenter.engine.size
@@ -143,6 +143,6 @@ def augmented(
 
 
 def _less(hits: Hits, keys: tuple[int | None, ...], k: int) -> Hits:
-    """Leave keys out of hits and keep k: a vector among many duplicates need not be among its own hits."""
+    """Drop keys from hits and keep k: among many duplicates a vector may not be in its own hits."""
     kept = np.flatnonzero(~np.isin(hits.keys, [key for key in keys if key is not None]))[:k]
     return Hits(keys=hits.keys[kept], scores=hits.scores[kept])

@@ -1,7 +1,7 @@
-"""DQE: a linear SVM for each query, its nearest neighbours against some of the lowest ranked.
+"""DQE: a linear SVM for each query, trained on its nearest neighbours against some of the lowest ranked.
 
-Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012; the numbers as
-in LAttQE's table: C = 0.1, the 4 nearest and the query as positives, 5 of the lowest ranked as negatives.
+Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012. The
+numbers are those of LAttQE's table: C = 0.1; the query and the 4 nearest are positives, the 5 lowest ranked negatives.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ NEGATIVES = 5
 def discriminative(
     query: NDArray[np.floating[Any]], positives: NDArray[np.floating[Any]], negatives: NDArray[np.floating[Any]]
 ) -> NDArray[np.float32]:
-    """Return the direction that divides best, float32 [D], of unit norm: ranking by it is ranking by the SVM.
+    """Return the SVM's weight vector, float32 [D], of unit norm: ranking by it is ranking by the SVM.
 
     query: [D]; positives: [k, D], the nearest; negatives: [m, D], the lowest ranked. Without positives or negatives
-    there is nothing to divide, and the query stays as it was. A picture on both sides, of an index smaller than both
-    together, counts as positive only.
+    the query is returned unchanged. In a small index a picture may be on both sides; it then counts as positive only.
     """
     negatives = negatives[~(negatives[:, None] == positives[None]).all(axis=-1).any(axis=1)]
     if not len(positives) or not len(negatives):

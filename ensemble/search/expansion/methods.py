@@ -1,4 +1,4 @@
-"""The methods by name: how many neighbours each takes, and how the classical ones are computed."""
+"""The methods by name, their numbers of neighbours, and how those without a network are computed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.search.expansion.dqe import discriminative
-from landseer.ensemble.search.expansion.weights import WEIGHTINGS, combined
+from landseer.ensemble.search.expansion.weights import CURVE, WEIGHTINGS, combined
 
-LATTQE, DQE = "lattqe", "dqe"
-DEFAULTS: Mapping[str, int] = {LATTQE: 64, "aqe": 2, "aqewd": 4, "aqewd-dir": 4, "alphaqe": 72, DQE: 4}
-"""Neighbours, as LAttQE's paper has them in its tables."""
+LATTQE, DQE, RANK_CURVE = "lattqe", "dqe", "rank-curve"
+DEFAULTS: Mapping[str, int] = {
+    LATTQE: 64,
+    "aqe": 2,
+    "aqewd": 4,
+    "aqewd-dir": 4,
+    "alphaqe": 72,
+    DQE: 4,
+    RANK_CURVE: len(CURVE) - 1,
+}
+"""Numbers of neighbours, from the tables of LAttQE's paper; for the rank curve, the number that it was learned for."""
 AUGMENTATION_DEFAULTS: Mapping[str, int] = {**DEFAULTS, LATTQE: 48}
-"""Neighbours for database-side augmentation, nDBA: LAttQE's paper has 48; it tables no others, so they stay."""
+"""Numbers of neighbours for database-side augmentation: nDBA = 48 for LAttQE as in its paper, which gives no others."""
 MOST = 1000
-"""Neighbours, unless `limits` says less."""
+"""Limit of neighbours, unless `limits` has a lower one."""
 _MOST_OF_AN_SVM = 64
-"""Its time grows faster than they do: measured on one core, 0.14 ms for 4 and 145 ms for 64 of 1,280 dimensions."""
+"""Its time grows faster than linearly: on one core, 0.14 ms for 4 and 145 ms for 64 neighbours of 1,280 dimensions."""
 
 
 def limits(positions: int) -> dict[str, int]:
-    """Return the most neighbours by method. positions: how many the served LAttQE has learned."""
-    return dict.fromkeys(WEIGHTINGS, MOST) | {LATTQE: positions, DQE: _MOST_OF_AN_SVM}
+    """Return the limit of neighbours by method. positions: the number of neighbours the served LAttQE takes."""
+    return dict.fromkeys(WEIGHTINGS, MOST) | {LATTQE: positions, DQE: _MOST_OF_AN_SVM, RANK_CURVE: DEFAULTS[RANK_CURVE]}
 
 
 def classical(
@@ -37,7 +45,7 @@ def classical(
     """Return the query expanded by a method other than LAttQE, float32 [D], of unit norm.
 
     query: [D]; neighbours: [k, D], nearest first, without the query's own picture; lowest: [m, D], the lowest ranked,
-    for DQE alone.
+    used by DQE only.
     """
     if method == DQE:
         return discriminative(query, neighbours, lowest)

@@ -1,4 +1,4 @@
-"""A method with its numbers, as `--methods` and `--method` name it: alphaqe:10:3."""
+"""A method with its numbers, as `--methods` and `--method` write it: alphaqe:10:3."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from landseer.ensemble.search.expansion.methods import AUGMENTATION_DEFAULTS, LA
 from landseer.ensemble.search.expansion.weights import ALPHA, TEMPERATURE
 
 PARAMETERS: Mapping[str, float] = {"alphaqe": ALPHA, LATTQE: TEMPERATURE}
-"""The number that a method takes beside its neighbours, where it takes one: alpha, or the temperature of LAttDBA."""
+"""Default of the second number, for the methods that take one: alpha, or the temperature of LAttDBA."""
 EXAMPLE = "alphaqe:10:3"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How vectors of a database are augmented."""
+    """How the vectors of a database are augmented."""
 
     method: str
     """A key of `AUGMENTATION_DEFAULTS`."""
     neighbours: int
-    """k, the picture itself not counted; fewer where there are fewer."""
+    """k, without the picture itself; a smaller database gives fewer."""
     parameter: float = 0.0
-    """Alpha of alphaqe, T of lattqe; the other methods have none."""
+    """Alpha of alphaqe, T of lattqe; unused by the others."""
 
     def __str__(self) -> str:
-        """As it is written on the command line; `recipe` reads it back."""
+        """The command line's notation; `recipe` reads it back."""
         parameter = f":{self.parameter!r}" if self.method in PARAMETERS else ""
         return f"{self.method}:{self.neighbours}{parameter.removesuffix('.0')}"
 
 
 def recipe(text: str, *, positions: int) -> Recipe:
-    """Read NAME[:NEIGHBOURS[:PARAMETER]]. ValueError says what was expected.
+    """Read NAME[:NEIGHBOURS[:PARAMETER]]. ValueError says what is expected.
 
-    positions: how many neighbours LAttQE has learned.
+    positions: the number of neighbours that the exported LAttQE takes.
     """
     name, *rest = text.strip().split(":")
     if name not in AUGMENTATION_DEFAULTS:

@@ -1,4 +1,4 @@
-"""LAttQE: the query and its nearest neighbours become a better query (Gordo et al. 2020)."""
+"""LAttQE by the served network (Gordo et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from landseer.ensemble.inference.padding import bucket, padded
 from landseer.ensemble.inference.triton import Triton
 
 BUCKETS = (8, 16, 32, 64)
-"""Neighbours are padded up to one of these: Triton batches only equal shapes."""
+"""Numbers of neighbours that are padded to: Triton batches only equal shapes."""
 
 
 async def expand(
@@ -18,7 +18,7 @@ async def expand(
 ) -> NDArray[np.float32]:
     """Return the expanded query, float32 [D], unit norm.
 
-    query: [D]; neighbours: [k, D], nearest first, k from 1 to `most`, the positions that the model has.
+    query: [D]; neighbours: [k, D], nearest first, k from 1 to `most`, the number the model takes.
     """
     slots = bucket(len(neighbours), BUCKETS, most)
     inputs = {

@@ -44,6 +44,10 @@ BAD_SEARCHES = {
         Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=2, neighbours=65)),
         "expansion.neighbours",
     ),
+    "more neighbours than the rank curve has": (
+        Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=8, neighbours=65)),
+        "expansion.neighbours",
+    ),
     "more neighbours than an SVM takes": (
         Search(descriptor=descriptor(VALUES), expansion=search_pb2.Expansion(method=7, neighbours=65)),
         "expansion.neighbours",
@@ -160,7 +164,10 @@ async def test_untrained_expansion_needs_consent(landseer, rich, picture):
         await landseer.search.Search(Search(image=picture(), expansion=expansion))
     error = rich(caught.value)
     assert (error.code.name, error.reason) == ("FAILED_PRECONDITION", "MODEL_UNTRAINED")
-    assert "allow_untrained" in error.message
+    assert "allow_untrained" in error.message and "never trained" in error.message
+    expansion.method = search_pb2.EXPANSION_METHOD_RANK_CURVE
+    answer = await landseer.search.Search(Search(image=picture(), expansion=expansion))
+    assert not answer.untrained and not answer.degradations and answer.hits[0].scores.HasField("expanded")
 
 
 async def test_a_full_store_takes_no_more_and_index_and_store_agree(start, rich, picture):

@@ -101,7 +101,7 @@ async def test_one_trace_from_the_caller_to_triton(traced, collector, fake_trito
 
 
 async def test_the_python_client_begins_the_trace_if_the_application_traces(traced, collector, picture, monkeypatch):
-    from landseer.client.exporter import shut_down, tracer_provider
+    from landseer.client.span_exporter import shut_down, tracer_provider
 
     provider = tracer_provider("my-application")
     monkeypatch.setattr("opentelemetry.trace.get_tracer", provider.get_tracer)
@@ -222,18 +222,18 @@ def test_without_the_packages_one_warning_names_the_extra(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("landseer.ensemble.telemetry.spans", "landseer.client.exporter"):
+    for name in ("landseer.ensemble.telemetry.spans", "landseer.client.span_exporter"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert tracing_by_environment() is OFF
     [record] = caplog.records
-    assert record.getMessage().startswith("OTEL_EXPORTER_OTLP_ENDPOINT asks for traces")
+    assert record.getMessage().startswith("OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed")
     assert "landseer[trace]" in record.getMessage()
 
 
 def test_a_collector_that_is_away_holds_nobody_up(monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr("landseer.client.exporter.PATIENCE_S", 0.3)
+    monkeypatch.setattr("landseer.client.span_exporter.PATIENCE_S", 0.3)
     tracing = tracing_by_environment()
     with tracing.rpc("s", "m", [], "r") as span:
         span.ends(grpc.StatusCode.OK)

@@ -352,7 +352,7 @@ def source(tmp_path, real):
 def test_photographs_that_are_described_are_not_described_again(source, tmp_path):
     assert len(real_records(source, Console())) == 40
     few = dataclasses.replace(source, photographs=f"folder:{tmp_path / 'photos'},{tmp_path / 'no'}")
-    with pytest.raises(OpsError, match="is no folder"):
+    with pytest.raises(OpsError, match="is not a folder"):
         real_records(few, Console())
 
 

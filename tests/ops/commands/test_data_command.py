@@ -14,12 +14,12 @@ from planted import plant, save, texture, things
 from rich.console import Console
 
 from landseer.client import cli
-from landseer.export.curation.settings import Settings
+from landseer.export.curation.settings import MatchSettings
 from landseer.export.datasets.readers import read
 from landseer.ops.curate import overlap
-from landseer.ops.curate.files import check_writable, named_from
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.describe import Described
+from landseer.ops.files import check_writable, named_from
 
 CLI = [sys.executable, "-m", "landseer.client.cli"]
 
@@ -83,7 +83,7 @@ def test_the_first_classes_alone(data, tmp_path):
     ("arguments", "line"),
     [
         (("clean", "zip:x", "--out", "{}/o.csv"), "cannot read 'zip:x' as a data set"),
-        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "no folder"),
+        (("clean", "folder:{}/none", "--out", "{}/o.csv"), "not a folder"),
         (("clean", "folder:{}", "--out", "{}/none/o.csv"), "cannot write --out"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--boxes", "{}"), "is a folder; name another file"),
         (("clean", "folder:{}", "--out", "{}/o.csv", "--inliers", "3"), "cannot match with inliers = 3; expected"),
@@ -153,7 +153,7 @@ def described(vectors):
 def options(data, queries, tmp_path, **kind):
     return overlap.OverlapOptions(
         training=f"folder:{data}", queries=queries, out=tmp_path / "removed.txt", sheet=tmp_path / "sheet.html",
-        evidence=tmp_path / "evidence.csv", top=3, settings=Settings(), workers=2, cache=tmp_path / "m.sqlite",
+        evidence=tmp_path / "evidence.csv", top=3, settings=MatchSettings(), workers=2, cache=tmp_path / "m.sqlite",
         repository=tmp_path, vectors=tmp_path / "v.sqlite", **kind,
     )  # fmt: skip
 

@@ -95,7 +95,7 @@ def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
         module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
     # Twice into one folder is an error, going on with what is done none.
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1") == 1
-    assert "holds a training already; go on with --resume" in capsys.readouterr().err
+    assert "already holds a training; continue it with --resume" in capsys.readouterr().err
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1", "--resume") == 0
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--seed", "1", "--resume") == 1
     assert "settings.seed was 0, is 1" in capsys.readouterr().err
@@ -137,8 +137,8 @@ def test_every_method_has_a_line_of_help():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("cider", "folder:nowhere"), "nowhere is no folder"),
-        (("cider", "DATA", "--resume"), "to go on from; start without --resume"),
+        (("cider", "folder:nowhere"), "nowhere is not a folder"),
+        (("cider", "DATA", "--resume"), "to resume from; start without --resume"),
         (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
         (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
@@ -176,7 +176,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert f"stopped; what was done is in {out / 'state.pt'}" in said
+    assert f"stopped; the state is saved in {out / 'state.pt'}" in said
     again = said.splitlines()[-1].strip()
     assert again.startswith("landseer train contrastive") and again.endswith("--resume")
     assert run("contrastive", f"folder:{data}", "--out", out, *SMALL, "--epochs", "2", "--resume") == 1
@@ -211,13 +211,13 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     best = max(card["validation"], key=card["validation"].get)
     assert card["network"] == f"{best}, the mean of 3"
     assert card["validation"][best] == pytest.approx(np.mean(card["of which by part"][best]), abs=0.011)
-    assert f"best: {best}, its networks {card['validation'][best]:.2f} on classes" in told
+    assert f"best: {best}, validation mAP {card['validation'][best]:.2f}, AQE" in told
     assert f"--method lattqe:48:{card['temperature of LAttDBA']:g}" in told
     assert "training LAttQE without cosines, validated by part 2 of 3 of the classes" in told
     parts = [out / name / f"part-{part}" for name in ("lattqe", "lattqe-without-cosines") for part in (1, 2, 3)]
     assert all((part / "curves.png").is_file() for part in parts)
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 1
-    assert "holds a training; go on with it by --resume" in capsys.readouterr().err
+    assert "holds a training; resume it with --resume" in capsys.readouterr().err
     written = load_file(out / "lattqe.safetensors")
     (parts[-1] / "state.pt").unlink()
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1", "--resume") == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ops.evaluate.diffusion import Graph, diffuse
+from landseer.ops.evaluate.diffusion import NeighbourGraph, diffuse
 
 
 def units(*shape, seed=0):
@@ -26,7 +26,7 @@ def dense(graph):
 
 def test_affinity_and_laplacian_equal_the_reference():
     known = reference("diffusion_graph.npz")
-    graph = Graph.joined(known["X"], known["knn_ids"], known["knn_sims"])
+    graph = NeighbourGraph.joined(known["X"], known["knn_ids"], known["knn_sims"])
     np.testing.assert_allclose(graph.affinity.toarray(), known["affinity"], atol=1e-5)
     np.testing.assert_allclose(dense(graph), known["laplacian_alpha099"], atol=1e-5)
 
@@ -34,13 +34,13 @@ def test_affinity_and_laplacian_equal_the_reference():
 def test_the_graph_of_vectors_equals_the_reference():
     known = reference("diffusion_graph.npz")
     # The reference counts the vector itself among its 12 nearest.
-    graph = Graph.over(known["X"], neighbours=known["knn_ids"].shape[1] - 1, threads=1)
+    graph = NeighbourGraph.over(known["X"], neighbours=known["knn_ids"].shape[1] - 1, threads=1)
     np.testing.assert_allclose(dense(graph), known["laplacian_alpha099"], atol=1e-5)
 
 
 def test_scores_solve_the_equation():
     references, queries = units(80, 8), units(3, 8, seed=1)
-    graph = Graph.over(references, neighbours=12, threads=1)
+    graph = NeighbourGraph.over(references, neighbours=12, threads=1)
     found = diffuse(queries, graph, query_neighbours=5, iterations=1000)
     for query, scores in zip(queries, found, strict=True):
         seed = np.zeros(80)
@@ -56,7 +56,9 @@ def test_it_follows_the_arc_where_the_cosine_does_not():
     stranger = np.array([[0.2, -0.6, 0.77]], np.float32)
     references = np.concatenate([chain[1:], stranger / np.linalg.norm(stranger)])
     assert references[-1] @ query[0] > references[-2] @ query[0]
-    [scores] = diffuse(query, Graph.over(references, neighbours=4, threads=1), query_neighbours=3, iterations=200)
+    [scores] = diffuse(
+        query, NeighbourGraph.over(references, neighbours=4, threads=1), query_neighbours=3, iterations=200
+    )
     assert (scores[:-1] > scores[-1]).all()
 
 
@@ -72,7 +74,9 @@ def test_its_own_row_takes_no_part_and_comes_last():
 def test_what_is_not_reached_keeps_the_order_of_its_cosine():
     near, far = arc(10, 0.3), -arc(10, 0.3, seed=1)
     references = np.concatenate([far, near])
-    [scores] = diffuse(near[:1], Graph.over(references, neighbours=3, threads=1), query_neighbours=3, iterations=100)
+    [scores] = diffuse(
+        near[:1], NeighbourGraph.over(references, neighbours=3, threads=1), query_neighbours=3, iterations=100
+    )
     assert (scores[10:] > 0).all() and (scores[:10] <= 0).all()
     cosines = references[:10] @ near[0]
     np.testing.assert_array_equal(np.argsort(-scores[:10], kind="stable"), np.argsort(-cosines, kind="stable"))
@@ -96,7 +100,7 @@ def test_no_queries():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="below 1"):
-        Graph.over(units(5, 4), alpha=1.0)
+        NeighbourGraph.over(units(5, 4), alpha=1.0)
     with pytest.raises(ValueError, match="one for each"):
         diffuse(units(2, 4), units(5, 4), own=[1])
 
@@ -105,6 +109,6 @@ def test_a_row_whose_only_neighbour_is_left_out_is_isolated_and_no_more():
     """Cosines of different products differ in the last bits, and degrees less affinities by as much."""
     rows = units(300, 1280) + units(1, 1280, seed=1)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    graph = Graph.over(rows, neighbours=3, threads=1)
+    graph = NeighbourGraph.over(rows, neighbours=3, threads=1)
     for own in range(300):
         assert np.isfinite(graph.laplacian(without=own) @ np.ones(300)).all()

@@ -11,12 +11,13 @@ from PIL import Image
 from shared_files import shared
 
 from landseer.ensemble.pictures.pictures import Region
+from landseer.export.datasets import revisited
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse
-from landseer.ops.evaluate.readers import read
+from landseer.ops.evaluate.readers import landmarks, read
 
 
 @pytest.fixture
@@ -41,6 +42,10 @@ def test_a_folder_is_a_class_and_every_picture_a_query(folder):
     ]
     # What is alone in its class has nothing to find, but is in the way of others.
     assert [query.label for query in found.queries] == ["a", "a", "b", "b"]
+    assert found.classes().tolist() == [0, 0, 1, 1] and found.summary() == "4 queries of 2 classes, 5 references"
+    unknown = replace(found, queries=[replace(query, thing=None) for query in found.queries])
+    assert unknown.classes().tolist() == [0, 1, 2, 3]
+    assert unknown.summary() == "4 queries, each counted as a class of its own, 5 references"
     assert [truth.easy.tolist() for truth in found.truths()] == [[1], [0], [3], [2]]
     assert found.own_rows() == [0, 1, 2, 3]
 
@@ -87,6 +92,7 @@ def test_a_part_of_the_grocery_store_is_31_products():
 def test_pairs_match_by_stem(folder):
     found = read(f"pairs:{folder / 'a'},{folder / 'b'}")
     assert [query.label for query in found.queries] == ["1"]
+    assert found.classes().tolist() == [0]
     assert found.truths()[0].easy.tolist() == [0]
     assert found.own_rows() == [None]
 
@@ -96,17 +102,17 @@ def test_pairs_match_by_stem(folder):
     [
         ("nothing", "cannot read 'nothing' as a data set; expected one of"),
         ("zip:a", "cannot read 'zip:a' as a data set"),
-        ("folder:{}/gone", "gone is no folder"),
-        ("folder:{}/empty", "holds no picture"),
+        ("folder:{}/gone", "gone is not a folder"),
+        ("folder:{}/empty", "has no pictures"),
         ("folder:{}/c", "no class has two pictures"),
         ("csv:{}/gone.csv", "cannot read"),
         ("csv:{}/short.csv", "short.csv, line 2: got 'b/1.png'; expected path,class"),
-        ("csv:{}/missing.csv", "missing.csv, line 1: there is no picture"),
-        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png was named before"),
+        ("csv:{}/missing.csv", "missing.csv, line 1: no picture at"),
+        ("csv:{}/twice.csv", "twice.csv, line 2: a/1.png is listed twice"),
         ("pairs:{}/a", "names one folder"),
-        ("pairs:{0}/a,{0}/c", "has the file stem of one in"),
-        ("revisitop:{}", "lacks a part"),
-        ("revisitop:{},roxford5k", "there is no gnd_roxford5k.pkl"),
+        ("pairs:{0}/a,{0}/c", "has the same file stem as one in"),
+        ("revisitop:{}", "is incomplete"),
+        ("revisitop:{},roxford5k", "no gnd_roxford5k.pkl"),
     ],
 )
 def test_what_cannot_be_read_says_why(folder, spec, said):
@@ -136,14 +142,32 @@ def test_revisited_oxford_is_read_with_its_boxes_and_degrees(folder):
     assert [part.tolist() for part in (known.easy, known.hard, known.junk)] == [[0], [1], [2]]
     assert found.own_rows() == [None]
     (photos / "two.jpg").unlink()
-    with pytest.raises(OpsError, match=r"1 of 3 photographs are not in .*such as two.jpg"):
+    with pytest.raises(OpsError, match=r"1 of 3 photographs are missing from .*such as two.jpg"):
         read(f"revisitop:{folder},roxford5k")
 
 
 @pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
 def test_the_official_ground_truth_is_plain_data(name):
-    with pytest.raises(OpsError, match="photographs are not in"):
+    with pytest.raises(OpsError, match="photographs are missing from"):
         read(f"revisitop:{shared('data/revisitop')},{name}")
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_the_queries_of_a_landmark_are_told_by_their_pictures(name):
+    found = landmarks(revisited.ground_truth(f"{shared('data/revisitop')},{name}").queries)
+    # Five queries of each of the old benchmark's 11 landmarks, then three more of five of these.
+    assert len(found) == 70 and len(set(found)) == len(set(found[:55])) == 11
+    assert all(len(set(found[first : first + 5])) == 1 for first in range(0, 55, 5))
+    assert all(len(set(found[first : first + 3])) == 1 for first in range(55, 70, 3))
+
+
+def test_landmarks_share_most_of_their_pictures():
+    rows = [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [9, 0], "hard": [], "junk": []}]
+    rows += [{"easy": [2, 3], "hard": [1], "junk": []}]
+    queries = [
+        revisited.Query(path=Path(f"{place}.jpg"), corners=(0, 0, 1, 1), rows=one) for place, one in enumerate(rows)
+    ]
+    assert landmarks(queries) == ["0", "1", "0"]
 
 
 class Evil:
@@ -153,7 +177,7 @@ class Evil:
 
 def test_a_ground_truth_that_would_run_code_is_refused(folder, capsys):
     ground_truth(folder, {"imlist": Evil()})
-    with pytest.raises(OpsError, match=r"it asks for builtins.print, which no ground truth needs"):
+    with pytest.raises(OpsError, match=r"it references builtins.print, which no ground truth needs"):
         read(f"revisitop:{folder},roxford5k")
     assert "run" not in capsys.readouterr().out
     ground_truth(folder, {"imlist": []})

@@ -12,7 +12,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import database
 from landseer.ops.evaluate.database import Database, Databases
-from landseer.ops.evaluate.diffusion import Graph, diffuse
+from landseer.ops.evaluate.diffusion import NeighbourGraph, diffuse
 from landseer.ops.evaluate.methods import DATABASE_NAMES, Method, rankings
 from landseer.ops.evaluate.notation import parse, parse_all
 from landseer.ops.evaluate.space import BLOCK, FEW
@@ -56,7 +56,7 @@ def by_hand(text, query, references, own):
     return [kept[row] for row in order]
 
 
-@pytest.mark.parametrize("expansion", ["", "+none", "+aqe:2", "+alphaqe:3:2", "+dqe:3", "+lattqe:3"])
+@pytest.mark.parametrize("expansion", ["", "+none", "+aqe:2", "+alphaqe:3:2", "+dqe:3", "+lattqe:3", "+rank-curve:3"])
 @pytest.mark.parametrize("name", sorted(DATABASE_NAMES.values()))
 def test_a_query_of_the_database_ranks_as_if_it_had_never_been_there(name, expansion):
     references, own = units(40), [0, 17, None, 39]
@@ -127,13 +127,13 @@ def test_diffusion_ranks_by_its_scores_without_the_query_itself():
     references, own = units(FEW + 8), [*range(FEW + 4), None]
     queries = np.concatenate([references[: FEW + 4], units(1, seed=2)])
     found = ranked("diffusion:6:3", queries, references, own)
-    scores = diffuse(queries, Graph.over(references, neighbours=6), own=own, query_neighbours=3)
+    scores = diffuse(queries, NeighbourGraph.over(references, neighbours=6), own=own, query_neighbours=3)
     for row, line, order in zip(own, scores, found, strict=True):
         assert order.tolist() == [place for place in np.argsort(-line, kind="stable") if place != row]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("text", ["diffusion", "adba", "ddba+dqe", "lattdba+lattqe"])
+@pytest.mark.parametrize("text", ["diffusion", "adba", "ddba+dqe", "lattdba+lattqe", "rank-curve-dba+rank-curve"])
 def test_more_neighbours_than_there_are(text, count):
     references = units(count)
     for row, order in enumerate(ranked(text, references, references, list(range(count)))):
@@ -149,6 +149,7 @@ def test_more_neighbours_than_there_are(text, count):
         ("ddba+none", "ddba:4"),
         ("lattdba+lattqe", "lattdba:48:1+lattqe:64"),
         ("lattdba:20:0.05", "lattdba:20:0.05"),
+        ("rank-curve-dba+rank-curve:9", "rank-curve-dba:64+rank-curve:9"),
         ("diffusion", "diffusion:50:10"),
         ("diffusion:20", "diffusion:20:10"),
         ("diffusion:20:5", "diffusion:20:5"),
@@ -169,12 +170,12 @@ def test_the_database_is_named_as_the_command_that_augments_names_it():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aqe+aqe", "expected before the + one of adba, adbawd, adbawd-dir, alphadba, ddba, lattdba"),
+        ("aqe+aqe", "expected before the + one of adba, adbawd, adbawd-dir, alphadba, ddba, rank-curve-dba, lattdba"),
         ("+aqe", "expected before the +"),
-        ("adba+", "expected behind the + one of none, lattqe, aqe"),
-        ("adba+adba", "expected behind the +"),
-        ("adba+diffusion", "expected behind the +"),
-        ("adba+aqe+aqe", "expected behind the +"),
+        ("adba+", "expected after the + one of none, lattqe, aqe"),
+        ("adba+adba", "expected after the +"),
+        ("adba+diffusion", "expected after the +"),
+        ("adba+aqe+aqe", "expected after the +"),
         ("adba+qe", "--methods names 'qe'"),
         ("adba:x", "--methods has 'adba:x', augmentation by aqe: got the method 'aqe:x'; expected NAME:NEIGHBOURS"),
         ("adba:2:3", "got too many numbers for aqe"),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.evaluation import Truth, evaluate
+from landseer.ensemble.evaluation import Truth, bootstrap_interval, evaluate
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.failures import failures
-from landseer.ops.evaluate.figures import KS, Estimate, Row
+from landseer.ops.evaluate.figures import KS, Estimate, MethodRow
 from landseer.ops.evaluate.methods import NO_EXPANSION, Method
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.regimes import regimes
@@ -24,11 +24,16 @@ rng = np.random.default_rng
 def row(method, ranked, truths, base=None):
     figures = evaluate(ranked, truths, ks=KS)
     base = figures if base is None else base.figures
-    return Row(system="s", method=method, protocol="medium", figures=figures, base=base, seed=0)
+    classes = np.arange(len(truths))
+    return MethodRow(system="s", method=method, protocol="medium", figures=figures, base=base, classes=classes, seed=0)
 
 
 def ranked_by(draws, count, size):
     return [draws.permutation(size) for _ in range(count)]
+
+
+def intervals(estimate):
+    return estimate.over_classes, estimate.over_queries
 
 
 def truths_of(sizes):
@@ -43,16 +48,28 @@ def test_the_gain_is_paired_and_its_interval_narrower_than_of_unpaired_figures()
     better = [np.concatenate([order[1:], order[:1]]) if order[0] > 2 else order for order in ranked]
     found = row(Method(name="aqe", neighbours=2), better, truths).over(base)
     assert found.gain.value == pytest.approx(np.mean(found.figures.aps - base.figures.aps))
-    assert 0 < found.gain.low <= found.gain.value <= found.gain.high
-    assert found.gain.high - found.gain.low < found.map.high - found.map.low
+    for of_gain, of_map in zip(intervals(found.gain), intervals(found.map), strict=True):
+        assert 0 < of_gain.low <= found.gain.value <= of_gain.high
+        assert of_gain.high - of_gain.low < of_map.high - of_map.low
     assert base.gain is None
     assert found.recall_at_1.value == pytest.approx(np.mean([order[0] <= 2 for order in better]))
 
 
 def test_estimates_pass_over_queries_without_an_answer():
-    found = Estimate.of([0.5, np.nan, 0.5], seed=0)
-    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
-    assert Estimate.of([np.nan], seed=0).as_dict() == {"value": None, "low": None, "high": None}
+    found = Estimate.of([0.5, np.nan, *[0.5] * 5], np.arange(7))
+    assert (found.value, *found.over_classes, *found.over_queries) == (0.5,) * 5
+    nothing = {"value": None, "low": None, "high": None, "interval_over_classes": None}
+    assert Estimate.of([np.nan], np.arange(1)).as_dict() == nothing
+
+
+def test_too_few_classes_give_no_interval_over_classes():
+    values, classes = rng(0).random(20), np.arange(20) % 5
+    assert Estimate.of(values, classes).over_classes == bootstrap_interval(values, classes)
+    few = np.minimum(classes, 3)
+    assert Estimate.of(values, few).over_classes is None
+    assert Estimate.of(values, few).over_queries == bootstrap_interval(values)
+    # A class none of whose queries has a value is none.
+    assert Estimate.of(np.where(classes == 4, np.nan, values), classes).over_classes is None
 
 
 @pytest.mark.parametrize("protocol", ["easy", "medium", "hard"])
@@ -61,7 +78,15 @@ def test_rows_say_what_the_authors_code_says(protocol):
     parts = {name: [ids[ids >= 0] for ids in known[name]] for name in ("easy", "hard", "junk")}
     truths = [Truth(easy=e, hard=h, junk=j) for e, h, j in zip(*parts.values(), strict=True)]
     figures = evaluate(list(known["ranks"].T), truths, protocol=protocol, ks=KS)
-    found = Row(system="s", method=NO_EXPANSION, protocol=protocol, figures=figures, base=figures, seed=0)
+    found = MethodRow(
+        system="s",
+        method=NO_EXPANSION,
+        protocol=protocol,
+        figures=figures,
+        base=figures,
+        classes=np.arange(len(truths)),
+        seed=0,
+    )
     letter, kappas = protocol[0].upper(), known["kappas"].tolist()
     assert found.map.value == pytest.approx(float(known[f"map_{letter}"]), abs=1e-5)
     assert found.mp10.value == pytest.approx(float(known[f"mpr_{letter}"][kappas.index(10)]), abs=1e-5)

@@ -12,8 +12,8 @@ from landseer.client.cli import Parser, main
 from landseer.export.exporter import ExportError
 from landseer.ops.commands import evaluate as command
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate import models
-from landseer.ops.evaluate.models import Request, exported
+from landseer.ops.evaluate import exported_models
+from landseer.ops.evaluate.exported_models import ExportRequest, exported
 
 CONSOLE = Console(stderr=True)
 
@@ -27,18 +27,18 @@ def made(monkeypatch):
         folders.append(folder)
         (folder / "whole").touch()
 
-    monkeypatch.setattr(models, "_export", export)
-    monkeypatch.setattr(models, "_is_whole", lambda folder: (folder / "whole").exists())
+    monkeypatch.setattr(exported_models, "_export", export)
+    monkeypatch.setattr(exported_models, "_is_whole", lambda folder: (folder / "whole").exists())
     return folders
 
 
 def test_an_export_is_made_once_for_each_request(made, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"weights")
     requests = [
-        Request(backbone="resnet50"),
-        Request(backbone="resnet50", descriptor="gem"),
-        Request(backbone="resnet50", weights=tmp_path / "w.pth"),
-        Request(backbone="resnet50", parts=tmp_path / "w.pth"),
+        ExportRequest(backbone="resnet50"),
+        ExportRequest(backbone="resnet50", descriptor="gem"),
+        ExportRequest(backbone="resnet50", weights=tmp_path / "w.pth"),
+        ExportRequest(backbone="resnet50", parts=tmp_path / "w.pth"),
     ]
     first = [exported(request, CONSOLE, home=tmp_path / "home") for request in requests]
     assert len(set(first)) == len(made) == 4
@@ -46,7 +46,7 @@ def test_an_export_is_made_once_for_each_request(made, tmp_path):
     assert len(made) == 4
     # The same bytes under another name are the same; other bytes under the same name are not.
     (tmp_path / "w.pth").rename(tmp_path / "v.pth")
-    moved = Request(backbone="resnet50", weights=tmp_path / "v.pth")
+    moved = ExportRequest(backbone="resnet50", weights=tmp_path / "v.pth")
     assert exported(moved, CONSOLE, home=tmp_path / "home") == first[2]
     (tmp_path / "v.pth").write_bytes(b"other weights")
     assert exported(moved, CONSOLE, home=tmp_path / "home") not in first
@@ -56,9 +56,9 @@ def test_an_export_that_fails_is_one_line(monkeypatch, tmp_path):
     def export(request, folder, console):
         raise ExportError("backbone on openvino does not agree")
 
-    monkeypatch.setattr(models, "_export", export)
+    monkeypatch.setattr(exported_models, "_export", export)
     with pytest.raises(OpsError, match="resnet50 cannot be exported: backbone on openvino does not agree"):
-        exported(Request(backbone="resnet50"), CONSOLE, home=tmp_path)
+        exported(ExportRequest(backbone="resnet50"), CONSOLE, home=tmp_path)
 
 
 def parsed(*words):
@@ -69,9 +69,9 @@ def parsed(*words):
 
 def test_options_belong_to_the_backbone_before_them():
     words = "--backbone resnet50 --weights a.pth --descriptor gem --backbone efficientnet_lite0 --parts b.safetensors"
-    assert [Request(**one) for one in parsed(*words.split()).backbones] == [
-        Request(backbone="resnet50", weights=Path("a.pth"), descriptor="gem"),
-        Request(backbone="efficientnet_lite0", parts=Path("b.safetensors")),
+    assert [ExportRequest(**one) for one in parsed(*words.split()).backbones] == [
+        ExportRequest(backbone="resnet50", weights=Path("a.pth"), descriptor="gem"),
+        ExportRequest(backbone="efficientnet_lite0", parts=Path("b.safetensors")),
     ]
     # Nothing of one command line is left in the next.
     assert parsed().backbones == []
@@ -102,8 +102,8 @@ def test_a_wrong_command_line_is_status_2_and_one_line(words, said, capsys):
     [
         ("--backbone vgg", "got --backbone vgg; expected one of efficientnet_lite0, resnet50"),
         ("--backbone resnet50 --descriptor best", "got --descriptor best; expected one of gem"),
-        ("--backbone resnet50 --weights /nowhere", "got --weights /nowhere, which is no file"),
-        ("--backbone resnet50 --parts /tmp", "got --parts /tmp, which is no file"),
+        ("--backbone resnet50 --weights /nowhere", "got --weights /nowhere, which is not a file"),
+        ("--backbone resnet50 --parts /tmp", "got --parts /tmp, which is not a file"),
         ("--backbone resnet50 --repository m", "--repository and --backbone both name what is evaluated"),
         ("--backbone resnet50 --server a:1", "--backbone and --server both name what is evaluated"),
         ("--server a", "--server is 'a'; expected HOST:PORT"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 
@@ -11,10 +10,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from landseer.ensemble.evaluation import bootstrap_interval
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import evaluating as evaluation
-from landseer.ops.evaluate import figures, plots
+from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.database import Databases
 from landseer.ops.evaluate.methods import rankings
 from landseer.ops.evaluate.synthetic import synthetic
@@ -59,13 +57,19 @@ class Painted:
 @pytest.fixture
 def pictures(tmp_path):
     """Three classes of four pictures, one of another colour each; a broken one; names that HTML must not take."""
-    for number, (label, colour) in enumerate({"a": (255, 0, 0), "b&<b>": (0, 255, 0), "c": (200, 60, 0)}.items()):
+    colours = {"a": (255, 0, 0), "b&<b>": (0, 255, 0), "c": (200, 60, 0)}
+    paint(tmp_path, colours)
+    (tmp_path / "data" / "a" / "torn.png").write_bytes(b"x")
+    return tmp_path / "data"
+
+
+def paint(tmp_path, colours):
+    """Paint four pictures of each class."""
+    for number, (label, colour) in enumerate(colours.items()):
         (tmp_path / "data" / label).mkdir(parents=True)
         for place in range(4):
             shade = tuple(min(255, level + 20 * place) for level in colour)
             Image.new("RGB", (12, 9), shade).save(tmp_path / "data" / label / f"{number}{place}.png")
-    (tmp_path / "data" / "a" / "torn.png").write_bytes(b"x")
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -85,17 +89,13 @@ def options(pictures, tmp_path):
             "json": None,
             "report": None,
         }
-        return evaluation.Options(**{**defaults, **changes})
+        return evaluation.EvaluationOptions(**{**defaults, **changes})
 
     return make
 
 
 @pytest.fixture
 def run(monkeypatch):
-    # Enough to see that the intervals are there.
-    quick = functools.partial(bootstrap_interval, rounds=50)
-    monkeypatch.setattr(figures, "bootstrap_interval", lambda values, *, seed, rounds: quick(values, seed=seed))
-
     def call(options, *systems):
         monkeypatch.setattr(evaluation, "_given", lambda options: list(systems or (Painted(),)))
         return evaluation.run(options, Console(stderr=True))
@@ -107,8 +107,11 @@ def test_the_table_fits_a_hundred_columns_and_has_a_row_for_each_system_and_meth
     run(options(sweep="1,2,4"), Painted("efficientnet_lite0 a-long-name-of-weights cider"), Painted("resnet50 gem"))
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines()[1:])) <= 100
-    assert "12 queries, 12 references" in " ".join(shown.split())
-    assert len(re.findall(r"aqe:1 +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d +\d+\.\d +[+-]\d+\.\d +[+-]\d", shown)) == 2
+    assert "12 queries of 3 classes, 12 references" in " ".join(shown.split())
+    # Three classes are too few for an interval over them.
+    assert len(re.findall(r"aqe:1 +\d+\.\d +- +\d+\.\d to \d+\.\d +\d+\.\d +\d+\.\d *$", shown, re.M)) == 2
+    assert len(re.findall(r"aqe:1 +[+-]\d+\.\d +- +[+-]\d+\.\d to [+-]\d+\.\d *$", shown, re.M)) == 2
+    assert "3 classes: too few for an interval over classes, which needs 5" in " ".join(shown.split())
     assert shown.count("…") == 0
     assert "mAP by number of neighbours" in shown and "alphaqe, alpha 3" in shown
     assert "resnet50 gem: read with care" in shown
@@ -121,7 +124,10 @@ def test_json_holds_rows_sweep_and_regimes(run, options, tmp_path):
     [row] = known["rows"]
     assert row["method"] == "aqe:1" and len(row["aps"]) == 12
     assert row["gain"]["low"] <= row["gain"]["value"] <= row["gain"]["high"]
-    assert {"value", "low", "high"} == set(row["mp10"]) == set(row["recall_at_1"])
+    assert {"value", "low", "high", "interval_over_classes"} == set(row["mp10"]) == set(row["recall_at_1"])
+    assert row["interval_over_classes"] is None and row["interval"][0] <= row["map"] <= row["interval"][1]
+    assert known["classes"] == [0] * 4 + [1] * 4 + [2] * 4
+    assert known["intervals"]["interval_over_classes"].startswith("95%, bootstrap over classes")
     assert [(point["method"], point["neighbours"]) for point in known["sweep"]] == [("aqe", 1), ("aqe", 2)]
     assert known["sweep"][0]["map"] == row["map"] and known["sweep"][0]["base"] == pytest.approx(
         row["map"] - row["gain"]["value"]
@@ -129,6 +135,18 @@ def test_json_holds_rows_sweep_and_regimes(run, options, tmp_path):
     assert {regime["by"] for regime in known["regimes"]} == {"positives", "ap"}
     assert [path.rsplit("/", 1)[1] for path in known["skipped"]] == ["torn.png"]
     assert known["systems"][0]["untrained"] == ["lattqe"]
+
+
+def test_intervals_over_classes_stand_beside_those_over_queries(run, options, tmp_path, capsys):
+    paint(tmp_path / "more", {name: (50 * number, 90, 0) for number, name in enumerate("abcde")})
+    told, page = tmp_path / "out.json", tmp_path / "report" / "report.html"
+    run(options(data=f"folder:{tmp_path / 'more'}", methods="aqe:1", json=told, report=page.parent))
+    [row] = json.loads(told.read_text())["rows"]
+    low, high = (f"{100 * end:.1f}" for end in row["interval_over_classes"])
+    shown = capsys.readouterr().out
+    assert f"{low} to {high}" in shown and "over queries" in shown and "too few" not in shown
+    assert re.search(rf"<span>{low} to {high}</span></td><td class=\"soft\">\d", page.read_text())
+    assert page.read_text().count("interval over queries</th>") == 4
 
 
 def test_a_database_side_part_is_a_row_of_its_own(run, options, tmp_path, capsys):
@@ -156,7 +174,8 @@ def test_the_default_rows_fit_a_hundred_columns(run, options, capsys):
 
 
 def test_the_report_is_one_page_that_loads_nothing(run, options, tmp_path):
-    run(options(report=tmp_path / "deep" / "report", sweep="1,2", distractors="5"))
+    methods = "none,aqe:1,alphaqe:3,lattqe:1"
+    run(options(report=tmp_path / "deep" / "report", sweep="1,2", distractors="5", methods=methods))
     folder = tmp_path / "deep" / "report"
     assert sorted(path.name for path in folder.iterdir()) == ["regimes.png", "report.html", "sweep.png"]
     page = (folder / "report.html").read_text()
@@ -172,6 +191,7 @@ def test_the_report_is_one_page_that_loads_nothing(run, options, tmp_path):
     # A report without a sweep leaves no plot of the one before.
     run(options(report=folder, methods="none"))
     assert [path.name for path in folder.iterdir()] == ["report.html"]
+    assert "Never trained" not in (folder / "report.html").read_text()
 
 
 def test_synthetic_distractors_are_said_to_be_so_and_are_in_the_way(run, options, capsys):
@@ -216,7 +236,7 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
     [
         ({"sweep": "many"}, "--sweep is 'many'"),
         ({"distractors": "0"}, "--distractors is 0; expected a folder"),
-        ({"distractors": "/nowhere"}, "/nowhere is no folder"),
+        ({"distractors": "/nowhere"}, "/nowhere is not a folder"),
         ({"repository": "m", "server": "a:1"}, "--repository and --server both name what is evaluated"),
         ({"server": "a:1", "distractors": "9"}, "a service takes pictures; name a folder"),
         ({"json": "/nowhere/out.json"}, "there is no folder /nowhere"),
@@ -224,7 +244,7 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
         ({"methods": "none,dqe:65"}, "--methods has 'dqe:65'"),
         ({"methods": ""}, "--methods names ''"),
         ({"methods": "none,coattention", "distractors": "9"}, "which have no local features to rank by; name a folder"),
-        ({"methods": "rasmk"}, "rasmk ranks by visual words: name them with --codebook FILE"),
+        ({"methods": "rasmk"}, "rasmk ranks by visual words: name a codebook with --codebook FILE"),
         ({"codebook": "a", "codebook_from": "folder:b"}, "--codebook and --codebook-from both name the visual words"),
         ({"methods": "aqe+aqe"}, "expected before the + one of adba"),
         ({"server": "a:1", "methods": "ddba:65"}, "--methods has 'ddba:65', augmentation by dqe: got 65 neighbours"),

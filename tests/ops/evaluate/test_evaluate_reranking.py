@@ -76,7 +76,7 @@ def found(text, references=12, queries=3):
         database=Database(vectors=vectors),
         own=[None, 2, 5],
         lattqe=lambda query, near: query,
-        local=side,
+        arrays=side,
     )
     return vectors, asked, side, list(answers(parse(text, positions=64), space))
 

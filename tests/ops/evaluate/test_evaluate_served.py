@@ -126,8 +126,8 @@ def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):
     system = ServedSystem(service.address)
     system.prepare(dataset, (), CONSOLE)
     assert system.about.notes == (
-        "the service also searches 1 other picture, which nobody should find",
-        "the service gives 5 hits: what ranks behind counts as not found",
+        "the service also searches 1 other picture, which count as distractors",
+        "the service returns at most 5 hits: pictures beyond them count as not found",
     )
     found = ranked(system, dataset, Method(name="none"))
     assert {len(order) for order in found} == {5}
@@ -170,9 +170,9 @@ def methods(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("diffusion", "diffusion is no method of the service; it has none, lattqe"),
-        ("aqe+coattention", r"aqe:2\+coattention:100 ranks anew, which is evaluated in process alone; leave"),
-        ("alphadba:3:2", "searches what it serves, raw vectors, so it cannot tell of alphadba:3:2; stop it, run "),
+        ("diffusion", "diffusion is not a method of the service; it has none, lattqe"),
+        ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),
+        ("alphadba:3:2", "searches raw vectors, so it cannot evaluate alphadba:3:2; stop it, run "),
         ("dqe,ddba+dqe", "`landseer augment --method dqe:4` and `landseer serve --vectors augmented`"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, fold
     store.close()
     system = ServedSystem(start(vectors="augmented").address)
     system.check(methods("none,alphadba:3:2,alphadba:3:2+aqe"))
-    with pytest.raises(OpsError, match=r"vectors augmented by alphaqe:3:2.*cannot tell of alphadba:4:2"):
+    with pytest.raises(OpsError, match=r"vectors augmented by alphaqe:3:2.*cannot evaluate alphadba:4:2"):
         system.check(methods("alphadba:4:2"))
     system.prepare(dataset, (), CONSOLE)
     assert "all vectors augmented by alphaqe:3:2" in system.about.title
@@ -209,7 +209,7 @@ def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, fold
     (folder / "0" / "0.png").rename(folder / "0" / "again.png")
     dataset = read(f"folder:{folder}")
     system.prepare(dataset, (), CONSOLE)
-    assert any("1 picture came" in note for note in system.about.notes)
+    assert any("1 picture added" in note for note in system.about.notes)
     assert len(ranked(system, dataset, Method(name="none"))) == 12
-    with pytest.raises(OpsError, match=r"alphaqe:3:2 before 1 pictures came and 0 went"):
+    with pytest.raises(OpsError, match=r"alphaqe:3:2 before 1 were added and 0 removed"):
         ranked(system, dataset, methods("alphadba:3:2")[0])

@@ -19,7 +19,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.verify.verification import Located, verify
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate.codebooks import Codebooks, Source
+from landseer.ops.evaluate.codebooks import Codebooks, WordSource
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import answers
@@ -75,7 +75,7 @@ def found(text, queries=(8, 7, 0)):
         database=Database(vectors=vectors),
         own=[8, None, 0],
         lattqe=lambda query, near: query,
-        local=side,
+        arrays=side,
     )
     return side, list(answers(parse(text, positions=64), space))
 
@@ -190,7 +190,7 @@ def test_rows_are_read_and_written(text, written):
         ("asmk:0", "expected asmk:WORDS, from 1 to 65,536"),
         ("rasmk:8:8", "such as rasmk:1024"),
         ("words:x", "expected words:WORDS"),
-        ("adba+asmk", "expected behind the + one of none"),
+        ("adba+asmk", "expected after the + one of none"),
         ("spatial:5:1", "expected spatial:CANDIDATES, with 1 to 1000 candidates, such as spatial:100"),
     ],
 )
@@ -232,13 +232,13 @@ def photographs(tmp_path):
 
 
 def test_words_are_learned_once_from_photographs_of_another_data_set(photographs, tmp_path):
-    source = Source(learned_from=f"folder:{photographs}", pictures=3)
+    source = WordSource(learned_from=f"folder:{photographs}", pictures=3)
     (tmp_path / "other" / "c").mkdir(parents=True)
     for name in "56":
         Image.new("RGB", (8, 8)).save(tmp_path / "other" / "c" / f"{name}.png")
     shots = source.shots(read(f"folder:{tmp_path / 'other'}"))
     assert len(shots) == 3 and all(isinstance(shot, Shot) for shot in shots)
-    with pytest.raises(OpsError, match=r"4 photographs of --codebook-from .* are searched, too"):
+    with pytest.raises(OpsError, match=r"4 photographs of --codebook-from .* are also searched"):
         source.shots(read(f"folder:{photographs}"))
     asked = []
 
@@ -259,15 +259,15 @@ def test_a_codebook_that_does_not_fit_is_one_line(tmp_path):
     for name, size, of in (("fits", D, "abc"), ("wide", D + 1, "abc"), ("others", D, "xyz")):
         replace(train(units(50, size), words=4), card={"locals_sha256": of}).save(tmp_path / name)
     (tmp_path / "none").write_text("no codebook at all")
-    fits = Codebooks(Source(file=tmp_path / "fits"), PROFILE, home=tmp_path)
+    fits = Codebooks(WordSource(file=tmp_path / "fits"), PROFILE, home=tmp_path)
     assert fits.of(0).words == fits.of(4).words == 4
     with pytest.raises(OpsError, match="has 4 words; got a row of 8: leave the number out"):
         fits.of(8)
     for name, what in (("wide", "SHA-256 abc, 17 values"), ("others", "SHA-256 xyz, 16 values")):
         with pytest.raises(OpsError, match=rf"{name} were learned from the local descriptors of other models \({what}"):
-            Codebooks(Source(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
+            Codebooks(WordSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     for name in ("none", "gone"):
         with pytest.raises(OpsError, match=f"{name} cannot be read"):
-            Codebooks(Source(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
+            Codebooks(WordSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     with pytest.raises(OpsError, match="give --codebook FILE or --codebook-from DATA"):
-        Codebooks(Source(), PROFILE, home=tmp_path).of(0)
+        Codebooks(WordSource(), PROFILE, home=tmp_path).of(0)

@@ -14,11 +14,11 @@ from landseer.export.build import untrained_head
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
-from landseer.ops.research import describe as describing
+from landseer.ops.evaluate import head_vectors
+from landseer.ops.evaluate.head_variants import BASELINE, Cost, cost, variants
+from landseer.ops.evaluate.head_vectors import describe_by_heads
 from landseer.ops.research import heads as run
-from landseer.ops.research.describe import describe
-from landseer.ops.research.heads_report import Row, Table
-from landseer.ops.research.variants import BASELINE, Cost, cost, variants
+from landseer.ops.research.heads_report import HeadRow, HeadTable
 
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=8), long_side=128)
 COST = Cost(parameters=1_500_000, gflops=2.0)
@@ -29,20 +29,31 @@ def judged(aps: list[float]) -> Evaluation:
     return Evaluation(aps=np.array(aps), precisions=ones, recalls=ones)
 
 
-def row(name: str, *aps: list[float]) -> Row:
-    return Row(name=name, figures=[judged(one) for one in aps], cost=COST)
+def row(name: str, *aps: list[float]) -> HeadRow:
+    return HeadRow(name=name, figures=[judged(one) for one in aps], cost=COST)
 
 
 def test_the_table_gives_means_spreads_and_paired_differences() -> None:
-    table = Table(
+    table = HeadTable(
         backbone="a trunk",
         source="from somewhere",
         rows=[row(BASELINE, [0.2, 0.4]), row("CiDeR", [0.3, 0.5], [0.5, 0.7])],
+        classes=np.arange(2),
     )
     base, cider = table.text().splitlines()[-2:]
-    assert base.startswith("| GeM off the shelf | 30.0 (20.0 to 40.0) | - | - | 100.0% | 1.5 M | 2.0 |")
+    few = "too few classes"
+    assert base.startswith(f"| GeM off the shelf | 30.0 ({few}) | 20.0 to 40.0 | - | - | - | 100.0% | 1.5 M | 2.0 |")
     # Each query gains the same, so that the paired interval has no width although those of the maps have.
-    assert cider.startswith("| CiDeR | 50.0 (40.0 to 60.0) | 2: 40.0 to 60.0 | +20.0 (+20.0 to +20.0) |")
+    assert cider.startswith(
+        f"| CiDeR | 50.0 ({few}) | 40.0 to 60.0 | 2: 40.0 to 60.0 | +20.0 ({few}) | +20.0 to +20.0 |"
+    )
+
+
+def test_the_table_has_intervals_over_classes() -> None:
+    rows = [row(BASELINE, [0.2] * 10), row("CiDeR", [0.1] * 5 + [0.9] * 5)]
+    text = HeadTable(backbone="t", source="s", rows=rows, classes=np.arange(10) % 5).text()
+    # Each class has one query of each value, so the mean is the same whatever classes are drawn.
+    assert "| CiDeR | 50.0 (50.0 to 50.0) | " in text and "| +30.0 (+30.0 to +30.0) | " in text
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +108,7 @@ class OnTrunk:
 
 def described(paths: list[Path], run: OnTrunk, folder: Path) -> list[np.ndarray]:
     chosen = list(variants(8, []))
-    return describe(paths, chosen, run=run, trunk="t", profile=PROFILE, folder=folder, progress=lambda: None)
+    return describe_by_heads(paths, chosen, run=run, trunk="t", profile=PROFILE, folder=folder, progress=lambda: None)
 
 
 def test_pictures_are_described_once(trunk: Trunk, pictures: list[Path], tmp_path: Path) -> None:
@@ -112,7 +123,7 @@ def test_describing_goes_on_after_the_last_block(
     trunk: Trunk, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = described(pictures, OnTrunk(trunk), tmp_path / "whole")
-    monkeypatch.setattr(describing, "BLOCK", 2)
+    monkeypatch.setattr(head_vectors, "BLOCK", 2)
     with pytest.raises(KeyboardInterrupt):
         described(pictures, OnTrunk(trunk, stop=3), tmp_path / "v")
     rest = OnTrunk(trunk)

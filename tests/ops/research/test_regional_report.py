@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from landseer.ensemble.evaluation import bootstrap_interval
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
@@ -20,12 +18,12 @@ from landseer.export.models.pooling import Projection, masked_gem
 from landseer.export.parts import Parts, write_parts
 from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.cache import vector_cache
+from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
-from landseer.ops.evaluate.local_side import CachedSide
 from landseer.ops.evaluate.regions import Boxes
-from landseer.ops.research import regional, regional_report
-from landseer.ops.research.varied import Numbers, VariedSide
+from landseer.ops.research import regional, writing
+from landseer.ops.research.varied_coattention import Numbers, VariedArrays
 
 C, P, D, N = 8, 4, 16, 12
 SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)
@@ -72,10 +70,9 @@ def options(tmp_path, monkeypatch):
             keep(cache, Shot(path=path), arrays)
             for region in Boxes().shots(path, arrays["boxes"]):
                 keep(cache, region, arrays)
-    monkeypatch.setattr(CachedSide, "coattention", lambda self: TorchCoattention(PROFILE))
+    monkeypatch.setattr(CachedPictureArrays, "coattention", lambda self: TorchCoattention(PROFILE))
     monkeypatch.setattr(regional, "reduction_of", lambda repository, profile: REDUCTION)
-    monkeypatch.setattr(CachedSide, "_reduction", REDUCTION)
-    monkeypatch.setattr(regional_report, "bootstrap_interval", functools.partial(bootstrap_interval, rounds=20))
+    monkeypatch.setattr(CachedPictureArrays, "_reduction", REDUCTION)
     given = ["--test", f"folder:{tmp_path / 'test'}", "--train", f"folder:{tmp_path / 'learn'}", "--words", "2", "4"]
     return [*given, "--repository", str(tmp_path / "models"), "--cache", str(cache), "--out", str(tmp_path / "out.md")]
 
@@ -91,20 +88,22 @@ def test_the_report_has_every_table(options, tmp_path, capsys):
     assert regional.main(options) == 0
     text = (tmp_path / "out.md").read_text()
     assert text.count("\n## ") == 4
+    assert writing.DEVELOPMENT in text and text.count("| over queries | against | mAP gained | over queries |") == 4
     for name in ("co-attention alone", "naive co-attention", "K 1, alone", "N 100, weight 0.5", "T 20, alone"):
         assert f"| {name} |" in text
     assert re.search(r"\| scale 1 \(\d+ of the features\), alone \|", text)
     # Without regions R-ASMK* is ASMK* but for the norm; a threshold above all scores leaves none.
     assert re.search(r"R-ASMK\*, scores from 0.1 \(2.0 regions\)", text)
     assert re.search(r"R-ASMK\*, scores from 0.5 \(1.0 regions\)", text)
-    assert "share a word with a query" in text
+    assert "share a word with the query" in text
     assert "weight on the training data: 0.1" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_report_of_some_sections_has_no_others(options, tmp_path):
-    assert regional.main([*options, "--sections", "words"]) == 0
+    assert regional.main([*options, "--sections", "words", "--no-development"]) == 0
     text = (tmp_path / "out.md").read_text()
-    assert text.count("\n## ") == 1 and "## Words" in text and "share a word with a query" in text
+    assert writing.DEVELOPMENT not in text
+    assert text.count("\n## ") == 1 and "## Words" in text and "share a word with the query" in text
     assert regional.main([*options, "--sections", "verification"]) == 0
     text = (tmp_path / "out.md").read_text()
     assert text.count("\n## ") == 1 and "## Spatial" in text and "share a word" not in text
@@ -115,7 +114,7 @@ def test_without_regions_their_rows_are_left_out(options, tmp_path):
     text = (tmp_path / "out.md").read_text()
     assert "Regions: none." in text and "| R-ASMK* without regions, 2 words |" in text
     assert "of all regions as one" not in text and "scores from" not in text
-    assert "| as a search does it |" in text
+    assert "| settings of a search |" in text
 
 
 def held(path, **sections):
@@ -128,7 +127,7 @@ def held(path, **sections):
 def test_another_reduction_has_a_table_of_its_own(options, tmp_path):
     assert regional.main([*options, *held(tmp_path / "mine.safetensors", reduction=REDUCTION)]) == 0
     text = (tmp_path / "out.md").read_text()
-    varied, _, rest = text.partition("## By the reduction of mine.safetensors")
+    varied, _, rest = text.partition("## With the reduction of mine.safetensors")
     found = rest.split("\n## ")[0]
     assert [name for name in re.findall(r"^\| ([a-z].*?) \|", found, re.M) if name != "search"] == [
         "co-attention alone",
@@ -146,7 +145,7 @@ def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options
     other = Projection.untrained(C + 1, P, seed=0)
     for given, told in (
         (["--reduction", str(tmp_path / "none.safetensors")], "none.safetensors"),
-        (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors holds no reduction"),
+        (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors has no reduction"),
         (held(tmp_path / "other.safetensors", reduction=other), "of 9 to 4 values; expected 8 to 4"),
     ):
         assert regional.main([*options, *given]) == 1
@@ -157,7 +156,7 @@ def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options
 def test_photographs_in_both_sets_are_refused(options, capsys):
     options[options.index("--train") + 1] = options[options.index("--test") + 1]
     assert regional.main(options) == 1
-    assert "are searched, too" in capsys.readouterr().err
+    assert "are also searched" in capsys.readouterr().err
 
 
 class Side:
@@ -172,7 +171,7 @@ class Side:
 
 
 def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
-    side = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    side = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N))
     module = Clustering(sizes=SIZES, reduction=REDUCTION)
     assert np.array_equal(list(side.of_references("query_vector")), list(side.of_queries("query_vector")))
     pairs = zip(side.of_queries("query_vector"), side.of_references("clusters"), Side.pictures, strict=True)
@@ -187,16 +186,16 @@ def test_varied_by_the_papers_numbers_is_what_the_graphs_compute():
 
 
 def test_fewer_features_and_clusters_change_the_vectors():
-    few = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=3, clusters=2))
+    few = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=3, clusters=2))
     assert [len(one) for one in few.of_references("clusters")] == [2, 2]
-    whole = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N))
+    whole = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N))
     pairs = zip(few.of_queries("query_vector"), whole.of_queries("query_vector"), strict=True)
     assert all(not np.allclose(one, other) for one, other in pairs)
 
 
 def test_features_of_other_scales_are_left_out():
     kept = (1.0, LOCAL_SCALES[2] / SCALE_UNIT)
-    some = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=kept))
+    some = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=kept))
     for query, picture in zip(some.of_queries("query_vector"), Side.pictures, strict=True):
         rows = [
             row for row, scale in enumerate(picture["local_scales"]) if min(abs(scale - one) for one in kept) < 1e-3
@@ -207,5 +206,5 @@ def test_features_of_other_scales_are_left_out():
         np.testing.assert_allclose(query, expected, atol=1e-6)
     counts = [np.isclose(picture["local_scales"][:, None], kept).any(axis=1).sum() for picture in Side.pictures]
     assert 0 < some.features_each() == np.mean(counts) < N
-    none = VariedSide(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=(7.0,)))
+    none = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N, scales=(7.0,)))
     assert [len(one) for one in none.of_references("clusters")] == [1, 1]

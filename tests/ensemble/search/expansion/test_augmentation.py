@@ -209,6 +209,8 @@ def test_norms_are_one(method, count, k, seed):
         ("lattqe:20:0.05", Recipe(method="lattqe", neighbours=20, parameter=0.05)),
         (" aqe:0 ", Recipe(method="aqe", neighbours=0)),
         ("dqe", Recipe(method="dqe", neighbours=4)),
+        ("rank-curve", Recipe(method="rank-curve", neighbours=64)),
+        ("rank-curve:16", Recipe(method="rank-curve", neighbours=16)),
     ],
 )
 def test_recipes_are_read_and_written(text, expected):
@@ -230,6 +232,8 @@ def test_a_recipe_is_written_as_one_would():
         ("aqe:many", "NAME:NEIGHBOURS"),
         ("aqe:-1", "0 to 1000"),
         ("dqe:65", "0 to 64"),
+        ("rank-curve:65", "0 to 64"),
+        ("rank-curve:5:1", "too many"),
         ("lattqe:33", "0 to 32"),
         ("aqe:3:3", "too many"),
         ("alphaqe:3:3:3", "too many"),

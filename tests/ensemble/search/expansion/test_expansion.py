@@ -6,8 +6,18 @@ from scipy.optimize import minimize
 from shared_files import reference
 
 from landseer.ensemble.search.expansion.dqe import discriminative
+from landseer.ensemble.search.expansion.methods import DEFAULTS, RANK_CURVE, classical, limits
 from landseer.ensemble.search.expansion.svm import BIAS, linear_svm
-from landseer.ensemble.search.expansion.weights import WEIGHTINGS, alpha_qe, aqe, aqewd, aqewd_dir, combined
+from landseer.ensemble.search.expansion.weights import (
+    CURVE,
+    WEIGHTINGS,
+    alpha_qe,
+    aqe,
+    aqewd,
+    aqewd_dir,
+    combined,
+    rank_curve,
+)
 
 
 def units(*shape, seed=0):
@@ -43,6 +53,32 @@ def test_the_two_decays_differ_by_one_step():
     np.testing.assert_allclose(aqewd(similarities), [1, 0.75, 0.5, 0.25, 0])
     np.testing.assert_allclose(aqewd_dir(similarities), [1, 1, 0.75, 0.5, 0.25])
     np.testing.assert_allclose(alpha_qe(np.array([0.5, -0.5]), 2.0), [1, 0.25, 0])
+
+
+def test_the_rank_curve_is_65_numbers_that_fall_below_zero():
+    assert len(CURVE) == 65 and CURVE[0] == 1.0
+    np.testing.assert_array_equal(rank_curve(np.zeros(64)), CURVE)
+    assert min(CURVE[1:34]) > 0 > max(CURVE[41:])
+    assert DEFAULTS[RANK_CURVE] == limits(8)[RANK_CURVE] == 64
+
+
+@pytest.mark.parametrize("k", range(1, 65))
+def test_the_rank_curve_is_stretched_over_fewer_neighbours_and_reads_no_similarity(k):
+    some, others = np.random.default_rng(k).uniform(-1, 1, (2, 3, k))
+    weights = rank_curve(some)
+    np.testing.assert_array_equal(weights, rank_curve(others))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert weights.shape == (3, k + 1) and weights[0, 0] == 1.0
+    places = 0.5 + (np.arange(k) + 0.5) * 64 / k
+    below = np.floor(places).astype(int)
+    share = places - below
+    expected = (1 - share) * np.array(CURVE)[below] + share * np.array([*CURVE, 0.0])[below + 1]
+    np.testing.assert_allclose(weights[0, 1:], expected, atol=1e-12)
+    query, neighbours = units(16, seed=k), units(k, 16, seed=100 + k)
+    expanded = classical(RANK_CURVE, query, neighbours, alpha=3.0, lowest=neighbours[:0])
+    assert np.linalg.norm(expanded) == pytest.approx(1, abs=1e-6)
+    total = query + expected @ neighbours
+    np.testing.assert_allclose(expanded, total / np.linalg.norm(total), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTINGS))

@@ -19,6 +19,14 @@ def expansion(name, neighbours):
     return search_pb2.Expansion(method=NUMBERS[name], neighbours=neighbours, allow_untrained=True)
 
 
+def test_every_method_of_the_api_has_a_name():
+    known = {
+        number for name, number in search_pb2.ExpansionMethod.items() if not name.endswith(("UNSPECIFIED", "NONE"))
+    }
+    assert EXPANSIONS.keys() == known and set(EXPANSIONS.values()) == set(DEFAULTS)
+    assert NUMBERS["rank-curve"] == search_pb2.EXPANSION_METHOD_RANK_CURVE == 8
+
+
 async def found(landseer, image, name, neighbours, **options):
     options = {"image": image, "expansion": expansion(name, neighbours), "top_k": 20} | options
     answer = await landseer.search.Search(search_pb2.SearchRequest(**options))

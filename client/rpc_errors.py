@@ -1,0 +1,83 @@
+"""Turns gRPC errors into the client's own, using the google.rpc.Status that Landseer sends with each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from landseer.client.errors import (
+    DeadlinePassed,
+    Exhausted,
+    InvalidRequest,
+    NotIndexed,
+    Refused,
+    RpcFailed,
+    ServerFault,
+    ServerUnavailable,
+    ServerUnreachable,
+)
+
+_M = TypeVar("_M", bound=Message)
+
+_BY_CODE: dict[str, type[RpcFailed]] = {
+    "UNAVAILABLE": ServerUnavailable,
+    "INVALID_ARGUMENT": InvalidRequest,
+    "NOT_FOUND": NotIndexed,
+    "FAILED_PRECONDITION": Refused,
+    "RESOURCE_EXHAUSTED": Exhausted,
+    "DEADLINE_EXCEEDED": DeadlinePassed,
+}
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str, timeout: float | None) -> RpcFailed:
+    """Return the client's error for a gRPC error. `timeout` is the call's deadline in seconds."""
+    code, text, status = error.code(), error.details() or "", _status(error)
+    kind = _BY_CODE.get(code.name, ServerFault)
+    if status is None and code.name == "UNAVAILABLE":
+        kind, text = ServerUnreachable, _unreachable(address, text)
+    if status is None and code.name == "DEADLINE_EXCEEDED" and timeout:
+        text = f"no answer from {address} within {timeout:g} s; set a longer timeout"
+    status = status or Status()
+    reason = next((info.reason for info in _details(status, ErrorInfo)), "")
+    violations = tuple((v.field, v.description) for bad in _details(status, BadRequest) for v in bad.field_violations)
+    return kind(_message(text, violations, code), code=code, reason=reason, violations=violations)
+
+
+def _status(error: grpc.aio.AioRpcError) -> Status | None:
+    """Return the status the server attached, None if it attached none; an unreadable one counts as empty."""
+    try:
+        status: Status | None = rpc_status.from_call(error)  # type: ignore[arg-type]  # has the methods of grpc.Call
+    except (DecodeError, ValueError):
+        return Status()
+    return status
+
+
+def _details(status: Status, kind: type[_M]) -> list[_M]:
+    """Return the details of one kind; unreadable ones are dropped."""
+    found = []
+    for packed in status.details:
+        detail = kind()
+        with suppress(DecodeError):
+            if packed.Unpack(detail):
+                found.append(detail)
+    return found
+
+
+def _unreachable(address: str, text: str) -> str:
+    cause = text.rpartition(": ")[2]
+    why = f" ({cause})" if cause else ""
+    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address"
+
+
+def _message(text: str, violations: tuple[tuple[str, str], ...], code: grpc.StatusCode) -> str:
+    """Return the status message, or the field violations if it leaves one out."""
+    named = "; ".join(f"{field}: {description}" for field, description in violations)
+    if named and not all(description in text for _, description in violations):
+        return named
+    return text or named or f"the server failed with {code.name} and no message"
