@@ -1,7 +1,7 @@
 """How good a ranking is, by the protocol of Revisited Oxford and Paris.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018. Numbers equal
-those of the authors' `compute_map` (and, for recall, of TF2 DELF's `ComputeMetrics`) to 1e-5.
+those of the authors' `compute_map` to 1e-5.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ class Evaluation:
     """Average precision of each query, [Q]."""
     precisions: Floats
     """Precision at each k, [Q, len(ks)]."""
-    recalls: Floats
-    """Recall at each k, [Q, len(ks)]."""
 
     @property
     def map(self) -> float:
@@ -59,11 +57,6 @@ class Evaluation:
         """mP@k, [len(ks)]."""
         return _mean(self.precisions)
 
-    @property
-    def mean_recalls(self) -> Floats:
-        """Mean recall at each k, [len(ks)]."""
-        return _mean(self.recalls)
-
 
 def evaluate(
     rankings: Sequence[Ids], truths: Sequence[Truth], *, protocol: Protocol = "medium", ks: Sequence[int] = (1, 5, 10)
@@ -71,15 +64,14 @@ def evaluate(
     """Judge the ranking of each query (unique ids, best first, possibly truncated) against its truth."""
     if len(rankings) != len(truths):
         raise ValueError(f"got {len(rankings)} rankings and {len(truths)} truths; expected one truth for each ranking")
-    figures = np.full((len(rankings), 1 + 2 * len(ks)), np.nan)
+    aps, precisions = np.full(len(rankings), np.nan), np.full((len(rankings), len(ks)), np.nan)
     for row, (ranking, truth) in enumerate(zip(rankings, truths, strict=True)):
         positives, junk = (_gather(truth, parts) for parts in PROTOCOLS[protocol])
         if len(positives):
             ranks = positive_ranks(ranking, positives=positives, junk=junk)
-            figures[row, 0] = average_precision(ranks, positives=len(positives))
-            precisions = [precision_at(ranks, k) for k in ks]
-            figures[row, 1:] = precisions + [recall_at(ranks, k, positives=len(positives)) for k in ks]
-    return Evaluation(aps=figures[:, 0], precisions=figures[:, 1 : 1 + len(ks)], recalls=figures[:, 1 + len(ks) :])
+            aps[row] = average_precision(ranks, positives=len(positives))
+            precisions[row] = [precision_at(ranks, k) for k in ks]
+    return Evaluation(aps=aps, precisions=precisions)
 
 
 def positive_ranks(ranking: Ids, *, positives: Ids, junk: Ids) -> Ids:
@@ -113,11 +105,6 @@ def precision_at(ranks: Ids, k: int) -> float:
     return float(np.count_nonzero(places <= k) / k)
 
 
-def recall_at(ranks: Ids, k: int, *, positives: int) -> float:
-    """Return the share of all positives that are in the first k places."""
-    return float(np.count_nonzero(ranks < k) / positives)
-
-
 class Interval(NamedTuple):
     """The two ends of an interval."""
 
@@ -137,7 +124,7 @@ def bootstrap_interval(
 
     classes: the class of each query, [Q]. Queries of one class are not independent, so whole classes are drawn with
     replacement, each with all of its queries: the cluster bootstrap (Field and Welsh, "Bootstrapping clustered data",
-    JRSS B 69, 2007). Without classes each query is drawn by itself (Efron 1979).
+    JRSS B 69, 2007). Without classes, single queries are drawn (Efron 1979).
 
     Values that are NaN are dropped first; if none is left, both ends are NaN. The same seed gives the same interval.
     """

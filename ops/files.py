@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landseer.ops.errors import OpsError
 
 
 def check_writable(path: Path | None, option: str) -> None:
-    """Raise OpsError before hours of work if a file could not be written after them."""
+    """Raise OpsError now if a file cannot be written, rather than after hours of work."""
     if path is None:
         return
     folder = path.absolute().parent
@@ -25,7 +25,7 @@ def check_writable(path: Path | None, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there."""
+    """Write a temporary file in the same folder, then rename it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
@@ -39,6 +39,6 @@ def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def named_from(file: Path, photograph: Photograph) -> str:
-    """Return a picture's path as a list in `file` names it: from the file's folder where it lies below, else whole."""
+    """Return the path of a picture for a list in `file`: relative if it is below the file's folder, else absolute."""
     path, folder = photograph.path.absolute(), file.absolute().parent
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()

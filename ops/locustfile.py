@@ -1,24 +1,24 @@
-"""Load on a running Landseer: searches of every kind, with uploads among them, over gRPC.
+"""Load a running Landseer over gRPC with all kinds of searches, and some uploads.
 
     locust -f ops/locustfile.py --host 127.0.0.1:7070 --photos FOLDER                # page at 127.0.0.1:8089
     locust -f ops/locustfile.py --host 127.0.0.1:7070 --photos FOLDER --headless --load-shape ramp
 
-`make load` does all of it: starts the servers, runs this and reports. The photographs are indexed first, under
-`load/NAME`. Each user waits for its answer before it asks again; a picture that is indexed must be its own
-first hit, or score as high. With `--load-shape` a plan says how many users there are, without it `--users`.
+`make load` starts the servers, runs this file and writes a report. The photographs are indexed first, under
+`load/NAME`. Each user waits for an answer before the next call; an indexed picture must be its own first hit, or score
+as high. The number of users follows the plan of `--load-shape`; without one it is `--users`.
 """
 
 from __future__ import annotations
 
-# First of all, before any channel exists: gRPC's own threads would otherwise block the only one that gevent has.
+# Must come first, before any channel exists: otherwise gRPC blocks the only thread that gevent has.
 import grpc.experimental.gevent
 
 grpc.experimental.gevent.init_gevent()
 
 import gevent
 
-# Every call that waits takes one of these threads. With gevent's ten, the eleventh user would wait for the answer of
-# another, and that would be counted as the server's time.
+# Every waiting call takes one of these threads. With gevent's default of ten, the eleventh user would wait for another
+# user's answer, and that would be counted as the server's time.
 gevent.get_hub().threadpool.maxsize = 1024
 
 import logging
@@ -44,9 +44,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MOST_PHOTOS = 200
 TOP_K = 10
 SAME_SCORE = 1e-3
-"""Two searches with one picture differ by the rounding of what they were batched with."""
+"""Scores of the same search differ by rounding, which depends on the batch."""
 PAUSE_S = 1.0
-"""After being turned away, as the server's RetryInfo asks."""
+"""Wait after being rejected, as in the server's RetryInfo."""
 AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, candidates=50)
 RANK_CURVE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_RANK_CURVE)
@@ -54,39 +54,41 @@ RANK_CURVE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_RANK_CURVE)
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph, encoded, and the id that it is indexed under."""
+    """An encoded photograph and the id that it is indexed under."""
 
     id: str
     data: bytes
 
 
 PHOTOS: list[Photo] = []
-"""Filled when the test starts; all users send the same ones."""
+"""Filled when the test starts; all users share them."""
 
 
 @events.init_command_line_parser.add_listener
 def options(parser: ArgumentParser) -> None:
-    """Declare our options; the web page's form has them too."""
+    """Declare our options; they also appear in the web page's form."""
     parser.add_argument("--photos", default="", help="folder of photographs to index and to search with")
     parser.add_argument("--load-shape", default="", choices=("", *SHAPES), help="plan for the number of users")
-    parser.add_argument("--peak", type=int, default=16, help="most users of a plan")
-    parser.add_argument("--length", type=float, default=60.0, help="seconds that a plan takes")
-    parser.add_argument("--only", default="", help="names of the tasks to run, such as search_picture,search_id")
-    parser.add_argument("--deadline", type=float, default=30.0, help="seconds that a call may take")
-    parser.add_argument("--pace", type=float, default=0.0, help="most calls a second of one user (0: no limit)")
+    parser.add_argument("--peak", type=int, default=16, help="maximum number of users of a plan")
+    parser.add_argument("--length", type=float, default=60.0, help="length of a plan in seconds")
+    parser.add_argument("--only", default="", help="tasks to run, such as search_picture,search_id (default: all)")
+    parser.add_argument("--deadline", type=float, default=30.0, help="deadline of a call in seconds")
+    parser.add_argument("--pace", type=float, default=0.0, help="maximum calls per second of one user (0: no limit)")
 
 
 @events.init.add_listener
 def check_photos(environment: Environment, **_: Any) -> None:
-    """End at once if there is nothing to send."""
+    """Exit at once if there is nothing to send."""
     asked: Any = environment.parsed_options
     if not asked.photos or not read_photos(Path(asked.photos)):
-        sys.exit(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {asked.photos!r}; name a folder: --photos FOLDER")
+        sys.exit(
+            f"no photographs ({', '.join(sorted(SUFFIXES))}) in {asked.photos!r}; choose a folder: --photos FOLDER"
+        )
 
 
 @events.test_start.add_listener
 def index_photos(environment: Environment, **_: Any) -> None:
-    """Index the photographs before the first user comes."""
+    """Index the photographs before the first user starts."""
     asked: Any = environment.parsed_options
     photos = read_photos(Path(asked.photos))
     with grpc.insecure_channel(address(environment.host)) as channel:
@@ -97,33 +99,33 @@ def index_photos(environment: Environment, **_: Any) -> None:
         log.warning("%s was not indexed: %s", failure.id, failure.message)
     refused = {failure.id for failure in answer.failures}
     PHOTOS[:] = [photo for photo in photos if photo.id not in refused]
-    environment.stats.clear_all()  # or the time that indexing took would count in every rate
+    environment.stats.clear_all()  # otherwise the time of indexing would count in every rate
     log.info("indexed %d photographs", len(PHOTOS))
 
 
 def read_photos(folder: Path) -> list[Photo]:
-    """Return up to `MOST_PHOTOS` of the photographs in a folder, sorted by name."""
+    """Return up to `MOST_PHOTOS` photographs of a folder, sorted by name."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:MOST_PHOTOS]
     return [Photo(f"load/{path.relative_to(folder)}", path.read_bytes()) for path in found]
 
 
 def address(host: str | None) -> str:
-    """Return host:port of --host, which the web page may give as a URL."""
+    """Return the host:port of --host, which may be a URL when it comes from the web page."""
     return (host or "127.0.0.1:7070").rpartition("//")[2].rstrip("/")
 
 
 class CallFailed(Exception):
-    """A call that did not give what it should; its text, a gRPC code or WRONG_HIT, is how the report counts it."""
+    """A failed call; its text, a gRPC code or WRONG_HIT, is the name under which the report counts it."""
 
 
 class Recorder(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
-    """Tells locust of every call: name, time, size of the answer, error by code."""
+    """Reports every call to locust: name, time, size of the answer, error code."""
 
     def __init__(self, environment: Environment, deadline_s: float) -> None:
         self.name = ""
-        """Of the next call. A user makes one at a time, so that need not travel with it."""
+        """Name of the next call. A user makes one call at a time, so the recorder can hold it."""
         self.wrong: Callable[[Any], bool] = lambda answer: False
-        """Says whether the next answer is wrong though it came."""
+        """Returns whether the next answer is wrong although the call succeeded."""
         self._environment = environment
         self._deadline_s = deadline_s
 
@@ -151,7 +153,7 @@ class Recorder(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
 
 
 class Searcher(User):
-    """Somebody who searches, in the proportions that the tasks' weights say."""
+    """A user who makes calls with the probabilities given by the tasks' weights."""
 
     host = "127.0.0.1:7070"
 
@@ -164,7 +166,7 @@ class Searcher(User):
             self.tasks = chosen(self.tasks, asked.only.split(","))
         self._recorder = Recorder(environment, asked.deadline)
         self._channel = grpc.insecure_channel(
-            # A connection of its own, as of a client of its own.
+            # Its own connection, like a separate client.
             address(self.host),
             options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)],
         )
@@ -184,30 +186,30 @@ class Searcher(User):
 
     @task(2)
     def search_box(self) -> None:
-        """Search with a part of a picture, the upper left corner of 64 x 64 pixels: every photograph has one."""
+        """Search with part of a picture: the upper left 64 x 64 pixels, which every photograph has."""
         box = Box(x=0, y=0, width=64, height=64)
         self._searched("search picture, box", None, image=random.choice(PHOTOS).data, region=box)
 
     @task(3)
     def search_id(self) -> None:
-        """Search with a picture that is indexed."""
+        """Search with an indexed picture, by id."""
         self._searched("search id", None, id=random.choice(PHOTOS).id)
 
     @task(4)
     def search_coattention(self) -> None:
-        """Search with a picture, and re-rank."""
+        """Search with a picture and re-rank."""
         photo = random.choice(PHOTOS)
         self._searched("search picture, co-attention", None, image=photo.data, reranking=COATTENTION)
 
     @task(2)
     def search_expanded(self) -> None:
-        """Search with a picture, and expand the query."""
+        """Search with a picture and expand the query."""
         photo = random.choice(PHOTOS)
         self._searched("search picture, rank curve", None, image=photo.data, expansion=RANK_CURVE)
 
     @task(1)
     def search_id_everything(self) -> None:
-        """Search with a picture that is indexed, expand and re-rank: all stages but the describing."""
+        """Search by id, expand and re-rank: all stages except describing."""
         self._searched(
             "search id, rank curve, co-attention",
             None,
@@ -218,7 +220,7 @@ class Searcher(User):
 
     @task(1)
     def upsert(self) -> None:
-        """Index a picture anew."""
+        """Index a picture again."""
         photo = random.choice(PHOTOS)
         self._recorder.name, self._recorder.wrong = "upsert", lambda answer: False
         self._call(self._index.Upsert, index_pb2.UpsertRequest(picture={"id": photo.id, "image": photo.data}))
@@ -233,18 +235,18 @@ class Searcher(User):
         try:
             method(request)
         except grpc.RpcError:
-            log.debug("counted by the recorder", exc_info=True)
+            log.debug("call failed; the recorder has counted it", exc_info=True)
 
 
 def is_among_the_best(id: str, hits: Sequence[Any]) -> bool:
-    """Say whether a picture is first, or as good as the first: it may be indexed under other ids, too."""
+    """Return whether a picture is the best hit or tied with it: it may be indexed under other ids too."""
     best = [hit.id for hit in hits if hit.score >= hits[0].score - SAME_SCORE]
-    # With more copies than hits nobody can tell.
+    # With more copies than hits there is no way to tell.
     return id in best or len(best) == TOP_K
 
 
 def chosen(tasks: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """Return those tasks that are named. ValueError for a name that none has."""
+    """Return the tasks with these names. ValueError for an unknown name."""
     known = {one.__name__ for one in tasks}
     if unknown := sorted(set(names) - known):
         raise ValueError(f"--only names {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
@@ -252,17 +254,17 @@ def chosen(tasks: Sequence[Any], names: Sequence[str]) -> list[Any]:
 
 
 class Planned(LoadTestShape):
-    """The plan of --load-shape; without one, --users for --run-time."""
+    """Follows the plan of --load-shape; without one, runs --users for --run-time."""
 
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        """Return the users there should be now and how many may come in a second; None at the end."""
+        """Return the number of users for now and how many may start per second; None at the end."""
         if self.runner is None:
             return None
         asked: Any = self.runner.environment.parsed_options
         if not PHOTOS:
-            self.reset_time()  # They are still being indexed: the plan begins after that.
+            self.reset_time()  # The plan starts after indexing.
         if not asked.load_shape:
             over = asked.run_time and self.get_run_time() > asked.run_time
             return None if over else (asked.users or 1, asked.spawn_rate or 1)

@@ -1,4 +1,4 @@
-"""What people see of the work."""
+"""Progress bars and warnings on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SHOWN = 5
-"""Things passed over that are named."""
+"""Skipped things that a warning names."""
 
 
 def bars(console: Console) -> Progress:
@@ -24,9 +24,9 @@ def bars(console: Console) -> Progress:
 
 
 def warn(lines: Iterable[str], console: Console) -> None:
-    """Tell what was passed over, the first few by name."""
-    told: Sequence[str] = list(lines)
-    for line in told[:SHOWN]:
+    """Warn about skipped things, the first few by name."""
+    skipped: Sequence[str] = list(lines)
+    for line in skipped[:SHOWN]:
         console.print(f"skipped {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if len(told) > SHOWN:
-        console.print(f"and {len(told) - SHOWN:,} more were skipped", style="yellow")
+    if len(skipped) > SHOWN:
+        console.print(f"and {len(skipped) - SHOWN:,} more were skipped", style="yellow")

@@ -1,1 +1,1 @@
-"""What is learned: whitening, descriptor heads, detectors. Everything by seed, and resumable."""
+"""Train whitening, descriptor heads and detectors. Every training is seeded and can be resumed."""

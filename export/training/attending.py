@@ -1,9 +1,9 @@
-"""Co-attention's reduction as learned whitening: what a query vector and the clusters it attends to should share.
+"""Learn co-attention's reduction as a whitening that brings query vectors and their attended clusters together.
 
-Two views of one photograph are a pair, as they are of learned whitening (Radenovic et al. 2018), but one side of a pair
-is what co-attention compares with: the sum of the other view's clusters by their attention (Hu and Bors 2020, eqs. 7 to
-9). To attend there must be a reduction; the first is the learned whitening of query vectors alone. The paper takes PCA
-whitening. No class is seen.
+Two views of one photograph are a matching pair, as in learned whitening (Radenovic et al. 2018). One side of each pair
+is what co-attention compares a query with: the sum of the other view's clusters, weighted by attention (Hu and Bors
+2020, eqs. 7 to 9). Attention itself needs a reduction; the first one is the learned whitening of query vectors alone.
+The paper uses PCA whitening. No class is used.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from landseer.export.training.localisation import projection
 from landseer.export.training.whitening import learned_whitening, pairs_within
 
 KEPT = 0.5
-"""Of a view's cells, the share that is pooled, the strongest: a picture keeps 500 of the about 1,100 of its scales."""
+"""Share of a view's cells to pool, the strongest: a picture keeps 500 of about 1,100 over its scales."""
 AT_ONCE = 1024
-"""Pairs that are attended to at a time."""
+"""Pairs per batch of attention."""
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pooled:
-    """M views, pooled as the graphs pool pictures, but not reduced."""
+    """M views, pooled like pictures in the graphs but not reduced."""
 
     queries: Tensor
     """[M, C]."""
     clusters: Tensor
-    """fp16 [M, K, C], 0 where there is none."""
+    """fp16 [M, K, C], zero-padded."""
     counts: Tensor
     """int32 [M, 1]."""
 
 
 class _Whole(Projection):
-    """No reduction, and no norm either: what is learned here is applied to vectors as they are pooled."""
+    """No reduction and no normalisation: the learned whitening is applied to vectors as pooled."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [..., C]."""
@@ -74,9 +74,9 @@ def _pooled(features: Tensor, channels: int, kept: float) -> Pooled:
 
 @torch.no_grad()
 def learned_reduction(views: Pooled, each: int, *, sizes: Sizes, shrinkage: float) -> Projection:
-    """Learn C → P from views, `each` of every photograph, one photograph after the other. ValueError if each < 2."""
+    """Learn C → P from `each` consecutive views of every photograph. ValueError if each < 2."""
     if each < 2:
-        raise ValueError(f"got {each} view of each photograph; expected 2 or more, to make pairs of")
+        raise ValueError(f"got {each} view of each photograph; expected at least 2, to form pairs")
     owner = np.repeat(np.arange(len(views.queries) // each), each)
     queries, others = pairs_within(owner, most=each - 1, seed=0)
     vectors, to = views.queries.numpy(), len(views.queries) + np.arange(len(others))
@@ -86,7 +86,7 @@ def learned_reduction(views: Pooled, each: int, *, sizes: Sizes, shrinkage: floa
 
 
 def attended(views: Pooled, reduction: Projection, queries: Ids, others: Ids, *, sizes: Sizes) -> Tensor:
-    """Sum the clusters of other views by how some views attend to them. → [M, C], not reduced."""
+    """Sum the clusters of `others`, weighted by the attention of `queries`. → [M, C], not reduced."""
     attention, found = CoAttention(sizes=sizes), []
     for start in range(0, len(queries), AT_ONCE):
         by, of = queries[start : start + AT_ONCE], others[start : start + AT_ONCE]

@@ -1,4 +1,4 @@
-"""Training of region proposals and landmark detectors, on boxes that people drew or on photographs in photographs."""
+"""Train region proposals and landmark detectors, on annotated boxes or on photographs pasted into others."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from landseer.export.training.task import Group
 from landseer.export.training.weights import state_digest
 
 FOUND = 0.5
-"""A box is found if one of the detector's overlaps it by this much, as in Detect-to-Retrieve's AP@0.5."""
+"""Minimum IoU at which a box counts as found, as in Detect-to-Retrieve's AP@0.5."""
 PLAN, PASTE = 200, 201
 
 
 class BoxTask:
-    """A detector on its pictures. Pictures without boxes of their own are pasted into each other.
+    """The task of training a detector. Pictures without boxes are pasted into each other.
 
-    What is validated is the share of boxes that are found among the best eight, on classes never seen.
+    Validation measures the share of boxes found among the best eight, on held-out classes.
     """
 
     measure = f"boxes found at IoU {FOUND} among the best 8, %"
@@ -49,7 +49,7 @@ class BoxTask:
         self.criterion, self.detector = loss, detector
         self.module = _Beside(detector) if isinstance(detector, ProposalDetector) else detector
         self.origin = state_digest(detector)
-        # Now, before anything moves to a GPU, where the same weights may be laid out otherwise.
+        # Hash before moving to a GPU, where weights may have another memory layout.
         trunk = detector.trunk if isinstance(detector, ProposalDetector) else None
         self.trunk = {} if trunk is None else {"trunk_sha256": fingerprint(trunk.features, trunk.variant)}
         self.training, self.held, self.stage, self.seed = training, held, stage, seed
@@ -58,7 +58,7 @@ class BoxTask:
                 raise TrainingError(f"got {len(shots)} photographs for {what}; expected at least 2")
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return the stage's choices and what tells the data apart."""
+        """Return the stage's options and the identity of the data."""
         return {f"method.{name}": str(value) for name, value in vars(self.stage).items()} | {
             "data.training": self.training.digest(),
             "data.validation": self.held.digest(),
@@ -68,11 +68,11 @@ class BoxTask:
         }
 
     def groups(self) -> Sequence[Group]:
-        """Return what the loss trains, in one group."""
+        """Return the loss's parameters as one group."""
         return [Group(parameters=list(self.criterion.parameters()))]
 
     def mine(self, epoch: int) -> Any:
-        """Look for nothing."""
+        """Mine nothing."""
         return None
 
     def plan(self, epoch: int, mined: Any) -> Sequence[list[int]]:
@@ -94,7 +94,7 @@ class BoxTask:
         return ", ".join(self.training.photographs[row].path.name for row in item)
 
     def validate(self) -> float:
-        """Return the share of the boxes that are found, in percent; pasted pictures are the same every time."""
+        """Return the share of boxes found, in percent; pasted pictures are the same each time."""
         found = total = 0
         for row in range(len(self.held)):
             picture = boxed(self.held, row, np.random.default_rng((self.seed, PASTE, row)))
@@ -107,7 +107,7 @@ class BoxTask:
         return {name.removeprefix("network."): value for name, value in self.module.state_dict().items()}
 
     def _overlaps(self, picture: Annotated) -> Tensor:
-        """Return how well the best of the detector's boxes overlaps each of a picture's. → [n]."""
+        """Return the best IoU of the detector's boxes with each of a picture's boxes. → [n]."""
         device = next(self.module.parameters()).device
         detection = self.detector(torch.from_numpy(picture.pixels)[None].to(device))
         boxes = detection.boxes[0, : int(detection.box_count[0, 0])].float()
@@ -116,7 +116,7 @@ class BoxTask:
 
 
 def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
-    """Return a photograph with the boxes that people drew, or pasted into another one if it has none."""
+    """Return a photograph with its boxes, or pasted into another one if it has none."""
     photograph: Photograph = shots.photographs[row]
     if photograph.boxes:
         return annotated(photograph, shots.profile)
@@ -136,10 +136,10 @@ def box_task(
     start: Path | None = None,
     run: TrunkRun | None = None,
 ) -> BoxTask:
-    """Build the task of a detector; region proposals need a trunk, which stays as it is.
+    """Build the task of a detector. Region proposals need a trunk, which stays frozen.
 
-    start: weights that a landmark detector takes over before, see `landmark_detectors.start_from`. run: does the
-    trunk's work while the proposals are trained.
+    start: initial weights of a landmark detector, see `landmark_detectors.start_from`. run: runs the trunk while the
+    proposals are trained.
     """
     given: dict[str, Any] = {"training": training, "held": held, "stage": stage, "seed": seed}
     sizes = training.profile.sizes
@@ -149,7 +149,7 @@ def box_task(
             start_from(detector, start)
         return BoxTask(LandmarkLoss(detector), detector, **given)
     if trunk is None:
-        raise TrainingError("region proposals are trained on a trunk's feature maps; got none")
+        raise TrainingError("region proposals need a trunk to train on; got none")
     rpn = RegionProposals.untrained(trunk.channels, seed=seed)
     return BoxTask(
         ProposalLoss(trunk=trunk, rpn=rpn, run=run), ProposalDetector(trunk=trunk, rpn=rpn, sizes=sizes), **given
@@ -157,12 +157,12 @@ def box_task(
 
 
 class _Beside(nn.Module):
-    """Proposals with their trunk beside them: it goes to the same device, but is no part of what is trained or kept."""
+    """Proposals with their trunk, which moves to the same device but is neither trained nor saved."""
 
     def __init__(self, detector: ProposalDetector) -> None:
         super().__init__()
         self.rpn = detector.rpn
-        # In a tuple, where torch does not look for modules.
+        # In a tuple, so that torch does not register it.
         self._trunk = (detector.trunk.eval(),)
 
     def _apply(self, fn: Any, recurse: bool = True) -> _Beside:

@@ -1,4 +1,4 @@
-"""`export/all.py --train DATA`: photographs in, trained parts and their card out."""
+"""`export/all.py --train DATA`: train parts on photographs and write them with their card."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_vie
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What is to be trained, and on what."""
+    """Options of a training of parts."""
 
     wanted: Wanted
     data: str
-    """A data set, as `landseer.export.datasets` names it."""
+    """A data set spec, see `datasets.specs`."""
     out: Path
-    """The file of parts to write; the card goes beside it."""
+    """File of parts to write, with the card beside it."""
     section: str | None = None
-    """A key of `PROJECTIONS`: only that is learned, and put into the file, which is there already; None learns all."""
+    """A key of `PROJECTIONS`: learn only this and add it to the existing file; None learns everything."""
     folder: Path = Path("var/train")
-    """What was computed is kept there, so that a run that was stopped goes on."""
+    """Folder of intermediate results, from which an interrupted run resumes."""
     seed: int = 0
     command: str = ""
-    """As the user typed it, for the card."""
+    """The command as typed, for the card."""
 
 
 def train_parts(options: TrainOptions, console: Console) -> Path:
-    """Train, write, and return the file. TrainingError in one line if it cannot be done."""
+    """Train and write parts; return the file. TrainingError, in one line, if it fails."""
     descriptor = options.wanted.descriptor or DEFAULT
     if descriptor not in TRAINERS:
-        raise TrainingError(f"there is nothing to train for {descriptor}; expected one of {', '.join(TRAINERS)}")
+        raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join(TRAINERS)}")
     began = time.monotonic()
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
@@ -73,14 +73,14 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
 
 
 def _section(options: TrainOptions, there: Parts, training: Training) -> Parts:
-    """Learn one section of parts that are there, and say on the card of what data."""
+    """Learn one section of existing parts, and add its data to the card."""
     name = str(options.section)
     parts = with_projection(name, there, training)
     return replace(parts, card={**parts.card, name: f"{parts.card[name]}, {options.data}, by {options.command}"})
 
 
 def card_text(parts: Parts) -> str:
-    """Return the card of trained parts, for people."""
+    """Return the card of trained parts as Markdown."""
     about = {"trunk": f"{parts.backbone}, SHA-256 of its weights {parts.trunk_sha256}", **parts.card}
     figures = about.pop("figures", {})
     rows = [f"| {name} | {value} |" for name, value in about.items()]
@@ -91,8 +91,8 @@ def card_text(parts: Parts) -> str:
             f"# {parts.backbone}, {parts.descriptor}",
             "",
             f"Trained parts of Landseer: {', '.join(parts.learned)}; {size / 1e6:.1f} million numbers of 16 bits.",
-            "Learned without labels from views of photographs (`export/training/localisation.py`); what it reaches on",
-            "products it has never seen is in `docs/reports/results.md`.",
+            "Trained without labels, by InfoNCE between views of photographs on a frozen trunk (see",
+            "`export/training/localisation.py`). Results on unseen products: `docs/reports/results.md`.",
             "",
             "| | |",
             "|---|---|",
@@ -123,7 +123,7 @@ def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkView
 
 
 def precision_of(backbone: str) -> str:
-    """Return the precision of a frozen trunk on a CPU. bf16 harms depthwise filters (docs/research/precision.md)."""
+    """Return the precision of a frozen trunk on CPUs. bf16 harms depthwise filters (docs/research/precision.md)."""
     return "bf16" if backbone.startswith("resnet") and cpu_has_bf16() else "f32"
 
 
@@ -137,18 +137,18 @@ def _card(options: TrainOptions) -> dict[str, str]:
 
 
 class TrainingBar:
-    """A progress bar as the loop's watcher."""
+    """A watcher that shows a progress bar."""
 
     def __init__(self, bar: Progress, name: str) -> None:
         self._bar, self._name = bar, name
         self._task = bar.add_task(name, total=None)
 
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
-        """Show where in the epoch it is."""
+        """Show the position in the epoch."""
         self._bar.update(self._task, description=f"{self._name} {epoch + 1}/{epochs}", total=steps, completed=step)
 
     def doing(self, what: str) -> None:
-        """Show what is done beside steps."""
+        """Show an activity other than steps."""
         if what:
             self._bar.update(self._task, description=f"{self._name}: {what}")
 
@@ -157,8 +157,8 @@ class TrainingBar:
         self._bar.update(self._task, description=f"{self._name}: loss {loss:.2f}", advance=1)
 
     def validated(self, value: float, best: bool) -> None:
-        """Leave the validation where it can be read."""
-        self._bar.console.print(f"validation {value:.2f}{', the best so far' if best else ''}")
+        """Print the validation result."""
+        self._bar.console.print(f"validation {value:.2f}{', best so far' if best else ''}")
 
 
 def _bar(console: Console) -> Progress:

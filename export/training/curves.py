@@ -1,4 +1,4 @@
-"""The curves of a training: rows while it runs, a table and a picture of them."""
+"""Training curves: rows recorded during a run, written as a table and a plot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from landseer.export.training.files import write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRow:
-    """What was measured after a number of steps: the loss on the way there, or the validation there."""
+    """A measurement after some steps: the mean loss since the last row, or a validation."""
 
     epoch: int
-    """From 0; of a validation, how many epochs were done."""
+    """Epoch from 0; for a validation, the number of epochs done."""
     step: int
-    """Steps of the optimiser from the beginning."""
+    """Optimiser steps since the start."""
     loss: float | None = None
-    """Mean over the steps since the row before."""
+    """Mean over the steps since the last row."""
     learning_rate: float | None = None
     validation: float | None = None
 
@@ -29,18 +29,18 @@ COLUMNS = tuple(field.name for field in fields(CurveRow))
 
 
 def plain(rows: Sequence[CurveRow]) -> list[dict[str, Any]]:
-    """Return rows as a checkpoint keeps them."""
+    """Return rows as stored in a checkpoint."""
     return [asdict(row) for row in rows]
 
 
 def write_curves(rows: Sequence[CurveRow], folder: Path, measure: str) -> None:
-    """Write curves.csv and curves.png. `measure` is what the validation is called."""
+    """Write curves.csv and curves.png. `measure` names the validation."""
     write_table(rows, folder / "curves.csv")
     write_whole(folder / "curves.png", lambda path: _draw(rows, path, measure))
 
 
 def write_table(rows: Sequence[CurveRow], path: Path) -> None:
-    """Write the rows as CSV; a cell is empty where nothing was measured. No times: equal runs have equal files."""
+    """Write the rows as CSV, with empty cells for missing values. No times, so that equal runs give equal files."""
 
     def write(staged: Path) -> None:
         with staged.open("w", newline="") as stream:
@@ -58,7 +58,7 @@ def _cell(value: float | None) -> str:
 
 
 def _draw(rows: Sequence[CurveRow], path: Path, measure: str) -> None:
-    """Draw loss and learning rate above, the validation below."""
+    """Plot loss and learning rate above, the validation below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Trunk and head as they are trained end to end."""
+"""Trunk and head for training end to end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from landseer.export.training.shots import Pixels, Shots, grouped
 from landseer.export.training.task import Group
 
 POWER_RATE = 10.0
-"""GeM's power learns ten times as fast and has no weight decay, as in cnnimageretrieval-pytorch."""
+"""Learning rate factor of GeM's power, which also has no weight decay, as in cnnimageretrieval-pytorch."""
 
 
 class Describer(nn.Module):
-    """From pixels to a descriptor at the picture's own scale.
+    """Compute a descriptor from pixels at the picture's own scale.
 
-    The trunk stays in evaluation mode and its BatchNorms as they are, statistics and weights: small batches of large
-    pictures have no statistics of their own. The head's projection, a constant where it is served, is trained.
+    The trunk stays in evaluation mode with frozen BatchNorms, statistics and weights, because small batches of large
+    pictures have poor statistics. The head's projection, a constant in serving, is trained.
     """
 
     def __init__(self, trunk: Trunk, head: nn.Module, *, frozen: bool = False) -> None:
@@ -45,24 +45,24 @@ class Describer(nn.Module):
         return l2n(descriptors.float())
 
     def train(self, mode: bool = True) -> Describer:
-        """Train or evaluate the head."""
+        """Set the head's mode; the trunk stays in evaluation mode."""
         super().train(mode)
         self.trunk.eval()
         return self
 
     def groups(self) -> list[Group]:
-        """Return what is trained: the trunk unless it is frozen, the head, the powers of GeM apart."""
+        """Return what to train: the trunk unless frozen, and the head; GeM's powers in a group of their own."""
         powers = [module.p for module in self.head.modules() if isinstance(module, GeM)]
         apart = {id(power) for power in powers}
         head = [one for one in self.head.parameters() if id(one) not in apart and one.requires_grad]
         trunk = [one for one in self.trunk.features.parameters() if one.requires_grad and not self.frozen]
-        # The trunk's classifier may be one of its features' modules, and gets no gradient.
+        # The trunk's classifier may be part of its features, but gets no gradient.
         unused = {id(one) for one in self.trunk.classifier.parameters()}
         listed = Group(parameters=head + [one for one in trunk if id(one) not in unused])
         return [listed, *([Group(parameters=powers, rate=POWER_RATE, decay=False)] if powers else [])]
 
     def device(self) -> torch.device:
-        """Return where it is."""
+        """Return its device."""
         return self.trunk.mean.device
 
     def described(self, groups: Sequence[tuple[list[int], Pixels]]) -> Tensor:
@@ -90,9 +90,9 @@ def describe_rows(
     batch: int,
     progress: Callable[[int], None] = lambda n: None,
 ) -> NDArray[np.float32]:
-    """Describe photographs as they are, without gradients. → unit [N, D], in the order of `rows`.
+    """Describe photographs unaugmented and without gradients. → unit [N, D], in the order of `rows`.
 
-    Call it in evaluation mode. Photographs of equal sizes go through together.
+    Call it in evaluation mode. Photographs of equal size are batched.
     """
     order = sorted(range(len(rows)), key=lambda place: (shots.sizes[rows[place]], place))
     cut = [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -1,8 +1,8 @@
-"""What region proposals and detectors are trained by: pictures with boxes in, one number to lower out.
+"""Losses of region proposals and detectors, on pictures with boxes.
 
-A loss is called with a batch of `Annotated` pictures and returns a scalar to run backwards from; its `parameters` are
-what an optimiser may change. Random choices come from torch's own generator, as torchvision's do, so that a loop that
-seeds it and keeps its state is deterministic and can be resumed.
+A loss takes a batch of `Annotated` pictures and returns a scalar; its `parameters` are those to optimise. Random
+choices come from torch's global generator, like torchvision's, so a loop that seeds it and stores its state is
+deterministic and can resume.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from landseer.export.training.pasted import Annotated
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 TrunkRun = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
-"""From pixels [1, H, W, 3] to a map [1, C, h, w]; see `trunk_views.trunk_runner`."""
+"""Compute a map [1, C, h, w] from pixels [1, H, W, 3]; see `trunk_views.trunk_runner`."""
 
 
 class DetectionLoss(Protocol):
-    """What a training loop needs of a detector's loss."""
+    """Interface of a detector's loss."""
 
     def __call__(self, batch: Sequence[Annotated]) -> Tensor:
         """Return the mean loss, a scalar."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what is trained."""
+        """Yield the parameters to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which anchors region proposals learn from. Ren et al. 2015, section 3.1.2."""
+    """Selection of anchors that region proposals learn from. Ren et al. 2015, section 3.1.2."""
 
     positive_above: float = 0.7
     negative_below: float = 0.3
     anchors: int = 256
-    """Of a picture, at most half of them positive."""
+    """Anchors per picture, at most half of them positive."""
 
 
 class ProposalLoss:
-    """The loss of region proposals on a trunk that stays as it is.
+    """The loss of region proposals on a frozen trunk.
 
     Ren et al. 2015, eq. 1: binary cross-entropy of objectness over the sampled anchors, divided by their number, plus
     `balance` times smooth L1 of the offsets over the positive ones, divided by the number of cells. (torchvision
-    divides both by the number sampled; our maps have few cells, and boxes would hardly be learned.) The L1 turns
-    smooth below 1/9, as in their code, where the paper has 1.
+    divides both by the number sampled; with our small maps boxes would then hardly be learned.) The L1 is smooth
+    below 1/9 as in the authors' code; the paper has 1.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class ProposalLoss:
         balance: float = 10.0,
         run: TrunkRun | None = None,
     ) -> None:
-        """run: does the trunk's work in its stead, where something is faster than torch."""
+        """run: runs the trunk by something faster than torch."""
         self.trunk, self.rpn, self.sampling, self.balance = trunk.eval(), rpn, sampling or Sampling(), balance
         self._run = run
 
     def __call__(self, batch: Sequence[Annotated]) -> Tensor:
-        """Return the mean over the pictures, which may differ in size."""
+        """Return the mean over the pictures, whose sizes may differ."""
         return torch.stack([self._one(picture) for picture in _checked(batch)]).mean()
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -105,10 +105,10 @@ class ProposalLoss:
 
 
 def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Label anchors [L, 4] by boxes [n, 4], and sample. → POSITIVE, NEGATIVE or IGNORED [L], index of a box [L].
+    """Label anchors [L, 4] by boxes [n, 4], and sample. → POSITIVE, NEGATIVE or IGNORED [L], box index [L].
 
-    Positive: overlaps a box by `positive_above`, or more than any other anchor does. Negative: overlaps each by less
-    than `negative_below`. The first rule wins. Ren et al. 2015, section 3.1.2.
+    Positive: IoU with a box of at least `positive_above`, or the highest of all anchors for that box. Negative: IoU
+    with every box below `negative_below`. The first rule wins. Ren et al. 2015, section 3.1.2.
     """
     if not len(boxes):
         labels = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
@@ -124,7 +124,7 @@ def matches(anchors: Tensor, boxes: Tensor, sampling: Sampling) -> tuple[Tensor,
 
 
 def _sampled(labels: Tensor, sampling: Sampling) -> Tensor:
-    """Set all but a random sample to IGNORED: at most half positive, the rest filled with negatives."""
+    """Set all but a random sample to IGNORED: at most half positives, filled up with negatives."""
     order = torch.randperm(len(labels), device="cpu").to(labels.device)
     positive = order[labels[order] == POSITIVE][: sampling.anchors // 2]
     negative = order[labels[order] == NEGATIVE][: sampling.anchors - len(positive)]
@@ -135,9 +135,9 @@ def _sampled(labels: Tensor, sampling: Sampling) -> Tensor:
 def proposal_losses(
     logits: Tensor, offsets: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums over one picture's anchors: cross-entropy of objectness, smooth L1 of the offsets.
+    """Sum the cross-entropy of objectness and the smooth L1 of offsets over one picture's anchors.
 
-    logits, labels: [L]; offsets, anchors, boxes (each anchor's own): [L, 4].
+    logits, labels: [L]; offsets, anchors, boxes (one for each anchor): [L, 4].
     """
     used, positive = labels != IGNORED, labels == POSITIVE
     objectness = F.binary_cross_entropy_with_logits(logits[used], labels[used].to(logits.dtype), reduction="sum")
@@ -146,9 +146,9 @@ def proposal_losses(
 
 
 class LandmarkLoss:
-    """The loss of a landmark detector: torchvision's own, its parts added up.
+    """The loss of a landmark detector: the sum of torchvision's losses.
 
-    Calling it puts the network into training mode; `detector.eval()` puts it back.
+    A call sets the network to training mode; `detector.eval()` resets it.
     """
 
     def __init__(self, detector: LandmarkDetector) -> None:
@@ -172,7 +172,7 @@ def _target(boxes: Tensor) -> dict[str, Tensor]:
 
 
 def _checked(batch: Sequence[Annotated]) -> Sequence[Annotated]:
-    """ValueError for an empty batch, or boxes that are empty or stand out of their picture."""
+    """Return the batch. ValueError if it is empty, or a box is empty or exceeds its picture."""
     if not batch:
         raise ValueError("got an empty batch; expected at least one picture")
     for number, picture in enumerate(batch):

@@ -1,4 +1,4 @@
-"""What stops a training."""
+"""Errors of training."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot start or go on; the message says what was got, what was expected and how to mend it."""
+    """A training cannot start or continue; the message says what was found and expected, and how to fix it."""
 
 
 class Stopped(RuntimeError):
-    """A training that was interrupted; what was done lies in a file and can be taken up again."""
+    """A training was interrupted; its state is saved and can be resumed."""
 
     def __init__(self, state: Path) -> None:
-        super().__init__(f"stopped; what was done is in {state}")
+        super().__init__(f"stopped; the state is saved in {state}")
         self.state = state

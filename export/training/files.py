@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside `path`, put it onto the disk, then into its place; a kill leaves the one before.
+    """Let `write` write a file beside `path`, sync it, then move it into place; a kill leaves the old file.
 
-    The name beside it keeps the suffix, by which some writers tell the format.
+    The temporary name keeps the suffix, because some writers derive the format from it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.stem}.new{path.suffix}")

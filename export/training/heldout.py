@@ -1,4 +1,4 @@
-"""Classes that are held out of training, and how well their photographs find each other."""
+"""Hold classes out of training, and measure how well their photographs find each other."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from landseer.export.training.shots import Shots
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutSplit:
-    """A data set without, and with nothing but, some of its classes."""
+    """A data set divided by classes."""
 
     training: tuple[Photograph, ...]
     validation: tuple[Photograph, ...]
 
 
 def hold_out(photographs: Photographs, share: float, seed: int) -> HeldOutSplit:
-    """Draw classes for validation: that share of those with two photographs or more, at least two.
+    """Draw classes for validation: a share of those with at least two photographs, at least two classes.
 
-    TrainingError if there are fewer than four classes: two to learn to tell apart, two to be told apart.
+    TrainingError for fewer than four classes: two to train on and two to validate on.
     """
     members = photographs.by_label()
     if not 0 < share < 1:
@@ -37,7 +37,7 @@ def hold_out(photographs: Photographs, share: float, seed: int) -> HeldOutSplit:
     if len(able) < count or len(members) - count < 2:
         raise TrainingError(
             f"{photographs.name} has {len(members)} classes, {len(able)} of them with two photographs or more; "
-            f"expected at least 4, of which 2 are held out for validation. Name another set with --validate"
+            f"expected at least 4, 2 of them held out. Name another validation set with --validate"
         )
     drawn = np.random.default_rng(seed).choice(len(able), count, replace=False)
     held = {able[number] for number in drawn}
@@ -48,19 +48,19 @@ def hold_out(photographs: Photographs, share: float, seed: int) -> HeldOutSplit:
 
 
 def check_apart(training: Sequence[Photograph], validation: Sequence[Photograph]) -> None:
-    """TrainingError if a file or a class is in both: its figure would be of what was learned by heart."""
+    """Raise TrainingError if a file or class is in both sets, because validation would measure memorisation."""
     files = {one.path.resolve() for one in training} & {one.path.resolve() for one in validation}
     labels = {one.label for one in training} & {one.label for one in validation}
     if files or labels:
         such = sorted(labels)[0] if labels else sorted(files)[0]
         raise TrainingError(
             f"training and validation share {len(labels)} classes and {len(files)} files, such as {such}; expected "
-            f"none. Leave them out of one, or hold classes out with --validate SHARE"
+            f"none. Remove them from one set, or hold classes out with --validate SHARE"
         )
 
 
 def some_of(photographs: Sequence[Photograph], most: int, seed: int) -> tuple[Photograph, ...]:
-    """Draw at most so many photographs, in their order: as many of each class as there is room for, at least two."""
+    """Draw at most `most` photographs, in order, evenly over drawn classes and at least two of each."""
     if len(photographs) <= most:
         return tuple(photographs)
     members: dict[str, list[int]] = {}
@@ -73,7 +73,7 @@ def some_of(photographs: Sequence[Photograph], most: int, seed: int) -> tuple[Ph
 
 
 def check_askable(photographs: Sequence[Photograph]) -> None:
-    """TrainingError unless two classes or more are there, one of them twice: else every ranking is right, or none."""
+    """Raise TrainingError unless there are two classes, one with two photographs; otherwise mAP says nothing."""
     counts = Counter(one.label for one in photographs)
     if len(counts) < 2 or max(counts.values()) < 2:
         raise TrainingError(
@@ -83,7 +83,7 @@ def check_askable(photographs: Sequence[Photograph]) -> None:
 
 
 def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[int]) -> float:
-    """Return the mAP, in percent, of unit vectors [N, D] each of which asks for the others of its class."""
+    """Return the leave-one-out mAP, in percent, of unit vectors [N, D]: each queries for the others of its class."""
     numbers = np.asarray(labels)
     rankings, truths = [], []
     for row, scores in enumerate(vectors @ vectors.T):

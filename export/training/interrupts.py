@@ -1,4 +1,4 @@
-"""Ctrl-C, which must not come in the midst of a step."""
+"""Delay Ctrl-C to the end of a step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 
 class Interrupts:
-    """Holds SIGINT back while something has to be finished; a second one is not held back.
+    """Delay SIGINT while a block must finish; a second SIGINT is not delayed.
 
-    Outside the main thread, where Python allows no handlers, it changes nothing.
+    Has no effect outside the main thread, where Python allows no handlers.
     """
 
     def __init__(self) -> None:
         self.torn = False
-        """Whether what had to be finished was not."""
+        """Whether a block was interrupted before its end."""
         self._holding = self._asked = False
         self._before: Any = None
 
@@ -35,7 +35,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let the block end before KeyboardInterrupt is raised."""
+        """Delay KeyboardInterrupt to the end of the block."""
         self._holding = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""Batches that are loaded while the one before is learned from."""
+"""Load batches ahead, in another thread."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 AHEAD = 3
-"""Batches that are ready or under way."""
+"""Batches that are ready or being loaded."""
 
 
 @contextmanager
 def loaded(load: Callable[[int, Any], Any], plan: Sequence[Any], start: int) -> Iterator[Iterator[Any]]:
-    """Give an iterator over load(number, item) of the plan from `start` on, in order, made by one other thread."""
+    """Iterate over load(number, item) of the plan from `start` on, in order, computed in one other thread."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="load")
     try:
         yield _in_order(pool, load, plan, start)

@@ -3,8 +3,8 @@
 The head's attention, context and enhancement learn by InfoNCE over views. No class is used, so the head learns to tell
 instances apart rather than kinds. This recipe is ours and made the shipped head: the paper trains trunk and head end to
 end by ArcFace on classes, as `landseer train cider` does. The FC is a learned whitening of the pooled vectors, computed
-in closed form: its 1,280² weights would overfit a few thousand photographs. For the same reason each half of the
-photographs is whitened by what the other half taught while the head learns.
+in closed form: its 1,280² weights would overfit a few thousand photographs. For the same reason, while the head learns,
+each half of the photographs is whitened by a whitening learned from the other half.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from landseer.export.training.whitening import Whitening, learned_whitening, pai
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 Item = tuple[int, list[int]]
-"""A batch: which half of the photographs it is of, and their rows."""
+"""A batch: the half of the photographs it comes from, and its rows."""
 FOLDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalisationRecipe:
-    """How the head learns, beside the loop's settings."""
+    """Options of the head's training, besides the loop's settings."""
 
     photographs: int = 32
-    """In a batch, each with all of its views."""
+    """Photographs per batch, each with all its views."""
     mixing_rate: float = 20.0
-    """Learning rate of the few numbers that mix branches and masks, and of GeM's p, of that of the rest."""
+    """Learning rate factor of the weights that mix branches and masks, and of GeM's p."""
     temperature: float = 0.1
     shrinkage: float = 0.3
-    """Of the learned whitening, see `learned_whitening`."""
+    """Shrinkage of the learned whitening, see `learned_whitening`."""
     sample: int = 600
-    """Photographs that the whitening of each epoch is learned from; the last one takes all."""
+    """Photographs for each epoch's whitening; the final one uses all."""
     held_out: float = 0.2
-    """Share of the classes that only validate."""
+    """Share of classes held out for validation."""
     validated: int = 200
-    """Photographs of held-out classes that validation ranks among each other."""
+    """Photographs of held-out classes to validate on."""
     seed: int = 0
 
 
 class Localisation:
-    """One training of one head: a `Task`."""
+    """The `Task` of training one head."""
 
     measure = "mAP of views, held-out classes"
 
@@ -68,14 +68,14 @@ class Localisation:
         self._whitenings: list[Projection] = []
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return what a run can only go on with."""
+        """Return what must be equal for a run to resume."""
         shape = "x".join(map(str, self.views.maps.shape))
         return {"method": "localisation", "views": f"{shape} {self.views.key}"} | {
             f"recipe.{k}": v for k, v in asdict(self.recipe).items()
         }
 
     def groups(self) -> Sequence[Group]:
-        """Return the head's parameters; those that mix are few and learn faster, without decay."""
+        """Return the head's parameters; the mixing ones learn faster and without decay."""
         mixing = {"localisation.fusion", "context.mixture", "pool.p"}
         named = list(self.module.named_parameters())
         return [
@@ -84,11 +84,11 @@ class Localisation:
         ]
 
     def mine(self, epoch: int) -> list[dict[str, Tensor]]:
-        """Learn for each half of the photographs a whitening that has not seen it, with the head as it is."""
+        """Learn a whitening for each half of the photographs from the other half, with the current head."""
         return [dict(projection(self._whiten(part)).state_dict()) for part in self._sample()]
 
     def plan(self, epoch: int, mined: list[dict[str, Tensor]]) -> Sequence[Item]:
-        """Return batches of one half each, halves in turn."""
+        """Return batches from alternating halves."""
         self._whitenings = [Projection(found["mean"], found["matrix"]) for found in mined]
         draw, size = np.random.default_rng((self.recipe.seed, epoch)), self.recipe.photographs
         orders = [self.learning[draw.permutation(np.flatnonzero(self.fold == fold))] for fold in range(FOLDS)]
@@ -115,28 +115,28 @@ class Localisation:
         return f"photographs {', '.join(map(str, item[1][:4]))} and {len(item[1]) - 4} more"
 
     def validate(self) -> float:
-        """Return the mAP in percent of every view among those of the validation's photographs."""
+        """Return the mAP in percent of each view among all views of the validation photographs."""
         rows = self._whiten(np.concatenate(self._sample()))(self.pooled(self.validating))
         return instance_map(rows, np.repeat(np.arange(len(self.validating)), self.views.maps.shape[1]))
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the head's."""
+        """Return the head's weights."""
         return self.module.state_dict()
 
     @torch.no_grad()
     def pooled(self, rows: Rows) -> Vectors:
-        """Return what the head pools of all views of some photographs, before its FC: unit [len(rows) · V, C]."""
+        """Return the pooled vectors of all views of some photographs, before the FC: unit [len(rows) · V, C]."""
         self.module.eval()
         device = self.module.pool.p.device
         batches = (self.views.batch(rows[start : start + 8]).to(device) for start in range(0, len(rows), 8))
         return np.concatenate([self.module.pool(self.module.localise(maps)[0]).cpu().numpy() for maps in batches])
 
     def whitening(self) -> Whitening:
-        """Learn the whitening of the head as it is, from every photograph, those of held-out classes too."""
+        """Learn the current head's whitening from all photographs, including held-out classes."""
         return self._whiten(self.pooled(np.arange(len(self.views.labels))))
 
     def _sample(self) -> list[Vectors]:
-        """Return what the head, as it is, pools of some photographs outside each half."""
+        """Return the current head's pooled vectors of some photographs outside each half."""
         if not self._sampled:
             most = self.recipe.sample // FOLDS
             chosen = [self.learning[np.flatnonzero(self.fold != fold)][:: self._every(most)] for fold in range(FOLDS)]
@@ -144,7 +144,7 @@ class Localisation:
         return self._sampled
 
     def _every(self, most: int) -> int:
-        """Classes come one after the other: take photographs from all of them."""
+        """Return the stride that samples photographs from all classes, which are consecutive."""
         return max(1, len(self.learning) // FOLDS // most)
 
     def _whiten(self, pooled: Vectors) -> Whitening:
@@ -159,23 +159,25 @@ def of_views(pooled: Vectors, count: int, shrinkage: float) -> Whitening:
 
 
 def projection(whitening: Whitening) -> Projection:
-    """Return a whitening as the module that is exported."""
+    """Return a whitening as a module for export."""
     return Projection(torch.from_numpy(whitening.mean).float(), torch.from_numpy(whitening.matrix).float())
 
 
 def split(labels: Sequence[str], *, held_out: float, seed: int) -> tuple[Rows, Rows]:
-    """Return the rows to learn from, and those of the classes held out for validation."""
+    """Return the rows to train on and those of the held-out classes."""
     classes = sorted(set(labels))
     count = round(held_out * len(classes))
     if not 1 <= count < len(classes):
-        raise ValueError(f"got {len(classes)} classes, of which a share of {held_out:g} leaves {count} to validate")
+        raise ValueError(
+            f"got {len(classes)} classes; holding out a share of {held_out:g} leaves {count} to validate on"
+        )
     chosen = set(np.random.default_rng(seed).permutation(classes)[:count].tolist())
     out = np.array([label in chosen for label in labels])
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def instance_map(rows: NDArray[np.floating[Any]], owner: Rows) -> float:
-    """Return the mAP in percent of each unit row [N, D] among the others, those of the same owner being right."""
+    """Return the mAP in percent of unit rows [N, D], each queried against the others of its owner."""
     scores = rows @ rows.T
     np.fill_diagonal(scores, -np.inf)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]

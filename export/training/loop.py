@@ -1,13 +1,13 @@
-"""The one training loop. What is trained is a `Task`; how, `Settings`; a run lives in a folder and survives a kill.
+"""The training loop. A `Task` says what to train, `Settings` how. A run keeps its state in a folder, surviving kills.
 
-state.pt         all that is needed to go on
-best.safetensors the weights with the best validation, that before the first step included
+state.pt         everything needed to resume
+best.safetensors the weights with the best validation, including the initial one
 curves.csv, .png losses, learning rates and validations
 
-Everything random in a batch derives from the seed, the epoch and the batch's number, never from what came before it.
-So on a CPU (and with as many threads) a run that was killed at any step and taken up again ends bit for bit as one that
-ran through. On a GPU the batches, their augmentation and the order are the same, but some sums, as in the gradient of
-interpolation and of RoI pooling, are added in no fixed order: results agree as two runs with one seed do there.
+Randomness in a batch derives from the seed, the epoch and the batch's number only. So on a CPU (with the same number
+of threads) a run that was killed at any step and resumed ends with the same bits as an uninterrupted one. On a GPU
+batches, augmentation and order are the same, but some sums, such as the gradients of interpolation and RoI pooling,
+have no fixed order: results agree as closely as two runs with one seed.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from landseer.export.training.weights import write_weights
 __all__ = ["Group", "Outcome", "Settings", "Silent", "Stopped", "Task", "TrainingError", "Watcher", "train"]
 
 LOAD, STEP, MINE, VALIDATE = range(4)
-"""What a random state is for: a number in the sequence that seeds it."""
+"""Purposes of random states: part of the sequence that seeds each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a training."""
+    """The result of a training."""
 
     best: float
     """The best validation."""
     epoch: int
-    """After how many epochs it was; 0: before the first step."""
+    """Epochs done at the best validation; 0 for the initial weights."""
     start: float
     """The validation before the first step."""
     weights: Path
@@ -57,10 +57,10 @@ class Outcome:
 def train(
     task: Task, settings: Settings, folder: Path, *, resume: bool = False, watcher: Watcher | None = None
 ) -> Outcome:
-    """Train, or with `resume` go on from the folder's state; a run that is done only says again what came of it.
+    """Train, or with `resume` continue from the folder's state; a finished run returns its result again.
 
-    TrainingError for a folder with another run in it, a loss or gradient that is not finite, a device that is not
-    there. Stopped after Ctrl-C, when all is saved.
+    TrainingError for a folder with another run, a loss or gradient that is not finite, or a missing device. Stopped
+    after Ctrl-C, once the state is saved.
     """
     device = chosen(settings.device)
     task.module.to(device)
@@ -70,7 +70,7 @@ def train(
 
 
 def chosen(device: Device) -> torch.device:
-    """Return the device: auto takes a GPU if there is one. TrainingError if the one named is not there."""
+    """Return the device; auto takes a GPU if there is one. TrainingError if the named device is missing."""
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise TrainingError(
@@ -80,17 +80,17 @@ def chosen(device: Device) -> torch.device:
 
 
 def seeded(*numbers: int) -> int:
-    """Return a seed of 63 bits from several numbers, each of which matters."""
+    """Derive a 63-bit seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """Ask torch for operations that repeat; what was before, and torch's generators, are put back afterwards."""
+    """Make torch deterministic; restore its settings and generators afterwards."""
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
-        # On a GPU some gradients have no version that repeats: those are used, not refused, and torch warns. cuBLAS
-        # reads this when it is first used.
+        # On a GPU some gradients have no deterministic version: torch uses them anyway and warns. cuBLAS reads this
+        # variable at its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
         try:
@@ -100,7 +100,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 
 class _Run:
-    """One training from where it stands to its end."""
+    """One training run, from its current state to the end."""
 
     def __init__(
         self,
@@ -128,14 +128,16 @@ class _Run:
         if resume:
             self._take_up()
         elif self.path.exists():
-            raise TrainingError(f"{self.folder} holds a training already; go on with --resume, or name another folder")
+            raise TrainingError(
+                f"{self.folder} already holds a training; continue it with --resume, or name another folder"
+            )
         try:
             if self.progress.best is None:
                 self._finish_epoch()
             while self.progress.epoch < self.settings.epochs:
                 self._epoch()
         except KeyboardInterrupt:
-            # After a second Ctrl-C in the midst of a step the weights are neither old nor new.
+            # After a second Ctrl-C within a step the weights are inconsistent.
             if not self.interrupts.torn:
                 self._save()
             raise Stopped(self.path) from None
@@ -154,14 +156,14 @@ class _Run:
             now.mined, now.begun = self._mined(), True
         plan = self.task.plan(now.epoch, now.mined)
         if not plan:
-            raise TrainingError(f"epoch {now.epoch + 1} has no batches: there is too little data for the batch size")
+            raise TrainingError(f"epoch {now.epoch + 1} has no batches: too little data for the batch size")
         steps = math.ceil(len(plan) / self.settings.accumulate)
         self.watcher.epoch(now.epoch, self.settings.epochs, now.step, steps)
         self._steps(plan, steps)
         self._finish_epoch(done=1)
 
     def _mined(self) -> Any:
-        self.watcher.doing("looking for what is hard")
+        self.watcher.doing("mining")
         with self._aside(MINE, self.progress.epoch):
             return self.task.mine(self.progress.epoch)
 
@@ -183,9 +185,9 @@ class _Run:
         return self.task.load(item, draw)
 
     def _step(self, ready: Sequence[tuple[int, Any, Any]], steps: int) -> None:
-        """Take one step of the optimiser from batches: their number, what the plan has, what was loaded."""
+        """Take one optimiser step from batches, given as (number, item of the plan, loaded batch)."""
         now = self.progress
-        # In the middle of the step: neither the first nor the last is one of length 0.
+        # Evaluated mid-step, so that neither the first nor the last step has rate 0.
         factor = self.settings.rate(now.epoch + (now.step + 0.5) / steps)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = self.settings.learning_rate * rate * factor
@@ -212,7 +214,7 @@ class _Run:
             place = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"
             raise TrainingError(
                 f"the {what} is {value} in {place} (batch: {names}); expected a finite number. Lower the learning "
-                f"rate, clip the gradients, or look at what is in that batch"
+                f"rate, clip the gradients, or check that batch"
             )
 
     def _log(self, loss: float, learning_rate: float, last: bool) -> None:
@@ -225,14 +227,14 @@ class _Run:
             now.losses.clear()
 
     def _finish_epoch(self, *, done: int = 0) -> None:
-        """Validate, keep what is best, and go over to the next epoch, all at once in the eyes of a kill."""
+        """Validate, save the best weights and advance to the next epoch, atomically with respect to kills."""
         now, epoch = self.progress, self.progress.epoch + done
         self.watcher.doing("validating")
         with self._aside(VALIDATE, epoch):
             value = self.task.validate()
         if not math.isfinite(value):
             raise TrainingError(
-                f"the validation ({self.task.measure}) is {value}; expected a number. Is its data enough?"
+                f"the validation ({self.task.measure}) is {value}; expected a number. Is there enough validation data?"
             )
         with self.interrupts.held():
             best = now.best is None or value > now.best
@@ -265,7 +267,7 @@ class _Run:
 
     @contextmanager
     def _aside(self, purpose: int, epoch: int) -> Iterator[None]:
-        """Evaluation mode, no gradients, chance by seed: for what is done beside steps."""
+        """Enter evaluation mode without gradients and with seeded randomness, for work outside steps."""
         self.task.module.eval()
         torch.manual_seed(seeded(self.settings.seed, purpose, epoch))
         with torch.no_grad(), self._computing():
@@ -275,7 +277,7 @@ class _Run:
         stack = ExitStack()
         stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16))
         if self.device.type != "cpu":
-            # Heads make small tensors of indices where torch makes them by default.
+            # Heads create small index tensors on torch's default device.
             stack.enter_context(self.device)
         return stack
 

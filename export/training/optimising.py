@@ -1,4 +1,4 @@
-"""The optimisers."""
+"""Optimisers by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from landseer.export.training.task import Group
 
 
 def optimiser(groups: Sequence[Group], settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimiser of some groups. The loop sets their learning rates before every step.
+    """Return the optimiser for some groups. The loop sets their learning rates before every step.
 
-    TrainingError if there is nothing to train, or a parameter is in two groups.
+    TrainingError if there is nothing to train or a parameter is in two groups.
     """
     parameters = [parameter for group in groups for parameter in group.parameters]
     if not parameters or len({id(parameter) for parameter in parameters}) != len(parameters):
-        raise TrainingError(f"got {len(parameters)} parameters to train; expected some, each in one group")
+        raise TrainingError(f"got {len(parameters)} parameters to train; expected at least one, each in only one group")
     decay = settings.weight_decay
     listed: list[dict[str, Any]] = [
         {"params": list(group.parameters), "weight_decay": decay if group.decay else 0.0} for group in groups

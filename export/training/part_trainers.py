@@ -1,6 +1,6 @@
-"""From photographs to trained parts: the head, its whitening, and the projections of clusters and local features.
+"""Train parts from photographs: the head, its whitening, and the projections of clusters and local features.
 
-On a frozen trunk, from the maps of views (`trunk_views`). Nothing here sees a class but to hold some out.
+On a frozen trunk, from the maps of views (`trunk_views`). Classes are used only to hold some out.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.whitening import pca_of, pca_whitening
 
 SAMPLE = 600
-"""Photographs that the PCA of regions is learned from; each gives dozens of vectors."""
+"""Photographs for the PCA of regions; each gives dozens of vectors."""
 LOCALS_SAMPLE, LOCALS_EACH = 1000, 200
-"""Photographs that local descriptors are learned from, and the strongest local features taken of each one's views."""
+"""Photographs for the PCA of local features, and the number of strongest features taken from each one's views."""
 LEARNING_RATE = 1e-3
 HALF = 0.5
-"""PCAs whiten halfway: fully, the directions that vary least, mostly noise, would count as much as any."""
+"""Power of PCA whitening: full whitening would weigh the least varying directions, mostly noise, like all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What parts are made from."""
+    """The inputs of a training."""
 
     loaded: Loaded
     backbone: str
     views: TrunkViews
     recipe: LocalisationRecipe
     folder: Path
-    """Where a training keeps its state and curves; one that was stopped goes on there."""
+    """Folder of state and curves, from which an interrupted training resumes."""
     proposals: Path | None = None
-    """Weights of trained region proposals, for those heads that pool over them."""
+    """Weights of trained region proposals, for heads that pool over them."""
     epochs: int = 1
     watcher: Watcher = field(default_factory=Silent)
     card: Mapping[str, Any] = field(default_factory=dict)
-    """What is to be said of it: data, command, machine."""
+    """Data, command and machine, for the card."""
 
 
 def train(descriptor: str, training: Training) -> Parts:
-    """Train one kind of head, a key of `TRAINERS`, and all `PROJECTIONS`. The same training gives the same parts."""
+    """Train a head, a key of `TRAINERS`, and all `PROJECTIONS`. Equal inputs give equal parts."""
     parts = train_head(descriptor, training)
     for name in PROJECTIONS:
         parts = with_projection(name, parts, training)
@@ -72,7 +72,7 @@ def train(descriptor: str, training: Training) -> Parts:
 
 
 def train_head(descriptor: str, training: Training) -> Parts:
-    """Train one kind of head, a key of `TRAINERS`, alone: what global descriptors need."""
+    """Train only a head, a key of `TRAINERS`, which is enough for global descriptors."""
     learned, tensors, figures = TRAINERS[descriptor](training)
     return Parts(
         backbone=training.backbone,
@@ -85,7 +85,7 @@ def train_head(descriptor: str, training: Training) -> Parts:
 
 
 def with_projection(name: str, parts: Parts, training: Training) -> Parts:
-    """Return parts with one projection, a key of `PROJECTIONS`, learned anew; whatever else they hold stays."""
+    """Return the parts with one projection, a key of `PROJECTIONS`, learned again."""
     found, told = PROJECTIONS[name](training)
     return replace(
         parts,
@@ -99,7 +99,7 @@ TrainedHead = tuple[tuple[str, ...], dict[str, Tensor], dict[str, float]]
 
 
 def _cider(training: Training) -> TrainedHead:
-    """Localisation by self-supervision, then the FC as learned whitening of all that the head pools."""
+    """Train localisation by self-supervision, then learn the FC as whitening of the pooled vectors."""
     head = untrained_head("cider", training.loaded.trunk.channels)
     if not isinstance(head, CiDeR):
         raise TypeError(f"got a {type(head).__name__}; expected CiDeR")
@@ -113,26 +113,26 @@ def _cider(training: Training) -> TrainedHead:
 
 @torch.no_grad()
 def _gem(training: Training) -> TrainedHead:
-    """Learned whitening of GeM, from all views."""
+    """Learn the whitening of GeM from all views."""
     pooled = np.concatenate([l2n(gem(maps)).numpy() for maps in _batches(training.views, np.arange(_count(training)))])
     whitening = of_views(pooled, training.views.maps.shape[1], training.recipe.shrinkage)
     return ("whitening",), _section("whitening", projection(whitening).state_dict()), {}
 
 
 def _rmac(training: Training) -> TrainedHead:
-    """PCA-whitening of the vectors of the grid's regions."""
+    """PCA-whiten the vectors of the grid's regions."""
     head = GridRMAC(training.loaded.trunk.channels)
     return ("regional whitening", "whitening"), _regional(training, head), {}
 
 
 def _rmac_rpn(training: Training) -> TrainedHead:
-    """PCA-whitening of the vectors of the proposals of a network that `landseer train rpn` has trained."""
+    """PCA-whiten the vectors of proposals trained by `landseer train rpn`."""
     if training.proposals is None:
         raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
     head = ProposalRMAC(training.loaded.trunk.channels, RegionProposals(training.loaded.trunk.channels)).eval()
     found, note = read_proposals(training.proposals, trunk_sha256(training.loaded))
     if note:
-        print(f"{training.proposals} {note}: only one that was trained on this trunk is of use", file=sys.stderr)
+        print(f"{training.proposals} {note}: it must have been trained on this trunk", file=sys.stderr)
     fill(head.proposer, found, training.proposals)
     return ("regional whitening", "region proposals", "whitening"), _regional(training, head), {}
 
@@ -154,7 +154,7 @@ TRAINERS: dict[str, Callable[[Training], TrainedHead]] = {
 
 
 def _reduction(training: Training) -> tuple[Projection, str]:
-    """Learned whitening of co-attention's vectors, see `attending`, from all views."""
+    """Learn the whitening of co-attention's vectors from all views, see `attending`."""
     channels, each = training.loaded.trunk.channels, training.views.maps.shape[1]
     views = pooled(_batches(training.views, np.arange(_count(training))), channels)
     sizes, shrinkage = Sizes(channels=channels), training.recipe.shrinkage
@@ -165,10 +165,10 @@ def _reduction(training: Training) -> tuple[Projection, str]:
 
 @torch.no_grad()
 def _locals(training: Training) -> tuple[Projection, str]:
-    """PCA of unit local features, of those that would be kept: the strongest ones of each view.
+    """Learn the PCA of unit local features from the strongest ones of each view, as serving keeps those.
 
-    The papers' PCA only rotates; whitened halfway, more nearest neighbours are of the same photograph: 29.0% instead of
-    27.9%, on views of 150 photographs of held-out classes (the default trunk; of whole features it is 31.0%).
+    The papers' PCA only rotates. With half whitening more nearest neighbours are of the same photograph: 29.0% instead
+    of 27.9%, on views of 150 photographs of held-out classes (default trunk; 31.0% without reduction).
     """
     sizes, rows = Sizes(channels=training.loaded.trunk.channels), _sample(training, LOCALS_SAMPLE)
     count, total = 0, np.zeros(sizes.channels)
@@ -183,13 +183,13 @@ def _locals(training: Training) -> tuple[Projection, str]:
 
 
 def _strong(maps: Tensor, each: int) -> NDArray[np.float64]:
-    """Return the strongest local features of maps [B, C, h, w]. → unit [≤ B · each, C]."""
+    """Return the `each` strongest local features of maps [B, C, h, w]. → unit [≤ B · each, C]."""
     features, _, _, valid = strongest(maps.flatten(2).transpose(1, 2), each)
     return np.asarray(l2n(features)[valid > 0].double().numpy(), np.float64)
 
 
 PROJECTIONS: dict[str, Callable[[Training], tuple[Projection, str]]] = {"reduction": _reduction, "locals": _locals}
-"""Parts of any head, each learned by itself, with what is to be said of it."""
+"""Parts of any head, learned separately: each returns the projection and its text for the card."""
 
 
 def _settings(training: Training) -> Settings:

@@ -1,9 +1,8 @@
-"""Pictures of which it is known where the object is: photographs pasted into others.
+"""Make training pictures with known boxes by pasting photographs into others.
 
-For the detectors and the region proposals, where no one has drawn boxes. A photograph is cut out (its box where it has
-one), turned, sheared, resized, put into other light and blended over the edge into another photograph; where it came to
-lie is then known to the pixel. It teaches what stands out from its surroundings, not what a landmark is: boxes drawn by
-people are worth more.
+For training detectors and region proposals without annotated boxes. A photograph is rotated, sheared, resized, relit
+and blended into another one, so its box is known to the pixel. This teaches what stands out from its surroundings, not
+what a landmark is: annotated boxes are better.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotated:
-    """A picture and the boxes in it."""
+    """A picture with boxes."""
 
     pixels: Pixels
     """RGB [H, W, 3]."""
@@ -29,22 +28,22 @@ class Annotated:
 
 @dataclass(frozen=True, kw_only=True)
 class PasteRanges:
-    """How far pastes may go."""
+    """Ranges of the random pasting."""
 
     extent: tuple[float, float] = (0.2, 0.8)
-    """The object's longer side, of the frame's shorter."""
+    """The object's longer side relative to the frame's shorter side."""
     rotation: float = 20.0
-    """Degrees either way."""
+    """Maximum rotation in degrees."""
     shear: float = 0.2
-    """Either way, of the sides."""
+    """Maximum shear, relative to the sides."""
     stretch: float = 1.2
-    """Most by which the aspect ratio changes, as a factor."""
+    """Maximum change of the aspect ratio, as a factor."""
     light: float = 0.3
-    """Of each colour channel, as a factor 1 ± light."""
+    """Each colour channel is multiplied by 1 ± light."""
     feather: float = 2.0
     """Standard deviation of the blended edge, in pixels."""
     hidden: float = 0.2
-    """Most of the object that may lie beyond the frame, of each of its sides."""
+    """Maximum part of each side that may lie outside the frame."""
 
 
 def pasted(
@@ -56,9 +55,9 @@ def pasted(
     width: int,
     ranges: PasteRanges | None = None,
 ) -> Annotated:
-    """Paste `thing` [h, w, 3] into `background` [., ., 3], resized to height x width. The box is of what can be seen.
+    """Paste `thing` [h, w, 3] into `background` [., ., 3], resized to height x width. The box covers the visible part.
 
-    Half of the things keep their rectangle, half are cut to an ellipse, so that straight edges are not all that is
+    Half of the objects keep their rectangle and half are cut to an ellipse, so that not only straight edges are
     learned. The same state of `draw` gives the same picture.
     """
     limits = ranges or PasteRanges()
@@ -74,7 +73,7 @@ def pasted(
 
 
 def _sized(thing: Pixels, side: float) -> Pixels:
-    """Bring the longer side to `side` pixels, averaging, so that what follows need not shrink."""
+    """Resize the longer side to `side` pixels by averaging, so that later steps need not shrink."""
     ratio = side / max(thing.shape[:2])
     size = tuple(max(2, round(length * ratio)) for length in thing.shape[1::-1])
     return np.asarray(cv2.resize(thing, size, interpolation=cv2.INTER_AREA))
@@ -83,20 +82,20 @@ def _sized(thing: Pixels, side: float) -> Pixels:
 def _placement(
     thing: Pixels, draw: np.random.Generator, height: int, width: int, limits: PasteRanges
 ) -> NDArray[np.float64]:
-    """Return the affine map [2, 3] from the thing's pixels to the frame's."""
+    """Return the affine map [2, 3] from the object's pixels to the frame."""
     h, w = thing.shape[:2]
     stretch = np.sqrt(draw.uniform(1.0, limits.stretch)) ** draw.choice((-1.0, 1.0))
     angle, shear = draw.uniform(-1, 1, 2) * (np.deg2rad(limits.rotation), limits.shear)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.array([[stretch, shear], [0.0, 1.0 / stretch]])
-    side = np.abs(linear) @ (w, h)  # of the rectangle around it
+    side = np.abs(linear) @ (w, h)  # of its bounding rectangle
     inset = side * (0.5 - limits.hidden)
     free = np.maximum((width, height) - inset, inset)
     return np.column_stack([linear, draw.uniform(inset, free) - linear @ (w / 2, h / 2)])
 
 
 def _cut_out(thing: Pixels, draw: np.random.Generator) -> NDArray[np.float32]:
-    """Return what of the thing is pasted, as 0 or 1: [h, w]."""
+    """Return the mask of the pasted part, 0 or 1: [h, w]."""
     h, w = thing.shape[:2]
     mask = np.ones((h, w), np.float32)
     if draw.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Training of trunk and head end to end, on pixels: by class labels, or by tuples with mined negatives."""
+"""Train trunk and head end to end on pixels, by class labels or by tuples with mined negatives."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from landseer.export.training.task import Group
 from landseer.export.training.weights import state_digest
 
 MINE, PLAN = 100, 101
-"""What chance is for, in the sequences that seed it."""
+"""Purposes of random states: part of the sequences that seed them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on and what is validated on."""
+    """Training and validation data."""
 
     training: Shots
     validation: Shots
     positives: Mapping[int, Sequence[int]] | None = None
-    """Rows that show the same as a row with points in common; None if all of its class do."""
+    """Positives of each row, which share points with it; None if all of its class are positives."""
 
 
 class PictureTask:
-    """What the two ways of training on pictures have in common."""
+    """Common part of both ways of training on pictures."""
 
     measure = "leave-one-out mAP, %"
 
     def __init__(self, describer: Describer, loss: nn.Module, data: Data, stage: Stage, *, seed: int) -> None:
         self.describer, self.data, self.stage, self.seed = describer, data, stage, seed
-        # Before anything is trained: a stage goes on only from the weights that it began with.
+        # Before training: a stage resumes only from the same initial weights.
         self.origin = state_digest(describer)
         self.module: nn.Module = nn.ModuleDict({"describer": describer, "loss": loss})
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return the stage's choices and what tells the data apart."""
+        """Return the stage's options and the identity of the data."""
         chosen = {f"method.{name}": str(value) for name, value in vars(self.stage).items()}
         shots = self.data.training
         return chosen | {
@@ -73,7 +73,7 @@ class PictureTask:
         return [*self.describer.groups(), *([Group(parameters=own)] if own else [])]
 
     def mine(self, epoch: int) -> Any:
-        """Look for nothing."""
+        """Mine nothing."""
         return None
 
     def describe(self, item: Any) -> str:
@@ -91,7 +91,7 @@ class PictureTask:
         return self.describer.state_dict()
 
     def _judged(self, descriptors: Tensor, labels: Tensor | None, indices: object = None) -> Tensor:
-        """Return the loss, in float32 whatever the network computes in."""
+        """Return the loss, always computed in float32."""
         with torch.autocast(descriptors.device.type, enabled=False):
             loss: Tensor = self.module["loss"](descriptors.float(), labels, indices)  # type: ignore[index]
         return loss
@@ -101,7 +101,7 @@ class PictureTask:
 
 
 class ByLabels(PictureTask):
-    """Batches of photographs of one size with class labels."""
+    """Train on batches of photographs of one size with class labels."""
 
     def plan(self, epoch: int, mined: Any) -> Sequence[list[int]]:
         """Return batches of rows: of similar shape, or of classes with `each` photographs."""
@@ -113,7 +113,7 @@ class ByLabels(PictureTask):
         return batches_of_classes(shots.labels, classes, each, draw)
 
     def load(self, item: Sequence[int], draw: np.random.Generator) -> tuple[Pixels, Tensor]:
-        """Return views of the rows, all brought to the size that suits them best, and their labels."""
+        """Return views of the rows, resized to their best common size, and their labels."""
         size = self.data.training.common_size(item)
         labels = torch.tensor([self.data.training.labels[row] for row in item])
         return np.stack([self._seen(row, size, draw) for row in item]), labels
@@ -126,10 +126,10 @@ class ByLabels(PictureTask):
 
 
 class ByTuples(PictureTask):
-    """Tuples of a query, a positive and negatives that are hard to tell from it, each picture at its own size."""
+    """Train on tuples of a query, a positive and hard negatives, each picture at its own size."""
 
     def mine(self, epoch: int) -> list[list[int]]:
-        """Return tuples of rows, from a pool that is described with the weights as they are."""
+        """Return tuples of rows, mined from a pool described with the current weights."""
         draw, shots = np.random.default_rng((self.seed, MINE, epoch)), self.data.training
         pool = rows_of_classes(shots.labels, self.stage.pool, draw)
         vectors = self._vectors(pool)
@@ -158,7 +158,7 @@ class ByTuples(PictureTask):
         return [len(one) for one in item], grouped(pictures)
 
     def loss(self, batch: tuple[list[int], list[Any]]) -> Tensor:
-        """Return the loss: the mean over triplets, or the sum over a tuple's pairs, averaged over the tuples."""
+        """Return the mean over triplets, or the sum over a tuple's pairs averaged over the tuples."""
         lengths, groups = batch
         descriptors = self.describer.described(groups)
         if self.stage.loss == "triplet":
@@ -179,7 +179,7 @@ TASKS: Mapping[str, type[ByLabels] | type[ByTuples]] = {"labels": ByLabels, "tup
 
 
 def picture_task(trunk: Trunk, stage: Stage, data: Data, *, seed: int) -> ByLabels | ByTuples:
-    """Build the task of a stage on a trunk, which it changes unless the stage freezes it."""
+    """Build the task of a stage on a trunk, which is trained in place unless the stage freezes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         describer = Describer(trunk, HEADS[stage.head].make(trunk.channels), frozen=stage.frozen)

@@ -1,8 +1,8 @@
-"""The methods that train on pixels, by name: what is trained, by which loss, with which settings.
+"""Training methods by name: what to train, with which loss and settings.
 
-Of the papers are CiDeR's margin, optimiser, learning rate, weight decay, warm-up and schedule, DIR's margin and
-contrastive learning's five negatives from a pool of 20,000. The rest, epochs and batches above all, is chosen here.
-A new method is a line in `METHODS`.
+From the papers come CiDeR's margin, optimiser, learning rate, weight decay, warm-up and schedule, DIR's margin, and
+contrastive learning's five negatives from a pool of 20,000. Everything else is our choice, above all epochs and
+batches. To add a method, add a line to `METHODS`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Kind = Literal["labels", "tuples", "boxes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run of the loop."""
+    """One run of the training loop."""
 
     name: str
-    """Of its folder, where a method has several stages."""
+    """Name of its folder, if a method has several stages."""
     kind: Kind
-    """What a batch is: labelled photographs, tuples with mined negatives, pictures with boxes."""
+    """Kind of batches: labelled photographs, tuples with mined negatives, or pictures with boxes."""
     head: str
-    """A key of `HEADS`; for boxes the detector's: rpn, ssdlite, faster_rcnn."""
+    """A key of `HEADS`; for boxes a detector: rpn, ssdlite or faster_rcnn."""
     batch: int
     """Photographs, tuples or pictures in a batch."""
     epochs: int
@@ -34,23 +34,23 @@ class Stage:
     loss: str = ""
     """A key of `LOSSES`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the loss."""
+    """Options of the loss."""
     frozen: bool = False
-    """Whether the trunk stays as it is."""
+    """Whether the trunk is frozen."""
     views: bool = True
-    """Whether photographs are seen as random views."""
+    """Whether photographs are augmented as random views."""
     optimiser: Optimiser = "sgd"
     schedule: Schedule = "cosine"
     decay: float = 0.99
     warm_up: int = 0
     accumulate: int = 1
     each: int | None = None
-    """Photographs of a class in a batch, P x K; None for batches of one shape, whatever their classes."""
+    """Photographs of each class in a batch (P x K); None for batches of one shape with any classes."""
     negatives: int = 1
     tuples: int = 2000
-    """In an epoch, mined anew for each."""
+    """Tuples mined for each epoch."""
     pool: int = 5000
-    """Photographs that are described to mine from."""
+    """Photographs described for mining."""
 
 
 _CIDER = Stage(
@@ -80,7 +80,7 @@ _BOXES = Stage(
 
 METHODS: Mapping[str, tuple[Stage, ...]] = {
     "cider": (_CIDER,),
-    # First the trunk by classification, then the head on the trunk as it has become.
+    # First the trunk by classification, then the head on the trained trunk.
     "cider-ft": (replace(_CIDER, name="trunk", head="gem"), replace(_CIDER, name="head", frozen=True)),
     "triplet": (
         Stage(
@@ -116,7 +116,7 @@ METHODS: Mapping[str, tuple[Stage, ...]] = {
             schedule="exponential",
         ),
     ),
-    # Ours: views of one thing against those of others, classes by P x K.
+    # Ours: views of one class against those of others, in P x K batches.
     "supcon": (
         Stage(
             name="supcon",

@@ -1,4 +1,4 @@
-"""Which photographs make a batch. All is decided by the arguments and the state of `draw`."""
+"""Choose the photographs of batches, deterministically from the arguments and the state of `draw`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 SPREAD = 0.05
-"""How far, in log aspect ratio, neighbours change places from epoch to epoch."""
+"""Standard deviation of the jitter of log aspect ratios between epochs."""
 
 
 def batches_of_one_shape(aspects: Sequence[float], size: int, draw: np.random.Generator) -> list[list[int]]:
     """Split rows into batches whose pictures have nearly one aspect ratio (width / height), each row once.
 
-    Group-size sampling (as CiDeR trains): a batch is resized to one size, so
-    nothing is padded and little is distorted. Ordered by aspect ratio, jittered so that no two epochs have the same
-    batches, cut, and the batches shuffled. The last cut may be smaller.
+    Group-size sampling, as in CiDeR: a batch is resized to one size, so nothing is padded and little is distorted. Rows
+    are sorted by jittered aspect ratio, so that batches vary between epochs, then cut into batches, which are shuffled.
+    The last cut may be smaller.
     """
     place = np.log(np.asarray(aspects, np.float64)) + draw.normal(scale=SPREAD, size=len(aspects))
     order = np.argsort(place, kind="stable")
@@ -30,8 +30,8 @@ def batches_of_one_shape(aspects: Sequence[float], size: int, draw: np.random.Ge
 def batches_of_classes(labels: Sequence[int], classes: int, each: int, draw: np.random.Generator) -> list[list[int]]:
     """Return batches of `classes` different classes with `each` different photographs of each, P x K.
 
-    A class gives as many groups of K as it has photographs for; those of less than K are out. What is left over at the
-    end, less than P classes, waits for another epoch, whose draw is another.
+    A class gives as many groups of K as it has photographs for; smaller remainders are left out, as are groups of fewer
+    than P classes at the end. Another epoch draws differently.
     """
     groups = [
         (label, members[start : start + each].tolist())
@@ -56,7 +56,7 @@ def batches_of_classes(labels: Sequence[int], classes: int, each: int, draw: np.
 
 
 def rows_of_classes(labels: Sequence[int], most: int, draw: np.random.Generator) -> list[int]:
-    """Draw at most so many rows, class by class, so that photographs come with others of theirs. Ascending."""
+    """Draw at most `most` rows class by class, so that photographs come with others of their class. Ascending."""
     members = list(_shuffled(labels, draw).values())
     order = [int(row) for number in draw.permutation(len(members)) for row in members[number]]
     return sorted(order[:most])
@@ -70,24 +70,24 @@ def _shuffled(labels: Sequence[int], draw: np.random.Generator) -> dict[int, Ids
 def queries_with_positives(
     positives: Mapping[int, Sequence[int]], count: int, draw: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Draw `count` different queries (or all, if there are fewer), and for each one of its positives."""
+    """Draw `count` different queries (all if there are fewer), each with one of its positives."""
     queries = sorted(row for row, others in positives.items() if others)
     chosen = draw.permutation(len(queries))[:count]
     return [(queries[place], int(draw.choice(np.asarray(positives[queries[place]])))) for place in chosen]
 
 
 def same_class(labels: Sequence[int]) -> dict[int, list[int]]:
-    """Return for every row the others of its class."""
+    """Return the other rows of each row's class."""
     array = np.asarray(labels)
     members = {int(label): np.flatnonzero(array == label) for label in np.unique(array)}
     return {row: [int(other) for other in members[int(label)] if other != row] for row, label in enumerate(array)}
 
 
 def hard_negatives(query: Floats, label: int, pool: Floats, labels: Ids, count: int) -> list[int]:
-    """Return the places in a pool of the most similar photographs of other classes, at most one a class.
+    """Return the pool indices of the most similar photographs of other classes, at most one per class.
 
-    query: unit [D], pool: unit [N, D], labels: [N]. Fewer than `count` if there are fewer other classes. As Radenović,
-    Tolias and Chum 2018 mine them.
+    query: unit [D], pool: unit [N, D], labels: [N]. Fewer than `count` if there are fewer other classes. Radenović,
+    Tolias and Chum 2018.
     """
     found: list[int] = []
     seen = {label}
@@ -103,11 +103,11 @@ def hard_negatives(query: Floats, label: int, pool: Floats, labels: Ids, count: 
 def hard_triplets(
     pool: Floats, labels: Ids, count: int, draw: np.random.Generator, *, margin: float = 0.1, hardest: int = 25
 ) -> list[tuple[int, int, int]]:
-    """Draw `count` triplets (query, positive, negative), places in a pool, among those with a large loss.
+    """Draw `count` triplets (query, positive, negative) of pool indices among those with a large loss.
 
-    After Gordo et al. 2017: of all triplets of the pool, for a query drawn from it one of the `hardest` that
-    have a loss. A query without one is passed over, so that there may be fewer than `count`, and in a pool that is
-    learned by heart none. pool: unit [N, D], labels: [N].
+    Gordo et al. 2017: for a query drawn from the pool, one of the `hardest` triplets with a positive loss. Queries
+    without one are skipped, so there may be fewer than `count`, and none once the pool is memorised.
+    pool: unit [N, D], labels: [N].
     """
     found: list[tuple[int, int, int]] = []
     queries = np.concatenate([draw.permutation(len(pool)) for _ in range(-(-count // max(len(pool), 1)))])

@@ -1,4 +1,4 @@
-"""How a training is run, whatever is trained."""
+"""Settings of the training loop."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the result, beside the task. ValueError for a value that makes no sense."""
+    """Settings that decide the result, besides the task. ValueError for an invalid value."""
 
     epochs: int
     learning_rate: float
-    """Of groups with rate 1, at the end of the warm-up."""
+    """Learning rate of groups with rate 1, after warm-up."""
     optimiser: Optimiser = "sgd"
     momentum: float = 0.9
-    """Of SGD alone."""
+    """For SGD only."""
     weight_decay: float = 0.0
     schedule: Schedule = "cosine"
-    """To 0 along half a cosine; by `decay` an epoch; or as it is."""
+    """Half a cosine to 0; times `decay` each epoch; or constant."""
     decay: float = 0.99
     warm_up: int = 0
-    """Epochs in which the learning rate rises from nothing in a straight line."""
+    """Epochs in which the learning rate rises linearly from 0."""
     accumulate: int = 1
-    """Batches whose gradients are averaged to one step of the optimiser."""
+    """Batches whose gradients are averaged for one optimiser step."""
     clip: float | None = None
-    """Greatest norm of the gradients of one step."""
+    """Maximum gradient norm of a step."""
     bf16: bool = False
-    """Compute in bfloat16 where torch holds that safe; weights and their steps stay in float32."""
+    """Compute in bfloat16 where torch considers it safe; weights and updates stay in float32."""
     device: Device = "auto"
     seed: int = 0
     log_every: int = 10
-    """Steps to a row of the curves."""
+    """Steps per row of the curves."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 for those at the ends of epochs alone. Changes nothing in the result."""
+    """Steps between checkpoints; 0 for one per epoch. Does not affect the result."""
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("warm_up", 0), ("accumulate", 1), ("log_every", 1), ("checkpoint_every", 0)):
@@ -60,7 +60,7 @@ class Settings:
                 raise ValueError(f"got {name} {getattr(self, name)!r}; expected one of {', '.join(known)}")
 
     def rate(self, epoch: float) -> float:
-        """Return the factor of the learning rate, at an epoch and its fraction: 0.5 is the middle of the first."""
+        """Return the learning rate factor at a fractional epoch: 0.5 is the middle of the first."""
         if epoch < self.warm_up:
             return epoch / self.warm_up
         if self.schedule == "constant":

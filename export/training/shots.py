@@ -1,4 +1,4 @@
-"""Photographs as training takes them: by row, with a class number and a size, at the served resolution or as views."""
+"""Photographs for training, by row: class number, size, and pixels at the served resolution or as views."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from landseer.export.training.views import ViewRanges, view
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 274
 AMONG_OTHERS = 0.5
-"""Of the views, how many show the thing in the midst of another photograph."""
+"""Share of views that show the object inside another photograph."""
 
 
 def profile_of(long_side: int) -> Profile:
-    """Return the profile that says no more than to what size pictures are brought."""
+    """Return a profile that defines only the size of pictures."""
     sizes = Sizes(channels=1, reduced=1, locals=1, clusters=1, boxes=8, neighbours=1, candidates=1)
     return Profile(backbone="", weights_sha256="", sizes=sizes, long_side=long_side)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """Photographs that can be decoded (see `datasets.readable`), in rows.
+    """Decodable photographs (see `datasets.readable`), by row.
 
-    Pictures that were read are kept in memory as far as `memory` goes; changing a file meanwhile is not noticed.
+    Pixels are cached up to `memory` bytes; later changes to files are not noticed.
     """
 
     photographs: Sequence[Photograph]
     profile: Profile
     memory: int = 2 * 2**30
-    """Bytes of pixels to keep."""
+    """Bytes of pixels to cache."""
     labels: tuple[int, ...] = field(init=False)
-    """The class of each row, numbered in the order of their names."""
+    """Class of each row, numbered by sorted class names."""
     classes: tuple[str, ...] = field(init=False)
     sizes: tuple[tuple[int, int], ...] = field(init=False)
-    """Width and height of each as people see it, pixels."""
+    """Width and height in pixels after EXIF rotation."""
     _kept: dict[int, Pixels] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,27 +68,27 @@ class Shots:
         return [width / height for width, height in self.sizes]
 
     def pixels(self, row: int) -> Pixels:
-        """Read a photograph at the served size, RGB [H, W, 3]. TrainingError if it cannot be read any more."""
+        """Read a photograph at the served size, RGB [H, W, 3]. TrainingError if it is no longer readable."""
         kept = self._kept.get(row)
         if kept is not None:
             return kept
         found = _read(self.photographs[row].path, self.profile)
-        # At the served size none is larger than this square.
+        # No picture at the served size exceeds this square.
         if len(self._kept) * 3 * self.profile.long_side**2 < self.memory:
             self._kept[row] = found
         return found
 
     def common_size(self, rows: Sequence[int]) -> tuple[int, int]:
-        """Return the width and height that distort the photographs of some rows least, by the profile's rule."""
+        """Return the width and height that distort some photographs least, by the profile's rule."""
         aspect = float(np.exp(np.mean([np.log(self.sizes[row][0] / self.sizes[row][1]) for row in rows])))
         return target_size(1000 * aspect, 1000.0, self.profile)
 
     def view(
         self, row: int, size: tuple[int, int], draw: np.random.Generator, ranges: ViewRanges | None = None
     ) -> Pixels:
-        """Return a view of a photograph, half of the time in the midst of another. size: width, height → [H, W, 3].
+        """Return a view of a photograph, half of the time inside another. size: width, height → [H, W, 3].
 
-        Views are made square and then brought to `size`, so that a photograph of that aspect ratio keeps its own.
+        Views are drawn square and then resized to `size`, so that a photograph of that aspect ratio keeps it.
         """
         among = len(self) > 1 and draw.random() < AMONG_OTHERS
         background = self.pixels(int(draw.integers(len(self)))) if among else None
@@ -96,7 +96,7 @@ class Shots:
         return np.asarray(cv2.resize(seen, size, interpolation=cv2.INTER_AREA), np.uint8)
 
     def digest(self) -> str:
-        """Tell one set of photographs from another: names below their common folder, classes, boxes, sizes of files."""
+        """Hash a set of photographs: names below their common folder, classes, boxes and file sizes."""
         paths = [photograph.path.absolute() for photograph in self.photographs]
         root = os.path.commonpath([path.parent for path in paths]) if paths else ""
         lines = (
@@ -113,7 +113,7 @@ def seen_size(path: Path) -> tuple[int, int]:
             turn = TURNS.get(picture.getexif().get(_ORIENTATION, 1), TURNS[1])
             return turn.size(*picture.size)
     except Exception as error:
-        raise TrainingError(f"{path} cannot be read any more: {error}") from error
+        raise TrainingError(f"{path} is no longer readable: {error}") from error
 
 
 def _read(path: Path, profile: Profile) -> Pixels:
@@ -121,11 +121,11 @@ def _read(path: Path, profile: Profile) -> Pixels:
         data = path.read_bytes()
         return prepare(data, profile=profile, limits=Limits(max_bytes=max(len(data), 1))).pixels
     except (OSError, InvalidInput) as error:
-        raise TrainingError(f"{path} cannot be read any more: {error}") from error
+        raise TrainingError(f"{path} is no longer readable: {error}") from error
 
 
 def grouped(pictures: Iterable[Pixels]) -> list[tuple[list[int], Pixels]]:
-    """Stack pictures of equal sizes. → for each size: which of them, and their pixels [n, H, W, 3]."""
+    """Stack pictures of equal size. → for each size: their numbers, and their pixels [n, H, W, 3]."""
     members: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
     for number, pixels in enumerate(pictures):
         members.setdefault(pixels.shape, []).append((number, pixels))

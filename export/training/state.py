@@ -1,4 +1,4 @@
-"""Where a training stands: all that is needed to go on as if it had never been stopped."""
+"""The state of a training: everything needed to resume it exactly."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from landseer.export.training.files import write_whole
 
 FORMAT = "landseer training 1"
 WITHOUT_EFFECT = ("settings.checkpoint_every",)
-"""What may differ between a run and its continuation."""
+"""Settings that may change when a run resumes."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """The place in the run. It changes with every step."""
+    """The position in a run; changes with every step."""
 
     epoch: int = 0
-    """That is under way; the number of epochs once all are done."""
+    """Current epoch; the number of epochs once all are done."""
     step: int = 0
-    """Steps of it that are done."""
+    """Steps done in this epoch."""
     total: int = 0
     """Steps done in all."""
     mined: Any = None
-    """What the task found at the beginning of the epoch; plain data and tensors."""
+    """What the task mined at the start of the epoch; plain data and tensors."""
     begun: bool = False
-    """Whether `mined` is of this epoch."""
+    """Whether `mined` belongs to this epoch."""
     best: float | None = None
     best_epoch: int = 0
-    """After how many epochs the best validation was."""
+    """Epochs done at the best validation."""
     rows: list[CurveRow] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last row."""
+    """Losses since the last row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """What a file holds."""
+    """The contents of a state file."""
 
     about: Mapping[str, Any]
-    """What the run is of, flat; a run goes on only if it is the same."""
+    """Identity of the run, flat; it must be equal to resume."""
     progress: Progress
     module: Mapping[str, Any]
     optimiser: Mapping[str, Any]
 
 
 def write_state(checkpoint: RunState, path: Path) -> None:
-    """Write atomically; the one before stays until this one is on the disk."""
+    """Write atomically; the old state stays until the new one is on disk."""
     progress = asdict(checkpoint.progress) | {"rows": plain(checkpoint.progress.rows)}
     contents = {
         "format": FORMAT,
@@ -65,14 +65,14 @@ def write_state(checkpoint: RunState, path: Path) -> None:
 
 
 def read_state(path: Path) -> RunState:
-    """Read without running anything that the file asks for. TrainingError says what is wrong with it."""
+    """Read without running code from the file. TrainingError says what is wrong."""
     if not path.is_file():
-        raise TrainingError(f"there is no {path} to go on from; start without --resume")
+        raise TrainingError(f"no {path} to resume from; start without --resume")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"{path} is not a state of a training: {reason}") from error
+        raise TrainingError(f"{path} is not a training state: {reason}") from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
         raise TrainingError(f"{path} is of format {found!r}; expected {FORMAT!r}")
@@ -84,7 +84,7 @@ def read_state(path: Path) -> RunState:
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """TrainingError with everything that differs between the run in a file and the one that was asked for."""
+    """Raise TrainingError, listing all differences, if the saved run is not the requested one."""
     names = [name for name in {**before, **now} if name not in WITHOUT_EFFECT]
     missing = "nothing"
     other = [
@@ -94,5 +94,5 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
     ]
     if other:
         raise TrainingError(
-            f"{path} is of another run ({'; '.join(other)}); go on with what was, or start anew elsewhere"
+            f"{path} is of another run ({'; '.join(other)}); resume with the same options, or start in another folder"
         )

@@ -1,4 +1,4 @@
-"""What a training loop trains."""
+"""The interface between the training loop and what it trains."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
-    """Parameters that are trained alike."""
+    """Parameters with common settings."""
 
     parameters: Sequence[nn.Parameter]
     rate: float = 1.0
-    """Their learning rate, of the settings'."""
+    """Factor of the settings' learning rate."""
     decay: bool = True
-    """Whether weight decay is for them."""
+    """Whether weight decay applies."""
 
 
 class Task(Protocol):
-    """What is trained. A small class of its own for each method; the loop knows no more of it than this."""
+    """A training task: one small class for each method. The loop uses only this interface."""
 
     @property
     def module(self) -> nn.Module:
-        """All whose state changes in training, the loss's own weights too. It goes into the checkpoint whole."""
+        """Everything whose state changes in training, including the loss's weights. Saved whole in the state file."""
 
     @property
     def measure(self) -> str:
-        """What `validate` measures, for people."""
+        """Name of the validation measure, for people."""
 
     def about(self) -> Mapping[str, str | int | float]:
-        """Return data, weights at the start and choices of the method, short: a run goes on only if they are equal.
+        """Return a short identity of data, initial weights and method options. A run resumes only if it is equal.
 
-        They are also told in best.safetensors.
+        Also written to best.safetensors.
         """
 
     def groups(self) -> Sequence[Group]:
         """Return the parameters to train, each once."""
 
     def mine(self, epoch: int) -> Any:
-        """Look for what the epoch is made of with the weights as they are, such as hard negatives; None if nothing is.
+        """Mine the epoch's data with the current weights, such as hard negatives; None if there is nothing to mine.
 
-        Called once an epoch, in evaluation mode and without gradients. Plain data and tensors: it is kept in the
-        checkpoint. Random choices from torch's own generator, which is seeded by the epoch.
+        Called once per epoch, in evaluation mode and without gradients. Returns plain data and tensors, which are saved
+        in the state file. Random choices use torch's global generator, seeded by the epoch.
         """
 
     def plan(self, epoch: int, mined: Any) -> Sequence[Any]:
-        """Return the batches of an epoch, such as lists of rows: always the same for the same arguments."""
+        """Return the batches of an epoch, such as lists of rows. Deterministic in its arguments."""
 
     def load(self, item: Any, draw: np.random.Generator) -> Any:
-        """Make one of the plan's batches ready. Runs in another thread, so it takes chance from `draw` alone."""
+        """Load one of the plan's batches. Runs in another thread, so randomness must come from `draw`."""
 
     def loss(self, batch: Any) -> Tensor:
-        """Return the loss of what `load` returned, a scalar. Random choices from torch's own generator."""
+        """Return the scalar loss of a loaded batch. Random choices use torch's global generator."""
 
     def describe(self, item: Any) -> str:
-        """Name one of the plan's batches in an error, such as by its files."""
+        """Describe one of the plan's batches for errors, for example by its files."""
 
     def validate(self) -> float:
-        """Measure what should become high, in evaluation mode and without gradients, on nothing that is trained on."""
+        """Return a measure to maximise on held-out data, in evaluation mode and without gradients."""
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return what best.safetensors gets."""
+        """Return the tensors of best.safetensors."""

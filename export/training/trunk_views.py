@@ -1,7 +1,7 @@
-"""What a frozen trunk makes of views of photographs, computed once and kept on disk.
+"""Feature maps of views of photographs by a frozen trunk, computed once and kept on disk.
 
-Heads are then trained without running the trunk again, which takes most of the time and never changes. One file of
-half-precision maps [photographs, views, C, h, w]; a run that was stopped goes on where it was.
+Heads are then trained without running the trunk, which takes most of the time and never changes. The maps are one
+half-precision file [photographs, views, C, h, w]; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from landseer.export.training.views import Pixels, view
 
 STRIDE = 32
 SAVED_EVERY = 50
-"""Photographs between two notes of how far it got."""
+"""Photographs between two saves of the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
-    """Which views are made."""
+    """Settings of the views."""
 
     side: int = 384
-    """Of a view, in pixels."""
+    """Side of a view in pixels."""
     views: int = 4
-    """Of each photograph; every second one is seen in the midst of another photograph."""
+    """Views of each photograph; every second one lies inside another photograph."""
     seed: int = 0
 
 
@@ -52,9 +52,9 @@ class TrunkViews:
     maps: NDArray[np.float16]
     """[N, V, C, h, w], on disk."""
     labels: tuple[str, ...]
-    """Of the N photographs."""
+    """Classes of the N photographs."""
     key: str = ""
-    """Tells apart views of other photographs, trunks and draws."""
+    """Identifies photographs, trunk and draws."""
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the maps of all views of some photographs. → float32 [len(rows) · V, C, h, w]."""
@@ -71,10 +71,10 @@ def trunk_views(
     precision: str,
     progress: Callable[[int], None],
 ) -> TrunkViews:
-    """Return the maps of the views of all photographs, those computed that are not on disk.
+    """Return the maps of the views of all photographs, computing those that are not on disk.
 
-    fingerprint: of the trunk's weights. precision: "f32" or "bf16", of OpenVINO. progress: told how many photographs
-    are done.
+    fingerprint: of the trunk's weights. precision: "f32" or "bf16", of OpenVINO. progress: called with
+    the number of photographs done.
     """
     key = views_key(photographs, fingerprint, spec, precision)
     path = folder / f"{key}.npy"
@@ -100,7 +100,7 @@ def trunk_views(
 
 
 def _drawn(photographs: Sequence[Photograph], spec: ViewSpec, *, start: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield each photograph's row and views, drawn ahead of the trunk by one thread."""
+    """Yield each photograph's row and views, drawn one photograph ahead in another thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="views") as drawer:
         ahead = drawer.submit(_views, photographs, start, spec)
         for row in range(start, len(photographs)):
@@ -110,7 +110,7 @@ def _drawn(photographs: Sequence[Photograph], spec: ViewSpec, *, start: int) -> 
 
 
 def _views(photographs: Sequence[Photograph], row: int, spec: ViewSpec) -> Pixels:
-    """Draw all views of one photograph, the same whenever it is asked. → [V, side, side, 3]."""
+    """Draw all views of one photograph, deterministically. → [V, side, side, 3]."""
     picture = _read(photographs[row].path, spec.side)
     made = []
     for number in range(spec.views):
@@ -143,7 +143,7 @@ class _FromPixels(torch.nn.Module):
 
 
 def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.float16]]:
-    """Return what runs the trunk on pixels [V, side, side, 3]: on a GPU by torch, else by OpenVINO, much faster."""
+    """Return a function that runs the trunk on pixels [V, side, side, 3]: torch on a GPU, else OpenVINO (faster)."""
     module = _FromPixels(trunk).eval()
     if torch.cuda.is_available():
         module.cuda()
@@ -161,32 +161,32 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.
             module, (example,), dynamo=True, dynamic_shapes=({1: free, 2: free},), input_names=["image"], verbose=False
         )
         if program is None:
-            raise RuntimeError("torch.onnx.export gave nothing for the trunk")
+            raise RuntimeError("torch.onnx.export returned nothing for the trunk")
         program.save(path)
         run = openvino(precision)(path)
 
     def on_cpu(pixels: Pixels) -> NDArray[np.float16]:
-        # One at a time: the map of one fits the caches, those of four do not.
+        # One at a time: one map fits the caches, four do not.
         return np.concatenate([next(iter(run({"image": one[None]}).values())) for one in pixels]).astype(np.float16)
 
     return on_cpu
 
 
 def _check_room(folder: Path, needed: int) -> None:
-    """Refuse what the disk has no room for: a mapped file that cannot grow ends the process without a word."""
+    """Raise OSError if the disk is too full: a mapped file that cannot grow would kill the process silently."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"the views' maps take {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
-            "make room there, or take fewer photographs"
+            f"the views' maps need {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB free: "
+            "free some space, or use fewer photographs"
         )
 
 
 def views_key(photographs: Sequence[Photograph], fingerprint: str, spec: ViewSpec, precision: str) -> str:
-    """Return what tells these views' maps from others: photographs, trunk, draws, precision."""
+    """Return a key of the views' maps: photographs, trunk, draws, precision."""
     digest = hashlib.sha256(f"{fingerprint} {spec} {precision}".encode())
     for photograph in photographs:
-        # Not by the whole path: a folder that was moved, or is named otherwise, holds the same photographs.
+        # Not the whole path: a moved or renamed folder holds the same photographs.
         digest.update(f"{photograph.label}/{photograph.path.name} {photograph.path.stat().st_size}\n".encode())
     return digest.hexdigest()[:24]
 

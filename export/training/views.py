@@ -1,8 +1,8 @@
-"""Views of a photograph that show the same thing otherwise: what a descriptor should not change by.
+"""Draw random views of a photograph, to which a descriptor should be invariant.
 
-Self-supervision at the level of instances: two views of one photograph are a positive pair, whatever its class. A view
-shows a part of the photograph from another side, in another light, either filling the frame or in the midst of another
-photograph, as a thing is seen among others. None is mirrored: print and façades never are.
+Instance-level self-supervision: two views of one photograph are a positive pair, whatever its class. A view shows a
+part of the photograph from another viewpoint and in another light, either filling the frame or inside another
+photograph, as an object among others. Views are never mirrored, because print and façades never are.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Corners = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRanges:
-    """How far views may go. Lengths are fractions, angles degrees."""
+    """Ranges of the random views. Lengths are fractions, angles degrees."""
 
     crop: tuple[float, float] = (0.5, 1.0)
-    """Sides of the part that is seen, of the photograph's."""
+    """Sides of the visible part, relative to the photograph's."""
     extent: tuple[float, float] = (0.5, 1.0)
-    """Sides of the part in a frame with another background."""
+    """Sides of the part within a frame with another background."""
     shift: float = 0.15
-    """Of the part's centre from the frame's."""
+    """Maximum offset of the part's centre from the frame's."""
     rotation: float = 12.0
     perspective: float = 0.12
-    """Of each corner, of the part's sides."""
+    """Maximum shift of each corner, relative to the part's sides."""
     light: float = 0.35
-    """Of brightness, contrast and saturation, as factors 1 ± light."""
+    """Brightness, contrast and saturation are multiplied by 1 ± light."""
     tint: float = 0.08
-    """Of each colour channel, as a factor 1 ± tint."""
+    """Each colour channel is multiplied by 1 ± tint."""
     blur: float = 1.5
-    """Greatest standard deviation, in pixels."""
+    """Maximum standard deviation, in pixels."""
 
 
 def view(
@@ -46,13 +46,13 @@ def view(
     background: Pixels | None = None,
     ranges: ViewRanges | None = None,
 ) -> Pixels:
-    """Return a view as RGB [side, side, 3] of a photograph [H, W, 3], over a background [h, w, 3] if there is one."""
+    """Return a view [side, side, 3] of a photograph [H, W, 3], over a background [h, w, 3] if given. RGB."""
     limits = ranges or ViewRanges()
     source = _part(photograph.shape[1], photograph.shape[0], draw, limits)
     target = _frame(side) if background is None else _within(side, draw, limits)
     target = target + _jitter(target, draw, limits)
     if background is None:
-        # Corners that moved inwards would show what lies beyond: the frame is filled by what is around the part.
+        # Corners that moved inwards show what surrounds the part, mirrored at the photograph's edge.
         seen = _warped(photograph, source, target, side, cv2.BORDER_REFLECT_101)
     else:
         behind = cv2.resize(background, (side, side), interpolation=cv2.INTER_AREA)
@@ -61,7 +61,7 @@ def view(
 
 
 def _part(width: int, height: int, draw: np.random.Generator, limits: ViewRanges) -> Corners:
-    """Corners of a random part of a picture, from top left clockwise, in its pixels. [4, 2]."""
+    """Return the corners of a random part of a picture, clockwise from top left, in pixels. [4, 2]."""
     scale = draw.uniform(*limits.crop)
     w, h = (length * min(1.0, scale * draw.uniform(0.85, 1.15)) for length in (width, height))
     x, y = draw.uniform(0, width - w), draw.uniform(0, height - h)
@@ -73,7 +73,7 @@ def _frame(side: int) -> Corners:
 
 
 def _within(side: int, draw: np.random.Generator, limits: ViewRanges) -> Corners:
-    """Corners of where in the frame the part will be: near its middle, as what was photographed on purpose is."""
+    """Return the corners of the part within the frame: near its centre, like a photographed object."""
     extent = draw.uniform(*limits.extent)
     w, h = (side * min(1.0, extent * draw.uniform(0.75, 1.25)) for _ in range(2))
     x, y = (side / 2 + draw.uniform(-limits.shift, limits.shift) * side for _ in range(2))
@@ -81,7 +81,7 @@ def _within(side: int, draw: np.random.Generator, limits: ViewRanges) -> Corners
 
 
 def _jitter(corners: Corners, draw: np.random.Generator, limits: ViewRanges) -> Corners:
-    """Offsets [4, 2] that turn a rectangle a little and see it from the side."""
+    """Return offsets [4, 2] that rotate a rectangle slightly and add perspective."""
     centre = corners.mean(axis=0)
     angle = np.deg2rad(draw.uniform(-limits.rotation, limits.rotation))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -103,7 +103,7 @@ def _inside(corners: Corners, side: int) -> NDArray[np.bool_]:
 
 
 def _lit(pixels: NDArray[np.float32], draw: np.random.Generator, limits: ViewRanges) -> Pixels:
-    """Photograph it in another light: brightness, contrast, saturation, tint, and not quite in focus."""
+    """Change the light: brightness, contrast, saturation, tint, and a slight blur."""
     brightness, contrast, saturation = draw.uniform(1 - limits.light, 1 + limits.light, 3)
     tint = draw.uniform(1 - limits.tint, 1 + limits.tint, 3)
     grey = pixels.mean(axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Whom a training tells how it stands."""
+"""Interface for reporting the progress of a training."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Protocol
 
 
 class Watcher(Protocol):
-    """Whom the loop tells how it stands."""
+    """Receives the progress of the training loop."""
 
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
-        """Tell that an epoch (from 0) begins, or goes on after some steps of it."""
+        """Is called when an epoch (from 0) starts, or resumes after `step` steps."""
 
     def doing(self, what: str) -> None:
-        """Tell what is done beside steps; empty when it is done."""
+        """Is called with an activity other than steps, and with "" at its end."""
 
     def step(self, loss: float) -> None:
-        """Tell the loss of a step."""
+        """Is called with the loss of each step."""
 
     def validated(self, value: float, best: bool) -> None:
-        """Tell a validation."""
+        """Is called after each validation."""
 
 
 class Silent:
-    """A watcher that says nothing."""
+    """A watcher that does nothing."""
 
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def doing(self, what: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def step(self, loss: float) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def validated(self, value: float, best: bool) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The weights that a training starts from, and the best that it found, kept apart from its state."""
+"""Write the best weights of a training, and hash its initial ones."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def write_weights(
     value: float,
     about: Mapping[str, str | int | float] | None = None,
 ) -> None:
-    """Write safetensors atomically, from whatever device; the metadata say which validation they are the best of.
+    """Write safetensors atomically from any device, with the validation they are the best of in the metadata.
 
-    about: what the training is of, as `Task.about` tells; `models.trained` reads it back.
+    about: the identity of the training, see `Task.about`; `models.trained` reads it.
     """
     from safetensors.torch import save
 
-    # One entry: the order of several is not decided, and equal runs should have equal files.
+    # One entry: the order of several is undefined, and equal runs should give equal files.
     told = {"landseer": json.dumps({"epoch": epoch, "measure": measure, "value": value} | dict(about or {}))}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     contents = save(tensors, metadata=told)
@@ -35,7 +35,7 @@ def write_weights(
 
 
 def state_digest(module: nn.Module) -> str:
-    """Tell one set of weights from another by 16 hexadecimal digits."""
+    """Hash a module's weights to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,4 +1,4 @@
-"""Whitening learned from descriptors: PCA-whitening, and the discriminative one that matching pairs give.
+"""Learn whitening from descriptors: PCA-whitening, and discriminative whitening from matching pairs.
 
 Each returns the mean [D] and the matrix [d, D] of x ↦ l2n(P (x - m)), directions in descending order of variance.
 """
@@ -18,7 +18,7 @@ LEAST_VARIANCE = 1e-10
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Whitening:
-    """An affine map, to be followed by L2 normalisation."""
+    """An affine map followed by L2 normalisation."""
 
     mean: Floats
     """[D]."""
@@ -35,8 +35,8 @@ class Whitening:
 def pca_whitening(x: NDArray[np.floating[Any]], *, dims: int | None = None, power: float = 1.0) -> Whitening:
     """Rotate to the principal axes of x [N, D], and divide each by its standard deviation to the `power`.
 
-    power: 1 whitens (Jégou and Chum 2012), 0 only rotates; in between it is half-hearted on purpose, since the
-    directions that vary least are mostly noise.
+    power: 1 whitens (Jégou and Chum 2012), 0 only rotates; values in between whiten partly, because the directions that
+    vary least are mostly noise.
     """
     data = _rows(x)
     mean = data.mean(axis=0)
@@ -45,7 +45,7 @@ def pca_whitening(x: NDArray[np.floating[Any]], *, dims: int | None = None, powe
 
 
 def pca_of(mean: Floats, covariance: Floats, *, dims: int | None = None, power: float = 1.0) -> Whitening:
-    """Do as `pca_whitening` does, for data of which the mean [D] and the covariance [D, D] are known."""
+    """Like `pca_whitening`, from the mean [D] and covariance [D, D] of the data."""
     variances, axes = _principal(covariance)
     scales = np.maximum(variances, LEAST_VARIANCE) ** (-power / 2)
     return Whitening(mean=mean, matrix=(axes * scales).T[:dims])
@@ -54,16 +54,16 @@ def pca_of(mean: Floats, covariance: Floats, *, dims: int | None = None, power: 
 def learned_whitening(
     x: NDArray[np.floating[Any]], queries: Ids, positives: Ids, *, dims: int | None = None, shrinkage: float = 0.0
 ) -> Whitening:
-    """Whiten what differs between matching pairs, then rotate to what varies most. Radenovic et al. 2018, eqs. 8, 9.
+    """Whiten the differences of matching pairs, then rotate to the principal axes. Radenovic et al. 2018, eqs. 8, 9.
 
     x: [N, D]; queries, positives: rows of x that match, [M] each. As in the authors' code the mean is that of the
-    queries, and the covariance of the differences gets as much of the identity as makes it positive definite.
-    shrinkage: ours, not the paper's: adds that much of the mean variance to every direction first, for data so few
-    that some directions hardly occur in them; 0 is the paper's.
+    queries, and enough of the identity is added to the covariance of the differences to make it positive definite.
+    shrinkage: ours; first adds this share of the mean variance to every direction, for small data sets in which some
+    directions hardly occur. 0 is the paper's.
     """
     data = _rows(x)
     if len(queries) != len(positives) or not len(queries):
-        raise ValueError(f"got {len(queries)} queries and {len(positives)} positives; expected as many of each")
+        raise ValueError(f"got {len(queries)} queries and {len(positives)} positives; expected equal, non-zero numbers")
     mean = data[queries].mean(axis=0)
     differences = data[queries] - data[positives]
     within = differences.T @ differences / len(queries)
@@ -75,7 +75,7 @@ def learned_whitening(
 
 
 def pairs_within(labels: NDArray[np.int64], *, most: int, seed: int) -> tuple[Ids, Ids]:
-    """Draw matching pairs: for every row, up to `most` others of its label. labels: [N] → two [M]."""
+    """Draw matching pairs: for each row, up to `most` others with its label. labels: [N] → two [M]."""
     draw = np.random.default_rng(seed)
     queries, positives = [], []
     for label in np.unique(labels):
@@ -96,13 +96,13 @@ def _rows(x: NDArray[np.floating[Any]]) -> Floats:
 
 
 def _principal(covariance: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues [D] and eigenvectors [D, D] as columns, descending."""
+    """Return eigenvalues [D] and eigenvectors [D, D] as columns, descending."""
     values, vectors = np.linalg.eigh(covariance)
     return values[::-1], vectors[:, ::-1]
 
 
 def _cholesky(matrix: Floats) -> Floats:
-    """Cholesky factor; the diagonal grows tenfold, from 1e-10, until there is one."""
+    """Return the Cholesky factor; adds 1e-10, then ten times more, to the diagonal until it exists."""
     for exponent in range(-11, 6):
         added = 0.0 if exponent == -11 else 10.0**exponent
         try:

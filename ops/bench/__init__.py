@@ -1,1 +1,1 @@
-"""What our own machinery costs, measured side by side against doing without it."""
+"""Benchmarks: what serving, re-ranking and instrumentation cost, each compared with running without it."""

@@ -1,4 +1,4 @@
-"""The same search without re-ranking and with it, asked one after the other."""
+"""Sends the same search without re-ranking and with it, one right after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from landseer.v1.search_pb2 import (
 )
 
 CANDIDATES = 100
-"""What the first search hands to co-attention."""
+"""Candidates that the first search passes to co-attention."""
 TOP_K = 10
 STAGE = "rerank"
 _PLAIN = Reranking(method=RERANKING_METHOD_NONE)
@@ -27,39 +27,39 @@ _RERANKED = Reranking(method=RERANKING_METHOD_COATTENTION, candidates=CANDIDATES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What is measured of one search."""
+class TimedAnswer:
+    """Measurements of one search."""
 
     seconds: float
-    """As the caller saw it."""
+    """Measured by the caller."""
     stages: Mapping[str, float]
-    """Seconds by the orchestrator's own clock."""
+    """Seconds by stage, measured by the orchestrator."""
     disk: int
-    """Bytes that the orchestrator had to have read from the disk meanwhile."""
+    """Bytes that the orchestrator read from the disk meanwhile."""
     best: float
     """The score of the first hit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One query, both ways."""
+    """One query, searched both ways."""
 
-    plain: Answer
-    reranked: Answer
+    plain: TimedAnswer
+    reranked: TimedAnswer
 
 
 class Asker:
-    """Asks an orchestrator by the ids of what it has indexed, so that no picture need be described."""
+    """Searches an orchestrator by the ids of indexed entries, so that no picture needs to be described."""
 
     def __init__(self, client: BlockingSearchClient, *, pid: int) -> None:
-        """Take a client of the orchestrator and the orchestrator's process id."""
+        """client: of the orchestrator; pid: the orchestrator's process id."""
         self._client, self._pid = client, pid
 
     def pairs(self, ids: Sequence[str], *, alternate: bool, before: Callable[[], None] = lambda: None) -> list[Pair]:
-        """Ask for each id both ways; `before` is called ahead of each search.
+        """Search for each id both ways; `before` is called before each search.
 
-        alternate: whether every second id is asked without re-ranking first. If not, re-ranking always comes first and
-        pays for reading what both read.
+        alternate: whether every second id is searched without re-ranking first. Otherwise re-ranking always comes
+        first and pays for reading what both searches read.
         """
         return [
             self._pair(id, plain_first=alternate and bool(place % 2), before=before) for place, id in enumerate(ids)
@@ -74,14 +74,14 @@ class Asker:
         plain, reranked = answers if plain_first else reversed(answers)
         return Pair(plain=plain, reranked=reranked)
 
-    def ask(self, id: str, how: Reranking) -> Answer:
-        """Search once. OpsError if the answer is not whole."""
+    def ask(self, id: str, how: Reranking) -> TimedAnswer:
+        """Search once. OpsError if the answer is degraded or empty."""
         read, began = disk_bytes(self._pid), time.perf_counter()
         found = self._client.search(id, top_k=TOP_K, reranking=how)
         seconds = time.perf_counter() - began
         if found.degradations or not found.hits:
             raise OpsError(f"{id} was answered without {', '.join(one.stage for one in found.degradations) or 'hits'}")
-        return Answer(
+        return TimedAnswer(
             seconds=seconds,
             stages={one.stage: one.seconds for one in found.timings},
             disk=disk_bytes(self._pid) - read,
@@ -90,20 +90,20 @@ class Asker:
 
 
 def added(pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """Return by how many ms each search took longer with re-ranking, as the caller saw it."""
+    """Return how many ms longer each search took with re-ranking, measured by the caller."""
     return np.array([pair.reranked.seconds - pair.plain.seconds for pair in pairs]) * 1e3
 
 
 def staged(pairs: Sequence[Pair], stage: str = STAGE) -> NDArray[np.float64]:
-    """Return the ms of a stage of the searches with re-ranking, by the orchestrator's clock."""
+    """Return the ms of a stage in the searches with re-ranking, measured by the orchestrator."""
     return np.array([pair.reranked.stages[stage] for pair in pairs]) * 1e3
 
 
 def added_by(pairs: Sequence[Pair], stage: str) -> NDArray[np.float64]:
-    """Return by how many ms a stage of both took longer with re-ranking."""
+    """Return how many ms longer a stage that both searches have took with re-ranking."""
     return np.array([pair.reranked.stages[stage] - pair.plain.stages[stage] for pair in pairs]) * 1e3
 
 
 def mebibytes(pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """Return the MiB that each search with re-ranking had read from the disk."""
+    """Return the MiB that each search with re-ranking read from the disk."""
     return np.array([pair.reranked.disk for pair in pairs]) / 2**20

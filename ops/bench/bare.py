@@ -1,4 +1,4 @@
-"""`landseer`, its metrics replaced by nothing: what the instrumentation is measured against, and only that."""
+"""`landseer` with its metrics replaced by no-ops: the baseline of the instrumentation benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from landseer.ensemble.telemetry import metrics
 
 
 class Nothing:
-    """Takes every call that a collector takes, and does nothing."""
+    """Accepts every call that a collector accepts, and does nothing."""
 
     def labels(self, *values: Any) -> Nothing:
         """Return itself."""
@@ -23,7 +23,7 @@ class Nothing:
 
 
 def strip() -> None:
-    """Have every metric that is made from now on be `Nothing`."""
+    """Replace every metric created from now on by `Nothing`."""
     for kind in ("Counter", "Gauge", "Histogram", "ProcessCollector"):
         setattr(metrics, kind, lambda *words, **options: Nothing())
 

@@ -1,4 +1,4 @@
-"""Where the time of one served request goes, by Triton's own statistics and by the graph in process beside it."""
+"""Where the time of one served request goes: Triton's own statistics, next to the graph in process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landseer.ops.bench.pictures import Picture
 from landseer.ops.bench.served import TritonDescribe
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-"""What Triton times of a request to a model."""
+"""The parts of a request that Triton measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +21,20 @@ class Counters:
     """Triton's counters since it started."""
 
     ensemble: tuple[int, int]
-    """Requests to `describe`, and the nanoseconds they took together."""
+    """Number of requests to `describe`, and their total nanoseconds."""
     backbone: Mapping[str, tuple[int, int]]
-    """The same of the backbone, by `PARTS`."""
+    """The same for the backbone, by `PARTS`."""
     inferences: int
-    """Of the backbone."""
+    """Number of inferences of the backbone."""
     executions: int
-    """Fewer than inferences where requests were batched."""
+    """Number of executions; smaller than `inferences` if requests were batched."""
 
     def since(self, before: Counters) -> Counters:
-        """Return what was added."""
+        """Return the difference to `before`."""
         return self._joined(before, operator.sub)
 
     def plus(self, more: Counters) -> Counters:
-        """Return both together."""
+        """Return the sum of both."""
         return self._joined(more, operator.add)
 
     def _joined(self, other: Counters, how: Callable[[int, int], int]) -> Counters:
@@ -51,14 +51,14 @@ class Counters:
 
 @dataclass(frozen=True, kw_only=True)
 class Breakdown:
-    """Mean milliseconds of a request, one caller."""
+    """Mean milliseconds per request, with one caller."""
 
     client: float
-    """As the caller saw it."""
+    """Measured by the caller."""
     graph: float
-    """The same picture in process, just before."""
+    """Running the graph in process on the same picture, just before."""
     ensemble: float
-    """From Triton's receipt of the request until its answer."""
+    """From when Triton receives the request until it answers."""
     backbone: Mapping[str, float]
     """By `PARTS`."""
 
@@ -68,9 +68,9 @@ class Breakdown:
         parts = self.backbone
         return [
             ("the graph itself, as in process", self.graph),
-            ("our backend and its process: shared memory, Python", parts["compute_infer"] - self.graph),
+            ("our Python backend and its process: shared memory, Python", parts["compute_infer"] - self.graph),
             ("Triton: input and output tensors", parts["compute_input"] + parts["compute_output"]),
-            ("Triton: queue of the backbone", parts["queue"]),
+            ("Triton: the backbone's queue", parts["queue"]),
             ("Triton: the ensemble around it", self.ensemble - sum(parts.values())),
             ("gRPC and the client: serialising, sending, receiving", self.client - self.ensemble),
         ]
@@ -91,7 +91,7 @@ def breakdown(served: TritonDescribe, graph: Caller, requests: Sequence[Picture]
 
 
 def mean(spent: Counters, *, graph_s: float, client_s: float, requests: int) -> Breakdown:
-    """Turn sums into means, in milliseconds. Triton counts a request just after its answer, so by its own count."""
+    """Turn sums into means, in milliseconds. Triton counts late, after the answer, so divide by its own count."""
     return Breakdown(
         client=client_s / requests * 1e3,
         graph=graph_s / requests * 1e3,

@@ -1,4 +1,4 @@
-"""Who takes part in the serving benchmark, and how one of them takes its turn."""
+"""A contender of the serving benchmark, and how it takes its turn."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Caller = Callable[[Picture], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A way to get answers, with as many callers as call at a time."""
+    """One way to get answers, with its concurrent callers."""
 
     name: str
     callers: tuple[Caller, ...]
-    """Each is called by one thread."""
+    """Each runs in its own thread."""
 
     def turn(self, requests: Iterable[Picture]) -> Round:
-        """Answer all requests, each taken by the next caller who is free, and say how long that took."""
+        """Answer all requests, each by the next free caller, and return the times."""
         waiting: queue.SimpleQueue[Picture] = queue.SimpleQueue()
         for request in requests:
             waiting.put(request)
@@ -51,7 +51,7 @@ def _after(gate: threading.Barrier, caller: Caller, waiting: queue.SimpleQueue[P
 
 
 def _drain(caller: Caller, waiting: queue.SimpleQueue[Picture]) -> list[float]:
-    """Call until no request is left; return the seconds that each took."""
+    """Call until no request is left; return the seconds of each call."""
     took: list[float] = []
     while True:
         try:

@@ -1,8 +1,8 @@
-"""Who is held against whom in the serving benchmark, and the rounds in which they take turns."""
+"""Which contenders the serving benchmark compares, and the rounds in which they take turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,30 +12,28 @@ from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.inprocess import Vector, backbone_settings
 from landseer.ops.bench.contenders import Contender
-from landseer.ops.bench.inprocess import DirectDescribe, DirectSearch
+from landseer.ops.bench.direct import DirectDescribe, DirectSearch
 from landseer.ops.bench.pictures import Picture, sequence
 from landseer.ops.bench.served import ServedSearch, TritonDescribe
 from landseer.ops.bench.statistics import Round, turns
 from landseer.ops.errors import OpsError
 
 MANY = 4
-"""Callers at a time, beside one."""
+"""Concurrent callers, besides the case of one."""
 AGREEMENT = 0.9999
-"""Least cosine between a served descriptor and the same in process; below it the comparison would mean nothing."""
-
-Rounds = Mapping[str, Sequence[Round]]
+"""Minimum cosine between a served descriptor and the one computed in process; below it a comparison is meaningless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What is compared, on the same requests."""
+    """Contenders that are compared on the same requests."""
 
     title: str
     direct: tuple[Contender, ...]
-    """In process; the first, which uses the cores as Triton does, is the baseline."""
+    """In process. The first one uses the cores as Triton does and is the baseline."""
     served: tuple[Contender, ...]
     requests: int
-    """In a turn."""
+    """Per turn."""
 
     @property
     def contenders(self) -> tuple[Contender, ...]:
@@ -44,7 +42,7 @@ class Contest:
 
 
 def graphs(repository: Path, profile: Profile, *, cores: int) -> list[list[DirectDescribe]]:
-    """Return the graphs of each way to use all cores in process: one caller, and two with half the cores each."""
+    """Return the graphs for each way to use all cores in process: one caller, or two with half the cores each."""
     ways = [[cores], [cores // 2, cores - cores // 2]] if cores > 1 else [[cores]]
     version = profile.version
     return [
@@ -53,7 +51,7 @@ def graphs(repository: Path, profile: Profile, *, cores: int) -> list[list[Direc
 
 
 def describe_contest(ways: Sequence[Sequence[DirectDescribe]], triton: str, *, requests: int) -> Contest:
-    """Pixels to vectors: the graph in process, and Triton's `describe` at that address."""
+    """Compare the graph in process with Triton's `describe` at an address: pixels to vectors."""
     callers = tuple(TritonDescribe(triton) for _ in range(MANY))
     return Contest(
         title="pixels → vectors",
@@ -71,7 +69,7 @@ def search_contest(
     *,
     requests: int,
 ) -> Contest:
-    """JPEG to hits: decoding, graph and exact search in process, and the orchestrator's Search, over `pictures`."""
+    """Compare decoding, describing and exact search in process with the orchestrator's Search: JPEG to hits."""
     vectors, ids = [ways[0][0](picture) for picture in pictures], [picture.id for picture in pictures]
     searches = [tuple(DirectSearch(graph, vectors, ids, profile) for graph in way) for way in ways]
     served = ServedSearch(client)
@@ -84,16 +82,16 @@ def search_contest(
 
 
 def check_vectors(contest: Contest, pictures: Sequence[Picture]) -> float:
-    """Return the worst cosine between served and direct descriptors; OpsError if they are not the same."""
+    """Return the lowest cosine between served and in-process descriptors; OpsError if it is below `AGREEMENT`."""
     direct, served = contest.direct[0].callers[0], contest.served[0].callers[0]
     worst = min(_cosine(direct(picture), served(picture)) for picture in pictures)
     if worst < AGREEMENT:
-        raise OpsError(f"a served descriptor has cosine {worst:.5f} to the same in process; export the models again")
+        raise OpsError(f"a served descriptor has cosine {worst:.5f} to the one in process; export the models again")
     return worst
 
 
 def check_hits(contest: Contest, pictures: Sequence[Picture]) -> None:
-    """See that everybody gets the same hits, the picture itself first; OpsError if not."""
+    """Check that all contenders get the same hits, with the picture itself first; OpsError if not."""
     for picture in pictures:
         direct, served = contest.direct[0].callers[0](picture), contest.served[0].callers[0](picture)
         if direct != served or direct[0] != picture.id:
@@ -109,9 +107,9 @@ def play(
     rounds: int,
     around: Callable[[Contender, Callable[[], Round]], Round],
 ) -> dict[str, list[Round]]:
-    """Let all take turns, one round more than asked; the first, which only warms up, is dropped.
+    """Let all contenders take turns, for `rounds` rounds after a warm-up round, which is dropped.
 
-    In a round all of a contest get the same requests. `around` is called with each contender and its turn.
+    Within a round all contenders of a contest get the same requests. `around` is called with each contender and turn.
     """
     entries = [(contest, contender) for contest in contests for contender in contest.contenders]
     measured: dict[str, list[Round]] = {contender.name: [] for _, contender in entries}

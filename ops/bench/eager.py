@@ -1,4 +1,4 @@
-"""Eager torch in fp32, where everything came from: for scale only, so a few pictures do."""
+"""Eager torch in fp32, from which the graph was exported: for scale only, so a few pictures are enough."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from landseer.ops.bench.statistics import Round
 
 
 def eager_round(profile: Profile, requests: Sequence[Picture], *, threads: int) -> Round | None:
-    """Run the module that was exported, one picture at a time, after one to warm up.
+    """Run the exported module in torch, one picture at a time, after one to warm up.
 
     It computes all outputs. None if the models were exported from weights that this machine cannot load again.
     """
-    # torch is imported only when all else has been measured: its threads are not in anybody's way.
+    # Import torch only after everything else was measured, so that its threads disturb nothing.
     import torch
 
     from landseer.export.build import Wanted, build

@@ -1,4 +1,4 @@
-"""A store of generated entries, written as the service writes it, and gone when the benchmark ends."""
+"""A temporary store of generated entries, written as the service writes it."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from landseer.ops.errors import OpsError
 
 PAGE = 4096
 HEADER = 16
-"""Bytes that LMDB adds to a value."""
+"""Bytes that LMDB adds to each value."""
 TREE = 1.02
-"""What the branches of its trees add, about."""
+"""Approximate overhead of the branch pages of its trees."""
 SPARE = 2 * 2**30
 """Bytes that must stay free on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """What became of the entries."""
+class WrittenStore:
+    """The written store."""
 
     entries: int
     bytes: int
-    """Of the data file."""
+    """Size of the data file."""
     seconds: float
-    """To generate and write them, on one core each."""
+    """To generate the entries and to write them; each uses one core."""
 
 
 def expected_bytes(patterns: Sequence[Record], count: int) -> int:
-    """Return about how much a store of `count` entries like these takes."""
+    """Return the approximate bytes of a store of `count` entries like these."""
     return int(count * TREE * sum(map(_pages, patterns)) / len(patterns))
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Raise OpsError unless the disk of that folder has so many bytes and some to spare."""
+    """Raise OpsError unless the folder's disk has `needed` bytes free, and `SPARE` more."""
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
         raise OpsError(
-            f"the store would take {needed / 2**30:.1f} GiB and {SPARE / 2**30:.0f} GiB must stay free, but {folder} "
-            f"has {free / 2**30:.1f} GiB; free some, name another disk with --scratch, or ask for fewer --entries"
+            f"the store needs {needed / 2**30:.1f} GiB and {SPARE / 2**30:.0f} GiB must stay free, but {folder} "
+            f"has {free / 2**30:.1f} GiB; free some, choose another disk with --scratch, or use fewer --entries"
         )
 
 
 def limit_bytes(needed: int) -> int:
-    """Return the store's limit: more than it will need, as a limit costs nothing until it is used."""
+    """Return the store's limit, with room to spare: a limit costs nothing until it is used."""
     return int(needed * 1.25) + 2**30
 
 
 def write(
     folder: Path, fitted: Fit, *, profile: Profile, count: int, seed: int, progress: Callable[[int], None]
-) -> Written:
+) -> WrittenStore:
     """Write `count` entries into a new store. `progress` is called with the size of each block."""
     began, shape = time.monotonic(), (profile.sizes.clusters, profile.sizes.reduced)
     limit = limit_bytes(expected_bytes(fitted.patterns, count))
@@ -69,11 +69,11 @@ def write(
         size = store.stats().file_bytes
     finally:
         store.close()
-    return Written(entries=count, bytes=size, seconds=time.monotonic() - began)
+    return WrittenStore(entries=count, bytes=size, seconds=time.monotonic() - began)
 
 
 def _ahead(blocks: Iterator[list[Record]]) -> Iterator[list[Record]]:
-    """Yield blocks, the next of which is drawn meanwhile."""
+    """Yield blocks while the next one is generated in another thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="drawing") as drawing:
         waiting = drawing.submit(next, blocks, None)
         while (block := waiting.result()) is not None:
@@ -82,6 +82,6 @@ def _ahead(blocks: Iterator[list[Record]]) -> Iterator[list[Record]]:
 
 
 def _pages(record: Record) -> int:
-    """Return the bytes of the pages that a record fills; each of its values has pages of its own."""
+    """Return the bytes of the pages that a record fills; each of its values has its own pages."""
     sizes = (len(encode(record)), len(to_bytes(record.descriptor)), len(to_bytes(record.clusters)))
     return sum(-(-(size + HEADER) // PAGE) * PAGE for size in sizes)

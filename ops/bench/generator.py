@@ -1,17 +1,17 @@
-"""Entries of an index that are no pictures, with the statistics of real ones: for sizes of which nobody here has any.
+"""Generates index entries with the statistics of real pictures, for sizes at which we have no real pictures.
 
-What is kept, all fitted on real records:
+These properties are fitted on real records:
 
-- Descriptor, query vector and the mean of the clusters are drawn together, from the Gaussian of their joint mean and
-  covariance, so that each goes with the others as it does in pictures.
-- Clusters lie around their mean as those of one real picture do, `KEPT` of the variance; the rest is drawn from the
-  Gaussian that clusters around their mean have in all pictures, its `RANK` strongest directions.
-- Things are shown by `EACH` entries, which share part of what is drawn. How much is drawn for each thing, so that the
-  cosines of nearest neighbours come out as real ones do.
-- How many clusters there are, boxes, places of local features, width and height are those of real records, drawn.
+- Descriptor, query vector and the mean of the clusters are drawn together, from a Gaussian with their joint mean and
+  covariance, so that they are correlated as in real pictures.
+- Clusters are spread around their mean as in one real picture (`KEPT` of the variance). The rest of the variance is
+  drawn from a Gaussian fitted on the clusters of all pictures, in its `RANK` strongest directions.
+- Each thing is shown by `EACH` entries, which share part of what is drawn. The size of that part is drawn per thing,
+  such that the cosines of nearest neighbours match the real ones.
+- The number of clusters, boxes, positions of local features, width and height are copied from random real records.
 
-Everything is of unit norm and float16 in the end, as the store keeps it. What is lost is whatever a Gaussian has not:
-classes of several things, above all. `likeness` holds the one against the other.
+In the end everything has unit norm and is float16, as in the store. What a Gaussian cannot express is lost, above all
+classes with several things. `likeness` compares generated and real entries.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ from landseer.ensemble.store.record import Record
 
 Floats = NDArray[np.float32]
 EACH = 8
-"""Entries of one thing."""
+"""Entries per thing."""
 BLOCK = 2048
-"""Entries drawn at a time, and shuffled among themselves: those of one thing do not lie side by side in the store."""
+"""Entries drawn and shuffled together, so that entries of one thing are not adjacent in the store."""
 MOST_SHARED = 0.999
-"""Share of the variance that entries of one thing may have in common: equal ones would be copies."""
+"""Maximum share of the variance that entries of one thing have in common; 1 would make them copies."""
 KEPT = 0.7
-"""Share of the variance of clusters that follows a real picture: a smoothed bootstrap (Efron 1979)."""
+"""Share of the clusters' variance that follows a real picture: a smoothed bootstrap (Efron 1979)."""
 RANK = 64
-"""Directions in which clusters are moved away from it."""
+"""Number of directions in which clusters are moved away from the real picture's."""
 LEAST = 3
-"""Records without which there is no covariance to speak of."""
+"""Minimum number of records to estimate a covariance from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
-    """What real records say of how entries are to be drawn."""
+    """The distribution that entries are drawn from, fitted on real records."""
 
     mean: Floats
-    """[D + 2 P]: of descriptor, query vector and mean cluster, one after the other."""
+    """[D + 2 P]: mean of descriptor, query vector and mean cluster, concatenated."""
     factor: Floats
     """[R, D + 2 P]: R.T @ R is their covariance."""
     around: Floats
-    """[n, K, P]: the clusters of the real pictures less their means; zero beyond what a picture has."""
+    """[n, K, P]: the clusters of the real pictures minus their means; zero-padded."""
     within: Floats
-    """[R', P]: R'.T @ R' is about their covariance, its trace exactly."""
+    """[R', P]: R'.T @ R' approximates their covariance and has exactly its trace."""
     shared: Floats
-    """[n]: shares of the variance that entries of one thing have in common, to be drawn from."""
+    """[n]: shares of the variance that entries of one thing have in common; one is drawn per thing."""
     patterns: Sequence[Record]
-    """[n]: what has no distribution of ours is taken from these."""
+    """[n]: records from which the values without a fitted distribution are copied."""
 
     @property
     def size(self) -> int:
-        """D."""
+        """Dimension D of the descriptor."""
         return len(self.patterns[0].descriptor)
 
 
 def fit(records: Sequence[Record]) -> Fit:
-    """Fit real records; those with fewer than two clusters are left out. ValueError if hardly any are left."""
+    """Fit real records; ignores those with fewer than two clusters. ValueError if fewer than `LEAST` remain."""
     whole = [record for record in records if len(record.clusters) > 1]
     if len(whole) < LEAST:
         raise ValueError(f"got {len(whole)} records with two clusters or more; expected at least {LEAST} to fit")
@@ -81,7 +81,7 @@ def fit(records: Sequence[Record]) -> Fit:
 
 
 def entries(fitted: Fit, count: int, *, seed: int) -> Iterator[list[Record]]:
-    """Yield `count` records in blocks, the same for the same seed; their ids are those of `entry_id`."""
+    """Yield `count` records in blocks, deterministic in the seed; `entry_id` gives their ids."""
     for start in range(0, count, BLOCK):
         draws = np.random.default_rng((seed, start))
         size = min(BLOCK, count - start)
@@ -93,12 +93,12 @@ def entries(fitted: Fit, count: int, *, seed: int) -> Iterator[list[Record]]:
 
 
 def entry_id(number: int) -> str:
-    """Return the id of the entry of that number, from 0."""
+    """Return the id of entry `number`, counted from 0."""
     return f"generated/{number:08d}"
 
 
 def nearest_cosines(vectors: Floats) -> Floats:
-    """Return each vector's cosine with the nearest other. vectors: [n, D], unit norm → [n]."""
+    """Return each vector's cosine with its nearest neighbour. vectors: [n, D], unit norm → [n]."""
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     found: Floats = cosines.max(axis=1)
@@ -111,13 +111,13 @@ def _joint(record: Record) -> Floats:
 
 
 def _around(record: Record) -> Floats:
-    """Return the clusters less their mean [k, P]."""
+    """Return the clusters minus their mean [k, P]."""
     clusters = record.clusters.astype(np.float32)
     return np.asarray(clusters - clusters.mean(axis=0), np.float32)
 
 
 def _stacked(around: Sequence[Floats]) -> Floats:
-    """Return arrays [k, P] as one [n, K, P], zero beyond each."""
+    """Stack arrays [k, P] into one [n, K, P], zero-padded."""
     stacked = np.zeros((len(around), max(map(len, around)), around[0].shape[1]), np.float32)
     for row, one in zip(stacked, around, strict=True):
         row[: len(one)] = one
@@ -125,13 +125,13 @@ def _stacked(around: Sequence[Floats]) -> Floats:
 
 
 def _factor(centred: Floats, *, freedom: int) -> Floats:
-    """Return R [min(n, D), D] with R.T @ R = centred.T @ centred / freedom; by QR, so it may be singular."""
+    """Return R [min(n, D), D] with R.T @ R = centred.T @ centred / freedom; by QR, so singular is fine."""
     upper = np.linalg.qr(centred.astype(np.float64), mode="r")
     return np.asarray(upper / np.sqrt(freedom), np.float32)
 
 
 def _strongest(factor: Floats, rank: int) -> Floats:
-    """Return the factor [rank, D] of the strongest directions of R.T @ R, stretched to the same trace."""
+    """Return the factor [rank, D] of the strongest directions of R.T @ R, scaled to keep the trace."""
     _, strengths, directions = np.linalg.svd(factor, full_matrices=False)
     kept = strengths[:rank, None] * directions[:rank]
     return np.asarray(kept * np.linalg.norm(strengths) / np.linalg.norm(strengths[:rank]), np.float32)
@@ -140,8 +140,8 @@ def _strongest(factor: Floats, rank: int) -> Floats:
 def _with_things(first: Fit, nearest: Floats) -> Fit:
     """Add the shares of things. nearest: [n], the cosines of real nearest neighbours, sorted.
 
-    Two entries of one thing have the cosine |m|^2 + share (1 - |m|^2) in the mean, m the mean descriptor. The nearest
-    of several is nearer than that, by what a first draw shows at each quantile.
+    Two entries of one thing have the cosine |m|^2 + share (1 - |m|^2) on average, where m is the mean descriptor. The
+    nearest of several is closer than that; a first draw tells by how much at each quantile.
     """
     common = float(np.square(first.mean[: first.size]).sum())
 
@@ -156,9 +156,9 @@ def _with_things(first: Fit, nearest: Floats) -> Fit:
 
 
 def _drawn(fitted: Fit, count: int, draws: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Draw thing after thing: vectors [count, D + 2 P] and clusters [count, K, P], not yet unit, and patterns [count].
+    """Draw entries, thing by thing: vectors [count, D + 2 P] and clusters [count, K, P], not yet normed, and patterns.
 
-    patterns: rows of `Fit.patterns`; entries of one thing have the same.
+    patterns: [count], rows of `Fit.patterns`; all entries of one thing have the same.
     """
     things = -(-count // EACH)
     shares = np.repeat(draws.choice(fitted.shared, things), EACH)[:count]
@@ -171,7 +171,7 @@ def _drawn(fitted: Fit, count: int, draws: np.random.Generator) -> tuple[Floats,
 
 
 def _mixed(shares: Floats, shape: tuple[int, ...], draws: np.random.Generator) -> Floats:
-    """Return standard normal numbers [n, *shape], of which entries of one thing share so much of the variance."""
+    """Return standard normal numbers [n, *shape]; entries of one thing share `shares` [n] of the variance."""
     count, things = len(shares), -(-len(shares) // EACH)
     weights = shares.reshape(count, *(1 for _ in shape))
     common = draws.standard_normal((things, *shape), np.float32).repeat(EACH, axis=0)[:count]

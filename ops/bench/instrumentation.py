@@ -1,9 +1,8 @@
-"""`make bench-instrumentation`: what metrics, logs and traces cost, on and off, over the same Triton, in turns."""
+"""`make bench-instrumentation`: measure what metrics, logs and traces cost."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 import time
@@ -15,18 +14,17 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.pictures import Picture, pictures, sequence
+from landseer.ops.bench.report_parts import interval, table
 from landseer.ops.bench.served import index
-from landseer.ops.bench.serving_report import table
 from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ratios, throughputs, turns
-from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
@@ -35,50 +33,41 @@ from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 
 MOST = 0.02
-"""Share of the throughput that all instrumentation may cost."""
+"""Share of the throughput that the whole instrumentation may cost."""
 CALLERS = 4
 OFF, ON = "no instrumentation", "metrics and JSON logs"
 TRACED = "metrics, JSON logs and traces of every call"
 BY_PICTURE, BY_ID = "search with a picture", "search with an id"
 REQUESTS = {BY_PICTURE: 12, BY_ID: 400}
-"""In a turn. Those by id describe nothing, so what is around them weighs most."""
+"""Per turn. A search by id runs no model, so overhead weighs most there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The rounds of every contender, by kind of search and then by instrumentation."""
+    """The rounds of every contender, by kind of search and level of instrumentation."""
 
     rounds: Mapping[tuple[str, str], Sequence[Round]]
     seed: int
 
     def ratio(self, kind: str, level: str) -> MedianEstimate:
-        """Return the throughput of a level of instrumentation over that of none."""
+        """Return the throughput at a level of instrumentation divided by the throughput without any."""
         return estimate(ratios(self.rounds[kind, level], self.rounds[kind, OFF]), seed=self.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report. 0 if searches with a picture lose no more than `MOST` to all of it."""
+    """Measure and write the report. Returns 0 if searches with a picture lose at most `MOST` of their throughput."""
     options, console = _options(argv), Console()
-    try:
-        text, kept = _measure(options, console)
-    except OpsError as error:
-        print(f"landseer: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    options.out.write_text(text, encoding="utf-8")
-    console.print(Markdown(text))
-    console.print(f"Written to {options.out}.")
-    return 0 if kept else 1
+    return write_report(lambda: _measure(options, console), options.out, console)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-instrumentation", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-instrumentation.md"), metavar="FILE")
-    parser.add_argument("--rounds", type=positive, default=20, metavar="N", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=positive, default=20, metavar="N", help="rounds to measure (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -100,7 +89,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
 
 @contextmanager
 def _servers(repository: Path) -> Iterator[dict[str, BlockingSearchClient]]:
-    """Run one Triton, an orchestrator of each kind over it, and what looks at them; yield a client of each."""
+    """Run one Triton, three orchestrators, Prometheus and a collector; yield a client of each orchestrator."""
     with ExitStack() as ending:
         folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="landseer-bench-")))
         triton = TritonServer(TritonConfig(repository=repository))
@@ -132,7 +121,7 @@ def _servers(repository: Path) -> Iterator[dict[str, BlockingSearchClient]]:
             server.start()
             server.wait_ready()
             if name != OFF:
-                # Every second: fifteen times as often as ops/prometheus/prometheus.yml has it.
+                # Every second: fifteen times as often as in ops/prometheus/prometheus.yml.
                 ending.enter_context(Prometheus(PrometheusConfig(targets={"landseer": metrics})))
             client = BlockingSearchClient(config.listen, timeout=120.0)
             ending.callback(client.close)
@@ -143,7 +132,7 @@ def _servers(repository: Path) -> Iterator[dict[str, BlockingSearchClient]]:
 def _play(
     clients: Mapping[str, BlockingSearchClient], some: Sequence[Picture], rounds: int, console: Console
 ) -> dict[tuple[str, str], list[Round]]:
-    """Let all take turns, one round more than asked; the first only warms up."""
+    """Let all contenders take turns, for `rounds` rounds after one that only warms up."""
     contenders = {
         (kind, level): _contender(kind, level, client) for kind in REQUESTS for level, client in clients.items()
     }
@@ -176,22 +165,22 @@ def _markdown(
     worst = measured.ratio(BY_PICTURE, TRACED)
     now = datetime.now(timezone.utc)
     parts = [
-        "# What watching costs\n\n"
-        f"Written by `make bench-instrumentation` on {now:%Y-%m-%d %H:%M} UTC; the next run writes it anew.\n"
+        "# What metrics, logs and traces cost\n\n"
+        f"Written by `make bench-instrumentation` on {now:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
         f"`python -m landseer.ops.bench.instrumentation --rounds {options.rounds} --seed {options.seed}`, "
         f"{seconds:.0f} s.\n\n"
-        f"**All of it leaves {_interval(worst)} of the throughput of searches with a picture** (median, 95% interval). "
-        f"It may cost\n{MOST:.0%}: {'kept' if kept else '**not kept**'}.",
+        f"**With all instrumentation, searches with a picture reach {interval(worst, 3)} of the throughput without**\n"
+        f"(median, 95% interval). The limit is a loss of {MOST:.0%}: {'met' if kept else '**not met**'}.",
         *(_kind(measured, kind) for kind in REQUESTS),
         table(("machine", ""), machine),
         "## How it was measured\n\n"
-        f"- One Triton, three orchestrators over it, each with the same pictures; {CALLERS} callers. "
-        f"They take turns, in an\n  order that changes from round to round; {options.rounds} rounds "
-        "after one to warm up. Ratios are taken within a round.\n"
-        "- Without instrumentation every collector is replaced by one that does nothing (`ops/bench/bare.py`);\n"
-        "  requests have their ids all the same.\n"
-        "- Prometheus scrapes each of the others every second. Traces are of every call, and go to a collector on the "
-        "same cores\n  that drops them. What Prometheus and the collector use is part of the cost.",
+        f"- Three orchestrators use one Triton and hold the same pictures; {CALLERS} callers. They take turns,\n"
+        f"  in an order that changes from round to round: {options.rounds} rounds after a warm-up round. Ratios\n"
+        "  are taken within a round.\n"
+        "- Without instrumentation, every collector is replaced by one that does nothing (`ops/bench/bare.py`);\n"
+        "  requests still get their ids.\n"
+        "- Prometheus scrapes the other two every second. Every call is traced; a collector on the same cores gets\n"
+        "  the traces and drops them. The cost includes the CPU time of Prometheus and the collector.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -202,18 +191,12 @@ def _kind(measured: Measured, kind: str) -> str:
             level,
             f"{np.median(throughputs(measured.rounds[kind, level])):.2f}",
             f"{latency(measured.rounds[kind, level], 0.5) * 1e3:.1f}",
-            "1 (baseline)" if level == OFF else _interval(measured.ratio(kind, level)),
+            "1 (baseline)" if level == OFF else interval(measured.ratio(kind, level), 3),
         )
         for level in (OFF, ON, TRACED)
     ]
-    return f"## {kind.capitalize()}\n\n" + table(("", "searches/s", "p50 ms", "of none, 95% interval"), rows)
-
-
-def _interval(found: MedianEstimate) -> str:
-    return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return f"## {kind.capitalize()}\n\n" + table(("", "searches/s", "p50 ms", "ratio to none, 95% interval"), rows)
 
 
 if __name__ == "__main__":
-    # Told to end, it ends what it started, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)

@@ -1,4 +1,4 @@
-"""How like real entries generated ones are: the cosines that search and re-ranking compute, side by side."""
+"""Compares generated entries with real ones, by the cosines that search and re-ranking compute."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from landseer.ops.bench.generator import nearest_cosines
 
 Floats = NDArray[np.float32]
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""The quantiles that are told."""
+"""The quantiles that are reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
-    """One quantity, real and generated."""
+    """One quantity, of real and of generated entries."""
 
     name: str
     real: tuple[float, ...]
@@ -27,13 +27,13 @@ class Likeness:
 
 
 def likeness(real: Sequence[Record], generated: Sequence[Record]) -> list[Likeness]:
-    """Compare as many of one as of the other; of more generated ones, which lie nearer each other, the first count."""
+    """Compare equally many of both: more entries lie closer to each other, so extra generated ones are ignored."""
     ours, theirs = quantities(generated[: len(real)]), quantities(real)
     return [Likeness(name=name, real=_told(theirs[name]), generated=_told(ours[name])) for name in theirs]
 
 
 def quantities(records: Sequence[Record]) -> Mapping[str, Floats]:
-    """Return the values of each quantity over these records, at least three, with one cluster or more each."""
+    """Return the values of each quantity. records: at least three, each with at least one cluster."""
     descriptors = np.stack([record.descriptor for record in records]).astype(np.float32)
     queries = np.stack([record.query_vector for record in records]).astype(np.float32)
     return {
@@ -57,7 +57,7 @@ def _pairs(rows: Floats) -> Floats:
 
 
 def _across(records: Sequence[Record]) -> Iterator[Floats]:
-    """Yield the cosines of each picture's clusters with those of one far off in the list."""
+    """Yield the cosines of each picture's clusters with those of a distant one in the list."""
     for place, record in enumerate(records):
         other = records[(place + len(records) // 2) % len(records)]
         yield (_clusters(record) @ _clusters(other).T).ravel()

@@ -14,7 +14,7 @@ from pathlib import Path
 PAGEOUT = 21
 """MADV_PAGEOUT of <asm-generic/mman-common.h>."""
 PROCESS_MADVISE = 440
-"""Its number is the same on all architectures (Linux 5.10)."""
+"""The system call has the same number on all architectures (Linux 5.10)."""
 
 
 class _Range(ctypes.Structure):
@@ -24,9 +24,9 @@ class _Range(ctypes.Structure):
 
 
 def evict(pid: int, file: Path) -> None:
-    """Take a file out of the memory of a process that maps it, and out of the page cache.
+    """Evict a file from the memory of a process that maps it, and from the page cache.
 
-    posix_fadvise alone leaves pages that a process has mapped. OSError where the system does not permit it.
+    posix_fadvise alone keeps pages that a process has mapped. OSError if the system does not permit it.
     """
     process = os.pidfd_open(pid)
     try:
@@ -38,7 +38,7 @@ def evict(pid: int, file: Path) -> None:
 
 
 def drop(file: Path) -> None:
-    """Take what no process has mapped of a file out of the page cache."""
+    """Evict the pages of a file that no process has mapped from the page cache."""
     opened = os.open(file, os.O_RDONLY)
     try:
         os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -47,23 +47,23 @@ def drop(file: Path) -> None:
 
 
 def disk_bytes(pid: int) -> int:
-    """Return how many bytes a process has had read from disks so far, by its own reads and by touching mapped pages."""
+    """Return the bytes that a process has read from disks so far, by reads and by touching mapped pages."""
     return _figure(Path(f"/proc/{pid}/io"), "read_bytes")
 
 
 def memory_bytes(pid: int, name: str) -> int:
-    """Return a figure of /proc/PID/status that is told in kB, such as RssAnon or VmHWM."""
+    """Return a field of /proc/PID/status that is in kB, such as RssAnon or VmHWM, in bytes."""
     return 1024 * _figure(Path(f"/proc/{pid}/status"), name)
 
 
 def read_ahead(file: Path) -> str:
-    """Return how much the system reads around a page of a mapped file, in words, or that it does not say."""
+    """Return in words how much the system reads ahead around a page of a mapped file."""
     device = file.stat().st_dev
     block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
     for folder in (block, block.parent):  # a partition's queue is that of its disk
         if (told := folder / "queue" / "read_ahead_kb").exists():
             return f"up to {int(told.read_text()):,} KiB"
-    return "not told"
+    return "unknown"
 
 
 def _figure(path: Path, name: str) -> int:
@@ -71,7 +71,7 @@ def _figure(path: Path, name: str) -> int:
         key, _, value = line.partition(":")
         if key == name:
             return int(value.split()[0])
-    raise OSError(f"{path} tells no {name}")
+    raise OSError(f"{path} has no field {name}")
 
 
 def _mappings(pid: int, file: Path) -> Iterator[tuple[int, int]]:
@@ -82,7 +82,7 @@ def _mappings(pid: int, file: Path) -> Iterator[tuple[int, int]]:
 
 
 def _page_out(process: int, start: int, length: int) -> None:
-    """Page a range out. The kernel takes at most 2 GiB a call and says how much it took."""
+    """Page out a range. The kernel takes at most 2 GiB per call and returns how much it took."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     while length > 0:
@@ -90,5 +90,5 @@ def _page_out(process: int, start: int, length: int) -> None:
         taken = libc.syscall(PROCESS_MADVISE, process, ctypes.byref(part), 1, PAGEOUT, 0)
         if taken <= 0:
             code = ctypes.get_errno()
-            raise OSError(code, f"the store's pages cannot be taken out of memory: {os.strerror(code)}")
+            raise OSError(code, f"cannot evict the store's pages from memory: {os.strerror(code)}")
         start, length = start + taken, length - taken

@@ -1,4 +1,4 @@
-"""The pictures that benchmarks send: real photographs, in the shapes that real traffic mixes."""
+"""The pictures that benchmarks send: real photographs in a mix of shapes, as in real traffic."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.photographs import photographs
 
 ASPECTS = ((3, 4), (4, 3), (1, 1), (2, 3))
-"""Height to width. With a long side of 640 they become 480x640, 640x480, 640x640 and 416x640."""
+"""Height : width. With a long side of 640 they become 480x640, 640x480, 640x640 and 416x640."""
 EACH = 3
 """Photographs of each shape."""
 LONG_SIDE = 1600
-"""Of the encoded pictures, in pixels: what a client sends is larger than what the backbone takes."""
+"""Longer side of the encoded pictures in pixels: clients send larger pictures than the backbone takes."""
 QUALITY = 90
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """One request, in both of its forms."""
+    """One request in both forms."""
 
     id: str
     data: bytes
     """JPEG, as a client sends it to the orchestrator."""
     pixels: NDArray[np.uint8]
-    """[1, H, W, 3], decoded and sized by the profile's rule, as Triton takes it."""
+    """[1, H, W, 3], decoded and resized by the profile's rule, as Triton takes it."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,17 +40,17 @@ class Picture:
 
 
 def pictures(profile: Profile) -> list[Picture]:
-    """Return `EACH` photographs of every shape, the shapes taking turns."""
+    """Return `EACH` photographs of every shape, alternating between the shapes."""
     return [_picture(f"bench/{number:02d}", pixels, profile) for number, pixels in enumerate(_cut())]
 
 
 def sequence(some: Sequence[Picture], count: int, start: int = 0) -> list[Picture]:
-    """Return `count` requests, going round and round from `start`."""
+    """Return `count` requests, cycling through the pictures from `start`."""
     return [some[(start + place) % len(some)] for place in range(count)]
 
 
 def _cut() -> Iterator[NDArray[np.uint8]]:
-    """Yield the middle of photographs, cut to the aspect ratios in turn."""
+    """Yield the middle of photographs, cropped to the aspect ratios in turn."""
     originals = list(photographs())
     for number in range(EACH * len(ASPECTS)):
         pixels = originals[number % len(originals)]

@@ -1,4 +1,4 @@
-"""Real pictures as a store keeps them: what generated entries are held against."""
+"""Records of real pictures, on which generated entries are fitted."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.index_pb2 import Picture
 
 LEAST = 32
-"""Fewer real pictures say too little of how vectors spread."""
+"""Minimum number of real pictures to estimate the distribution of vectors from."""
 UPLOAD_S = 3600.0
-"""For all photographs together; the first run describes them, later ones read them."""
+"""Time limit for all photographs together. The first run describes them; later runs read them from the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Which photographs, described by which models, kept where."""
+class PhotographSource:
+    """Photographs, the models that describe them, and where their records are kept."""
 
     repository: Path
     profile: Profile
     photographs: str
-    """A data set, as `landseer evaluate` names them."""
+    """A data set, in the notation of `landseer evaluate`."""
     limit: int
-    """Most that are described, spread evenly over the data set."""
+    """Maximum number of photographs, spread evenly over the data set."""
     home: Path
-    """Folder of the stores that hold them; one for each profile and data set."""
+    """Folder of the stores; there is one per profile and data set."""
 
     @property
     def store(self) -> Path:
@@ -47,10 +47,10 @@ class Source:
         return self.home / hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
-def real_records(source: Source, console: Console) -> list[Record]:
-    """Return the records of the photographs, indexed by the real service the first time.
+def real_records(source: PhotographSource, console: Console) -> list[Record]:
+    """Return the records of the photographs; the first call indexes them through the real service.
 
-    OpsError if the data set cannot be read, or fewer than `LEAST` photographs can.
+    OpsError if the data set, or all but fewer than `LEAST` of its photographs, cannot be read.
     """
     try:
         chosen = spread(read(source.photographs).photographs, source.limit)
@@ -58,36 +58,36 @@ def real_records(source: Source, console: Console) -> list[Record]:
         raise OpsError(str(error)) from error
     missing = _missing(source, chosen)
     if missing:
-        with console.status(f"describing {len(missing):,} photographs, once"):
+        with console.status(f"describing {len(missing):,} photographs (only once)"):
             _index(source, missing)
     records = _read(source)
     if len(records) < LEAST:
         raise OpsError(
-            f"{source.photographs} gave {len(records)} pictures; expected at least {LEAST}, name a larger data set"
+            f"{source.photographs} has {len(records)} readable pictures; expected at least {LEAST}; use a larger set"
         )
     return records
 
 
 def spread(some: Sequence[Photograph], limit: int) -> list[Photograph]:
-    """Return at most `limit` of them at even distances, in their order."""
+    """Return at most `limit` of them, evenly spaced and in order."""
     places = np.unique(np.linspace(0, len(some) - 1, min(limit, len(some))).round().astype(int)) if some else []
     return [some[place] for place in places]
 
 
-def _missing(source: Source, chosen: Sequence[Photograph]) -> list[Photograph]:
-    """Return those that the store has not; all if it was never written."""
+def _missing(source: PhotographSource, chosen: Sequence[Photograph]) -> list[Photograph]:
+    """Return the photographs that are not in the store."""
     known = {record.id for record in _read(source)} if source.store.exists() else set()
     return [one for one in chosen if str(one.path) not in known]
 
 
-def _index(source: Source, some: Sequence[Photograph]) -> None:
+def _index(source: PhotographSource, some: Sequence[Photograph]) -> None:
     config = StackConfig(repository=source.repository, store=source.store, serve_args=("--no-thumbnails",))
     pictures = (Picture(id=str(one.path), image=one.path.read_bytes()) for one in some)
     with Stack(config) as stack, BlockingSearchClient(stack.search_address) as client:
         client.upsert_many(pictures, timeout=UPLOAD_S)
 
 
-def _read(source: Source) -> list[Record]:
+def _read(source: PhotographSource) -> list[Record]:
     sizes = source.profile.sizes
     store = Store.open(
         source.store, fingerprint=source.profile.fingerprint, clusters_shape=(sizes.clusters, sizes.reduced)

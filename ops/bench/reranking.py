@@ -1,10 +1,8 @@
-"""`make bench-reranking`: what co-attention adds to a search of a million entries, asked with and without in turn."""
+"""`make bench-reranking`: measure what co-attention adds to a search among a million entries."""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,26 +15,23 @@ from pathlib import Path
 import numpy as np
 import tritonclient.grpc as tritonclient
 from rich.console import Console
-from rich.markdown import Markdown
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.client.errors import LandseerClientError
-from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.asking import Asker, Pair
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
-from landseer.ops.bench.generated_store import Written, expected_bytes, limit_bytes, require_room, write
+from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
 from landseer.ops.bench.likeness import likeness
 from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
-from landseer.ops.bench.real_store import Source, real_records
+from landseer.ops.bench.real_store import PhotographSource, real_records
 from landseer.ops.bench.rerank_parts import look
-from landseer.ops.bench.reranking_report import Report, Rows, Started, markdown, verdict
-from landseer.ops.errors import OpsError
+from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
@@ -44,11 +39,11 @@ from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 START_S = 3600.0
-"""Longest wait for the index to be built."""
+"""Maximum time to build the index."""
 ANSWER_S = 120.0
-"""Deadline of a search: one that reads from a slow disk is measured, too."""
+"""Deadline of a search, long enough to measure one that reads from a slow disk."""
 LEAST_ENTRIES = 200
-"""Candidates are 100, and a query is none of its own."""
+"""A search has 100 candidates, and a query is not its own candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,46 +53,43 @@ class Serving:
     asker: Asker
     pid: int
     sessions: tuple[int, int]
-    """Of Triton and the orchestrator."""
+    """Sessions of Triton and the orchestrator."""
     metrics: str
     triton: tritonclient.InferenceServerClient
     data: Path
-    """The store's file."""
+    """The store's data file."""
     started: Started
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report. 0 if re-ranking adds no more than it may, 1 if more or if it cannot be measured."""
+    """Measure and write the report. Returns 0 if re-ranking meets its limit, 1 if not or if it cannot be measured."""
     options, console = _options(argv), Console()
-    try:
+
+    def measure() -> tuple[str, bool]:
         report = _measure(options, console)
-        text = markdown(report)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
-    except (OpsError, LandseerError, LandseerClientError, ValueError) as error:
-        return _failed(str(error))
-    except OSError as error:
-        return _failed(f"{error.strerror or error} ({error.filename or options.scratch})")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    console.print(Markdown(text))
-    console.print(f"Written to {options.out}.")
-    return 0 if verdict(report) else 1
+        return markdown(report), verdict(report)
+
+    return write_report(measure, options.out, console)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-reranking", description=__doc__)
     add = parser.add_argument
-    add("--photographs", required=True, metavar="SPEC", help="real pictures that the entries shall be like")
-    add("--like", type=positive, default=400, metavar="N", help="most of them, spread evenly (default %(default)s)")
-    add("--entries", type=positive, default=1_000_000, metavar="N", help="default %(default)s")
-    add("--queries", type=positive, default=100, metavar="N", help="of each kind (default %(default)s)")
-    add("--rounds", type=positive, default=3, metavar="N", help="over warm queries (default %(default)s)")
+    add("--photographs", required=True, metavar="SPEC", help="real pictures that the generated entries imitate")
+    add(
+        "--like",
+        type=positive,
+        default=400,
+        metavar="N",
+        help="maximum number of real pictures, spread evenly over them (default %(default)s)",
+    )
+    add("--entries", type=positive, default=1_000_000, metavar="N", help="entries to generate (default %(default)s)")
+    add("--queries", type=positive, default=100, metavar="N", help="queries of each kind (default %(default)s)")
+    add("--rounds", type=positive, default=3, metavar="N", help="rounds over the warm queries (default %(default)s)")
     add("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    add("--scratch", type=Path, default=Path("var/bench"), metavar="DIR", help="where the store is written and removed")
+    add("--scratch", type=Path, default=Path("var/bench"), metavar="DIR", help="folder for the temporary store")
     add("--out", type=Path, default=Path("docs/reports/bench-reranking.md"), metavar="FILE")
-    add("--seed", type=int, default=0, metavar="N", help="of entries, queries and the bootstrap (default %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of entries, queries and bootstrap (default %(default)s)")
     options = parser.parse_args(argv)
     least = max(LEAST_ENTRIES, 3 * options.queries)
     if options.entries < least:
@@ -107,7 +99,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, console: Console) -> Report:
+def _measure(options: argparse.Namespace, console: Console) -> RerankingReport:
     began, profile = time.monotonic(), read_profile(options.repository)
     options.scratch.mkdir(parents=True, exist_ok=True)
     real = real_records(_source(options, profile), console)
@@ -120,7 +112,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Report:
             before = cpu_time(serving.sessions)
             rows = _rows(serving, options, console)
             others = cpu_time(serving.sessions).others_since(before)
-    return Report(
+    return RerankingReport(
         rows=rows,
         likeness=likeness(real, _sample(fitted, len(real), options.seed)),
         written=written,
@@ -136,8 +128,8 @@ def _measure(options: argparse.Namespace, console: Console) -> Report:
     )
 
 
-def _source(options: argparse.Namespace, profile: Profile) -> Source:
-    return Source(
+def _source(options: argparse.Namespace, profile: Profile) -> PhotographSource:
+    return PhotographSource(
         repository=options.repository,
         profile=profile,
         photographs=options.photographs,
@@ -147,11 +139,11 @@ def _source(options: argparse.Namespace, profile: Profile) -> Source:
 
 
 def _sample(fitted: Fit, count: int, seed: int) -> list[Record]:
-    """Return the first entries of the store, whole things."""
+    """Return the first `count` entries of the store."""
     return list(chain.from_iterable(entries(fitted, count, seed=seed)))
 
 
-def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namespace, console: Console) -> Written:
+def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namespace, console: Console) -> WrittenStore:
     with bars(console) as progress:
         task = progress.add_task("writing entries", total=options.entries)
         return write(
@@ -166,7 +158,7 @@ def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namesp
 
 @contextmanager
 def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: Console) -> Iterator[Serving]:
-    """Run Triton and an orchestrator over the store, whose file is first taken out of the page cache."""
+    """Run Triton and an orchestrator over the store, after evicting its file from the page cache."""
     with ExitStack() as ending:
         triton = TritonServer(TritonConfig(repository=options.repository))
         ending.callback(triton.stop)
@@ -184,7 +176,7 @@ def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: 
             )
         )
         ending.callback(server.stop)
-        with console.status("the orchestrator builds its index from the store"):
+        with console.status("starting the orchestrator, which builds its index from the store"):
             started = _start(server, folder / DATA)
         client = BlockingSearchClient(listen, timeout=ANSWER_S)
         ending.callback(client.close)
@@ -211,27 +203,27 @@ def _start(server: Orchestrator, data: Path) -> Started:
     return Started(seconds=seconds, own=own, most=most)
 
 
-def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> Rows:
-    """Ask everything: warm queries, fresh ones, and with nothing of the store in memory."""
+def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> AskedPairs:
+    """Run all searches: warm queries, new ones, and with nothing of the store in memory."""
     chosen = np.random.default_rng(options.seed).choice(options.entries, 3 * options.queries, replace=False)
     warm, fresh, cold = ([entry_id(number) for number in some] for some in np.split(chosen, 3))
     asker = serving.asker
     with console.status("warming up"):
         asker.pairs(warm, alternate=True)
-    with console.status("asking warm queries"):
+    with console.status("searching: warm queries"):
         before, asked = look(serving.metrics, serving.triton), list[Pair]()
         for _ in range(options.rounds):
             asked += asker.pairs(warm, alternate=True)
         parts = look(serving.metrics, serving.triton).rows_since(before)
-    with console.status("asking queries that are new"):
+    with console.status("searching: new queries"):
         new = asker.pairs(fresh, alternate=False)
-    with console.status("asking with nothing in memory"):
+    with console.status("searching: nothing of the store in memory"):
         nothing, why = _cold(serving, cold)
-    return Rows(warm=asked, fresh=new, cold=nothing, why_not_cold=why, parts=parts)
+    return AskedPairs(warm=asked, fresh=new, cold=nothing, why_not_cold=why, parts=parts)
 
 
 def _cold(serving: Serving, ids: Sequence[str]) -> tuple[list[Pair], str]:
-    """Ask with the store taken out of memory before each search; nothing, and why, where that is not permitted."""
+    """Search after evicting the store from memory each time. If that is not permitted, return why, and no pairs."""
     try:
         return serving.asker.pairs(ids, alternate=False, before=lambda: evict(serving.pid, serving.data)), ""
     except OSError as error:
@@ -244,12 +236,5 @@ def _command(options: argparse.Namespace) -> str:
     return f"python -m landseer.ops.bench.reranking {flags}"
 
 
-def _failed(reason: str) -> int:
-    print(f"landseer: error: {' '.join(reason.split())}", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    # Told to end, it ends what it started and removes its store, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)

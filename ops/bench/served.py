@@ -1,4 +1,4 @@
-"""The same through what serves it: Triton's `describe`, and the orchestrator's Search."""
+"""The contenders of the serving benchmark that call a server: Triton's `describe`, and the orchestrator's Search."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.backend.inprocess import OUTPUTS
-from landseer.ops.bench.inprocess import TOP_K
+from landseer.ops.bench.direct import TOP_K
 from landseer.ops.bench.pictures import Picture
 
 Vector = NDArray[np.float32]
 
 
 class TritonDescribe:
-    """A caller of Triton: pixels to the ensemble `describe`, vectors back, over gRPC."""
+    """Calls Triton's ensemble `describe` over gRPC: pixels in, vectors out."""
 
     def __init__(self, address: str) -> None:
         self.client = triton.InferenceServerClient(address)
@@ -34,17 +34,17 @@ class TritonDescribe:
 
 
 class ServedSearch:
-    """A caller of the orchestrator: an encoded picture to Search, hits back."""
+    """Calls the orchestrator's Search: an encoded picture in, hits out."""
 
     def __init__(self, client: BlockingSearchClient) -> None:
         self._client = client
 
     def __call__(self, picture: Picture) -> list[str]:
-        """Return the ids of the nearest, best first."""
+        """Return the ids of the nearest pictures, best first."""
         return [hit.id for hit in self._client.search(picture.data, top_k=TOP_K).hits]
 
 
 def index(client: BlockingSearchClient, some: Iterable[Picture]) -> None:
-    """Put pictures into the index."""
+    """Index pictures."""
     for picture in some:
         client.upsert(picture.id, picture.data)

@@ -1,10 +1,8 @@
-"""`make bench-serving`: `describe` through Triton against the same graph in process, side by side on the same cores."""
+"""`make bench-serving`: compare `describe` through Triton with the same graph in process, on the same cores."""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.client.errors import LandseerClientError
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import (
@@ -34,25 +31,24 @@ from landseer.ops.bench.contest import (
     search_contest,
 )
 from landseer.ops.bench.cpu_time import cpu_time
+from landseer.ops.bench.direct import DirectDescribe
 from landseer.ops.bench.eager import eager_round
-from landseer.ops.bench.inprocess import DirectDescribe
 from landseer.ops.bench.pictures import Picture, pictures
 from landseer.ops.bench.served import TritonDescribe, index
-from landseer.ops.bench.serving_report import Report, markdown, verdict
+from landseer.ops.bench.serving_report import ServingReport, markdown, verdict
 from landseer.ops.bench.statistics import Round
-from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85
-"""Of the throughput in process: what serving has to keep."""
+"""Share of the throughput in process that serving has to reach."""
 EAGER = 4
-"""Pictures for eager torch, one of each shape."""
+"""Number of pictures for eager torch, one of each shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the benchmark was asked for."""
+class ServingOptions:
+    """The options of the benchmark."""
 
     repository: Path
     out: Path
@@ -63,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Everything that was made ready."""
+    """Everything that is prepared before measuring."""
 
     describe: Contest
     search: Contest
@@ -74,52 +70,49 @@ class Bench:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report. 0 if serving keeps `AT_LEAST`, 1 if not or if it could not be measured."""
+    """Measure and write the report. Returns 0 if serving reaches `AT_LEAST`, 1 if not or if it cannot be measured."""
     options, console = _options(argv), Console()
-    try:
+
+    def measure() -> tuple[str, bool]:
         report = _measure(options, console)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        text = markdown(report)
-        options.out.write_text(text, encoding="utf-8")
-    except (OpsError, LandseerClientError) as error:
-        return _failed(str(error))
-    except OSError as error:
-        return _failed(f"{error.strerror or error} ({error.filename or options.out})")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    console.print(Markdown(text))
-    console.print(f"Written to {options.out}.")
-    return 0 if verdict(report) else 1
+        return markdown(report), verdict(report)
+
+    return write_report(measure, options.out, console)
 
 
-def _options(argv: Sequence[str] | None) -> Options:
+def _options(argv: Sequence[str] | None) -> ServingOptions:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-serving.md"), metavar="FILE")
-    parser.add_argument("--rounds", type=positive, default=12, metavar="N", help="default %(default)s")
     parser.add_argument(
-        "--requests", type=positive, default=12, metavar="N", help="of each contender in a round (default %(default)s)"
+        "--rounds", type=positive, default=12, metavar="N", help="rounds to measure (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default %(default)s)")
-    return Options(**vars(parser.parse_args(argv)))
+    parser.add_argument(
+        "--requests",
+        type=positive,
+        default=12,
+        metavar="N",
+        help="requests per contender and round (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default %(default)s)")
+    return ServingOptions(**vars(parser.parse_args(argv)))
 
 
-def _measure(options: Options, console: Console) -> Report:
+def _measure(options: ServingOptions, console: Console) -> ServingReport:
     began, profile = time.monotonic(), read_profile(options.repository)
     machine = describe_machine(threads=cores())
     with _serving(options, console) as stack, BlockingSearchClient(stack.search_address, timeout=120.0) as client:
-        with console.status("compiling the graph here too, indexing, comparing answers"):
+        with console.status("compiling the graph in process, indexing, comparing answers"):
             bench = _prepare(options, profile, stack, client)
         sessions = (stack.triton.pid, stack.orchestrator.pid)
         before = cpu_time(sessions)
         rounds, batched = _play(bench, options, console)
         others = cpu_time(sessions).others_since(before)
-        with console.status("where the time goes"):
+        with console.status("measuring where the time goes"):
             parts = breakdown(bench.triton, bench.graph, bench.pictures)
-    with console.status("eager torch, for scale"):
+    with console.status("measuring eager torch"):
         eager = eager_round(profile, bench.pictures[:EAGER], threads=cores())
-    return Report(
+    return ServingReport(
         contests=(bench.describe, bench.search),
         rounds=rounds,
         batched=batched,
@@ -140,7 +133,7 @@ def _measure(options: Options, console: Console) -> Report:
 
 
 @contextmanager
-def _serving(options: Options, console: Console) -> Iterator[Stack]:
+def _serving(options: ServingOptions, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
     with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
@@ -152,11 +145,11 @@ def _serving(options: Options, console: Console) -> Iterator[Stack]:
             stack.stop()
 
 
-def _prepare(options: Options, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
+def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
     some, ways = pictures(profile), graphs(options.repository, profile, cores=cores())
     index(client, some)
     describe = describe_contest(ways, stack.triton.grpc_url, requests=options.requests)
-    # Searches add less that can vary, so fewer of them do.
+    # Searches vary less, so fewer of them are enough.
     search = search_contest(ways, client, some, profile, requests=max(1, options.requests * 2 // 3))
     agreement = check_vectors(describe, some)
     check_hits(search, some)
@@ -170,8 +163,8 @@ def _prepare(options: Options, profile: Profile, stack: Stack, client: BlockingS
     )
 
 
-def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, list[Round]], Counters]:
-    """Play all rounds; also return Triton's counters over the turns of its many callers."""
+def _play(bench: Bench, options: ServingOptions, console: Console) -> tuple[dict[str, list[Round]], Counters]:
+    """Play all rounds. Also return Triton's counters over the turns with many callers."""
     contests, many = (bench.describe, bench.search), bench.describe.served[-1].name
     batched = counters(bench.triton.client).since(counters(bench.triton.client))
     turns_to_come = (options.rounds + 1) * sum(len(contest.contenders) for contest in contests)
@@ -192,18 +185,11 @@ def _play(bench: Bench, options: Options, console: Console) -> tuple[dict[str, l
         return play(contests, bench.pictures, rounds=options.rounds, around=around), batched
 
 
-def _command(options: Options) -> str:
+def _command(options: ServingOptions) -> str:
     said = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
     flags = " ".join(f"--{name} {value}" for name, value in said.items())
     return f"python -m landseer.ops.bench.serving {flags}"
 
 
-def _failed(reason: str) -> int:
-    print(f"landseer: error: {reason}", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    # Told to end, it ends what it started and removes its store, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)

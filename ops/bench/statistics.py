@@ -1,7 +1,7 @@
-"""The arithmetic of benchmarks that are measured side by side: rounds, ratios, and how sure they are.
+"""The statistics of benchmarks that compare contenders: rounds, ratios and their intervals.
 
-Machines drift: other work comes and goes, clocks change. So contenders take turns in short rounds, and a ratio is taken
-between rounds that stood next to each other, not between averages of the whole run.
+Machines drift: other work comes and goes, clock rates change. So contenders take turns in short rounds, and a ratio is
+taken between adjacent rounds, not between averages over the whole run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one contender did in one of its turns."""
+    """One turn of one contender."""
 
     seconds: float
     """From before the first request until after the last answer."""
     latencies: tuple[float, ...]
-    """Seconds of each request, as its caller saw it."""
+    """Seconds of each request, measured by its caller."""
 
     @property
     def throughput(self) -> float:
@@ -34,7 +34,7 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class MedianEstimate:
-    """A median and the interval in which it lies."""
+    """A median and its confidence interval."""
 
     median: float
     low: float
@@ -42,9 +42,9 @@ class MedianEstimate:
 
 
 def turns(names: Sequence[T], rounds: int) -> list[list[T]]:
-    """Return the order of each round: every other one backwards, and every second time rotated by one.
+    """Return the order of each round: every other round is reversed, and each pair of rounds is rotated by one more.
 
-    So in each pair of rounds a steady drift of the machine cancels, and nobody always comes first.
+    So a steady drift of the machine cancels within each pair of rounds, and no contender is always first.
     """
     orders = []
     for number in range(rounds):
@@ -60,9 +60,9 @@ def throughputs(rounds: Iterable[Round]) -> Floats:
 
 
 def ratios(ours: Sequence[Round], baseline: Sequence[Round]) -> Floats:
-    """Return our throughput over the baseline's, round by round. ValueError if they had not equally many rounds."""
+    """Return our throughput divided by the baseline's, per round. ValueError if the numbers of rounds differ."""
     if len(ours) != len(baseline):
-        raise ValueError(f"got {len(ours)} and {len(baseline)} rounds; expected as many of one as of the other")
+        raise ValueError(f"got {len(ours)} and {len(baseline)} rounds; expected equal numbers")
     return throughputs(ours) / throughputs(baseline)
 
 
@@ -80,13 +80,13 @@ def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: f
 
 
 def latency(rounds: Iterable[Round], share: float) -> float:
-    """Return the latency in seconds that `share` of all requests stay within."""
+    """Return the quantile `share` of the latencies of all requests, in seconds."""
     return float(np.quantile([seconds for one in rounds for seconds in one.latencies], share))
 
 
 def ranked(rounds: Mapping[str, Sequence[Round]], among: Iterable[str], *, against: str) -> list[str]:
-    """Return them by the median ratio to the throughput of `against`, the greatest first; equals as they came.
+    """Return `among` sorted by the median ratio to the throughput of `against`, greatest first; ties keep their order.
 
-    By ratios, not by throughputs: those compare rounds that may have had different machines.
+    By ratios and not by throughputs, because the machine may have changed between rounds.
     """
     return sorted(among, key=lambda name: -float(np.median(ratios(rounds[name], rounds[against]))))

@@ -30,12 +30,12 @@ from landseer.ops.progress import bars, warn
 ORIENTATION = 0x0112
 """The EXIF tag."""
 Describe = Callable[[Sequence[Shot]], Described]
-"""Descriptors of pictures, or why there are none."""
+"""Returns the descriptors of pictures, and why some have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What was asked for."""
+class OverlapOptions:
+    """The options of `landseer data overlap`."""
 
     training: str
     queries: str
@@ -59,10 +59,10 @@ class _Known:
     """[N, D]."""
 
 
-def run(options: Options, console: Console, *, describe: Describe | None = None) -> Overlap:
-    """Find the classes to remove, write the list and the sheet. OpsError, CurationError or DatasetError if it cannot.
+def list_overlap(options: OverlapOptions, console: Console, *, describe: Describe | None = None) -> Overlap:
+    """Find the classes to remove; write the list and the contact sheet. Raises OpsError, CurationError or DatasetError.
 
-    `describe` stands in for the exported backbone.
+    describe: replaces the exported backbone.
     """
     for path, option in ((options.out, "--out"), (options.sheet, "--sheet"), (options.evidence, "--evidence")):
         check_writable(path, option)
@@ -86,11 +86,11 @@ def _known(data: Photographs, shots: Sequence[Shot], describe: Describe, console
     pairs = zip(data.photographs, shots, strict=True)
     known = [(photograph, found.vectors[shot]) for photograph, shot in pairs if shot in found.vectors]
     if not known:
-        raise OpsError(f"{data.name}: no picture can be read, so there is nothing to compare")
+        raise OpsError(f"{data.name} has no readable picture, so there is nothing to compare")
     return _Known(photographs=[one for one, _ in known], vectors=np.stack([vector for _, vector in known]))
 
 
-def _described(shots: Sequence[Shot], options: Options, console: Console) -> Described:
+def _described(shots: Sequence[Shot], options: OverlapOptions, console: Console) -> Described:
     profile = read_profile(options.repository)
     with console.status("compiling the backbone"):
         graph = Graph(backbone_settings(options.repository, profile.version, threads=cores()))
@@ -100,7 +100,7 @@ def _described(shots: Sequence[Shot], options: Options, console: Console) -> Des
 
 
 def _shot(photograph: Photograph) -> Shot:
-    """Return what of a query is asked for: its box, if it has one box; else all of it."""
+    """Return the part of a query to search for: its box if it has exactly one, else the whole picture."""
     from PIL import Image
 
     if len(photograph.boxes) != 1:
@@ -110,7 +110,7 @@ def _shot(photograph: Photograph) -> Shot:
         with Image.open(photograph.path) as picture:
             width, height = TURNS.get(picture.getexif().get(ORIENTATION, 1), Turn()).size(*picture.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return Shot(path=photograph.path)  # It will be reported as unreadable when it is described.
+        return Shot(path=photograph.path)  # Describing it will report it as unreadable.
     return Shot(
         path=photograph.path,
         region=Region(
@@ -134,7 +134,7 @@ def _verified(
         return find_overlap(queries, training, ranked, pairs, progress=lambda: progress.advance(compared))
 
 
-def _write(overlap: Overlap, training: Photographs, queries: Photographs, options: Options) -> None:
+def _write(overlap: Overlap, training: Photographs, queries: Photographs, options: OverlapOptions) -> None:
     write_text(options.out, "".join(f"{label}\n" for label in overlap.by_class()))
     write_text(options.sheet, sheet(overlap, training=training.name, queries=queries.name))
     if options.evidence is None:
@@ -153,8 +153,8 @@ def _write(overlap: Overlap, training: Photographs, queries: Photographs, option
     write_rows(options.evidence, [("class", "query", "training", "cosine", "inliers"), *rows])
 
 
-def _tell(overlap: Overlap, training: Photographs, options: Options) -> None:
+def _tell(overlap: Overlap, training: Photographs, options: OverlapOptions) -> None:
     classes, members = overlap.by_class(), training.by_label()
     pictures = sum(len(members[label]) for label in classes)
-    shared = f"{plural(len(classes), 'class', 'classes')} of {len(members):,} show what a query asks for"
-    print(f"{shared}, with {plural(pictures, 'picture')}; listed in {options.out}, to be looked at in {options.sheet}")
+    shared = f"{plural(len(classes), 'class', 'classes')} of {len(members):,} show the thing of a query"
+    print(f"{shared}, with {plural(pictures, 'picture')}; listed in {options.out}; check them in {options.sheet}")

@@ -1,1 +1,1 @@
-"""`landseer evaluate`: how well the served descriptors find what they should."""
+"""Measuring search quality: data sets, ranking methods and figures, for `landseer evaluate`."""

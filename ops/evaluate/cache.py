@@ -50,7 +50,7 @@ class VectorCache:
         return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(json.loads(row[1]))
 
     def put(self, key: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays of a picture; they are on disk when this returns."""
+        """Store arrays of a picture; they survive a crash of the process."""
         rows = [(key, name, one.dtype.str, json.dumps(one.shape), one.tobytes()) for name, one in arrays.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO arrays VALUES (?, ?, ?, ?, ?)", rows)

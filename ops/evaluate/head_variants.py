@@ -37,7 +37,7 @@ class Variant:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies what its vectors depend on, beside the trunk."""
+        """Identifies what its vectors depend on, besides the trunk."""
         whitening = fingerprint(self.whitening, "")
         return hashlib.sha256(f"{fingerprint(self.head, type(self.head).__name__)}{whitening}".encode()).hexdigest()
 

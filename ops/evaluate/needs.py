@@ -1,4 +1,4 @@
-"""Which arrays of the pictures a row of the table needs."""
+"""Which arrays of the pictures a method needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDY = frozenset({ASMK, RASMK, WORDS, *IN_FULL, *POOLED})
 
 
 def needed(methods: Iterable[Method]) -> frozenset[str]:
-    """Return the names of the arrays (see `arrays.py`) that the methods need beside descriptors."""
+    """Return the names of the arrays (see `arrays.py`) that the methods need besides descriptors."""
     chosen = list(methods)
     parts = {method.name for method in chosen} | {method.reranking.name for method in chosen if method.reranking}
     return frozenset[str]().union(*(NEEDS[part] for part in parts if part in NEEDS))

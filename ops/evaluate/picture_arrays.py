@@ -1,4 +1,4 @@
-"""What methods need of the pictures beside their descriptors; read on first use."""
+"""What methods need of the pictures besides their descriptors; read on first use."""
 
 from __future__ import annotations
 

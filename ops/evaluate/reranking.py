@@ -48,7 +48,7 @@ class Reranker:
     """Leaves the ranking as it is; the base of the others."""
 
     index_bytes: float = 0.0
-    """Bytes per reference that re-ranking needs beside the index."""
+    """Bytes per reference that re-ranking needs in addition to the index."""
 
     def rerank(self, query: int, ranked: Ranked) -> Ranked:
         """Return the ranking with its first candidates re-ranked. query: its number among all queries."""

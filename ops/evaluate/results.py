@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ INTERVALS = {
     "interval, low and high": "95%, bootstrap over queries: too narrow if queries of a class resemble each other",
 }
 """The JSON's own explanation of its keys."""
+Cells = Callable[[MethodRow], Sequence[str]]
 WIDTH = 100
 """Width of the tables if stdout is not a terminal."""
 
@@ -59,15 +60,15 @@ class Results:
         """Print the tables to stdout."""
         console = plain_console(pipe_width=WIDTH)
         console.print(self.head(), soft_wrap=True)
-        console.print(self._table())
+        console.print(self._by_row(("mAP", *OVER, "mP@10", "recall@1"), _figures))
         if any(row.gain is not None for row in self.rows):
             console.print("\ngain: the difference of mAP to no expansion, paired by query")
-            console.print(self._gains())
+            console.print(self._by_row(("gain", *OVER), _gain))
         if self.few_classes:
             console.print(f"\n{self.few_classes}", soft_wrap=True)
         if any(row.index_bytes is not None for row in self.rows):
             console.print("\ncost: the time of a search without describing the query, and the size of the index")
-            console.print(self._costs())
+            console.print(self._by_row(("ms per query", "bytes per picture"), _cost, by_protocol=False))
         if self.points:
             console.print("\nmAP by number of neighbours")
             console.print(self._sweep())
@@ -114,42 +115,22 @@ class Results:
             "the one over queries is too narrow"
         )
 
-    def _table(self) -> Table:
-        return self._by_row(self.rows, ("mAP", *OVER, "mP@10", "recall@1"), cells)
-
-    def _gains(self) -> Table:
-        rows = [row for row in self.rows if row.gain is not None]
-        return self._by_row(rows, ("gain", *OVER), lambda row: [] if row.gain is None else _estimate(row.gain, "+"))
-
-    def _by_row(
-        self, rows: Sequence[MethodRow], columns: Sequence[str], cells_of: Callable[[MethodRow], Sequence[str]]
-    ) -> Table:
-        """Return a table with a line for each row: its names, then the cells."""
+    def _by_row(self, columns: Sequence[str], cells: Cells, *, by_protocol: bool = True) -> Table:
+        """Return a table with the names and the cells of each row; rows without cells are left out."""
         table = Table(box=None, pad_edge=False)
-        several, graded = self._several()
+        several, graded = len(self.systems) > 1, by_protocol and len(self.dataset.protocols) > 1
         for name, shown in (("models", several), ("method", True), ("protocol", graded)):
             if shown:
                 table.add_column(name, no_wrap=name != "models", overflow="fold")
         for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
-        for row, first in _firsts(rows):
-            told = ((row.system if first else "") if several else None, str(row.method))
-            names = (*told, row.protocol if graded else None)
-            table.add_row(*(name for name in names if name is not None), *cells_of(row))
-        return table
-
-    def _costs(self) -> Table:
-        """Return the time and the memory of each row, which are the same for every protocol."""
-        table = Table(box=None, pad_edge=False)
-        several, _ = self._several()
-        for name in (["models"] if several else []) + ["method"]:
-            table.add_column(name, overflow="fold")
-        for name in ("ms per query", "bytes per picture"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in {(row.system, row.method): row for row in self.rows}.values():
-            time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
-            room = "" if row.index_bytes is None else f"{row.index_bytes:,.0f}"
-            table.add_row(*([row.system] if several else []), str(row.method), time, room)
+        before = ""
+        for row in self.rows:
+            if not cells(row) or not (by_protocol or row.protocol == self.dataset.protocols[0]):
+                continue
+            system, before = "" if row.system == before else row.system, row.system
+            names = (*([system] if several else []), str(row.method), *([row.protocol] if graded else []))
+            table.add_row(*names, *cells(row))
         return table
 
     def _sweep(self) -> Table:
@@ -168,26 +149,23 @@ class Results:
 
     def line(self, point: Point) -> str:
         """Return the name of the line of the sweep that a point is on."""
-        several, graded = self._several()
-        parts = (point.method.family, point.protocol if graded else "", point.system if several else "")
+        protocol = point.protocol if len(self.dataset.protocols) > 1 else ""
+        parts = (point.method.family, protocol, point.system if len(self.systems) > 1 else "")
         return ", ".join(part for part in parts if part)
 
-    def _several(self) -> tuple[bool, bool]:
-        """Whether there are several systems, and several protocols."""
-        return len(self.systems) > 1, len(self.dataset.protocols) > 1
 
-
-def _firsts(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, bool]]:
-    """Yield each row, and whether it is the first of its system."""
-    seen: set[str] = set()
-    for row in rows:
-        yield row, row.system not in seen
-        seen.add(row.system)
-
-
-def cells(row: MethodRow) -> list[str]:
-    """Return the figures of a row in percent, as the main table shows them."""
+def _figures(row: MethodRow) -> list[str]:
     return [*_estimate(row.map), *(f"{100 * one.value:.1f}" for one in (row.mp10, row.recall_at_1))]
+
+
+def _gain(row: MethodRow) -> list[str]:
+    return [] if row.gain is None else _estimate(row.gain, "+")
+
+
+def _cost(row: MethodRow) -> list[str]:
+    """Return time and memory, which are the same for every protocol."""
+    time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
+    return [time, "" if row.index_bytes is None else f"{row.index_bytes:,.0f}"]
 
 
 def _estimate(one: Estimate, sign: str = "") -> list[str]:

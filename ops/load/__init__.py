@@ -1,1 +1,1 @@
-"""Load tests: plans for the number of users, a run against a stack of our own, and its report."""
+"""Load tests: plans for the number of users, a run against a stack that it starts, and its report."""

@@ -1,4 +1,4 @@
-// The same closed loop as the locustfile's search_picture, by another program: `make load` runs both in turns.
+// The same closed loop as the locustfile's search_picture: `make load` runs both in turns.
 // k6 run -e HOST=127.0.0.1:7070 -e PHOTOS=a.jpg,b.jpg -e PROTO=client/proto -e VUS=4 -e SECONDS=15 ops/load/k6.js
 import encoding from "k6/encoding";
 import grpc from "k6/net/grpc";

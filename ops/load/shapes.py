@@ -1,4 +1,4 @@
-"""How the number of users changes in the course of a load test: a plan is a function of the share of time gone."""
+"""How the number of users changes during a load test: a plan is a function of the elapsed share of the time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 
 Plan = Callable[[float, int], int]
-"""(share of the time gone, 0 to 1; most users) -> users."""
+"""(elapsed share of the time, 0 to 1; maximum number of users) -> users."""
 
 STEPS = 8
-"""Of a ramp."""
+"""Number of steps of a ramp."""
 
 
 def steady(gone: float, peak: int) -> int:
@@ -18,13 +18,13 @@ def steady(gone: float, peak: int) -> int:
 
 
 def ramp(gone: float, peak: int) -> int:
-    """Rise from one user to the peak, in steps of equal time and ratio: saturation is the step that adds nothing."""
+    """Rise from one user to the peak in steps of equal length and ratio; saturation is where a step adds nothing."""
     steps = ramp_users(peak)
     return steps[min(int(gone * len(steps)), len(steps) - 1)]
 
 
 def ramp_users(peak: int) -> list[int]:
-    """Return the users of each step of a ramp, each about twice or 1.4 times the one before."""
+    """Return the users of each step of a ramp, each about 1.4 to 2 times the previous one."""
     count = min(STEPS, peak)
     if count == 1:
         return [1]
@@ -32,12 +32,12 @@ def ramp_users(peak: int) -> list[int]:
 
 
 def spike(gone: float, peak: int) -> int:
-    """A quarter of the peak; all of it in the middle fifth of the time; a quarter again."""
+    """Run a quarter of the peak, with the full peak in the middle fifth of the time."""
     return peak if 0.4 <= gone < 0.6 else max(1, peak // 4)
 
 
 def soak(gone: float, peak: int) -> int:
-    """Half of the peak, for as long as you like: what leaks shows only with time."""
+    """Run half of the peak throughout: leaks show only over time."""
     return max(1, peak // 2)
 
 

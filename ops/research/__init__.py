@@ -1,1 +1,1 @@
-"""`make results`: the descriptors of the papers side by side, on products that none of them was trained on."""
+"""Research: heads, boxes, expansions and local features compared, in the reports of `make results*`."""

@@ -262,8 +262,9 @@ def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[DatabaseF
 
 {made_by(PROGRAM, development=args.development)}
 
-Detect-to-Retrieve finds that it helps to describe the boxes of a picture beside the whole, most of all where the thing
-is small. Does that hold here? Pooled by the {MAIN}, which was chosen before measuring, against the whole picture alone:
+Detect-to-Retrieve finds that it helps to describe the boxes of a picture as well as the whole, most of all where the
+thing is small. Does that hold here? Against the whole picture alone, with similarities pooled by the {MAIN}, which was
+chosen before measuring:
 
 {readings}
 

@@ -49,10 +49,10 @@ MATCHING = tuple(
     VerificationSettings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True)
 )
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
-"""Tried beside the paper's 10, 500 and 10."""
+"""Tried besides the paper's 10, 500 and 10."""
 ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
 SCALED = {"scale 1": ALL_SCALES[3:4], "scales 0.71 to 1.41": ALL_SCALES[2:]}
-"""Tried beside all five scales."""
+"""Tried besides all five scales."""
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 """Lowest scores of boxes to try."""
 TUNED_BY = 100

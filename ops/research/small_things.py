@@ -282,7 +282,7 @@ def _key(entry: Entry, source: str, networks: Networks) -> str:
 
 
 def _finder(source: str, networks: Networks) -> str:
-    """Identify what the boxes of a source depend on beside the descriptor."""
+    """Identify what the boxes of a source depend on besides the descriptor."""
     if source == "attention":
         return f"{AttentionRegions(sizes=networks.profile.sizes).threshold}"
     return fingerprint(networks.proposals, "") if source == "proposals" and networks.proposals else ""

@@ -1,4 +1,4 @@
-"""Starts the orchestrator, `landseer serve`, as a process of its own."""
+"""Runs the orchestrator, `landseer serve`, in its own process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +13,19 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from landseer.ops.errors import OpsError
-from landseer.ops.run.processes import Child, ChildConfig, how_ended
+from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.run.server import Server
 
-POLL_S = 0.1
 LAST_LINES = 3
 _RECORD = re.compile(r"""(?:\d{4}-\d\d-\d\d \S+ |\{"time": "[^"]+", "level": ")([A-Z]+)\b""")
-"""How a record begins, in either format of the log."""
+"""The start of a log record, in either format."""
 _ERROR = "landseer serve: "
-"""How the line begins that says why it ended."""
+"""The start of the line that says why it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrchestratorConfig:
-    """What `landseer serve` is told."""
+    """The options of `landseer serve`."""
 
     listen: str
     triton: str
@@ -36,37 +33,39 @@ class OrchestratorConfig:
     metrics: str
     extra_args: tuple[str, ...] = ()
     module: str = "landseer.client.cli"
-    """What Python runs; benchmarks have one of their own."""
+    """The module that Python runs; a benchmark replaces it."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables beside ours."""
+    """Environment variables in addition to ours."""
     log_file: Path | None = None
     on_line: Callable[[str], None] | None = None
-    """Called with each line of its log, in a thread of its own."""
+    """Called with each line of the log, in a separate thread."""
 
 
 class Warnings:
-    """Picks from the orchestrator's log the records worth showing, with all their lines."""
+    """Selects warnings and errors from the orchestrator's log, with all their lines."""
 
     def __init__(self) -> None:
         self._picked = True
 
     def pick(self, line: str) -> bool:
-        """Say whether a line belongs to a warning or an error, or to what was written outside the log."""
+        """Return whether a line belongs to a warning or an error, or was written outside the log."""
         record = _RECORD.match(line)
         if record is None:
             return self._picked or line.startswith(_ERROR)
         worth_it = record[1] not in ("DEBUG", "INFO")
-        # A record in text may go on for lines; one in JSON never does, and what follows it is no part of the log.
+        # A text record may span several lines; a JSON record does not, and what follows it is outside the log.
         self._picked = worth_it or is_json(line)
         return worth_it
 
 
-class Orchestrator:
+class Orchestrator(Server):
     """One orchestrator."""
 
+    name = "the orchestrator"
+
     def __init__(self, config: OrchestratorConfig) -> None:
+        super().__init__()
         self.config = config
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start the process."""
@@ -79,45 +78,13 @@ class Orchestrator:
             )
         )
 
-    def wait_ready(self, timeout: float = 60.0, *, stop: threading.Event | None = None) -> None:
-        """Wait until its health is SERVING, or until `stop` is set; OpsError if it ends first or after `timeout` s."""
-        until = time.monotonic() + timeout
-        stop = stop or threading.Event()
-        while not is_serving(self.config.listen) and not stop.is_set():
-            if not self.alive:
-                how = how_ended(self.returncode)
-                raise OpsError(f"the orchestrator ended while starting ({how}): {self.explain()}")
-            if time.monotonic() > until:
-                raise OpsError(f"the orchestrator was not ready after {timeout:.0f} s: {self.explain()}")
-            stop.wait(POLL_S)
-
-    def stop(self) -> int | None:
-        """End it. Return its exit status, None if it was never started."""
-        return None if self._child is None else self._child.stop()
-
-    def look(self) -> bool:
-        """Say whether it still runs."""
-        return self.alive
-
     @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._child is not None and self._child.poll() is None
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status, 128 and more for a signal; None while it runs."""
-        return None if self._child is None or self.alive else self._child.wait(5.0)
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        if self._child is None:
-            raise OpsError("the orchestrator was not started")
-        return self._child.pid
+    def ready(self) -> bool:
+        """Whether its health is SERVING."""
+        return is_serving(self.config.listen)
 
     def explain(self) -> str:
-        """Return its last words, in one line."""
+        """Return why it ended, in one line."""
         picks = Warnings()
         lines = [_told(line.strip()) for line in (self._child.lines if self._child else ()) if picks.pick(line)]
         said = [line for line in lines if line.startswith(_ERROR)] or [line for line in lines if line]
@@ -125,23 +92,23 @@ class Orchestrator:
 
 
 def is_json(line: str) -> bool:
-    """Say whether a line is a record of the log in JSON."""
+    """Return whether a line is a JSON log record."""
     return line.startswith("{") and _RECORD.match(line) is not None
 
 
 def _told(line: str) -> str:
-    """Return what a line says to people; a record in JSON is told as the same would be in text."""
+    """Return a line for people: the message of a JSON record, any other line unchanged."""
     if not is_json(line):
         return line
     try:
         record = json.loads(line)
         return f"{_ERROR if record['level'] == 'CRITICAL' else ''}{record['message']}"
-    except (ValueError, KeyError):  # cut short
+    except (ValueError, KeyError):  # truncated
         return line
 
 
 def is_serving(address: str) -> bool:
-    """Say whether the gRPC server at host:port reports SERVING as a whole."""
+    """Return whether the gRPC server at host:port reports SERVING overall."""
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service="")

@@ -29,14 +29,14 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.ops.evaluate.labelled_vectors import LabelledVectors, describe_labelled
-from landseer.ops.train.showing import Bars
-from landseer.ops.train.training import Options
+from landseer.ops.train.progress_bars import Bars
+from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
 EPOCHS = 7
 
 
-def run(options: Options, console: Console) -> None:
+def run(options: TrainingOptions, console: Console) -> None:
     """Describe the photographs, train, write the network and its card. TrainingError, DatasetError, WeightsError."""
     _check_free(options)
     classes([one.label for one in read(options.data).photographs], part=0, seed=options.seed)
@@ -60,7 +60,7 @@ def run(options: Options, console: Console) -> None:
     console.print(f"best database-side augmentation by it: landseer augment STORE --method {recipe}", soft_wrap=True)
 
 
-def _check_free(options: Options) -> None:
+def _check_free(options: TrainingOptions) -> None:
     """TrainingError if the folder holds a training that the command does not resume."""
     ours = [_folder(options, form, part) for form in candidates() for part in range(PARTS)]
     before = {options.out, *(one.parent for one in ours)}  # the layouts of earlier versions
@@ -72,11 +72,11 @@ def _check_free(options: Options) -> None:
         raise TrainingError(f"{options.out} holds a training; resume it with --resume, or name another folder")
 
 
-def _folder(options: Options, form: Form, part: int) -> Path:
+def _folder(options: TrainingOptions, form: Form, part: int) -> Path:
     return options.out / form.name.lower().replace(" ", "-") / f"part-{part + 1}"
 
 
-def _trained(form: Form, found: LabelledVectors, options: Options, console: Console) -> CrossValidated:
+def _trained(form: Form, found: LabelledVectors, options: TrainingOptions, console: Console) -> CrossValidated:
     parts, epochs = [], options.epochs or EPOCHS
     for part in range(PARTS):
         console.print(f"training {form.name}, validated by part {part + 1} of {PARTS} of the classes")
@@ -95,7 +95,9 @@ def _trained(form: Form, found: LabelledVectors, options: Options, console: Cons
     return CrossValidated(parts)
 
 
-def _card(forms: Sequence[CrossValidated], temperature: float, descriptors: str, options: Options) -> dict[str, object]:
+def _card(
+    forms: Sequence[CrossValidated], temperature: float, descriptors: str, options: TrainingOptions
+) -> dict[str, object]:
     best = best_of(forms)
     return {
         "command": options.command,

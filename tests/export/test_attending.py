@@ -73,5 +73,5 @@ def test_what_is_attended_to_is_the_clusters_that_are_there_by_their_weights() -
 
 def test_one_view_makes_no_pairs() -> None:
     views = pooled([maps()], CHANNELS)
-    with pytest.raises(ValueError, match="got 1 view of each photograph; expected 2 or more"):
+    with pytest.raises(ValueError, match="got 1 view of each photograph; expected at least 2"):
         learned_reduction(views, 1, sizes=SIZES, shrinkage=0.01)

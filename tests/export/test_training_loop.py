@@ -219,7 +219,7 @@ def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(tmp_path: Path) -> 
     folder = tmp_path / "stopped"
     assert stopped_after(folder, 6, signal.SIGKILL)[0] == -signal.SIGKILL
     status, said = stopped_after(folder, 4, signal.SIGINT)
-    assert status == 130 and "stopped; what was done is in" in said
+    assert status == 130 and "stopped; the state is saved in" in said
     process = child(folder)
     assert process.wait(timeout=60) == 0
     left = process.communicate()[0].split()
@@ -284,13 +284,13 @@ def test_another_run_is_refused_with_all_that_differs(whole: Path) -> None:
         train(Line(data=1), replace(SETTINGS, seed=6, learning_rate=0.1), whole, resume=True)
     for part in ("settings.learning_rate was 0.02, is 0.1", "settings.seed was 5, is 6", "data was 0, is 1"):
         assert part in str(caught.value)
-    with pytest.raises(TrainingError, match="holds a training already; go on with --resume"):
+    with pytest.raises(TrainingError, match="already holds a training; continue it with --resume"):
         train(Line(), SETTINGS, whole)
     train(Line(), replace(SETTINGS, checkpoint_every=7), whole, resume=True)
 
 
 def test_a_state_is_read_without_running_it(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"there is no .* to go on from; start without --resume"):
+    with pytest.raises(TrainingError, match=r"no .* to resume from; start without --resume"):
         train(Line(), SETTINGS, tmp_path, resume=True)
     marker = tmp_path / "ran"
 
@@ -299,7 +299,7 @@ def test_a_state_is_read_without_running_it(tmp_path: Path) -> None:
             return Path.touch, (marker,)
 
     torch.save({"format": Evil()}, tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match="is not a state of a training"):
+    with pytest.raises(TrainingError, match="is not a training state"):
         train(Line(), SETTINGS, tmp_path, resume=True)
     assert not marker.exists()
     torch.save({"format": "other"}, tmp_path / "state.pt")

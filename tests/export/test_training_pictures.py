@@ -294,7 +294,7 @@ def test_sizes_are_those_that_people_see(tmp_path: Path) -> None:
     exif[274] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif)
     assert seen_size(tmp_path / "turned.jpg") == (20, 40)
-    with pytest.raises(TrainingError, match="cannot be read any more"):
+    with pytest.raises(TrainingError, match="is no longer readable"):
         seen_size(tmp_path / "gone.jpg")
 
 

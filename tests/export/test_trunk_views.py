@@ -77,7 +77,7 @@ def test_views_that_the_disk_has_no_room_for_are_refused_before_anything_is_writ
     some: list[Photograph], trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100}))
-    with pytest.raises(OSError, match="make room there, or take fewer photographs"):
+    with pytest.raises(OSError, match="free some space, or use fewer photographs"):
         run(some, trunk, tmp_path / "full")
     assert list((tmp_path / "full").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The arithmetic and the wording of the serving benchmark; what it measures is measured by `make bench-serving`."""
+"""The statistics and the report of the serving benchmark; `make bench-serving` measures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from landseer.ops.bench.contest import Contest, check_hits, check_vectors, play
 from landseer.ops.bench.cpu_time import CpuTime, cpu_time
 from landseer.ops.bench.pictures import Picture, middle, pictures, sequence
 from landseer.ops.bench.serving import AT_LEAST, _options, main
-from landseer.ops.bench.serving_report import Report, markdown, outcome, verdict
+from landseer.ops.bench.serving_report import ServingReport, markdown, outcome, verdict
 from landseer.ops.bench.statistics import Round, estimate, latency, ranked, ratios, throughputs, turns
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import features, field
@@ -229,7 +229,7 @@ def report(served):
     )
     first = Contest(title="pixels → vectors", direct=tuple(direct), served=(one, four), requests=3)
     second = contest("JPEG → hits", search=[print], whole=[print])
-    return Report(
+    return ServingReport(
         contests=(first, second),
         rounds={
             "direct": rounds(10, 8),
@@ -268,18 +268,22 @@ def test_the_verdict_is_of_the_worst_served_against_the_same_in_process(served, 
 def test_the_report_says_what_was_measured():
     text = markdown(report(0.8))
     assert "0.800 (0.800 to 0.800)" in text
-    assert "in process** (four, the worse;" in " ".join(text.split())
-    assert "Against the best way in process (halves), `describe` reaches 0.640" in " ".join(text.split())
-    assert "It has to keep 0.85: **not kept**" in text
+    whole = " ".join(text.split())
+    assert "| pixels → vectors: Triton's `describe` | **0.800 (0.800 to 0.800)** | **0.640 (0.640 to 0.640)** |" in text
+    assert "| JPEG → hits: `Search` | **0.500 (0.500 to 0.500)** | **0.500 (0.500 to 0.500)** |" in text
+    assert "for the slower number of callers (four; whole)" in whole
+    assert "The fastest way is halves for pixels" in whole
+    assert "reaches 0.85 of the same way in process: **not passed**" in whole
     assert "| direct | 9.00 | 112 | 125 | 1 (baseline) |" in text
     assert "| whole | 3.00 | 333 | 333 | 0.500 (0.500 to 0.500) |" in text
     assert "at least 0.999999;" in text
     assert "24 pictures in 20 executions" in text
-    assert "gains 56% more pictures a second;\n  instead of asking Search, 100% more" in text
+    assert "instead of calling Triton gives 56% more pictures/s; decoding" in whole
+    assert "instead of calling Search gives 100% more pictures/s." in whole
     assert "not quiet" not in text
     assert "other programs used 40% of its cores" in markdown(dataclasses.replace(report(0.8), others=0.4))
     assert "1.00 pictures/s" in text
-    assert "0.85: kept" in markdown(report(0.9))
+    assert "process: passed" in markdown(report(0.9))
 
 
 def test_eager_that_cannot_be_had_is_said():

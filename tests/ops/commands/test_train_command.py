@@ -30,7 +30,7 @@ from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
-from landseer.ops.train import data as chosen_data
+from landseer.ops.train import split
 from landseer.ops.train import train_lattqe as lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
@@ -95,7 +95,7 @@ def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
         module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
     # Twice into one folder is an error, going on with what is done none.
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1") == 1
-    assert "holds a training already; go on with --resume" in capsys.readouterr().err
+    assert "already holds a training; continue it with --resume" in capsys.readouterr().err
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1", "--resume") == 0
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--seed", "1", "--resume") == 1
     assert "settings.seed was 0, is 1" in capsys.readouterr().err
@@ -138,7 +138,7 @@ def test_every_method_has_a_line_of_help():
     ("arguments", "said"),
     [
         (("cider", "folder:nowhere"), "nowhere is not a folder"),
-        (("cider", "DATA", "--resume"), "to go on from; start without --resume"),
+        (("cider", "DATA", "--resume"), "to resume from; start without --resume"),
         (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
         (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
@@ -176,7 +176,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert f"stopped; what was done is in {out / 'state.pt'}" in said
+    assert f"stopped; the state is saved in {out / 'state.pt'}" in said
     again = said.splitlines()[-1].strip()
     assert again.startswith("landseer train contrastive") and again.endswith("--resume")
     assert run("contrastive", f"folder:{data}", "--out", out, *SMALL, "--epochs", "2", "--resume") == 1
@@ -189,9 +189,9 @@ def _validated(out: Path) -> bool:
 def test_pairs_that_were_verified_are_the_positives(monkeypatch):
     names = [Photograph(path=Path(name), label="train/1") for name in "abcd"]
     pairs = [Pair(query=Path(q), positive=Path(p)) for q, p in ("ab", "ac", "da", "ax")]
-    monkeypatch.setattr(chosen_data, "sfm_pairs", lambda rest: pairs)
-    assert chosen_data.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
-    assert chosen_data.positives("folder:root", names) is None
+    monkeypatch.setattr(split, "sfm_pairs", lambda rest: pairs)
+    assert split.positives("sfm:root,name", names) == {0: [1, 2], 3: [0]}
+    assert split.positives("folder:root", names) is None
 
 
 def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp_path, capsys, monkeypatch):
@@ -236,7 +236,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
 def test_query_expansion_refuses_what_it_would_not_heed(data, tmp_path, capsys):
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--batch", "8", "--bf16", "--device", "auto") == 1
-    assert "got --batch, --bf16 for lattqe, which takes --out, " in capsys.readouterr().err
+    assert "got --batch, --bf16 for lattqe, which takes only --out, " in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -64,5 +64,5 @@ def test_the_regions_of_a_picture_are_pooled(book: Codebook) -> None:
 
 
 def test_a_picture_without_regions_is_refused(book: Codebook) -> None:
-    with pytest.raises(ValueError, match="expected the whole of it as its first"):
+    with pytest.raises(ValueError, match="expected the whole picture as its first region"):
         RegionalSearch([[]], book)

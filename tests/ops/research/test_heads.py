@@ -26,7 +26,7 @@ COST = Cost(parameters=1_500_000, gflops=2.0)
 
 def judged(aps: list[float]) -> Evaluation:
     ones = np.ones((len(aps), 2))
-    return Evaluation(aps=np.array(aps), precisions=ones, recalls=ones)
+    return Evaluation(aps=np.array(aps), precisions=ones)
 
 
 def row(name: str, *aps: list[float]) -> HeadRow:

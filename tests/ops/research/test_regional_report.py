@@ -146,7 +146,7 @@ def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options
     for given, told in (
         (["--reduction", str(tmp_path / "none.safetensors")], "none.safetensors"),
         (held(tmp_path / "locals.safetensors", locals=REDUCTION), "locals.safetensors has no reduction"),
-        (held(tmp_path / "other.safetensors", reduction=other), "of 9 to 4 values; expected 8 to 4"),
+        (held(tmp_path / "other.safetensors", reduction=other), "from 9 to 4 values; expected 8 to 4"),
     ):
         assert regional.main([*options, *given]) == 1
         error = capsys.readouterr().err

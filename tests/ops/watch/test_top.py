@@ -21,7 +21,7 @@ from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import free_port
 from landseer.ops.watch.scrape import buckets, fetch, increase, parse, quantile
-from landseer.ops.watch.top import figures, plain, triton_figures
+from landseer.ops.watch.top_figures import figures, plain, triton_figures
 
 INF = math.inf
 SEARCH = ("landseer.v1.SearchService", "Search")
@@ -177,7 +177,7 @@ def served():
     server.server_close()
 
 
-@pytest.mark.parametrize(("path", "said"), [("/nothing", "answers 404 Not Found"), ("/other", "is no page of metrics")])
+@pytest.mark.parametrize(("path", "said"), [("/nothing", "answers 404 Not Found"), ("/other", "is not a metrics page")])
 def test_what_is_no_page_of_metrics_is_one_line(served, path, said):
     with pytest.raises(OpsError, match=said) as caught:
         fetch(served + path)

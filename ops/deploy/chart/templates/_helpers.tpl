@@ -16,10 +16,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
-{{/* Of a pod: (dict "root" $ "uid" 10001 "values" .Values.orchestrator) */}}
+{{/* What all pods share: (dict "root" $ "uid" 10001 "values" .Values.orchestrator) */}}
 {{- define "landseer.pod" -}}
 automountServiceAccountToken: false
-# Kubernetes would set variables named after our services.
+# Otherwise Kubernetes sets environment variables named after our services.
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
@@ -61,9 +61,9 @@ imagePullPolicy: {{ .image.pullPolicy }}
 {{- define "landseer.triton" -}}
 - name: triton
   {{- include "landseer.image" (dict "root" .root "image" .root.Values.triton.image) | nindent 2 }}
-  # No HTTP at all. On gRPC nobody can load or unload a model (mode `none`), and the other endpoints that change the
-  # server or read its memory want a key that is drawn at each start and told to nobody. `model-repository` is not among
-  # them: the orchestrator reads the versions of the models there.
+  # HTTP is off. Over gRPC, models cannot be loaded or unloaded (mode `none`), and the other endpoints that change the
+  # server or read its memory require a random key that is made at each start and never printed. `model-repository`
+  # stays open, because the orchestrator reads the model versions there.
   command: [/bin/sh, -c]
   args:
     - >-
@@ -79,7 +79,7 @@ imagePullPolicy: {{ .image.pullPolicy }}
       --grpc-restricted-protocol=shared-memory,trace,logging:landseer-closed=`cat /proc/sys/kernel/random/uuid`
       --exit-timeout-secs=10
   securityContext:
-    # The user that the image brings.
+    # The image's own user.
     runAsUser: 1000
     runAsGroup: 1000
     {{- include "landseer.container-security" . | nindent 4 }}
@@ -88,7 +88,7 @@ imagePullPolicy: {{ .image.pullPolicy }}
     - {name: grpc, containerPort: 8001}
     {{- end }}
     - {name: triton-metrics, containerPort: 8002}
-  # It listens once every model is loaded, not before.
+  # Triton opens its ports only after every model is loaded.
   startupProbe:
     httpGet: {path: /metrics, port: triton-metrics}
     periodSeconds: 5

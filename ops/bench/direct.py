@@ -1,4 +1,4 @@
-"""The benchmark's contenders that need no server."""
+"""The contenders of the serving benchmark that run in process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOP_K = 10
 
 
 class DirectDescribe(Graph):
-    """The graph alone. For one thread."""
+    """Only the graph. For one thread."""
 
     def __call__(self, picture: Picture) -> Vector:
         """Return the descriptor [D]."""
@@ -24,7 +24,7 @@ class DirectDescribe(Graph):
 
 
 class DirectSearch:
-    """Decoding, the graph, and exact search, one after the other. For one thread."""
+    """Decoding, the graph and exact search, one after the other. For one thread."""
 
     def __init__(self, graph: Graph, vectors: Sequence[Vector], ids: Sequence[str], profile: Profile) -> None:
         self._graph, self._ids, self._profile = graph, ids, profile
@@ -32,7 +32,7 @@ class DirectSearch:
         self._index.add(np.arange(len(ids)), np.stack(vectors))
 
     def __call__(self, picture: Picture) -> list[str]:
-        """Return the ids of the nearest, best first."""
+        """Return the ids of the nearest pictures, best first."""
         vector = self._graph.describe(prepare(picture.data, profile=self._profile).pixels[None])
         keys, _ = self._index.search(vector[None], TOP_K)
         return [self._ids[key] for key in keys[0]]

@@ -1,0 +1,48 @@
+"""How every benchmark command ends: with a report, or with one line that says why there is none."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from landseer.client.errors import LandseerClientError
+from landseer.ensemble.errors import LandseerError
+from landseer.ops.errors import OpsError
+
+
+def write_report(measure: Callable[[], tuple[str, bool]], out: Path, console: Console) -> int:
+    """Measure, write the report to `out` and print it.
+
+    measure: returns the report, and whether the result is good enough. Returns the exit status: 0 if it is, 1 if not or
+    if it could not be measured, 130 after Ctrl-C.
+    """
+    try:
+        text, good = measure()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except (OpsError, LandseerError, LandseerClientError, ValueError) as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.strerror or error} ({error.filename or out})")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    console.print(Markdown(text))
+    console.print(f"Written to {out}.")
+    return 0 if good else 1
+
+
+def run_as_script(main: Callable[[], int]) -> None:
+    """Exit with the status of `main`. SIGTERM ends it as Ctrl-C does: it stops its servers and removes its files."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
+
+
+def _failed(reason: str) -> int:
+    print(f"landseer: error: {' '.join(reason.split())}", file=sys.stderr)
+    return 1
