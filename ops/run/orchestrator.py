@@ -36,7 +36,6 @@ class OrchestratorConfig:
     """The module that Python runs; a benchmark replaces it."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables in addition to ours."""
-    log_file: Path | None = None
     on_line: Callable[[str], None] | None = None
     """Called with each line of the log, in a separate thread."""
 
@@ -73,7 +72,6 @@ class Orchestrator(Server):
             ChildConfig(
                 command=_command(self.config),
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self.config.env},
-                log_file=self.config.log_file,
                 on_line=self.config.on_line,
             )
         )

@@ -45,7 +45,6 @@ class TritonConfig:
     """Whether Triton logs informational lines."""
     traces: str | None = None
     """URL to which Triton sends the spans of requests with a `traceparent`: OTLP over HTTP, its only protocol."""
-    extra_args: tuple[str, ...] = ()
     on_line: Callable[[str], None] | None = None
     """Called with each line of the log, in a separate thread."""
 
@@ -108,16 +107,11 @@ class TritonServer(Server):
         """URL of the Prometheus metrics."""
         return f"http://{self.config.host}:{self.config.metrics_port}/metrics"
 
-    @property
-    def log_lines(self) -> tuple[str, ...]:
-        """The last lines of the log."""
-        return () if self._child is None else tuple(self._child.lines)
-
     def explain(self) -> str:
         """Return the reasons in the log, in one line."""
         if self._broken:
             return "the process of one of its models died; it may have been killed, or run out of memory"
-        return "; ".join(reasons(self.log_lines)) or "it gave no reason"
+        return "; ".join(reasons(self._child.lines if self._child else ())) or "it gave no reason"
 
 
 def models_of(repository: Path) -> list[str]:
@@ -195,7 +189,6 @@ def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_p
         f"--log-info={str(config.verbose).lower()}",
         f"--allow-gpu-metrics={str(Path('/dev/nvidiactl').exists()).lower()}",
         *(_trace_args(config.traces) if config.traces else ()),
-        *config.extra_args,
     ]
 
 
