@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# Everything runs in .venv; the first target that needs it creates it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -15,10 +15,10 @@ $(STAMP): pyproject.toml ops/setup.sh
 	@PYTHON="$(PYTHON)" bash ops/setup.sh $(VENV)
 	@touch $@
 
-demo: $(STAMP) ## Set up, export, start everything, index real photographs, search, show the hits, stop
+demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
-test: $(STAMP) ## Set up and run every check and test, on the real parts (15 to 20 minutes on 2 cores)
+test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (20 to 25 minutes on 2 cores)
 	@$(MAKE) --no-print-directory lint fast stack
 
 up: $(STAMP) model_repository/manifest.json ## Run Triton and the orchestrator until Ctrl-C
@@ -30,13 +30,13 @@ export: $(STAMP) ## Write model_repository/ (ARGS="--backbone resnet50 ...")
 model_repository/manifest.json: | $(STAMP)
 	@$(BIN)/python export/all.py
 
-lint: $(STAMP) ## Style, types, import arrows, API
+lint: $(STAMP) ## Check style, types, import layers and the API
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@bash ops/typecheck.sh $(BIN)
 	@$(BIN)/lint-imports
 	@cd client/proto && $(CURDIR)/$(BIN)/buf lint
 
-fast: $(STAMP) ## The tests that need no Triton
+fast: $(STAMP) ## Run the tests that need no Triton
 	@$(BIN)/python -m pytest -q -m "not stack" -n auto --maxprocesses 4 --dist worksteal
 
 # How oneDNN (torch and OpenVINO), MKL, OpenBLAS, ATen, FAISS and NumPy are held to older instructions. OpenVINO 2026 needs
@@ -46,53 +46,53 @@ SSE := ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem ATE
     FAISS_OPT_LEVEL=generic NPY_DISABLE_CPU_FEATURES=AVX2,FMA3
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-portable: $(STAMP) ## The fast tests as on other processors: AVX2 alone, SSE alone, one thread
+portable: $(STAMP) ## Run the fast tests as on other processors: AVX2 alone, SSE alone, one thread
 	@for settings in "$(AVX2)" "$(SSE)" "$(ONE_THREAD)"; do \
 	    echo "$$settings"; \
 	    env $$settings $(MAKE) --no-print-directory fast || exit 1; \
 	done
 
-stack: $(STAMP) ## The tests on real Triton, with the exported models
+stack: $(STAMP) ## Run the tests on a real Triton with the exported models
 	@$(BIN)/python -m pytest -q -m stack
 
-bench-serving: $(STAMP) model_repository/manifest.json ## Measure `describe` served against the same graph in process
+bench-serving: $(STAMP) model_repository/manifest.json ## Compare `describe` through Triton with the same graph in process
 	@$(BIN)/python -m landseer.ops.bench.serving
 
-bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure what metrics, logs and traces cost
+bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure the cost of metrics, logs and traces
 	@$(BIN)/python -m landseer.ops.bench.instrumentation
 
 bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
-results: $(STAMP) ## Train every head by three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
+results: $(STAMP) ## Train every head with three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
 	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" --test "$(TEST)" \
 	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one))
 
-results-boxes: $(STAMP) ## Measure whether boxes help where things are small (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
+results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
 
-results-expansion: $(STAMP) ## Train LAttQE and compare it with every other expansion (TEST="SPEC" TRAIN="SPEC" ARGS="...")
+results-expansion: $(STAMP) ## Train LAttQE and compare it with all other expansions (TEST="SPEC" TRAIN="SPEC" ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
 
 results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
 
-load: $(STAMP) model_repository/manifest.json ## Load a stack with locust and k6, Prometheus watching (about 5 minutes)
+load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
 
-chaos: $(STAMP) ## The kill tests at full count; writes docs/reports/chaos.md
+chaos: $(STAMP) ## Run the kill tests at full count; writes docs/reports/chaos.md
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
 
-fuzz: $(STAMP) ## The hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
+fuzz: $(STAMP) ## Run the hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py -k "fuzz or hostile or mutat"
 
-dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/panels.py
+dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/boards
 	@$(BIN)/python -m landseer.ops.watch.dashboards
 
 proto: $(STAMP) ## Generate client/v1 from client/proto
 	@bash ops/generate_proto.sh $(BIN)
 
-clean: ## Remove what demo, export and up have written (not .venv)
+clean: ## Remove the files of demo, export and up (not .venv)
 	@rm -rf var model_repository/*/ model_repository/manifest.json model_repository/tensorrt.json

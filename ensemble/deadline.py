@@ -1,4 +1,4 @@
-"""How long an answer may still take."""
+"""Deadlines of requests, and awaiting with a timeout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 async def bounded(work: Awaitable[T], timeout_s: float | None) -> T:
     """Await `work`, cancelled after `timeout_s` or with the caller. asyncio.TimeoutError.
 
-    In place of `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes just as the work ends.
+    Replaces `asyncio.wait_for`, which before Python 3.12 loses a cancellation that arrives just as the work ends.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -31,14 +31,14 @@ async def bounded(work: Awaitable[T], timeout_s: float | None) -> T:
 
 
 def _abandon(task: asyncio.Future[T]) -> None:
-    """Cancel, and look at what comes of it so that asyncio does not complain of an error that nobody saw."""
+    """Cancel, and retrieve the outcome so that asyncio does not warn about an exception that was never retrieved."""
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     task.cancel()
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment of the monotonic clock, or none."""
+    """A point on the monotonic clock, or no deadline."""
 
     at: float | None = None
     """Seconds of `time.monotonic`; None for no deadline."""
@@ -59,11 +59,11 @@ class Deadline:
     def check(self, stage: str) -> None:
         """DeadlinePassed if no time is left for `stage`."""
         if self.remaining() == 0.0:
-            raise DeadlinePassed(f"no time was left for {stage}; allow the request a longer deadline")
+            raise DeadlinePassed(f"no time was left for {stage}; set a longer deadline")
 
     async def within(self, stage: str, work: Awaitable[T]) -> T:
         """Await `work`, cancelled when the deadline passes. DeadlinePassed names `stage`."""
         try:
             return await bounded(work, self.remaining())
         except asyncio.TimeoutError as error:
-            raise DeadlinePassed(f"the deadline passed during {stage}; allow the request a longer one") from error
+            raise DeadlinePassed(f"the deadline passed during {stage}; set a longer one") from error

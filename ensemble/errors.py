@@ -1,19 +1,19 @@
-"""Every error that a caller of the orchestrator can meet.
+"""Every error that the orchestrator returns to callers.
 
 LandseerError
-├── InvalidInput          INVALID_ARGUMENT     the request; names the field
-├── NotFound              NOT_FOUND            no picture of that id
-├── Untrained             FAILED_PRECONDITION  a model with seeded weights was asked for
-├── LocalFeaturesMissing  FAILED_PRECONDITION  what was asked for needs local features, and none are kept
-├── CodebookMissing       FAILED_PRECONDITION  what was asked for needs visual words, and the server has none
-├── ProfileMismatch       FAILED_PRECONDITION  store and served models were not made for each other
-├── StoreUnusable         FAILED_PRECONDITION  the folder is no store, is damaged, or is in use
-├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk; nothing was written
+├── InvalidInput          INVALID_ARGUMENT     a field of the request is invalid; names it
+├── NotFound              NOT_FOUND            no picture with that id
+├── Untrained             FAILED_PRECONDITION  the requested model was never trained
+├── LocalFeaturesMissing  FAILED_PRECONDITION  the request needs local features, and none are stored
+├── CodebookMissing       FAILED_PRECONDITION  the request needs visual words, and the server has no codebook
+├── ProfileMismatch       FAILED_PRECONDITION  the store was filled by other models than Triton serves
+├── StoreUnusable         FAILED_PRECONDITION  the folder is not a store, is damaged, or is in use
+├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk is full; nothing was written
 ├── Overloaded            RESOURCE_EXHAUSTED   Triton's queue is full; try again
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
-├── DeadlinePassed        DEADLINE_EXCEEDED    no time was left for a stage that the answer needs
-└── InferenceFailed       INTERNAL             Triton answered with an error of its own
+├── DeadlinePassed        DEADLINE_EXCEEDED    no time was left for a required stage
+└── InferenceFailed       INTERNAL             Triton failed to run a model
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import ClassVar
 
 
 class LandseerError(Exception):
-    """An error with a gRPC code, a stable reason for machines and a message for people."""
+    """An error with a gRPC code, a stable reason for programs and a message for people."""
 
     code: ClassVar[str] = "INTERNAL"
     """Name of the grpc.StatusCode."""
     reason: ClassVar[str] = "INTERNAL"
     """`google.rpc.ErrorInfo.reason`, in domain `landseer`."""
     retry_after_s: ClassVar[float | None] = None
-    """`google.rpc.RetryInfo`, where trying again can help."""
+    """`google.rpc.RetryInfo`, if a retry can help."""
 
 
 class InvalidInput(LandseerError):
-    """A field of the request cannot be used. The message says what was got, what is expected, how to mend it."""
+    """A field of the request is invalid. The message says what was got, what was expected, and how to fix it."""
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_INPUT"
@@ -44,39 +44,39 @@ class InvalidInput(LandseerError):
         self.field = field
         self.description = message
         self.kind = kind
-        """What is wrong in one word, of few: a label of metrics."""
+        """What is wrong, in one of a few words: a label of metrics."""
 
 
 class NotFound(LandseerError):
-    """No picture of that id is indexed."""
+    """No picture with that id is indexed."""
 
     code = "NOT_FOUND"
     reason = "NOT_INDEXED"
 
 
 class Untrained(LandseerError):
-    """A model whose weights are seeded was asked for without `allow_untrained`."""
+    """A model that was never trained was requested without `allow_untrained`."""
 
     code = "FAILED_PRECONDITION"
     reason = "MODEL_UNTRAINED"
 
 
 class LocalFeaturesMissing(LandseerError):
-    """What was asked for needs local features of pictures, and the server keeps none or these have none."""
+    """The request needs local features, and the server stores none or these pictures have none."""
 
     code = "FAILED_PRECONDITION"
     reason = "LOCAL_FEATURES_MISSING"
 
 
 class CodebookMissing(LandseerError):
-    """What was asked for needs visual words, and the server has no codebook."""
+    """The request needs visual words, and the server has no codebook."""
 
     code = "FAILED_PRECONDITION"
     reason = "CODEBOOK_MISSING"
 
 
 class ProfileMismatch(LandseerError):
-    """The store was filled by other models, or another preprocessing, than Triton now serves."""
+    """The store was filled by other models, or with other preprocessing, than Triton now serves."""
 
     code = "FAILED_PRECONDITION"
     reason = "PROFILE_MISMATCH"
@@ -90,7 +90,7 @@ class StoreUnusable(LandseerError):
 
 
 class StoreFull(LandseerError):
-    """The store has reached its limit or the disk is full. What was there is untouched."""
+    """The store has reached its limit or the disk is full. Existing data is unchanged."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "STORE_FULL"
@@ -113,7 +113,7 @@ class ModelsUnavailable(LandseerError):
 
 
 class IndexLoading(LandseerError):
-    """The index is being read from the store. Trying again helps."""
+    """The index is being built from the store. A retry helps."""
 
     code = "UNAVAILABLE"
     reason = "INDEX_LOADING"
@@ -128,14 +128,14 @@ class DeadlinePassed(LandseerError):
 
 
 class InferenceFailed(LandseerError):
-    """Triton answered with an error that is not the caller's fault."""
+    """Triton failed with an error that is not the caller's fault."""
 
     code = "INTERNAL"
     reason = "INFERENCE_FAILED"
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the reason of an error, whichever it is. Few values, for they become a label."""
+    """Return the reason of any error. There are few, because they become a label of metrics."""
     if isinstance(error, LandseerError):
         return error.reason
     return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "UNEXPECTED"

@@ -1,4 +1,4 @@
-"""Bounded pools of threads for work that would block the event loop."""
+"""Bounded thread pools for work that would block the event loop."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Workers:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"landseer-{name}")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` on a thread of the pool, in the caller's context. Overloaded if too much waits already.
+        """Run `work` on a thread of the pool, in the caller's context. Overloaded if the queue is full.
 
         Work that has not started is dropped when the caller is cancelled; work that has started runs to its end.
         """
         if self._busy >= self._most:
-            raise Overloaded(f"{self._busy} tasks already wait for the {self._name} threads; try again, or serve more")
+            raise Overloaded(f"{self._busy} tasks already wait for the {self._name} threads; try again later")
         self._busy += 1
         try:
             call = functools.partial(contextvars.copy_context().run, work, *args, **kwargs)
@@ -39,5 +39,5 @@ class Workers:
             self._busy -= 1
 
     def close(self) -> None:
-        """Drop what waits and wait for what runs."""
+        """Drop queued work and wait for running work."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""Run it, watch it, measure it: Triton and its stand-in backend, the two servers together, demo, benchmarks."""
+"""Runs, watches, measures, evaluates and trains Landseer; the folders are the rooms."""

@@ -1,4 +1,4 @@
-"""What options of several commands take."""
+"""Types of options that several commands have."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
 
 
 def seed(text: str) -> int:
-    """Read a whole number from 0 on."""
+    """Parse a whole number of at least 0."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 0")
     return int(text)

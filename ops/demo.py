@@ -1,4 +1,4 @@
-"""`make demo`: export, serve, index real photographs, search for transformed views of them, show the hits."""
+"""`make demo`: export, serve, index real photographs, search with transformed views of them, show the hits."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from landseer.v1.search_pb2 import SearchResponse
 FOLDER = Path("var/demo")
 REPOSITORY = Path("model_repository")
 SHOWN = "astronaut.png"
-"""The photograph whose hard view the page shows."""
+"""The photograph whose hard view is shown as a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRanks:
-    """At which rank a view found its photograph, 0 if not among the hits."""
+    """The ranks at which a view found its photograph, 0 if it is not among the hits."""
 
     view: View
     plain: int
@@ -54,14 +54,14 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    console.print(f"The demo took {time.monotonic() - started:.0f} s and has ended all that it started.")
+    console.print(f"The demo took {time.monotonic() - started:.0f} s and has stopped all servers.")
     return 0
 
 
 def _run(console: Console) -> None:
     console.rule("1. Models")
     if (REPOSITORY / "manifest.json").exists():
-        console.print(f"{REPOSITORY} is there already; `make export` writes it anew.")
+        console.print(f"Using the existing {REPOSITORY}; `make export` rewrites it.")
     elif export_all.main(["--out", str(REPOSITORY)]):
         raise OpsError("the models could not be exported (see above)")
     console.rule("2. Photographs")
@@ -92,7 +92,7 @@ def _write_pictures(console: Console) -> list[View]:
     for view in queries:
         save(view.pixels, FOLDER / "queries" / view.file_name)
     console.print(
-        f"{len(INDEXED)} photographs of the scikit-image wheel and {DISTRACTORS} small ones as distractors to index; "
+        f"{len(INDEXED)} photographs from the scikit-image wheel and {DISTRACTORS} small ones as distractors to index; "
         f"{len(queries)} views of them to search with, in {FOLDER / 'queries'}"
     )
     return queries
@@ -111,7 +111,7 @@ def _rank(answer: SearchResponse, view: View) -> int:
 
 
 def _show_hits(console: Console, client: BlockingSearchClient) -> None:
-    """Show one hard query as a table and as a page."""
+    """Show one hard query as a table and as an HTML page."""
     view = next(view for view in views() if view.shows == SHOWN and view.kind == HARD)
     path = FOLDER / "queries" / view.file_name
     answer = client.search(path, top_k=8, reranking="coattention", explain=True)
@@ -126,25 +126,25 @@ def _show_hits(console: Console, client: BlockingSearchClient) -> None:
     console.print(table)
     page = FOLDER / "hits.html"
     page.write_text(render(answer, query=QueryPicture.of_query(answer, path.read_bytes()), query_name=str(path)))
-    console.print(f"The same as a page: {page}")
+    console.print(f"The same hits as an HTML page: {page}")
 
 
 def _show(console: Console, outcomes: Sequence[ViewRanks]) -> None:
     by_kind: dict[str, list[ViewRanks]] = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.view.kind].append(outcome)
-    table = Table(title="Queries that found their photograph first")
-    for column in ("seen through", "queries", "no re-ranking", "co-attention"):
-        table.add_column(column, justify="left" if column == "seen through" else "right")
+    table = Table(title="Queries with their photograph as the first hit")
+    for column in ("view", "queries", "no re-ranking", "co-attention"):
+        table.add_column(column, justify="left" if column == "view" else "right")
     for kind, some in by_kind.items():
         table.add_row(f"{kind} (hard)" if kind == HARD else kind, *_counts(some), end_section=kind == "stereo")
     table.add_section()
     easy = [outcome for outcome in outcomes if outcome.view.kind != HARD]
-    table.add_row("all but the hard", *_counts(easy))
+    table.add_row("all except hard", *_counts(easy))
     table.add_row("all", *_counts(outcomes), style="bold")
     console.print(table)
     console.print(
-        f"This is a smoke test, not a benchmark: {len(outcomes)} made-up views of {len(INDEXED)} photographs."
+        f"This is a smoke test, not a benchmark: {len(outcomes)} synthetic views of {len(INDEXED)} photographs."
     )
 
 

@@ -1,6 +1,6 @@
-"""The demo's pictures: real photographs from the scikit-image wheel, and real transformations of them.
+"""The demo's pictures: real photographs from the scikit-image wheel, and transformed views of them.
 
-Everything is seeded and none of it was chosen by looking at results.
+Everything is seeded, and nothing was chosen by looking at results.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ INDEXED = (
     "retina.jpg",
     "rocket.jpg",
 )
-"""What is searched for."""
+"""The photographs that are searched for."""
 CLUTTER = ("brick.png", "grass.png", "gravel.png", "text.png")
-"""Backgrounds; never indexed, so that finding one is not a second right answer."""
+"""Backgrounds. They are not indexed; otherwise they would be right answers too."""
 DISTRACTORS = 60
-"""Small photographs of Labelled Faces in the Wild, faces and backgrounds, indexed beside the others."""
+"""Small photographs of Labelled Faces in the Wild, faces and backgrounds, which are indexed too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A picture of something that is indexed, as seen otherwise."""
+    """A transformed picture of an indexed photograph."""
 
     shows: str
     """The file name of the indexed photograph."""
@@ -52,12 +52,12 @@ class View:
 
     @property
     def file_name(self) -> str:
-        """Return the name that the picture is saved under."""
+        """The name of the picture's file."""
         return f"{Path(self.shows).stem}-{self.kind}.jpg"
 
 
 def indexed() -> Iterator[tuple[str, Pixels]]:
-    """Yield file name and RGB pixels of all that the demo indexes, distractors last."""
+    """Yield file name and RGB pixels of all pictures that the demo indexes, distractors last."""
     for name in INDEXED:
         yield name, _load(name)
     faces = np.load(folder() / "lfw_subset.npy")
@@ -68,13 +68,13 @@ def indexed() -> Iterator[tuple[str, Pixels]]:
 
 
 def views(seed: int = 0) -> Iterator[View]:
-    """Yield every transformation of every photograph that is searched for."""
+    """Yield all transformations of all photographs that are searched for."""
     rng = np.random.default_rng(seed)
     for name in INDEXED:
         pixels = _load(name)
         for kind, transform in TRANSFORMATIONS.items():
             yield View(shows=name, kind=kind, pixels=transform(pixels, rng))
-    # The right eye of a real stereo pair: not made by us.
+    # The right picture of a real stereo pair, not a synthetic view.
     yield View(shows="motorcycle_left.png", kind="stereo", pixels=_load("motorcycle_right.png"))
 
 
@@ -90,7 +90,7 @@ def _load(name: str) -> Pixels:
 
 
 def _perspective(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Another viewpoint: each corner moves in by up to a fifth."""
+    """Change the viewpoint: move each corner inwards by up to a fifth."""
     h, w = pixels.shape[:2]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
@@ -101,7 +101,7 @@ def _perspective(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _crop(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Part of the picture: 60% of each side."""
+    """Crop to 60% of each side."""
     h, w = pixels.shape[:2]
     ch, cw = int(0.6 * h), int(0.6 * w)
     y, x = int(rng.integers(0, h - ch + 1)), int(rng.integers(0, w - cw + 1))
@@ -109,7 +109,7 @@ def _crop(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _light(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Another exposure and colour of light."""
+    """Change the exposure and the colour of the light."""
     gamma = rng.choice([0.5, 1.9])
     tint = rng.uniform(0.8, 1.1, 3)
     lit = np.clip((pixels / 255.0) ** gamma * tint * 255, 0, 255)
@@ -117,17 +117,17 @@ def _light(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _blur(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Out of focus, by 1% of the width."""
+    """Blur by 1% of the width."""
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.01 * pixels.shape[1]), np.uint8)
 
 
 def _clutter(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Half the width of a cluttered scene."""
+    """Paste into a cluttered scene, at half its width."""
     return _paste(pixels, rng, 0.5)
 
 
 def _small(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A small object in clutter: a quarter of its width, a sixteenth of its area."""
+    """Paste into a cluttered scene, at a quarter of its width and a sixteenth of its area."""
     return _paste(pixels, rng, 0.25)
 
 
@@ -153,7 +153,7 @@ def _paste(pixels: Pixels, rng: np.random.Generator, share: float) -> Pixels:
 
 
 def _scene(rng: np.random.Generator, height: int = 480, width: int = 640) -> Pixels:
-    """A scene of random parts of the four clutter photographs side by side."""
+    """Compose a scene from random parts of the four clutter photographs."""
     scene = np.zeros((height, width, 3), np.uint8)
     names = rng.choice(CLUTTER, 4, replace=False)
     for name, (row, column) in zip(names, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generate the API's Python from its .proto files; a test fails when the two differ.
+# Generate the API's Python code from its .proto files; a test fails if they differ.
 set -euo pipefail
 bin=$1
 out=${2:-client/v1}

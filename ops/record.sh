@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a long test command and write what it gave, with the machine, to docs/reports/NAME.md:  record.sh NAME WHAT -- COMMAND...
+# Run a long test command and write its result and the machine to docs/reports/NAME.md:  record.sh NAME TITLE -- COMMAND...
 set -uo pipefail
 name=$1 what=$2
 shift 3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# mypy sees the namespace through a folder of links, since the top-level folders carry other names than the packages.
+# mypy sees the packages through a folder of links, because the top-level folders have other names than the packages.
 set -euo pipefail
 bin=$1
 rm -rf .mypy && mkdir -p .mypy/landseer

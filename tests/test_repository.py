@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+
 from landseer.ensemble.telemetry.metrics import Metrics
 
 if sys.version_info >= (3, 11):
@@ -27,6 +29,19 @@ def test_every_package_on_disk_is_installed_and_no_other() -> None:
                 found.add(".".join((package, *inside)))
     assert set(declared) == found
     assert len(declared) == len(set(declared))
+
+
+def test_no_module_is_there_for_the_tests_alone() -> None:
+    """What no other module imports, something outside tests/ runs by its name or path."""
+    graph = grimp.build_graph("landseer.v1", *TOP.values())
+    files = [path for top in TOP for path in (ROOT / top).rglob("*.py") if "v1" not in path.parts]
+    text = {path: path.read_text() for path in (*files, ROOT / "Makefile", *(ROOT / "ops").glob("*.sh"))}
+    for module in graph.modules:
+        if "v1" in module.split(".") or graph.find_children(module) or graph.find_modules_that_directly_import(module):
+            continue
+        path = ROOT / Path(*module.split(".")[1:]).with_suffix(".py")
+        names = (module, path.name if path.parent == ROOT / "ops" else module)
+        assert any(name in said for other, said in text.items() if other != path for name in names), module
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:

@@ -1,7 +1,7 @@
-"""The gRPC health protocol, one status for all our services.
+"""The gRPC health protocol, with one status for all our services.
 
-`grpcio-health-checking` brings a servicer, but there the first of two watchers to leave takes the other's updates with
-it, and its watchers hold up a server that is draining.
+We do not use the servicer of grpcio-health-checking (1.85): when one of two watchers disconnects, the other gets no
+more updates, and its watchers block a server that is shutting down.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SERVICES = ("", "landseer.v1.SearchService", "landseer.v1.IndexService")
-"""Names that health is known by; the empty one is the server as a whole."""
+"""Service names in health checks; the empty name is the server as a whole."""
 _Answer = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Starts as NOT_SERVING. Once closed it stays so."""
+    """Starts as NOT_SERVING. Once closed it stays NOT_SERVING."""
 
     def __init__(self) -> None:
         self._serving = False
@@ -32,14 +32,14 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return self._serving
 
     def set(self, serving: bool) -> None:
-        """Tell those who ask and those who watch."""
+        """Set the status and notify watchers."""
         serving = serving and not self._closed
         if serving != self._serving:
             self._serving = serving
             self._wake()
 
     def close(self) -> None:
-        """Say NOT_SERVING for good and end the watches once they have heard it."""
+        """Switch to NOT_SERVING for good and end the watches after notifying them."""
         self._closed = True
         self.set(False)
         self._wake()
@@ -50,13 +50,16 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await self._changed.wait()
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
-        """Answer with the status now. NOT_FOUND for a service of another name."""
+        """Answer with the current status. NOT_FOUND for an unknown service."""
         if request.service not in SERVICES:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:100]!r} here")
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"got service {request.service[:100]!r}; expected one of {', '.join(filter(None, SERVICES))}, or none",
+            )
         return _Answer(status=self._status(request.service))
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
-        """Send the status now and after each change."""
+        """Send the current status, then every change."""
         sent = None
         while True:
             changed, closed, status = self._changed, self._closed, self._status(request.service)
@@ -73,6 +76,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return int(_Answer.SERVING if self._serving else _Answer.NOT_SERVING)
 
     def _wake(self) -> None:
-        """Each change has an event of its own, so that nobody who watches can miss one."""
+        """Wake the watchers. Each change has its own event, so that no watcher can miss one."""
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What happens around every RPC: its id, counting, timing, and errors made into statuses."""
+"""The interceptor around every RPC: request id, metrics, traces, and errors turned into statuses."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LEVELS = dict.fromkeys(
     ),
     logging.INFO,
 )
-"""At which level an RPC's end is logged. What went well, or wrong by the caller's doing, is for debugging."""
+"""Log level by status code. Successes and callers' mistakes are logged at debug level."""
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps our own services; health and reflection pass as they are."""
+    """Observes our own services; health and reflection are passed through."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing = OFF) -> None:
         self._metrics = metrics
@@ -55,7 +55,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             metadata = context.invocation_metadata() or ()
             request_id = request_id_of(metadata)
             with self._tracing.rpc(service, method, metadata, request_id) as span:
-                # This task answers nothing else, so there is nothing to set back.
+                # This task handles only this RPC, so there is nothing to reset.
                 ANSWERING.set(Answering(request_id=request_id, trace_id=span.trace_id))
                 return await answered(request, context, request_id, span)
 
@@ -64,8 +64,8 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._metrics.in_flight.labels(service, method).inc()
             try:
                 answer = await inner(request, context)
-                # As a trailer: headers would go ahead of the answer, and a call whose response has begun is tried again
-                # by no one, should this process die in between.
+                # As a trailer: headers would be sent before the answer, and clients do not retry a call whose response
+                # has begun, should this process die in between.
                 context.set_trailing_metadata(((KEY, request_id),))
                 return answer
             except asyncio.CancelledError:
@@ -82,14 +82,14 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 span.ends(code)
                 level = _LEVELS.get(code, logging.DEBUG)
                 log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
-            # Counted before it is sent, as answers are: whoever gets it may look at the metrics at once.
+            # Count before sending, as for answers: the caller may read the metrics right after.
             return await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
 
         return observed
 
 
 def _why_cancelled(context: Any) -> grpc.StatusCode:
-    """GRPC cancels a handler both when its caller goes away and when its deadline passes."""
+    """Return why gRPC cancelled the handler: the caller went away, or its deadline passed."""
     return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
 
 
@@ -98,7 +98,7 @@ def _status(error: Exception, request_id: str) -> status_pb2.Status:
 
 
 def _told(error: Exception, method: str) -> str:
-    """Return an error in one line for the log. One that nobody foresaw goes there with its traceback."""
+    """Return an error as one line for the log. Unexpected errors are also logged with their traceback."""
     if isinstance(error, LandseerError):
         return f"{error.reason}: {clip(' '.join(str(error).split()))}"
     log.error("%s failed", method, exc_info=error)

@@ -1,4 +1,4 @@
-"""Answers as protobuf messages. Nothing is decided here."""
+"""Conversion of answers to protobuf messages, without any logic of their own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served
 from landseer.ensemble.pictures.heatmap import FeatureMap, coattention_heatmap
-from landseer.ensemble.search.describe import Described
+from landseer.ensemble.search.describe import DescribedPicture
 from landseer.ensemble.search.ranking import Ranking
-from landseer.ensemble.search.search import Found
+from landseer.ensemble.search.search import SearchResult
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "total")
-"""The stages that callers are told of, in this order."""
+"""The stages reported to callers, in this order."""
 
 
 def search_response(
-    found: Found, served: Served | None, profile: Profile, *, explain: bool
+    found: SearchResult, served: Served | None, profile: Profile, *, explain: bool
 ) -> search_pb2.SearchResponse:
-    """Return the answer to a search, still without its timings. With `explain` this computes heat maps."""
+    """Return the answer to a search, without timings. With `explain` this computes heat maps."""
     hits = [_hit(found.ranking, place, record, profile, explain) for place, record in enumerate(found.records)]
     picture = found.picture if explain else None
     return search_pb2.SearchResponse(
@@ -38,8 +38,8 @@ def search_response(
     )
 
 
-def describe_response(described: Described, served: Served) -> search_pb2.DescribeResponse:
-    """Return the answer to Describe, still without its timings."""
+def describe_response(described: DescribedPicture, served: Served) -> search_pb2.DescribeResponse:
+    """Return the answer to Describe, without timings."""
     return search_pb2.DescribeResponse(
         descriptor=_descriptor(described.descriptor),
         query_vector=_descriptor(described.query_vector),
@@ -53,7 +53,7 @@ def describe_response(described: Described, served: Served) -> search_pb2.Descri
 
 
 def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetResponse:
-    """Return what is known of a picture."""
+    """Return the stored record of a picture."""
     record = stored.record
     return index_pb2.GetResponse(
         id=record.id,
@@ -70,7 +70,7 @@ def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetRespo
 
 
 def add_stages(response: Any, stages: Stages) -> None:
-    """Add timings, and degradations where the message has room for them."""
+    """Add timings, and degradations if there are any."""
     for stage in STAGES:
         if stage in stages.timings:
             response.timings.add(stage=stage, seconds=stages.timings[stage])
@@ -79,7 +79,7 @@ def add_stages(response: Any, stages: Stages) -> None:
 
 
 def model_versions(served: Served | None, names: Iterable[str]) -> list[common_pb2.ModelVersion]:
-    """Return the versions of these models; nothing while Triton is away."""
+    """Return the versions of these models; empty while Triton is unavailable."""
     wanted = set(names)
     pairs = served.versions if served else ()
     return [common_pb2.ModelVersion(name=name, version=version) for name, version in pairs if name in wanted]
@@ -100,7 +100,7 @@ def heatmap(values: NDArray[np.float32]) -> common_pb2.Heatmap:
 
 
 def timestamp(moment: float | None) -> Timestamp | None:
-    """Return a moment in Unix seconds as a message."""
+    """Return a time in Unix seconds as a message."""
     if moment is None:
         return None
     message = Timestamp()
@@ -125,7 +125,7 @@ def _hit(ranking: Ranking, place: int, record: Record, profile: Profile, explain
 
 
 def _scores(ranking: Ranking, place: int) -> search_pb2.StageScores:
-    """Leave out what is NaN: that stage did not score this hit."""
+    """Return the scores by stage, without NaNs: those stages did not score this hit."""
     arrays = {"global": ranking.global_, "words": ranking.words}
     arrays |= {"expanded": ranking.expanded, "coattention": ranking.coattention}
     scores = {name: float(array[place]) for name, array in arrays.items()}
@@ -150,7 +150,7 @@ def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile)
     return explanation
 
 
-def _query_explanation(picture: Described) -> search_pb2.QueryExplanation:
+def _query_explanation(picture: DescribedPicture) -> search_pb2.QueryExplanation:
     prepared, region = picture.prepared, picture.prepared.region
     return search_pb2.QueryExplanation(
         thumbnail=prepared.thumbnail,

@@ -1,4 +1,4 @@
-"""Parses a SearchRequest into a search plan: checks it and fills in the defaults."""
+"""Parse a SearchRequest into a search plan: validate it and fill in defaults."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ensemble.search.plan import (
     COATTENTION,
     SPATIAL,
-    Expand,
+    ExpansionPlan,
     IdQuery,
     PictureQuery,
     Query,
-    Rerank,
+    RerankingPlan,
     SearchPlan,
     VectorQuery,
 )
@@ -39,32 +39,32 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_DQE: DQE,
     search_pb2.EXPANSION_METHOD_RANK_CURVE: RANK_CURVE,
 }
-"""Names of the methods; what is not here is no expansion."""
+"""Expansion methods by enum value; any other value means no expansion."""
 RERANKINGS = {
     search_pb2.RERANKING_METHOD_COATTENTION: COATTENTION,
     search_pb2.RERANKING_METHOD_SPATIAL: SPATIAL,
 }
-"""Likewise of re-ranking."""
+"""Re-ranking methods by enum value; any other value means no re-ranking."""
 
 
 def search_plan(
     request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int, local_features: bool, words: bool
 ) -> SearchPlan:
-    """Check a SearchRequest against what is served. local_features, words: whether the server has them.
+    """Validate a SearchRequest and return its plan. local_features, words: whether the server has them.
 
-    InvalidInput names the field; Untrained, LocalFeaturesMissing and CodebookMissing say what to do.
+    InvalidInput names the field; Untrained, LocalFeaturesMissing and CodebookMissing say how to fix it.
     """
     kind = request.WhichOneof("query")
     rerank = _rerank(request.reranking, profile, local_features=local_features, words=words)
     by_words = _by_words(request, kind, words=words)
     if request.HasField("region") and kind != "image":
-        said = f"a region needs a picture to lie on, but the query is {kind or 'absent'}; leave it out"
+        said = f"got a region with {f'the query `{kind}`' if kind else 'no query'}; a region needs the query `image`"
         raise InvalidInput("region", said)
     if rerank is not None and kind == "descriptor":
         raise InvalidInput(
             "reranking.method",
             "re-ranking needs a picture: a raw descriptor has no co-attention vector and no local features; send the "
-            "picture as `image`, or its `id` if it is indexed, or leave re-ranking out",
+            "picture as `image`, or its `id` if it is indexed, or search without re-ranking",
         )
     top_k = request.top_k if request.HasField("top_k") else TOP_K
     _in_range("top_k", top_k, 1, max_top_k)
@@ -79,7 +79,7 @@ def search_plan(
 
 
 def region_of(request: Any) -> Region | None:
-    """Return the `region` of a request, or None if it has none. InvalidInput if a side is not a finite number."""
+    """Return the `region` of a request, or None. InvalidInput for values that are not finite."""
     if not request.HasField("region"):
         return None
     box: common_pb2.Box = request.region
@@ -98,24 +98,24 @@ def _query(request: search_pb2.SearchRequest, kind: str | None, profile: Profile
         return IdQuery(id=request.id)
     if kind == "descriptor":
         return VectorQuery(vector=_unit(request.descriptor.values, profile.sizes.channels))
-    raise InvalidInput("query", "absent; set one of image, id and descriptor")
+    raise InvalidInput("query", "missing; set one of image, id and descriptor")
 
 
 def _unit(values: Any, size: int) -> NDArray[np.float32]:
-    """Return float32 [size] of unit norm. In double precision, so that no finite value overflows."""
+    """Return float32 [size] with unit norm. Computed in double precision, so that no finite value overflows."""
     field = "descriptor.values"
     if len(values) != size:
-        raise InvalidInput(field, f"got {len(values)} values, expected {size}, the index's descriptor size")
+        raise InvalidInput(field, f"got {len(values)} values; expected {size}, the size of the index's descriptors")
     vector = np.fromiter(values, np.float64, size)
     if not np.isfinite(vector).all():
-        raise InvalidInput(field, f"value {int(np.argmin(np.isfinite(vector)))} is not finite; expected numbers")
+        raise InvalidInput(field, f"value {int(np.argmin(np.isfinite(vector)))} is not finite; expected finite numbers")
     norm = float(np.linalg.norm(vector))
     if norm == 0.0:
-        raise InvalidInput(field, "all values are zero; a direction is expected, of any other norm")
+        raise InvalidInput(field, "got only zeros; expected a vector with a norm above 0")
     return (vector / norm).astype(np.float32)
 
 
-def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
+def _expand(request: search_pb2.Expansion, profile: Profile) -> ExpansionPlan | None:
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
     method = EXPANSIONS.get(request.method)
     most = limits(profile.sizes.neighbours).get(method or "", MOST)
@@ -123,7 +123,7 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
     alpha = request.alpha if request.HasField("alpha") else ALPHA
     _in_range("expansion.neighbours", neighbours, 1, most)
     if not 0.0 <= alpha <= MOST_ALPHA:
-        raise InvalidInput("expansion.alpha", f"got {alpha:g}, expected 0 to {MOST_ALPHA:g}")
+        raise InvalidInput("expansion.alpha", f"got {alpha:g}; expected 0 to {MOST_ALPHA:g}")
     if method is None:
         return None
     if method == LATTQE and "lattqe" in profile.untrained and not request.allow_untrained:
@@ -131,7 +131,7 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> Expand | None:
             "expansion.method: the served `lattqe` was never trained, its weights are random; use another method, such "
             "as RANK_CURVE, export a trained network with `--lattqe FILE`, or set expansion.allow_untrained to test it"
         )
-    return Expand(method=method, neighbours=neighbours, alpha=alpha)
+    return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha)
 
 
 def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: bool) -> bool:
@@ -148,22 +148,24 @@ def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: boo
 def _need_words(field: str, words: bool) -> None:
     if not words:
         raise CodebookMissing(
-            f"{field}: this server has no visual words; learn some by `landseer codebook`, and start it with "
-            "`landseer serve --local-features --codebook FILE`"
+            f"{field}: this server has no visual words; train a codebook with `landseer codebook` and start the server "
+            "with `landseer serve --local-features --codebook FILE`"
         )
 
 
-def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool) -> Rerank | None:
+def _rerank(
+    request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool
+) -> RerankingPlan | None:
     candidates = request.candidates if request.HasField("candidates") else CANDIDATES
     weight = request.weight if request.HasField("weight") else 1.0
     _in_range("reranking.candidates", candidates, 1, profile.sizes.candidates)
     if not 0.0 <= weight <= 1.0:
-        raise InvalidInput("reranking.weight", f"got {weight:g}, expected 0 to 1")
+        raise InvalidInput("reranking.weight", f"got {weight:g}; expected 0 to 1")
     _known("reranking.method", request.method, search_pb2.RerankingMethod)
     method, shared = RERANKINGS.get(request.method), request.require_shared_words
     _in_range("reranking.require_shared_words", shared, 0, profile.sizes.locals)
     if method is None and shared:
-        said = "it filters what is re-ranked, and no re-ranking was asked for; choose a reranking.method"
+        said = "it filters the candidates of re-ranking; set a reranking.method too"
         raise InvalidInput("reranking.require_shared_words", said)
     if method is None:
         return None
@@ -171,26 +173,26 @@ def _rerank(request: search_pb2.Reranking, profile: Profile, *, local_features: 
         _need_words("reranking.require_shared_words", words)
     if method == SPATIAL:
         _check_spatial(request, local_features)
-    return Rerank(method=method, candidates=candidates, weight=weight, shared_words=shared)
+    return RerankingPlan(method=method, candidates=candidates, weight=weight, shared_words=shared)
 
 
 def _check_spatial(request: search_pb2.Reranking, local_features: bool) -> None:
     if request.HasField("weight"):
-        said = "spatial verification sorts by inliers, then by the score before: nothing is weighed; leave it out"
+        said = "spatial verification takes no weight: it sorts by inliers, then by the previous score; omit the weight"
         raise InvalidInput("reranking.weight", said)
     if not local_features:
         raise LocalFeaturesMissing(
-            "reranking.method: spatial verification needs local features, and this server keeps none; start it with "
+            "reranking.method: spatial verification needs local features, and this server stores none; start it with "
             "`landseer serve --local-features` and index the pictures again, or re-rank by co-attention"
         )
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
-        raise InvalidInput(field, f"got {value}, expected {least} to {most}")
+        raise InvalidInput(field, f"got {value}; expected {least} to {most}")
 
 
 def _known(field: str, value: int, enum: Any) -> None:
     if value not in enum.values():
         names = ", ".join(name for name, _ in enum.items() if not name.endswith("UNSPECIFIED"))
-        raise InvalidInput(field, f"got {value}, expected one of {names}")
+        raise InvalidInput(field, f"got {value}; expected one of {names}")

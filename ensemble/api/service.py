@@ -1,4 +1,4 @@
-"""The gRPC services: requests in, messages out, everything between is elsewhere."""
+"""The gRPC services. They convert requests and answers; the work is done in other modules."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
-from landseer.ensemble.ingest.indexing import Indexer, Tally
+from landseer.ensemble.ingest.indexing import Indexer, UploadTally
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.plan import PictureQuery, SearchPlan
-from landseer.ensemble.search.search import Search
+from landseer.ensemble.search.search import SearchRun
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import MAX_ID_BYTES, check_id
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -41,8 +41,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What both services work with."""
+class ServiceParts:
+    """The components that both services share."""
 
     config: ServerConfig
     metrics: Metrics
@@ -53,7 +53,7 @@ class Parts:
     indexer: Indexer
 
     def stages(self, context: Context) -> Stages:
-        """Return the stages of an answer that is due when the caller's deadline passes."""
+        """Return the stages of an answer, bounded by the caller's deadline."""
         deadline = Deadline.after(context.time_remaining())
         return Stages(self.metrics, deadline, reserve_s=self.config.answer_reserve_s, tracing=self.tracing)
 
@@ -61,7 +61,7 @@ class Parts:
 class SearchService(search_pb2_grpc.SearchServiceServicer):
     """Search and Describe."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:  # noqa: N802
@@ -99,7 +99,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         needs_models = isinstance(plan.query, PictureQuery)
         served: Served | None = readiness.models() if needs_models else readiness.models_if_there()
         profile = readiness.profile()
-        search = Search(
+        search = SearchRun(
             plan=plan,
             collection=collection,
             profile=profile,
@@ -109,14 +109,14 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             metrics=self._parts.metrics,
         )
         found = await search.run()
-        # A thousand hits, and heat maps for them, are work for a thread.
+        # A thousand hits with heat maps would block the event loop.
         return await asyncio.to_thread(search_response, found, served, profile, explain=plan.explain)
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
     """Upsert, UpsertMany, Delete, Get and Stats."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
 
     async def Upsert(self, request: index_pb2.UpsertRequest, context: Context) -> index_pb2.UpsertResponse:  # noqa: N802
@@ -134,13 +134,13 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         return _upsert_many_response(tally)
 
     async def Delete(self, request: index_pb2.DeleteRequest, context: Context) -> index_pb2.DeleteResponse:  # noqa: N802
-        """Take a picture out."""
+        """Delete a picture."""
         check_id(request.id)
         written = await self._parts.readiness.writer().delete(request.id)
         return index_pb2.DeleteResponse(sequence=written.key)
 
     async def Get(self, request: index_pb2.GetRequest, context: Context) -> index_pb2.GetResponse:  # noqa: N802
-        """Return what is known of a picture."""
+        """Return the stored record of a picture."""
         check_id(request.id)
         stored = await self._parts.readiness.collection().get(request.id)
         return get_response(stored, include_vectors=request.include_vectors)
@@ -181,7 +181,7 @@ def _visual_words(collection: Collection) -> index_pb2.VisualWordsStats:
     return index_pb2.VisualWordsStats(**dataclasses.asdict(words.stats) if words else {})
 
 
-def _upsert_many_response(tally: Tally) -> index_pb2.UpsertManyResponse:
+def _upsert_many_response(tally: UploadTally) -> index_pb2.UpsertManyResponse:
     response = index_pb2.UpsertManyResponse(indexed=tally.indexed, replaced=tally.replaced)
     for failure in sorted(tally.failures, key=lambda failure: failure.position):
         response.failures.add(

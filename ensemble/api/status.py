@@ -1,4 +1,4 @@
-"""Errors as callers see them: `google.rpc.Status` with machine-readable details."""
+"""Conversion of errors to `google.rpc.Status` with machine-readable details."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from landseer.ensemble.errors import InvalidInput, LandseerError
 
 DOMAIN = "landseer"
 DETAILS_KEY = "grpc-status-details-bin"
-"""The trailing metadata in which gRPC libraries look for a serialised google.rpc.Status."""
+"""Key of the trailing metadata where gRPC libraries look for a serialised google.rpc.Status."""
 _LONGEST_MESSAGE = 600
-"""Trailers share 8 KiB with the rest of the metadata, and a message may quote what the caller sent."""
+"""Characters. Trailers share 8 KiB with the other metadata, and a message may quote the request."""
 
 
 def status_of(error: LandseerError, request_id: str) -> status_pb2.Status:
@@ -33,8 +33,8 @@ def status_of(error: LandseerError, request_id: str) -> status_pb2.Status:
 
 
 def unexpected(request_id: str) -> status_pb2.Status:
-    """Return the status of an error that nobody foresaw: it says where to look and nothing of our insides."""
-    message = f"unexpected error; the server's log has it under request {request_id}"
+    """Return the status of an unexpected error: it says where to look, without internal details."""
+    message = f"unexpected error; see the server's log for request {request_id}"
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     info = error_details_pb2.ErrorInfo(reason="UNEXPECTED", domain=DOMAIN, metadata={"request_id": request_id})
     _add(status, info)
@@ -53,7 +53,7 @@ def trailers(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
 
 
 def clip(text: str) -> str:
-    """Shorten a message that quotes more than people read."""
+    """Truncate a long message."""
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
 
 

@@ -1,1 +1,1 @@
-"""The process: the `serve` command and the server that it runs."""
+"""The process: the `serve` command and the server it runs."""

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
@@ -20,70 +22,42 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options, one for each field of ServerConfig that operators set."""
-    limits = Limits()
-    parser.add_argument("--listen", default="127.0.0.1:7070", metavar="HOST:PORT", help="gRPC (default %(default)s)")
-    parser.add_argument(
-        "--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC endpoint (default %(default)s)"
-    )
-    parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the indexed pictures")
-    parser.add_argument(
-        "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="/metrics, or `none` (default %(default)s)"
-    )
-    parser.add_argument("--engine", default="faiss-exact", choices=sorted(ENGINES), help="default %(default)s")
-    parser.add_argument(
-        "--vectors",
-        default=RAW,
-        choices=(RAW, AUGMENTED),
-        help="what is searched: the pictures' own descriptors, or those of `landseer augment` (default %(default)s)",
-    )
+    """Declare one option for each field of ServerConfig that operators set."""
+
+    def option(name: str, help: str, default: Any, **how: Any) -> None:
+        parser.add_argument(name, default=default, help=f"{help} (default %(default)s)", **how)
+
+    limits, flag = Limits(), partial(parser.add_argument, action="store_true")
+    option("--listen", "gRPC address", ServerConfig.listen, metavar="HOST:PORT")
+    option("--triton", "Triton's gRPC endpoint", ServerConfig.triton, metavar="HOST:PORT")
+    parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
+    option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
+    option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
+    vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
+    option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
-    parser.add_argument(
-        "--max-image-bytes", default=limits.max_bytes, type=_bytes, metavar="SIZE", help="default %(default)s"
+    option("--max-image-bytes", "largest picture accepted", limits.max_bytes, type=_bytes, metavar="SIZE")
+    option("--max-image-pixels", "largest picture accepted", limits.max_pixels, type=int, metavar="N")
+    option("--in-flight", "pictures with Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
+    option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
+    option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
+    option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
+    flag("--no-thumbnails", help="do not store small pictures for explanations")
+    flag(
+        "--local-features", help="store local features, for spatial verification and visual words (68 KiB per picture)"
     )
-    parser.add_argument(
-        "--max-image-pixels", default=limits.max_pixels, type=int, metavar="N", help="default %(default)s"
-    )
-    parser.add_argument(
-        "--in-flight", default=8, type=int, metavar="N", help="pictures with Triton at a time (%(default)s)"
-    )
-    parser.add_argument("--queue", default=64, type=int, metavar="N", help="queries that may wait beyond (%(default)s)")
-    parser.add_argument("--max-top-k", default=1000, type=int, metavar="K", help="most hits (default %(default)s)")
-    parser.add_argument("--store-limit", default="16GiB", type=_bytes, metavar="SIZE", help="default %(default)s")
-    parser.add_argument("--no-thumbnails", action="store_true", help="keep no small pictures for explanations")
-    parser.add_argument(
-        "--local-features",
-        action="store_true",
-        help="keep local features of pictures, for spatial verification and visual words (68 KiB a picture)",
-    )
-    parser.add_argument(
-        "--regions",
-        type=int,
-        default=0,
-        metavar="N",
-        help="describe up to N boxes of a picture again, for R-ASMK* (%(default)s; up to 67 KiB each)",
-    )
-    parser.add_argument(
-        "--codebook",
-        type=Path,
-        metavar="FILE",
-        help="visual words, of `landseer codebook`, to search by and to filter by; needs --local-features",
-    )
-    parser.add_argument(
-        "--kernel",
-        default="",
-        choices=KERNELS,
-        metavar="NAME",
-        help=f"of searches by words: {', '.join(KERNELS)} (r-asmk with --regions, else asmk)",
-    )
-    parser.add_argument("--log-level", default="info", choices=_LEVELS, help="default %(default)s")
-    parser.add_argument(
-        "--log-format", default="text", choices=sorted(FORMATS), help="json: an object a line (default %(default)s)"
-    )
+    regions = "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each"
+    option("--regions", regions, ServerConfig.regions, type=int, metavar="N")
+    codebook = "visual words, written by `landseer codebook`, for searching and filtering; needs --local-features"
+    parser.add_argument("--codebook", type=Path, metavar="FILE", help=codebook)
+    kernel = f"similarity by visual words: {', '.join(KERNELS)} (default r-asmk with --regions, else asmk)"
+    parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
+    option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
+    option("--log-format", "json: one object per line", "text", choices=sorted(FORMATS))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT. 0 after a clean stop; 1 with one line on stderr if it cannot serve."""
+    """Serve until SIGTERM or SIGINT. Return 0 after a clean stop, 1 with one line on stderr on failure."""
     log_to_stderr(args.log_level, args.log_format)
     try:
         asyncio.run(_serve(config_of(args)))
@@ -94,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def config_of(args: argparse.Namespace) -> ServerConfig:
-    """Return the configuration that the options ask for. ValueError if a value cannot work."""
+    """Return the configuration for the options. ValueError for an invalid value."""
     threads = {} if args.threads is None else {"threads": args.threads}
     return ServerConfig(
         store=args.store,
@@ -118,7 +92,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
 
 
 async def _serve(config: ServerConfig) -> None:
-    # gRPC loads with the server; `landseer --help` should not wait for it.
+    # Importing the server loads gRPC; `landseer --help` should not wait for that.
     from landseer.ensemble.app.server import start_server
     from landseer.ensemble.telemetry.tracing import tracing_by_environment
 
@@ -139,7 +113,7 @@ async def _serve(config: ServerConfig) -> None:
 
 
 def _say(why: str, log_format: str) -> None:
-    """Tell why it cannot serve, to a person or to whatever reads the log."""
+    """Report why the server stopped, on stderr or in the JSON log."""
     if log_format == "json":
         log.critical(why)
     else:

@@ -1,4 +1,4 @@
-"""Puts the parts of an orchestrator together and runs them. `serve.py` is its command; tests and benchmarks call it."""
+"""Assemble an orchestrator and run it. `serve.py` is the command; tests and benchmarks call this module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
-from landseer.ensemble.api.service import IndexService, Parts, SearchService
+from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.index.readiness import Readiness
@@ -31,15 +31,15 @@ from landseer.v1 import index_pb2_grpc, search_pb2_grpc
 log = logging.getLogger(__name__)
 
 WINDOW_BYTES = 4 * 2**20
-"""That a stream may send ahead of what is read: enough for 80 MB/s at a round trip of 50 ms."""
+"""How far a stream may send ahead of what was read: enough for 80 MB/s at a round trip of 50 ms."""
 
 
 class RunningServer:
-    """An orchestrator that listens. Not necessarily SERVING yet: see `ready`. ValueError for an unknown kernel."""
+    """A listening orchestrator, not necessarily SERVING yet: see `ready`. ValueError for an unknown kernel."""
 
     def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
         if config.words_kernel not in KERNELS:
-            raise ValueError(f"kernel is {config.kernel!r}; it must be one of {', '.join(KERNELS)}")
+            raise ValueError(f"kernel is {config.kernel!r}; expected one of {', '.join(KERNELS)}")
         self._config = config
         self._tracing = tracing
         self.metrics = Metrics()
@@ -55,11 +55,11 @@ class RunningServer:
         self._watch: asyncio.Task[None] | None = None
         self._stopped = False
         self.port = 0
-        """The gRPC port that was bound."""
+        """The bound gRPC port."""
 
     @property
     def address(self) -> str:
-        """HOST:PORT that clients connect to."""
+        """HOST:PORT for clients."""
         host = split_address(self._config.listen)[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
@@ -69,7 +69,7 @@ class RunningServer:
         return self._http.port if self._http else 0
 
     async def start(self) -> None:
-        """Bind and listen. OSError in one readable line if a port is taken."""
+        """Bind and listen. OSError with a one-line message if a port is taken."""
         self._bind()
         if self._config.metrics:
             self._http = MetricsServer(self.metrics, self._config.metrics)
@@ -78,7 +78,7 @@ class RunningServer:
         log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
 
     async def ready(self, timeout_s: float | None = None) -> None:
-        """Wait until SERVING. Raises what makes that impossible; TimeoutError."""
+        """Wait until SERVING. TimeoutError; raises the error that prevents serving, if there is one."""
         wait = asyncio.ensure_future(self.health.wait_until(True))
         done, _ = await asyncio.wait({wait, self._watching()}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         wait.cancel()
@@ -87,13 +87,13 @@ class RunningServer:
             raise TimeoutError(f"the orchestrator was not SERVING within {timeout_s} s")
 
     async def failed(self, timeout_s: float | None = None) -> None:
-        """Wait for an error that makes serving impossible, and raise it; return after `timeout_s`."""
+        """Wait for an error that makes serving impossible and raise it; return after `timeout_s`."""
         done, _ = await asyncio.wait({self._watching()}, timeout=timeout_s)
         for task in done:
             task.result()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Say NOT_SERVING, let what runs finish for `grace_s`, then close the store. May be called twice."""
+        """Report NOT_SERVING, let running requests finish for `grace_s`, then close the store. May be called twice."""
         if self._stopped:
             return
         self._stopped = True
@@ -124,7 +124,7 @@ class RunningServer:
         return self._watch
 
     def _bind(self) -> None:
-        """gRPC says why it cannot bind only to its own log, so ask the system first."""
+        """Bind the gRPC port. gRPC only logs why it cannot bind, so try with a plain socket first."""
         try:
             _probe(self._config.listen)
             self.port = self._grpc.add_insecure_port(self._config.listen)
@@ -142,15 +142,15 @@ class RunningServer:
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)
         return server
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits
         admission = Admission(running=config.in_flight, metrics=self.metrics)
         searches = admission.lane("search", waiting=config.waiting)
         uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
         describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
-        # Threads of its own, so that no search stands in line behind a bulk upload.
+        # Separate threads, so that searches do not queue behind a bulk upload.
         bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
-        return Parts(
+        return ServiceParts(
             config=config,
             metrics=self.metrics,
             tracing=self._tracing,
@@ -172,7 +172,7 @@ class RunningServer:
 async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningServer:
     """Start an orchestrator in this event loop; it closes `tracing` when it stops.
 
-    OSError in one readable line if a port is taken.
+    OSError with a one-line message if a port is taken.
     """
     server = RunningServer(config, tracing)
     try:
@@ -184,7 +184,7 @@ async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningS
 
 
 def _probe(address: str) -> None:
-    """OSError if the address cannot be bound."""
+    """Raise OSError if the address cannot be bound."""
     host, port = split_address(address)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, name = found[0]
@@ -197,10 +197,10 @@ def _options(config: ServerConfig) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_answer_bytes),
-        # Without this, two servers can listen on one port and share its connections, without a word.
+        # Otherwise two servers can listen on one port and silently share its connections.
         ("grpc.so_reuseport", 0),
-        # A busy machine answers gRPC's probes late, which it takes for a long line, and lets a stream of uploads send
-        # more and more ahead of what is read: 84 MB were seen. A fixed window keeps what waits here bounded.
+        # A busy machine answers gRPC's bandwidth probes late. gRPC takes that for a long line and lets uploads send
+        # ever further ahead of what was read: 84 MB were seen. A fixed window bounds what is buffered here.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ]

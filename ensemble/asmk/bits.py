@@ -1,7 +1,7 @@
-"""Residuals as bits: one a value, packed; and how many bits two of them differ in.
+"""Residuals packed to one bit per value, and Hamming distances.
 
-numpy counts bits only from 2.0 on. Adding neighbouring bits in 64-bit lanes takes 0.08 ms for 15,000 codes of 128 bits,
-a table over 16-bit words 0.45 ms (one thread of an EPYC).
+numpy has `bitwise_count` only from 2.0 on. Adding neighbouring bits in 64-bit lanes takes 0.08 ms for 15,000 codes of
+128 bits, a lookup table of 16-bit words 0.45 ms (one thread of an EPYC).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BYTES, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 
 
 def binarise(vectors: NDArray[np.floating[Any]]) -> Packed:
-    """Pack the signs of vectors [n, D]: bit d is whether value d is above 0. → uint8 [n, ceil(D / 8)], zero-padded.
+    """Pack the signs of vectors [n, D] to uint8 [n, ceil(D / 8)], zero-padded: bit d is set if value d is above 0.
 
     The first value is the most significant bit of the first byte, as in the code of D2R and, read as big-endian
     words, of the `asmk` package.
@@ -31,9 +31,9 @@ def binarise(vectors: NDArray[np.floating[Any]]) -> Packed:
 
 
 def lanes(packed: Packed) -> Lanes:
-    """Return packed bits [n, B] as uint64 [L, n], L = ceil(B / 8), zero-padded: padding never differs.
+    """Return packed bits [n, B] as uint64 [L, n], L = ceil(B / 8), zero-padded, so that padding never differs.
 
-    The codes lie side by side, lane by lane: comparing them so takes a third of the time of one code after the other.
+    This layout, lane by lane, is compared in a third of the time of one code after the other.
     """
     wide = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
     wide[:, : packed.shape[1]] = packed
@@ -41,14 +41,14 @@ def lanes(packed: Packed) -> Lanes:
 
 
 def hamming(these: Lanes, those: Lanes) -> NDArray[np.int64]:
-    """Return in how many bits each of these codes [L, n] differs from its partner in those [L, n]: int64 [n]."""
+    """Return the Hamming distances of codes [L, n] and codes [L, n], pair by pair: int64 [n]."""
     return differing([this ^ that for this, that in zip(these, those, strict=True)], these.shape[1])
 
 
 def differing(apart: Sequence[Lane], count: int) -> NDArray[np.int64]:
-    """Return how many bits are set in each of `count` codes, of which `apart` are the lanes [count]: int64 [count].
+    """Return the number of bits set in each of `count` codes, given as lanes [count]: int64 [count].
 
-    The lanes are overwritten.
+    Overwrites the lanes.
     """
     total = np.zeros(count, np.uint64)
     for lane in apart:

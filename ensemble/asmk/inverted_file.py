@@ -1,51 +1,45 @@
-"""The inverted file: first search by visual words and packed residuals, with the scores of the kernel, exactly.
+"""The inverted file: first search by visual words and packed residuals, with exactly the scores of the kernel.
 
-Pictures lie in segments that never change. What is added becomes a small segment, and is merged with its neighbours
-while they are not much larger; what is removed is marked, and goes at the next merging. So adding n pictures one by
-one costs n log n, a search sees all of a change or nothing of it, and no search waits for a change.
+Pictures are held in immutable segments. An addition becomes a small segment, merged with its neighbours while they are
+not much larger; a removal is marked, and carried out at the next merge. So adding n pictures one by one costs n log n,
+a search sees all of a change or nothing, and searches never wait for changes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.asmk.array_file import mapped, write
 from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.asmk.kernel import NOTHING, Kernel, idf, norm
 from landseer.ensemble.asmk.postings import Floats, Keys, Mask, Postings, merged
 
 RATIO = 4
-"""A segment is merged into the one before it unless that is more than so many times its size."""
+"""A segment is merged into the previous one unless that is more than this many times larger."""
 DEAD = 0.25
-"""The share of removed pictures at which a segment is written anew."""
-_FORMAT = 1
-"""Of the file; one of another format is built again from the store."""
-_ARRAYS = ("keys", "sizes", "offsets", "slots", "codes")
+"""Share of removed pictures above which a segment is rewritten."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Segment:
     postings: Postings
     alive: Mask
-    """[n], whether each picture is still there."""
+    """[n], False for removed pictures."""
 
     @cached_property
     def living(self) -> int:
-        """How many pictures are still there."""
+        """Number of pictures without removed ones."""
         return int(np.count_nonzero(self.alive))
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """How many of the pictures that are there have each word: [K]."""
+        """Number of pictures that contain each word, without removed ones: [K]."""
         if self.living == len(self.alive):
             return self.postings.counts
         words = self.postings.words()[self.alive[self.postings.slots]]
@@ -54,7 +48,7 @@ class _Segment:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _State:
-    """All pictures at one moment."""
+    """A snapshot of all pictures."""
 
     segments: tuple[_Segment, ...]
     kernel: Kernel
@@ -65,50 +59,50 @@ class _State:
 
     @cached_property
     def weights(self) -> Floats | None:
-        """The weight of each word, [K]; None if all count alike."""
+        """The weight of each word, [K]; None for equal weights."""
         if not self.kernel.idf or not self.segments:
             return None
         return idf(np.sum([segment.counts for segment in self.segments], axis=0), self.size)
 
     @cached_property
     def norms(self) -> tuple[Floats, ...]:
-        """The sums of the weights of each picture's words, segment by segment: [n] each."""
+        """The sum of the weights of each picture's words, by segment: [n] each."""
         weights = self.weights
         parts = [segment.postings for segment in self.segments]
         return tuple(part.sizes.astype(np.float64) if weights is None else part.norms(weights) for part in parts)
 
 
 class InvertedFile:
-    """Finds the pictures most alike, by their words and residual bits. Threads may share it; changes wait in turn."""
+    """Finds the most similar pictures by words and residual bits. Threads may share it; changes are serialised."""
 
-    def __init__(self, *, words: int, bits: int, kernel: Kernel | None = None, codebook: str = "") -> None:
-        """Begin empty. codebook: the fingerprint of the one that gives the words, kept with what is saved."""
+    def __init__(self, *, words: int, bits: int, kernel: Kernel | None = None) -> None:
+        """Create an empty file. words: K of the codebook; bits: D of its features."""
         if words < 1 or bits < 1:
-            raise ValueError(f"got {words} words and {bits} bits; expected those of a codebook, 1 and more")
-        self.words, self.bits, self.codebook = words, bits, codebook
+            raise ValueError(f"got {words} words and {bits} bits; expected at least 1 of each")
+        self.words, self.bits = words, bits
         self._matches = (kernel or Kernel()).by_distance(bits)
         self._state = _State(segments=(), kernel=kernel or Kernel())
         self._changing = threading.Lock()
 
     @property
     def kernel(self) -> Kernel:
-        """What it scores by."""
+        """The kernel of its scores."""
         return self._state.kernel
 
     @property
     def size(self) -> int:
-        """How many pictures it holds."""
+        """Number of pictures."""
         return self._state.size
 
     @property
     def nbytes(self) -> int:
-        """Memory of its postings, in bytes; of a file that was loaded, what reading all of it takes."""
+        """Memory of its postings, in bytes."""
         return sum(segment.postings.nbytes + segment.alive.nbytes for segment in self._state.segments)
 
     def add(self, keys: Keys, pictures: Sequence[Binary]) -> None:
-        """Take pictures [n] under keys [n]. A key already there is replaced; of equal keys the last counts.
+        """Add pictures [n] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts.
 
-        A picture without words is held, and scores -1. ValueError for words or bits of another codebook.
+        A picture without words is kept, and scores -1. ValueError for words or bits of another codebook.
         """
         keys = np.ascontiguousarray(keys, np.int64)
         if keys.shape != (len(pictures),):
@@ -124,15 +118,15 @@ class InvertedFile:
             self._state = replace(self._state, segments=_tidied(segments))
 
     def remove(self, keys: Keys) -> None:
-        """Forget the pictures under keys [n]; a key that is not there is ignored."""
+        """Remove the pictures under keys [n]; missing keys are ignored."""
         with self._changing:
             segments = _without(self._state.segments, np.asarray(keys, np.int64))
             self._state = replace(self._state, segments=_tidied(segments))
 
     def search(self, query: Binary, k: int) -> tuple[Keys, Floats]:
-        """Return keys and scores [k'] of the k most alike, best first, of equal ones the lower key.
+        """Return keys and scores [k'] of the k most similar pictures, best first; ties go to the lower key.
 
-        Only of pictures that share a word with the query, so k' may be less than k: all others score 0, or -1.
+        Only pictures that share a word with the query are returned, so k' may be less than k: the others score 0 or -1.
         """
         state = self._state
         found = [(segment.postings.keys[met], scores[met]) for segment, scores, met in self._scored(state, query)]
@@ -140,7 +134,7 @@ class InvertedFile:
         return _best(keys, np.concatenate([np.empty(0), *(scores for _, scores in found)]), k)
 
     def scores(self, query: Binary) -> tuple[Keys, Floats]:
-        """Return the keys of all pictures, ascending, and the score of each: [size]; -1 where either has no word."""
+        """Return the keys of all pictures, ascending, and their scores: [size] each; -1 if either side has no words."""
         state = self._state
         found = [
             (
@@ -154,9 +148,9 @@ class InvertedFile:
         return keys[order], np.concatenate([np.empty(0), *(scores for _, scores in found)])[order]
 
     def sharing(self, query: Binary, *, least: int = 1) -> Keys:
-        """Return the keys of pictures that share at least so many words with the query, ascending: the word filter.
+        """Return the keys of pictures that share at least `least` words with the query, ascending: the word filter.
 
-        Hu and Bors 2020 compare a query only with what shares a word with it.
+        Hu and Bors 2020 compare a query only with pictures that share a word with it.
         """
         self._check(query)
         found = [np.empty(0, np.int64)]
@@ -165,34 +159,8 @@ class InvertedFile:
             found.append(segment.postings.keys[enough & segment.alive])
         return np.sort(np.concatenate(found))
 
-    def save(self, path: Path) -> None:
-        """Write all pictures to one file, whole or not at all. OSError if it cannot be written."""
-        state = self._state
-        parts = [segment.postings for segment in state.segments]
-        empty = Postings.of(np.empty(0, np.int64), [], words=self.words, bits=self.bits)
-        whole = merged([empty, *parts], [np.ones(0, np.bool_), *(segment.alive for segment in state.segments)])
-        card: dict[str, Any] = {"format": _FORMAT, "bits": self.bits, "words": self.words, "codebook": self.codebook}
-        card["kernel"] = asdict(state.kernel)
-        write(path, {name: getattr(whole, name) for name in _ARRAYS}, card)
-
-    @classmethod
-    def load(cls, path: Path, *, verify: bool = False) -> InvertedFile:
-        """Map what `save` wrote into memory: pages are read as searches touch them, changes stay in memory.
-
-        verify: read all of it and compare checksums. ValueError if it is damaged or something else, OSError.
-        """
-        arrays, card = mapped(path, verify=verify)
-        if card.get("format") != _FORMAT or set(arrays) != set(_ARRAYS):
-            got = f"format {card.get('format')}, holding {', '.join(arrays)}"
-            raise ValueError(f"{path} is no inverted file of format {_FORMAT}, but {got}; build it again")
-        kernel = Kernel(**card["kernel"])
-        loaded = cls(words=card["words"], bits=card["bits"], kernel=kernel, codebook=card["codebook"])
-        segments = (_whole(Postings(**arrays)),) if len(arrays["keys"]) else ()
-        loaded._state = replace(loaded._state, segments=segments)
-        return loaded
-
     def _scored(self, state: _State, query: Binary) -> list[tuple[_Segment, Floats, Mask]]:
-        """Return each segment, the scores of its pictures, and which of those alive share a word: [n] each."""
+        """Return each segment with the scores of its pictures, and which living ones share a word: [n] each."""
         self._check(query)
         codes, weights = lanes(query.codes), state.weights
         scored = []
@@ -218,7 +186,7 @@ def _whole(postings: Postings) -> _Segment:
 
 
 def _without(segments: Sequence[_Segment], keys: Keys) -> list[_Segment]:
-    """Mark the pictures under keys as gone."""
+    """Mark the pictures under keys as removed."""
     kept = []
     for segment in segments:
         alive = segment.alive & ~np.isin(segment.postings.keys, keys)
@@ -228,7 +196,7 @@ def _without(segments: Sequence[_Segment], keys: Keys) -> list[_Segment]:
 
 
 def _tidied(segments: Sequence[_Segment]) -> tuple[_Segment, ...]:
-    """Merge the last segments while they are of a size, and write those anew that have lost many pictures."""
+    """Merge the last segments while their sizes are similar, and rewrite those with many removed pictures."""
     tidy = list(segments)
     while len(tidy) > 1 and tidy[-2].living <= RATIO * tidy[-1].living:
         last = tidy[-2:]
@@ -239,10 +207,10 @@ def _tidied(segments: Sequence[_Segment]) -> tuple[_Segment, ...]:
 
 
 def _best(keys: Keys, scores: Floats, k: int) -> tuple[Keys, Floats]:
-    """Return the k highest scores and their keys, best first, of equal ones the lower key."""
+    """Return the k highest scores and their keys, best first; ties go to the lower key."""
     k = min(max(k, 0), len(keys))
     if 0 < k < len(keys):
-        # Whatever equals the k-th takes part, so that the keys decide among them and not the partition.
+        # Include everything that ties with the k-th, so that keys break the tie, not the partition.
         some = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
         keys, scores = keys[some], scores[some]
     order = np.lexsort((keys, -scores))[:k]

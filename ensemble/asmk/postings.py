@@ -1,7 +1,7 @@
-"""Which pictures have a word, and with what residual: lists of postings, in arrays that never change.
+"""Posting lists: for each word, the pictures that contain it and their residuals, in immutable arrays.
 
-The list of word c is [offsets[c], offsets[c + 1]) of `slots` and `codes`. A picture has at most one posting a word.
-A posting of 128 bits takes 20 bytes, a picture 12 beside its postings, a word 8 whether it is used or not.
+The list of word c is [offsets[c], offsets[c + 1]) of `slots` and `codes`. A picture has at most one posting per word. A
+posting of 128 bits takes 20 bytes, a picture 12 besides its postings, a word 8, used or not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 BLOCK = 16384
-"""Postings compared at once: what they pass through stays in the processor's cache."""
+"""Postings compared at once, so that intermediate arrays fit in the processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,19 +28,19 @@ class Postings:
     """The lists of n pictures over K words."""
 
     keys: Keys
-    """[n], one for each picture."""
+    """[n], of the pictures."""
     sizes: NDArray[np.int32]
-    """[n], how many words each picture has."""
+    """[n], number of words of each picture."""
     offsets: NDArray[np.int64]
-    """[K + 1], where the list of each word begins."""
+    """[K + 1], start of each word's list."""
     slots: NDArray[np.uint32]
-    """[P], which of the pictures a posting is of; ascending within a word."""
+    """[P], the picture of each posting, as a row of `keys`; ascending within a word."""
     codes: Lanes
-    """[L, P], the bits of its residual, as `lanes` lays them."""
+    """[L, P], the bits of each residual, in the layout of `lanes`."""
 
     @classmethod
     def of(cls, keys: Keys, pictures: Sequence[Binary], *, words: int, bits: int) -> Postings:
-        """Return the lists of pictures under keys [n], over `words` words and codes of `bits`."""
+        """Build the lists of pictures under keys [n]. words: K; bits: of each code."""
         sizes = np.array([len(picture.words) for picture in pictures], np.int32)
         flat = np.concatenate([np.empty(0, np.int64), *(picture.words for picture in pictures)])
         codes = np.concatenate([np.empty((0, -(-bits // 8)), np.uint8), *(picture.codes for picture in pictures)])
@@ -55,7 +55,7 @@ class Postings:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many pictures have each word: [K]."""
+        """Number of pictures that contain each word: [K]."""
         return np.diff(self.offsets)
 
     @property
@@ -73,17 +73,17 @@ class Postings:
         return sums.astype(np.float64)
 
     def shared(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many of the different words [W] each picture has: [n]."""
+        """Return how many of the distinct words [W] each picture contains: [n]."""
         places, _ = self._places(words)
         return np.bincount(self.slots[places], minlength=len(self.keys))
 
     def score(
         self, words: NDArray[np.int64], codes: Lanes, matches: Floats, weights: Floats | None
     ) -> tuple[Floats, Mask]:
-        """Return what the different words [W] with codes [L, W] sum up to for each picture, and which share any: [n].
+        """Return each picture's score for distinct words [W] with codes [L, W], and whether it shares any: [n] each.
 
-        matches: [bits + 1], what a match counts at each Hamming distance; weights: [K], of the words. Added up in the
-        order of the words given, so that a picture's sum does not depend on the others.
+        matches: [bits + 1], the value of a match at each Hamming distance; weights: [K], of the words. Summed in the
+        order of the given words, so that a picture's score does not depend on the other pictures.
         """
         totals, met = np.zeros(len(self.keys)), np.zeros(len(self.keys), np.bool_)
         places, origins = self._places(words)
@@ -98,7 +98,7 @@ class Postings:
         return totals, met
 
     def _places(self, words: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the places of all postings of words [W], list after list, and which of the words each is of: [p]."""
+        """Return the places of all postings of words [W], list by list, and the index of each one's word: [p] each."""
         begins, lengths = self.offsets[words], self.offsets[words + 1] - self.offsets[words]
         before = _offsets(lengths)
         places = np.arange(before[-1]) + np.repeat(begins - before[:-1], lengths)
@@ -106,9 +106,9 @@ class Postings:
 
 
 def merged(parts: Sequence[Postings], alive: Sequence[Mask]) -> Postings:
-    """Return the postings of several parts as one, the pictures in their order; those not alive [n] are left out.
+    """Merge parts into one, keeping the order of pictures and dropping those not alive [n].
 
-    Without sorting: what a part has of a word goes behind what the parts before it have.
+    Needs no sorting: a part's postings of a word are appended to those of the previous parts.
     """
     kept = [_kept(part, mask) for part, mask in zip(parts, alive, strict=True)]
     offsets = _offsets(np.sum([part.counts for part in kept], axis=0))
@@ -125,7 +125,7 @@ def merged(parts: Sequence[Postings], alive: Sequence[Mask]) -> Postings:
 
 
 def _kept(part: Postings, alive: Mask) -> Postings:
-    """Return the postings without the pictures that are not alive [n]."""
+    """Return the postings without pictures that are not alive [n]."""
     if alive.all():
         return part
     living = alive[part.slots]
@@ -141,5 +141,5 @@ def _kept(part: Postings, alive: Mask) -> Postings:
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each of lists of these lengths begins, and where the last ends: [n + 1]."""
+    """Return the start of each list of these lengths, and the end of the last: [n + 1]."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

@@ -1,1 +1,1 @@
-"""What is searched: index engines, the live index, words, the collection, and the one writer."""
+"""Index engines, the live index, visual words, the collection, and its single writer."""

@@ -1,4 +1,4 @@
-"""The indexed pictures: the store, which is the truth, and the index of their descriptors, derived from it."""
+"""The indexed pictures: the store, and the index of descriptors that is derived from it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Collection:
-    """One store and its index. Reads go through here; changes only through the `Writer`."""
+    """A store and its index. Reads go through this class, changes only through the `Writer`."""
 
     def __init__(
         self,
@@ -45,22 +45,22 @@ class Collection:
     ) -> None:
         self.store = store
         self.profile = profile
-        """What the store was made for; its version and list of untrained parts are those of the first look."""
+        """The profile that the store was opened with; version and untrained parts are those of the first check."""
         self._config = config
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
         self.verifier = Verifier(store.locals, threads=config.threads)
         self.words = WordIndex(codebook, kernel=config.words_kernel, threads=config.threads) if codebook else None
-        """The pictures by their visual words; None without a codebook."""
+        """The index of visual words; None without a codebook."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
 
     @classmethod
     async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
-        """Open the store, still without its index.
+        """Open the store, without loading its index.
 
-        ProfileMismatch if it, the local features in it or the codebook were made by other models; StoreUnusable if
-        augmented vectors are wanted and there are none; ValueError if the codebook is none; OSError.
+        ProfileMismatch if its vectors, local features or the codebook were made by other models; StoreUnusable if
+        augmented vectors are configured and there are none; ValueError for an invalid codebook; OSError.
         """
         opener = Workers("open", threads=1)
         try:
@@ -81,17 +81,17 @@ class Collection:
             opened.close()
             raise StoreUnusable(
                 f"{config.store} has no augmented vectors; run `landseer augment {config.store}` first, "
-                f"or serve --vectors {RAW}"
+                f"or start the server with --vectors {RAW}"
             )
         return opened
 
     @property
     def size(self) -> int:
-        """How many pictures Search looks at."""
+        """Number of pictures that are searched."""
         return self._index.size
 
     async def load(self) -> None:
-        """Build the index anew from the store and use it from then on. What was there serves until then."""
+        """Rebuild the index from the store and switch to it. The previous index is used until then."""
         fresh, stop = self._empty(), threading.Event()
         try:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
@@ -109,13 +109,13 @@ class Collection:
         await self.show_size()
 
     async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return the k nearest pictures of a query, float32 [D]: keys and cosines, best first."""
+        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first."""
         return await self._index.search(vector, k)
 
     async def apply(
         self, added: list[int], vectors: NDArray[np.float32], words: list[Binary | None], removed: list[int]
     ) -> None:
-        """Change the index as the store was changed."""
+        """Apply a change of the store to the index."""
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, words, removed)
@@ -125,24 +125,24 @@ class Collection:
         return await self._reads.run(self.store.get, id)
 
     async def pictures(self, keys: NDArray[np.int64], *, thumbnails: bool, vectors: bool) -> list[Stored | None]:
-        """Return pictures by their keys, whole or without some of it; None for one that is gone.
+        """Return pictures by key, optionally without thumbnails or vectors; None for a deleted one.
 
-        Their descriptors are the vectors that are searched.
+        Their descriptors are the searched vectors, raw or augmented.
         """
         how = {"thumbnails": thumbnails, "vectors": vectors, "augmented": self._augmented}
         return await self._reads.run(self.store.by_keys, keys.tolist(), **how)
 
     async def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors that are searched, float32 [C', D], without those of pictures that are gone."""
+        """Return the searched vectors, float32 [C', D], without those of deleted pictures."""
         found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
         return np.asarray(found[found.any(axis=1)])
 
     async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
-        """Return the stored clusters, float16 [C, K, P], and how many each picture has, int32 [C]."""
+        """Return the stored clusters, float16 [C, K, P], and the number of clusters per picture, int32 [C]."""
         return await self._reads.run(self.store.vectors.clusters, keys.tolist())
 
     async def local_features(self, key: int) -> LocalFeatures | None:
-        """Return the local features of a picture by its key; None if it has none."""
+        """Return the local features of a picture by key, or None."""
         return (await self._reads.run(self.store.locals.read, [key]))[0]
 
     async def stats(self) -> StoreStats:
@@ -150,7 +150,7 @@ class Collection:
         return await self._reads.run(self.store.stats)
 
     async def show_size(self) -> None:
-        """Bring the size metrics up to date."""
+        """Update the size metrics."""
         stats = await self.stats()
         self.metrics.pictures.set(self.size)
         self.metrics.store_bytes.set(stats.used_bytes)
@@ -158,11 +158,11 @@ class Collection:
         self.metrics.index_changed.set(stats.last_change or 0.0)
 
     def searched(self, stats: StoreStats) -> SearchedVectors:
-        """Return which vectors of the pictures are searched. stats: the store's figures now."""
+        """Return which vectors are searched. stats: the current figures of the store."""
         return searched_vectors(stats, augmented=self._augmented)
 
     def close(self) -> None:
-        """Finish the reads and close; blocks shortly."""
+        """Finish pending reads and close; blocks briefly."""
         self._reads.close()
         self.verifier.close()
         if self.words is not None:
@@ -185,11 +185,11 @@ def _codebook(config: ServerConfig, profile: Profile) -> Codebook | None:
 
 
 def _report(done: int) -> None:
-    log.info("index: %s pictures so far", f"{done:,}")
+    log.info("loading the index: %s pictures so far", f"{done:,}")
 
 
 def _until(stop: threading.Event, batches: Iterator[T]) -> Iterator[T]:
-    """Yield batches until told to stop: the thread that reads them cannot be cancelled."""
+    """Yield batches until `stop` is set: the thread that reads them cannot be cancelled."""
     for batch in batches:
         if stop.is_set():
             return

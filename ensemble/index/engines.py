@@ -1,11 +1,11 @@
-"""Index engines: who is nearest, over vectors held in memory.
+"""Index engines: nearest neighbours among vectors in memory.
 
-An engine is a plain object that one thread uses at a time; `LiveIndex` gives it its asynchronous face, and makes its
-answers exact in order and score. A new engine is a class here, a line in `ENGINES` and a row in the congruence test
+An engine is a plain object used by one thread at a time; `LiveIndex` wraps it for the event loop and makes its answers
+exact in order and score. To add an engine, write a class here, a line in `ENGINES` and a row in the congruence test
 against exact search.
 
-Measured on two cores, 100,000 vectors of 1280 (500 MB): adding 0.35 s; one query 17 to 30 ms, 16 together 45 ms, 64
-together 100 ms, hardly more for k = 1100; taking one vector out 15 to 30 ms, a thousand together 40 ms.
+Measured on two cores, 100,000 vectors of 1280 values (500 MB): adding 0.35 s; one query 17 to 30 ms, 16 together 45 ms,
+64 together 100 ms, hardly more for k = 1100; removing one vector 15 to 30 ms, a thousand together 40 ms.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Vectors = npt.NDArray[np.float32]
 
 
 class IndexEngine(Protocol):
-    """Finds the nearest of the vectors that it was given, by inner product."""
+    """Finds the nearest vectors by inner product."""
 
     name: ClassVar[str]
     """Its key in `ENGINES`."""
     exact: ClassVar[bool]
-    """Whether it compares a query with every vector, in fp32 or better."""
+    """Whether it compares each query with every vector, in fp32 or better."""
 
     @property
     def dimension(self) -> int:
@@ -34,26 +34,26 @@ class IndexEngine(Protocol):
 
     @property
     def size(self) -> int:
-        """How many vectors it holds."""
+        """Number of vectors."""
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Take vectors [n, D] under keys [n]. A key already there is replaced; of equal keys the last counts."""
+        """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""
 
     def remove(self, keys: Keys) -> None:
-        """Forget the vectors under keys [n]; a key that is not there is ignored."""
+        """Remove the vectors under keys [n]; missing keys are ignored."""
 
     def search(self, queries: Vectors, k: int) -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, k' = min(k, size)."""
 
     def vectors(self, keys: Keys) -> Vectors:
-        """Return the vectors [n, D] under keys [n], bit for bit as they were added. KeyError if one is not there."""
+        """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
 
 
 class FaissExact:
-    """Exact search over uncompressed vectors: FAISS's IndexFlatIP under an IndexIDMap2.
+    """Exact search over uncompressed vectors: FAISS's IndexFlatIP in an IndexIDMap2.
 
-    `threads` bounds FAISS's OpenMP threads; 0 takes all cores. OpenMP keeps that number per calling thread, so it is
-    set again in every call.
+    `threads` limits FAISS's OpenMP threads; 0 uses all cores. OpenMP stores that number per calling thread, so every
+    call sets it again.
     """
 
     name: ClassVar[str] = "faiss-exact"
@@ -65,7 +65,7 @@ class FaissExact:
         self._faiss: Any = faiss
         self._threads = threads or self._faiss.omp_get_max_threads()
         self._index = self._faiss.IndexIDMap2(self._faiss.IndexFlatIP(dimension))
-        # IndexIDMap2 takes a key twice without a word and then answers with both.
+        # IndexIDMap2 silently accepts a key twice and then returns both.
         self._present: set[int] = set()
 
     @property
@@ -75,11 +75,11 @@ class FaissExact:
 
     @property
     def size(self) -> int:
-        """How many vectors it holds."""
+        """Number of vectors."""
         return len(self._present)
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Take vectors [n, D] under keys [n]. A key already there is replaced; of equal keys the last counts."""
+        """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""
         keys, vectors = _matched(keys, vectors, self._index.d)
         keys, vectors = _last_of_each(keys, vectors)
         self.remove(keys)
@@ -88,7 +88,7 @@ class FaissExact:
         self._present.update(keys.tolist())
 
     def remove(self, keys: Keys) -> None:
-        """Forget the vectors under keys [n]; a key that is not there is ignored."""
+        """Remove the vectors under keys [n]; missing keys are ignored."""
         there = self._present.intersection(np.asarray(keys, np.int64).tolist())
         if there:
             self._index.remove_ids(np.fromiter(there, np.int64, len(there)))
@@ -105,7 +105,7 @@ class FaissExact:
         return keys, scores
 
     def vectors(self, keys: Keys) -> Vectors:
-        """Return the vectors [n, D] under keys [n], bit for bit as they were added. KeyError if one is not there."""
+        """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
         keys = np.ascontiguousarray(keys, np.int64)
         missing = set(keys.tolist()) - self._present
         if missing:
@@ -116,9 +116,9 @@ class FaissExact:
     def _tune(self, queries: int) -> None:
         """Choose threads, and BLAS or FAISS's own kernels, for the next search.
 
-        Its own kernels take one query to a thread: 17 ms against 29 ms for one query on two cores. From a few queries
-        on BLAS reads the vectors once for all: 64 in 100 ms against 720. FAISS 1.15 would change over at
-        queries * D = 128,000, far too late; releases up to 1.14 count queries alone, so the choice is forced.
+        FAISS's kernels use one thread per query: 17 ms instead of 29 ms for one query on two cores. For several queries
+        BLAS reads the vectors only once: 100 ms instead of 720 for 64. FAISS 1.15 switches at queries * D = 128,000,
+        far too late, and releases up to 1.14 only count queries, so we force the choice.
         """
         self._faiss.omp_set_num_threads(self._threads)
         blas = queries * self._threads >= 4
@@ -132,7 +132,7 @@ ENGINES: dict[str, Callable[..., IndexEngine]] = {"faiss-exact": FaissExact}
 def _rows(vectors: Vectors, dimension: int) -> Vectors:
     rows = np.ascontiguousarray(vectors, np.float32)
     if rows.ndim != 2 or rows.shape[1] != dimension:
-        raise ValueError(f"got vectors of shape {rows.shape}; this index holds rows of {dimension} values")
+        raise ValueError(f"got vectors of shape {rows.shape}; expected rows of {dimension} values")
     return rows
 
 
@@ -141,7 +141,7 @@ def _matched(keys: Keys, vectors: Vectors, dimension: int) -> tuple[Keys, Vector
     if keys.shape != (len(rows),):
         raise ValueError(f"got {len(rows)} vectors and keys of shape {keys.shape}; expected one key for each vector")
     if len(keys) and keys.min() < 0:
-        raise ValueError(f"key {keys.min()} is negative; FAISS marks what it did not find by -1")
+        raise ValueError(f"got key {keys.min()}; expected 0 or more, because FAISS returns -1 for missing results")
     return keys, rows
 
 

@@ -1,16 +1,16 @@
-"""The index as the event loop sees it: searches that wait are answered together, exactly and reproducibly.
+"""The index for the event loop: waiting searches are batched, and answers are exact and reproducible.
 
-One thread owns the engine and takes jobs from a queue in the order they came, so nothing is locked, and a search that
-follows a change sees it. Searches that stand next to each other in the queue become one call of the engine.
+One thread owns the engine and takes jobs from a queue in order, so nothing is locked, and a search sees all changes
+queued before it. Adjacent searches in the queue become one call of the engine.
 
-An engine computes in fp32 and in an order that depends on the batch, so its scores differ in the last bits between
-one call and the next. Here they only choose candidates. Every candidate is scored again in fp64, row by row in a
-fixed order; the list is sorted by (-score, key) and is extended until rounding can no longer have kept out a better
-vector. So a query gets the same bytes whatever it was batched with, and they equal a full sort over brute force.
+Engines compute in fp32, in an order that depends on the batch, so scores differ in the last bits between calls. Here
+they only select candidates. Every candidate is scored again in fp64, row by row in a fixed order; the list is sorted by
+(-score, key) and extended until rounding cannot have excluded a better vector. So a query gets the same bytes whatever
+it was batched with, and they equal a full sort over brute force.
 
-Measured with vectors of 1280: scoring again takes 0.06 ms for k = 10 (43 candidates), 0.16 ms for k = 100 and 2 ms for
-k = 1000 (1,157), next to 20 ms and more for the search itself (see `engines`). Equal scores cost most: a query for
-which 20,000 copies of one picture tie at the top took 0.7 s.
+Measured with 1280 values: rescoring takes 0.06 ms for k = 10 (43 candidates), 0.16 ms for k = 100 and 2 ms for k = 1000
+(1,157 candidates), compared to 20 ms and more for the search itself (see `engines`). Ties cost most: a query for which
+20,000 copies of one picture tie at the top took 0.7 s.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
 BATCH = 64
 """Most searches in one call of the engine."""
 CHUNK = 4096
-"""Candidates scored at a time, so that a list of a million takes no more memory than this."""
+"""Candidates rescored at a time; bounds the memory for long lists."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hits:
-    """The nearest vectors, best first; of equal scores the smaller key comes first."""
+    """The nearest vectors, best first; ties go to the smaller key."""
 
     keys: Keys
     """[n], n = min(k, size)."""
     scores: npt.NDArray[np.float32]
-    """[n] inner products, computed in fp64 from the fp16 values that are stored, rounded once."""
+    """[n] inner products, computed in fp64 from the stored fp16 values and rounded once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,10 +59,10 @@ class _Task:
 
 
 class LiveIndex:
-    """The asynchronous face of an engine. Make one, `load` it, then `search` and `apply`; `close` it at the end."""
+    """An asynchronous index over an engine. Call `load`, then `search` and `apply`, and `close` at the end."""
 
     def __init__(self, engine: IndexEngine, *, searched: Callable[[int], None] = lambda count: None) -> None:
-        """Call `searched` on the index's thread, after each pass, with the number of searches that it answered."""
+        """searched: called on the index's thread after each pass, with the number of searches answered."""
         self._engine = engine
         self._searched = searched
         self._size = engine.size
@@ -79,15 +79,14 @@ class LiveIndex:
 
     @property
     def size(self) -> int:
-        """How many vectors can be found."""
+        """Number of vectors that can be found."""
         return self._size
 
     async def search(self, vector: npt.ArrayLike, k: int) -> Hits:
         """Return the k nearest to vector [D], or all if there are fewer.
 
-        ValueError if k < 1, or the vector is of another size or not finite.
-
-        Cancelling the call takes it out of the queue if the engine has not begun with it.
+        ValueError if k < 1, or the vector has another size or is not finite. Cancelling the call removes it from the
+        queue unless it has started.
         """
         query = np.array(vector, np.float32)
         size = self._engine.dimension
@@ -100,10 +99,10 @@ class LiveIndex:
     async def apply(
         self, added_keys: Sequence[int] | Keys, vectors: npt.ArrayLike, removed_keys: Sequence[int] | Keys
     ) -> None:
-        """Add vectors [n, D] under added_keys, then take removed_keys out; searches begun after it returns see it.
+        """Add vectors [n, D] under added_keys, then remove removed_keys; searches started after it returns see both.
 
-        Values are rounded to fp16, as the store keeps them. It runs to its end even if the caller is cancelled: what
-        the store has accepted must not be lost here.
+        Values are rounded to fp16, as in the store. The change completes even if the caller is cancelled, because the
+        store has already accepted it.
         """
         added, removed = np.asarray(added_keys, np.int64), np.asarray(removed_keys, np.int64)
         await self._run(lambda: self._change(added, np.asarray(vectors), removed))
@@ -113,7 +112,7 @@ class LiveIndex:
         batches: Iterator[tuple[Keys, npt.NDArray[Any]]],
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Add what `Store.scan` yields and return how many vectors there are then.
+        """Add the batches of `Vectors.scan` and return the number of vectors.
 
         `progress` is called on the event loop after each batch with the number of vectors so far.
         """
@@ -129,7 +128,7 @@ class LiveIndex:
         return int(await self._run(work))
 
     def close(self) -> None:
-        """Answer what waits, then end the thread. May be called twice."""
+        """Answer queued jobs, then end the thread. May be called twice."""
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
@@ -142,10 +141,10 @@ class LiveIndex:
 
     def _put(self, job: _Search | _Task) -> None:
         if self._closed:
-            raise RuntimeError("the index is closed; the server is going down")
+            raise RuntimeError("the index is closed; the server is shutting down")
         self._jobs.put(job)
 
-    # From here on everything runs on the worker thread.
+    # Everything below runs on the worker thread.
 
     def _work(self) -> None:
         waiting: deque[_Search | _Task | None] = deque()
@@ -161,7 +160,7 @@ class LiveIndex:
                 self._answer(_take_searches(waiting))
 
     def _receive(self, waiting: deque[_Search | _Task | None]) -> None:
-        """Move all that came into `waiting`; wait for a job if there is none."""
+        """Move all new jobs into `waiting`; block if there are none at all."""
         if not waiting:
             waiting.append(self._jobs.get())
         while not self._jobs.empty():
@@ -192,9 +191,9 @@ class LiveIndex:
 
 
 def nearest(engine: IndexEngine, queries: Vectors, ks: Sequence[int], *, longest: float) -> list[Hits]:
-    """Return the exact hits of queries [Q, D], ks[i] of them for query i, all through common calls of the engine.
+    """Return the exact hits of queries [Q, D], ks[i] hits for query i, with shared calls of the engine.
 
-    longest: an upper bound of the norms of the engine's vectors, which bounds the rounding of its scores.
+    longest: an upper bound of the norms of the engine's vectors, which bounds the rounding errors of its scores.
     """
     found: dict[int, Hits] = {}
     lengths = {row: k + 32 + k // 8 for row, k in enumerate(ks)}
@@ -217,7 +216,7 @@ def largest_norm(rows: Vectors) -> float:
 
 
 def inner_products(rows: Vectors, query: Vectors) -> npt.NDArray[np.float64]:
-    """Return rows [C, D] times query [D] in fp64, each row summed in the same order however many there are."""
+    """Return rows [C, D] times query [D] in fp64; the order of summation does not depend on C."""
     products: npt.NDArray[np.float64] = np.einsum(
         "ij,j->i", rows.astype(np.float64, order="C"), query.astype(np.float64)
     )
@@ -227,7 +226,7 @@ def inner_products(rows: Vectors, query: Vectors) -> npt.NDArray[np.float64]:
 def _rescored(
     engine: IndexEngine, query: Vectors, keys: Keys, rough: Vectors, *, k: int, longest: float
 ) -> Hits | None:
-    """Return the best k of the candidates [C]; None if a vector that is not among them might belong there."""
+    """Return the best k of the candidates [C]; None if a vector outside them might belong there."""
     exact = _score(engine, keys, query)
     order = np.lexsort((keys, -exact))[:k]
     if engine.exact and len(keys) < engine.size:
@@ -244,7 +243,7 @@ def _score(engine: IndexEngine, keys: Keys, query: Vectors) -> npt.NDArray[np.fl
 
 
 def _take_searches(waiting: deque[_Search | _Task | None]) -> list[_Search]:
-    """Take the searches that stand first, at most BATCH; those whose caller has gone are dropped."""
+    """Take the leading searches, at most BATCH; cancelled ones are dropped."""
     batch: list[_Search] = []
     while len(batch) < BATCH and waiting and isinstance(waiting[0], _Search):
         search = waiting.popleft()
@@ -254,7 +253,7 @@ def _take_searches(waiting: deque[_Search | _Task | None]) -> list[_Search]:
 
 
 def _run(task: _Task) -> None:
-    """Do a task even if its caller has gone: the store has already changed."""
+    """Run a task even if its caller was cancelled: the store has already changed."""
     awaited = task.answer.set_running_or_notify_cancel()
     try:
         result = task.work()

@@ -1,4 +1,4 @@
-"""Whether requests can be answered, kept up to date by looking at Triton."""
+"""Readiness: whether requests can be answered, kept up to date by polling Triton."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ log = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Watches Triton, opens the collection once it has seen its models, and reports whether requests can be answered.
+    """Polls Triton, opens the collection once the models are known, and reports whether requests can be answered.
 
-    The store is made for one profile, so nothing can be opened before Triton has once said what it serves. After that,
-    what needs no model (Get, Delete, Stats, Search by id or descriptor) is answered while Triton is away.
+    A store belongs to one profile, so it cannot be opened before Triton has reported its models once. After that,
+    requests that need no model (Get, Delete, Stats, Search by id or descriptor) work even while Triton is unavailable.
     """
 
     def __init__(self, config: ServerConfig, triton: Triton, metrics: Metrics, report: Callable[[bool], None]) -> None:
-        """report: called after each look, with whether requests can be answered."""
+        """report: called after each check, with whether requests can be answered."""
         self._config = config
         self._triton = triton
         self._report = report
         self._metrics = metrics
         self._served: Served | None = None
-        self._fault: LandseerError = ModelsUnavailable(f"Triton at {config.triton} has not been seen yet")
+        self._fault: LandseerError = ModelsUnavailable(f"Triton at {config.triton} has not answered yet; try again")
         self._profile: Profile | None = None
-        """What the store is opened for: the first profile seen."""
+        """The profile that the store is opened with: the first one reported."""
         self._collection: Collection | None = None
         self._writer: Writer | None = None
         self._opening: asyncio.Task[None] | None = None
 
     def models(self) -> Served:
-        """Return what Triton serves. ModelsUnavailable or ProfileMismatch if requests cannot use it."""
+        """Return the served models. ModelsUnavailable or ProfileMismatch if they cannot be used."""
         if self._served is None:
             raise self._fault
         return self._served
 
     def models_if_there(self) -> Served | None:
-        """Return what Triton serves, or None while it cannot be used."""
+        """Return the served models, or None while they cannot be used."""
         return self._served
 
     def profile(self) -> Profile:
-        """Return what Triton serves, or what the pictures were made by while it is away; raises like `collection`."""
+        """Return the served profile, or the collection's while Triton is unavailable; errors of `collection`."""
         return self._served.profile if self._served else self.collection().profile
 
     def collection(self) -> Collection:
-        """Return the pictures. IndexLoading before they are loaded; ProfileMismatch if Triton serves other models."""
+        """Return the collection. IndexLoading before it is loaded; ProfileMismatch if Triton serves other models."""
         if isinstance(self._fault, ProfileMismatch) and self._served is None:
             raise self._fault
         if self._collection is None:
@@ -63,14 +63,14 @@ class Readiness:
         return self._collection
 
     def writer(self) -> Writer:
-        """Return the writer of `collection`; raises what that raises."""
+        """Return the writer of `collection`; raises the same errors."""
         self.collection()
         if self._writer is None:
             raise IndexLoading("the index is being loaded from the store; try again")
         return self._writer
 
     async def watch(self) -> None:
-        """Look at Triton until cancelled. Raises what makes serving impossible: a store that cannot be opened."""
+        """Poll Triton until cancelled. Raises errors that make serving impossible, such as an unusable store."""
         while True:
             await self._look()
             if self._opening is not None and self._opening.done():
@@ -79,7 +79,7 @@ class Readiness:
             await self._pause()
 
     async def close(self) -> None:
-        """Finish what is being written and close the store."""
+        """Finish pending writes and close the store."""
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -96,8 +96,8 @@ class Readiness:
             self._lose(error)
             return
         except Exception as error:
-            log.exception("looking at Triton failed")
-            self._lose(ModelsUnavailable(f"looking at Triton at {self._config.triton} failed: {error}"))
+            log.exception("checking Triton failed")
+            self._lose(ModelsUnavailable(f"checking Triton at {self._config.triton} failed: {error}"))
             return
         if served != self._served:
             profile = served.profile
@@ -120,15 +120,15 @@ class Readiness:
         if self._config.local_features and theirs.locals_sha256 != ours.locals_sha256:
             raise ProfileMismatch(
                 f"the local features were made by other models (SHA-256 {ours.locals_sha256[:12]}) than Triton now "
-                f"serves ({theirs.locals_sha256[:12]}); serve the former models again, start with another --store, or "
-                "without --local-features"
+                f"serves ({theirs.locals_sha256[:12]}); serve the previous models again, or start with another --store "
+                "or without --local-features"
             )
         if theirs.fingerprint == ours.fingerprint:
             return
         raise ProfileMismatch(
             f"the index was made by {ours.backbone} at {ours.long_side} px (weights {ours.weights_sha256[:12]}), but "
             f"Triton now serves {theirs.backbone} at {theirs.long_side} px (weights {theirs.weights_sha256[:12]}); "
-            "serve the former models again, or start with another --store"
+            "serve the previous models again, or start with another --store"
         )
 
     async def _open(self, served: Served) -> None:
@@ -145,7 +145,7 @@ class Readiness:
         self._report(self._served is not None and self._writer is not None)
 
     async def _pause(self) -> None:
-        """Wait for the next look, or less long if the index is loaded meanwhile."""
+        """Wait until the next check, or until the index is loaded."""
         if self._opening is None or self._opening.done():
             await asyncio.sleep(self._config.poll_s)
         else:

@@ -1,4 +1,4 @@
-"""Which vectors of the pictures an index holds: the raw ones, or those of an augmentation."""
+"""Which vectors an index holds: raw, or augmented."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from landseer.ensemble.store.record import StoreStats
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedVectors:
-    """What an index was built from, beside pictures that came and went since."""
+    """What an index was built from, and how many pictures changed since."""
 
     augmentation: str = ""
-    """As `landseer augment --method` names it; empty for the raw vectors."""
+    """As given to `landseer augment --method`; empty for raw vectors."""
     network: str = ""
-    """SHA-256 of the network that weighed the neighbours; empty without one."""
+    """SHA-256 of the network that weighted the neighbours; empty without one."""
     sequence: int = 0
-    """Of the store's last change when the augmentation was computed."""
+    """Of the store's last change before the augmentation."""
     not_augmented: int = 0
-    """Pictures that came since: they are searched by their raw vectors, and are in no other's neighbourhood."""
+    """Pictures added since: searched by their raw vectors, and nobody's neighbours."""
     removed: int = 0
-    """Pictures that went since: the vectors of their neighbours still hold their share."""
+    """Pictures deleted since: the vectors of their neighbours still contain them."""
 
     @property
     def warning(self) -> str:
-        """What an operator should know when pictures came or went since."""
+        """A log message for when pictures changed since the augmentation."""
         return (
-            f"the vectors were augmented ({self.augmentation}) at change {self.sequence}; {self.not_augmented:,} "
-            f"pictures came since and are searched by their raw vectors, {self.removed:,} went; "
-            "stop the server and run `landseer augment` again to take them in"
+            f"the vectors were augmented ({self.augmentation}) at change {self.sequence}; since then "
+            f"{self.not_augmented:,} pictures were added, which are searched by their raw vectors, and "
+            f"{self.removed:,} were deleted; stop the server and run `landseer augment` again to include them"
         )
 
 
 def searched_vectors(stats: StoreStats, *, augmented: bool) -> SearchedVectors:
-    """Return what an index of the store holds that was told to take the augmented vectors, or the raw ones."""
+    """Return what an index holds, built from the augmented or the raw vectors of a store with these figures."""
     found = stats.augmentation if augmented else None
     if found is None:
         return SearchedVectors()

@@ -1,4 +1,4 @@
-"""The one writer of a collection: changes are made one after the other, first in the store, then in the index."""
+"""The single writer of a collection: changes are applied one after the other, to the store, then to the index."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.store.record import Record
-from landseer.ensemble.store.store import Change
+from landseer.ensemble.store.store import StoreChange
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
 GROUP = 256
-"""Most pictures of one transaction. Those that wait share one, and with it one sync of the disk."""
+"""Most pictures per transaction. Waiting pictures share a transaction, and so one fsync."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
     records: Sequence[Record] = ()
     delete: str = ""
-    done: asyncio.Future[list[Change]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[list[StoreChange]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def settle(self, result: list[Change] | Exception) -> None:
-        """Whoever asked may have gone."""
+    def settle(self, result: list[StoreChange] | Exception) -> None:
+        """Set the result, unless the caller was cancelled."""
         if self.done.done():
             return
         if isinstance(result, Exception):
@@ -40,7 +40,7 @@ class _Job:
 
 
 class Writer:
-    """Serialises changes. A change whose caller goes away before its turn is dropped; one begun is finished."""
+    """Serialises changes. A change cancelled before its turn is dropped; one that has started completes."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
@@ -51,25 +51,26 @@ class Writer:
         self._stale = False
         self._task = asyncio.create_task(self._run(), name="landseer-writer")
 
-    async def put(self, records: Sequence[Record]) -> list[Change]:
-        """Store and index pictures, all or none. Returns one change for each. StoreFull writes nothing.
+    async def put(self, records: Sequence[Record]) -> list[StoreChange]:
+        """Store and index pictures, all or none. Returns one change per picture. StoreFull writes nothing.
 
-        On return they are on disk and found. IndexLoading: they are on disk, but not found yet; doing it again is safe.
+        On return they are on disk and can be found. IndexLoading: they are on disk, but cannot be found yet; retrying
+        is safe.
         """
         return await self._submit(_Job(records=records)) if records else []
 
-    async def delete(self, id: str) -> Change:
-        """Take a picture out. NotFound."""
+    async def delete(self, id: str) -> StoreChange:
+        """Delete a picture. NotFound."""
         return (await self._submit(_Job(delete=id)))[0]
 
     async def close(self) -> None:
-        """Finish what waits and take no more."""
+        """Finish waiting changes and accept no more."""
         self._closing = True
         self._more.set()
         await self._task
         self._workers.close()
 
-    async def _submit(self, job: _Job) -> list[Change]:
+    async def _submit(self, job: _Job) -> list[StoreChange]:
         if self._closing:
             raise IndexLoading("the server is shutting down; try again")
         self._waiting.append(job)
@@ -85,7 +86,7 @@ class Writer:
                 await self._more.wait()
 
     def _next_group(self) -> list[_Job]:
-        """Take the puts that wait in a row, or one delete. Whoever is gone is skipped."""
+        """Take the leading puts, or one delete. Cancelled changes are skipped."""
         group: list[_Job] = []
         while self._waiting and sum(len(job.records) for job in group) < GROUP:
             if group and (self._waiting[0].delete or group[0].delete):
@@ -96,7 +97,7 @@ class Writer:
         return group
 
     async def _settle(self, group: list[_Job]) -> None:
-        """Make the group's changes; if the store refuses them together, each job alone."""
+        """Apply the group's changes; if the store rejects them together, apply each job alone."""
         try:
             if self._stale:
                 await self._rebuild()
@@ -122,25 +123,25 @@ class Writer:
         for job in group:
             await self._settle([job])
 
-    async def _store(self, group: list[_Job]) -> list[Change]:
+    async def _store(self, group: list[_Job]) -> list[StoreChange]:
         store = self._collection.store
         if group[0].delete:
             return [await self._workers.run(store.delete, group[0].delete)]
         records = [record for job in group for record in job.records]
         return await self._workers.run(store.put_many, records)
 
-    async def _index(self, group: list[_Job], changes: list[Change]) -> None:
-        """Follow the store. If that fails the store stays the truth and the index is built anew from it."""
+    async def _index(self, group: list[_Job], changes: list[StoreChange]) -> None:
+        """Apply the changes to the index. If that fails, rebuild it from the store."""
         try:
             await self._collection.apply(*_net(group, changes, self._collection.profile.sizes.channels))
         except Exception:
-            log.exception("the index could not follow the store; building it anew")
+            log.exception("updating the index failed; rebuilding it from the store")
             self._stale = True
             await self._rebuild()
         self._count(changes, deleted=bool(group[0].delete))
         await self._collection.show_size()
 
-    def _count(self, changes: list[Change], *, deleted: bool) -> None:
+    def _count(self, changes: list[StoreChange], *, deleted: bool) -> None:
         metrics = self._collection.metrics
         metrics.write_batch.observe(len(changes))
         for change in changes:
@@ -151,15 +152,15 @@ class Writer:
         try:
             await self._collection.load()
         except Exception as error:
-            log.exception("the index could not be built from the store")
-            raise IndexLoading("the picture is stored, but the index could not follow yet; try again") from error
+            log.exception("rebuilding the index from the store failed")
+            raise IndexLoading("the picture is stored, but not in the index yet; try again") from error
         self._stale = False
 
 
 def _net(
-    group: list[_Job], changes: list[Change], size: int
+    group: list[_Job], changes: list[StoreChange], size: int
 ) -> tuple[list[int], NDArray[np.float32], list[Binary | None], list[int]]:
-    """Return keys, vectors and words to add and keys to remove; an id put twice in the group is added only once."""
+    """Return keys, vectors and words to add, and keys to remove; an id put twice in the group is added once."""
     gone = [change.replaced_key for change in changes if change.replaced_key is not None]
     records = [record for job in group for record in job.records]
     if not records:

@@ -1,7 +1,10 @@
-"""The tensors of every served graph, declared once.
+"""The tensors of every served graph, and Triton's ensembles of them, declared once.
 
 `export` names and checks its ONNX graphs by this table and generates each `config.pbtxt` from it; the orchestrator
-names its tensors by it. Dimensions leave out the batch, which is always the first axis; -1 is free.
+takes tensor names from it. Dimensions leave out the batch, which is always the first axis; -1 is any length.
+
+"Ensemble" here means Triton's: models that Triton runs one after the other within one request. The package
+`landseer.ensemble` is the orchestrator, which calls them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Literal
 DType = Literal["uint8", "int32", "bool", "float16", "float32"]
 
 MIN_SIDE = 64
-"""Shortest side of a picture that `backbone` takes, in pixels; the orchestrator enlarges what is smaller."""
+"""Shortest side of a picture that `backbone` takes, in pixels; the orchestrator enlarges smaller pictures."""
 MAX_SIDE = 1600
 """Longest side of a picture that `backbone` takes, in pixels."""
 SIDE_MULTIPLE = 32
@@ -21,22 +24,22 @@ SIDE_MULTIPLE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The sizes that depend on the chosen backbone or are the papers' hyper-parameters."""
+    """Sizes that depend on the backbone, and the papers' hyper-parameters."""
 
     channels: int
-    """C, of the trunk's last feature map; also D, of the global descriptor: 1280 (Lite0), 2048 (ResNets)."""
+    """C, channels of the trunk's last feature map; also D of the global descriptor: 1280 (Lite0), 2048 (ResNets)."""
     reduced: int = 512
-    """P, of co-attention vectors after PCA (Hu and Bors 2020)."""
+    """P, values of a co-attention vector after PCA (Hu and Bors 2020)."""
     locals: int = 500
     """N, local features kept over all scales (Hu and Bors 2020)."""
     local: int = 128
-    """Size of local descriptors after PCA (Hu and Bors 2020; Teichmann et al. 2019)."""
+    """Values of a local descriptor after PCA (Hu and Bors 2020; Teichmann et al. 2019)."""
     clusters: int = 10
     """K, clusters of a picture (Hu and Bors 2020)."""
     boxes: int = 8
-    """M, most boxes that the detector returns."""
+    """M, most boxes the detector returns."""
     neighbours: int = 64
-    """Most neighbours that LAttQE takes, its number of positions (Gordo et al. 2020, nQE)."""
+    """Most neighbours LAttQE takes: its number of positions (Gordo et al. 2020, nQE)."""
     candidates: int = 1000
     """Most candidates in one co-attention request."""
 
@@ -49,7 +52,7 @@ class Tensor:
     dtype: DType
     dims: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...] = ()
-    """Least and greatest length of each axis, where the graph cannot take every length."""
+    """Minimum and maximum length of each axis, if the graph cannot take every length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Graph:
     outputs: tuple[Tensor, ...]
     max_batch: int
     half_precision: bool
-    """Whether bf16 may run it where the parity check agrees; index arithmetic and k-means stay in fp32."""
+    """Whether it may run in bf16 if the parity check passes; index arithmetic and k-means stay in fp32."""
 
     def output(self, name: str) -> Tensor:
         """Return the output called `name`; KeyError if there is none."""
@@ -70,7 +73,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One graph of an ensemble. Tensors keep their names throughout, so only those passed on are listed."""
+    """One graph of an ensemble. Tensors keep their names throughout, so only the connected ones are listed."""
 
     graph: str
     inputs: tuple[str, ...]
@@ -79,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Graphs that Triton runs one after the other within one request."""
+    """A Triton ensemble: graphs that Triton runs one after the other within one request."""
 
     name: str
     steps: tuple[Step, ...]
@@ -107,7 +110,7 @@ DETECTOR_INPUTS: dict[str, tuple[Tensor, ...]] = {
     "ssdlite": (IMAGE,),
     "faster_rcnn": (IMAGE,),
 }
-"""By kind of detector, what it looks at: the backbone's attention, or the picture itself."""
+"""Inputs by kind of detector: the backbone's attention, or the picture itself."""
 
 
 def graphs(sizes: Sizes, detector: str = DEFAULT_DETECTOR) -> dict[str, Graph]:
@@ -120,8 +123,8 @@ def graphs(sizes: Sizes, detector: str = DEFAULT_DETECTOR) -> dict[str, Graph]:
 def ensembles(detector: str = DEFAULT_DETECTOR) -> dict[str, Ensemble]:
     """Return the two ensembles over one backbone: `describe` for queries, `describe_full` for indexing.
 
-    detector: a key of `DETECTOR_INPUTS`. One that takes the picture runs beside the backbone; what comes out is named
-    alike.
+    detector: a key of `DETECTOR_INPUTS`. One that takes the picture runs in parallel with the backbone; the outputs
+    have the same names.
     """
     query = ("descriptor", "query_vector")
     maps = ("attention", "image_size")

@@ -1,4 +1,4 @@
-"""Few shapes, so that requests of different sizes can share one batch."""
+"""Padding to a few shapes, so that requests of different sizes can share a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def bucket(count: int, sizes: Sequence[int], most: int) -> int:
-    """Return the least of the ascending `sizes` that holds `count`; never more than `most`, which itself holds it."""
+    """Return the smallest of the ascending `sizes` that fits `count`, at most `most`, which must fit it."""
     return min([size for size in sizes if size >= count] + [most])
 
 

@@ -1,4 +1,4 @@
-"""What the served models are and how pictures are prepared for them."""
+"""The profile: which models are served, and how pictures are prepared for them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, MAX_SIDE, MI
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Chosen at export, carried by the manifest and by Triton's model configuration, stamped on the store.
+    """Set at export, and recorded in the manifest, in Triton's model configuration and in the store.
 
-    Vectors of two pictures may be compared only if their `fingerprint` is the same.
+    Vectors can be compared only if their profiles have the same `fingerprint`.
     """
 
     backbone: str
     weights_sha256: str
-    """Of the trunk's weights and of every head that shapes a stored vector."""
+    """Of the weights of the trunk and of all heads that affect stored vectors."""
     sizes: Sizes
     descriptor: str = "gem"
-    """The head that makes the global descriptor of the trunk's maps: gem, rmac, rmac-rpn, cider."""
+    """The head that computes the global descriptor: gem, rmac, rmac-rpn, cider."""
     detector: str = DEFAULT_DETECTOR
-    """What makes the boxes, a key of `DETECTOR_INPUTS`. It shapes no vector, so it is not in the fingerprint."""
+    """A key of `DETECTOR_INPUTS`. It affects no vectors, so it is not in the fingerprint."""
     detector_sha256: str = ""
-    """Of a detector's own trained weights; empty where there are none."""
+    """Of the detector's trained weights; empty if there are none."""
     locals_sha256: str = ""
-    """Of all that shapes local descriptors, the trunk and their projection; empty where the models give none.
+    """Of the weights that affect local descriptors: trunk and projection; empty if there are none.
 
-    Not in the fingerprint: a store that keeps no local descriptors goes with any."""
+    Not in the fingerprint, because it does not matter to a store without local features."""
     long_side: int = 640
     """Pictures are resized so that their longer side has this many pixels."""
     side_multiple: int = SIDE_MULTIPLE
     min_side: int = MIN_SIDE
     max_side: int = MAX_SIDE
     untrained: tuple[str, ...] = ()
-    """Parts whose weights are seeded, not learned: attention, whitening, detector, lattqe and others."""
+    """Parts with random weights, never trained: attention, whitening, detector, lattqe and others."""
     version: str = "1"
-    """The model version, the folder under each model of the repository."""
+    """The model version: the folder under each model of the repository."""
 
     @property
     def fingerprint(self) -> str:
-        """What must agree between two vectors: models and preprocessing, not version numbers or limits of requests."""
+        """What two comparable vectors must share: models and preprocessing, not versions or request limits."""
         sizes = self.sizes
         return json.dumps(
             {
@@ -60,12 +60,12 @@ class Profile:
         )
 
     def to_json(self) -> str:
-        """Serialise; `from_json` reads it back."""
+        """Serialise for `from_json`."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """Read what `to_json` wrote. ValueError if it is not such a text."""
+        """Read what `to_json` wrote. ValueError for other text."""
         try:
             fields = json.loads(text)
             fields["sizes"] = Sizes(**fields["sizes"])

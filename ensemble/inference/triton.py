@@ -1,4 +1,4 @@
-"""The way to Triton: inference, readiness, and what it serves. Everything else here knows only these calls."""
+"""The client of Triton: inference, readiness, and served models. No other module calls Triton."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from landseer.ensemble.telemetry.tracing import OFF, Tracing
 
 GRAPHS = ("backbone", "detector", "cluster", "lattqe", "coattention")
 MODELS = (*GRAPHS, *ensembles())
-"""What Triton must have ready."""
+"""The models that Triton must have loaded."""
 PROFILE_PARAMETER = "landseer_profile"
-"""Parameter of the model configuration of `describe` that holds `Profile.to_json`."""
+"""Parameter in the model configuration of `describe` that contains `Profile.to_json`."""
 DEADLINE_PARAMETER = "landseer_deadline_us"
-"""When a request has become pointless, in microseconds of Unix time. Ensembles pass it on, and our backend drops what
-is late; Triton's own `timeout` works only with a queue policy, which the pip release is better without."""
+"""Request parameter: the deadline in microseconds of Unix time. Ensembles pass it on, and our backend drops late
+requests. Triton's own `timeout` works only with a queue policy, which makes the pip release stall (docs/triton.md)."""
 _CHANNEL = [
     # A picture of 1,600 px is 7.7 MB; the clusters of 1,000 candidates are 10 MB.
     ("grpc.max_send_message_length", 256 * 2**20),
     ("grpc.max_receive_message_length", 256 * 2**20),
-    # Triton takes seconds to start: look often, so that its return is noticed at once.
+    # Triton takes seconds to start. Retry often, so that we reconnect as soon as it is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A connection of its own for each adapter: channels of one process share them otherwise.
+    # A separate connection per client: channels of one process share connections otherwise.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What Triton serves now."""
+    """The models that Triton serves."""
 
     profile: Profile
     versions: tuple[tuple[str, str], ...]
-    """(model, version) of every model that is ready, by name."""
+    """(model, version) of every loaded model, sorted by name."""
 
 
 class Triton:
-    """An asynchronous client of one Triton. Make it inside a running event loop."""
+    """An asynchronous client of one Triton server. Create it inside a running event loop."""
 
     def __init__(self, address: str, *, timeout_s: float, metrics: Metrics, tracing: Tracing = OFF) -> None:
         self.address = address
@@ -73,9 +73,9 @@ class Triton:
     async def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], deadline: Deadline
     ) -> dict[str, NDArray[Any]]:
-        """Run one inference and return the outputs asked for, each with its batch axis.
+        """Run one inference and return the requested outputs, each with its batch axis.
 
-        The deadline goes along twice: to gRPC, which gives up then, and to Triton, which drops what it has not begun.
+        The deadline is passed to gRPC, which gives up then, and to Triton, which drops requests that have not started.
         Cancelling the caller cancels the call. Raises DeadlinePassed, Overloaded, ModelsUnavailable, InferenceFailed.
         """
         deadline.check(f"`{model}`")
@@ -110,7 +110,7 @@ class Triton:
 
     @contextmanager
     def _observed(self, model: str) -> Iterator[None]:
-        """Count and time a call. Its outcome is OK, the error's reason, or CANCELLED."""
+        """Count and time a call; the outcome is OK, the error's reason, or CANCELLED."""
         outcome, started = "OK", time.perf_counter()
         try:
             yield
@@ -122,9 +122,9 @@ class Triton:
             self._metrics.triton_requests.labels(model, outcome).inc()
 
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
-        """Return what Triton serves, all models ready. `known` is the answer before, which spares looking versions up.
+        """Return the served models, once all are loaded. known: the previous answer, which saves looking up versions.
 
-        Raises ModelsUnavailable, or ProfileMismatch if `describe` carries no profile.
+        Raises ModelsUnavailable, or ProfileMismatch if `describe` has no profile.
         """
         try:
             return await bounded(self._served(timeout_s, known), timeout_s)
@@ -147,7 +147,7 @@ class Triton:
         profile = self._profile(config.config)
         if known is not None and known.profile == profile:
             return known
-        # Not at each look: Triton reads its repository's folders for this, which may lie far away.
+        # Not at each check: for this, Triton reads the folders of its repository, which may be on a slow disk.
         index = await self._client.get_model_repository_index(client_timeout=timeout_s)
         versions = sorted((model.name, model.version) for model in index.models if model.state == "READY")
         return Served(profile=profile, versions=tuple(versions))
@@ -157,16 +157,18 @@ class Triton:
         try:
             return Profile.from_json(text)
         except ValueError as error:
-            said = f"Triton's model `describe` carries no usable {PROFILE_PARAMETER}: {error}"
+            said = f"Triton's model `describe` has no valid parameter {PROFILE_PARAMETER}: {error}"
             raise ProfileMismatch(said) from error
 
     def _translated(self, error: InferenceServerException, model: str, deadline: Deadline) -> LandseerError:
-        """Name Triton's error as ours. Its status is the text of a gRPC code."""
+        """Translate Triton's error. Its status is the name of a gRPC code."""
         code, said = str(error.status() or "").rpartition(".")[2], _first_line(error.message())
         if code == "DEADLINE_EXCEEDED" or (_timed_out(said) and deadline.remaining() == 0.0):
             return self._late(model, deadline)
         if "Exceeds maximum queue size" in said or _timed_out(said) or code == "RESOURCE_EXHAUSTED":
-            return Overloaded(f"Triton's queue for `{model}` is full; try again later, with fewer requests at a time")
+            return Overloaded(
+                f"Triton's queue for `{model}` is full; try again later, or send fewer requests at a time"
+            )
         if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
             return ModelsUnavailable(f"Triton at {self.address} cannot run `{model}` now: {said}")
         return InferenceFailed(f"Triton failed to run `{model}`: {said}")
@@ -175,7 +177,7 @@ class Triton:
         left = deadline.remaining()
         if left is None or left > 0.1:
             return ModelsUnavailable(f"Triton at {self.address} did not answer `{model}` within {self._timeout_s:g} s")
-        return DeadlinePassed(f"the deadline passed while Triton ran `{model}`; allow the request a longer one")
+        return DeadlinePassed(f"the deadline passed while Triton ran `{model}`; set a longer one")
 
 
 def _input(name: str, array: NDArray[Any]) -> InferInput:
@@ -187,14 +189,14 @@ def _input(name: str, array: NDArray[Any]) -> InferInput:
 def _output(result: Any, name: str, model: str) -> NDArray[Any]:
     array: NDArray[Any] | None = result.as_numpy(name)
     if array is None:
-        raise InferenceFailed(f"Triton's model `{model}` gave no output `{name}`; export the models again")
+        raise InferenceFailed(f"Triton's model `{model}` returned no output `{name}`; export the models again")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InferenceFailed(f"Triton's model `{model}` gave values in `{name}` that are not finite")
+        raise InferenceFailed(f"Triton's model `{model}` returned values in `{name}` that are not finite")
     return array
 
 
 def _timed_out(said: str) -> bool:
-    """What Triton says of a request that waited in its queue for longer than it may."""
+    """Return whether this is Triton's message for a request that waited in its queue too long."""
     return "timeout expired" in said.lower()
 
 

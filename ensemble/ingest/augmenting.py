@@ -1,8 +1,8 @@
-"""Augments a whole store: a job that can be killed at any moment and run again, and ends with the same bytes.
+"""Augment a whole store, in a job that can be killed at any time, resumed, and gives the same bytes.
 
-Each block of vectors is one transaction. Which vectors stand in a block follows from the store alone, every vector is
-computed from raw ones alone, and neighbours are chosen by scores that depend on no batch (`live_index`), so it makes no
-difference where a run stopped. How long it takes: docs/expansion.md.
+Each block of vectors is one transaction. Blocks depend only on the store, vectors are computed from raw vectors only,
+and neighbours are chosen by scores that do not depend on batches (`live_index`), so it does not matter where a run was
+interrupted. How long it takes: docs/expansion.md.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def augment_store(
     threads: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Augmentation:
-    """Write the augmented vectors of all pictures beside the raw ones, or the rest of them if a run was stopped.
+    """Write the augmented vectors of all pictures beside the raw ones; resume if a run was interrupted.
 
     attention, network: for lattqe, its similarities and the SHA-256 of its weights. threads: of the search, 0 for all
-    cores. progress: called with how many vectors are done, first with those that were. StoreFull if there is no room,
-    and then, as after a kill, the same call goes on from there; ValueError for lattqe without attention.
+    cores. progress: called with the number of vectors done, first with those of an interrupted run. StoreFull if there
+    is no room: the same call then resumes, as after a kill. ValueError for lattqe without attention.
     """
     job = store.augmented.begin(str(recipe), network=network)
     progress(job.done)
@@ -48,7 +48,7 @@ def augment_store(
 
 
 def _loaded(store: Store, threads: int) -> tuple[IndexEngine, float]:
-    """Return an engine with all raw vectors, and a bound of their norms."""
+    """Return an engine with all raw vectors, and an upper bound of their norms."""
     engine: IndexEngine | None = None
     longest = 1.0
     for keys, vectors in store.vectors.scan():

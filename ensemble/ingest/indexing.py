@@ -1,4 +1,4 @@
-"""How pictures get into the index: described, then handed to the writer, one at a time or as a stream."""
+"""Index pictures: describe them, then hand them to the writer, one at a time or as a stream."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from landseer.ensemble.index.writer import GROUP
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.pictures.heatmap import FeatureMap
-from landseer.ensemble.search.describe import FOR_INDEX, Described, Describer
+from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
 from landseer.ensemble.search.stages import Stages
-from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES
-from landseer.ensemble.store.local_features import LocalFeatures, joined
+from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
 from landseer.ensemble.store.record import Record, check_id, check_metadata
-from landseer.ensemble.store.store import Change
+from landseer.ensemble.store.store import StoreChange
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.telemetry.request_id import ANSWERING
 from landseer.v1 import index_pb2
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class UploadFailure:
     """A picture of a stream that was not indexed."""
 
     id: str
@@ -48,21 +47,21 @@ class _InFlight:
 
 
 @dataclass(kw_only=True)
-class Tally:
-    """What became of a stream."""
+class UploadTally:
+    """The outcome of a stream."""
 
     indexed: int = 0
     replaced: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[UploadFailure] = field(default_factory=list)
 
     def note(self, one: _InFlight, error: BaseException) -> None:
-        """Note a picture that was not indexed. An error that nobody foresaw goes to the log, and ends no stream."""
+        """Record a picture that was not indexed. Unexpected errors are logged and do not end the stream."""
         if not isinstance(error, LandseerError):
-            log.error("picture %r, number %d of a stream, failed", one.id, one.position, exc_info=error)
+            log.error("indexing picture %r at position %d of a stream failed", one.id, one.position, exc_info=error)
             answering = ANSWERING.get()
-            where = f" under request {answering.request_id}" if answering else ""
-            error = LandseerError(f"unexpected error; the server's log has it{where}")
-        self.failures.append(Failure(id=one.id, position=one.position, error=error))
+            where = f" for request {answering.request_id}" if answering else ""
+            error = LandseerError(f"unexpected error; see the server's log{where}")
+        self.failures.append(UploadFailure(id=one.id, position=one.position, error=error))
 
 
 class Indexer:
@@ -83,24 +82,24 @@ class Indexer:
         self._metrics = metrics
         self._describer = describer
         self._thumbnails = thumbnails
-        self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_FEATURES if local_features else ()))))
+        self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_OUTPUTS if local_features else ()))))
         self._regions = regions
         self._most = in_flight
 
-    async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> Change:
-        """Index one picture; on return it is on disk and is found."""
+    async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> StoreChange:
+        """Index one picture; on return it is on disk and can be found."""
         record = await self._record(picture, stages)
         return (await self._readiness.writer().put([record]))[0]
 
     async def upsert_many(
         self, pictures: AsyncIterator[index_pb2.UpsertManyRequest], new_stages: Callable[[], Stages]
-    ) -> Tally:
-        """Index a stream. Pictures are described side by side and written in the order in which they came.
+    ) -> UploadTally:
+        """Index a stream. Pictures are described concurrently and written in the order of the stream.
 
-        No more than `in_flight` are held at a time; while so many are, the stream is not read, and gRPC's flow control
-        holds the sender back.
+        At most `in_flight` pictures are processed at a time; beyond that the stream is not read, and gRPC's flow
+        control slows the sender down.
         """
-        tally, flying, position = Tally(), deque[_InFlight](), 0
+        tally, flying, position = UploadTally(), deque[_InFlight](), 0
         try:
             async for request in pictures:
                 if len(flying) >= self._most:
@@ -116,8 +115,8 @@ class Indexer:
             await asyncio.gather(*(one.work for one in flying), return_exceptions=True)
         return tally
 
-    async def _land(self, flying: deque[_InFlight], tally: Tally) -> None:
-        """Wait for the first picture and write it together with those behind it that are also done."""
+    async def _land(self, flying: deque[_InFlight], tally: UploadTally) -> None:
+        """Wait for the first picture and write it together with the following ones that are also done."""
         await asyncio.wait([flying[0].work])
         landed: list[_InFlight] = []
         while flying and flying[0].work.done() and len(landed) < GROUP:
@@ -158,15 +157,15 @@ class Indexer:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
         features, words = await self._local_features(picture.image, described, profile, stages), None
         if collection.words is not None and features is not None:
-            words = await collection.words.of(features)
+            words = await collection.words.of_picture(features)
         return dataclasses.replace(
             record_of(picture.id, metadata, described, profile.version), locals=features, words=words
         )
 
     async def _local_features(
-        self, image: bytes, described: Described, profile: Profile, stages: Stages
+        self, image: bytes, described: DescribedPicture, profile: Profile, stages: Stages
     ) -> LocalFeatures | None:
-        """Return those of the whole picture, then of its regions; None if they are not to be kept."""
+        """Return the local features of the whole picture, then of its regions; None if they are not stored."""
         features, prepared = described.local_features, described.prepared
         if features is None or not self._regions:
             return features
@@ -177,8 +176,8 @@ class Indexer:
         return joined([features, *await self._describer.regions(image, profile, stages, regions)])
 
 
-def record_of(id: str, metadata: dict[str, str], described: Described, version: str) -> Record:
-    """Return what the store keeps of a described picture, but for its local features."""
+def record_of(id: str, metadata: dict[str, str], described: DescribedPicture, version: str) -> Record:
+    """Return the record of a described picture, without its local features."""
     prepared, tensors = described.prepared, described.tensors
     height, width = prepared.pixels.shape[:2]
     features = FeatureMap.pack(

@@ -1,4 +1,4 @@
-"""The regions of a picture that are described again, for R-ASMK: the detector's best boxes (D2R)."""
+"""The regions of a picture that are also described, for R-ASMK: the detector's best boxes (D2R)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from landseer.ensemble.pictures.pictures import Region
 
 LEAST = 0.1
-"""D2R's threshold of scores."""
+"""D2R's score threshold."""
 
 
 def regions_of(boxes: NDArray[np.float32], *, most: int, width: int, height: int) -> list[Region]:
-    """Return the `most` best boxes as regions of a picture of that size.
+    """Return the `most` best boxes as regions of a picture, clipped to its size.
 
-    boxes: [m, 5]: x, y, width, height, score; best first. D2R widens them to whole pixels; here a crop takes part of a
-    pixel, as a region of a query does. What is not a pixel wide or high is left out.
+    boxes: [m, 5]: x, y, width, height, score; best first. D2R widens boxes to whole pixels; here crops may start and
+    end within a pixel, like the region of a query. Regions less than a pixel wide or high are dropped.
     """
     chosen = [box for box in boxes.tolist() if box[4] >= LEAST][:most]
     regions = []

@@ -1,8 +1,8 @@
-"""Learns visual words from the local features of a store: a job that can be killed after any round and run again.
+"""Train a codebook from the local features of a store, in a job that can be interrupted and resumed.
 
-After each round of k-means the centroids are written to a draft beside the file, whole or not at all. What the words
-are learned from follows from the store, the number of features and the seed alone, so a run that goes on from a draft
-ends with the same words as one that was never stopped (on as many threads).
+After each round of k-means the centroids are written to a draft beside the file, whole or not at all. The training
+features depend only on the store, the number of features and the seed, so a resumed run ends with the same words as an
+uninterrupted one (with the same number of threads).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from landseer.ensemble.asmk.codebook import (
     MOST_WORDS,
     Codebook,
     Features,
-    Round,
+    KMeansRound,
     fitting_words,
     refined,
     start,
@@ -28,42 +28,42 @@ from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.store import Store
 
 MOST_FEATURES = MOST_WORDS * FEATURES_A_WORD
-"""As many as the largest codebook needs: 1.3 GB of 128 values."""
+"""Enough for the largest codebook: 1.3 GB of 128 values each."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """What words are learned from: with the seed it says which features."""
+class FeatureSource:
+    """Identifies the training features exactly."""
 
     store: str
-    """The folder, as it was named."""
+    """The folder, as given."""
     sequence: int
     """Of the store's last change."""
     locals_sha256: str
-    """Of what made the local descriptors; the words are of use for no others."""
+    """Of the models that made the local descriptors; the words fit no others."""
     pictures: int
-    """How many have local features."""
+    """Pictures with local features."""
     most: int
-    """Features that were asked for."""
+    """Number of features requested."""
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Features to learn from."""
+class FeatureSample:
+    """Training features."""
 
-    source: Source
+    source: FeatureSource
     features: Features
     """[n, D], unit norm."""
 
 
-def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0) -> Sample:
-    """Return about `most` local features of whole pictures, as many of each that has so many, drawn by `seed`.
+def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0) -> FeatureSample:
+    """Return about `most` local features of whole pictures, drawn by `seed`, equally many from each if it has them.
 
     LocalFeaturesMissing if no picture has any.
     """
     stats = store.stats()
-    source = Source(
+    source = FeatureSource(
         store=name,
         sequence=stats.sequence,
         locals_sha256=store.locals.sha256,
@@ -81,21 +81,21 @@ def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0)
         raise LocalFeaturesMissing(
             f"no picture in {name} has local features; index pictures with `landseer serve --local-features` first"
         )
-    return Sample(source=source, features=np.concatenate(rows))
+    return FeatureSample(source=source, features=np.concatenate(rows))
 
 
 def learn(
-    drawn: Sample,
+    drawn: FeatureSample,
     path: Path,
     *,
     words: int | None = None,
     rounds: int,
-    report: Callable[[Round], None] = lambda done: None,
+    report: Callable[[KMeansRound], None] = lambda done: None,
 ) -> Codebook:
-    """Learn `words` words, or as many as the features allow, in so many rounds, and write them to a file.
+    """Train a codebook of `words` words, or as many as the features allow, and write it to a file.
 
-    A run that was stopped goes on where it was, and one that is done is not done again. report: called after each
-    round. ValueError for more words than features, OSError if the file cannot be written.
+    An interrupted run resumes, and a finished run is not repeated. report: called after each round. ValueError for more
+    words than features, OSError if the file cannot be written.
     """
     features, source = drawn.features, drawn.source
     job = asdict(source) | {"words": words or fitting_words(len(features)), "features": len(features)}
@@ -109,19 +109,19 @@ def learn(
             done.save(draft_of(path))
             report(one)
     if done is None:
-        raise ValueError(f"got {rounds} rounds; expected 1 or more")
+        raise ValueError(f"got {rounds} rounds; expected at least 1")
     done.save(path)
     draft_of(path).unlink(missing_ok=True)
     return done
 
 
 def draft_of(path: Path) -> Path:
-    """Return where the words lie until they are learned."""
+    """Return the path of the draft, kept until training ends."""
     return path.with_name(f"{path.name}.part")
 
 
 def _reached(path: Path, job: dict[str, object]) -> Codebook | None:
-    """Return what a run of the same job left in a file, if there is one."""
+    """Return the codebook that a run of the same job left in a file, if any."""
     try:
         found = Codebook.load(path)
     except (OSError, ValueError):

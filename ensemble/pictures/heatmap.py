@@ -1,4 +1,4 @@
-"""Where on a picture co-attention looked, from what the store keeps of its local features."""
+"""Heat maps of co-attention, from the stored positions of local features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CELLS = 24
 STRIDE = 32
 """Pixels between two features of the trunk's last map, at scale 1."""
 _UNIT_SCALE = 8
-"""Index of scale 1; an index counts half octaves, so 0 is a sixteenth and 9 the square root of two."""
+"""Index of scale 1. Indices count half octaves: 0 is 1/16, 9 is the square root of 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMap:
-    """The local features of a picture, packed and unpacked. Four bytes each, for the store keeps 500 of them."""
+    """The positions, clusters and scales of local features, packed into four bytes each."""
 
     packed: NDArray[np.uint8]
     """[n, 4]: x and y in 1/256 of the picture, cluster, index of the scale in half octaves."""
@@ -34,7 +34,7 @@ class FeatureMap:
     ) -> FeatureMap:
         """Pack features [n, 2] in pixels of a width x height picture, their scales [n] and clusters [n].
 
-        A feature without a cluster (-1, padding) is left out.
+        Features without a cluster (-1, padding) are dropped.
         """
         kept = assignments >= 0
         at = np.floor(positions[kept] / np.array([width, height], np.float32) * 256.0)
@@ -67,11 +67,11 @@ def grid(width: int, height: int, cells: int = CELLS) -> tuple[int, int]:
 def coattention_heatmap(
     features: FeatureMap, weights: NDArray[np.float32], *, width: int, height: int, long_side: int, cells: int = CELLS
 ) -> NDArray[np.float32]:
-    """Paint each local feature's cluster weight where the feature lies; the greatest value becomes 1.
+    """Paint the weight of each local feature's cluster at its position, scaled to a maximum of 1.
 
-    weights: [K] of the clusters. A feature at scale s saw about `STRIDE / s` pixels of a picture whose longer side has
-    `long_side`, so that is the width of the Gaussian it paints with. Returns float32 [h, w] of `grid`, all zeros where
-    there is nothing to paint. Co-attention itself: Hu and Bors 2020, eq. 8.
+    weights: [K] of the clusters. Each feature is painted as a Gaussian. Its width is about `STRIDE / s` pixels for
+    scale s, the part of the picture that the feature covers; `long_side` is the longer side in those pixels. Returns
+    float32 [h, w] of `grid`; all zeros without features. Co-attention: Hu and Bors 2020, eq. 8.
     """
     rows, columns = grid(width, height, cells)
     shares = weights[np.minimum(features.clusters, len(weights) - 1)] * (features.clusters < len(weights))
@@ -84,6 +84,6 @@ def coattention_heatmap(
 
 
 def _gaussian(centres: NDArray[np.float64], sigma: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
-    """Return [n, cells]: what each centre, in cells, paints on the middle of each cell."""
+    """Return [n, cells]: the Gaussian around each centre, in cells, at the middle of each cell."""
     offsets = (np.arange(cells) + 0.5)[None, :] - centres[:, None]
     return np.asarray(np.exp(-0.5 * (offsets / sigma[:, None]) ** 2))

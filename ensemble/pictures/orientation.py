@@ -1,4 +1,7 @@
-"""EXIF orientation: how the pixels of a file become those that a person sees."""
+"""EXIF orientation: transform between stored pixels and the displayed picture.
+
+Pillow's `ImageOps.exif_transpose` transforms whole images only; we also map regions and sizes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A turn of stored pixels: swap the axes or not, then mirror the result."""
+    """An orientation: optionally swap the axes of stored pixels, then mirror the result."""
 
     swap: bool = False
     mirror_x: bool = False
@@ -24,7 +27,7 @@ class Turn:
         return (height, width) if self.swap else (width, height)
 
     def stored(self, seen: Box, width: int, height: int) -> Box:
-        """Return where a seen rectangle lies in stored pixels. width, height: of the seen picture."""
+        """Return a displayed rectangle in stored pixels. width, height: of the displayed picture."""
         left, top, right, bottom = seen
         if self.mirror_x:
             left, right = width - right, width - left

@@ -1,23 +1,22 @@
-"""Bytes of a picture in, pixels for the backbone out: decoding, EXIF rotation, the region of interest, resizing.
+"""From the bytes of a picture to pixels for the backbone: decoding, EXIF rotation, region of interest, resizing.
 
-Input is never trusted. Only JPEG, PNG, WebP, GIF, BMP and TIFF are tried; size is checked before anything is decoded;
-whatever Pillow raises becomes InvalidInput; a picture that ends early is refused, never filled up with grey. (A JPEG
-whose scan is cut short and then closed by a proper end marker is beyond what libjpeg reports.) All functions are pure
-and may run in many threads.
+Input is untrusted. Only JPEG, PNG, WebP, GIF, BMP and TIFF are accepted; sizes are checked before decoding; every error
+of Pillow becomes InvalidInput; truncated pictures are rejected, not padded with grey. (libjpeg does not detect a JPEG
+whose scan is cut short but ends with a valid end marker.) All functions are pure and may run in several threads.
 
-How a picture is read:
+How pictures are read:
 
 - The first frame of an animation, the first page of a TIFF.
-- Transparency is laid over white.
-- CMYK and YCCK JPEG as Adobe writes them, inverted; then by the plain formula, without a colour profile.
-- 16 and 12 bits are scaled down to 8, not clipped. 32-bit integers and floats have no agreed range: refused.
-- ICC profiles are left alone: values are taken for sRGB, as training and evaluation take them too.
+- Transparency is composited over white.
+- CMYK and YCCK JPEG are inverted, as Adobe writes them, then converted by the plain formula, without a colour profile.
+- 16 and 12 bits are scaled to 8, not clipped. 32-bit integers and floats have no agreed range and are rejected.
+- ICC profiles are ignored: values are treated as sRGB, also in training and evaluation.
 
-Resizing is bicubic with antialiasing (Pillow's, in fixed-point arithmetic, so the same bytes on every machine). Bicubic
-because the trunks were trained on it or on close kin; bilinear blurs what is reduced, Lanczos rings and costs half as
-much again. A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse transform),
-the smallest that is still at least as large as what is asked for: 12 megapixels (4000 x 3000, 2.2 MB) to 640 take 34 ms
-on one core instead of 160, at 51.7 dB from the original instead of 52.9.
+Resizing is bicubic with antialiasing (Pillow's fixed-point arithmetic, so the same bytes on every machine). The trunks
+were trained with bicubic or similar resizing; bilinear blurs when reducing, Lanczos rings and takes 1.5 times as long.
+Large JPEGs are decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse transform), the smallest size that is at least the
+target: reducing 12 megapixels (4000 x 3000, 2.2 MB) to 640 takes 34 ms on one core instead of 160, at a PSNR of 51.7 dB
+instead of 52.9.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 THUMBNAIL_SIDE = 256
 THUMBNAIL_QUALITY = 80
 TOLERANCE = 0.5
-"""How far, in pixels, a region may stand out of the picture."""
+"""How far a region may extend beyond the picture, in pixels."""
 
 _EXPECTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # TIFF and EXIF tags.
@@ -65,17 +64,17 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A picture, ready for the backbone."""
+    """A picture prepared for the backbone."""
 
     pixels: npt.NDArray[np.uint8]
-    """[H, W, 3] RGB, contiguous, sized by the profile's rule."""
+    """[H, W, 3] RGB, contiguous, resized as the profile requires."""
     width: int
     """Of the whole picture after EXIF rotation, pixels."""
     height: int
     region: Region
-    """What `pixels` shows; the whole picture if no region was asked for."""
+    """What `pixels` shows: the requested region, or the whole picture."""
     thumbnail: bytes
-    """A small JPEG of the whole picture, longer side at most 256; empty if not asked for."""
+    """A small JPEG of the whole picture, longer side at most 256; empty if not requested."""
 
 
 def prepare(
@@ -86,10 +85,10 @@ def prepare(
     region: Region | None = None,
     thumbnail: bool = False,
 ) -> Prepared:
-    """Decode an encoded picture and size it, or a region of it, for the backbone.
+    """Decode a picture and resize it, or a region of it, for the backbone.
 
-    InvalidInput names `image` (empty, of no known format, damaged, cut short, too large) or `region` (not finite,
-    smaller than a pixel, outside the picture).
+    InvalidInput names `image` (empty, unknown format, damaged, truncated, too large) or `region` (not finite, smaller
+    than a pixel, outside the picture).
     """
     _check_bytes(data, limits)
     with _blaming_the_picture():
@@ -107,12 +106,11 @@ def prepare(
 
 
 def target_size(width: float, height: float, profile: Profile) -> tuple[int, int]:
-    """Return width and height in pixels to which a picture, or region, of that size is brought for the backbone.
+    """Return width and height, in pixels, to which a picture or region of that size is resized for the backbone.
 
-    The longer side becomes `profile.long_side`, whether that enlarges or reduces. The other keeps the aspect ratio,
-    rounded to the nearest multiple of `profile.side_multiple` (halves upwards), but is no shorter than
-    `profile.min_side` and no longer than `profile.max_side`. So the aspect ratio changes by at most half a multiple,
-    more only where a strip would be narrower than the backbone can take.
+    The longer side becomes `profile.long_side`, enlarged or reduced. The other side keeps the aspect ratio, rounded to
+    the nearest multiple of `profile.side_multiple` (halves up), clamped to `profile.min_side` and `profile.max_side`.
+    So the aspect ratio changes by at most half a multiple, and by more only for strips narrower than the minimum.
     """
     longer, shorter, multiple = max(width, height), min(width, height), profile.side_multiple
     other = int((2 * shorter * profile.long_side + longer * multiple) // (2 * longer * multiple)) * multiple
@@ -124,35 +122,35 @@ def _check_bytes(data: bytes, limits: Limits) -> None:
     if not data:
         raise InvalidInput("image", f"got no bytes; expected an encoded picture: {_EXPECTED}", kind="empty")
     if len(data) > limits.max_bytes:
-        expected = f"expected at most {limits.max_bytes:,}. Send it smaller or compress it more"
+        expected = f"expected at most {limits.max_bytes:,}; send a smaller picture, or compress it more"
         raise InvalidInput("image", f"got {len(data):,} bytes; {expected}", kind="bytes")
 
 
 @contextmanager
 def _blaming_the_picture() -> Iterator[None]:
-    """Turn whatever Pillow raises for hostile bytes into InvalidInput; lack of memory is not the picture's fault."""
+    """Turn all errors of Pillow into InvalidInput, except MemoryError."""
     try:
         yield
     except (InvalidInput, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InvalidInput(
-            "image", f"got bytes that are no picture; expected {_EXPECTED}, whole", kind="format"
+            "image", f"got bytes that are not a picture; expected a complete {_EXPECTED}", kind="format"
         ) from error
     except Image.DecompressionBombError as error:
-        raise InvalidInput("image", f"got too many pixels: {error}. Send it smaller", kind="pixels") from error
+        raise InvalidInput("image", f"got too many pixels: {error}; send a smaller picture", kind="pixels") from error
     except Exception as error:
         why = str(error) or type(error).__name__
         raise InvalidInput(
-            "image", f"got a damaged or truncated picture ({why}); expected a whole one", kind="damaged"
+            "image", f"got a damaged or truncated picture ({why}); expected a complete one", kind="damaged"
         ) from error
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
-    """Read a picture's header and hold it against the limits; decode it too, unless it is a JPEG.
+    """Open a picture and check it against the limits; decode it, too, unless it is a JPEG.
 
-    Only a JPEG can be decoded at a smaller size, so it waits until that size is known. The others may tell of their
-    orientation after their pixels (PNG), or are turned by Pillow itself as they are decoded (TIFF).
+    A JPEG can be decoded at a smaller size, so decoding waits until that size is known. Other formats must be decoded
+    first: PNG may store the orientation after the pixels, and Pillow rotates a TIFF while decoding it.
     """
     _hush_pillow()
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -164,23 +162,25 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
 
 @functools.cache
 def _hush_pillow() -> None:
-    """Keep Pillow's remarks on damaged metadata and large pictures out of the log; we judge them ourselves."""
+    """Silence Pillow's warnings about damaged metadata and large pictures; we check both ourselves."""
     warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 def _check_pixels(picture: ImageFile.ImageFile, limits: Limits) -> None:
-    """Hold the header against the limit; a TIFF's tiles, which are decoded whole, may be larger than the picture."""
+    """Check the size in the header. Tiles of a TIFF are decoded whole, and may be larger than the picture."""
     width, height = picture.size
     pixels = width * height
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         pixels = max(pixels, int(picture.tag_v2.get(_TILE_WIDTH, 0)) * int(picture.tag_v2.get(_TILE_LENGTH, 0)))
     if pixels > limits.max_pixels:
         got = f"got {width} x {height}, {pixels:,} pixels to decode"
-        raise InvalidInput("image", f"{got}; expected at most {limits.max_pixels:,}. Send it smaller", kind="pixels")
+        raise InvalidInput(
+            "image", f"{got}; expected at most {limits.max_pixels:,}; send a smaller picture", kind="pixels"
+        )
 
 
 def _turn(picture: ImageFile.ImageFile) -> Turn:
-    """Return the turn that EXIF asks for; none if EXIF cannot be read, as browsers do."""
+    """Return the EXIF orientation; the identity if EXIF cannot be read, as in browsers."""
     try:
         return TURNS.get(picture.getexif().get(_ORIENTATION, 1), TURNS[1])
     except MemoryError:
@@ -190,7 +190,7 @@ def _turn(picture: ImageFile.ImageFile) -> Turn:
 
 
 def _checked_region(region: Region | None, width: int, height: int) -> Region:
-    """Return the region, cut to the picture; the whole picture for None. Half a pixel outside is forgiven."""
+    """Return the region clipped to the picture; the whole picture for None. Half a pixel outside is tolerated."""
     if region is None:
         return Region(x=0, y=0, width=width, height=height)
     sides = (region.x, region.y, region.width, region.height)
@@ -213,7 +213,7 @@ def _checked_region(region: Region | None, width: int, height: int) -> Region:
 
 
 def _draft(picture: ImageFile.ImageFile, box: Box, target: tuple[int, int]) -> float:
-    """Have a JPEG decoded smaller if `box` stays as large as `target`; return stored pixels per decoded pixel."""
+    """Decode a JPEG smaller if `box` stays as large as `target`. Return stored pixels per decoded pixel."""
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         return 1.0
     width, height = picture.size
@@ -223,7 +223,7 @@ def _draft(picture: ImageFile.ImageFile, box: Box, target: tuple[int, int]) -> f
 
 
 def _colours(picture: ImageFile.ImageFile) -> Image.Image:
-    """Decode, and return mode L, RGB, or RGBA where something is transparent."""
+    """Decode and return mode L, RGB, or, with transparency, RGBA."""
     picture.load()
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         return _eight_bits(picture)
@@ -238,7 +238,7 @@ def _colours(picture: ImageFile.ImageFile) -> Image.Image:
 
 
 def _eight_bits(picture: ImageFile.ImageFile) -> Image.Image:
-    """Scale 16-bit greyscale, or a TIFF's 12 bits, down to 8."""
+    """Scale 16-bit greyscale, or 12-bit TIFF, to 8 bits."""
     values, highest = np.asarray(picture).astype(np.uint32), 65535
     transparent = picture.info.get("transparency")
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
@@ -252,17 +252,17 @@ def _eight_bits(picture: ImageFile.ImageFile) -> Image.Image:
 def _resized(
     decoded: Image.Image, size: tuple[int, int], box: Box, scale: float, *, gap: float | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Resize `box`, given in stored pixels, to `size`; return [H, W, 3] RGB, transparency laid over white.
+    """Resize `box`, given in stored pixels, to `size`; return [H, W, 3] RGB, composited over white.
 
-    With `gap` it is first reduced by whole factors to that many times `size`: faster, and good enough to look at.
+    gap: first reduce by an integer factor to at least that many times `size`: faster, good enough for thumbnails.
     """
     left, top, right, bottom = (side / scale for side in box)
     x, y = int(left), int(top)
-    # Cut out first, or the filter would reach over the border: a region must give what the same crop gives.
+    # Crop first, because the filter would read pixels outside: a region must give the same result as the same crop.
     outer = (x, y, min(math.ceil(right), decoded.width), min(math.ceil(bottom), decoded.height))
     decoded = decoded if outer == (0, 0, *decoded.size) else decoded.crop(outer)
     inside = (left - x, top - y, min(right - x, decoded.width), min(bottom - y, decoded.height))
-    # Pillow resizes RGBA premultiplied, so what is transparent lends its colour to nothing.
+    # Pillow resizes RGBA premultiplied, so transparent pixels do not bleed their colour.
     small = decoded.resize(size, Image.Resampling.BICUBIC, box=inside, reducing_gap=gap)
     if small.mode == "RGBA":
         small = Image.alpha_composite(Image.new("RGBA", size, "white"), small)
@@ -270,7 +270,7 @@ def _resized(
 
 
 def _thumbnail(decoded: Image.Image, turn: Turn, seen: tuple[int, int], scale: float) -> bytes:
-    """Return a JPEG of the whole picture without metadata; a small picture is not enlarged."""
+    """Return a JPEG of the whole picture without metadata; small pictures are not enlarged."""
     ratio = min(1.0, THUMBNAIL_SIDE / max(seen))
     size = turn.size(*(max(1, round(side * ratio)) for side in seen))
     pixels = turn.apply(_resized(decoded, size, (0.0, 0.0, *turn.size(*seen)), scale, gap=2.0))

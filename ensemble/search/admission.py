@@ -1,8 +1,8 @@
-"""Who may be with Triton: a bounded number at a time, the others waiting here, where they can still be dropped.
+"""Admission to Triton: a bounded number of requests run, the others wait here, where they can still be dropped.
 
-Triton cannot drop what waits in it: a cancelled request of an ensemble still runs once it is queued (measured on
-2.51). And its own bound on the queue makes it stall (docs/triton.md). So both bounds are here: the number running, and
-the number waiting, past which the answer is Overloaded at once.
+Triton cannot drop queued requests: a cancelled request of an ensemble still runs (measured on 2.51). And its own queue
+limit makes it stall (docs/triton.md). So both limits are enforced here: on running requests, and on waiting ones,
+beyond which the answer is Overloaded at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.telemetry.metrics import Metrics
 
 PATIENCE = 7
-"""Turns that pass a later lane by before it gets one. Without it uploads never end while searches saturate Triton."""
+"""Turns of the first lane after which a later lane gets one. Otherwise searches could block uploads forever."""
 
 
 class Admission:
-    """A bounded number of turns, given to the waiting in order, those of an earlier lane first, but for `PATIENCE`."""
+    """A bounded number of turns, given in order of arrival, earlier lanes first, except for `PATIENCE`."""
 
     def __init__(self, *, running: int, metrics: Metrics) -> None:
         self._free = running
@@ -31,20 +31,20 @@ class Admission:
         metrics.triton_in_flight.set_function(lambda: running - self._free)
 
     def lane(self, name: str, *, waiting: int) -> Lane:
-        """Add a lane in which at most `waiting` may stand; it comes after those added before."""
+        """Add a lane with at most `waiting` requests; lanes added earlier go first."""
         lane = Lane(self, name, waiting, self._metrics)
         self._lanes.append(lane)
         return lane
 
     def take(self) -> bool:
-        """Take a turn if one is free; those that wait already come first."""
+        """Take a turn if one is free and nobody waits."""
         if self._free == 0 or any(lane.queue for lane in self._lanes):
             return False
         self._free -= 1
         return True
 
     def give_back(self) -> None:
-        """Hand a turn to the first who waits, or keep it free."""
+        """Pass the turn to the next waiting request, or free it."""
         lanes = self._lanes if self._passed_by < PATIENCE else self._lanes[::-1]
         for lane in lanes:
             while lane.queue:
@@ -58,7 +58,7 @@ class Admission:
 
 
 class Lane:
-    """Where requests of one kind wait for their turn."""
+    """The queue of one kind of request."""
 
     def __init__(self, admission: Admission, name: str, waiting: int, metrics: Metrics) -> None:
         self._admission = admission
@@ -81,11 +81,11 @@ class Lane:
     async def _wait(self, deadline: Deadline) -> None:
         if len(self.queue) >= self._most:
             self._shed.inc()
-            raise Overloaded(f"{len(self.queue)} {self._name} requests wait already; try again, or serve more")
+            raise Overloaded(f"{len(self.queue)} {self._name} requests are already waiting; try again later")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queue.append(turn)
         try:
-            # Not the future itself: what waits on it may be cancelled just as the turn is given.
+            # Shielded: the waiting task may be cancelled just as the turn is given.
             await deadline.within("the wait for Triton", asyncio.shield(turn))
         except BaseException:
             if turn.done():

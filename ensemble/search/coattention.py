@@ -16,17 +16,17 @@ from landseer.ensemble.inference.triton import Triton
 OUTPUTS = ("scores", "cluster_weights")
 """Of the `coattention` graph."""
 BUCKETS = (10, 25, 50, 100, 250, 500, 1000)
-"""Candidates are padded up to one of these: Triton batches only equal shapes. The default, 100, needs no padding."""
+"""Candidates are padded to one of these counts: Triton batches only equal shapes. The default, 100, needs none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coattention:
-    """What co-attention says of C candidates."""
+    """Scores and weights of C candidates."""
 
     scores: NDArray[np.float32]
     """[C], cosines; -1 for a candidate without clusters."""
     weights: NDArray[np.float32]
-    """[C, K], softmaxed over the clusters of each candidate; 0 beyond its own."""
+    """[C, K], softmax over the clusters of each candidate; 0 for padding."""
 
 
 async def coattend(
@@ -56,5 +56,5 @@ def graph_inputs(
 
 
 def of_outputs(outputs: Mapping[str, NDArray[Any]], candidates: int) -> Coattention:
-    """Return what the graph's `OUTPUTS` say of so many candidates, those beyond being padding."""
+    """Return the graph's `OUTPUTS` for the first `candidates`; the rest is padding."""
     return Coattention(scores=outputs["scores"][0, :candidates], weights=outputs["cluster_weights"][0, :candidates])

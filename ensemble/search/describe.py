@@ -1,4 +1,4 @@
-"""From encoded bytes to vectors, boxes and attention: decode here, then one call of a Triton ensemble."""
+"""From encoded bytes to vectors, boxes and attention: decode here, then call one of Triton's ensembles once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
-from landseer.ensemble.store.local_features import OUTPUTS as LOCAL_FEATURES
-from landseer.ensemble.store.local_features import LocalFeatures, of_tensors
+from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, of_tensors
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.workers import Workers
 
@@ -28,20 +27,20 @@ BOXES = ("boxes", "box_scores", "box_count")
 CLUSTERS = ("clusters", "cluster_count")
 FEATURE_MAP = ("local_positions", "local_scales", "assignments")
 PATIENCE_S = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""For indexing: whoever fills Triton's queue waits, and through gRPC's flow control so does the sender."""
+"""Pauses between retries for indexing, when the queue is full; through gRPC's flow control the sender waits too."""
 FOR_SEARCH = VECTORS
-# Nobody wants the counts. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
-# if its last steps, here detector and cluster, are not each asked for something.
+# The counts are not used. But Triton 2.51 fails an ensemble with "unexpected deadlock, at least one output is not set"
+# unless an output of each of its last steps, here detector and cluster, is requested.
 FOR_EXPLAIN = (*VECTORS, "attention", *BOXES, "cluster_count")
-FOR_LOCAL = (*VECTORS, *LOCAL_FEATURES, "box_count", "cluster_count")
+FOR_LOCAL = (*VECTORS, *LOCAL_OUTPUTS, "box_count", "cluster_count")
 FOR_DESCRIBE = (*VECTORS, "attention", *BOXES, *CLUSTERS)
 FOR_INDEX = (*VECTORS, *BOXES, *CLUSTERS, *FEATURE_MAP)
-"""Output sets: Triton does not send what is not asked for."""
+"""Sets of outputs to request; Triton sends no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
-    """A picture and what the models say of it."""
+class DescribedPicture:
+    """A picture and the outputs of the models for it."""
 
     prepared: Prepared
     tensors: dict[str, NDArray[Any]]
@@ -59,13 +58,13 @@ class Described:
 
     @property
     def clusters(self) -> NDArray[np.float16]:
-        """float16 [k, P], as many as there are."""
+        """float16 [k, P], without padding."""
         count: int = self.tensors["cluster_count"].item()
         return self.tensors["clusters"][:count]
 
     @property
     def local_features(self) -> LocalFeatures | None:
-        """Local features of the part described, positions in `prepared.pixels`; None if they were not asked for."""
+        """Local features of the described region, positions in `prepared.pixels`; None if not requested."""
         return of_tensors(self.tensors) if "local_descriptors" in self.tensors else None
 
     @property
@@ -77,7 +76,7 @@ class Described:
 
 
 class Describer:
-    """Decodes on its own threads, then asks Triton."""
+    """Decodes pictures on its own threads, then calls Triton."""
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class Describer:
         limits: Limits,
         patience_s: Sequence[float] = (),
     ) -> None:
-        """Wait patience_s[i] seconds and try again when a queue is full for the i-th time."""
+        """patience_s: seconds to wait before each retry when the queue is full."""
         self._triton = triton
         self._lane = lane
         self._patience_s = patience_s
@@ -106,20 +105,20 @@ class Describer:
         outputs: Sequence[str] = FOR_SEARCH,
         region: Region | None = None,
         thumbnail: bool = False,
-    ) -> Described:
-        """Describe a picture, or a region of it. InvalidInput on `image` or `region`, and what Triton.infer raises."""
+    ) -> DescribedPicture:
+        """Describe a picture, or a region of it. InvalidInput for `image` or `region`; errors of Triton.infer."""
         prepared = await stages.required(
             "decode", lambda _: self._prepare(data, profile=profile, region=region, thumbnail=thumbnail)
         )
         model = "describe" if set(outputs) <= set(VECTORS) else "describe_full"
         image = {"image": prepared.pixels[None]}
         tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))
-        return Described(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
+        return DescribedPicture(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})
 
     async def regions(
         self, data: bytes, profile: Profile, stages: Stages, regions: Sequence[Region]
     ) -> list[LocalFeatures]:
-        """Return the local features of regions of a picture, described side by side. Raises what `describe` does."""
+        """Return the local features of regions of a picture, described concurrently. Errors as of `describe`."""
         return await stages.required("regions", lambda left: self._regions(data, profile, regions, left))
 
     async def _regions(
@@ -129,13 +128,13 @@ class Describer:
         try:
             return list(await asyncio.gather(*tasks))
         finally:
-            # If one failed, nobody wants the others.
+            # If one fails, the others are useless.
             for task in tasks:
                 task.cancel()
 
     async def _region(self, data: bytes, profile: Profile, region: Region, left: Deadline) -> LocalFeatures:
         prepared = await self._prepare(data, profile=profile, region=region)
-        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_FEATURES, left)
+        tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_OUTPUTS, left)
         return of_tensors({name: tensor[0] for name, tensor in tensors.items()})
 
     async def _infer(
@@ -165,7 +164,7 @@ class Describer:
 def whole_picture_boxes(
     corners: NDArray[np.float32], scores: NDArray[np.float32], prepared: Prepared
 ) -> NDArray[np.float32]:
-    """Map boxes from the pixels that Triton saw to the whole picture.
+    """Map boxes from pixels of the model's input to the whole picture.
 
     corners: [m, 4], x0, y0, x1, y1 in `prepared.pixels`; scores: [m]. Returns [m, 5]: x, y, width, height, score.
     """

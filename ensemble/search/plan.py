@@ -1,4 +1,4 @@
-"""What a search shall do."""
+"""The plan of a search: query, expansion, re-ranking."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.pictures.pictures import Region
 
 COATTENTION, SPATIAL = "coattention", "spatial"
-"""Methods of re-ranking."""
+"""Re-ranking methods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,14 @@ class PictureQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class IdQuery:
-    """A picture that is indexed."""
+    """An indexed picture."""
 
     id: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorQuery:
-    """A raw descriptor, float32 [D], made unit norm."""
+    """A raw descriptor, float32 [D], unit norm."""
 
     vector: NDArray[np.float32]
 
@@ -39,7 +39,7 @@ Query = PictureQuery | IdQuery | VectorQuery
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expand:
+class ExpansionPlan:
     """Query expansion over the first hits."""
 
     method: str
@@ -49,36 +49,36 @@ class Expand:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rerank:
-    """A second look at the first hits."""
+class RerankingPlan:
+    """Re-ranking of the first hits."""
 
     method: str
     """`COATTENTION` or `SPATIAL`."""
     candidates: int
     weight: float
-    """Of co-attention."""
+    """Weight of the co-attention score, 0 to 1."""
     shared_words: int = 0
-    """How many visual words a candidate must share with the query."""
+    """Re-rank only candidates that share at least this many visual words with the query; 0 for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """What a search shall do."""
+    """A validated search request."""
 
     query: Query
     top_k: int
-    expand: Expand | None
-    rerank: Rerank | None
+    expand: ExpansionPlan | None
+    rerank: RerankingPlan | None
     explain: bool
     by_words: bool = False
     """Whether the first search is by visual words."""
 
     @property
     def verifies(self) -> bool:
-        """Whether the hits are to be verified spatially."""
+        """Whether hits are re-ranked by spatial verification."""
         return self.rerank is not None and self.rerank.method == SPATIAL
 
     @property
     def needs_local_features(self) -> bool:
-        """Whether it needs those of the query."""
+        """Whether the local features of the query are needed."""
         return self.by_words or self.verifies or (self.rerank is not None and self.rerank.shared_words > 0)

@@ -1,4 +1,4 @@
-"""What metrics tell of the quality of answers: nobody knows here who was right, but a change of these is a sign."""
+"""Metrics of answer quality. Without ground truth they only show changes, such as falling scores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.telemetry.metrics import Metrics
 
 QUERIES = {PictureQuery: "image", IdQuery: "id", VectorQuery: "descriptor"}
-"""Names of the kinds of query."""
+"""Label of each kind of query."""
 
 
 def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None:
-    """Count a search, and note how well its best hit scores, by each ranking that ran."""
+    """Count a search, and observe the score of its best hit in each ranking."""
     expansion, reranking = plan.expand.method if plan.expand else "none", plan.rerank.method if plan.rerank else "none"
     metrics.searches.labels(QUERIES[type(plan.query)], expansion, reranking).inc()
     scores = {"global": ranking.global_, "words": ranking.words}
@@ -24,7 +24,7 @@ def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None
 
 
 def observe_kept(metrics: Metrics, stage: str, before: Ranking, after: Ranking, *, wanted: int) -> None:
-    """Note which share of the `wanted` first hits after a stage was among the first before it."""
+    """Observe the share of the first `wanted` hits after a stage that were also among the first before it."""
     wanted = min(wanted, len(before.keys), len(after.keys))
     if wanted:
         kept = len(np.intersect1d(before.keys[:wanted], after.keys[:wanted]))

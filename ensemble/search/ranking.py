@@ -1,4 +1,4 @@
-"""Who is ranked where and why: the arrays behind a list of hits."""
+"""Rankings: the arrays behind a list of hits, with all scores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Hits, best first. NaN stands for a score that was not computed."""
+    """Hits, best first. NaN marks a score that was not computed."""
 
     keys: NDArray[np.int64]
     """[n]: the store's keys."""
     scores: Scores
-    """[n]: what the hits are sorted by."""
+    """[n]: the score that hits are sorted by."""
     global_: Scores
     """[n]: cosine with the query's own descriptor."""
     expanded: Scores
@@ -60,12 +60,12 @@ def first_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
 
 
 def words_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
-    """Return the ranking of a first search by visual words; both are [n], best first. Global scores are not known."""
+    """Return the ranking of a first search by visual words; both are [n], best first. Global scores are unknown."""
     return replace(first_ranking(keys, scores), global_=np.full(len(keys), np.nan, np.float32), words=scores)
 
 
 def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -> Ranking:
-    """Return the ranking of the second search. Scores of the first are carried over, NaN where it had not the hit."""
+    """Return the ranking of the second search. First scores are kept; NaN for hits that the first search lacked."""
 
     def carried(first: Scores) -> Scores:
         known = dict(zip(before.keys.tolist(), first.tolist(), strict=True))
@@ -75,22 +75,22 @@ def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -
     return replace(after, global_=carried(before.global_), words=carried(before.words))
 
 
-def with_first(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
-    """Put the chosen of the first C hits before the others of them; both keep their order, and what follows its own.
+def moved_to_front(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
+    """Move the chosen of the first C hits to the front; the order is otherwise kept.
 
-    chosen: [C]. Scores are left as they are: re-ranking the chosen makes them descend.
+    chosen: [C]. Scores are unchanged: re-ranking the chosen hits makes them descend.
     """
     places = np.arange(len(ranking.keys))
     places[: len(chosen)] = np.concatenate([np.flatnonzero(chosen), np.flatnonzero(~chosen)])
     return ranking.take(places)
 
 
-def reranked(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
-    """Sort the first C hits anew by co-attention; the rest follow as they were.
+def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
+    """Sort the first C hits by co-attention; the others keep their order.
 
-    The final score is weight * co-attention + (1 - weight) * the score that ranked them before, so weight 0 changes
-    nothing; of equal scores the picture indexed first leads. The two scores are not on one scale, so those that follow
-    are never scored above the last of those re-ranked: scores descend throughout.
+    The final score is weight * co-attention + (1 - weight) * previous score, so weight 0 changes nothing; ties go to
+    the picture indexed first. The two scores are not on the same scale, so the scores of the other hits are capped at
+    the lowest re-ranked score: scores descend throughout.
     """
     count, places = len(found.scores), np.arange(len(ranking.keys))
     scores, coattention = ranking.scores.copy(), ranking.coattention.copy()
@@ -103,13 +103,13 @@ def reranked(ranking: Ranking, found: Coattention, weight: float) -> Ranking:
     return replace(ranking, scores=scores, coattention=coattention, weights=weights).take(places)
 
 
-def verified(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:
-    """Sort the first C hits anew by (inliers, score), as D2R does; the rest follow as they were.
+def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:
+    """Sort the first C hits by (inliers, score), as D2R does; the others keep their order.
 
     inliers: [C], below 0 for a hit that could not be verified: it keeps its place, and the others are sorted around it.
-    The final score is the inliers plus (1 + the score before) / 2, which sorts alike, for scores from -1 to 1. A hit
-    that kept its place is scored as the next one is, and those that follow the C no higher than the last of them, so
-    that scores descend throughout.
+    The final score is inliers + (1 + previous score) / 2, which gives the same order for scores from -1 to 1. So that
+    scores descend throughout, a hit that kept its place gets at least the score of the next hit, and scores after the
+    first C are capped at the last of those.
     """
     count, places = len(inliers), np.arange(len(ranking.keys))
     known = np.flatnonzero(inliers >= 0)

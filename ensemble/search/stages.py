@@ -1,4 +1,4 @@
-"""The stages of one answer: timed, bounded by the deadline, and left out where the answer can do without them."""
+"""The stages of an answer: timed, bounded by the deadline, and skipped on failure if optional."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", 
 
 
 class Stages:
-    """Keeps the times and degradations of one answer."""
+    """Timings and degradations of one answer."""
 
     def __init__(self, metrics: Metrics, deadline: Deadline, *, reserve_s: float, tracing: Tracing = OFF) -> None:
         self.deadline = deadline
         self.timings: dict[str, float] = {}
-        """Seconds by stage, in the order in which they ended."""
+        """Seconds by stage, in the order they ended."""
         self.degradations: dict[str, str] = {}
-        """Why a stage was left out, by stage."""
+        """Why a stage was skipped, by stage."""
         self._metrics = metrics
         self._tracing = tracing
         self._optional = deadline.sooner(reserve_s)
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:
-        """Time and trace what happens inside, and count the error if there is one."""
+        """Time and trace a stage, and count its error if it fails."""
         started = time.perf_counter()
         try:
             with self._tracing.stage(stage):
@@ -46,13 +46,13 @@ class Stages:
             self._metrics.stage.labels(stage).observe(self.timings[stage])
 
     async def required(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T:
-        """Run a stage that the answer needs. What it raises, it raises."""
+        """Run a required stage; its errors are raised."""
         self.deadline.check(stage)
         with self.time(stage):
             return await self.deadline.within(stage, work(self.deadline))
 
     async def optional(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T | None:
-        """Run a stage that the answer can do without. None, and a degradation, if it fails or takes too long."""
+        """Run an optional stage. Returns None and records a degradation if it fails or takes too long."""
         try:
             self._optional.check(stage)
             with self.time(stage):

@@ -1,1 +1,1 @@
-"""The LMDB store, the only truth: records, descriptors, local features, words."""
+"""The LMDB store: records, descriptors, local features, visual words. Everything else is derived from it."""

@@ -1,7 +1,7 @@
-"""Reads a whole store and says what is wrong with it: `python -m landseer.ensemble.store.check FOLDER`.
+"""Check a whole store: `python -m landseer.ensemble.store.check FOLDER`.
 
-For a store that no process serves. Ends with 0 if all is well, with 1 and one line for each fault if not. A data file
-that has lost its end kills the process instead (SIGBUS), which is why `folder` runs this one apart.
+The store must not be in use. Exits with 0 if it is sound, else with 1 and one line per fault. A truncated data file
+kills the process (SIGBUS), so `folder` runs this module in a subprocess.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import lmdb
 import numpy as np
 
 from landseer.ensemble.errors import LandseerError
-from landseer.ensemble.store import words as store_words
 from landseer.ensemble.store.folder import DATABASES, FORMAT, LATER, LOCALS, SLOTS, WORDS, open_environment
-from landseer.ensemble.store.local_features import unpack
+from landseer.ensemble.store.local_features import unpack_features
 from landseer.ensemble.store.record import decode, halves
+from landseer.ensemble.store.words import unpack_words
 
 
 def faults(folder: Path) -> Iterator[str]:
-    """Yield what is wrong with the store in folder, one sentence each; nothing if all is well."""
+    """Yield the faults of the store in folder, one sentence each."""
     environment = open_environment(folder, limit_bytes=2**20, readonly=True, lock=False, create=False)
     try:
         with environment.begin(buffers=True) as transaction:
@@ -35,7 +35,7 @@ def faults(folder: Path) -> Iterator[str]:
 
 def _opened(environment: Any, transaction: Any) -> Iterator[tuple[bytes, Any]]:
     for name in DATABASES:
-        # A store of an older release has not got all of them yet.
+        # Stores of older releases lack some of them.
         with contextlib.suppress(*([lmdb.NotFoundError] if name in LATER else [])):
             yield name, environment.open_db(name, txn=transaction, create=False)
 
@@ -56,7 +56,7 @@ def _faults(transaction: Any, databases: dict[bytes, Any]) -> Iterator[str]:
     for name in SLOTS:
         if name in databases:
             yield from _augmented_faults(transaction, databases, name)
-    for name, what, read in ((LOCALS, "local features", unpack), (WORDS, "visual words", store_words.unpack)):
+    for name, what, read in ((LOCALS, "local features", unpack_features), (WORDS, "visual words", unpack_words)):
         if name in databases:
             yield from _derived_faults(transaction, databases, name, what, read)
 
@@ -72,7 +72,7 @@ def _record_faults(transaction: Any, databases: dict[bytes, Any], key: bytes, da
         yield f"record {number}: {error}"
         return
     if transaction.get(record.id.encode(), db=databases[b"ids"]) != key:
-        yield f"record {number}: its id {record.id!r} leads elsewhere"
+        yield f"record {number}: its id {record.id!r} maps to another record"
     norm = float(np.linalg.norm(record.descriptor.astype(np.float64)))
     if not len(record.descriptor) or not np.isfinite(norm):
         yield f"record {number}: its descriptor has {len(record.descriptor)} values and norm {norm}"
@@ -82,7 +82,7 @@ def _augmented_faults(transaction: Any, databases: dict[bytes, Any], name: bytes
     for key, data in transaction.cursor(databases[name]):
         number, raw = int.from_bytes(key, "big"), transaction.get(bytes(key), b"", db=databases[b"descriptors"])
         if len(data) != len(raw) or not np.isfinite(halves(data)).all():
-            yield f"augmented vector {number}: {len(data)} bytes, not all finite or not the {len(raw)} of its picture"
+            yield f"augmented vector {number}: {len(data)} bytes instead of {len(raw)}, or values that are not finite"
 
 
 def _derived_faults(
@@ -91,7 +91,7 @@ def _derived_faults(
     for key, data in transaction.cursor(databases[name]):
         number = int.from_bytes(key, "big")
         if transaction.get(bytes(key), db=databases[b"records"]) is None:
-            yield f"{what} {number}: their record is not there"
+            yield f"{what} {number}: their record is missing"
         try:
             read(data)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""The folder of a store: what can be wrong with it is found, and said in plain words, before LMDB touches it."""
+"""The folder of a store. Checks it before LMDB opens it, so that errors are readable."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ SLOTS = (b"augmented-1", b"augmented-2")
 LOCALS = b"locals"
 """Local features."""
 WORDS = b"words"
-"""Visual words, which follow from those."""
+"""Visual words, computed from local features."""
 LATER = (*SLOTS, LOCALS, WORDS)
-"""What a store of an older release has not got yet, and what only some pictures have."""
+"""Databases that older releases lack, and that have entries for some pictures only."""
 DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *LATER)
 FORMAT = b"landseer-store-1"
-"""Changes when a release can no longer read what an older one wrote."""
+"""Changes when a release cannot read the stores of older ones."""
 
 _OURS = {DATA, LOCK, "lock.mdb", "lost+found"}
 
 
 class FolderLock:
-    """Holds a folder for one process, by an advisory lock that the kernel drops when the process ends, however."""
+    """Reserves a folder for one process, by an advisory lock that the kernel releases when the process ends."""
 
     def __init__(self, folder: Path) -> None:
         try:
             self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             why = f"{folder / LOCK} cannot be written: {error.strerror}"
-            raise StoreUnusable(f"{why}; make the folder writable, or name another") from error
+            raise StoreUnusable(f"{why}; make the folder writable, or use another") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise StoreUnusable(
-                f"{folder} is in use by process {holder}; one process serves a store at a time: "
-                "stop that one, or serve another folder"
+                f"{folder} is in use by process {holder}, and only one process may use a store at a time; "
+                "stop that process, or use another folder"
             ) from error
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let another process have the folder. May be called twice."""
+        """Release the folder. May be called twice."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
 def prepare_folder(folder: Path) -> Path:
-    """Make the folder if it is not there; StoreUnusable if it is something else than a store or an empty folder."""
+    """Create the folder if missing; StoreUnusable unless it is a store or an empty folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir()}
     except OSError as error:
         why = f"{folder} cannot be used as a store: {error.strerror}"
-        raise StoreUnusable(f"{why}; name a folder that you may write") from error
+        raise StoreUnusable(f"{why}; use a folder that you may write to") from error
     strangers = sorted(name for name in names - _OURS if not name.startswith("."))
     if DATA not in names and strangers:
         raise StoreUnusable(
             f"{folder} is not a Landseer store: it holds {', '.join(strangers[:3])} and no {DATA}; "
-            "name an empty folder or one that does not exist yet"
+            "use an empty folder, or one that does not exist yet"
         )
     return folder
 
 
 def is_full(error: lmdb.Error, folder: Path) -> bool:
-    """Whether LMDB failed for want of room: a full disk, a quota or a limit on the size of files.
+    """Return whether LMDB ran out of space: a full disk, a quota, or a limit on file sizes.
 
-    LMDB says EIO when a disk fills up in the middle of a write, so then the data file is tried.
+    LMDB reports EIO when a disk fills up in the middle of a write, so in that case this tries to grow the data file.
     """
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in codes):
@@ -89,7 +89,7 @@ def is_full(error: lmdb.Error, folder: Path) -> bool:
 
 
 def _has_room(file: Path, size: int = 2**20) -> bool:
-    """Whether a file can grow by a megabyte; it is left as it was."""
+    """Return whether a file can grow by a megabyte; its content does not change."""
     with file.open("r+b", buffering=0) as data:
         end = data.seek(0, os.SEEK_END)
         try:
@@ -101,17 +101,17 @@ def _has_room(file: Path, size: int = 2**20) -> bool:
 
 
 def open_environment(folder: Path, *, limit_bytes: int, **options: Any) -> Any:
-    """Open LMDB in the folder and return its environment; StoreUnusable or StoreFull, in words, if it cannot be."""
+    """Open LMDB in the folder and return its environment. StoreUnusable; StoreFull."""
     try:
-        # Records are read here and there. With read-ahead each page brings megabytes along (8 MiB around it, on some
-        # disks), which push out the pages that are needed; what is read in order asks for it itself (`read_ahead`).
+        # Records are read at random. With read-ahead each page loads megabytes around it (8 MiB on some disks), which
+        # evict the pages that are needed. Sequential readers request read-ahead themselves (`read_ahead`).
         return lmdb.open(
             str(folder), map_size=limit_bytes, max_dbs=len(DATABASES), max_readers=1024, readahead=False, **options
         )
     except lmdb.Error as error:
         if is_full(error, folder):
             why = f"there is no room on the disk for a store in {folder}"
-            raise StoreFull(f"{why}; free some, or name another folder") from error
+            raise StoreFull(f"{why}; free some space, or use another folder") from error
         raise StoreUnusable(
             f"{folder / DATA} cannot be opened as a store ({error}); "
             "restore the folder from a backup, or index the pictures again into another folder"
@@ -119,10 +119,10 @@ def open_environment(folder: Path, *, limit_bytes: int, **options: Any) -> Any:
 
 
 def require_whole(folder: Path, environment: Any) -> None:
-    """Raise StoreUnusable if the data file has lost its end: reading there would kill the process (SIGBUS).
+    """Raise StoreUnusable if the data file is truncated: reading past its end would kill the process (SIGBUS).
 
-    A sound file may be a few pages short too: LMDB does not write pages that one transaction took and gave back. So a
-    short file is read through in another process, and lengthened once nothing was missing.
+    A sound file may be a few pages short too: LMDB does not write pages that one transaction allocated and freed. So a
+    short file is checked in a subprocess, and extended if nothing is missing.
     """
     file = folder / DATA
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
@@ -133,14 +133,14 @@ def require_whole(folder: Path, environment: Any) -> None:
     )
     if checked.returncode != 0:
         raise StoreUnusable(
-            f"{file} is damaged: it has {file.stat().st_size} bytes where its index says {needed}; "
+            f"{file} is damaged: it has {file.stat().st_size} bytes, its index expects {needed}; "
             "restore the folder from a backup, or index the pictures again into another folder"
         )
     os.truncate(file, needed)
 
 
 def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
-    """Mark a fresh environment as ours; check the marks of one that is not fresh. None takes any fingerprint."""
+    """Stamp a new environment, or check the stamps of an existing one. None accepts any fingerprint."""
     fresh = environment.stat()["entries"] == 0
     if fresh and fingerprint is None:
         raise no_store(folder)
@@ -154,28 +154,28 @@ def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
         try:
             meta = environment.open_db(b"meta", txn=transaction, create=False)
         except lmdb.NotFoundError as error:
-            raise StoreUnusable(f"{folder} holds another program's LMDB data; name another folder") from error
+            raise StoreUnusable(f"{folder} holds another program's LMDB data; use another folder") from error
         format, stored = (bytes(transaction.get(name, b"", db=meta)) for name in (b"format", b"fingerprint"))
     if format != FORMAT:
         raise StoreUnusable(
-            f"{folder} has the format {format.decode(errors='replace')!r} and this release reads {FORMAT.decode()!r}; "
+            f"{folder} has format {format.decode(errors='replace')!r}, but this release reads {FORMAT.decode()!r}; "
             "use the release that wrote it, or index the pictures again into another folder"
         )
     if fingerprint is not None and stored != fingerprint.encode():
         difference = explain_difference(stored.decode(errors="replace"), fingerprint)
         raise ProfileMismatch(
             f"{folder} was filled by other models than are served now: {difference}. "
-            "Serve the models it was filled by, or index the pictures again into another folder"
+            "Serve those models, or index the pictures again into another folder"
         )
 
 
 def no_store(folder: Path) -> StoreUnusable:
-    """Return the error of a folder in which no picture was ever indexed."""
-    return StoreUnusable(f"there is no store in {folder}; name the folder that `landseer serve --store` has")
+    """Return the error for a folder without a store."""
+    return StoreUnusable(f"there is no store in {folder}; give the folder of `landseer serve --store`")
 
 
 def _sync_names(folder: Path) -> None:
-    """Bring the names of new files to the disk: LMDB sees to their contents only."""
+    """Sync the directory entries of new files to disk; LMDB only syncs their contents."""
     for each in (folder, folder.parent):
         file = os.open(each, os.O_RDONLY)
         try:
@@ -185,15 +185,15 @@ def _sync_names(folder: Path) -> None:
 
 
 def reserve(limit: int) -> int:
-    """Bytes below the limit that only deletions may use, so that a full store can be emptied: LMDB copies pages."""
+    """Return the bytes below the limit reserved for deletions: LMDB copies pages, so deleting needs space."""
     return max(128 * 2**10, min(limit // 16, 16 * 2**20))
 
 
 def explain_difference(stored: str, served: str) -> str:
-    """Say in plain words in what two `Profile.fingerprint`s differ."""
+    """Describe how two `Profile.fingerprint`s differ."""
     try:
         old, new = json.loads(stored), json.loads(served)
         differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     except (ValueError, TypeError, AttributeError):
-        return f"{stored!r} there, {served!r} here"
-    return "; ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} here" for name in differing)
+        return f"{stored!r} in the store, {served!r} served"
+    return "; ".join(f"{name} {old.get(name)!r} in the store, {new.get(name)!r} served" for name in differing)

@@ -1,8 +1,9 @@
 """The local features of a picture, and their bytes in the store.
 
-On disk: a little-endian header (D, the number of regions, the number of features n), how many features each region has,
-then for all features the position (uint16, in 1/32 of a pixel), the scale (fp16), and the D values (int8, the largest
-at 127: what unit norm makes of them again needs no factor). 134 bytes a feature of 128 values, 500 take 67,012.
+On disk: a little-endian header (D, the number of regions, the number of features n), the number of features of each
+region, then for all features the position (uint16, in 1/32 pixel), the scale (fp16), and D values (int8, scaled so that
+the largest is 127; normalising restores them without a stored factor). A feature of 128 values takes 134 bytes, 500
+take 67,012.
 
 What int8 loses is measured in docs/research/local-features.md.
 """
@@ -18,21 +19,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OUTPUTS = ("local_descriptors", "local_count", "local_positions", "local_scales")
-"""What `describe_full` is asked for to get them."""
+LOCAL_OUTPUTS = ("local_descriptors", "local_count", "local_positions", "local_scales")
+"""The outputs of `describe_full` that make them up."""
 
 _HEADER = struct.Struct("<HHI")
 _COUNT, _HALF, _PLACE, _BYTE = np.dtype("<u4"), np.dtype("<f2"), np.dtype("<u2"), np.dtype("i1")
 _STEPS = 127
 _PARTS = 32
-"""Parts of a pixel that positions are kept to: enough for pictures of 2,047 px."""
+"""Positions are stored in this fraction of a pixel, which allows inputs of 2,047 px."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LocalFeatures:
-    """Local features of a picture: of the whole of it first, the strongest first, then of each region described again.
+    """Local features of a picture: of the whole picture, strongest first, then of each region.
 
-    Positions are in pixels of the picture, or of the crop of it, as the models saw it.
+    Positions are in pixels of the model's input: the resized picture, or the resized crop.
     """
 
     descriptors: NDArray[np.float32]
@@ -40,9 +41,9 @@ class LocalFeatures:
     positions: NDArray[np.float32]
     """[n, 2]: x, y."""
     scales: NDArray[np.float32]
-    """[n]: the factor by which the picture was resized for each."""
+    """[n]: the factor by which the input was resized for each."""
     counts: tuple[int, ...]
-    """How many belong to the whole picture, then to each region."""
+    """Number of features of the whole picture, then of each region."""
 
     def __post_init__(self) -> None:
         features = sum(self.counts)
@@ -52,7 +53,7 @@ class LocalFeatures:
 
     @property
     def whole(self) -> LocalFeatures:
-        """Those of the whole picture alone."""
+        """The features of the whole picture only."""
         count = self.counts[0]
         return LocalFeatures(
             descriptors=self.descriptors[:count],
@@ -63,23 +64,23 @@ class LocalFeatures:
 
 
 def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> LocalFeatures:
-    """Return the local features of a picture from the `OUTPUTS` of `describe_full`, without their batch axis."""
+    """Return the local features of a picture from the `LOCAL_OUTPUTS` of `describe_full`, without their batch axis."""
     count: int = tensors["local_count"].item()
     arrays = {name: tensors[f"local_{name}"][:count].astype(np.float32) for name in ("descriptors", "positions")}
     return LocalFeatures(**arrays, scales=tensors["local_scales"][:count].astype(np.float32), counts=(count,))
 
 
 def joined(parts: Sequence[LocalFeatures]) -> LocalFeatures:
-    """Return the local features of a picture from those of the whole of it and of its regions, in that order."""
+    """Join the local features of the whole picture and of its regions, in that order."""
     names = ("descriptors", "positions", "scales")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return LocalFeatures(**arrays, counts=tuple(sum(part.counts) for part in parts))
 
 
-def pack(features: LocalFeatures) -> bytes:
-    """Return the bytes that the store keeps. ValueError for values that are not finite."""
+def pack_features(features: LocalFeatures) -> bytes:
+    """Return the bytes for the store. ValueError for values that are not finite."""
     if not (np.isfinite(features.descriptors).all() and np.isfinite(features.positions).all()):
-        raise ValueError("some local features hold values that are not finite; describe the picture again")
+        raise ValueError("got local features with values that are not finite; describe the picture again")
     count, dimension = features.descriptors.shape
     largest = np.abs(features.descriptors).max(axis=1, keepdims=True, initial=0.0)
     values = features.descriptors * (_STEPS / np.maximum(largest, 1e-6))
@@ -93,8 +94,8 @@ def pack(features: LocalFeatures) -> bytes:
     return b"".join((header, *(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
 
-def unpack(data: bytes | memoryview) -> LocalFeatures:
-    """Return what `pack` packed, in arrays of their own, descriptors at unit norm. ValueError if it did not pack it."""
+def unpack_features(data: bytes | memoryview) -> LocalFeatures:
+    """Return what `pack_features` packed, as copies, descriptors at unit norm. ValueError for other bytes."""
     try:
         dimension, regions, count = _HEADER.unpack_from(data)
     except struct.error as error:

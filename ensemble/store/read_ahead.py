@@ -1,4 +1,4 @@
-"""Asking the system for what a reader that goes through a file in order will want next."""
+"""Read-ahead for sequential readers of a file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 
 AHEAD, STEP = 256 * 2**20, 8 * 2**20
-"""Bytes that are asked for ahead of the reader, and at a time."""
+"""Bytes requested ahead of the reader, and per request."""
 
 
 class ReadAhead:
-    """Follows a reader of a file. Advice only: whatever it asks for, the reader finds the same bytes."""
+    """Requests pages ahead of a reader. It only advises the kernel, so it never changes what is read."""
 
     def __init__(self, path: Path) -> None:
         """OSError if the file cannot be opened."""
@@ -28,7 +28,7 @@ class ReadAhead:
         os.close(self._file)
 
     def reached(self, share: float) -> None:
-        """Ask for what follows, now that the reader has had this share, 0 to 1, of the file."""
+        """Request the pages that follow. share: how much of the file was read, 0 to 1."""
         goal = min(self._size, int(self._size * share) + AHEAD)
         while self._asked < goal:
             count = min(STEP, goal - self._asked)

@@ -1,9 +1,8 @@
 """A picture as the store keeps it, and its bytes.
 
 On disk a record is a little-endian uint32, that many bytes of JSON, then the arrays `query_vector`, `boxes` and
-`feature_map` one after the other; the JSON says how many elements or rows each has. Descriptor, clusters, thumbnail
-and local features are kept apart (see `store`).
-Nothing read back is ever executed, as a pickle would be.
+`feature_map`, whose lengths are in the JSON. Descriptor, clusters, thumbnail and local features are stored separately
+(see `store`). Unlike a pickle, nothing that is read back is executed.
 """
 
 from __future__ import annotations
@@ -31,91 +30,91 @@ HALF, _SINGLE, _BYTE = np.dtype("<f2"), np.dtype("<f4"), np.dtype("u1")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """Everything known of an indexed picture."""
+    """Everything stored about an indexed picture."""
 
     id: str
     """1 to 500 bytes of UTF-8 without control characters."""
     metadata: Mapping[str, str]
-    """The caller's own, at most 64 KiB of UTF-8 altogether."""
+    """The caller's, at most 64 KiB of UTF-8 in total."""
     width: int
     """Of the picture after EXIF rotation, pixels."""
     height: int
     descriptor: npt.NDArray[np.float16]
     """[D], unit norm."""
     query_vector: npt.NDArray[np.float16]
-    """[P], unit norm: its co-attention vector when the picture itself is the query."""
+    """[P], unit norm: its co-attention vector when it is used as a query."""
     clusters: npt.NDArray[np.float16]
-    """[k <= K, P], unit norm each."""
+    """[k <= K, P], rows of unit norm."""
     boxes: npt.NDArray[np.float32]
     """[m, 5]: x, y, width, height in pixels of the picture, score."""
     feature_map: npt.NDArray[np.uint8]
-    """[n <= N, 4]: x and y of each local feature in 1/256 of the picture, its cluster, its scale's index."""
+    """[n <= N, 4]: x and y of each local feature in 1/256 of the picture, its cluster, the index of its scale."""
     model_version: str
     indexed_at: float
     """Unix seconds."""
     thumbnail: bytes = b""
-    """A small JPEG, or nothing."""
+    """A small JPEG, or empty."""
     locals: LocalFeatures | None = None
-    """To be written with it, or none. They are read by `Store.locals`, not with the record."""
+    """Written with the record; None for none. Read by `Store.locals`, not with the record."""
     words: Binary | None = None
-    """Its visual words; like `locals`, they are read by the store's `words`."""
+    """Visual words, written with the record; read by `Store.words`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stored:
-    """A record and its key."""
+    """A record with its key."""
 
     key: int
-    """Sequence number of the change that wrote the record: unique, growing, and its id in every index."""
+    """Sequence number of the change that wrote the record: unique, increasing, and its id in every index."""
     record: Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """What a write did."""
+class StoreChange:
+    """The result of a write."""
 
     key: int
     """Its sequence number; the record's key, unless the change was a deletion."""
     replaced_key: int | None
-    """Key of the record that is gone: the picture's former one, or the deleted one; None if there was none."""
+    """Key of the replaced or deleted record; None if there was none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How a store's augmented vectors came about."""
+    """How a store's augmented vectors were made."""
 
     method: str
-    """As `landseer augment --method` names it, such as alphaqe:10:3."""
+    """As given to `landseer augment --method`, such as alphaqe:10:3."""
     network: str = ""
-    """SHA-256 of the network that weighed the neighbours; empty without one."""
+    """SHA-256 of the network that weighted the neighbours; empty without one."""
     sequence: int
-    """Of the store's last change then."""
+    """Of the store's last change at that time."""
     pictures: int
-    """How many there were then."""
+    """Number of pictures at that time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreStats:
-    """Figures of a store at one moment."""
+    """Figures of a store, from one snapshot."""
 
     pictures: int
     sequence: int
-    """Number of changes so far; grows by one with each."""
+    """Number of changes so far."""
     used_bytes: int
-    """Pages that hold data; falls when pictures are deleted. New pictures are refused a little below the limit."""
+    """Bytes of pages with data; falls when pictures are deleted. New pictures are rejected slightly below the limit."""
     limit_bytes: int
     last_change: float | None
-    """Unix seconds; None if nothing was ever written."""
+    """Unix seconds; None for a new store."""
     file_bytes: int = 0
-    """Length that the data file has reached; it never shrinks, but its free pages are used again."""
+    """Length of the data file; it never shrinks, but free pages are reused."""
     augmentation: Augmentation | None = None
-    """How the augmented vectors came about; None if there are none."""
+    """How the augmented vectors were made; None if there are none."""
     augmented: int = 0
-    """Pictures that have an augmented vector."""
+    """Pictures with an augmented vector."""
     locals: int = 0
-    """Pictures that have local features."""
+    """Pictures with local features."""
     locals_bytes: int = 0
-    """Pages that hold those, of `used_bytes`."""
+    """Bytes of their pages; part of `used_bytes`."""
 
 
 def check_id(id: str) -> None:
@@ -124,18 +123,20 @@ def check_id(id: str) -> None:
     if not 1 <= size <= MAX_ID_BYTES:
         raise InvalidInput("id", f"got {size} bytes; expected 1 to {MAX_ID_BYTES} bytes of UTF-8")
     if any(unicodedata.category(character) == "Cc" for character in id):
-        raise InvalidInput("id", f"got {id!r}; expected no control characters, such as tabs and line ends")
+        raise InvalidInput("id", f"got {id!r}; expected no control characters, such as tabs or line breaks")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise InvalidInput if keys and values take more than 64 KiB of UTF-8 altogether."""
+    """Raise InvalidInput if keys and values take more than 64 KiB of UTF-8 in total."""
     size = sum(len(_utf8("metadata", key)) + len(_utf8("metadata", value)) for key, value in metadata.items())
     if size > MAX_METADATA_BYTES:
-        raise InvalidInput("metadata", f"got {size} bytes; expected at most {MAX_METADATA_BYTES} with the keys")
+        raise InvalidInput(
+            "metadata", f"got {size} bytes; expected at most {MAX_METADATA_BYTES} for keys and values together"
+        )
 
 
 def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
-    """Raise InvalidInput for an id or metadata that cannot be kept, ValueError for arrays of another form.
+    """Raise InvalidInput for an invalid id or metadata, ValueError for invalid arrays.
 
     clusters: K, most clusters of a picture, and P, their size.
     """
@@ -147,13 +148,15 @@ def check_record(record: Record, *, clusters: tuple[int, int]) -> None:
     _check_array("boxes", record.boxes, _SINGLE, (None, 5))
     _check_array("feature_map", record.feature_map, _BYTE, (None, 4))
     if len(record.clusters) > clusters[0]:
-        raise ValueError(f"{record.id!r} has {len(record.clusters)} clusters; this store takes at most {clusters[0]}")
+        raise ValueError(f"got {len(record.clusters)} clusters for {record.id!r}; expected at most {clusters[0]}")
     if not np.isfinite(record.descriptor).all():
-        raise ValueError(f"the descriptor of {record.id!r} has values that are not finite")
+        raise ValueError(
+            f"got a descriptor for {record.id!r} with values that are not finite; describe the picture again"
+        )
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes of everything but descriptor, clusters, thumbnail and local features."""
+    """Return the bytes of a record, without descriptor, clusters, thumbnail and local features."""
     names = ("id", "width", "height", "model_version", "indexed_at")
     header: dict[str, Any] = {name: getattr(record, name) for name in names}
     header |= {"metadata": dict(record.metadata), "query": len(record.query_vector)}
@@ -170,7 +173,7 @@ def decode(
     clusters: npt.NDArray[np.float16],
     thumbnail: bytes,
 ) -> Record:
-    """Put a record together again. ValueError if `encode` cannot have written data."""
+    """Reassemble a record. ValueError for data that `encode` did not write."""
     data = bytes(data)
     try:
         (length,) = _LENGTH.unpack_from(data)
@@ -182,7 +185,7 @@ def decode(
         middle = start + HALF.itemsize * query
         after = middle + 5 * _SINGLE.itemsize * boxes
         if len(data) != after + 4 * features:
-            raise ValueError(f"{len(data)} bytes instead of {after + 4 * features}")
+            raise ValueError(f"got {len(data)} bytes; expected {after + 4 * features}")
         return Record(
             **header,
             descriptor=descriptor,
@@ -202,12 +205,12 @@ def to_bytes(array: npt.NDArray[Any]) -> bytes:
 
 
 def halves(data: bytes | memoryview) -> npt.NDArray[np.float16]:
-    """Return what `to_bytes` made of a float16 array, flat, as a copy of its own."""
+    """Return the float16 array that `to_bytes` wrote, flat, as a copy."""
     return np.frombuffer(data, HALF).astype(np.float16)
 
 
 def pack_key(number: int) -> bytes:
-    """Return a key as the store's databases have it: eight bytes that sort as the numbers do."""
+    """Return a key for the store's databases: eight bytes that sort like the numbers."""
     return int(number).to_bytes(8, "big")
 
 

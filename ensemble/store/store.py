@@ -1,12 +1,12 @@
-"""The store, which is the truth: every indexed picture, in one LMDB environment, changed by transactions only.
+"""The store: every indexed picture, in one LMDB environment, changed only by transactions.
 
 Databases: `meta`; `ids` (id to key); by key (eight bytes, big-endian) `records`, `descriptors`, `clusters` and
-`thumbnails`, each apart so that reading vectors touches nothing else; and those of `augmented`, `locals`
-and `words`. A key is the sequence number of the change that wrote the record, so keys grow, are never used again,
-and serve as the ids of every index made from the store.
+`thumbnails`, separate so that reading vectors touches nothing else; and those of `augmented`, `locals` and `words`. A
+key is the sequence number of the change that wrote the record, so keys increase, are never reused, and serve as ids in
+every index built from the store.
 
-A commit returns once its pages are on the disk (fsync), and LMDB never overwrites a live page: a process killed at any
-moment loses nothing that it acknowledged. One process serves a store at a time; its threads read side by side.
+A commit returns once its pages are on disk (fsync), and LMDB never overwrites a live page, so a process killed at any
+time loses nothing it acknowledged. Only one process may use a store at a time; its threads read concurrently.
 
 Bytes per picture, measured over 5,000 pictures written 64 at a time, with D = 1280, ten clusters of 512, 500 local
 features, 8 boxes, 100 bytes of metadata and a thumbnail of 8 KB:
@@ -14,13 +14,13 @@ features, 8 boxes, 100 bytes of metadata and a thumbnail of 8 KB:
     descriptors   4.0 KiB   2,560 bytes in a page of 4,096
     clusters     12.0 KiB   10,240 bytes in three pages
     records       4.0 KiB   about 3,500 bytes in one page
-    thumbnails    8.0 KiB   none if they are switched off
+    thumbnails    8.0 KiB   optional
     together     28.1 KiB   so 16 GiB hold about 590,000 pictures
-    augmented     4.0 KiB   none unless `landseer augment` wrote them; twice that while it runs again
-    locals       68.0 KiB   none unless asked for; 67,012 bytes in 17 pages, and as much again for each region
-    words         4.0 KiB   none without a codebook; 20 bytes a word
+    augmented     4.0 KiB   only after `landseer augment`; twice that while it runs again
+    locals       68.0 KiB   optional; 67,012 bytes in 17 pages, and the same again for each region
+    words         4.0 KiB   only with a codebook; 20 bytes per word
 
-There and on two cores, 4,600 records a second are written, and the 1,000 short-listed cluster blocks are read in 7 ms.
+With these sizes, two cores write 4,600 records per second, and read the clusters of 1,000 candidates in 7 ms.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.record import (
-    Change,
     Record,
+    StoreChange,
     Stored,
     StoreStats,
     check_id,
@@ -71,19 +71,19 @@ from landseer.ensemble.store.record import (
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.words import StoredWords
 
-__all__ = ["Change", "Record", "Store", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
+__all__ = ["Record", "Store", "StoreChange", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
 
 MIN_LIMIT_BYTES = 2**20
 _DOUBLE = struct.Struct(">d")
 
 
 class Store:
-    """An open store. Threads may share it. Close it once they have ended."""
+    """An open store. Threads may share it. Close it after they have finished."""
 
     def __init__(
         self, folder: Path, lock: FolderLock, environment: Any, *, clusters: tuple[int, int], limit: int
     ) -> None:
-        """Use `open` instead."""
+        """Call `open` instead."""
         self._folder, self._lock, self._environment = folder, lock, environment
         self._clusters, self._limit = clusters, limit
         self._databases = {name: environment.open_db(name) for name in DATABASES}
@@ -91,7 +91,7 @@ class Store:
         self.augmented = Augmented(environment, self._databases, self._write)
         """The augmented vectors and the job that writes them."""
         self.vectors = Vectors(environment, self._databases, self.augmented, clusters=clusters)
-        """Descriptors and clusters, to be read."""
+        """Read access to descriptors and clusters."""
         self.locals = Locals(folder, environment, self._databases, partial(self._write, grows=False))
         self.words = StoredWords(environment, self._databases, self._write)
 
@@ -105,16 +105,16 @@ class Store:
         clusters_shape: tuple[int, int] = (Sizes.clusters, Sizes.reduced),
         locals_sha256: str | None = None,
     ) -> Store:
-        """Open the store in a folder, or make one there; limit_bytes may differ from last time.
+        """Open the store in a folder, or create one; limit_bytes may change between runs.
 
-        fingerprint: of the profile whose vectors it holds; None takes a store as it is and makes none. clusters_shape:
-        K, most clusters of a picture, and P, their size. locals_sha256: of what makes local features, to take pictures
-        with them. ProfileMismatch if fingerprint or local features are others than those there; StoreUnusable if the
-        folder is something else, is damaged, or is in use; StoreFull if the disk is; ValueError for a limit below 1
-        MiB.
+        fingerprint: of the profile of its vectors; None accepts any existing store and creates none. clusters_shape: K,
+        most clusters of a picture, and P, their size. locals_sha256: of the models that make local features; None if
+        they are not stored. ProfileMismatch if the store has another fingerprint or other local features; StoreUnusable
+        if the folder is not a store, is damaged, or is in use; StoreFull if the disk is full; ValueError for a limit
+        below 1 MiB.
         """
         if limit_bytes < MIN_LIMIT_BYTES:
-            raise ValueError(f"a store's limit is {limit_bytes} bytes; it must be at least {MIN_LIMIT_BYTES}")
+            raise ValueError(f"got a store limit of {limit_bytes} bytes; expected at least {MIN_LIMIT_BYTES}")
         if fingerprint is None and not (path / DATA).exists():
             raise no_store(path)
         lock = FolderLock(prepare_folder(path))
@@ -131,48 +131,48 @@ class Store:
             undo.pop_all()
         return store
 
-    def put_many(self, records: Sequence[Record]) -> list[Change]:
-        """Write records in one transaction, all or none; a record of the same id is replaced, even within the call.
+    def put_many(self, records: Sequence[Record]) -> list[StoreChange]:
+        """Write records in one transaction, all or none; records with the same id are replaced, even within the call.
 
-        InvalidInput names an id or metadata that cannot be kept; StoreFull if the limit or the disk is reached;
-        ValueError for arrays of another dtype or shape.
+        InvalidInput for an invalid id or metadata; StoreFull if the limit is reached or the disk is full; ValueError
+        for arrays of another dtype or shape.
         """
         for record in records:
             check_record(record, clusters=self._clusters)
         with self._write() as transaction:
             return [self._put(transaction, record) for record in records]
 
-    def delete(self, id: str) -> Change:
-        """Take a picture out; the change's replaced_key is the key it had. NotFound if there is none of that id."""
+    def delete(self, id: str) -> StoreChange:
+        """Delete a picture; replaced_key of the change is its key. NotFound if there is no such id."""
         with self._write(grows=False) as transaction:
             key = self._key(transaction, id)
             self._remove(transaction, key)
             transaction.delete(id.encode(), db=self._databases[b"ids"])
-            return Change(key=self._next(transaction), replaced_key=unpack_key(key))
+            return StoreChange(key=self._next(transaction), replaced_key=unpack_key(key))
 
     def get(self, id: str) -> Stored:
-        """Return a picture's record, whole. NotFound if there is none of that id."""
+        """Return a picture's complete record. NotFound if there is no such id."""
         with self._environment.begin(buffers=True) as transaction:
             key = self._key(transaction, id)
             found = self._stored(transaction, key, thumbnails=True, vectors=self.vectors.reader(transaction))
         if found is None:
-            raise self._damaged(f"id {id!r} leads to record {unpack_key(key)}, which is not there")
+            raise self._damaged(f"id {id!r} maps to record {unpack_key(key)}, which is missing")
         return found
 
     def by_keys(
         self, keys: Sequence[int], *, thumbnails: bool = False, vectors: bool = True, augmented: bool = False
     ) -> list[Stored | None]:
-        """Return the records of keys in that order, from one moment; None for a key that is not there.
+        """Return the records of keys in that order, from one snapshot; None for a missing key.
 
-        Without `vectors` descriptor and clusters have no rows, and their pages are not read. With `augmented` the
-        augmented vector stands in the place of the descriptor where there is one.
+        Without `vectors`, descriptor and clusters are empty, and their pages are not read. With `augmented`, the
+        descriptor is the augmented vector if there is one.
         """
         with self._environment.begin(buffers=True) as transaction:
             read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
             return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
 
     def stats(self) -> StoreStats:
-        """Return the store's figures at this moment."""
+        """Return the current figures of the store."""
         with self._environment.begin() as transaction:
             meta = self._databases[b"meta"]
             changed = transaction.get(b"last_change", db=meta)
@@ -191,16 +191,16 @@ class Store:
             )
 
     def close(self) -> None:
-        """Close the store and let another process have it. May be called twice."""
+        """Close the store and release its folder. May be called twice."""
         with self._writing:
             self._environment.close()
             self._lock.release()
 
     @contextlib.contextmanager
     def _write(self, *, grows: bool = True) -> Iterator[Any]:
-        """Give a transaction that is committed at the end, or leaves no trace; StoreFull if there is no room.
+        """Yield a transaction that is committed at the end, or rolled back on errors. StoreFull; StoreUnusable.
 
-        grows: whether it leaves the reserve alone, from which a full store is emptied.
+        grows: False allows it to use the reserve, for changes that empty a full store.
         """
         with self._writing:
             try:
@@ -214,10 +214,10 @@ class Store:
                 if is_full(error, self._folder):
                     raise self._full("the disk is full") from error
                 raise StoreUnusable(
-                    f"{self._folder}: a change failed and was undone: {error}; see to the disk"
+                    f"{self._folder}: a change failed and was rolled back: {error}; check the disk"
                 ) from error
 
-    def _put(self, transaction: Any, record: Record) -> Change:
+    def _put(self, transaction: Any, record: Record) -> StoreChange:
         self._require_size(transaction, len(record.descriptor))
         ids = self._databases[b"ids"]
         former = transaction.get(record.id.encode(), db=ids)
@@ -228,14 +228,14 @@ class Store:
         values = {b"records": encode(record), b"descriptors": to_bytes(record.descriptor)}
         values |= {b"clusters": to_bytes(record.clusters), b"thumbnails": record.thumbnail}
         for name, value in values.items():
-            # Keys only grow, so every page is filled to its end.
+            # Keys increase, so appending fills every page completely.
             transaction.put(key, value, append=True, db=self._databases[name])
         if record.locals is not None:
             self.locals.put(transaction, key, record.locals)
         if record.words is not None:
             self.words.put(transaction, key, record.words)
         transaction.put(record.id.encode(), key, db=ids)
-        return Change(key=number, replaced_key=None if former is None else unpack_key(former))
+        return StoreChange(key=number, replaced_key=None if former is None else unpack_key(former))
 
     def _remove(self, transaction: Any, key: bytes) -> None:
         for name in (b"records", b"descriptors", b"clusters", b"thumbnails", *LATER):
@@ -249,19 +249,21 @@ class Store:
         return number
 
     def _require_size(self, transaction: Any, size: int) -> None:
-        """Hold every descriptor to the size of the first."""
+        """Require every descriptor to have the size of the first."""
         meta = self._databases[b"meta"]
         stamped = transaction.get(b"descriptor_size", db=meta)
         if stamped is None:
             transaction.put(b"descriptor_size", pack_key(size), db=meta)
         elif unpack_key(stamped) != size:
-            raise ProfileMismatch(f"a descriptor has {size} values; those in {self._folder} have {unpack_key(stamped)}")
+            raise ProfileMismatch(
+                f"got a descriptor of {size} values; those in {self._folder} have {unpack_key(stamped)}"
+            )
 
     def _key(self, transaction: Any, id: str) -> bytes:
         check_id(id)
         key = transaction.get(id.encode(), db=self._databases[b"ids"])
         if key is None:
-            raise NotFound(f"no picture of id {id!r} is indexed; ids are case-sensitive")
+            raise NotFound(f"no picture with id {id!r} is indexed; ids are case-sensitive")
         return bytes(key)
 
     def _stored(
@@ -284,15 +286,15 @@ class Store:
         return Stored(key=unpack_key(key), record=record)
 
     def _used(self, transaction: Any) -> int:
-        """Count the bytes of pages that hold data; those that were freed are not among them."""
+        """Return the bytes of pages with data, without free pages."""
         kinds = ("branch_pages", "leaf_pages", "overflow_pages")
         stats = [transaction.stat(database) for database in self._databases.values()]
         return sum(stat[kind] * stat["psize"] for stat in stats for kind in kinds)
 
     def _full(self, why: str) -> StoreFull:
         return StoreFull(
-            f"{self._folder} takes no more: {why} (its limit is {self._limit / 2**20:,.0f} MiB); nothing was written. "
-            "Delete pictures, raise the store's limit or free space on the disk"
+            f"{self._folder} is full: {why} (its limit is {self._limit / 2**20:,.0f} MiB); nothing was written. "
+            "Delete pictures, raise the store's limit, or free disk space"
         )
 
     def _damaged(self, what: str) -> StoreUnusable:

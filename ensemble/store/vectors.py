@@ -1,4 +1,4 @@
-"""The vectors of a store, read by key or all in turn: descriptors, raw or augmented, and clusters."""
+"""The vectors of a store: descriptors, raw or augmented, and clusters, read by key or in a scan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Vectors:
     def clusters(self, keys: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
         """Return cluster vectors float16 [C, K, P], zero beyond each picture's count, and the counts int32 [C].
 
-        A key that is not there, because it was deleted meanwhile, has a count of 0.
+        A missing key, such as that of a picture deleted meanwhile, has a count of 0.
         """
         most, size = self._clusters
         vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
@@ -41,9 +41,9 @@ class Vectors:
         return vectors, counts
 
     def descriptors(self, keys: Sequence[int], *, augmented: bool = False) -> npt.NDArray[np.float32]:
-        """Return descriptors [C, D], widened; zeros for a key that is not there. D is 0 while the store is empty.
+        """Return descriptors as float32 [C, D]; zeros for a missing key. D is 0 if all are missing.
 
-        augmented: rather the augmented vectors, where there are any.
+        augmented: return augmented vectors where there are any.
         """
         with self._environment.begin(buffers=True) as transaction:
             read = self.reader(transaction, augmented=augmented)
@@ -58,8 +58,8 @@ class Vectors:
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
         """Yield keys int64 [n] and descriptors float16 [n, D] of all pictures of keys above `after`, in key order.
 
-        Each batch is read in a transaction of its own, so that a slow consumer holds no pages back from writers.
-        augmented: rather the augmented vectors, where there are any.
+        Each batch is read in its own transaction, so that a slow consumer does not keep old pages alive.
+        augmented: return augmented vectors where there are any.
         """
         with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
             total, done = max(1, transaction.stat()["entries"]), 0
@@ -73,7 +73,7 @@ class Vectors:
                 ahead.reached(done / total)
 
     def reader(self, transaction: Any, *, augmented: bool = False) -> Callable[[bytes], memoryview]:
-        """Return what reads the vector of a key, or nothing; the augmented one, if it shall and there is one."""
+        """Return a function that reads the vector of a key, augmented if wanted and there is one; empty if missing."""
         raw = self._databases[b"descriptors"]
         current = self._augmented.read(transaction) if augmented else None
 

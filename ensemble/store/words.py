@@ -1,10 +1,10 @@
-"""The visual words of a store's pictures, kept so that a server need not compute them again at each start.
+"""The visual words of a store's pictures, stored so that a server need not compute them at each start.
 
-They follow from the local features and a codebook, whose fingerprint is the stamp: with another codebook they are
-taken out. A picture's words are written in the transaction of its record if the server has a codebook then, and go with
-it; those that are missing are computed when words are first wanted.
+They depend on the local features and a codebook. The codebook's fingerprint is the stamp; with another codebook they
+are deleted. If the server has a codebook, a picture's words are written in the transaction of its record, and they are
+deleted with it; missing words are computed when they are first used.
 
-On disk, by key: how many bits a code has (uint16), then the words (uint32), then their codes, little-endian.
+On disk, by key: the number of bits of a code (uint16), then the words (uint32), then their codes, little-endian.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StoredWords:
         self._meta, self._database, self._locals = databases[b"meta"], databases[WORDS], databases[LOCALS]
 
     def stamp(self, codebook: str) -> None:
-        """Keep words of the codebook of this fingerprint from now on; those of another are taken out."""
+        """Switch to the codebook with this fingerprint; words of another codebook are deleted."""
         with self._environment.begin() as transaction:
             there = transaction.get(_STAMP, db=self._meta)
         if there == codebook.encode():
@@ -47,46 +47,46 @@ class StoredWords:
             transaction.put(_STAMP, codebook.encode(), db=self._meta)
 
     def put(self, transaction: Any, key: bytes, words: Binary) -> None:
-        """Write a picture's words within the transaction of its record. ValueError without a stamp."""
+        """Write a picture's words in the transaction of its record. ValueError without a stamp."""
         if transaction.get(_STAMP, db=self._meta) is None:
-            raise ValueError("this store was not opened for visual words; stamp it with the codebook of theirs")
-        transaction.put(key, pack(words), db=self._database)
+            raise ValueError("the store has no stamp for visual words; stamp it with the codebook's fingerprint first")
+        transaction.put(key, pack_words(words), db=self._database)
 
     def add(self, keys: Sequence[int], pictures: Sequence[Binary]) -> None:
-        """Write the words of pictures that are there without; StoreFull. One that has gone meanwhile is left out."""
+        """Write the words of stored pictures; those deleted meanwhile are skipped. StoreFull."""
         with self._write() as transaction:
             for key, words in zip(map(pack_key, keys), pictures, strict=True):
                 if transaction.get(key, db=self._locals) is not None:
                     self.put(transaction, key, words)
 
     def scan(self, *, batch: int = 1024) -> Iterator[tuple[Keys, list[Binary]]]:
-        """Yield keys int64 [n] and words of all pictures that have them, in key order, each batch of one moment."""
+        """Yield keys int64 [n] and words of all pictures that have any, in key order, each batch from one snapshot."""
         after = 0
         while True:
             with self._environment.begin(db=self._database, buffers=True) as transaction:
                 cursor = transaction.cursor()
                 there = cursor.set_range(pack_key(after + 1))
-                pairs = [(unpack_key(key), unpack(data)) for key, data in islice(cursor, batch)] if there else []
+                pairs = [(unpack_key(key), unpack_words(data)) for key, data in islice(cursor, batch)] if there else []
             if not pairs:
                 return
             yield np.array([key for key, _ in pairs], np.int64), [words for _, words in pairs]
             after = pairs[-1][0]
 
     def missing(self) -> list[int]:
-        """Return the keys of pictures that have local features and no words, ascending."""
+        """Return the keys of pictures with local features but without words, ascending."""
         with self._environment.begin() as transaction:
             known = {bytes(key) for key in transaction.cursor(self._database).iternext(values=False)}
             every = transaction.cursor(self._locals).iternext(values=False)
             return [unpack_key(key) for key in every if bytes(key) not in known]
 
 
-def pack(words: Binary) -> bytes:
-    """Return the bytes that the store keeps of a picture's words."""
+def pack_words(words: Binary) -> bytes:
+    """Return the bytes for the store."""
     return _BITS.pack(words.bits) + words.words.astype(_WORD).tobytes() + words.codes.tobytes()
 
 
-def unpack(data: bytes | memoryview) -> Binary:
-    """Return what `pack` packed. ValueError if it did not."""
+def unpack_words(data: bytes | memoryview) -> Binary:
+    """Return what `pack_words` packed. ValueError for other bytes."""
     if len(data) < _BITS.size:
         raise ValueError(f"not visual words: {len(data)} bytes")
     (bits,) = _BITS.unpack_from(data)

@@ -1,7 +1,7 @@
-"""How the log is written: for people, or one JSON object a line. Either names the request that a record belongs to.
+"""Log formats: text for people, or one JSON object per line. Both name the request of each record.
 
-Nothing here looks into requests, so no picture, token or authorization metadata can reach the log. What could quote
-a picture's bytes is Pillow at debug level, which is kept quiet.
+Requests are not logged, so no picture, token or authorization metadata can reach the log. Pillow could quote a
+picture's bytes at debug level, so its debug messages are disabled.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line, without what may follow it, such as a traceback."""
+        """Return the line, without the traceback that may follow it."""
         line, answering = super().formatMessage(record), ANSWERING.get()
         return line if answering is None else f"{line} [request {answering.request_id}]"
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (RFC 3339, UTC), level, logger, message; request_id, trace_id, exception if there are.
+    """One object per line: time (RFC 3339, UTC), level, logger, message; optionally request_id, trace_id, exception.
 
-    `ops/run/orchestrator.py` reads the level by its place, so the first two keys stay the first two.
+    `ops/run/orchestrator.py` finds the level by its position, so the first two keys must stay first.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON in ASCII, so that no character can end the line."""
+        """Return the record as ASCII JSON, so that no character can break the line."""
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         told = {
             "time": time.replace("+00:00", "Z"),
@@ -55,7 +55,7 @@ FORMATS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": Js
 
 
 def log_to_stderr(level: str, format: str) -> None:
-    """Write records of `level` (a name, any case) and above to stderr in a format of FORMATS. Once a process."""
+    """Log records of `level` (a name, any case) and above to stderr, in a format of FORMATS. Call once per process."""
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler])

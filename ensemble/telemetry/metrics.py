@@ -1,7 +1,7 @@
 """Every metric of the orchestrator, in one place.
 
-Times are histograms in seconds with geometric buckets, each twice the one before, laid so that one bucket ends exactly
-at the objective. That way `rate(..._bucket{le="0.5"}) / rate(..._count)` is the share of searches that met it.
+Times are histograms in seconds with geometric buckets, each twice the previous one, and one bucket ends exactly at the
+objective, so that `rate(..._bucket{le="0.5"}) / rate(..._count)` is the share of searches that met it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from landseer.ensemble.config import split_address
 
 SEARCH_OBJECTIVE_S = 0.5
-"""A search should be answered within this many seconds. Move it here, and dashboards and alerts with it."""
+"""A search should take at most this many seconds. If you change it, change dashboards and alerts too."""
 SECONDS = tuple(SEARCH_OBJECTIVE_S * 2.0**power for power in range(-9, 7))
 """Bucket bounds, from about 1 ms to 32 s."""
 RPC = ("grpc_service", "grpc_method")
 COUNTS = tuple(2.0**power for power in range(9))
 """Bucket bounds of batch sizes, 1 to 256."""
 COSINES = (*(step / 20 for step in range(-4, 20)), 0.975, 0.99, 1.0)
-"""Bucket bounds of scores; descriptors of photographs hardly ever point away from each other."""
+"""Bucket bounds of scores; descriptors of photographs hardly ever have a negative cosine."""
 SHARES = tuple(step / 10 for step in range(11))
 
 
 class Metrics:
-    """All collectors, on a registry of their own so that two orchestrators can live in one process."""
+    """All collectors, on a separate registry, so that two orchestrators can run in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -38,41 +38,50 @@ class Metrics:
         self.handled = counter("grpc_server_handled", "RPCs answered, by gRPC status code.", (*RPC, "grpc_code"))
         self.in_flight = gauge("grpc_server_in_flight", "RPCs being answered.", RPC)
 
-        self.stage = seconds("landseer_stage_duration_seconds", "Time in a stage of an answer.", ("stage",))
+        self.stage = seconds("landseer_stage_duration_seconds", "Time spent in a stage of an answer.", ("stage",))
         self.stage_errors = counter(
             "landseer_stage_errors", "Stages that failed, by ErrorInfo reason.", ("stage", "reason")
         )
-        self.degraded = counter("landseer_degraded", "Answers given without a stage that was asked for.", ("stage",))
-        self.decode_failures = counter("landseer_decode_failures", "Pictures refused, by what is wrong.", ("reason",))
+        self.degraded = counter("landseer_degraded", "Answers sent without a requested stage.", ("stage",))
+        self.decode_failures = counter("landseer_decode_failures", "Pictures rejected, by reason.", ("reason",))
         self.searches = counter(
-            "landseer_searches", "Searches answered, by what was asked.", ("query", "expansion", "reranking")
+            "landseer_searches",
+            "Searches answered, by kind of query, expansion and re-ranking.",
+            ("query", "expansion", "reranking"),
         )
-        self.top_score = sizes("landseer_top_score", "Score of the best hit, by what ranked it.", COSINES, ("ranking",))
+        self.top_score = sizes("landseer_top_score", "Score of the best hit, by ranking.", COSINES, ("ranking",))
         self.kept = sizes(
-            "landseer_hits_kept_ratio", "Share of the hits wanted that a stage left among them.", SHARES, ("stage",)
+            "landseer_hits_kept_ratio",
+            "Share of the top hits that a stage kept among the top hits.",
+            SHARES,
+            ("stage",),
         )
 
-        self.triton = seconds("landseer_triton_request_duration_seconds", "Time of a call of Triton.", ("model",))
+        self.triton = seconds("landseer_triton_request_duration_seconds", "Duration of a call of Triton.", ("model",))
         self.triton_requests = counter("landseer_triton_requests", "Calls of Triton, by outcome.", ("model", "outcome"))
-        self.triton_in_flight = gauge("landseer_triton_in_flight", "Pictures that are with Triton.")
-        self.waiting = gauge("landseer_waiting", "Pictures that wait for their turn with Triton.", ("lane",))
-        self.shed = counter("landseer_shed", "Requests turned away because too many waited.", ("lane",))
+        self.triton_in_flight = gauge("landseer_triton_in_flight", "Pictures being processed by Triton.")
+        self.waiting = gauge("landseer_waiting", "Pictures waiting for Triton.", ("lane",))
+        self.shed = counter("landseer_shed", "Requests rejected because the queue was full.", ("lane",))
 
         self.pictures = gauge("landseer_index_pictures", "Pictures in the index.")
-        self.index_changed = gauge("landseer_index_change_timestamp_seconds", "When a picture last came or went.")
+        self.index_changed = gauge(
+            "landseer_index_change_timestamp_seconds", "When a picture was last indexed or deleted."
+        )
         self.index_built = gauge("landseer_index_built_timestamp_seconds", "When the index was built from the store.")
-        self.search_batch = sizes("landseer_search_batch_size", "Searches answered by one pass of the index.", COUNTS)
-        self.write_batch = sizes("landseer_write_batch_size", "Changes made in one transaction.", COUNTS)
-        self.ingested = counter("landseer_ingested_pictures", "Pictures that came or went, by outcome.", ("outcome",))
-        self.store_bytes = gauge("landseer_store_bytes", "Bytes that the store takes on disk.")
-        self.store_limit = gauge("landseer_store_limit_bytes", "Most bytes that the store may take.")
+        self.search_batch = sizes("landseer_search_batch_size", "Searches answered by one pass over the index.", COUNTS)
+        self.write_batch = sizes("landseer_write_batch_size", "Changes written in one transaction.", COUNTS)
+        self.ingested = counter(
+            "landseer_ingested_pictures", "Pictures indexed, deleted or rejected, by outcome.", ("outcome",)
+        )
+        self.store_bytes = gauge("landseer_store_bytes", "Bytes that the store uses on disk.")
+        self.store_limit = gauge("landseer_store_limit_bytes", "Most bytes that the store may use.")
 
-        self.serving = gauge("landseer_serving", "1 if health says SERVING, 0 if not.")
+        self.serving = gauge("landseer_serving", "1 if the health status is SERVING, else 0.")
         self.models = gauge("landseer_model_info", "1 for each model version served.", ("model", "version"))
-        gauge("landseer_build_info", "1, with the version that runs.", ("version",)).labels(_version()).set(1)
+        gauge("landseer_build_info", "1, with the running version.", ("version",)).labels(_version()).set(1)
 
     def show_models(self, versions: Iterable[tuple[str, str]]) -> None:
-        """Replace the model versions shown by these (name, version) pairs."""
+        """Set the served model versions, (name, version) pairs."""
         self.models.clear()
         for name, version in versions:
             self.models.labels(name, version).set(1)
@@ -98,7 +107,7 @@ def _version() -> str:
 
 
 class MetricsServer:
-    """Serves the registry over HTTP from a thread of its own."""
+    """Serves the registry over HTTP from a separate thread."""
 
     def __init__(self, metrics: Metrics, address: str) -> None:
         host, port = split_address(address)
@@ -111,7 +120,7 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """The port that was bound."""
+        """The bound port."""
         return int(self._server.server_port)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The name of a request: the caller's, or a new one. The answer, its errors and the log lines that tell of it carry it.
+"""Request ids: the caller's, or a new one. Answers, errors and log lines carry it.
 
-Metadata of a success are the first thing sent, so the id goes out just before the answer and not at the start: a
-response that has begun is one that gRPC's clients no longer retry. An error has it in its trailers.
+The id is sent in the trailers, not in the initial metadata: gRPC's clients do not retry a call whose response has
+begun.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 KEY = "x-request-id"
-"""Of the metadata, both ways."""
+"""Metadata key, in requests and answers."""
 _SANE = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """The request that runs in this context, for the log."""
+    """The request handled in this context, for the log."""
 
     request_id: str
     trace_id: str = ""
@@ -27,7 +27,7 @@ class Answering:
 
 
 ANSWERING: ContextVar[Answering | None] = ContextVar("landseer_answering", default=None)
-"""Set for the task that answers an RPC, inherited by what it starts."""
+"""Set in the task that answers an RPC, and inherited by the tasks it starts."""
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:

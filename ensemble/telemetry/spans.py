@@ -1,7 +1,15 @@
 """Spans of RPCs, stages and calls of Triton, with OpenTelemetry. Needs the extra `trace`.
 
-Written over OpenTelemetry's API and not with its instrumentation of gRPC: that is a pre-release, knows neither stages
-nor tritonclient, and would trace health checks too. Attributes follow OpenTelemetry's conventions for RPC.
+We use OpenTelemetry's API instead of opentelemetry-instrumentation-grpc. Its server half, tried in version 0.66b2:
+
+- A handler cancelled by the client's deadline, or failing with an unexpected exception, ends as status 0 (OK), without
+  an error.
+- Every abort and exception becomes two span events, with the exception's message. Messages may quote the request, so
+  our spans hold only the reason.
+- Spans are named `/service/method`, one slash more than those of the client.
+- All releases are betas.
+
+Attributes and status follow OpenTelemetry's conventions for RPC.
 """
 
 from __future__ import annotations
@@ -20,7 +28,7 @@ from landseer.ensemble.errors import reason_of
 from landseer.ensemble.telemetry.tracing import Metadata, RpcSpan, Tracing
 
 MOST = 500
-"""Spans below one RPC. A search has about ten; the stream of an album would bury its trace."""
+"""Most spans below one RPC. A search has about ten; a long upload would flood its trace."""
 _W3C = TraceContextTextMapPropagator()
 _OUR_FAULT = (
     grpc.StatusCode.UNKNOWN,
@@ -30,11 +38,11 @@ _OUR_FAULT = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DATA_LOSS,
 )
-"""Codes that make a server's span an error, by OpenTelemetry's conventions."""
+"""Codes that mark a server's span as an error, by OpenTelemetry's conventions."""
 
 
 class _Rpc(RpcSpan):
-    """A recorded RPC, and how many more spans it may have."""
+    """A recorded RPC, and the number of spans below it."""
 
     def __init__(self, span: Span) -> None:
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
@@ -42,12 +50,12 @@ class _Rpc(RpcSpan):
         self._begun = 0
 
     def takes(self) -> bool:
-        """Say whether one more span may begin."""
+        """Return whether one more span may start."""
         self._begun += 1
         return self._begun <= MOST
 
     def ends(self, code: grpc.StatusCode) -> None:
-        """Note the status, and how many spans were left out."""
+        """Record the status, and how many spans were dropped."""
         self._span.set_attribute("rpc.grpc.status_code", code.value[0])
         if self._begun > MOST:
             self._span.set_attribute("landseer.spans_left_out", self._begun - MOST)
@@ -59,7 +67,7 @@ _RPC: ContextVar[_Rpc | None] = ContextVar("landseer_rpc_span", default=None)
 
 
 class Spans(Tracing):
-    """Records spans and sends them where the environment says."""
+    """Records spans and sends them to the endpoint that the environment configures."""
 
     def __init__(self) -> None:
         self._provider = tracer_provider("landseer")
@@ -67,7 +75,7 @@ class Spans(Tracing):
 
     @contextmanager
     def rpc(self, service: str, method: str, metadata: Metadata, request_id: str) -> Iterator[RpcSpan]:
-        """Span an RPC, below the caller's span if `traceparent` names one."""
+        """Open a span for an RPC, below the caller's span if `traceparent` names one."""
         with self._tracer.start_as_current_span(
             f"{service}/{method}",
             context=_W3C.extract(_headers(metadata), context=Context()),
@@ -87,7 +95,7 @@ class Spans(Tracing):
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:
-        """Span a stage. `total` is the RPC itself."""
+        """Open a span for a stage. `total` is the RPC itself and gets none."""
         if stage == "total" or not _takes():
             yield
             return
@@ -96,7 +104,7 @@ class Spans(Tracing):
 
     @contextmanager
     def triton(self, model: str) -> Iterator[dict[str, str]]:
-        """Span a call of Triton; Triton's own spans, if it makes any, go below it."""
+        """Open a span for a call of Triton; Triton's own spans, if enabled, go below it."""
         headers: dict[str, str] = {}
         if not _takes():
             _W3C.inject(headers)
@@ -109,12 +117,12 @@ class Spans(Tracing):
             yield headers
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         shut_down(self._provider)
 
     @contextmanager
     def _child(self, name: str, kind: SpanKind, attributes: dict[str, str]) -> Iterator[None]:
-        """Messages of errors may quote the request: a span has only the reason."""
+        """Open a child span. On errors it records only the reason: messages may quote the request."""
         with self._tracer.start_as_current_span(
             name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -127,7 +135,7 @@ class Spans(Tracing):
 
 
 def _takes() -> bool:
-    """Say whether a span belongs here: below an RPC that has not too many yet."""
+    """Return whether to open a span: only below an RPC that has not reached its limit."""
     rpc = _RPC.get()
     return rpc is not None and rpc.takes()
 

@@ -1,6 +1,6 @@
-"""Where an answer's spans begin and end. `Tracing` itself records nothing and costs next to nothing.
+"""The interface for tracing. `Tracing` itself records nothing and costs next to nothing.
 
-`spans.Spans` records them with OpenTelemetry, which this module does not need.
+`spans.Spans` records spans with OpenTelemetry, which this module does not import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RpcSpan:
     """32 hexadecimal digits; empty if the RPC is in no trace."""
 
     def ends(self, code: grpc.StatusCode) -> None:
-        """Note the status of the RPC."""
+        """Record the status of the RPC."""
 
 
 _UNTRACED = nullcontext(RpcSpan())
@@ -34,29 +34,29 @@ _NOTHING: nullcontext[Any] = nullcontext()
 
 
 class Tracing:
-    """Traces nothing: what an orchestrator has unless it is told otherwise."""
+    """Records nothing: the default of an orchestrator."""
 
     def rpc(self, service: str, method: str, metadata: Metadata, request_id: str) -> AbstractContextManager[RpcSpan]:
-        """Span an RPC; `metadata` may name the caller's span."""
+        """Open a span for an RPC; `metadata` may name the caller's span."""
         return _UNTRACED
 
     def stage(self, stage: str) -> AbstractContextManager[None]:
-        """Span a stage of an answer."""
+        """Open a span for a stage of an answer."""
         return _NOTHING
 
     def triton(self, model: str) -> AbstractContextManager[dict[str, str] | None]:
-        """Span a call of Triton. Gives the headers that name the span to Triton; None for none."""
+        """Open a span for a call of Triton. Yields headers that pass the span on to Triton, or None."""
         return _NOTHING
 
     def close(self) -> None:
-        """Send what was recorded and not yet sent."""
+        """Send the remaining spans."""
 
 
 OFF = Tracing()
 
 
 def tracing_by_environment() -> Tracing:
-    """Return what OpenTelemetry's variables ask for. ValueError if they ask for what is not there."""
+    """Return the tracing configured by OpenTelemetry's variables. ValueError for unsupported values."""
     asking = asked_by(os.environ)
     if asking is None:
         return OFF

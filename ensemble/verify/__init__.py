@@ -1,1 +1,1 @@
-"""Spatial verification: the geometry, and the verifier that reads candidates from the store."""
+"""Spatial verification: the geometry, and the verifier for candidates in the store."""

@@ -1,8 +1,8 @@
-"""Spatial verification of a short list: the query's local features against those that the store keeps (D2R).
+"""Spatial verification of a short list, with the local features in the store (D2R).
 
-A candidate takes 1 to 2 ms of a thread (500 features on both sides), a hundred of them as long as all the rest of a
-search. So they are verified a few at a time, on threads of their own: nothing here holds the event loop, searches take
-turns, and what the deadline or a caller who has gone left over is dropped.
+A candidate takes 1 to 2 ms on one thread (500 features on both sides), a hundred candidates as long as the rest of the
+search. So they are verified in small chunks on separate threads: the event loop is not blocked, searches take turns,
+and the remaining chunks are dropped when the deadline passes or the caller cancels.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.locals import Locals
-from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.workers import Workers
 
-SETTINGS = Settings(residual=20.0, mutual=True, least=10)
-"""Chosen on fruit and vegetables, where D2R's own make the first hit worse: docs/research/local-features.md.
+SETTINGS = VerificationSettings(residual=20.0, mutual=True, least=10)
+"""Chosen on photographs of fruit and vegetables, where D2R's settings make the first hit worse:
+docs/research/local-features.md.
 
 Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.
 """
 CHUNK = 8
-"""Candidates that are verified without looking up."""
+"""Candidates verified per task."""
 MISSING = -1
-"""Inliers of a candidate that has no local features."""
+"""Inliers of a candidate without local features."""
 Inliers = NDArray[np.int64]
 
 
@@ -40,7 +41,7 @@ class Verifier:
         self._workers = Workers("verify", threads=threads)
 
     async def inliers(self, query: Located, keys: NDArray[np.int64]) -> Inliers:
-        """Return the inliers of the pictures under keys [C]: [C], -1 for one that has no local features.
+        """Return the inliers of the pictures under keys [C]: [C], -1 for pictures without local features.
 
         LocalFeaturesMissing if none has any; Overloaded.
         """
@@ -55,11 +56,11 @@ class Verifier:
         return found
 
     def close(self) -> None:
-        """Drop what waits and wait for what runs."""
+        """Drop queued work and wait for running work."""
         self._workers.close()
 
     async def _some(self, query: Located, chunks: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-        """Verify chunk after chunk, so that a search has no more than one of them waiting for each thread."""
+        """Verify chunks one after the other, so that a search has at most one chunk queued per thread."""
         return [pair for chunk in chunks for pair in await self._workers.run(self._chunk, query, chunk)]
 
     def _chunk(self, query: Located, keys: Sequence[int]) -> list[tuple[int, int]]:
@@ -70,6 +71,6 @@ class Verifier:
 
 
 def located(features: LocalFeatures) -> Located:
-    """Return what is matched of a picture: the features of the whole of it."""
+    """Return the features to match: those of the whole picture."""
     whole = features.whole
     return Located(features=whole.descriptors, positions=whole.positions)

@@ -1,1 +1,1 @@
-"""Photographs with what is known of them, from the formats in which data sets come. No torch here."""
+"""Read photographs with their classes and boxes from several data set formats. No torch here."""

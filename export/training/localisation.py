@@ -3,8 +3,8 @@
 The head's attention, context and enhancement learn by InfoNCE over views. No class is used, so the head learns to tell
 instances apart rather than kinds. This recipe is ours and made the shipped head: the paper trains trunk and head end to
 end by ArcFace on classes, as `landseer train cider` does. The FC is a learned whitening of the pooled vectors, computed
-in closed form: its 1,280² weights would overfit a few thousand photographs. For the same reason each half of the
-photographs is whitened by what the other half taught while the head learns.
+in closed form: its 1,280² weights would overfit a few thousand photographs. For the same reason, while the head learns,
+each half of the photographs is whitened by a whitening learned from the other half.
 """
 
 from __future__ import annotations

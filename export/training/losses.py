@@ -69,7 +69,7 @@ class _SquaredContrastive(ContrastiveLoss):  # type: ignore[misc]
 def supervised_contrastive(*, temperature: float = 0.07) -> nn.Module:
     """-mean over positives of log softmax(cos / t) among all others. Khosla et al. 2020, L_out; InfoNCE for views.
 
-    Needs labels: views of one thing share theirs. Mean over the batch.
+    Needs labels: views of one object share a label. Mean over the batch.
     """
     loss: nn.Module = SupConLoss(temperature=temperature, distance=CosineSimilarity(), reducer=MeanReducer())
     return loss

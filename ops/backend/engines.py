@@ -1,8 +1,8 @@
-"""The libraries that run a graph on a CPU: OpenVINO and ONNX Runtime, behind one small protocol.
+"""The libraries that run a graph on a CPU, OpenVINO and ONNX Runtime, behind one protocol.
 
-An engine belongs to one thread. After an inference that failed the caller must drop it and make another: measured
-with OpenVINO 2026.4, a request that threw on its first shape answered later, valid pictures with unit-norm wrong
-descriptors (cosine 0.16).
+An engine belongs to one thread. After a failed inference the caller must drop it and create another: with OpenVINO
+2026.4, a request that threw on its first shape answered later, valid pictures with wrong unit-norm descriptors
+(measured: cosine 0.16).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class Engine(Protocol):
     """A loaded graph."""
 
     precision: Precision
-    """As it really runs."""
+    """The precision in which it runs."""
     inputs: frozenset[str]
     outputs: frozenset[str]
-    """The names of all the graph has."""
+    """Names of all inputs and outputs of the graph."""
 
     def prepare(self, outputs: frozenset[str]) -> None:
-        """Do now whatever `infer` would do the first time it is asked for just these outputs."""
+        """Do in advance what the first `infer` of exactly these outputs would do."""
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
-        """Run the graph once, computing what `outputs` need. The arrays are overwritten by the next call."""
+        """Run the graph once, computing only what `outputs` need. The next call overwrites the arrays."""
 
 
 class OnnxRuntimeEngine:
@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
         return dict(zip(names, self._variants.get(outputs).run(names, dict(inputs)), strict=True))
 
     def _cut(self, outputs: frozenset[str]) -> Any:
-        """Load only what leads to these outputs: a session runs all its nodes, whatever is asked of it."""
+        """Load only the part of the graph for these outputs: a session always runs all its nodes."""
         import onnx
 
         model = onnx.load(self._settings.path)
@@ -70,14 +70,14 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._settings.threads
         options.inter_op_num_threads = 1
-        # Threads that spin between inferences take the cores from the other models of this machine.
+        # Threads that spin between inferences would take cores from the other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # a failed inference is reported to its caller, not to the log
+        options.log_severity_level = 4  # failed inferences are reported to the caller, not logged
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, in bf16 where it is asked for and the CPU has it."""
+    """OpenVINO on the CPU, in bf16 if requested and supported by the CPU."""
 
     def __init__(self, settings: ModelSettings) -> None:
         import openvino as ov
@@ -101,7 +101,7 @@ class OpenVinoEngine:
         return {name: results[name] for name in outputs}
 
     def _request(self, outputs: frozenset[str]) -> Any:
-        """Compile the graph with just these results, and make the one request that runs it."""
+        """Compile the graph with only these results, and create the request that runs it."""
         model = self._core.read_model(self._settings.path)
         for output in model.outputs:
             if not output.get_names() & outputs:
@@ -113,7 +113,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self._settings.threads,
-            # Several models share the cores, each in a process of its own: pinned threads would queue for one core.
+            # Several models share the cores, each in its own process: pinned threads would queue for the same core.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
         }
@@ -126,10 +126,10 @@ ENGINES: Mapping[EngineName, Callable[[ModelSettings], Engine]] = {
 
 
 def copied(results: Mapping[str, Array]) -> dict[str, Array]:
-    """Return results that the engine's next inference cannot overwrite."""
+    """Return copies of the results, which the next inference cannot overwrite."""
     return {name: np.array(value) for name, value in results.items()}
 
 
 def batched(values: Sequence[Array]) -> Array:
-    """Join arrays along their first axis; one array is returned as it is."""
+    """Concatenate arrays along the first axis; a single array is returned unchanged."""
     return values[0] if len(values) == 1 else np.concatenate(values)

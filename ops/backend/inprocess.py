@@ -1,6 +1,6 @@
-"""The served graphs in a process of our own: for evaluation, and what serving is held against.
+"""Runs the served graphs in process: for evaluation, and as the baseline of the serving benchmark.
 
-Through the very code that serves them (`ops.runner`), with the very settings, so that only serving differs.
+It uses the code (`runner`) and the settings of serving, so that only serving itself differs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OUTPUTS = frozenset(ensembles()["describe"].outputs)
 
 
 class Graph:
-    """The backbone with the two outputs of `describe`. For one thread."""
+    """The backbone, with the two outputs of `describe`. For one thread."""
 
     def __init__(self, settings: ModelSettings) -> None:
         self._runner = Runner(settings)
         self.precision = self._runner.precision
-        """As it really runs."""
+        """The precision in which it runs."""
 
     def describe(self, pixels: NDArray[np.uint8]) -> Vector:
         """Return the descriptor [D] of pixels [1, H, W, 3]. OpsError if the inference fails."""
@@ -42,19 +42,19 @@ class Graph:
 
 
 class FullGraph:
-    """The steps of `describe_full`, of which only those run that lead to what is wanted. For one thread."""
+    """The steps of `describe_full` that the wanted outputs need. For one thread."""
 
     def __init__(self, outputs: Sequence[str], settings: Callable[[str], ModelSettings], detector: str) -> None:
-        """outputs: what each picture is described by; settings: of a graph by its name; detector: its kind.
+        """outputs: the wanted outputs; settings: returns those of a graph by name; detector: its kind.
 
-        ValueError for an output that `describe_full` has not.
+        ValueError for an output that `describe_full` does not have.
         """
         self._wanted = frozenset(outputs)
         self._steps = needed_steps(self._wanted, ensembles(detector)["describe_full"].steps)
         self._runners = {step.graph: Runner(_of_step(step, settings(step.graph))) for step in self._steps}
 
     def describe(self, pixels: NDArray[np.uint8]) -> Tensors:
-        """Return the outputs, without their batch axis, of pixels [1, H, W, 3]. OpsError if an inference fails."""
+        """Return the outputs, without batch axis, for pixels [1, H, W, 3]. OpsError if an inference fails."""
         known: Tensors = {"image": pixels}
         for step in self._steps:
             inputs = {name: known[name] for name in step.inputs}
@@ -63,7 +63,7 @@ class FullGraph:
 
 
 def full_graph(repository: Path, profile: Profile, outputs: Sequence[str], *, threads: int) -> FullGraph:
-    """Load what describes a picture by these outputs of `describe_full`."""
+    """Load the graphs that compute these outputs of `describe_full`."""
 
     def settings(graph: str) -> ModelSettings:
         return settings_of(graph, repository, profile.version, threads=threads)
@@ -72,7 +72,7 @@ def full_graph(repository: Path, profile: Profile, outputs: Sequence[str], *, th
 
 
 def needed_steps(wanted: frozenset[str], steps: Sequence[Step]) -> list[Step]:
-    """Return the steps that lead to the wanted outputs, each with only those of its outputs that are used.
+    """Return the steps that the wanted outputs need, each with only the outputs that are used.
 
     ValueError for an output that no step has.
     """
@@ -101,7 +101,7 @@ def _of_step(step: Step, settings: ModelSettings) -> ModelSettings:
 
 
 def read_profile(repository: Path) -> Profile:
-    """Read what was exported; OpsError if there is nothing."""
+    """Read the profile of the exported models; OpsError if there is none."""
     path = repository / "manifest.json"
     try:
         return Profile.from_json(json.dumps(json.loads(path.read_text())["profile"]))
@@ -110,13 +110,13 @@ def read_profile(repository: Path) -> Profile:
 
 
 def backbone_settings(repository: Path, version: str, *, threads: int) -> ModelSettings:
-    """Read how the backbone is served, of its outputs only the two of `describe`."""
+    """Read the backbone's settings, with only the two outputs of `describe`."""
     settings = settings_of("backbone", repository, version, threads=threads)
     return dataclasses.replace(settings, outputs=tuple(sorted(OUTPUTS)), prepared=(), warm_up=())
 
 
 def settings_of(model: str, repository: Path, version: str, *, threads: int) -> ModelSettings:
-    """Read how a model is served from the configuration that Triton reads."""
+    """Read a model's settings from the configuration that Triton reads."""
     folder = repository / model
     chosen = folder / "configs" / f"{CONFIG_NAME}.pbtxt"
     text = (chosen if chosen.exists() else folder / "config.pbtxt").read_text()
@@ -127,5 +127,5 @@ def settings_of(model: str, repository: Path, version: str, *, threads: int) -> 
 
 
 def cores() -> int:
-    """Return how many cores this process, and whatever it starts, may use."""
+    """Return the number of cores that this process and its children may use."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What a model's `config.pbtxt` asks of the engine that runs it."""
+"""The settings in a model's `config.pbtxt` for the engine that runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EngineName = Literal["openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16"]
 Bounds = Mapping[str, tuple[tuple[int, int], ...]]
 WarmUp = Mapping[str, tuple[str, tuple[int, ...]]]
-"""A made-up request: type (numpy's name) and shape, with its batch if there is one, by input."""
+"""A synthetic request: numpy type name and shape by input; the shape has a batch axis if the model has."""
 
 TYPES = {
     "TYPE_BOOL": "bool",
@@ -23,9 +23,9 @@ TYPES = {
     "TYPE_FP16": "float16",
     "TYPE_FP32": "float32",
 }
-"""numpy's names of Triton's types."""
+"""numpy's names for Triton's types."""
 THREADS_VARIABLE = "LANDSEER_THREADS"
-"""Environment variable by which the launcher sets the threads of models whose configuration names none."""
+"""Environment variable for the threads of models whose configuration sets none."""
 CONFIG_NAME = "pip"
 """Where <model>/configs/pip.pbtxt exists, Triton 2.51 of the wheel reads it instead of config.pbtxt.
 
@@ -39,31 +39,31 @@ class ModelSettings:
     """One served graph: the file and how to run it."""
 
     path: Path
-    """Of the ONNX file."""
+    """Path of the ONNX file."""
     engine: EngineName = "onnxruntime"
     precision: Precision = "fp32"
-    """As asked; an engine without bf16 runs in fp32."""
+    """The requested precision; an engine without bf16 runs in fp32."""
     threads: int = 1
     batching: bool = True
     """Whether the first axis of every tensor is the batch."""
     bounds: Bounds = field(default_factory=dict)
-    """Least and greatest length of each axis but the batch, by input."""
+    """Minimum and maximum length of each axis except the batch, by input."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    """All tensors that the configuration declares."""
+    """Names of all tensors that the configuration declares."""
     prepared: tuple[frozenset[str], ...] = ()
-    """Sets of outputs to compile for at load, before anybody asks for just these."""
+    """Sets of outputs to compile for when the model is loaded."""
     warm_up: tuple[WarmUp, ...] = ()
-    """Requests to run at load on each of the `prepared` sets."""
+    """Requests to run on each of the `prepared` sets when the model is loaded."""
 
 
 def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) -> ModelSettings:
     """Read the settings from Triton's model configuration (its JSON form).
 
-    repository: the model's own folder. Understood as the native onnxruntime backend does: `execution_accelerators`,
-    `intra_op_thread_count` and `model_warmup`. Ours, which the native backend ignores: `landseer_precision` (bf16 or
-    fp32), `landseer_bounds` (JSON, {input: [[least, greatest], ...]}) and `landseer_prepared_outputs` (JSON,
-    [[output, ...], ...]). ValueError names the parameter that cannot be read.
+    repository: the model's own folder. `execution_accelerators`, `intra_op_thread_count` and `model_warmup` have the
+    same meaning as for the native onnxruntime backend. These are our own, and the native backend ignores them:
+    `landseer_precision` (bf16 or fp32), `landseer_bounds` (JSON, {input: [[minimum, maximum], ...]}) and
+    `landseer_prepared_outputs` (JSON, [[output, ...], ...]). ValueError names an invalid parameter.
     """
     return ModelSettings(
         path=repository / version / (config.get("default_model_filename") or "model.onnx"),
@@ -96,7 +96,7 @@ def _engine(config: Mapping[str, Any]) -> EngineName:
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     names = [entry["name"] for entry in accelerators.get("cpu_execution_accelerator", ())]
     if unknown := [name for name in names if name != "openvino"]:
-        raise ValueError(f"cpu_execution_accelerator {unknown[0]!r} is not known; expected openvino")
+        raise ValueError(f"cpu_execution_accelerator {unknown[0]!r} is unknown; expected openvino")
     return "openvino" if names else "onnxruntime"
 
 
@@ -126,7 +126,7 @@ def _bounds(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, int], ...]]
 
 
 def _warm_up(config: Mapping[str, Any]) -> tuple[WarmUp, ...]:
-    """Read the shapes of `model_warmup`; what has a type that we do not know is left to Triton's own warm-up."""
+    """Read the shapes of `model_warmup`; samples with other types are left to Triton's own warm-up."""
     batching = int(config.get("max_batch_size", 0)) > 0
     requests = []
     for sample in config.get("model_warmup", ()):

@@ -1,6 +1,6 @@
 """Answers a list of requests with as few inferences as their shapes allow.
 
-The logic of the stand-in for Triton's onnxruntime backend (backends/onnxruntime/model.py), without Triton.
+This is the logic of our onnxruntime backend for Triton (backends/onnxruntime/model.py), independent of Triton.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ Outputs = dict[str, Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One request: its tensors, and the outputs it wants."""
+    """One request: its tensors, and the outputs that it wants."""
 
     inputs: Mapping[str, Array]
     outputs: frozenset[str]
     refused: Callable[[], Failure | None] = lambda: None
-    """Says why it needs no inference after all. Asked when its turn comes: by then nobody may wait for it."""
+    """Returns a failure if no inference is needed any more; called just before the job's inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why one request has no answer."""
+    """Why a request has no answer."""
 
     message: str
     kind: Literal["invalid", "internal", "late", "cancelled"]
-    """Whether the request is at fault, the inference, the time it waited, or whoever no longer wants it."""
+    """The cause: the request, the inference, a passed deadline, or the caller."""
 
 
 class Runner:
-    """A model that is ready to answer. For one thread."""
+    """A loaded model. For one thread."""
 
     def __init__(self, settings: ModelSettings, *, make: Callable[[ModelSettings], Engine] | None = None) -> None:
         if not settings.path.exists():
@@ -46,7 +46,7 @@ class Runner:
         self._make = make or ENGINES[settings.engine]
         self._engine: Engine | None = None
         self.inferences = 0
-        """How many the engine was asked for."""
+        """Number of inferences that the engine was asked for."""
         self.precision = self._prepared().precision
         self._warm_up()
 
@@ -58,9 +58,9 @@ class Runner:
         return [kept[place] for place in range(len(jobs))]
 
     def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outputs | Failure]]:
-        """Yield each job's place and answer as soon as there is one.
+        """Yield each job's place and answer as soon as it is known.
 
-        Jobs of equal shapes share one inference; one that fails spoils no other. The arrays are valid only until the
+        Jobs of equal shapes share one inference; a failure affects no other group. The arrays are valid only until the
         next step.
         """
         groups: dict[object, list[int]] = {}
@@ -94,7 +94,7 @@ class Runner:
     def _group(self, jobs: Sequence[Job]) -> Sequence[Outputs | Failure]:
         try:
             return self._infer(jobs)
-        except Exception as error:  # whatever a graph throws belongs to these requests, not to the server
+        except Exception as error:  # whatever the graph throws fails these requests, not the server
             self.close()
             return [Failure(message=_describe(error, jobs[0]), kind="internal")] * len(jobs)
 
@@ -107,7 +107,7 @@ class Runner:
         return _split(results, jobs) if self.settings.batching else [results]
 
     def _prepared(self) -> Engine:
-        """Check that the graph is what its configuration says, and compile what will be asked of it."""
+        """Check the graph against its configuration, and compile the sets of outputs that will be requested."""
         engine = self._ready()
         check_names("input", self.settings.inputs, engine.inputs)
         for outputs in (frozenset(self.settings.outputs) or engine.outputs, *self.settings.prepared):
@@ -116,9 +116,9 @@ class Runner:
         return engine
 
     def _warm_up(self) -> None:
-        """Run the prepared outputs on the shapes of Triton's warm-up, which itself asks for all outputs only.
+        """Run the prepared outputs on the shapes of Triton's warm-up, which itself requests only all outputs.
 
-        Each set of outputs is a graph of its own, whose first run of a shape takes up to twice as long as the next.
+        Each set of outputs is a separate graph, whose first run of a shape takes up to twice as long as the next.
         """
         everything = frozenset(self.settings.outputs)
         for request in self.settings.warm_up:
@@ -134,19 +134,19 @@ class Runner:
 
 
 def made_up(request: WarmUp) -> dict[str, Array]:
-    """Return tensors of those types and shapes, filled with whole numbers from 0 to 255, seeded."""
+    """Return tensors of those types and shapes, filled with seeded whole numbers from 0 to 255."""
     rng = np.random.default_rng(0)
     return {name: rng.integers(0, 256, shape).astype(dtype) for name, (dtype, shape) in request.items()}
 
 
 def check_names(kind: str, declared: Iterable[str], known: frozenset[str]) -> None:
-    """Raise a ValueError if the configuration declares a tensor that the graph has not."""
+    """Raise a ValueError if the configuration declares a tensor that the graph does not have."""
     if unknown := sorted(set(declared) - known):
         raise ValueError(f"the graph has no {kind} '{unknown[0]}'; its {kind}s are {', '.join(sorted(known))}")
 
 
 def out_of_bounds(inputs: Mapping[str, Array], bounds: Bounds, *, batching: bool) -> str | None:
-    """Return what is wrong with the shapes, as got and expected, or None."""
+    """Return an error, with the actual and the expected shape, if a shape is out of bounds; else None."""
     for name, axes in bounds.items():
         if name not in inputs:
             continue

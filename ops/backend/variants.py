@@ -1,4 +1,4 @@
-"""One graph compiled for several sets of outputs, so that nothing is computed that nobody asked for."""
+"""One graph compiled for several sets of outputs, so that only requested outputs are computed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Variants(Generic[T]):
-    """The compiled graphs by their outputs.
+    """The compiled graphs, by their outputs.
 
-    A set is compiled when it is first asked for. Beyond `most` sets, the smallest graph that has the outputs answers:
-    callers choose the sets, and must not make us compile for ever.
+    A set is compiled when it is first requested. After `most` sets, the smallest graph that has the outputs is used:
+    callers choose the sets, and must not be able to cause endless compilations.
     """
 
     def __init__(self, make: Callable[[frozenset[str]], T], everything: frozenset[str], *, most: int = 4) -> None:
@@ -25,7 +25,7 @@ class Variants(Generic[T]):
         return len(self._made)
 
     def add(self, outputs: frozenset[str]) -> T:
-        """Compile for just these outputs unless that was done."""
+        """Compile for exactly these outputs, unless already compiled."""
         if outputs not in self._made:
             self._made[outputs] = self._make(outputs)
         return self._made[outputs]

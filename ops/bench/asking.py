@@ -27,7 +27,7 @@ _RERANKED = Reranking(method=RERANKING_METHOD_COATTENTION, candidates=CANDIDATES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TimedAnswer:
     """Measurements of one search."""
 
     seconds: float
@@ -44,8 +44,8 @@ class Answer:
 class Pair:
     """One query, searched both ways."""
 
-    plain: Answer
-    reranked: Answer
+    plain: TimedAnswer
+    reranked: TimedAnswer
 
 
 class Asker:
@@ -74,14 +74,14 @@ class Asker:
         plain, reranked = answers if plain_first else reversed(answers)
         return Pair(plain=plain, reranked=reranked)
 
-    def ask(self, id: str, how: Reranking) -> Answer:
+    def ask(self, id: str, how: Reranking) -> TimedAnswer:
         """Search once. OpsError if the answer is degraded or empty."""
         read, began = disk_bytes(self._pid), time.perf_counter()
         found = self._client.search(id, top_k=TOP_K, reranking=how)
         seconds = time.perf_counter() - began
         if found.degradations or not found.hits:
             raise OpsError(f"{id} was answered without {', '.join(one.stage for one in found.degradations) or 'hits'}")
-        return Answer(
+        return TimedAnswer(
             seconds=seconds,
             stages={one.stage: one.seconds for one in found.timings},
             disk=disk_bytes(self._pid) - read,

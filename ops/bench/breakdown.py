@@ -25,9 +25,9 @@ class Counters:
     backbone: Mapping[str, tuple[int, int]]
     """The same for the backbone, by `PARTS`."""
     inferences: int
-    """Of the backbone."""
+    """Number of inferences of the backbone."""
     executions: int
-    """Fewer than inferences where requests were batched."""
+    """Number of executions; smaller than `inferences` if requests were batched."""
 
     def since(self, before: Counters) -> Counters:
         """Return the difference to `before`."""

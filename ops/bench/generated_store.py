@@ -25,12 +25,12 @@ SPARE = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenStore:
     """The written store."""
 
     entries: int
     bytes: int
-    """Of the data file."""
+    """Size of the data file."""
     seconds: float
     """To generate the entries and to write them; each uses one core."""
 
@@ -57,7 +57,7 @@ def limit_bytes(needed: int) -> int:
 
 def write(
     folder: Path, fitted: Fit, *, profile: Profile, count: int, seed: int, progress: Callable[[int], None]
-) -> Written:
+) -> WrittenStore:
     """Write `count` entries into a new store. `progress` is called with the size of each block."""
     began, shape = time.monotonic(), (profile.sizes.clusters, profile.sizes.reduced)
     limit = limit_bytes(expected_bytes(fitted.patterns, count))
@@ -69,7 +69,7 @@ def write(
         size = store.stats().file_bytes
     finally:
         store.close()
-    return Written(entries=count, bytes=size, seconds=time.monotonic() - began)
+    return WrittenStore(entries=count, bytes=size, seconds=time.monotonic() - began)
 
 
 def _ahead(blocks: Iterator[list[Record]]) -> Iterator[list[Record]]:

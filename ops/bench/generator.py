@@ -26,7 +26,7 @@ from landseer.ensemble.store.record import Record
 
 Floats = NDArray[np.float32]
 EACH = 8
-"""Entries of one thing."""
+"""Entries per thing."""
 BLOCK = 2048
 """Entries drawn and shuffled together, so that entries of one thing are not adjacent in the store."""
 MOST_SHARED = 0.999
@@ -58,7 +58,7 @@ class Fit:
 
     @property
     def size(self) -> int:
-        """D."""
+        """Dimension D of the descriptor."""
         return len(self.patterns[0].descriptor)
 
 

@@ -15,7 +15,7 @@ STAGE = "landseer_stage_duration_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class RerankCounters:
     """Counters since the start: the number of re-rankings and their total seconds."""
 
     count: float
@@ -28,7 +28,7 @@ class Looked:
     parts: Mapping[str, float]
     """Parts of `triton`, by `PARTS`."""
 
-    def rows_since(self, before: Looked) -> list[tuple[str, float]]:
+    def rows_since(self, before: RerankCounters) -> list[tuple[str, float]]:
         """Return the mean ms of each part of a re-ranking since `before`; they sum to the stage."""
         parts = {name: self.parts[name] - before.parts[name] for name in PARTS}
         stage, call, triton = self.stage - before.stage, self.call - before.call, self.triton - before.triton
@@ -43,12 +43,12 @@ class Looked:
         return [(name, seconds / count * 1e3) for name, seconds in spent.items()]
 
 
-def look(metrics_url: str, triton: Any) -> Looked:
+def look(metrics_url: str, triton: Any) -> RerankCounters:
     """Read both. metrics_url: the orchestrator's; triton: a client of `tritonclient.grpc`. OpsError if it cannot."""
     page = fetch(metrics_url)
     [found] = triton.get_inference_statistics(MODEL).model_stats
     statistics = found.inference_stats
-    return Looked(
+    return RerankCounters(
         count=page.total(f"{STAGE}_count", stage="rerank"),
         stage=page.total(f"{STAGE}_sum", stage="rerank"),
         call=page.total(f"{CALL}_sum", model=MODEL),

@@ -25,7 +25,7 @@ from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.asking import Asker, Pair
 from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
-from landseer.ops.bench.generated_store import Written, expected_bytes, limit_bytes, require_room, write
+from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
 from landseer.ops.bench.likeness import likeness
 from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
@@ -143,7 +143,7 @@ def _sample(fitted: Fit, count: int, seed: int) -> list[Record]:
     return list(chain.from_iterable(entries(fitted, count, seed=seed)))
 
 
-def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namespace, console: Console) -> Written:
+def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namespace, console: Console) -> WrittenStore:
     with bars(console) as progress:
         task = progress.add_task("writing entries", total=options.entries)
         return write(

@@ -10,7 +10,7 @@ import numpy as np
 
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.asking import CANDIDATES, TOP_K, Pair, added, added_by, mebibytes, staged
-from landseer.ops.bench.generated_store import Written
+from landseer.ops.bench.generated_store import WrittenStore
 from landseer.ops.bench.generator import EACH
 from landseer.ops.bench.likeness import SHARES, Likeness
 from landseer.ops.bench.report_parts import interval, machine_table, noise, table
@@ -56,7 +56,7 @@ class RerankingReport:
 
     rows: AskedPairs
     likeness: Sequence[Likeness]
-    written: Written
+    written: WrittenStore
     started: Started
     machine: Sequence[tuple[str, str]]
     others: float

@@ -217,5 +217,5 @@ def _speed(report: ServingReport, name: str) -> float:
 
 
 def _floor(value: float) -> str:
-    """Six places, never rounded up to 1."""
+    """Format with six decimals, rounded down."""
     return f"{np.floor(min(value, 1.0) * 1e6) / 1e6:.6f}"

@@ -66,16 +66,15 @@ def ratios(ours: Sequence[Round], baseline: Sequence[Round]) -> Floats:
     return throughputs(ours) / throughputs(baseline)
 
 
-def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> MedianEstimate:
-    """Return the median of values [n] and its interval by the percentile bootstrap (Efron 1979), seeded.
+def estimate(values: Floats, *, seed: int = 0, resamples: int = 10_000) -> MedianEstimate:
+    """Return the median of values [n] and its 95% interval by the percentile bootstrap (Efron 1979), seeded.
 
-    The interval runs from quantile (1 - level) / 2 to (1 + level) / 2 of the medians of `resamples` draws of n values
-    with replacement.
+    The interval runs from quantile 0.025 to 0.975 of the medians of `resamples` draws of n values with replacement.
     """
     if not len(values):
         raise ValueError("got no values; an estimate needs at least one")
     draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
-    low, high = np.quantile(np.median(draws, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     return MedianEstimate(median=float(np.median(values)), low=float(low), high=float(high))
 
 

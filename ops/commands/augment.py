@@ -1,68 +1,72 @@
-"""`landseer augment`: database-side augmentation of a store, to be served with `landseer serve --vectors augmented`."""
+"""`landseer augment`: augment the vectors of a store for `landseer serve --vectors augmented`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landseer.ops.arguments import positive
+from landseer.ops.commands.ending import INTERRUPTED, RESUMES, failed
 
 if TYPE_CHECKING:
     from landseer.ensemble.search.expansion.recipe import Recipe
     from landseer.ensemble.store.store import Store
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells report it."""
 NONE = "none"
 _MORE = """\
 methods: NAME[:NEIGHBOURS[:PARAMETER]], such as alphaqe:10:3
   aqe, aqewd, aqewd-dir, dqe, rank-curve
-                               without a parameter
-  alphaqe                      the parameter is alpha
-  lattqe                       LAttDBA, by the exported network; the parameter is the temperature of its softmax
-  none                         takes the augmented vectors out of the store again
+                               no parameter
+  alphaqe                      parameter: alpha
+  lattqe                       LAttDBA with the exported network; parameter: the temperature of its softmax
+  none                         removes the augmented vectors from the store
 
 The store must not be in use: stop the server, augment, and start it with `landseer serve --vectors augmented`. The raw
-vectors stay as they are. Stop it at any time: what was done is kept, and the same command goes on from there; until it
-is done the former augmentation is the one that is served."""
+vectors do not change. You can interrupt it at any time: run the same command again to resume. Until it has finished,
+the previous augmentation stays in effect."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _MORE
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the indexed pictures")
+    parser.add_argument("store", type=Path, metavar="STORE", help="store to augment")
     parser.add_argument("--method", required=True, metavar="METHOD", help="see below")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of the search (default: all cores)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of the search (default: all cores)")
     parser.add_argument(
-        "--store-limit", default="16GiB", metavar="SIZE", help="most bytes of the store (default %(default)s)"
+        "--store-limit", default="16GiB", metavar="SIZE", help="maximum size of the store (default %(default)s)"
     )
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="of the models, for lattqe"
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository, for lattqe (default %(default)s)",
     )
-    parser.add_argument("--allow-untrained", action="store_true", help="allow a lattqe with random weights")
+    parser.add_argument(
+        "--allow-untrained", action="store_true", help="use an untrained lattqe, whose weights are random"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Augment. 0; 1 with one line on stderr if it cannot be done, 2 for options that cannot be, 130 after Ctrl-C."""
-    # LMDB, numpy and FAISS load with it; `landseer --help` should not wait for them.
+    """Augment. Returns 0; 1 with one line on stderr if it fails, 2 for invalid options, 130 after Ctrl-C."""
+    # Imported here because it loads LMDB, numpy and FAISS, and `landseer --help` must stay fast.
     from landseer.ensemble.errors import LandseerError
     from landseer.ops.errors import OpsError
 
     try:
         return _on_store(args, *_read(args))
     except ValueError as error:
-        return _say(str(error), 2)
+        return failed("augment", str(error), 2)
     except (LandseerError, OpsError, OSError) as error:
-        return _say(str(error), 1)
+        return failed("augment", str(error))
     except KeyboardInterrupt:
-        return _say("stopped; what was done is kept, and the same command goes on from there", INTERRUPTED)
+        return failed("augment", f"stopped; {RESUMES}", INTERRUPTED)
 
 
 def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
-    """Return the recipe, None for `none`, and the store's limit in bytes. ValueError, OpsError."""
+    """Return the recipe (None for `none`) and the store's limit in bytes. ValueError, OpsError."""
     from landseer.ensemble.config import parse_bytes
     from landseer.ensemble.search.expansion.recipe import recipe
 
@@ -73,7 +77,7 @@ def _read(args: argparse.Namespace) -> tuple[Recipe | None, int]:
 
 
 def _positions(args: argparse.Namespace) -> int:
-    """Return how many neighbours the exported LAttQE takes; no other method needs an export. OpsError."""
+    """Return the maximum number of neighbours; only LAttQE reads it from the export. OpsError."""
     from landseer.ensemble.inference.contracts import Sizes
     from landseer.ensemble.search.expansion.methods import LATTQE
 
@@ -92,7 +96,7 @@ def _on_store(args: argparse.Namespace, recipe: Recipe | None, limit: int) -> in
     try:
         if recipe is None:
             store.augmented.drop()
-            print(f"{args.store} has no augmented vectors any more; the raw ones stay")
+            print(f"removed the augmented vectors from {args.store}; the raw vectors are unchanged")
         else:
             _augment(store, recipe, args, network)
     finally:
@@ -109,12 +113,12 @@ def _augment(store: Store, recipe: Recipe, args: argparse.Namespace, network: di
         done = augment_store(store, recipe, threads=args.threads or 0, progress=shown.update, **network)
     print(
         f"{done.pictures:,} vectors augmented by {done.method} after change {done.sequence:,}; "
-        f"serve them: landseer serve --store {args.store} --vectors augmented"
+        f"to serve them: landseer serve --store {args.store} --vectors augmented"
     )
 
 
 def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
-    """Return for lattqe the network's attention, its SHA-256 and the models' fingerprint, else {}. OpsError."""
+    """Return the network's attention, its SHA-256 and the models' fingerprint; empty unless lattqe. OpsError."""
     from landseer.ensemble.search.expansion.methods import LATTQE
 
     if recipe is None or recipe.method != LATTQE:
@@ -131,8 +135,3 @@ def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
         )
     attention = GraphAttention(args.repository, profile, threads=args.threads or cores())
     return {"attention": attention, "network": attention.sha256, "fingerprint": profile.fingerprint}
-
-
-def _say(why: str, status: int) -> int:
-    print(f"landseer augment: {why}", file=sys.stderr)
-    return status

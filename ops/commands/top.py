@@ -1,4 +1,4 @@
-"""`landseer top`: the live figures of a running Landseer in a terminal."""
+"""`landseer top`: show live figures of a running Landseer in a terminal."""
 
 from __future__ import annotations
 
@@ -23,30 +23,33 @@ from landseer.ops.watch.scrape import Scrape, fetch
 from landseer.ops.watch.top_figures import Figures, TritonFigures, figures, plain, triton_figures
 
 _JSON = """\
-JSON, one object for each interval:
+JSON, one object per interval:
   {"landseer": {"searches_per_s": 12.5, "search_s": {"p50": 0.08, "p95": 0.13, "p99": 0.2}, "in_flight": 2, ...},
    "triton": {"pictures_per_s": 12.5, "mean_batch": 1.3}, "down": []}
-"landseer" and "triton" are null while they cannot be told, and "down" says why. A figure that nothing tells is null.
-Without --once each object takes one line."""
+"landseer" or "triton" is null while its metrics cannot be read; "down" gives the reason. Unknown figures are null.
+Without --once, each object is on one line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--metrics", default="http://127.0.0.1:7071/metrics", metavar="URL", help="the orchestrator's (%(default)s)"
+        "--metrics",
+        default="http://127.0.0.1:7071/metrics",
+        metavar="URL",
+        help="the orchestrator's metrics (default %(default)s)",
     )
-    parser.add_argument("--triton-metrics", metavar="URL", help="Triton's too, as `landseer up` says where")
+    parser.add_argument("--triton-metrics", metavar="URL", help="Triton's metrics; `landseer up` prints their URL")
     parser.add_argument(
-        "--interval", type=seconds, default=1.0, metavar="S", help="seconds between two looks (%(default)g)"
+        "--interval", type=seconds, default=1.0, metavar="S", help="seconds between updates (default %(default)g)"
     )
-    parser.add_argument("--once", action="store_true", help="print the figures of one interval, and end")
-    parser.add_argument("--json", action="store_true", help="print JSON, described below")
+    parser.add_argument("--once", action="store_true", help="print the figures of one interval and exit")
+    parser.add_argument("--json", action="store_true", help="print JSON, see below")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _JSON
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the figures until Ctrl-C. With --once: 1 if the orchestrator cannot be asked."""
+    """Show the figures until Ctrl-C. With --once, return 1 if the orchestrator does not answer."""
     views = _views(_url(args.metrics), _url(args.triton_metrics) if args.triton_metrics else None, args.interval)
     if args.once:
         view = next(views)
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(views: Iterator[TopView], *, as_json: bool) -> None:
-    """Show one view after the other; on a terminal each in the place of the one before."""
+    """Show the views; on a terminal each replaces the previous one."""
     if as_json or not sys.stdout.isatty():
         for view in views:
             print(json.dumps(_plain(view)), flush=True) if as_json else _print(view, as_json=False)
@@ -69,18 +72,18 @@ def _follow(views: Iterator[TopView], *, as_json: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TopView:
-    """What is shown at a time."""
+    """What is shown at one time."""
 
     url: str
     landseer: Figures | None
     triton: TritonFigures | None
     down: tuple[str, ...]
-    """Who cannot be asked, and why, a line for each."""
+    """Which server does not answer and why, one line each."""
 
 
 @dataclass(kw_only=True)
 class _Target:
-    """A page that is looked at again and again."""
+    """A metrics page that is read repeatedly."""
 
     url: str
     before: Scrape | None = None
@@ -101,7 +104,7 @@ class _Target:
 
 
 def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[TopView]:
-    """Look every `interval_s` seconds; the first view comes after two looks, or at once if nobody answers."""
+    """Read every `interval_s` seconds; the first view comes after two reads, or at once if there is no answer."""
     landseer = _Target(url=url)
     triton = _Target(url=triton_url) if triton_url else None
     targets = [landseer, *([triton] if triton else [])]
@@ -153,7 +156,7 @@ def _drawn(view: TopView) -> Group:
 
 def _title(view: TopView) -> str:
     if view.landseer is None:
-        return f"Landseer at {view.url}" + ("" if view.down else ": the first figures come after one interval")
+        return f"Landseer at {view.url}" + ("" if view.down else ": waiting for the first interval")
     state = "serving" if view.landseer.serving else "NOT SERVING"
     return f"Landseer at {view.url}: {state}, over {view.landseer.interval_s:.1f} s"
 
@@ -164,12 +167,12 @@ def _rows(told: Figures | None) -> dict[str, str]:
     full = told.store_bytes / told.store_limit_bytes if told.store_limit_bytes else math.nan
     return {
         "searches answered": f"{told.searches_per_s:.1f} /s",
-        "a search takes": _each(told.search_s, _time),
-        "p95 of a stage": _each(told.stage_p95_s, _time),
+        "search latency": _each(told.search_s, _time),
+        "stage p95": _each(told.stage_p95_s, _time),
         "errors": _each(told.errors_per_s, _rate),
-        "in flight": f"{told.in_flight:.0f} RPCs, {_count(told.triton_in_flight)} pictures with Triton",
+        "in flight": f"{told.in_flight:.0f} calls, {_count(told.triton_in_flight)} pictures in Triton",
         "waiting": _each(told.waiting, _count),
-        "turned away": _each(told.shed_per_s, _rate),
+        "rejected": _each(told.shed_per_s, _rate),
         "degraded": _each(told.degraded, _share),
         "index": f"{_count(told.pictures)} pictures",
         "store": f"{size(told.store_bytes)} of {size(told.store_limit_bytes)}, {_share(full)}",
@@ -182,7 +185,7 @@ def _triton_rows(told: TritonFigures | None) -> dict[str, str]:
         return {}
     batch = "-" if math.isnan(told.mean_batch) else f"{told.mean_batch:.2f}"
     pictures = "-" if math.isnan(told.pictures_per_s) else f"{told.pictures_per_s:.1f}"
-    return {"Triton": f"{pictures} pictures/s, {batch} at a time"}
+    return {"Triton": f"{pictures} pictures/s, {batch} per batch"}
 
 
 def _each(values: Mapping[str, float], shown: Callable[[float], str]) -> str:
@@ -211,6 +214,6 @@ def _padded(rows: Table) -> Table:
 
 
 def _url(text: str) -> str:
-    """Take HOST:PORT for the page of metrics there."""
+    """Return the URL of the metrics page for a URL or HOST:PORT."""
     url = text if "://" in text else f"http://{text}"
     return url if url.count("/") > 2 else f"{url}/metrics"

@@ -1,4 +1,4 @@
-"""`landseer triton`: the real Triton on our model repository."""
+"""`landseer triton`: run Triton on the model repository."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ WATCH_S = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default %(default)s"
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="models (default %(default)s)"
     )
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default %(default)s)")
     for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
-            f"--{name}-port", type=port_or_auto, default=port, metavar="PORT", help="or `auto` (default %(default)s)"
+            f"--{name}-port",
+            type=port_or_auto,
+            default=port,
+            metavar="PORT",
+            help="port or `auto` (default %(default)s)",
         )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="S", help="to load the models (default %(default)g)"
+        "--timeout", type=float, default=180.0, metavar="S", help="seconds to load the models (default %(default)g)"
     )
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="also append the whole log to this file")
     parser.add_argument(
-        "--traces", metavar="URL", help="send spans there, such as http://127.0.0.1:4318/v1/traces (default: none)"
+        "--traces", metavar="URL", help="send spans to URL, such as http://127.0.0.1:4318/v1/traces (default: none)"
     )
-    parser.add_argument("--verbose", action="store_true", help="show Triton's informational lines too")
+    parser.add_argument("--verbose", action="store_true", help="also show Triton's informational lines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run Triton until it ends or SIGINT or SIGTERM comes. Return its exit status; 1 if it cannot serve."""
+    """Run Triton until it ends, or until SIGINT or SIGTERM. Return its exit status; 1 if it cannot serve."""
     try:
         return _serve(_config(args), args.timeout)
     except OpsError as error:
@@ -72,5 +76,5 @@ def _serve(config: TritonConfig, timeout: float) -> int:
         while server.look() and not stopping.event.wait(WATCH_S):
             pass
         if not stopping.event.is_set():
-            raise OpsError(f"Triton ended by itself ({how_ended(server.returncode)}): {server.explain()}")
+            raise OpsError(f"Triton ended unexpectedly ({how_ended(server.returncode)}): {server.explain()}")
         return server.stop() or 0

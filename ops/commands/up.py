@@ -1,4 +1,4 @@
-"""`landseer up`: Triton and the orchestrator together, for one machine."""
+"""`landseer up`: run Triton and the orchestrator together on one machine."""
 
 from __future__ import annotations
 
@@ -17,37 +17,54 @@ from landseer.ops.run.triton_log import is_worth_showing
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default %(default)s"
+        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="models (default %(default)s)"
     )
     parser.add_argument(
-        "--store", type=Path, default=Path("var/store"), metavar="DIR", help="indexed pictures (default %(default)s)"
-    )
-    parser.add_argument("--listen", default="127.0.0.1:7070", metavar="HOST:PORT", help="gRPC (default %(default)s)")
-    parser.add_argument(
-        "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="Prometheus (default %(default)s)"
-    )
-    parser.add_argument(
-        "--vectors", default="raw", choices=("raw", "augmented"), help="what is searched (default %(default)s)"
+        "--store",
+        type=Path,
+        default=Path("var/store"),
+        metavar="DIR",
+        help="store of the indexed pictures (default %(default)s)",
     )
     parser.add_argument(
-        "--local-features", action="store_true", help="keep local features, for spatial verification and visual words"
+        "--listen", default="127.0.0.1:7070", metavar="HOST:PORT", help="gRPC address (default %(default)s)"
     )
     parser.add_argument(
-        "--regions", type=int, default=0, metavar="N", help="describe up to N boxes again (%(default)s)"
+        "--metrics", default="127.0.0.1:7071", metavar="HOST:PORT", help="Prometheus metrics (default %(default)s)"
     )
-    parser.add_argument("--codebook", type=Path, metavar="FILE", help="visual words, of `landseer codebook`")
+    parser.add_argument(
+        "--vectors", default="raw", choices=("raw", "augmented"), help="vectors to search (default %(default)s)"
+    )
+    parser.add_argument(
+        "--local-features", action="store_true", help="store local features, for spatial verification and visual words"
+    )
+    parser.add_argument(
+        "--regions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also describe up to N boxes per picture (default %(default)s)",
+    )
+    parser.add_argument("--codebook", type=Path, metavar="FILE", help="visual words from `landseer codebook`")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, metavar="S", help="for each of the two to start (default %(default)g)"
+        "--timeout",
+        type=float,
+        default=180.0,
+        metavar="S",
+        help="seconds for each server to start (default %(default)g)",
     )
     parser.add_argument(
-        "--log-format", default="text", choices=("text", "json"), help="of the orchestrator (default %(default)s)"
+        "--log-format",
+        default="text",
+        choices=("text", "json"),
+        help="the orchestrator's log format (default %(default)s)",
     )
-    parser.add_argument("--verbose", action="store_true", help="show all their log lines")
+    parser.add_argument("--verbose", action="store_true", help="show all log lines of both")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM. 0 after a clean stop; 1 with one line on stderr if it cannot serve."""
+    """Serve until SIGINT or SIGTERM. Returns 0 after a clean stop; 1 with one line on stderr if it cannot serve."""
     try:
         with Stopping() as stopping:
             return _serve(_config(args), stopping)
@@ -59,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(config: StackConfig, stopping: Stopping) -> int:
     stack = Stack(config)
     began = time.monotonic()
-    _say("starting Triton, which loads and compiles the models, then the orchestrator ...")
+    _say("starting Triton, which loads and compiles the models, and then the orchestrator ...")
     try:
         stack.start(stopping.event)
         if not stopping.event.is_set():
@@ -75,7 +92,7 @@ def _config(args: argparse.Namespace) -> StackConfig:
 
     def show(name: str, line: str) -> None:
         if args.verbose or picks[name](line):
-            # A record in JSON names its logger, and is to be read by a program as it is.
+            # Print a JSON record unchanged: it names its logger, and a program may read it.
             print(line if is_json(line) else f"{name}: {line}", file=sys.stderr, flush=True)
 
     return StackConfig(
@@ -103,7 +120,7 @@ def _summary(stack: Stack, seconds: float) -> str:
             f"  search   {stack.search_address} (gRPC; try: landseer search IMAGE)",
             f"  metrics  {stack.metrics_address} and Triton's {stack.triton.metrics_url}",
             f"  store    {stack.config.store}",
-            "Ctrl-C ends both.",
+            "Press Ctrl-C to stop both.",
         ]
     )
 

@@ -1,1 +1,1 @@
-"""The data tools, from the names on the command line to the files they write."""
+"""The tools of `landseer data`, from the names on the command line to the files that they write."""

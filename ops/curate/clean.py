@@ -1,4 +1,4 @@
-"""`landseer data clean`, from the data set's name to the lists it writes."""
+"""`landseer data clean`, from the name of the data set to the lists that it writes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from landseer.ops.files import check_writable, named_from, write_rows
 from landseer.ops.progress import bars, warn
 
 ROWS = 20
-"""Classes in the table; all are in --summary."""
+"""Classes in the printed table; --summary has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanOptions:
-    """What was asked for."""
+    """The options of `landseer data clean`."""
 
     data: str
     out: Path
@@ -40,7 +40,7 @@ class CleanOptions:
 
 
 def clean_data(options: CleanOptions, console: Console) -> None:
-    """Clean a data set and write the lists. OpsError, CurationError or DatasetError say what is wrong."""
+    """Clean a data set and write the lists. Raises OpsError, CurationError or DatasetError."""
     for path, option in ((options.out, "--out"), (options.boxes, "--boxes"), (options.summary, "--summary")):
         check_writable(path, option)
     data = read(options.data)
@@ -52,7 +52,7 @@ def clean_data(options: CleanOptions, console: Console) -> None:
     _write(results, options)
     _print(data, results)
     if not any(result.kept for result in results):
-        raise OpsError(f"nothing of {data.name} is left: no class has {options.least} pictures that hang together")
+        raise OpsError(f"nothing of {data.name} is left: no class has {options.least} pictures that match each other")
 
 
 def _cleaned(
@@ -65,7 +65,7 @@ def _cleaned(
         for label, some in members.items():
             pairs.prepare((one.path for one in some), progress=lambda: progress.advance(pictures))
             yield clean(label, some, pairs, least=options.least, progress=lambda: progress.advance(compared))
-            # A picture that cannot be read leaves fewer pairs than were announced.
+            # With unreadable pictures there are fewer pairs than the total.
             done += pairs_in(len(some))
             progress.update(compared, completed=done)
 
@@ -93,18 +93,18 @@ def _counts(result: Cleaned) -> tuple[str, int, int, int, int, int]:
 
 
 def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
-    """Print the classes that lost most, and the sums."""
+    """Print the classes that lost most pictures, and the totals."""
     counts = sorted(map(_counts, results), key=lambda count: (-count[3], -count[1]))
     total = [sum(count[column] for count in counts) for column in (1, 2, 3, 4, 5)]  # type: ignore[misc]
     gone = sum(count[2] == 0 for count in counts)
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for name in ("pictures", "kept", "removed", "unreadable", "pairs that match"):
+    for name in ("pictures", "kept", "removed", "unreadable", "matching pairs"):
         table.add_column(name, justify="right")
     for label, *numbers in counts[:ROWS]:
         table.add_row(label, *(f"{number:,}" for number in numbers))
     table.add_row("all", *(f"{number:,}" for number in total), style="bold")
-    print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed whole")
+    print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed entirely")
     plain_console(pipe_width=None).print(table)
     if len(counts) > ROWS:
-        print(f"{len(counts) - ROWS:,} classes more, none of which lost more; all of them with --summary")
+        print(f"and {len(counts) - ROWS:,} more classes, which lost fewer; use --summary for all")

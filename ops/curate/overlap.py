@@ -30,12 +30,12 @@ from landseer.ops.progress import bars, warn
 ORIENTATION = 0x0112
 """The EXIF tag."""
 Describe = Callable[[Sequence[Shot]], Described]
-"""Descriptors of pictures, or why there are none."""
+"""Returns the descriptors of pictures, and why some have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverlapOptions:
-    """What was asked for."""
+    """The options of `landseer data overlap`."""
 
     training: str
     queries: str
@@ -60,9 +60,9 @@ class _Known:
 
 
 def list_overlap(options: OverlapOptions, console: Console, *, describe: Describe | None = None) -> Overlap:
-    """Find the classes to remove, write the list and the sheet. OpsError, CurationError or DatasetError if it cannot.
+    """Find the classes to remove; write the list and the contact sheet. Raises OpsError, CurationError or DatasetError.
 
-    `describe` stands in for the exported backbone.
+    describe: replaces the exported backbone.
     """
     for path, option in ((options.out, "--out"), (options.sheet, "--sheet"), (options.evidence, "--evidence")):
         check_writable(path, option)
@@ -86,7 +86,7 @@ def _known(data: Photographs, shots: Sequence[Shot], describe: Describe, console
     pairs = zip(data.photographs, shots, strict=True)
     known = [(photograph, found.vectors[shot]) for photograph, shot in pairs if shot in found.vectors]
     if not known:
-        raise OpsError(f"{data.name}: no picture can be read, so there is nothing to compare")
+        raise OpsError(f"{data.name} has no readable picture, so there is nothing to compare")
     return _Known(photographs=[one for one, _ in known], vectors=np.stack([vector for _, vector in known]))
 
 
@@ -100,7 +100,7 @@ def _described(shots: Sequence[Shot], options: OverlapOptions, console: Console)
 
 
 def _shot(photograph: Photograph) -> Shot:
-    """Return what of a query is asked for: its box, if it has one box; else all of it."""
+    """Return the part of a query to search for: its box if it has exactly one, else the whole picture."""
     from PIL import Image
 
     if len(photograph.boxes) != 1:
@@ -110,7 +110,7 @@ def _shot(photograph: Photograph) -> Shot:
         with Image.open(photograph.path) as picture:
             width, height = TURNS.get(picture.getexif().get(ORIENTATION, 1), Turn()).size(*picture.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return Shot(path=photograph.path)  # It will be reported as unreadable when it is described.
+        return Shot(path=photograph.path)  # Describing it will report it as unreadable.
     return Shot(
         path=photograph.path,
         region=Region(
@@ -156,5 +156,5 @@ def _write(overlap: Overlap, training: Photographs, queries: Photographs, option
 def _tell(overlap: Overlap, training: Photographs, options: OverlapOptions) -> None:
     classes, members = overlap.by_class(), training.by_label()
     pictures = sum(len(members[label]) for label in classes)
-    shared = f"{plural(len(classes), 'class', 'classes')} of {len(members):,} show what a query asks for"
-    print(f"{shared}, with {plural(pictures, 'picture')}; listed in {options.out}, to be looked at in {options.sheet}")
+    shared = f"{plural(len(classes), 'class', 'classes')} of {len(members):,} show the thing of a query"
+    print(f"{shared}, with {plural(pictures, 'picture')}; listed in {options.out}; check them in {options.sheet}")

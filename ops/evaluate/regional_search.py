@@ -32,9 +32,7 @@ class RegionalSearch:
         self._starts = np.cumsum(counts) - counts
         self._counts = counts
         regions = list(chain.from_iterable(pictures))
-        self.file = InvertedFile(
-            words=codebook.words, bits=codebook.dimension, kernel=KERNELS["asmk"], codebook=codebook.fingerprint
-        )
+        self.file = InvertedFile(words=codebook.words, bits=codebook.dimension, kernel=KERNELS["asmk"])
         self.file.add(np.arange(len(regions)), regions)
 
     def scores(self, query: Binary, pooling: Pooling) -> NDArray[np.float64]:

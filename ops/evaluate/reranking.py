@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.padding import padded
 from landseer.ensemble.search.coattention import Coattention
-from landseer.ensemble.search.ranking import Ranking, first_ranking, reranked, verified
-from landseer.ensemble.verify.verification import Located, Settings, verify
+from landseer.ensemble.search.ranking import Ranking, first_ranking, sorted_by_coattention, sorted_by_inliers
+from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.picture_arrays import PictureArrays
@@ -87,7 +87,7 @@ class ByAllFeatures(ByCoattention):
 class BySpace(Reranker):
     """Spatial verification of D2R: by inliers of an affine map of the query, then by the first score."""
 
-    def __init__(self, reranking: Reranking, side: PictureArrays, settings: Settings | None = None) -> None:
+    def __init__(self, reranking: Reranking, side: PictureArrays, settings: VerificationSettings | None = None) -> None:
         """settings: of the verification; by default those of a search."""
         self._candidates, self._settings = reranking.candidates, settings or SETTINGS
         self._queries = located(side.of_queries(LOCALS), side.of_queries(POSITIONS))
@@ -98,7 +98,7 @@ class BySpace(Reranker):
     def rerank(self, query: int, ranked: Ranked) -> Ranked:
         """See Reranker.rerank."""
         candidates = [self._references[row] for row in ranked.rows[: self._candidates]]
-        new = verified(_first(ranked), verify(self._queries[query], candidates, self._settings))
+        new = sorted_by_inliers(_first(ranked), verify(self._queries[query], candidates, self._settings))
         return Ranked(new.keys, new.scores)
 
 
@@ -109,8 +109,8 @@ def located(descriptors: Iterable[NDArray[Any]], positions: Iterable[NDArray[Any
 
 
 def fused(ranked: Ranked, found: Coattention, weight: float) -> Ranked:
-    """Return the ranking with its first candidates re-ranked as in a search (`ensemble.search.ranking.reranked`)."""
-    new = reranked(_first(ranked), found, weight)
+    """Return the ranking with its first candidates re-ranked as in a search (`ensemble.search.ranking`)."""
+    new = sorted_by_coattention(_first(ranked), found, weight)
     return Ranked(new.keys, new.scores)
 
 

@@ -133,7 +133,7 @@ def regional(regions: Sequence[Halves], book: Codebook) -> Binary:
 
 def inverted(pictures: Sequence[Binary], book: Codebook, kernel: str) -> InvertedFile:
     """Return the inverted file of pictures, with their numbers as keys. kernel: a key of `KERNELS`."""
-    file = InvertedFile(words=book.words, bits=book.dimension, kernel=KERNELS[kernel], codebook=book.fingerprint)
+    file = InvertedFile(words=book.words, bits=book.dimension, kernel=KERNELS[kernel])
     file.add(np.arange(len(pictures)), pictures)
     return file
 

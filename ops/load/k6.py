@@ -19,8 +19,8 @@ BINARY = "k6"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opinion:
-    """What k6 measured."""
+class K6Figures:
+    """The results of k6."""
 
     calls: int
     failed: int
@@ -35,7 +35,7 @@ def installed() -> bool:
     return shutil.which(BINARY) is not None
 
 
-def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> Opinion:
+def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> K6Figures:
     """Search with `users` concurrent users, each waiting for its answer. OpsError if k6 fails or makes no call."""
     binary = shutil.which(BINARY)
     if binary is None:
@@ -70,11 +70,11 @@ def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> 
         return _read(json.loads(summary.read_text())["metrics"])
 
 
-def _read(metrics: dict[str, dict[str, float]]) -> Opinion:
+def _read(metrics: dict[str, dict[str, float]]) -> K6Figures:
     times, calls = metrics.get("grpc_req_duration", {}), metrics.get("iterations", {})
     if not calls.get("count"):
         raise OpsError("k6 made no call")
-    return Opinion(
+    return K6Figures(
         calls=int(calls["count"]),
         failed=int(metrics.get("landseer_failed", {}).get("count", 0)),
         rate=calls["rate"],

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from landseer.ops.bench.report_parts import table
-from landseer.ops.load.k6 import Opinion
+from landseer.ops.load.k6 import K6Figures
 from landseer.ops.load.locust_run import AGGREGATED, LoadFigures
 from landseer.ops.watch.queries import PanelQuery
 
@@ -43,11 +43,11 @@ class Duel:
 
     users: int
     locust: Sequence[LoadFigures]
-    k6: Sequence[Opinion]
+    k6: Sequence[K6Figures]
 
     @property
     def ratio(self) -> float:
-        """Median over the turns of k6's throughput over locust's."""
+        """Median over the turns of k6's throughput divided by locust's."""
         pairs = zip(self.k6, self.locust, strict=True)
         return float(np.median([theirs.rate / ours.total.rate for theirs, ours in pairs]))
 

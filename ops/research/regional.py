@@ -17,7 +17,7 @@ from rich.console import Console
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.verify.verification import Settings
+from landseer.ensemble.verify.verification import VerificationSettings
 from landseer.ensemble.verify.verifier import SETTINGS
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.pooling import Projection
@@ -45,7 +45,9 @@ from landseer.ops.research.writing import add_development, made_by, written
 PROGRAM = "python -m landseer.ops.research.regional"
 REPORT = Path("docs/reports/results-regional.md")
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
-MATCHING = tuple(Settings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True))
+MATCHING = tuple(
+    VerificationSettings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True)
+)
 CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
 """Tried besides the paper's 10, 500 and 10."""
 ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
@@ -77,7 +79,7 @@ class Chosen:
     """The numbers that are best on the training data."""
 
     weight: float
-    matching: Settings
+    matching: VerificationSettings
     words: int
 
 
@@ -188,7 +190,7 @@ def _best(found: Mapping[T, float]) -> T:
     return max(found, key=lambda one: found[one])
 
 
-def _told(settings: Settings) -> str:
+def _told(settings: VerificationSettings) -> str:
     return f"within {settings.distance:g}{', mutual' if settings.mutual else ''}"
 
 
@@ -279,7 +281,7 @@ def _compared(judge: Judge, count: int, boxes: Boxes, *, against: str) -> Iterat
 
 def _verified(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     yield judge.verified("settings of a search", SETTINGS)
-    for settings in dict.fromkeys((Settings(), chosen.matching)):
+    for settings in dict.fromkeys((VerificationSettings(), chosen.matching)):
         yield judge.verified(f"matches {_told(settings)}", settings)
     yield judge.verified(f"matches {_told(chosen.matching)}, MAGSAC++", replace(chosen.matching, method="magsac"))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.asmk.aggregate import asmk
 from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
 from landseer.ensemble.ingest.regions import LEAST
-from landseer.ensemble.verify.verification import Settings
+from landseer.ensemble.verify.verification import VerificationSettings
 from landseer.export.models.pooling import Projection
 from landseer.ops.evaluate.arrays import BOXES, LOCALS, QUERY_VECTOR
 from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
@@ -77,7 +77,7 @@ class Judge:
         )
         return replace(space, queries=queries, database=Database(vectors=references))
 
-    def verified(self, name: str, settings: Settings, *, candidates: int = 100) -> RegionalRow:
+    def verified(self, name: str, settings: VerificationSettings, *, candidates: int = 100) -> RegionalRow:
         """Search by the cosine, then verify the first candidates."""
         reranker = BySpace(Reranking(name="spatial", candidates=candidates), self.space.arrays, settings)
         return self._searched(name, RANKERS[FIRST](NO_EXPANSION, self.space), reranker)

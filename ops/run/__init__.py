@@ -1,1 +1,1 @@
-"""Starts, watches and stops servers: Triton, the orchestrator, the two as one stack."""
+"""Starts, watches and stops the servers: Triton, the orchestrator, or both as one stack."""

@@ -1,17 +1,17 @@
-"""Runs one command so that nothing of it outlives whoever asked for it.
+"""Runs one command so that no part of it outlives the process that started it.
 
-A file that is run by its path, alone, with nothing but the standard library. It stands between a launcher and a server:
+This file runs as a script and uses only the standard library. It stands between a launcher and a server:
 
     launcher ── guard ── server ── whatever the server starts
 
-The server ends when the guard is told to (SIGTERM, SIGINT), and also when the launcher is gone, killed with -9 say.
-The guard then ends the server's whole process group, adopts and reaps its orphans, and removes the files the server
-may have left. It polls its parent's id: PR_SET_PDEATHSIG in the server alone would fire as soon as the *thread* that
-started it ends, and would leave the server's own children and shared memory behind.
+The guard stops the server on SIGTERM or SIGINT, and when the launcher is gone, for example killed with -9. It then
+ends the server's whole process group, adopts and reaps its orphans, and removes the files that the server may have
+left. It polls its parent's id: PR_SET_PDEATHSIG in the server alone would fire as soon as the *thread* that started it
+ends, and would leave the server's children and shared memory behind.
 
-It reads from stdin one JSON object: `command`, `parent` (the launcher's pid), `grace_s` (from SIGTERM to SIGKILL) and
-`remove` (patterns of files and folders). Not from its arguments, so that whoever looks for the server's process by
-name does not find the guard. Its one argument is a file descriptor, to which it writes the server's pid.
+It reads one JSON object from stdin: `command`, `parent` (the launcher's pid), `grace_s` (from SIGTERM to SIGKILL) and
+`remove` (patterns of files and folders). They are not arguments, so that a search for the server's process by name does
+not find the guard. Its one argument is a file descriptor, to which it writes the server's pid.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REAP_S = 5.0
 
 
 def main(argv: list[str]) -> int:
-    """Run the command, return its exit status, or 128 and the number of the signal that ended it."""
+    """Run the command and return its exit status, or 128 + N if signal N ended it."""
     job = json.load(sys.stdin)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     libc = ctypes.CDLL(None)
@@ -53,11 +53,11 @@ def main(argv: list[str]) -> int:
 
 def _spawn(command: list[str], report: int, libc: ctypes.CDLL) -> int:
     def before_exec() -> None:
-        # Should the guard itself be killed with -9, the server still gets a chance to end properly.
+        # If the guard itself is killed with -9, the server still gets SIGTERM.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
-    # A new session: a Ctrl-C in the terminal reaches the launcher only, which ends its servers in its own order.
+    # A new session: Ctrl-C in the terminal reaches only the launcher, which stops its servers in order.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ def _watch(pid: int, parent: int, grace_s: float) -> int:
 
 
 def _reap(pid: int) -> int | None:
-    """Reap every child and orphan that has ended. Return the server's status once it is among them."""
+    """Reap all ended children and orphans. Return the server's status once it has ended."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == pid:
@@ -93,7 +93,7 @@ def _reap(pid: int) -> int | None:
 
 
 def end_group(pid: int) -> None:
-    """Kill what is left of the server's group and wait until it is gone."""
+    """Kill the rest of the server's process group and wait until it is gone."""
     until = time.monotonic() + REAP_S
     while _signal_group(pid) and time.monotonic() < until:
         with suppress(ChildProcessError):

@@ -1,4 +1,4 @@
-"""Starts the orchestrator, `landseer serve`, as a process of its own."""
+"""Runs the orchestrator, `landseer serve`, in its own process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from landseer.ops.run.server import Server
 
 LAST_LINES = 3
 _RECORD = re.compile(r"""(?:\d{4}-\d\d-\d\d \S+ |\{"time": "[^"]+", "level": ")([A-Z]+)\b""")
-"""How a record begins, in either format of the log."""
+"""The start of a log record, in either format."""
 _ERROR = "landseer serve: "
-"""How the line begins that says why it ended."""
+"""The start of the line that says why it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrchestratorConfig:
-    """What `landseer serve` is told."""
+    """The options of `landseer serve`."""
 
     listen: str
     triton: str
@@ -33,27 +33,26 @@ class OrchestratorConfig:
     metrics: str
     extra_args: tuple[str, ...] = ()
     module: str = "landseer.client.cli"
-    """What Python runs; benchmarks have one of their own."""
+    """The module that Python runs; a benchmark replaces it."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables beside ours."""
-    log_file: Path | None = None
+    """Environment variables in addition to ours."""
     on_line: Callable[[str], None] | None = None
-    """Called with each line of its log, in a thread of its own."""
+    """Called with each line of the log, in a separate thread."""
 
 
 class Warnings:
-    """Picks from the orchestrator's log the records worth showing, with all their lines."""
+    """Selects warnings and errors from the orchestrator's log, with all their lines."""
 
     def __init__(self) -> None:
         self._picked = True
 
     def pick(self, line: str) -> bool:
-        """Say whether a line belongs to a warning or an error, or to what was written outside the log."""
+        """Return whether a line belongs to a warning or an error, or was written outside the log."""
         record = _RECORD.match(line)
         if record is None:
             return self._picked or line.startswith(_ERROR)
         worth_it = record[1] not in ("DEBUG", "INFO")
-        # A record in text may go on for lines; one in JSON never does, and what follows it is no part of the log.
+        # A text record may span several lines; a JSON record does not, and what follows it is outside the log.
         self._picked = worth_it or is_json(line)
         return worth_it
 
@@ -73,7 +72,6 @@ class Orchestrator(Server):
             ChildConfig(
                 command=_command(self.config),
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self.config.env},
-                log_file=self.config.log_file,
                 on_line=self.config.on_line,
             )
         )
@@ -84,7 +82,7 @@ class Orchestrator(Server):
         return is_serving(self.config.listen)
 
     def explain(self) -> str:
-        """Return its last words, in one line."""
+        """Return why it ended, in one line."""
         picks = Warnings()
         lines = [_told(line.strip()) for line in (self._child.lines if self._child else ()) if picks.pick(line)]
         said = [line for line in lines if line.startswith(_ERROR)] or [line for line in lines if line]
@@ -92,23 +90,23 @@ class Orchestrator(Server):
 
 
 def is_json(line: str) -> bool:
-    """Say whether a line is a record of the log in JSON."""
+    """Return whether a line is a JSON log record."""
     return line.startswith("{") and _RECORD.match(line) is not None
 
 
 def _told(line: str) -> str:
-    """Return what a line says to people; a record in JSON is told as the same would be in text."""
+    """Return a line for people: the message of a JSON record, any other line unchanged."""
     if not is_json(line):
         return line
     try:
         record = json.loads(line)
         return f"{_ERROR if record['level'] == 'CRITICAL' else ''}{record['message']}"
-    except (ValueError, KeyError):  # cut short
+    except (ValueError, KeyError):  # truncated
         return line
 
 
 def is_serving(address: str) -> bool:
-    """Say whether the gRPC server at host:port reports SERVING as a whole."""
+    """Return whether the gRPC server at host:port reports SERVING overall."""
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service="")

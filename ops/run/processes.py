@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, and log lines read from them."""
+"""Child processes that end with the process that started them, and whose output is read line by line."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ KEPT_LINES = 400
 
 @dataclass(frozen=True, kw_only=True)
 class ChildConfig:
-    """What to run and what to leave behind: nothing."""
+    """What to run, and what to remove afterwards."""
 
     command: Sequence[str]
     env: Mapping[str, str] | None = None
-    """The whole environment, or None for ours."""
+    """The whole environment; None for ours."""
     grace_s: float = 15.0
     """Seconds from SIGTERM to SIGKILL."""
     remove: Sequence[str] = ()
-    """Patterns of files and folders to remove once the child is gone, however it ends."""
+    """Patterns of files and folders to remove after the child has ended, in whatever way."""
     log_file: Path | None = None
-    """Its output is appended here too."""
+    """The output is also appended to this file."""
     on_line: Callable[[str], None] | None = None
-    """Called with each line of its output, in a thread of its own."""
+    """Called with each line of the output, in a separate thread."""
 
 
 @dataclass(kw_only=True)
 class Child:
-    """A running command, watched by a guard (see guard.py), its output read line by line."""
+    """A running command, with a guard (see guard.py); its output is read line by line."""
 
     config: ChildConfig
     pid: int
-    """Of the command itself."""
+    """Process id of the command itself."""
     watcher: subprocess.Popen[str]
     """The guard."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    """The last lines of stdout and stderr together."""
+    """The last lines of stdout and stderr, merged."""
     reader: threading.Thread | None = None
 
     @classmethod
@@ -70,13 +70,13 @@ class Child:
         return child
 
     def poll(self) -> int | None:
-        """Return None while it runs, then its exit status, 128 and more for a signal."""
+        """Return None while it runs, then its exit status, 128 + N for signal N."""
         return self.watcher.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return its exit status; subprocess.TimeoutExpired after `timeout` seconds."""
+        """Wait until it ends and return its exit status; subprocess.TimeoutExpired after `timeout` seconds."""
         status = self.watcher.wait(timeout)
-        if status < 0:  # the guard itself was killed: its last duties are ours
+        if status < 0:  # the guard itself was killed, so clean up here
             guard.end_group(self.pid)
             guard.remove(self.config.remove)
         if self.reader is not None:
@@ -84,7 +84,7 @@ class Child:
         return status
 
     def stop(self) -> int:
-        """End it, its children and its leftovers. Return its exit status. Harmless when it has ended."""
+        """Stop it and its children, clean up, and return its exit status. Does no harm if it has ended."""
         if self.watcher.poll() is None:
             self.watcher.terminate()
         try:
@@ -119,7 +119,7 @@ def _start_guard(config: ChildConfig, report: int) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     if process.stdin is not None:
-        with suppress(BrokenPipeError), process.stdin as stdin:  # a guard that cannot start says why on its stdout
+        with suppress(BrokenPipeError), process.stdin as stdin:  # if the guard cannot start, its stdout says why
             json.dump(job, stdin)
         process.stdin = None
     return process
@@ -135,7 +135,7 @@ def _appender(path: Path | None) -> Iterator[Callable[[str], object]]:
 
 
 def how_ended(status: int | None) -> str:
-    """Put an exit status into words."""
+    """Describe an exit status in words."""
     return f"killed by signal {status - 128}" if status is not None and status > 128 else f"status {status}"
 
 

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TypeVar
 
 from landseer.ops.errors import OpsError
 from landseer.ops.run.processes import Child, how_ended
 
 POLL_S = 0.1
+T = TypeVar("T", bound="Startable")
 
 
-class Server:
+class Startable:
+    """Has start() and stop(). As a context manager it starts on entry and stops on exit, also if entry fails."""
+
+    def start(self) -> None:
+        """Start it."""
+        raise NotImplementedError
+
+    def stop(self) -> object:
+        """Stop it; does no harm if it has ended or was never started."""
+        raise NotImplementedError
+
+    def __enter__(self: T) -> T:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Server(Startable):
     """A server in a child process. A subclass has start(), `ready` and explain()."""
 
     name: str

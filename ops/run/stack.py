@@ -1,4 +1,4 @@
-"""Triton and the orchestrator together on one machine, started, watched and ended as one."""
+"""Triton and the orchestrator on one machine, started, supervised and stopped together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
 from landseer.ops.run.processes import how_ended
 from landseer.ops.run.restarts import Restarts
-from landseer.ops.run.server import Server
+from landseer.ops.run.server import Server, Startable
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 WATCH_S = 0.5
@@ -21,7 +21,7 @@ WATCH_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """What to serve and where. An address of None means: loopback, on a free port."""
+    """What to serve and where. An address of None means a free port on loopback."""
 
     repository: Path = Path("model_repository")
     store: Path = Path("var/store")
@@ -30,15 +30,15 @@ class StackConfig:
     threads: int | None = None
     """Threads of each model; None for all cores."""
     timeout_s: float = 180.0
-    """For Triton to load its models, and again for the orchestrator to serve."""
+    """For Triton to load its models, and separately for the orchestrator to serve."""
     serve_args: tuple[str, ...] = ()
     """More options for `landseer serve`."""
     on_line: Callable[[str, str], None] | None = None
-    """Called with the name of the process and each line of its log, in threads of their own."""
+    """Called with the name of the process and each line of its log, in separate threads."""
 
 
-class Stack:
-    """Both servers. As a context manager: ready on entry, ended on exit, also when entry fails."""
+class Stack(Startable):
+    """Both servers, ready after start()."""
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
@@ -50,25 +50,14 @@ class Stack:
         )
         self._orchestrator: Orchestrator | None = None
 
-    def __enter__(self) -> Stack:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def metrics_address(self) -> str:
-        """Address of the orchestrator's Prometheus metrics."""
+        """URL of the orchestrator's Prometheus metrics."""
         return f"http://{self._metrics}/metrics"
 
     @property
     def targets(self) -> dict[str, str]:
-        """What Prometheus scrapes: host:port by job."""
+        """The targets for Prometheus: host:port by job."""
         return {"landseer": self._metrics, "triton": self.triton.metrics_url.split("/")[2]}
 
     @property
@@ -79,7 +68,7 @@ class Stack:
         return self._orchestrator
 
     def start(self, stop: threading.Event | None = None) -> None:
-        """Start both and wait until they serve, or until `stop` is set; OpsError says why they cannot."""
+        """Start both and wait until they serve, or until `stop` is set; OpsError if they cannot."""
         self.config.store.mkdir(parents=True, exist_ok=True)
         self._start_triton(stop)
         self._orchestrator = Orchestrator(
@@ -96,13 +85,13 @@ class Stack:
             self._start_orchestrator(stop)
 
     def stop(self) -> None:
-        """End both, the orchestrator first. Harmless when they have ended."""
+        """Stop both, the orchestrator first. Does no harm if they have ended."""
         if self._orchestrator is not None:
             self._orchestrator.stop()
         self.triton.stop()
 
     def supervise(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Start again whichever ends, on the same ports, until `stop` is set; OpsError when that does not help."""
+        """Restart a server that ends, on the same ports, until `stop` is set; OpsError if it keeps ending."""
         watched = (
             _Watched(self.triton, Restarts(name=self.triton.name), self._start_triton),
             _Watched(self.orchestrator, Restarts(name=self.orchestrator.name), self._start_orchestrator),
@@ -125,7 +114,7 @@ class Stack:
 
 
 class _Watched:
-    """One of the two servers while it is supervised."""
+    """One supervised server."""
 
     def __init__(
         self,
@@ -139,13 +128,13 @@ class _Watched:
         self._since = time.monotonic()
 
     def look(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Start the server again if it has ended."""
+        """Restart the server if it has ended."""
         if self._server.look():
             return
         reason = f"{how_ended(self._server.returncode)}: {self._server.explain()}"
         while not stop.is_set():
             delay = self._restarts.delay_after(time.monotonic() - self._since, reason)
-            say(f"{self._restarts.name} ended ({reason}); starting it again in {delay:g} s")
+            say(f"{self._restarts.name} ended ({reason}); restarting it in {delay:g} s")
             stop.wait(delay)
             self._since = time.monotonic()
             try:

@@ -1,4 +1,4 @@
-"""Starts the real Triton on a model repository, and ends it without leaving anything behind."""
+"""Runs Triton on a model repository, and removes everything that it leaves behind."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from landseer.ops.run.triton_install import TritonInstall, find_triton
 from landseer.ops.run.triton_log import reasons
 
 DRAIN_S = 10
-"""Seconds that Triton has to finish what is in flight when it is told to end."""
+"""Seconds that Triton has to finish requests in flight when it is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TritonConfig:
-    """How to run Triton. A port of None means: pick a free one."""
+    """How to run Triton. A port of None means a free one."""
 
     repository: Path
     host: str = LOOPBACK
@@ -40,18 +40,17 @@ class TritonConfig:
     threads: int | None = None
     """Threads of each model whose config.pbtxt names none; None for all cores."""
     log_file: Path | None = None
-    """Triton's whole log is appended here; None keeps only the last lines, in memory."""
+    """Triton's whole log is appended to this file; None keeps only the last lines, in memory."""
     verbose: bool = False
-    """Whether Triton's log has its informational lines."""
+    """Whether Triton logs informational lines."""
     traces: str | None = None
-    """Where Triton sends spans of the requests that carry a `traceparent`, as OTLP over HTTP, the one way it knows."""
-    extra_args: tuple[str, ...] = ()
+    """URL to which Triton sends the spans of requests with a `traceparent`: OTLP over HTTP, its only protocol."""
     on_line: Callable[[str], None] | None = None
-    """Called with each line of the log, in a thread of its own."""
+    """Called with each line of the log, in a separate thread."""
 
 
 class TritonServer(Server):
-    """One Triton. As a context manager it starts on entry and stops on exit; the caller calls wait_ready()."""
+    """One Triton. start() does not wait until it is ready; wait_ready() does."""
 
     name = "Triton"
 
@@ -61,15 +60,8 @@ class TritonServer(Server):
         self._dead: set[int] = set()
         self._broken = False
 
-    def __enter__(self) -> TritonServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def start(self) -> None:
-        """Start the process; OpsError says what is missing. Chosen ports stay chosen for a later start."""
+        """Start the process; OpsError if something is missing. A restart uses the same ports."""
         if self.alive:
             raise OpsError(f"Triton is already running as process {self.pid}; stop it first")
         models_of(self.config.repository)
@@ -80,10 +72,11 @@ class TritonServer(Server):
         self._child = _spawn(install, self.config)
 
     def look(self) -> bool:
-        """Say whether it still runs whole; to be called every second or so while it serves.
+        """Return whether it still works; a supervisor calls this about once a second.
 
-        Triton 2.51 goes on reporting a model ready whose stub has died, and fails every request for it. So a dead
-        stub seen twice, and not reaped meanwhile as a stopped one is, ends Triton: whoever watches can start it again.
+        When the stub process of a model dies, Triton 2.51 still reports the model as ready but fails every request to
+        it. So this kills Triton when it sees the same dead stub twice, and the supervisor can restart it. A stub that
+        was stopped on purpose is reaped in between.
         """
         dead = dead_stubs(self.pid) if self.alive else set()
         if dead & self._dead:
@@ -96,12 +89,12 @@ class TritonServer(Server):
 
     @property
     def ready(self) -> bool:
-        """Whether it runs and serves every model."""
+        """Whether it runs and every model is loaded."""
         return self.alive and _answers(self.config.host, self.config.http_port or 0)
 
     @property
     def grpc_url(self) -> str:
-        """host:port of the gRPC service, as tritonclient wants it."""
+        """host:port of the gRPC service, as tritonclient expects it."""
         return f"{self.config.host}:{self.config.grpc_port}"
 
     @property
@@ -111,36 +104,31 @@ class TritonServer(Server):
 
     @property
     def metrics_url(self) -> str:
-        """Address of the Prometheus metrics."""
+        """URL of the Prometheus metrics."""
         return f"http://{self.config.host}:{self.config.metrics_port}/metrics"
 
-    @property
-    def log_lines(self) -> tuple[str, ...]:
-        """The last lines of its log."""
-        return () if self._child is None else tuple(self._child.lines)
-
     def explain(self) -> str:
-        """Return the reasons that the log gives, in one line."""
+        """Return the reasons in the log, in one line."""
         if self._broken:
-            return "the process of one of its models died; was it killed, or is memory short?"
-        return "; ".join(reasons(self.log_lines)) or "it gave no reason"
+            return "the process of one of its models died; it may have been killed, or run out of memory"
+        return "; ".join(reasons(self._child.lines if self._child else ())) or "it gave no reason"
 
 
 def models_of(repository: Path) -> list[str]:
     """Return the names of a repository's models; OpsError if there is none.
 
-    Triton's own `*` takes every folder for a model, and an export under way, or killed, leaves others there.
+    Triton's own `*` treats every folder as a model, including those of an unfinished export.
     """
     if not repository.is_dir():
         raise OpsError(f"model repository {repository} does not exist; run: python export/all.py")
     names = sorted(path.parent.name for path in repository.glob("[!.]*/config.pbtxt"))
     if not names:
-        raise OpsError(f"model repository {repository} has no model in it; run: python export/all.py")
+        raise OpsError(f"model repository {repository} has no models; run: python export/all.py")
     return names
 
 
 def check_log_file(path: Path | None) -> None:
-    """Raise an OpsError unless lines can be appended to the file."""
+    """Raise an OpsError if the file cannot be appended to."""
     if path is None:
         return
     try:
@@ -201,12 +189,11 @@ def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_p
         f"--log-info={str(config.verbose).lower()}",
         f"--allow-gpu-metrics={str(Path('/dev/nvidiactl').exists()).lower()}",
         *(_trace_args(config.traces) if config.traces else ()),
-        *config.extra_args,
     ]
 
 
 def _trace_args(url: str) -> list[str]:
-    """A rate of 0 leaves out what carries no `traceparent`; what carries one is traced whatever the rate."""
+    """Trace only requests with a `traceparent`: those are traced at any rate, and a rate of 0 skips all others."""
     settings = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0")
     return [f"--trace-config={setting}" for setting in settings]
 

@@ -1,1 +1,1 @@
-"""`landseer train`, from the names on the command line to the files it writes."""
+"""`landseer train`, from the names on the command line to the files that it writes."""

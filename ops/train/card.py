@@ -1,4 +1,4 @@
-"""The card of a training: what it was, so that someone else can do it again and knows what to expect."""
+"""The card of a training: how to repeat it, and what to expect from the weights."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ VERSIONS = ("landseer", "torch", "torchvision", "pytorch-metric-learning", "nump
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """What came of one stage."""
+class FinishedStage:
+    """The result of one stage."""
 
     name: str
     measure: str
     outcome: Outcome
     about: Mapping[str, object]
-    """The settings, the method's choices and what tells the data apart."""
+    """The settings, the method's choices and a fingerprint of the data."""
 
 
-def card(*, method: str, command: str, facts: Mapping[str, str], stages: Sequence[Done], skipped: Sequence[str]) -> str:
-    """Return the card as Markdown. `facts` are of data, backbone and machine."""
-    lines = [f"# {method}", "", "Written by `landseer train`; made again by", "", "```sh", command, "```", ""]
+def card(
+    *, method: str, command: str, facts: Mapping[str, str], stages: Sequence[FinishedStage], skipped: Sequence[str]
+) -> str:
+    """Return the card as Markdown. facts: about data, backbone and machine."""
+    lines = [f"# {method}", "", "Written by `landseer train`. To repeat it:", "", "```sh", command, "```", ""]
     lines += _table(("", ""), facts.items())
-    lines += ["", "## Validation", "", "On classes that were never trained on.", ""]
-    header = ("stage", "measure", "before", "best", "after epochs")
+    lines += ["", "## Validation", "", "On classes that were not trained on.", ""]
+    header = ("stage", "measure", "before", "best", "best epoch")
     lines += _table(header, ([one.name, one.measure, *_figures(one.outcome)] for one in stages))
     for one in stages:
         lines += ["", f"## Stage {one.name}", "", *_table(("", ""), sorted(one.about.items()))]
     if skipped:
-        lines += ["", f"## {len(skipped)} things passed over", "", *(f"- {line}" for line in skipped[:20])]
+        lines += ["", f"## {len(skipped)} skipped items", "", *(f"- {line}" for line in skipped[:20])]
     return "\n".join([*lines, "", *_ending()])
 
 
 def machine(device: str) -> str:
-    """Say what it ran on."""
+    """Return the name of the machine's GPU or CPU."""
     import torch
 
     if device == "cuda":

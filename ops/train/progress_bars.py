@@ -1,4 +1,4 @@
-"""What people see of a training."""
+"""Progress of a training in the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bars:
-    """A watcher with two bars, epochs and steps, and a line for each validation."""
+    """A watcher that shows two bars, epochs and steps, and prints a line per validation."""
 
     def __init__(self, console: Console, measure: str) -> None:
         columns = (
@@ -37,23 +37,23 @@ class Bars:
         self.progress.stop()
 
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
-        """Begin the bar of an epoch, or go on after some steps of it."""
+        """Start the bar of an epoch, `step` steps into it."""
         self._first, self._count = epoch, steps
         self.progress.update(self._epochs, total=epochs, completed=epoch + step / steps)
         self.progress.reset(self._steps, total=steps, completed=step)
 
     def doing(self, what: str) -> None:
-        """Show what is done beside steps."""
+        """Show work other than steps, such as mining."""
         self.progress.update(self._epochs, told=what or self._value)
 
     def step(self, loss: float) -> None:
-        """Move the bars on."""
+        """Advance the bars."""
         self._loss = loss
         self.progress.update(self._steps, advance=1, told=f"loss {loss:.4f}")
         self.progress.update(self._epochs, advance=1 / max(self._count, 1))
 
     def validated(self, value: float, best: bool) -> None:
-        """Print a line, which stays."""
+        """Print the result of a validation."""
         done = self._first + 1 if self._count else 0
         self._value = f"validation {value:.2f}"
         when = f"epoch {done}, last loss {self._loss:.4f}" if done else "before the first step"

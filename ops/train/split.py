@@ -1,4 +1,4 @@
-"""The photographs of a training, read by the names on the command line."""
+"""The photographs to train and validate on, read by the names on the command line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from landseer.ops.progress import bars, warn
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSplit:
-    """What is trained on, what is validated on, what was passed over."""
+    """The photographs to train on, those to validate on, and what was skipped."""
 
     training: Sequence[Photograph]
     validation: Sequence[Photograph]
     skipped: Sequence[str]
 
     def counts(self) -> dict[str, str]:
-        """Return how many photographs and classes there are, for people."""
+        """Return the numbers of photographs and classes, in words."""
         parts = {"training": self.training, "validation": self.validation}
         return {
             name: f"{len(some):,} photographs of {len({one.label for one in some}):,} classes"
@@ -34,10 +34,10 @@ class TrainingSplit:
 
 
 def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, decode: bool = True) -> TrainingSplit:
-    """Read the data, and hold classes out or read what is named for validation; both are without class in common.
+    """Read the data, and hold out classes or read another data set for validation; the two share no class.
 
-    validate: a share of the classes, or a data set. most: photographs to validate on. decode: whether to find out
-    which can be decoded. DatasetError or TrainingError if that cannot be.
+    validate: a share of the classes, or a data set. most: maximum number of photographs to validate on. decode: whether
+    to skip photographs that cannot be decoded. Raises DatasetError or TrainingError.
     """
     found = _read(data, console, decode)
     if ":" in validate:
@@ -53,7 +53,7 @@ def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, 
 
 
 def positives(data: str, training: Sequence[Photograph]) -> Mapping[int, Sequence[int]] | None:
-    """Return rows with the rows that were verified to show the same, where a data set has that; else None."""
+    """Return, for each row, the rows verified to show the same thing; None if the data set has no such pairs."""
     kind, _, rest = data.partition(":")
     if kind != "sfm":
         return None

@@ -1,4 +1,4 @@
-"""One training from the method's name to its weights, curves and card."""
+"""A training, from the name of the method to weights, curves and card."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.train import split
-from landseer.ops.train.card import Done, card, machine
+from landseer.ops.train.card import FinishedStage, card, machine
 from landseer.ops.train.progress_bars import Bars
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What was asked for; None where the method decides."""
+    """The options of `landseer train`; None where the method decides."""
 
     method: str
     data: str
@@ -53,11 +53,11 @@ class TrainingOptions:
     resume: bool
     dry_run: bool
     command: str
-    """That repeats it, for the card."""
+    """The command line that repeats it, for the card."""
 
 
 def run_training(options: TrainingOptions, console: Console) -> None:
-    """Train all stages and write the card. TrainingError, DatasetError or WeightsError say what is wrong."""
+    """Train all stages and write the card. Raises TrainingError, DatasetError or WeightsError."""
     stages = [_asked(stage, options) for stage in METHODS[options.method]]
     found = split.chosen(
         options.data,
@@ -86,27 +86,27 @@ def run_training(options: TrainingOptions, console: Console) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    stages: Sequence[Done]
+    stages: Sequence[FinishedStage]
     source: str
-    """Where the first weights came from."""
+    """Origin of the initial weights."""
 
 
 def _stages(stages: Sequence[Stage], data: Data, options: TrainingOptions, console: Console) -> _Trained:
-    """Train one stage after another, each on the trunk that the one before made best."""
+    """Train the stages in turn, each on the best trunk of the previous one."""
     loaded = _trunk(stages[0], options, console)
-    done: list[Done] = []
+    done: list[FinishedStage] = []
     for stage in stages:
         task = _task(stage, data, loaded, options)
         last = stage is stages[-1]
         if len(stages) > 1:
             console.print(f"stage {stage.name}")
-        # A later stage may not have begun when the command was stopped.
+        # A later stage may not have started when the command was interrupted.
         folder = options.out if last else options.out / stage.name
         resume = options.resume and (not done or (folder / "state.pt").exists())
         settings = _settings(stage, options)
         with Bars(console, task.measure) as watcher:
             outcome = train(task, settings, folder, resume=resume, watcher=watcher)
-        done.append(Done(name=stage.name, measure=task.measure, outcome=outcome, about=task.about()))
+        done.append(FinishedStage(name=stage.name, measure=task.measure, outcome=outcome, about=task.about()))
         if not last and loaded is not None:
             _take_over(loaded, outcome)
     if isinstance(task, BoxTask) and stages[-1].head != "rpn":
@@ -139,14 +139,14 @@ def _task(stage: Stage, data: Data, loaded: Loaded | None, options: TrainingOpti
 
 
 def _runner(loaded: Loaded | None, options: TrainingOptions) -> TrunkRun | None:
-    """Return what is faster than torch for a trunk that stays as it is; on a GPU nothing is."""
+    """Return a faster way than torch to run a frozen trunk on a CPU; None on a GPU."""
     if loaded is None or chosen(options.device).type != "cpu":
         return None
     return trunk_runner(loaded.trunk, precision_of(options.backbone))
 
 
 def _take_over(loaded: Loaded, outcome: Outcome) -> None:
-    """Put the best weights of a stage into the trunk, which may have moved on since."""
+    """Load the best weights of a stage into the trunk, which may have been trained further since."""
     state = load_file(outcome.weights)
     loaded.trunk.load_state_dict(
         {name.removeprefix("trunk."): value for name, value in state.items() if name.startswith("trunk.")}
@@ -154,13 +154,13 @@ def _take_over(loaded: Loaded, outcome: Outcome) -> None:
 
 
 def _write_detector(folder: Path) -> None:
-    """Write the best weights of a detector as torchvision has them, which is what the detectors are made from."""
+    """Write the best weights of a detector in torchvision's format, from which the detectors are built."""
     state = load_file(folder / "best.safetensors")
     write_whole(folder / "best.pth", lambda path: torch.save(state, path))
 
 
 def _asked(stage: Stage, options: TrainingOptions) -> Stage:
-    """Return a stage with what was asked for instead of its own."""
+    """Return a stage with the given options in place of its own."""
     asked = {
         "epochs": options.epochs,
         "batch": options.batch,
@@ -170,7 +170,7 @@ def _asked(stage: Stage, options: TrainingOptions) -> Stage:
         "pool": options.pool,
     }
     changed = replace(stage, **{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
-    # A short try should not be all warm-up.
+    # Keep a short trial from being all warm-up.
     return replace(changed, warm_up=min(changed.warm_up, changed.epochs // 2))
 
 
@@ -197,7 +197,7 @@ def _facts(options: TrainingOptions, found: split.TrainingSplit, source: str) ->
         "data": options.data,
         **found.counts(),
         "held out for validation": options.validate,
-        "first weights": source,
+        "initial weights": source,
         "long side": f"{options.side} px",
         "seed": str(options.seed),
         "machine": machine(chosen(options.device).type),
@@ -206,10 +206,10 @@ def _facts(options: TrainingOptions, found: split.TrainingSplit, source: str) ->
 
 
 def _tell(stages: Sequence[Stage], options: TrainingOptions, console: Console) -> None:
-    """Say what would be done. Nothing is decoded or written."""
+    """Print what would be done, without decoding or writing anything."""
     for stage in stages:
         settings = _settings(stage, options)
-        what = "the head, the trunk stays as it is" if stage.frozen else "trunk and head"
+        what = "the head, with the trunk frozen" if stage.frozen else "trunk and head"
         what = "the detector" if stage.kind == "boxes" else what
         console.print(
             f"stage {stage.name}: {settings.epochs} epochs on {chosen(options.device).type}, {stage.head}"
@@ -218,4 +218,4 @@ def _tell(stages: Sequence[Stage], options: TrainingOptions, console: Console) -
             f"{settings.warm_up}, weight decay {settings.weight_decay:g}",
             highlight=False,
         )
-    console.print(f"it would write best.safetensors, curves.csv, curves.png, state.pt, README.md into {options.out}")
+    console.print(f"would write best.safetensors, curves.csv, curves.png, state.pt and README.md to {options.out}")

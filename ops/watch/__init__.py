@@ -1,1 +1,1 @@
-"""Watching a running Landseer: Prometheus, the dashboards' queries, live figures in a terminal."""
+"""Watches a running Landseer: Prometheus, the dashboards and their queries, and live figures in a terminal."""

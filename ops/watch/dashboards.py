@@ -1,4 +1,4 @@
-"""`make dashboards`: writes `ops/grafana/dashboards/*.json` from `panels.py`, by Grafana's own SDK."""
+"""`make dashboards`: write `ops/grafana/dashboards/*.json` from `boards/`, with Grafana's SDK."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourc
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from landseer.ops.watch.panels import BOARDS, Board, Panel
+from landseer.ops.watch.boards import index, overview, quality, search, triton
+from landseer.ops.watch.panels import Board, Panel
 
 FOLDER = Path(__file__).resolve().parents[1] / "grafana" / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+BOARDS = (overview.BOARD, search.BOARD, triton.BOARD, index.BOARD, quality.BOARD)
 HEIGHTS = {"stat": 4, "timeseries": 8, "heatmap": 8}
 Built = timeseries.Panel | stat.Panel | heatmap.Panel
 
@@ -32,7 +34,7 @@ def main() -> int:
 
 
 def to_json(board: Board) -> str:
-    """Return a dashboard as Grafana imports it."""
+    """Return a dashboard as JSON that Grafana imports."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -56,7 +58,7 @@ def to_json(board: Board) -> str:
 
 
 def _instances(board: Board) -> dashboard.QueryVariable:
-    """The servers to look at: Triton's on its dashboard, the orchestrators on the others."""
+    """Return the variable that selects servers: Tritons on Triton's dashboard, orchestrators on the others."""
     metric = "nv_inference_count" if board.uid == "landseer-triton" else "landseer_serving"
     return (
         dashboard.QueryVariable("instance")
@@ -71,7 +73,7 @@ def _instances(board: Board) -> dashboard.QueryVariable:
 
 
 def _panel(panel: Panel) -> Built:
-    made: Any = _MAKE[panel.kind](panel)  # three classes with the same methods and no common base
+    made: Any = _MAKE[panel.kind](panel)  # three classes with the same methods but no common base
     built: Built = made.title(panel.title).description(panel.description).datasource(SOURCE)
     made.span(panel.width).height(HEIGHTS[panel.kind])
     for query, letter in zip(panel.queries, "ABCDEFGH", strict=False):

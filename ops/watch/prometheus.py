@@ -1,4 +1,4 @@
-"""A real Prometheus over our rules, for a stack that runs here: `make load`, `make panels` and the tests ask it."""
+"""A Prometheus with our rules that scrapes a local stack, for `make load`, the benchmarks and the tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,11 +18,13 @@ import yaml
 
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, free_port
-from landseer.ops.run.processes import Child, ChildConfig, how_ended
+from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.run.server import Server
 
 SOURCES = Path(__file__).resolve().parents[1] / "prometheus"
 """Our configuration and rules."""
 BINARY = "prometheus"
+START_S = 30.0
 MISSING = "no `prometheus` found; on Debian: apt install prometheus"
 
 
@@ -34,9 +35,9 @@ class PrometheusConfig:
     targets: Mapping[str, str]
     """host:port by job (landseer, triton)."""
     interval_s: float = 1.0
-    """Between two scrapes, and between two looks at the rules."""
+    """Seconds between scrapes, and between evaluations of the rules."""
     hold: str | None = None
-    """In place of every alert's `for`, where a test cannot wait for minutes; None leaves them as they are."""
+    """Replaces the `for` of every alert, for tests that cannot wait for minutes; None keeps them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +48,19 @@ class Sample:
     value: float
 
 
-class Prometheus:
-    """One server, on a free port of loopback, its data in a folder that goes with it. A context manager."""
+class Prometheus(Server):
+    """One server on a free port of loopback; its data are deleted when it stops."""
+
+    name = "prometheus"
 
     def __init__(self, config: PrometheusConfig) -> None:
+        super().__init__()
         self.config = config
         self.url = f"http://{LOOPBACK}:{free_port()}"
         self._folder = Path(tempfile.mkdtemp(prefix="landseer-prometheus-"))
-        self._child: Child | None = None
-
-    def __enter__(self) -> Prometheus:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it answers. OpsError if it is not installed or does not come up."""
+        """Start it and wait until it answers. OpsError if it is not installed or does not start."""
         binary = shutil.which(BINARY)
         if binary is None:
             raise OpsError(MISSING)
@@ -81,39 +73,35 @@ class Prometheus:
             "--log.level=warn",
         ]
         self._child = Child.start(ChildConfig(command=command, remove=[str(self._folder)]))
-        self._wait_ready(self._child)
+        self.wait_ready(START_S)
 
-    def stop(self) -> None:
-        """End it; its data are gone then."""
-        if self._child is not None:
-            self._child.stop()
+    def stop(self) -> int | None:
+        """Stop it and delete its data. Return its exit status, or None if it was never started."""
+        status = super().stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+        return status
+
+    def explain(self) -> str:
+        """Return the last line of its output."""
+        return self._child.lines[-1] if self._child is not None and self._child.lines else "no output"
 
     def query(self, expression: str, *, at: float | None = None) -> list[Sample]:
-        """Return what an expression gives now, or at a time in Unix seconds. OpsError says what is wrong with it."""
+        """Evaluate an expression now, or at a time in Unix seconds. OpsError if Prometheus rejects it."""
         found = self._get("query", query=expression, **({} if at is None else {"time": f"{at:.3f}"}))
         if found["resultType"] == "scalar":
             return [Sample(labels={}, value=float(found["result"][1]))]
         return [Sample(labels=one["metric"], value=float(one["value"][1])) for one in found["result"]]
 
     def value(self, expression: str, *, at: float | None = None) -> float:
-        """Return the one value of an expression; NaN if it has none. OpsError if it has several."""
+        """Return the single value of an expression; NaN if it has none. OpsError if it has several."""
         found = self.query(expression, at=at)
         if len(found) > 1:
-            raise OpsError(f"{len(found)} series answer {expression}; expected one")
+            raise OpsError(f"{expression} has {len(found)} series; expected one")
         return found[0].value if found else math.nan
 
-    def _wait_ready(self, child: Child) -> None:
-        until = time.monotonic() + 30
-        while not self._ready():
-            if child.poll() is not None:
-                said = child.lines[-1] if child.lines else "no output"
-                raise OpsError(f"prometheus ended while starting ({how_ended(child.poll())}): {said}")
-            if time.monotonic() > until:
-                raise OpsError("prometheus was not ready after 30 s")
-            time.sleep(0.1)
-
-    def _ready(self) -> bool:
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
         try:
             with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -127,11 +115,11 @@ class Prometheus:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             said = json.loads(error.read() or b"{}").get("error", error.reason)
-            raise OpsError(f"prometheus refused {parameters.get('query', path)}: {said}") from error
+            raise OpsError(f"prometheus rejected {parameters.get('query', path)}: {said}") from error
 
 
 def _write(folder: Path, config: PrometheusConfig) -> None:
-    """Write our configuration with these targets and intervals."""
+    """Write our configuration, with these targets and intervals."""
     main = yaml.safe_load((SOURCES / "prometheus.yml").read_text())
     pause = f"{config.interval_s * 1000:.0f}ms"
     main["global"] = {"scrape_interval": pause, "scrape_timeout": pause, "evaluation_interval": pause}

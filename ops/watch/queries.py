@@ -1,4 +1,4 @@
-"""The dashboards' queries, taken from the very JSON that Grafana gets, and asked of a real Prometheus."""
+"""Reads the dashboards' queries from the JSON for Grafana, and sends them to Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PanelQuery:
     expression: str
 
     def filled(self, *, interval: str) -> str:
-        """Return it with Grafana's variables filled in: every instance, rates over `interval`."""
+        """Return the expression with Grafana's variables replaced: all instances, rates over `interval`."""
         return self.expression.replace("$__rate_interval", interval).replace("$instance", ".*")
 
 
@@ -37,12 +37,12 @@ def panel_queries() -> Iterator[PanelQuery]:
 
 
 def series(prometheus: Prometheus, query: PanelQuery, *, interval: str) -> int:
-    """Return how many series answer with a number. OpsError if Prometheus refuses the query."""
+    """Return the number of series with a value that is not NaN. OpsError if Prometheus rejects the query."""
     return sum(not math.isnan(sample.value) for sample in prometheus.query(query.filled(interval=interval)))
 
 
 def _panels(panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield panels, those inside of rows too."""
+    """Yield all panels, including those in rows."""
     for panel in panels:
         yield panel
         yield from panel.get("panels", ())

@@ -1,4 +1,4 @@
-"""One look at a /metrics page, and what changed between two."""
+"""Reads a /metrics page, and compares two reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scrape:
         return _sum(value for _, value in self._where(name, labels))
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """Return that sum by the value of a label, sorted by it."""
+        """Return that sum by the value of a label, sorted by the value."""
         return _grouped(self._where(name, labels), label)
 
     def _where(self, name: str, labels: Mapping[str, str]) -> list[tuple[dict[str, str], float]]:
@@ -40,13 +40,13 @@ class Scrape:
 
 
 def parse(page: str, at: float) -> Scrape:
-    """Read a page in Prometheus' text format. ValueError if it is not one."""
+    """Parse a page in Prometheus' text format. ValueError for anything else."""
     samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
     return Scrape(at=at, samples={(one.name, frozenset(one.labels.items())): one.value for one in samples})
 
 
 def fetch(url: str) -> Scrape:
-    """Read the page at `url`. OpsError, in one line, if nobody answers or the answer is something else."""
+    """Read the page at `url`. OpsError if there is no answer, or the answer is something else."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             return parse(answer.read().decode(), time.monotonic())
@@ -56,11 +56,11 @@ def fetch(url: str) -> Scrape:
         reason = getattr(error, "reason", error)
         raise OpsError(f"no answer from {url}: {getattr(reason, 'strerror', None) or reason}") from error
     except ValueError as error:
-        raise OpsError(f"{url} is no page of metrics: {error}") from error
+        raise OpsError(f"{url} is not a metrics page: {error}") from error
 
 
 def increase(before: Scrape, now: Scrape) -> Scrape:
-    """Return what was added to every counter; one that was set back, by a restart, counts from 0."""
+    """Return the increase of every counter; one that a restart reset counts from 0."""
     old = before.samples
     grown = {
         key: value - old.get(key, 0.0) if value >= old.get(key, 0.0) else value for key, value in now.samples.items()
@@ -71,8 +71,8 @@ def increase(before: Scrape, now: Scrape) -> Scrape:
 def quantile(q: float, buckets: Mapping[float, float]) -> float:
     """Return the q-quantile of a histogram as Prometheus' `histogram_quantile` does.
 
-    `buckets` are cumulative counts by upper bound, +Inf among them; q is 0 to 1. Linear within a bucket, the first of
-    which begins at 0; what falls into the last is given as the bound below it. NaN of nothing.
+    `buckets` are cumulative counts by upper bound, +Inf among them; q is 0 to 1. Interpolates linearly
+    within a bucket; the first starts at 0. In the last bucket returns its lower bound. NaN without samples.
     """
     bounds, counts = sorted(buckets), _rising(buckets)
     if len(bounds) < 2 or bounds[-1] != math.inf or counts[-1] == 0 or math.isnan(q):
@@ -89,12 +89,12 @@ def quantile(q: float, buckets: Mapping[float, float]) -> float:
 
 
 def buckets(scrape: Scrape, name: str, **labels: str) -> dict[float, float]:
-    """Return a histogram's cumulative counts by upper bound, summed over all its other labels."""
+    """Return a histogram's cumulative counts by upper bound, summed over all other labels."""
     return {float(bound): count for bound, count in scrape.by("le", f"{name}_bucket", **labels).items()}
 
 
 def _rising(buckets: Mapping[float, float]) -> list[float]:
-    """Return the counts by rising bound, none below the one before: a page is not read at one instant."""
+    """Return the counts by rising bound, made non-decreasing: a page is not a snapshot of one instant."""
     counts: list[float] = []
     for bound in sorted(buckets):
         counts.append(max(buckets[bound], counts[-1] if counts else 0.0))

@@ -1,4 +1,4 @@
-"""The live figures of `landseer top`, worked out from two looks at the metrics. No terminal here."""
+"""The live figures of `landseer top`, computed from two reads of the metrics; independent of the terminal."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from landseer.ops.watch.scrape import Scrape, buckets, increase, quantile
 
 SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
 BACKBONE = "backbone"
-"""The model that sees every picture once; the ensembles over it would count twice."""
+"""The model that runs once per picture; counting the ensembles too would count twice."""
 STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "store")
-"""In the order in which they run; `total` is told as the time of Search."""
+"""In the order in which they run, without `total`, which is shown as the latency of Search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What the orchestrator says. Rates are of the interval; NaN stands for what nothing tells."""
+    """The orchestrator's figures. Rates are over the interval; NaN means unknown."""
 
     interval_s: float
     serving: bool
     searches_per_s: float
     """Searches answered with OK."""
     search_s: Mapping[str, float]
-    """p50, p95 and p99 of Search, refused ones too."""
+    """p50, p95 and p99 of Search, including rejected calls."""
     stage_p95_s: Mapping[str, float]
-    """Of the stages that ran in the interval."""
+    """p95 by stage, for the stages that ran in the interval."""
     errors_per_s: Mapping[str, float]
-    """By gRPC code, of all methods; only those that occurred."""
+    """By gRPC code, over all methods; only codes that occurred."""
     in_flight: float
-    """RPCs being answered."""
+    """Calls in flight."""
     triton_in_flight: float
-    """Pictures that are with Triton."""
+    """Pictures in flight in Triton."""
     waiting: Mapping[str, float]
-    """Pictures by lane."""
+    """Waiting pictures, by lane."""
     shed_per_s: Mapping[str, float]
-    """Requests by lane."""
+    """Rejected requests per second, by lane."""
     degraded: Mapping[str, float]
-    """Share of the searches answered, by the stage that was left out."""
+    """Share of the answered searches, by the stage that was skipped."""
     pictures: float
     store_bytes: float
     store_limit_bytes: float
     ingested_per_s: Mapping[str, float]
-    """By outcome; only those that occurred."""
+    """By outcome; only outcomes that occurred."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TritonFigures:
-    """What Triton says."""
+    """Triton's figures."""
 
     pictures_per_s: float
     mean_batch: float
-    """Pictures of one execution of the backbone; NaN while there is none."""
+    """Pictures per execution of the backbone; NaN without executions."""
 
 
 def figures(before: Scrape, now: Scrape) -> Figures:
-    """Work the figures out of two pages of an orchestrator, the later one second."""
+    """Compute the figures from two pages of an orchestrator."""
     grown = increase(before, now)
     seconds = grown.at
 
@@ -95,9 +95,9 @@ def figures(before: Scrape, now: Scrape) -> Figures:
 
 
 def triton_figures(before: Scrape, now: Scrape) -> TritonFigures:
-    """Work Triton's figures out of two of its pages.
+    """Compute Triton's figures from two of its pages.
 
-    Its counters have no `_total` on the page; the parser, which knows OpenMetrics' manners, gives them one.
+    Its counters have no `_total` on the page; the parser follows OpenMetrics and adds it.
     """
     grown = increase(before, now)
     pictures = grown.total("nv_inference_count_total", model=BACKBONE)
@@ -106,7 +106,7 @@ def triton_figures(before: Scrape, now: Scrape) -> TritonFigures:
 
 
 def plain(figures: Figures | TritonFigures) -> dict[str, Any]:
-    """Return figures as JSON values, None for what nothing tells."""
+    """Return figures as JSON values; None for unknown ones."""
     values: dict[str, Any] = _plain(asdict(figures))
     return values
 
@@ -120,5 +120,5 @@ def _plain(value: Any) -> Any:
 
 
 def _or_0(value: float) -> float:
-    """Nothing was counted yet where there is no sample."""
+    """Return 0 for NaN: no sample means that nothing was counted yet."""
     return 0.0 if math.isnan(value) else value

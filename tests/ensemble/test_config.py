@@ -15,7 +15,7 @@ def test_sizes_are_read(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "1 parsec", "1e9"])
-def test_what_is_no_size_is_refused(text):
+def test_a_bad_size_is_rejected(text):
     with pytest.raises(ValueError, match="such as 16GiB"):
         parse_bytes(text)
 
@@ -26,7 +26,7 @@ def test_addresses_are_split():
 
 
 @pytest.mark.parametrize("address", ["7070", "localhost", "::1:7070", "a:99999", "http://a:1", ""])
-def test_what_is_no_address_is_refused(address):
+def test_a_bad_address_is_rejected(address):
     with pytest.raises(ValueError, match="HOST:PORT"):
         ServerConfig(store=Path("s"), listen=address)
 

@@ -18,7 +18,7 @@ async def test_no_deadline_never_passes():
     assert await deadline.within("search", asyncio.sleep(0, "done")) == "done"
 
 
-async def test_a_deadline_cancels_what_runs_and_names_the_stage():
+async def test_a_deadline_cancels_running_work_and_names_the_stage():
     cancelled = asyncio.Event()
 
     async def work():
@@ -34,7 +34,7 @@ async def test_a_deadline_cancels_what_runs_and_names_the_stage():
 
 
 async def test_a_cancellation_is_never_lost():
-    """Even one that comes in the very moment in which the work ends."""
+    """Even one that arrives just as the work ends."""
     ended = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(Deadline.after(5.0).within("search", ended))
     await asyncio.sleep(0.01)

@@ -122,7 +122,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small model: the quickest Triton to start."""
     repository = tmp_path_factory.mktemp("small")
     add_model(repository, "tiny", config("tiny", openvino=False))
-    # What an export that was killed leaves there, with and without its configuration, is no model.
+    # Leftovers of a killed export, with and without a configuration; they are not models.
     (repository / "left-over").mkdir()
     (repository / ".export-x").mkdir()
     (repository / ".export-x" / "config.pbtxt").write_text('name: "half')

@@ -100,13 +100,13 @@ def test_a_life_of_pictures(run, folder):
     ("words", "said"),
     [
         (["search", "missing.jpg"], "there is no file missing.jpg"),
-        (["search", "notes.txt"], "image: got bytes that are no picture"),
+        (["search", "notes.txt"], "image: got bytes that are not a picture"),
         (["search", "coffee.jpg", "--box", "9000,0,10,10"], "region: "),
         (["search", "coffee.jpg", "--top-k", "100000"], "top_k: got 100000"),
         (["search", "coffee.jpg", "--expansion", "rank-curve", "--neighbours", "65"], "expansion.neighbours: got 65"),
         (["search", "coffee.jpg", "--expansion", "lattqe"], "`lattqe` was never trained"),
-        (["search", "--id", "nothing/of/that/name"], "no picture of id"),
-        (["get", "nothing/of/that/name"], "no picture of id"),
+        (["search", "--id", "nothing/of/that/name"], "no picture with id"),
+        (["get", "nothing/of/that/name"], "no picture with id"),
         (["index", "not-there"], "not-there"),
     ],
 )

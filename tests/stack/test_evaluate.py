@@ -37,7 +37,7 @@ def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys
     assert main(command) == 0
     shown = capsys.readouterr()
     assert f"{2 * len(WHEEL)} queries, {2 * len(WHEEL)} references" in shown.out
-    assert "broken.jpg: got bytes that are no picture" in " ".join(shown.err.split())
+    assert "broken.jpg: got bytes that are not a picture" in " ".join(shown.err.split())
     known = json.loads(told.read_text())
     assert [row["method"] for row in known["rows"]] == [
         "none",

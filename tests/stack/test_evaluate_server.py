@@ -81,7 +81,7 @@ def test_queries_that_are_no_references_are_sent_with_their_pictures(data, anoth
     assert main([*command, "--server", service.address]) == 0
     found = json.loads(told.read_text())
     assert len(found["queries"]) == 3 and found["rows"][0]["map"] == 1.0
-    assert "5.png: got bytes that are no picture" in " ".join(capsys.readouterr().err.split())
+    assert "5.png: got bytes that are not a picture" in " ".join(capsys.readouterr().err.split())
 
 
 def test_regions_of_revisited_queries_are_searched_for_alike(repository, data, another, tmp_path):

@@ -121,7 +121,7 @@ async def test_expansion_searches_again_with_the_neighbours(landseer, picture):
     assert call.shapes["neighbours"] == (1, 8, SIZES.channels)
 
 
-async def test_a_seeded_detector_shapes_only_what_shows_its_boxes(picture, start, fake_triton):
+async def test_an_untrained_detector_affects_only_answers_with_boxes(picture, start, fake_triton):
     fake_triton.profile = replace(fake_triton.profile, untrained=("attention", "detector", "lattqe"))
     landseer = await start()
     await fill(landseer, picture, count=2)
@@ -172,7 +172,7 @@ async def test_explain_shows_where_one_looked(landseer, picture):
     assert (answer.query_explanation.attention.height, answer.query_explanation.attention.width) == (3, 4)
 
 
-async def test_triton_is_asked_only_for_what_is_needed(landseer, picture):
+async def test_only_the_needed_outputs_are_requested(landseer, picture):
     await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
     await landseer.search.Search(search_pb2.SearchRequest(image=picture(), explain=True))
     await landseer.put(a=picture())
@@ -231,7 +231,7 @@ async def test_delete_takes_a_picture_out(landseer, picture, rich):
         assert (rich(caught.value).code.name, rich(caught.value).reason) == ("NOT_FOUND", "NOT_INDEXED")
 
 
-async def test_get_and_stats_tell_what_is_there(landseer, picture):
+async def test_get_and_stats_describe_the_index(landseer, picture):
     await fill(landseer, picture, 2)
     got = await landseer.index.Get(index_pb2.GetRequest(id="p01"))
     assert (got.width, got.height, got.sequence, got.cluster_count) == (96, 64, 2, SIZES.clusters)

@@ -1,4 +1,4 @@
-"""Bad requests over real gRPC: the code, the field and the reason, and nothing else breaks."""
+"""Bad requests over real gRPC: code, field and reason, and nothing else breaks."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_full_store_takes_no_more_and_index_and_store_agree(start, rich,
     await landseer.index.Delete(index_pb2.DeleteRequest(id="p0"))
 
 
-async def test_what_nobody_foresaw_is_internal_and_says_nothing_of_our_insides(landseer, rich, picture, monkeypatch):
+async def test_an_unexpected_error_is_internal_without_details(landseer, rich, picture, monkeypatch):
     from landseer.ensemble.api import service
 
     def broken(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""Triton failing, slow, gone and back; deadlines; callers who go away."""
+"""Triton failing, slow, unavailable and back; deadlines; cancelled calls."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_an_optional_stage_that_fails_is_left_out(landseer, picture, model
     assert landseer.metric("landseer_degraded_total", stage=stage) == 1
 
 
-async def test_an_optional_stage_that_is_too_slow_is_left_out_in_time(landseer, picture):
+async def test_a_slow_optional_stage_is_skipped_in_time(landseer, picture):
     await fill(landseer, picture)
     landseer.triton.delays["coattention"] = 30.0
     started = time.monotonic()
@@ -85,7 +85,7 @@ async def _returns(value):
     return value
 
 
-async def test_the_remaining_deadline_goes_on_to_triton(landseer, picture):
+async def test_the_remaining_deadline_is_passed_to_triton(landseer, picture):
     await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=5.0)
     call = landseer.triton.calls[-1]
     assert 3.0 < call.time_remaining < 5.1
@@ -102,7 +102,7 @@ async def test_a_deadline_that_passes_ends_the_call_at_triton(landseer, picture)
     await until(lambda: _returns(handled() == 1))
 
 
-async def test_a_caller_who_goes_away_cancels_what_runs_and_what_waits(start, picture):
+async def test_a_cancelled_call_cancels_running_and_waiting_work(start, picture):
     landseer = await start(threads=1)
     landseer.triton.delays["describe"] = 30.0
     calls = [landseer.search.Search(search_pb2.SearchRequest(image=picture())) for _ in range(3)]
@@ -142,7 +142,7 @@ async def test_a_triton_that_hangs_counts_as_lost(start):
     await until(landseer.serving)
 
 
-async def test_what_needs_no_model_is_answered_without_triton(landseer, picture):
+async def test_requests_without_models_work_without_triton(landseer, picture):
     await fill(landseer, picture)
     await landseer.triton.stop()
     await until(lambda: _not(landseer.serving()))
@@ -214,7 +214,7 @@ async def test_health_of_an_unknown_service(landseer):
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_stopping_lets_what_runs_finish(landseer, picture):
+async def test_stopping_lets_running_requests_finish(landseer, picture):
     await fill(landseer, picture)
     landseer.triton.delays["describe"] = 0.6
     call = asyncio.ensure_future(landseer.search.Search(search_pb2.SearchRequest(image=picture(1))))

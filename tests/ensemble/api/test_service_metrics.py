@@ -1,4 +1,4 @@
-"""What a running orchestrator counts."""
+"""Metrics of a running orchestrator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LATTQE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, neighbo
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, candidates=2)
 
 
-async def test_searches_are_counted_by_what_was_asked(start, picture):
+async def test_searches_are_counted_by_query_expansion_and_reranking(start, picture):
     landseer = await start()
     await landseer.put(a=picture(1), b=picture(2), c=picture(3))
     await landseer.search.Search(Search(image=picture(1), top_k=2))
@@ -45,7 +45,7 @@ async def test_calls_of_triton_are_counted_by_outcome(start, picture):
     assert landseer.metric("landseer_triton_in_flight") == 0
 
 
-async def test_what_comes_and_goes_is_counted(start, picture):
+async def test_indexed_and_deleted_pictures_are_counted(start, picture):
     before = time.time()
     landseer = await start()
     assert landseer.metric("landseer_index_change_timestamp_seconds") == 0

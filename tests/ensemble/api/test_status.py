@@ -27,7 +27,7 @@ def test_every_error_has_a_code_and_a_reason(kind):
     assert kind.reason.isupper()
 
 
-def test_what_may_be_tried_again_says_when():
+def test_retryable_errors_say_when_to_retry():
     assert {kind for kind in kinds() if kind.retry_after_s is not None} >= {
         errors.Overloaded,
         errors.ModelsUnavailable,

@@ -1,4 +1,4 @@
-"""The command in a process of its own, as operators run it."""
+"""The command in a separate process, as operators run it."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ async def test_a_store_of_other_models_is_one_line(serve, start, config, fake_tr
     assert "Traceback" not in line
 
 
-async def test_an_address_that_is_none_is_one_line(serve):
+async def test_a_bad_address_gives_one_line(serve):
     process = await serve("--listen", "everywhere")
     assert "HOST:PORT" in await last_line(process)
     assert process.returncode == 1
 
 
-async def test_a_taken_metrics_port_leaves_nothing_behind(start, config):
+async def test_a_taken_metrics_port_leaves_nothing_running(start, config):
     first = await start(metrics=f"127.0.0.1:{free_port()}")
     with pytest.raises(OSError, match="--metrics"):
         await start(metrics=f"127.0.0.1:{first.server.metrics_port}", listen=f"127.0.0.1:{free_port()}")
@@ -147,7 +147,7 @@ async def test_json_logs_tell_of_requests_but_never_of_pictures_and_tokens(serve
     assert not [line for line in lines if "5ecret" in line]
 
 
-async def test_what_makes_serving_impossible_is_a_record_of_a_json_log(serve):
+async def test_a_fatal_error_is_a_record_of_a_json_log(serve):
     process = await serve("--listen", "everywhere", "--log-format", "json")
     told = json.loads(await last_line(process))
     assert (told["level"], process.returncode) == ("CRITICAL", 1)

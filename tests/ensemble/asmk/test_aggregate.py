@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dense_vlad import dense, vlad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import reference
 
-from landseer.ensemble.asmk.aggregate import asmk, naive_rasmk, rasmk, rvlad, vlad
+from landseer.ensemble.asmk.aggregate import asmk, naive_rasmk, rasmk, rvlad
 from landseer.ensemble.asmk.codebook import Codebook
 
 D, K = 8, 16
@@ -30,8 +31,8 @@ def test_pictures_equal_delf(delf, picture):
     words, name = Codebook(centroids=delf["codebook"]), f"db{picture}"
     features, counts = delf[f"{name}_features"], delf[f"{name}_num_features_per_region"].tolist()
     whole = features[: counts[0]]
-    np.testing.assert_allclose(vlad(whole, words).dense(words.words), delf[f"{name}_vlad"], atol=1e-5)
-    np.testing.assert_allclose(rvlad(features, counts, words).dense(words.words), delf[f"{name}_r_vlad"], atol=1e-5)
+    np.testing.assert_allclose(dense(vlad(whole, words), words.words), delf[f"{name}_vlad"], atol=1e-5)
+    np.testing.assert_allclose(dense(rvlad(features, counts, words), words.words), delf[f"{name}_r_vlad"], atol=1e-5)
     for kind, got in {"asmk": asmk(whole, words), "r_asmk": rasmk(features, counts, words)}.items():
         np.testing.assert_array_equal(got.words, delf[f"{name}_{kind}_words"])
         np.testing.assert_allclose(got.vectors.ravel(), delf[f"{name}_{kind}"], atol=1e-5)
@@ -69,13 +70,13 @@ def test_regions_equal_a_loop(counts, multiple, seed):
         norms = np.linalg.norm(residuals, axis=1, keepdims=True)
         there = np.count_nonzero(norms > 1e-6)
         naive += np.where(norms > 1e-6, residuals / np.maximum(norms, 1e-6), 0) / max(there, 1) ** 0.5 / len(counts)
-    np.testing.assert_allclose(rvlad(features, counts, words, multiple=multiple).dense(K), mean.ravel(), atol=1e-6)
+    np.testing.assert_allclose(dense(rvlad(features, counts, words, multiple=multiple), K), mean.ravel(), atol=1e-6)
     np.testing.assert_allclose(
-        naive_rasmk(features, counts, words, multiple=multiple).dense(K), naive.ravel(), atol=1e-6
+        dense(naive_rasmk(features, counts, words, multiple=multiple), K), naive.ravel(), atol=1e-6
     )
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
     unit = np.where(norms > 1e-6, mean / np.maximum(norms, 1e-6), 0)
-    np.testing.assert_allclose(rasmk(features, counts, words, multiple=multiple).dense(K), unit.ravel(), atol=1e-5)
+    np.testing.assert_allclose(dense(rasmk(features, counts, words, multiple=multiple), K), unit.ravel(), atol=1e-5)
 
 
 def test_one_region_is_the_picture():

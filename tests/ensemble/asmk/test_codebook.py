@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+import zlib
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from landseer.ensemble.asmk.array_file import write
 from landseer.ensemble.asmk.codebook import Codebook, fitting_words, refined, start, train
 
 
@@ -46,7 +48,7 @@ def test_training_finds_planted_words_and_repeats_itself():
     assert once.card == {"words": 24, "features": 600, "rounds": 10, "seed": 3, "spherical": False}
 
 
-def test_each_round_fits_no_worse_and_training_goes_on_where_it_ended():
+def test_each_round_fits_no_worse_and_training_resumes():
     rows, errors = features(500), []
     whole = train(rows, words=16, rounds=6, report=lambda done: errors.append(done.error))
     assert len(errors) == 6 and all(after <= before + 1e-6 for before, after in pairwise(errors))
@@ -77,9 +79,17 @@ def test_a_codebook_survives_its_file(tmp_path):
 
 
 def test_the_file_is_safetensors(tmp_path):
-    load_file = pytest.importorskip("safetensors.numpy").load_file
     Codebook(centroids=features(9)).save(tmp_path / "codebook.safetensors")
     np.testing.assert_array_equal(load_file(tmp_path / "codebook.safetensors")["centroids"], features(9))
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path):
+    centroids = features(9)
+    about = {"card": '{"words": 9}', "crc32": json.dumps({"centroids": zlib.crc32(centroids.data)})}
+    save_file({"centroids": centroids}, tmp_path / "codebook", about)
+    loaded = Codebook.load(tmp_path / "codebook")
+    np.testing.assert_array_equal(loaded.centroids, centroids)
+    assert loaded.card == {"words": 9}
 
 
 DAMAGE = {
@@ -97,12 +107,12 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "codebook"
     Codebook(centroids=features(9)).save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="codebook is damaged or no file of ours"):
+    with pytest.raises(ValueError, match="codebook is damaged or not a codebook"):
         Codebook.load(path)
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
-    write(tmp_path / "other", {"vectors": features(2)}, {})
+    save_file({"vectors": features(2)}, tmp_path / "other", {"codebook": "{}"})
     with pytest.raises(ValueError, match="holds vectors, but no centroids"):
         Codebook.load(tmp_path / "other")
 
@@ -113,11 +123,11 @@ def test_a_file_of_something_else_is_named(tmp_path):
         (lambda: Codebook(centroids=np.empty((0, 4), np.float32)), "got centroids of shape"),
         (lambda: Codebook(centroids=np.full((2, 4), np.nan, np.float32)), "not finite"),
         (lambda: Codebook(centroids=features(3)).assign(features(2, 5)), "rows of 8 values"),
-        (lambda: Codebook(centroids=features(3)).assign(features(2), multiple=4), "1 to the 3 words"),
+        (lambda: Codebook(centroids=features(3)).assign(features(2), multiple=4), "expected 1 to 3, the words"),
         (lambda: train(features(5), words=6), "got 5 features for 6 words"),
         (lambda: train(np.full((9, 4), np.inf, np.float32), words=1), "not finite"),
     ],
 )
-def test_what_cannot_be_is_refused(make, message):
+def test_bad_input_is_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()

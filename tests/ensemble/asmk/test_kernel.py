@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dense_vlad import dense, vlad
 from shared_files import reference
 
-from landseer.ensemble.asmk.aggregate import Aggregated, Binary, asmk, rasmk, rvlad, vlad
+from landseer.ensemble.asmk.aggregate import Aggregated, Binary, asmk, rasmk, rvlad
 from landseer.ensemble.asmk.bits import binarise, hamming, lanes
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.asmk.kernel import KERNELS, Kernel, idf, similarity
@@ -101,12 +102,12 @@ def test_similarities_equal_delf(binary, regional, normalised):
 def test_vlad_is_compared_by_inner_product_as_delf_does():
     known = reference("rasmk_delf.npz")
     words = Codebook(centroids=known["codebook"])
-    queries = [vlad(known[f"q{query}_features"], words).dense(words.words) for query in range(3)]
+    queries = [dense(vlad(known[f"q{query}_features"], words), words.words) for query in range(3)]
     for name in range(8):
         features, counts = known[f"db{name}_features"], known[f"db{name}_num_features_per_region"].tolist()
         for kind, got in {"vlad": vlad(features[: counts[0]], words), "r_vlad": rvlad(features, counts, words)}.items():
             np.testing.assert_allclose(
-                np.array(queries) @ got.dense(words.words), known[f"sim_q_vs_{kind}_l2norm0"][:, name], atol=1e-5
+                np.array(queries) @ dense(got, words.words), known[f"sim_q_vs_{kind}_l2norm0"][:, name], atol=1e-5
             )
 
 
@@ -161,7 +162,7 @@ def test_a_word_that_all_have_weighs_nothing_and_one_that_none_has_weighs_one():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="codes of 40 and of 24 bits"):
+    with pytest.raises(ValueError, match="codes of 40 and 24 bits"):
         similarity(picture([1]).binarised(), picture([1], dimension=24).binarised(), Kernel())
     with pytest.raises(TypeError, match="binarise both, or neither"):
         similarity(picture([1]), picture([1]).binarised(), Kernel())

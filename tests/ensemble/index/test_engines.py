@@ -86,9 +86,13 @@ def test_vectors_come_back_bit_for_bit(engine):
 
 @pytest.mark.parametrize(
     ("keys", "shape", "message"),
-    [([1], (1, 5), "rows of 24"), ([1, 2], (1, DIMENSION), "one key for each"), ([-1], (1, DIMENSION), "negative")],
+    [
+        ([1], (1, 5), "rows of 24"),
+        ([1, 2], (1, DIMENSION), "one key for each"),
+        ([-1], (1, DIMENSION), "got key -1; expected 0 or more"),
+    ],
 )
-def test_what_does_not_fit_is_refused(engine, keys, shape, message):
+def test_bad_input_is_rejected(engine, keys, shape, message):
     with pytest.raises(ValueError, match=message):
         engine.add(np.array(keys), np.ones(shape, np.float32))
     assert engine.size == 0

@@ -26,7 +26,7 @@ def brute_force(keys, vectors, query, k):
 
 
 class Watched:
-    """An engine that counts and can be held up."""
+    """An engine that counts calls and can be blocked."""
 
     def __init__(self, dimension=32):
         self.inner = ENGINES["faiss-exact"](dimension)
@@ -147,7 +147,7 @@ async def test_waiting_searches_are_one_call_of_at_most_64(index, watched):
     assert [call[1] for call in watched.calls if call[0] == "search"] == [1, BATCH, 20]
 
 
-async def test_who_has_gone_is_not_searched_for(index, watched):
+async def test_cancelled_searches_are_not_run(index, watched):
     await index.apply(np.arange(200), unit(200), NONE)
     query = unit(1, seed=1)[0].astype(np.float32)
     watched.gate.clear()
@@ -165,7 +165,7 @@ async def test_who_has_gone_is_not_searched_for(index, watched):
     assert [call[1] for call in searches] == [1, 1] and searches[1][2] < 100
 
 
-async def test_a_change_is_made_even_if_its_caller_has_gone(index, watched):
+async def test_a_change_completes_even_if_its_caller_is_cancelled(index, watched):
     watched.gate.clear()
     held = asyncio.ensure_future(index.apply(np.arange(3), unit(3), NONE))
     cut = asyncio.ensure_future(index.apply(np.arange(3, 8), unit(5), NONE))

@@ -20,7 +20,7 @@ COUNT = 12
 
 @pytest.fixture
 async def filled(start, config, picture):
-    """The store of an orchestrator that indexed twelve pictures and went; their descriptors by id."""
+    """The store of a stopped orchestrator with twelve pictures; their descriptors by id."""
     landseer = await start()
     await landseer.put(**{f"p{seed}": picture(seed, noise=40.0) for seed in range(COUNT)})
     await landseer.server.stop(0.0)
@@ -98,7 +98,7 @@ async def test_pictures_that_came_since_are_raw_and_counted(filled, start, pictu
     await landseer.server.stop(0.0)
     with caplog.at_level(logging.WARNING):
         again = await start(vectors="augmented")
-    assert "2 pictures came since and are searched by their raw vectors, 2 went" in caplog.text
+    assert "2 pictures were added, which are searched by their raw vectors, and 2 were deleted" in caplog.text
     assert (await stats(again)).searched_vectors == told
     assert (await search(again, np.array(got.descriptor)))[0].id == "new"
 

@@ -88,7 +88,7 @@ async def test_a_search_by_words_is_the_kernel_over_the_stored_features(start, c
     assert found == sorted(found, reverse=True) and min(found) >= 0 and max(found) <= 1
 
 
-async def test_a_picture_finds_itself_and_asks_for_what_it_needs(wordy, picture):
+async def test_a_picture_finds_itself_and_requests_only_needed_outputs(wordy, picture):
     answer = await search(wordy, image=picture(7), first_stage=WORDS, top_k=3)
     assert answer.hits[0].id == "p7" and answer.hits[0].scores.words == pytest.approx(1.0, abs=0.02)
     assert {"local_descriptors", "box_count", "cluster_count"} < set(wordy.triton.calls[-1].outputs)
@@ -97,7 +97,7 @@ async def test_a_picture_finds_itself_and_asks_for_what_it_needs(wordy, picture)
     assert wordy.triton.calls[-1].model == "describe"
 
 
-async def test_what_comes_and_goes_is_followed(wordy, picture):
+async def test_additions_and_deletions_are_followed(wordy, picture):
     await wordy.put(twin=picture(7), p1=picture(50))
     await wordy.index.Delete(index_pb2.DeleteRequest(id="p7"))
     hits = (await search(wordy, image=picture(7), first_stage=WORDS, top_k=50)).hits
@@ -197,7 +197,7 @@ async def test_a_server_without_words_says_what_to_do(start, picture, rich):
     assert (await stats(landseer)) == index_pb2.VisualWordsStats()
 
 
-async def test_what_cannot_be_asked_names_the_field(wordy, picture, rich):
+async def test_an_invalid_request_names_the_field(wordy, picture, rich):
     vector = {"values": [1.0] * SIZES.channels}
     for fields, field in (
         ({"descriptor": vector, "first_stage": WORDS}, "first_stage"),
@@ -217,7 +217,7 @@ async def test_what_cannot_be_asked_names_the_field(wordy, picture, rich):
     ("book", "message"),
     [
         (words_of(sha="9" * 64), "SHA-256 999999999999, 32 values.*than are served now .SHA-256 111111111111, 32"),
-        (words_of(sha=""), "does not say which"),
+        (words_of(sha=""), "SHA-256 unknown, 32 values"),
         (words_of(8), "8 values"),
     ],
 )
@@ -229,7 +229,7 @@ async def test_words_of_other_models_are_not_served(start, tmp_path, book, messa
 
 
 @pytest.mark.parametrize("content", [None, b"garbage" * 100])
-async def test_a_file_that_is_no_codebook_is_said(start, tmp_path, content):
+async def test_a_file_that_is_not_a_codebook_is_named(start, tmp_path, content):
     if content:
         (tmp_path / "other").write_bytes(content)
     refused = await start(local_features=True, codebook=tmp_path / "other", wait=False)
@@ -267,9 +267,9 @@ def index():
 async def test_regions_of_a_picture_are_aggregated(index):
     book: Codebook = words_of()
     features = local_features(1, (20, 10, 0, 5))
-    await index.apply([4, 5], [await index.of(features), None], [])
+    await index.apply([4, 5], [await index.of_picture(features), None], [])
     query = local_features(2)
-    hits = await index.search(await index.asked(query), 10)
+    hits = await index.search(await index.of_query(query), 10)
     asked = asmk(query.descriptors, book).binarised()
     wanted = similarity(asked, rasmk(features.descriptors, features.counts, book).binarised(), KERNELS["r-asmk"])
     assert hits.keys.tolist() == [4] and index.stats.pictures == 1
@@ -278,18 +278,18 @@ async def test_regions_of_a_picture_are_aggregated(index):
 
 async def test_a_picture_without_features_is_held_and_never_found(index):
     empty = local_features(1, (0,))
-    await index.apply([1, 2], [await index.of(empty), await index.of(local_features(2))], [])
+    await index.apply([1, 2], [await index.of_picture(empty), await index.of_picture(local_features(2))], [])
     assert index.stats.pictures == 2
-    assert (await index.search(await index.asked(local_features(3)), 10)).keys.tolist() == [2]
-    assert len((await index.search(await index.asked(empty), 10)).keys) == 0
-    shared = await index.sharing(await index.asked(local_features(3)), np.array([2, 1, 9]), least=1)
+    assert (await index.search(await index.of_query(local_features(3)), 10)).keys.tolist() == [2]
+    assert len((await index.search(await index.of_query(empty), 10)).keys) == 0
+    shared = await index.sharing(await index.of_query(local_features(3)), np.array([2, 1, 9]), least=1)
     assert shared.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(("kernel", "multiple"), [("asmk", 1), ("how", 5), ("how-idf", 5)])
 async def test_how_gives_a_query_more_words(kernel, multiple):
     index, features = WordIndex(words_of(), kernel=kernel, threads=1), local_features(1, (3,))
-    asked, indexed = await index.asked(features), await index.of(features)
+    asked, indexed = await index.of_query(features), await index.of_picture(features)
     index.close()
     wanted = asmk(features.descriptors, words_of(), multiple=multiple).binarised()
     np.testing.assert_array_equal(asked.words, wanted.words)

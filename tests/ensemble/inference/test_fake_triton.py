@@ -1,4 +1,4 @@
-"""The stand-in keeps to the contracts that the real models keep to."""
+"""The stand-in meets the same contracts as the real models."""
 
 import fake_triton
 import numpy as np
@@ -10,7 +10,7 @@ OUTPUTS = {tensor.name: tensor for graph in graphs(SIZES).values() for tensor in
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
 
 
-def test_what_it_describes_has_the_contracts_types_and_shapes():
+def test_outputs_have_the_types_and_shapes_of_the_contracts():
     made = fake_triton._describe_full({IMAGE.name: IMAGES}, SIZES)
     # Nobody asks a Triton for whole local features.
     assert set(ensembles()["describe_full"].outputs) - set(made) == {"local_features"}
@@ -21,7 +21,7 @@ def test_what_it_describes_has_the_contracts_types_and_shapes():
         assert all(want in (-1, got) for want, got in zip(dims, found.shape[1:], strict=True)), name
 
 
-def test_its_local_descriptors_are_unit_rows_as_many_as_it_counts_and_alike_in_like_places():
+def test_local_descriptors_have_unit_norm_and_follow_the_content():
     made = fake_triton._describe_full({IMAGE.name: IMAGES}, SIZES)
     count, rows = made["local_count"].item(), made["local_descriptors"][0].astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(rows[:count], axis=1), 1.0, atol=2e-3)

@@ -8,7 +8,7 @@ from landseer.ensemble.inference.padding import bucket, padded
 
 
 @given(st.integers(1, 500), st.integers(1, 500))
-def test_a_bucket_holds_what_it_must_and_is_never_too_large(count, extra):
+def test_a_bucket_fits_the_count_and_the_limit(count, extra):
     most = count + extra - 1
     size = bucket(count, (8, 16, 64), most)
     assert count <= size <= most

@@ -105,7 +105,7 @@ def test_run_again_it_has_nothing_to_do(store):
     np.testing.assert_array_equal(everything(store)[1], rows)
 
 
-def test_a_stopped_run_goes_on_and_the_former_augmentation_serves_until_then(store, small_blocks):
+def test_an_interrupted_run_resumes_and_the_previous_augmentation_stays_in_use(store, small_blocks):
     former = augment_store(store, recipe("aqe:2", positions=64), threads=1)
     rows = everything(store)[1]
     stopped_at(store, 24)
@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_and_the_former_augmentation_serves_until_then(sto
     np.testing.assert_array_equal(everything(store)[1], expected(store))
 
 
-def test_another_method_or_network_begins_anew(store, small_blocks):
+def test_another_method_or_network_starts_over(store, small_blocks):
     stopped_at(store, 24)
     seen = []
     augment_store(store, recipe("aqe:2", positions=64), threads=1, progress=seen.append)
@@ -129,7 +129,7 @@ def test_another_method_or_network_begins_anew(store, small_blocks):
     assert network[0] == 0 and store.stats().augmentation.network == "b"
 
 
-def test_a_store_that_changed_meanwhile_begins_anew(store, small_blocks):
+def test_a_changed_store_starts_over(store, small_blocks):
     stopped_at(store, 24)
     store.put_many([record(200)])
     seen = []
@@ -143,13 +143,13 @@ def test_a_change_during_the_run_ends_it(store, small_blocks):
         if done == 24:
             store.delete("r50")
 
-    with pytest.raises(StoreUnusable, match="run it again"):
+    with pytest.raises(StoreUnusable, match="run the job again"):
         augment_store(store, HOW, threads=1, progress=progress)
     augment_store(store, HOW, threads=1)
     np.testing.assert_array_equal(everything(store)[1], expected(store))
 
 
-def test_what_comes_later_is_raw_and_what_goes_takes_its_vector_along(store, folder):
+def test_later_pictures_are_raw_and_deletions_delete_vectors(store, folder):
     augment_store(store, HOW, threads=1)
     rows = everything(store)[1]
     store.delete("r0")
@@ -164,7 +164,7 @@ def test_what_comes_later_is_raw_and_what_goes_takes_its_vector_along(store, fol
     assert list(faults(folder)) == []
 
 
-def test_dropped_vectors_are_gone_and_their_room_is_free(store, small_blocks):
+def test_dropped_vectors_free_their_space(store, small_blocks):
     used = store.stats().used_bytes
     augment_store(store, HOW, threads=1)
     stopped_at(store, 24, recipe("aqe:2", positions=64))
@@ -183,7 +183,7 @@ def test_the_former_vectors_make_room_for_the_new_ones(store):
     assert store.stats().used_bytes == used
 
 
-def test_a_full_store_says_so_and_keeps_what_it_had(tmp_path):
+def test_a_full_store_raises_and_keeps_its_content(tmp_path):
     store = open_store(tmp_path / "small", limit_bytes=2**20)
     number = 0
     with pytest.raises(StoreFull):
@@ -225,7 +225,7 @@ def test_a_store_of_an_older_release_gets_its_slots(store, folder):
     again.close()
 
 
-def test_the_check_sees_a_vector_that_is_cut_short(store, folder):
+def test_the_check_finds_a_truncated_vector(store, folder):
     augment_store(store, HOW, threads=1)
     store.close()
     with lmdb.open(str(folder), max_dbs=10, map_size=2**30) as environment:
@@ -236,7 +236,7 @@ def test_the_check_sees_a_vector_that_is_cut_short(store, folder):
     assert any("augmented vector 7" in fault for fault in faults(folder))
 
 
-def test_a_store_is_taken_as_it_is_but_not_made(store, folder, tmp_path):
+def test_any_existing_store_is_opened_but_none_is_created(store, folder, tmp_path):
     store.close()
     again = Store.open(folder, fingerprint=None)
     assert again.stats().pictures == 100

@@ -1,4 +1,4 @@
-"""Streams of pictures, and writers side by side."""
+"""Streams of pictures, and concurrent writers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_stream_is_indexed_and_bad_pictures_are_reported(landseer, pictu
 
 
 async def test_pictures_are_written_in_the_order_of_the_stream(landseer, picture):
-    """Of several with one id the last counts, though they are described side by side."""
+    """Of several with one id the last counts, although they are described concurrently."""
     pairs = [("same", picture(seed, width=64 + 200 * (seed % 2))) for seed in range(12)]
     answer = await landseer.index.UpsertMany(stream(pairs))
     assert (answer.indexed, answer.replaced) == (12, 11)
@@ -105,7 +105,7 @@ async def test_writers_of_one_id_leave_store_and_index_agreeing(landseer, pictur
         assert abs(float(np.dot(got.descriptor, query)) - hit.score) < 1e-6
 
 
-async def test_an_index_that_cannot_follow_is_built_anew(landseer, picture, monkeypatch, rich):
+async def test_an_index_that_fails_to_update_is_rebuilt(landseer, picture, monkeypatch, rich):
     from landseer.ensemble.index.live_index import LiveIndex
 
     await landseer.put(a=picture(1))

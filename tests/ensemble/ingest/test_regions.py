@@ -14,7 +14,7 @@ from grpc.aio import AioRpcError
 from landseer.ensemble.asmk.codebook import train
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.pictures.pictures import Region, prepare
-from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
 
@@ -23,7 +23,7 @@ BOXES = np.array([[0.25, 0.1, 0.75, 0.6, 0.9], [0.5, 0.5, 1.0, 1.0, 0.4], [0.0, 
 
 @pytest.fixture(autouse=True)
 def boxed(monkeypatch):
-    """Two boxes that count and one that does not; the backbone by itself, which the fake has in its ensembles only."""
+    """Two boxes above the threshold and one below; and the backbone as a separate model, which the fake lacks."""
 
     def describe(inputs, sizes):
         height, width = inputs["image"].shape[1:3]
@@ -42,7 +42,7 @@ def expected(image, regions):
         pixels = prepare(image, profile=PROFILE, region=region).pixels
         tensors = fake._describe_full({"image": pixels[None]}, SIZES)
         parts.append(of_tensors({name: tensor[0] for name, tensor in tensors.items()}))
-    return unpack(pack(joined(parts)))
+    return unpack_features(pack_features(joined(parts)))
 
 
 def stored(folder):
@@ -133,7 +133,7 @@ def test_parts_lie_one_after_the_other():
 
 @pytest.mark.parametrize("options", [{"regions": -1, "local_features": True}, {"regions": 2}])
 def test_settings_that_cannot_work_are_refused(config, options):
-    with pytest.raises(ValueError, match="at least 0, and needs local-features"):
+    with pytest.raises(ValueError, match="expected 0, or more together with local-features"):
         dataclasses.replace(config, **options)
 
 

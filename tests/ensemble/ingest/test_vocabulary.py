@@ -1,4 +1,4 @@
-"""Words learned from a store: the same ones however often the job is stopped."""
+"""Words learned from a store: the same however often the job is interrupted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.ingest import vocabulary
 from landseer.ensemble.ingest.vocabulary import draft_of, learn, sample
-from landseer.ensemble.store.local_features import LocalFeatures, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 
@@ -59,7 +59,7 @@ def drawn(store):
 
 
 def kept(seed, **options):
-    return unpack(pack(local_features(seed, **options)))
+    return unpack_features(pack_features(local_features(seed, **options)))
 
 
 def test_all_features_are_taken_if_there_are_few(store, drawn):
@@ -121,7 +121,7 @@ def test_stopped_and_run_again_it_ends_with_the_same_bytes(drawn, tmp_path, stop
     assert (tmp_path / "words").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_what_is_done_is_not_done_again_but_may_be_refined(drawn, tmp_path):
+def test_a_finished_run_is_not_repeated_but_can_be_refined(drawn, tmp_path):
     first = learn(drawn, tmp_path / "words", words=10, rounds=3)
     reported = []
     again = learn(drawn, tmp_path / "words", words=10, rounds=3, report=reported.append)
@@ -130,7 +130,7 @@ def test_what_is_done_is_not_done_again_but_may_be_refined(drawn, tmp_path):
     assert [done.number for done in reported] == [4, 5]
 
 
-def test_another_job_begins_anew(store, drawn, tmp_path):
+def test_another_job_starts_over(store, drawn, tmp_path):
     learn(drawn, tmp_path / "words", words=10, rounds=2)
     store.put_many([record(50)])
     for other, words in ((drawn, 12), (sample(store, name="photos", seed=3), 10)):
@@ -139,7 +139,7 @@ def test_another_job_begins_anew(store, drawn, tmp_path):
         assert [done.number for done in reported] == [1, 2]
 
 
-def test_a_damaged_draft_is_begun_anew(drawn, tmp_path):
+def test_a_damaged_draft_starts_over(drawn, tmp_path):
     draft_of(tmp_path / "words").write_bytes(b"garbage" * 100)
     assert learn(drawn, tmp_path / "words", words=4, rounds=1).words == 4
 
@@ -149,5 +149,5 @@ def test_more_words_than_features_are_refused(drawn, tmp_path):
         learn(drawn, tmp_path / "words", words=2000, rounds=1)
 
 
-def test_the_most_are_what_the_largest_codebook_needs():
+def test_the_maximum_is_enough_for_the_largest_codebook():
     assert vocabulary.MOST_FEATURES == 2_555_904

@@ -89,7 +89,7 @@ def test_target_sizes_always_suit_the_backbone(width, height, long_side):
         assert abs(shorter - long_side * min(width, height) / max(width, height)) <= 16
 
 
-def test_pixels_are_what_the_backbone_takes():
+def test_pixels_meet_the_contract_of_the_backbone():
     ready = prepare(encode(smooth()), profile=PROFILE)
     assert ready.pixels.shape == (416, 640, 3) and ready.pixels.dtype == np.uint8
     assert ready.pixels.flags.c_contiguous
@@ -194,7 +194,7 @@ def transparent(mode):
     ("format", "mode"),
     [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA"), ("TIFF", "RGBA"), ("TIFF", "LA")],
 )
-def test_what_is_transparent_becomes_white(format, mode):
+def test_transparent_pixels_become_white(format, mode):
     options = {"lossless": True} if format == "WEBP" else {}
     found = pixels(encode(transparent(mode), format, **options))
     assert (found[:, 400:] == 255).all()
@@ -427,7 +427,7 @@ def test_a_text_chunk_that_grows():
 
 
 @pytest.mark.parametrize("name", ["MemoryError", "KeyboardInterrupt"])
-def test_what_is_not_the_pictures_fault_is_not_blamed_on_it(name, monkeypatch):
+def test_a_memory_error_is_not_reported_as_a_bad_picture(name, monkeypatch):
     fault = {"MemoryError": MemoryError, "KeyboardInterrupt": KeyboardInterrupt}[name]
 
     def load(self):
@@ -477,7 +477,7 @@ TINY = Limits(max_bytes=2**16, max_pixels=50_000)
 
 
 def attempt(data):
-    """Prepare with every option on; None if it was refused as it should be."""
+    """Prepare with every option on; None if it was rejected as expected."""
     try:
         return prepare(data, profile=SMALL, limits=TINY, thumbnail=True)
     except InvalidInput as error:

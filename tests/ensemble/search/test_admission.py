@@ -9,7 +9,7 @@ from landseer.ensemble.telemetry.metrics import Metrics
 
 
 class Door:
-    """Tasks that take a turn, note it, and hold it until they are let go."""
+    """Tasks that take a turn, record it, and hold it until released."""
 
     def __init__(self, *, running: int, waiting: int = 8) -> None:
         self.admission = Admission(running=running, metrics=Metrics())
@@ -76,7 +76,7 @@ async def test_the_second_lane_is_not_passed_by_for_ever() -> None:
 async def test_too_many_waiting_is_overloaded_at_once() -> None:
     door = Door(running=1, waiting=1)
     tasks = await door.start(door.first, "a", "b")
-    with pytest.raises(Overloaded, match="1 search requests wait already"):
+    with pytest.raises(Overloaded, match="1 search requests are already waiting"):
         await door.enter(door.first, "c")
     for task in tasks:
         task.cancel()

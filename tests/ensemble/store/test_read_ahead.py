@@ -15,7 +15,7 @@ def asked(monkeypatch):
     return calls
 
 
-def test_it_asks_once_for_each_byte_and_for_none_beyond_the_end(tmp_path, asked):
+def test_each_byte_is_requested_once_and_none_beyond_the_end(tmp_path, asked):
     (tmp_path / "file").write_bytes(bytes(2500))
     with ReadAhead(tmp_path / "file") as ahead:
         assert asked == [(0, 400), (400, 400), (800, 200)]

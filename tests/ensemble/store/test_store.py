@@ -21,7 +21,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.check import faults
 from landseer.ensemble.store.record import decode, encode
-from landseer.ensemble.store.store import Change, Record, Store, StoreUnusable, check_id, check_metadata
+from landseer.ensemble.store.store import Record, Store, StoreChange, StoreUnusable, check_id, check_metadata
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "20"))
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=Sizes(channels=64))
@@ -85,9 +85,9 @@ def run(code, *arguments, before=()):
 # Writing and reading.
 
 
-def test_what_is_put_comes_back(store):
+def test_records_are_read_back(store):
     records = [record("a"), record("bücher/ä.jpg"), record("c" * 500, thumbnail=b"")]
-    assert store.put_many(records) == [Change(key=key, replaced_key=None) for key in (1, 2, 3)]
+    assert store.put_many(records) == [StoreChange(key=key, replaced_key=None) for key in (1, 2, 3)]
     for key, each in enumerate(records, 1):
         found = store.get(each.id)
         assert found.key == key
@@ -96,7 +96,7 @@ def test_what_is_put_comes_back(store):
 
 def test_a_record_of_the_same_id_is_replaced(store):
     store.put_many([record("a"), record("b")])
-    assert store.put_many([record("a", seed=1)]) == [Change(key=3, replaced_key=1)]
+    assert store.put_many([record("a", seed=1)]) == [StoreChange(key=3, replaced_key=1)]
     same(store.get("a").record, record("a", seed=1))
     assert store.by_keys([1]) == [None]
     assert store.stats().pictures == 2 and store.stats().sequence == 3
@@ -104,14 +104,14 @@ def test_a_record_of_the_same_id_is_replaced(store):
 
 def test_the_same_id_twice_in_one_call(store):
     changes = store.put_many([record("a"), record("b"), record("a", seed=2)])
-    assert changes[2] == Change(key=3, replaced_key=1)
+    assert changes[2] == StoreChange(key=3, replaced_key=1)
     same(store.get("a").record, record("a", seed=2))
     assert [keys.tolist() for keys, _ in store.vectors.scan()] == [[2, 3]]
 
 
 def test_delete(store):
     store.put_many([record("a"), record("b")])
-    assert store.delete("a") == Change(key=3, replaced_key=1)
+    assert store.delete("a") == StoreChange(key=3, replaced_key=1)
     with pytest.raises(NotFound, match="'a'"):
         store.get("a")
     with pytest.raises(NotFound, match="'a'"):
@@ -186,7 +186,7 @@ def test_stats(store):
     assert store.stats().used_bytes < stats.used_bytes / 2
 
 
-def test_it_is_all_there_after_opening_again(folder, store):
+def test_records_survive_reopening(folder, store):
     store.put_many([record("a"), record("b")])
     store.delete("b")
     store.close()
@@ -326,7 +326,7 @@ def fill(store, prefix="p"):
         count += 10
 
 
-def test_a_full_store_keeps_what_it_has_and_can_be_emptied(folder):
+def test_a_full_store_keeps_its_content_and_can_be_emptied(folder):
     store = open_store(folder, limit_bytes=2**21)
     count = fill(store)
     assert count >= 50
@@ -404,8 +404,9 @@ def test_made_for_other_models(folder, store):
     with pytest.raises(ProfileMismatch) as caught:
         open_store(folder, fingerprint=other.fingerprint)
     message = str(caught.value)
-    assert "backbone 'lite0' there, 'resnet50' here" in message
-    assert "long side 640 there, 1024 here" in message and "size of descriptors 64 there, 2048 here" in message
+    assert "backbone 'lite0' in the store, 'resnet50' served" in message
+    assert "long side 640 in the store, 1024 served" in message
+    assert "size of descriptors 64 in the store, 2048 served" in message
     assert "weights" not in message and "index the pictures again" in message
     with pytest.raises(ProfileMismatch, match="'anything' here"):
         open_store(folder, fingerprint="anything")
@@ -531,7 +532,7 @@ def test_a_failed_opening_leaves_the_folder_free(folder, store):
     open_store(folder).close()
 
 
-def test_the_check_finds_what_is_wrong(folder, store):
+def test_the_check_finds_faults(folder, store):
     store.put_many([record("a"), record("b")])
     store.close()
     assert list(faults(folder)) == []
@@ -586,7 +587,7 @@ def check_survivors(folder, expected, ids):
 
 
 def check_survivor(store, id, seed):
-    """What was acknowledged is there, unless the one change that was not acknowledged came after it."""
+    """Acknowledged changes are there, unless the last, unacknowledged one replaced them."""
     try:
         found = store.get(id).record
     except NotFound:

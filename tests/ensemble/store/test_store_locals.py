@@ -1,4 +1,4 @@
-"""Local features in the store: what is kept of them, whose they are, and what a kill leaves."""
+"""Local features in the store: precision, stamps, and kills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from records import plain_record, unit_halves
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.store.check import faults
-from landseer.ensemble.store.local_features import LocalFeatures, of_tensors, pack, unpack
+from landseer.ensemble.store.local_features import LocalFeatures, of_tensors, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "10"))
@@ -43,7 +43,7 @@ def open_store(folder, **options):
 
 
 def alike(found, wanted):
-    """Whether features are those that were put, but for rounding."""
+    """Whether features equal those that were written, up to rounding."""
     assert found.counts == wanted.counts
     assert found.descriptors.dtype == found.positions.dtype == found.scales.dtype == np.float32
     np.testing.assert_allclose(found.descriptors, wanted.descriptors, atol=0.006)
@@ -71,25 +71,25 @@ def store(folder):
 @given(count=st.integers(0, 40), dimension=st.integers(1, 130), regions=st.lists(st.integers(0, 20), max_size=3))
 def test_packing_keeps_all_but_rounding(count, dimension, regions):
     one = features(count, count=count, dimension=dimension, regions=tuple(regions))
-    alike(unpack(pack(one)), one)
-    assert len(unpack(pack(one)).whole.descriptors) == count
+    alike(unpack_features(pack_features(one)), one)
+    assert len(unpack_features(pack_features(one)).whole.descriptors) == count
 
 
 @given(data=st.binary(max_size=60), cut=st.integers(1, 300))
 def test_unpacking_other_bytes_is_a_value_error(data, cut):
-    whole = pack(features(count=3))
+    whole = pack_features(features(count=3))
     for other in (data[:7], whole[:-cut], whole + b"x", b"\x10\x00\x01\x00\xff\xff\xff\xff" + data):
         with pytest.raises(ValueError, match="not local features"):
-            unpack(other)
+            unpack_features(other)
 
 
-def test_what_a_picture_takes():
-    assert len(pack(features(count=500, dimension=128))) == 67_012
+def test_bytes_of_a_picture():
+    assert len(pack_features(features(count=500, dimension=128))) == 67_012
 
 
 def test_rounded_descriptors_keep_their_angles():
     one, other = (features(seed, count=500, dimension=128) for seed in range(2))
-    kept, others = (unpack(pack(each)).descriptors for each in (one, other))
+    kept, others = (unpack_features(pack_features(each)).descriptors for each in (one, other))
     assert np.abs(kept @ others.T - one.descriptors @ other.descriptors.T).max() < 0.005
     assert (kept * one.descriptors).sum(axis=1).min() > 0.9999
 
@@ -114,7 +114,7 @@ def test_a_descriptor_of_zeros_stays_one():
         scales=np.ones(2, np.float32),
         counts=(2,),
     )
-    assert not unpack(pack(flat)).descriptors.any()
+    assert not unpack_features(pack_features(flat)).descriptors.any()
 
 
 def test_features_that_are_no_numbers_are_refused(store):
@@ -165,7 +165,7 @@ def test_they_go_with_their_record(store, folder):
 
 def test_without_being_asked_for_they_are_not_taken(folder):
     store = open_store(folder, locals_sha256=None)
-    with pytest.raises(ValueError, match="not opened for local features"):
+    with pytest.raises(ValueError, match="no stamp for local features"):
         store.put_many([record()])
     store.put_many([record(locals=None)])
     assert store.locals.sha256 == "" and list(store.locals.scan()) == []
@@ -187,7 +187,7 @@ def test_a_store_without_them_takes_them_from_then_on(folder):
 def test_those_of_other_models_are_refused(folder, store):
     store.put_many([record()])
     store.close()
-    with pytest.raises(ProfileMismatch, match=r"abababababab there, cdcdcdcdcdcd here.*without --local"):
+    with pytest.raises(ProfileMismatch, match=r"abababababab in the store, cdcdcdcdcdcd served.*without --local"):
         open_store(folder, locals_sha256="cd" * 32)
     with pytest.raises(ProfileMismatch, match="export them again"):
         open_store(folder, locals_sha256="")
@@ -227,18 +227,18 @@ def test_a_store_of_an_older_release_is_sound(folder):
     again.close()
 
 
-def test_the_check_finds_what_is_wrong_with_them(folder, store):
+def test_the_check_finds_their_faults(folder, store):
     store.put_many([record("a"), record("b")])
     store.close()
     environment = lmdb.open(str(folder), max_dbs=10)
     with environment.begin(write=True) as transaction:
         database = environment.open_db(b"locals", txn=transaction)
         transaction.put((2).to_bytes(8, "big"), b"nonsense", db=database)
-        transaction.put((9).to_bytes(8, "big"), pack(features()), db=database)
+        transaction.put((9).to_bytes(8, "big"), pack_features(features()), db=database)
     environment.close()
     found = list(faults(folder))
     assert any(fault.startswith("local features 2: not local features") for fault in found)
-    assert "local features 9: their record is not there" in found
+    assert "local features 9: their record is missing" in found
     again = open_store(folder)
     with pytest.raises(StoreUnusable, match="local features of record 2"):
         again.locals.read([2])

@@ -1,4 +1,4 @@
-"""Visual words in the store: theirs is the codebook, theirs is the record, and nobody computes them twice."""
+"""Visual words in the store: they belong to a codebook and a record, and are computed once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from landseer.ensemble.asmk.codebook import Codebook, start
 from landseer.ensemble.errors import NotFound, StoreFull
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.store.check import faults
-from landseer.ensemble.store.local_features import LocalFeatures, unpack
-from landseer.ensemble.store.local_features import pack as pack_features
+from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
-from landseer.ensemble.store.words import pack
-from landseer.ensemble.store.words import unpack as unpack_words
+from landseer.ensemble.store.words import pack_words, unpack_words
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "6"))
 SHAPE, SHA, D = (10, 16), "ab" * 32, 12
@@ -44,7 +42,7 @@ BOOK = Codebook(centroids=start(features(1000, 200).descriptors, 16))
 
 
 def words_of(seed, book=BOOK):
-    kept = unpack(pack_features(features(seed)))
+    kept = unpack_features(pack_features(features(seed)))
     return rasmk(kept.descriptors, kept.counts, book).binarised()
 
 
@@ -93,7 +91,7 @@ def computed(monkeypatch):
         counted.append(features)
         return rasmk(features.descriptors, features.counts, self._codebook).binarised()
 
-    monkeypatch.setattr(WordIndex, "_indexed", counting)
+    monkeypatch.setattr(WordIndex, "_of_picture", counting)
     return counted
 
 
@@ -111,12 +109,12 @@ def test_packing_keeps_all(count, bits):
     words = np.sort(draws.choice(70_000, count, replace=False)).astype(np.int64)
     codes = draws.integers(0, 256, (count, -(-bits // 8)), dtype=np.uint8)
     one = Binary(words=words, codes=codes, bits=bits)
-    same(unpack_words(pack(one)), one)
-    assert unpack_words(pack(one)).words.dtype == np.int64
+    same(unpack_words(pack_words(one)), one)
+    assert unpack_words(pack_words(one)).words.dtype == np.int64
 
 
 def test_unpacking_other_bytes_is_a_value_error():
-    whole = pack(words_of(1))
+    whole = pack_words(words_of(1))
     for other in (b"", b"x", whole[:-1], whole + b"x", b"\x00\x00" + whole):
         with pytest.raises(ValueError, match="not visual words"):
             unpack_words(other)
@@ -148,13 +146,13 @@ def test_those_of_another_codebook_are_taken_out(store, folder):
 
 def test_without_a_codebook_they_are_not_taken(folder):
     store = open_store(folder, stamped=False)
-    with pytest.raises(ValueError, match="not opened for visual words"):
+    with pytest.raises(ValueError, match="no stamp for visual words"):
         store.put_many([record("a", 1)])
     assert store.stats().pictures == 0
     store.close()
 
 
-def test_the_check_finds_what_is_wrong_with_them(store, folder):
+def test_the_check_finds_their_faults(store, folder):
     store.put_many([record("a", 1)])
     store.close()
     environment = lmdb.open(str(folder), max_dbs=10)
@@ -162,7 +160,7 @@ def test_the_check_finds_what_is_wrong_with_them(store, folder):
         transaction.put((7).to_bytes(8, "big"), b"odd", db=environment.open_db(b"words", txn=transaction))
     environment.close()
     found = list(faults(folder))
-    assert found[0] == "visual words 7: their record is not there" and found[1].startswith("visual words 7: not visual")
+    assert found[0] == "visual words 7: their record is missing" and found[1].startswith("visual words 7: not visual")
 
 
 # The index over them.
@@ -187,7 +185,7 @@ async def search(index, query):
     return index._file.search(query, 20)
 
 
-async def test_stopped_it_goes_on_where_it_was(store, computed, monkeypatch):
+async def test_an_interrupted_run_resumes(store, computed, monkeypatch):
     monkeypatch.setattr("landseer.ensemble.index.word_index.BATCH", 4)
     store.put_many([record(str(seed), seed, words=None) for seed in range(10)])
     stop, fill = threading.Event(), WordIndex._fill
@@ -212,7 +210,7 @@ async def test_a_store_without_room_for_them_serves_all_the_same(store, computed
 
     monkeypatch.setattr(store.words, "add", full)
     assert (await loaded(store)).stats.pictures == 3
-    assert "visual words are computed again at each start: it takes no more" in caplog.text
+    assert "visual words cannot be stored and will be computed again at each start: it takes no more" in caplog.text
 
 
 # Killed at any moment.

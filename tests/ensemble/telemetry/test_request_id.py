@@ -1,4 +1,4 @@
-"""What every RPC is called, and where the caller and the log meet that name."""
+"""Request ids in answers, errors and the log."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_threads_log_under_the_request_too(landseer, picture, lines, monke
     assert any("decoding [request threaded]" in line for line in lines)
 
 
-async def test_what_nobody_foresaw_is_logged_under_the_id_that_the_caller_gets(landseer, rich, lines, monkeypatch):
+async def test_an_unexpected_error_is_logged_with_the_request_id(landseer, rich, lines, monkeypatch):
     from landseer.ensemble.api import service
 
     def broken(*args, **kwargs):
@@ -135,6 +135,6 @@ async def test_a_picture_of_a_stream_that_fails_unforeseen_names_the_request(lan
     pictures = [index_pb2.UpsertManyRequest(picture=index_pb2.Picture(id="a", image=picture()))]
     answer = await landseer.index.UpsertMany(iter(pictures), metadata=[(KEY, "many")])
     assert [failure.message for failure in answer.failures] == [
-        "unexpected error; the server's log has it under request many"
+        "unexpected error; see the server's log for request many"
     ]
     assert any("no such luck" in line and "[request many]" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Traces from a client through the orchestrator to (a stand-in for) Triton, as a collector gets them."""
+"""Traces from a client through the orchestrator to (a stand-in for) Triton, as a collector receives them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def collector():
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """None of the machine's own wishes, and no waiting."""
+    """Without the machine's own settings, and without waiting."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
@@ -136,7 +136,7 @@ async def test_health_reflection_and_looks_at_triton_leave_no_span(traced, colle
     assert collector.spans == []
 
 
-async def test_what_fails_says_so_and_quotes_nothing(traced, collector, fake_triton, picture):
+async def test_a_failed_rpc_is_marked_and_quotes_nothing_of_the_request(traced, collector, fake_triton, picture):
     fake_triton.failures["describe"] = (grpc.StatusCode.INTERNAL, "broken by 5ecret")
     with pytest.raises(grpc.aio.AioRpcError):
         await search(traced, Search(image=picture()), traceparent=PARENT, authorization="5ecret")
@@ -210,7 +210,7 @@ def test_the_standard_variables_decide(variables, on, monkeypatch):
 @pytest.mark.parametrize(
     "variables", [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}]
 )
-def test_what_is_not_there_is_refused(variables, monkeypatch):
+def test_unsupported_exporters_are_rejected(variables, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -231,7 +231,7 @@ def test_without_the_packages_one_warning_names_the_extra(monkeypatch, caplog):
     assert "landseer[trace]" in record.getMessage()
 
 
-def test_a_collector_that_is_away_holds_nobody_up(monkeypatch):
+def test_an_unreachable_collector_delays_nothing(monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr("landseer.client.span_exporter.PATIENCE_S", 0.3)
     tracing = tracing_by_environment()

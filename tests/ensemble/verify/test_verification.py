@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from shared_files import reference
 
-from landseer.ensemble.verify.verification import METHODS, Located, Settings, matched, reordered, verified, verify
+from landseer.ensemble.verify.verification import (
+    METHODS,
+    Located,
+    VerificationSettings,
+    matched,
+    reordered,
+    verified,
+    verify,
+)
 
 TURN = np.array([[0.8, -0.3, 40.0], [0.2, 0.9, -10.0]])
 
@@ -35,7 +43,7 @@ def test_inliers_equal_delf(case, slack, method):
     query, candidate = (
         Located(features=known[f"c{case}_{side}_des"], positions=known[f"c{case}_{side}_xy"]) for side in ("q", "db")
     )
-    found = verified(query, candidate, Settings(method=method)).count
+    found = verified(query, candidate, VerificationSettings(method=method)).count
     # Three planted matches fit by chance; then up to 6 are alike in meaning.
     assert abs(found - known[f"c{case}_planted_inliers"]) <= slack
 
@@ -43,7 +51,7 @@ def test_inliers_equal_delf(case, slack, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_planted_map_is_found(method):
     query = located()
-    found = verified(moved(query, 40), query, Settings(method=method))
+    found = verified(moved(query, 40), query, VerificationSettings(method=method))
     assert found.inliers[:40].all() and found.count <= 42
     np.testing.assert_allclose(found.affine, TURN, atol=0.05 * np.abs(TURN).max())
     np.testing.assert_array_equal(found.matches[:, 0], found.matches[:, 1])
@@ -80,12 +88,12 @@ def test_many_features_may_match_one_unless_matches_are_mutual():
     one = Located(features=query.features[:1], positions=query.positions[:1])
     many = replace(query, features=np.repeat(query.features[:1], 20, axis=0))
     assert len(verified(many, one).matches) == 20
-    assert len(verified(many, one, Settings(mutual=True)).matches) == 1
+    assert len(verified(many, one, VerificationSettings(mutual=True)).matches) == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_proves_nothing_has_no_inliers(method):
-    query, settings = located(), Settings(method=method)
+def test_too_few_matches_give_no_inliers(method):
+    query, settings = located(), VerificationSettings(method=method)
     empty = Located(features=np.empty((0, 32), np.float32), positions=np.empty((0, 2), np.float32))
     three = Located(features=query.features[:3], positions=query.positions[:3])
     assert verify(query, [empty, three], settings).tolist() == [0, 0]
@@ -97,24 +105,26 @@ def test_what_proves_nothing_has_no_inliers(method):
 def test_features_in_one_place_or_on_one_line_do_no_harm(method):
     query = located()
     for positions in (np.zeros((60, 2)), np.stack([np.arange(60.0), np.arange(60.0)], axis=1)):
-        found = verified(query, replace(query, positions=positions.astype(np.float32)), Settings(method=method))
+        found = verified(
+            query, replace(query, positions=positions.astype(np.float32)), VerificationSettings(method=method)
+        )
         assert found.inliers.shape == (60,)
 
 
 def test_the_list_is_sorted_by_inliers_then_score():
     order = reordered(np.array([0, 7, 0, 7, 9]), np.array([0.9, 0.5, 0.9, 0.6, 0.1]))
     assert order.tolist() == [4, 3, 1, 0, 2]
-    with pytest.raises(ValueError, match="2 counts of inliers and 1 scores"):
+    with pytest.raises(ValueError, match="2 inlier counts and 1 scores"):
         reordered(np.array([1, 2]), np.array([1.0]))
 
 
-def test_what_cannot_be_verified_is_refused():
-    with pytest.raises(ValueError, match="features of 32 and of 16 values"):
+def test_bad_input_is_rejected():
+    with pytest.raises(ValueError, match="features of 32 and 16 values"):
         matched(unit(3), unit(3, dimension=16), distance=0.9)
     with pytest.raises(ValueError, match="expected one of ransac, magsac, accurate"):
-        Settings(method="lmeds")
-    with pytest.raises(ValueError, match="must be above 0"):
-        Settings(residual=0.0)
+        VerificationSettings(method="lmeds")
+    with pytest.raises(ValueError, match="expected distance, residual and trials above 0"):
+        VerificationSettings(residual=0.0)
 
 
 def test_too_few_inliers_count_as_none():
@@ -124,4 +134,4 @@ def test_too_few_inliers_count_as_none():
     query = Located(features=rows, positions=places)
     candidates = [Located(features=rows[:n], positions=places[:n] * 0.5 + 30) for n in (12, 8, 5)]
     assert verify(query, candidates).tolist() == [12, 8, 5]
-    assert verify(query, candidates, Settings(least=8)).tolist() == [12, 8, 0]
+    assert verify(query, candidates, VerificationSettings(least=8)).tolist() == [12, 8, 0]

@@ -92,7 +92,7 @@ async def test_only_the_short_list_is_verified(start, picture):
     assert scores == sorted(scores, reverse=True)
 
 
-async def test_it_goes_with_expansion_and_explanation(start, picture):
+async def test_it_works_with_expansion_and_explanation(start, picture):
     landseer = await start(local_features=True)
     await fill(landseer, picture)
     expansion = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_AQE)
@@ -103,7 +103,7 @@ async def test_it_goes_with_expansion_and_explanation(start, picture):
     assert not answer.hits[0].explanation.HasField("coattention")
 
 
-async def test_a_server_that_keeps_none_says_what_to_do(landseer, picture, rich):
+async def test_a_server_without_local_features_says_what_to_do(landseer, picture, rich):
     await fill(landseer, picture, 2)
     with pytest.raises(AioRpcError) as caught:
         await search(landseer, image=picture(1), reranking=SPATIAL)
@@ -115,7 +115,7 @@ async def test_a_server_that_keeps_none_says_what_to_do(landseer, picture, rich)
     assert "local_descriptors" not in landseer.triton.calls[0].outputs
 
 
-async def test_what_cannot_be_verified_names_the_field(start, picture, rich):
+async def test_an_invalid_request_names_the_field(start, picture, rich):
     landseer = await start(local_features=True)
     weighed = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_SPATIAL, weight=0.5)
     vector = search_pb2.Descriptor(values=[1.0] * SIZES.channels)
@@ -164,7 +164,7 @@ async def test_pictures_that_were_indexed_without_them_keep_their_places(start, 
     assert (told.kept, told.pictures) == (True, 4)
 
 
-async def test_one_that_is_too_slow_is_left_out_in_time(start, picture, monkeypatch):
+async def test_slow_verification_is_skipped_in_time(start, picture, monkeypatch):
     landseer = await start(local_features=True)
     await fill(landseer, picture, 4)
     monkeypatch.setattr(spatial, "verify", lambda *_: time.sleep(1.0))
@@ -182,7 +182,7 @@ async def test_a_store_of_other_local_features_is_not_served(start, picture, fak
     await landseer.server.stop(0.0)
     fake_triton.profile = dataclasses.replace(PROFILE, locals_sha256="2" * 64)
     refused = await start(local_features=True, wait=False)
-    with pytest.raises(ProfileMismatch, match="111111111111 there, 222222222222 here"):
+    with pytest.raises(ProfileMismatch, match="111111111111 in the store, 222222222222 served"):
         await refused.server.ready(10.0)
     await refused.server.stop(0.0)
     # Without them it is, for they shape no other vector.

@@ -65,7 +65,7 @@ def test_what_cannot_be_read_is_named(parameters, message):
 
 def test_an_unknown_accelerator_is_refused():
     accelerators = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "abacus"}]}}
-    with pytest.raises(ValueError, match="'abacus' is not known; expected openvino"):
+    with pytest.raises(ValueError, match="'abacus' is unknown; expected openvino"):
         settings(optimization=accelerators)
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic and the wording of the serving benchmark; what it measures is measured by `make bench-serving`."""
+"""The statistics and the report of the serving benchmark; `make bench-serving` measures."""
 
 from __future__ import annotations
 

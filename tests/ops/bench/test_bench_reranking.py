@@ -19,8 +19,8 @@ from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 from landseer.export.datasets.photograph import Photograph
 from landseer.ops.bench import generated_store
-from landseer.ops.bench.asking import Answer, Asker, Pair, added, added_by, mebibytes, staged
-from landseer.ops.bench.generated_store import Written, expected_bytes, require_room, write
+from landseer.ops.bench.asking import Asker, Pair, TimedAnswer, added, added_by, mebibytes, staged
+from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, require_room, write
 from landseer.ops.bench.generator import BLOCK, EACH, entries, entry_id, fit, nearest_cosines
 from landseer.ops.bench.likeness import Likeness, likeness, quantities
 from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_ahead
@@ -198,7 +198,7 @@ def test_the_figures_of_a_process_are_read(tmp_path):
 
 def answer(seconds, *, search=0.2, rerank=0.0, disk=0):
     stages = {"search": search, "total": seconds} | ({"rerank": rerank} if rerank else {})
-    return Answer(seconds=seconds, stages=stages, disk=disk, best=0.9)
+    return TimedAnswer(seconds=seconds, stages=stages, disk=disk, best=0.9)
 
 
 def pairs(more, count=5, read=3 * 2**18):
@@ -265,7 +265,7 @@ def report(more, *, cold=True, read=0):
             parts=[("the store", 1.0), ("Triton", 3.0)],
         ),
         likeness=[Likeness(name="descriptors of two pictures", real=values, generated=values)],
-        written=Written(entries=1000, bytes=1000 * 20 * 1024, seconds=2.0),
+        written=WrittenStore(entries=1000, bytes=1000 * 20 * 1024, seconds=2.0),
         started=Started(seconds=60.0, own=5 * 2**30, most=9 * 2**30),
         machine=[("processor", "A CPU")],
         others=0.01,

@@ -100,7 +100,7 @@ def test_it_augments_and_says_how_to_serve(folder, capsys):
     assert run(folder, "--method", "alphaqe:3:3") == 0
     found, count = augmentation(folder)
     assert (found.method, found.pictures, count) == ("alphaqe:3:3", COUNT, COUNT)
-    assert f"20 vectors augmented by alphaqe:3:3 after change 20; serve them: landseer serve --store {folder}" in (
+    assert f"20 vectors augmented by alphaqe:3:3 after change 20; to serve them: landseer serve --store {folder}" in (
         capsys.readouterr().out
     )
     assert run(folder, "--method", "none") == 0
@@ -138,7 +138,7 @@ def test_a_graph_that_fails_is_told(folder, repository, graph, monkeypatch, caps
     [
         (("--method", "qe"), 2, "expected one of"),
         (("--method", "aqe:5000"), 2, "0 to 1000"),
-        (("--method", "aqe", "--store-limit", "much"), 2, "not a size"),
+        (("--method", "aqe", "--store-limit", "much"), 2, "got size 'much'"),
         (("--method", "aqe", "--store-limit", "10KiB"), 2, "at least"),
         (("--method", "lattqe", "--repository", "/nowhere"), 1, "python export/all.py"),
     ],
@@ -169,7 +169,7 @@ def test_ctrl_c_says_how_to_go_on(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(augmenting, "augment_store", interrupted)
     assert run(folder, "--method", "aqe") == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def test_attention_asks_in_small_batches(repository, graph):

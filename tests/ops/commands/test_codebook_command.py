@@ -75,7 +75,7 @@ def test_it_learns_and_says_what(tmp_path, capsys):
     assert book.words == 16 and book.card["job"]["store"] == str(store)
     assert run(store, "--output", output, "--rounds", 2, "--words", 5, "--features", 200, "--seed", 7) == 0
     assert Codebook.load(output).words == 5
-    assert "5 words of 200 features" in capsys.readouterr().out
+    assert "5 words from 200 features" in capsys.readouterr().out
 
 
 def test_the_default_is_what_the_largest_codebook_needs():
@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_the_rounds_that_are_done(tmp_path):
         learning.send_signal(signal.SIGINT)
         _, said = learning.communicate(timeout=30)
     assert learning.returncode == codebook.INTERRUPTED
-    assert said.splitlines()[-1].startswith("landseer codebook: stopped; the rounds that are done are kept")
+    assert said.splitlines()[-1].startswith("landseer codebook: stopped; finished rounds are kept")
     assert "Traceback" not in said
     done = Codebook.load(draft_of(output)).card["rounds"]
     assert done >= 1 and not output.exists()

@@ -61,14 +61,14 @@ def test_clean_writes_lists_that_can_be_read(data, tmp_path, capsys):
     for row in kept:
         x0, y0, x1, y1 = map(float, row[2:])
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
-    # What was written is a data set again, and the pictures are those that were there.
+    # The written list is a data set of the same pictures.
     assert [one.path for one in read(f"csv:{out}").photographs] == [data / row[0] for row in rows(out)[1:]]
     again = read(f"csv:{boxes}").photographs
     assert [one.path for one in again] == [Path(row[0]) for row in kept]
     sides = [[str(side) for side in (box.x0, box.y0, box.x1, box.y1)] for one in again for box in one.boxes]
     assert sides == [[str(float(side)) for side in row[2:]] for row in kept]
     told = capsys.readouterr()
-    assert f"folder:{data}: 2 classes, 1 of them removed whole" in told.out
+    assert f"folder:{data}: 2 classes, 1 of them removed entirely" in told.out
     assert "broken.png" in told.err
 
 
@@ -120,7 +120,7 @@ def test_help_names_every_kind_of_data(capsys, tool):
         run(tool, "--help")
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert "gld:CSV" in shown and "--cache FILE" in shown and "goes on from there" in shown
+    assert "gld:CSV" in shown and "--cache FILE" in shown and "interrupt it at any time" in shown
     assert max(map(len, shown.splitlines())) <= 120
 
 
@@ -138,7 +138,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"what was done is kept in {cache}; the same command goes on from there" in told
+    assert f"finished work is kept in {cache}; run the same command again to resume" in told
     assert "Traceback" not in told
     assert not (tmp_path / "o.csv").exists()
 
@@ -168,7 +168,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     assert given.sheet.read_text().count("<svg") == 3
     assert [row[:2] for row in rows(given.evidence)[1:]] == [["cups", "asked/query.png"]] * 3
     told = capsys.readouterr()
-    assert "1 class of 2 show what a query asks for, with 5 pictures" in told.out
+    assert "1 class of 2 show the thing of a query, with 5 pictures" in told.out
     assert "broken.png: it is broken" in told.err
     with pytest.raises(OpsError, match="no picture can be read"):
         overlap.list_overlap(given, Console(stderr=True), describe=described({}))

@@ -236,7 +236,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
 def test_query_expansion_refuses_what_it_would_not_heed(data, tmp_path, capsys):
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--batch", "8", "--bf16", "--device", "auto") == 1
-    assert "got --batch, --bf16 for lattqe, which takes --out, " in capsys.readouterr().err
+    assert "got --batch, --bf16 for lattqe, which takes only --out, " in capsys.readouterr().err
     assert not out.exists()
 
 

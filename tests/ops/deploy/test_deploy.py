@@ -321,7 +321,7 @@ def test_the_notes_say_that_each_replica_has_its_own_pictures(tmp_path):
     done = helm("template", "shop", str(chart), *options)
     assert done.returncode == 0, done.stderr
     notes = yaml.safe_load(done.stdout)["data"]["text"]
-    assert "STORE OF ITS OWN" in notes
+    assert "EACH REPLICA HAS ITS OWN STORE" in notes
     assert "shop-0.shop-headless" in notes and "shop-1.shop-headless" in notes
 
 

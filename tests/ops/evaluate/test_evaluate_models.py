@@ -84,7 +84,7 @@ def test_options_belong_to_the_backbone_before_them():
     [
         ("--weights a.pth", "--weights: got a.pth before any --backbone"),
         ("--backbone a --descriptor gem --descriptor rmac", "--descriptor: got two for a: gem and rmac"),
-        ("--seed -1", "--seed: got '-1'; expected a whole number from 0 on"),
+        ("--seed -1", "--seed: got '-1'; expected a whole number of at least 0"),
         ("--seed x", "--seed: got 'x'"),
         ("--queries 0", "--queries: got '0'; expected a whole number of at least 1"),
     ],

@@ -264,7 +264,7 @@ def test_a_codebook_that_does_not_fit_is_one_line(tmp_path):
     with pytest.raises(OpsError, match="has 4 words; got a row of 8: leave the number out"):
         fits.of(8)
     for name, what in (("wide", "SHA-256 abc, 17 values"), ("others", "SHA-256 xyz, 16 values")):
-        with pytest.raises(OpsError, match=rf"{name} were learned from the local descriptors of other models \({what}"):
+        with pytest.raises(OpsError, match=rf"{name} was trained on local descriptors of other models \({what}"):
             Codebooks(WordSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     for name in ("none", "gone"):
         with pytest.raises(OpsError, match=f"{name} cannot be read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dense_vlad import dense
 
 from landseer.ensemble.asmk.aggregate import Aggregated, asmk, rvlad
 from landseer.ensemble.asmk.codebook import Codebook, train
@@ -41,7 +42,7 @@ def test_vlad_is_compared_by_the_whole_inner_product(book: Codebook) -> None:
     pictures = [rvlad(features(9, seed), [5, 0, 4], book) for seed in range(5)]
     query = rvlad(features(6, 50), [6], book)
     scores = VectorLists(pictures, words=book.words, kernel=INNER_PRODUCT).scores(query)
-    whole = [float(query.dense(book.words) @ one.dense(book.words)) for one in pictures]
+    whole = [float(dense(query, book.words) @ dense(one, book.words)) for one in pictures]
     np.testing.assert_allclose(scores, whole, atol=1e-6)
     assert min(whole) < 0  # which a kernel that leaves out what is below tau would not tell
 

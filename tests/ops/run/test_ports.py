@@ -22,7 +22,7 @@ def test_a_port_somebody_listens_on_is_refused_with_the_flag():
         server.listen()
         port = server.getsockname()[1]
         assert not is_free(port)
-        with pytest.raises(OpsError, match=rf"port {port} of 127.0.0.1 is taken.*--grpc-port"):
+        with pytest.raises(OpsError, match=rf"port {port} of 127.0.0.1 is in use.*--grpc-port"):
             require_free(port, "--grpc-port")
     assert require_free(port, "--grpc-port") == port
 

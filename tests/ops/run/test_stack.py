@@ -15,7 +15,7 @@ from landseer.ops.run.stack import Stack, StackConfig, _Watched
 
 
 class Server:
-    """Stands for either server; starts after as many failures as it is told."""
+    """Replaces either server; starts after a given number of failures."""
 
     def __init__(self, failures=0):
         self.running, self.failures, self.starts, self.returncode = True, failures, 0, 137
@@ -55,9 +55,9 @@ def test_a_server_that_ended_is_started_until_it_runs():
     said = watch(server)
     assert server.running
     assert said == [
-        "Triton ended (killed by signal 9: no memory); starting it again in 0 s",
-        "Triton ended (cannot start: no disk); starting it again in 0 s",
-        "Triton ended (cannot start: no disk); starting it again in 0 s",
+        "Triton ended (killed by signal 9: no memory); restarting it in 0 s",
+        "Triton ended (cannot start: no disk); restarting it in 0 s",
+        "Triton ended (cannot start: no disk); restarting it in 0 s",
         "Triton is ready again",
     ]
 

@@ -107,7 +107,7 @@ def test_an_unknown_output_is_named(tmp_path, make_model, make_config):
 
 
 def test_a_repository_that_is_missing_or_empty(tmp_path):
-    for repository, message in ((tmp_path / "none", "does not exist"), (tmp_path, "has no model in it")):
+    for repository, message in ((tmp_path / "none", "does not exist"), (tmp_path, "has no models")):
         with pytest.raises(OpsError, match=rf"{message}; run: python export/all.py"):
             TritonServer(TritonConfig(repository=repository)).start()
 
@@ -128,7 +128,7 @@ def test_a_log_file_that_cannot_be_written(small_repository, tmp_path):
 
 def test_without_the_wheel(small_repository, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(OpsError, match=r"nvidia-pytriton is not installed.*pip install 'landseer\[triton\]'"):
+    with pytest.raises(OpsError, match=r"Triton is not installed.*pip install 'landseer\[triton\]'"):
         TritonServer(TritonConfig(repository=small_repository)).start()
 
 

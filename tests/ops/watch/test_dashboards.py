@@ -1,4 +1,4 @@
-"""What can be known of the dashboards without Grafana: the schema, the expressions, and that they are up to date."""
+"""What can be tested of the dashboards without Grafana: schema, expressions, and that they are up to date."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, Metrics
-from landseer.ops.watch.dashboards import FOLDER, to_json
-from landseer.ops.watch.panels import BOARDS
+from landseer.ops.watch.dashboards import BOARDS, FOLDER, to_json
 from landseer.ops.watch.prometheus import SOURCES
 from landseer.ops.watch.queries import panel_queries
 

@@ -73,7 +73,7 @@ def test_without_prometheus_one_line_says_how_to_get_it(monkeypatch):
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason=MISSING)
 def test_a_query_that_is_wrong_says_so():
     with Prometheus(PrometheusConfig(targets={"landseer": "127.0.0.1:1"})) as running:
-        with pytest.raises(OpsError, match="prometheus refused sum by"):
+        with pytest.raises(OpsError, match="prometheus rejected sum by"):
             running.query("sum by (")
         assert running.value("vector(2) + 1") == 3
         assert running.query("nothing_of_that_name") == []

@@ -177,7 +177,7 @@ def served():
     server.server_close()
 
 
-@pytest.mark.parametrize(("path", "said"), [("/nothing", "answers 404 Not Found"), ("/other", "is no page of metrics")])
+@pytest.mark.parametrize(("path", "said"), [("/nothing", "answers 404 Not Found"), ("/other", "is not a metrics page")])
 def test_what_is_no_page_of_metrics_is_one_line(served, path, said):
     with pytest.raises(OpsError, match=said) as caught:
         fetch(served + path)

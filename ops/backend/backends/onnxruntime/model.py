@@ -1,7 +1,7 @@
-"""Stands in for Triton's native onnxruntime backend, where Triton comes from pip and that backend does not exist.
+"""Replaces Triton's native onnxruntime backend, which the Triton from pip does not have.
 
-Triton's Python backend loads this file in a stub process for every model that says `backend: "onnxruntime"`. It is
-only the adapter between Triton's objects and landseer.ops.backend.runner.
+Triton's Python backend loads this file in a stub process for every model with `backend: "onnxruntime"`. It only adapts
+Triton's objects to landseer.ops.backend.runner.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from landseer.ops.backend.model_settings import from_triton
 from landseer.ops.backend.runner import Failure, Job, Outputs, Runner
 
 CODES = {"invalid": "INVALID_ARG", "internal": "INTERNAL", "late": "UNAVAILABLE", "cancelled": "CANCELLED"}
-"""Names of pb_utils.TritonError's codes; that class is there only after this module is imported."""
+"""Names of pb_utils.TritonError's codes; that class exists only after this module is imported."""
 
 
 class TritonPythonModel:
-    """The name and the three methods that Triton calls."""
+    """The class that Triton looks for, with the three methods that it calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph; whatever is raised here is Triton's reason for not serving it."""
+        """Load the graph; Triton reports an exception as the reason why the model cannot be served."""
         config = json.loads(args["model_config"])
         settings = from_triton(config, repository=Path(args["model_repository"]), version=args["model_version"])
         self._runner = Runner(settings)
         log = pb_utils.Logger
         if self._runner.precision != settings.precision:
-            log.log_warn(f"{args['model_name']}: no {settings.precision} on this CPU, runs in {self._runner.precision}")
+            log.log_warn(f"{args['model_name']}: this CPU has no {settings.precision}, using {self._runner.precision}")
         how = f"{settings.engine}, {self._runner.precision}, {settings.threads} threads"
         log.log_info(f"{args['model_name']}: {how}, {settings.path}")
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Answer every request, each with its own tensors or its own error, as soon as it is done.
+        """Answer each request, with its tensors or its error, as soon as it is done.
 
-        Triton may hand over requests of several shapes at once: none waits for the inferences of the others.
+        Triton may pass requests of several shapes at once; none waits for the inferences of the others.
         """
         senders = [request.get_response_sender() for request in requests]
         for place, answer in self._runner.answers([_job(request) for request in requests]):
@@ -59,7 +59,7 @@ def _job(request: Any) -> Job:
 
 
 def _refused(request: Any) -> Failure | None:
-    """Say whether nobody waits for the answer any more. An ensemble's steps do not learn that it was cancelled."""
+    """Return a failure if the request was cancelled or is late; Triton does not tell an ensemble's steps itself."""
     if request.is_cancelled():
         return Failure(message="cancelled by the caller", kind="cancelled")
     if is_past(request.parameters(), now=time.time()):

@@ -111,7 +111,7 @@ def test_a_vector_is_left_out_of_its_own_neighbours():
     np.testing.assert_allclose(augment(vectors, "aqe", 1)[0], augment(vectors, "aqe", 1)[1], atol=1e-7)
 
 
-def test_what_was_given_stays():
+def test_the_inputs_are_not_modified():
     vectors = units(20, 8)
     before = vectors.copy()
     augment(vectors, "aqe", 3)
@@ -173,7 +173,7 @@ def test_a_database_without_one_of_its_vectors(method):
         np.testing.assert_allclose(np.delete(found, own, axis=0), expected, atol=1e-6)
 
 
-def test_nobody_leans_on_anyone_without_neighbours():
+def test_without_neighbours_no_vector_depends_on_another():
     rows, changed = LeftOut(Augmenter.over(units(5, 8), "aqe", 0, threads=1)).rows(2)
     assert len(rows) == 0 and changed.shape == (0, 8)
 
@@ -184,7 +184,7 @@ def test_lattqe_needs_its_network():
 
 
 @pytest.mark.parametrize("vectors", [np.zeros(8), np.full((2, 8), np.nan)])
-def test_what_is_no_database_is_refused(vectors):
+def test_a_bad_database_is_rejected(vectors):
     with pytest.raises(ValueError, match="expected finite"):
         augmented(vectors, "aqe", 2)
 

@@ -1,4 +1,4 @@
-"""Every method, as it is served, where neighbours are few, alike or nothing."""
+"""Every method, as served, with few, equal or zero neighbours."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_more_neighbours_than_pictures(landseer, picture, name):
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULTS))
-async def test_an_empty_index_and_one_that_holds_the_query_alone(landseer, picture, name):
+async def test_an_empty_index_and_one_with_only_the_query(landseer, picture, name):
     assert not await found(landseer, picture(1), name, 5)
     await landseer.put(only=picture(1))
     assert [hit.id for hit in await found(landseer, picture(1), name, 5)] == ["only"]
