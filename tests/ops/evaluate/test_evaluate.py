@@ -165,7 +165,8 @@ def test_landmarks_share_most_of_their_pictures():
     rows = [{"easy": [0, 1], "hard": [2], "junk": [3]}, {"easy": [9, 0], "hard": [], "junk": []}]
     rows += [{"easy": [2, 3], "hard": [1], "junk": []}]
     queries = [
-        revisited.Query(path=Path(f"{place}.jpg"), corners=(0, 0, 1, 1), rows=one) for place, one in enumerate(rows)
+        revisited.RevisitedQuery(path=Path(f"{place}.jpg"), corners=(0, 0, 1, 1), rows=one)
+        for place, one in enumerate(rows)
     ]
     assert landmarks(queries) == ["0", "1", "0"]
 
