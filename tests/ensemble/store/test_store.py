@@ -408,7 +408,7 @@ def test_made_for_other_models(folder, store):
     assert "long side 640 in the store, 1024 served" in message
     assert "size of descriptors 64 in the store, 2048 served" in message
     assert "weights" not in message and "index the pictures again" in message
-    with pytest.raises(ProfileMismatch, match="'anything' here"):
+    with pytest.raises(ProfileMismatch, match="'anything' served"):
         open_store(folder, fingerprint="anything")
     open_store(folder).close()
 
