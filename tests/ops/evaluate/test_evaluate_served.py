@@ -148,7 +148,7 @@ def test_queries_are_sent_and_never_find_themselves(start, folder, tmp_path):
         client.upsert(str(folder / "0" / "3.png"), folder / "0" / "3.png")
     system = ServedSystem(service.address)
     [(path, why)] = system.prepare(dataset, (), CONSOLE).items()
-    assert path.name == "1.png" and "no picture" in why
+    assert path.name == "1.png" and "not a picture" in why
     [order] = ranked(system, dataset.without([path]), Method(name="none"))
     assert sorted(order.tolist()) == [0, 1, 2, 3]
 
