@@ -70,7 +70,7 @@ def test_it_learns_and_says_what(tmp_path, capsys):
     store, output = filled(tmp_path / "store", pictures=10), tmp_path / "words.safetensors"
     assert run(store, "--output", output, "--rounds", 4) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("16 words of 1,000 features of 10 pictures after 4 rounds, mean squared error 0.")
+    assert said.out.startswith("16 words from 1,000 features of 10 pictures after 4 rounds, mean squared error 0.")
     book = Codebook.load(output)
     assert book.words == 16 and book.card["job"]["store"] == str(store)
     assert run(store, "--output", output, "--rounds", 2, "--words", 5, "--features", 200, "--seed", 7) == 0
