@@ -124,7 +124,7 @@ def test_words_are_learned_served_and_searched_by(kept, another, stack, tmp_path
     parser, output = argparse.ArgumentParser(), tmp_path / "words.safetensors"
     codebook.add_arguments(parser)
     assert codebook.run(parser.parse_args([str(folder), "--output", str(output), "--rounds", "5"])) == 0
-    assert "128 words of 5,000 features of 10 pictures after 5 rounds" in capsys.readouterr().out
+    assert "128 words from 5,000 features of 10 pictures after 5 rounds" in capsys.readouterr().out
 
     server, landseer = another(folder, "--local-features", "--codebook", str(output))
     told = landseer.index.Stats(index_pb2.StatsRequest()).visual_words

@@ -170,7 +170,7 @@ def test_overlap_lists_the_classes_and_shows_why(data, tmp_path, capsys):
     told = capsys.readouterr()
     assert "1 class of 2 show the thing of a query, with 5 pictures" in told.out
     assert "broken.png: it is broken" in told.err
-    with pytest.raises(OpsError, match="no picture can be read"):
+    with pytest.raises(OpsError, match="has no readable picture"):
         overlap.list_overlap(given, Console(stderr=True), describe=described({}))
 
 
