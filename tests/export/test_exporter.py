@@ -135,7 +135,9 @@ def test_only_beside_another_backbones_graphs_is_refused(repository: Path) -> No
         export(options(repository), QUIET)
 
 
-@pytest.mark.parametrize(("kept", "said"), [("", "gives no local descriptors"), ("f" * 64, "gives other local")])
+@pytest.mark.parametrize(
+    ("kept", "said"), [("", "with no local descriptors"), ("f" * 64, "with other local descriptors")]
+)
 def test_only_beside_a_backbone_with_other_local_descriptors_is_refused(
     kept: str, said: str, repository: Path, networks: Networks
 ) -> None:
