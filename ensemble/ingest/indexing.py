@@ -21,8 +21,7 @@ from landseer.ensemble.pictures.heatmap import FeatureMap
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
-from landseer.ensemble.store.record import Record, check_id, check_metadata
-from landseer.ensemble.store.store import StoreChange
+from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.telemetry.request_id import ANSWERING
 from landseer.v1 import index_pb2
