@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from landseer.client.readable import one_line
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(config_of(args)))
     except (LandseerError, OSError, ValueError, ImportError) as error:
-        _say(_one_line(error), args.log_format)
+        _say(one_line(str(error)) or type(error).__name__, args.log_format)
         return 1
     return 0
 
@@ -125,7 +126,3 @@ def _bytes(text: str) -> int:
         return parse_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
