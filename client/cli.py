@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return BROKEN_PIPE
     except (LandseerClientError, OSError) as error:
-        print(f"{prog}: {one_line(str(error))}", file=sys.stderr)
+        print(one_line(f"{prog}: {error}"), file=sys.stderr)
         return 1
 
 

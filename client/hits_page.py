@@ -25,8 +25,8 @@ EMBED_LIMIT = 1_500_000
 """Largest query picture, in bytes, to embed as it is. For larger ones the server's thumbnail is shown."""
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "The whole part of a score is the number of inliers: local features that match the query under one affine map. "
-    "The fraction is (1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
+    "A score is the number of inliers, local features that match the query under one affine map, plus "
+    "(1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
 )
 _HIT_BOXES = 3
 _VIEW_REM = 27

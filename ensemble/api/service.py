@@ -27,7 +27,7 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
-from landseer.ensemble.ingest.indexing import Indexer, UploadTally
+from landseer.ensemble.ingest.indexing import Indexer, StreamTally
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.plan import PictureQuery, SearchPlan
 from landseer.ensemble.search.search import SearchRun
@@ -181,7 +181,7 @@ def _visual_words(collection: Collection) -> index_pb2.VisualWordsStats:
     return index_pb2.VisualWordsStats(**dataclasses.asdict(words.stats) if words else {})
 
 
-def _upsert_many_response(tally: UploadTally) -> index_pb2.UpsertManyResponse:
+def _upsert_many_response(tally: StreamTally) -> index_pb2.UpsertManyResponse:
     response = index_pb2.UpsertManyResponse(indexed=tally.indexed, replaced=tally.replaced)
     for failure in sorted(tally.failures, key=lambda failure: failure.position):
         response.failures.add(

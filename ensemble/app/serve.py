@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from landseer.client.readable import one_line
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
-    option("--max-image-bytes", "largest picture accepted", limits.max_bytes, type=_bytes, metavar="SIZE")
-    option("--max-image-pixels", "largest picture accepted", limits.max_pixels, type=int, metavar="N")
+    option("--max-image-bytes", "largest encoded picture accepted", limits.max_bytes, type=_bytes, metavar="SIZE")
+    option("--max-image-pixels", "most pixels of a picture accepted", limits.max_pixels, type=int, metavar="N")
     option("--in-flight", "pictures with Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kernel = f"similarity by visual words: {', '.join(KERNELS)} (default r-asmk with --regions, else asmk)"
     parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
-    option("--log-format", "json: one object per line", "text", choices=sorted(FORMATS))
+    option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(config_of(args)))
     except (LandseerError, OSError, ValueError, ImportError) as error:
-        _say(_one_line(error), args.log_format)
+        _say(one_line(str(error)) or type(error).__name__, args.log_format)
         return 1
     return 0
 
@@ -125,7 +126,3 @@ def _bytes(text: str) -> int:
         return parse_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

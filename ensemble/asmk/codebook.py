@@ -108,15 +108,18 @@ class Codebook:
             pass  # safetensors reports an unreadable file without its path and errno
         try:
             with safe_open(path, framework="numpy") as file:
-                names, about = list(file.keys()), _about(file.metadata() or {})
-                centroids = file.get_tensor("centroids") if "centroids" in names else None
+                names = file.keys()
+                if "centroids" not in names:
+                    raise ValueError(f"it holds {', '.join(names)}, but no centroids")
+                centroids, about = file.get_tensor("centroids"), _about(file.metadata() or {})
+            if zlib.crc32(centroids.data) != about["crc32"]["centroids"]:
+                raise ValueError("its checksum is wrong")
+            return cls(centroids=centroids, card=dict(about["card"]))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged or not a codebook ({error}); make it again") from error
-        if centroids is None:
-            raise ValueError(f"{path} holds {', '.join(names)}, but no centroids; give a file of `landseer codebook`")
-        if zlib.crc32(centroids.data) != about["crc32"]["centroids"]:
-            raise ValueError(f"{path} is damaged or not a codebook (its checksum is wrong); make it again")
-        return cls(centroids=centroids, card=about["card"])
+            said = f"no {error} in its metadata" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"{path} is damaged or not a codebook ({said}); make it with `landseer codebook`"
+            ) from error
 
     def _nearest(self, rows: Features, multiple: int) -> Words:
         # |f - c|^2 = |f|^2 - 2 (f c - |c|^2 / 2): the nearest has the largest bracket.

@@ -6,10 +6,9 @@ for bits 1 - 2 h / D with their Hamming distance h; sigma(u) = sign(u) |u|^alpha
 
 - D2R: alpha 3, tau 0, w = 1, gamma = 1 for R-ASMK and 1 / sqrt(number of words) for ASMK. If one side has no words,
   the similarity is -1 [TF2 DELF].
-- HOW, the `asmk` package: gamma = 1 / sqrt(sum of w over the words); optionally w = log(N / pictures with c)^2; u >=
-tau
-  instead of u > tau. It divides h by the number of *stored* bits, a multiple of 32: with D = 24, codes that are
-  opposite in all values score -0.5. DELF stores a multiple of 8 bits, and divides by that. We divide by D.
+- HOW, the `asmk` package: gamma = 1 / sqrt(sum of w over the words); optionally w = log(N / pictures with c)^2;
+  u >= tau instead of u > tau. It divides h by the number of *stored* bits, a multiple of 32: with D = 24, codes that
+  are opposite in all values score -0.5. DELF stores a multiple of 8 bits, and divides by that. We divide by D.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Index engines, the live index, visual words, the collection, and its single writer."""
+"""Index engines, the live index, visual words, the collection with its single writer, and readiness."""

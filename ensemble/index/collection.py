@@ -21,8 +21,8 @@ from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_v
 from landseer.ensemble.index.word_index import WordIndex, check_codebook
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.local_features import LocalFeatures
-from landseer.ensemble.store.record import Stored
-from landseer.ensemble.store.store import Store, StoreStats
+from landseer.ensemble.store.record import Stored, StoreStats
+from landseer.ensemble.store.store import Store
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.verifier import Verifier
 from landseer.ensemble.workers import Workers

@@ -112,7 +112,7 @@ class LiveIndex:
         batches: Iterator[tuple[Keys, npt.NDArray[Any]]],
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Add the batches of `Vectors.scan` and return the number of vectors.
+        """Add the batches of a store's `vectors.scan` and return the number of vectors.
 
         `progress` is called on the event loop after each batch with the number of vectors so far.
         """

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.index.collection import Collection
-from landseer.ensemble.store.record import Record
-from landseer.ensemble.store.store import StoreChange
+from landseer.ensemble.store.record import Record, StoreChange
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,7 @@ from landseer.ensemble.pictures.heatmap import FeatureMap
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
-from landseer.ensemble.store.record import Record, check_id, check_metadata
-from landseer.ensemble.store.store import StoreChange
+from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.telemetry.request_id import ANSWERING
 from landseer.v1 import index_pb2
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UploadFailure:
+class StreamFailure:
     """A picture of a stream that was not indexed."""
 
     id: str
@@ -47,12 +46,12 @@ class _InFlight:
 
 
 @dataclass(kw_only=True)
-class UploadTally:
+class StreamTally:
     """The outcome of a stream."""
 
     indexed: int = 0
     replaced: int = 0
-    failures: list[UploadFailure] = field(default_factory=list)
+    failures: list[StreamFailure] = field(default_factory=list)
 
     def note(self, one: _InFlight, error: BaseException) -> None:
         """Record a picture that was not indexed. Unexpected errors are logged and do not end the stream."""
@@ -61,7 +60,7 @@ class UploadTally:
             answering = ANSWERING.get()
             where = f" for request {answering.request_id}" if answering else ""
             error = LandseerError(f"unexpected error; see the server's log{where}")
-        self.failures.append(UploadFailure(id=one.id, position=one.position, error=error))
+        self.failures.append(StreamFailure(id=one.id, position=one.position, error=error))
 
 
 class Indexer:
@@ -93,13 +92,13 @@ class Indexer:
 
     async def upsert_many(
         self, pictures: AsyncIterator[index_pb2.UpsertManyRequest], new_stages: Callable[[], Stages]
-    ) -> UploadTally:
+    ) -> StreamTally:
         """Index a stream. Pictures are described concurrently and written in the order of the stream.
 
         At most `in_flight` pictures are processed at a time; beyond that the stream is not read, and gRPC's flow
         control slows the sender down.
         """
-        tally, flying, position = UploadTally(), deque[_InFlight](), 0
+        tally, flying, position = StreamTally(), deque[_InFlight](), 0
         try:
             async for request in pictures:
                 if len(flying) >= self._most:
@@ -115,7 +114,7 @@ class Indexer:
             await asyncio.gather(*(one.work for one in flying), return_exceptions=True)
         return tally
 
-    async def _land(self, flying: deque[_InFlight], tally: UploadTally) -> None:
+    async def _land(self, flying: deque[_InFlight], tally: StreamTally) -> None:
         """Wait for the first picture and write it together with the following ones that are also done."""
         await asyncio.wait([flying[0].work])
         landed: list[_InFlight] = []

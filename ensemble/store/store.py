@@ -59,7 +59,6 @@ from landseer.ensemble.store.record import (
     Stored,
     StoreStats,
     check_id,
-    check_metadata,
     check_record,
     decode,
     encode,
@@ -70,8 +69,6 @@ from landseer.ensemble.store.record import (
 )
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.words import StoredWords
-
-__all__ = ["Record", "Store", "StoreChange", "StoreStats", "StoreUnusable", "Stored", "check_id", "check_metadata"]
 
 MIN_LIMIT_BYTES = 2**20
 _DOUBLE = struct.Struct(">d")

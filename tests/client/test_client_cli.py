@@ -88,7 +88,7 @@ def test_status_and_options_reach_the_command(extra_command) -> None:
     ("arguments", "line"),
     [
         (["serch"], "landseer serch: unknown command 'serch'; did you mean `landseer search`?"),
-        (["xyz\x1b[2J"], "unknown command"),
+        (["xyz\n\x1b[2J"], "unknown command"),
         (["--verbose"], "landseer: unknown option --verbose; options go after a command, see landseer --help"),
     ],
 )
@@ -97,7 +97,7 @@ def test_unknown_words_get_one_line(arguments: list[str], line: str, capsys) -> 
     told = capsys.readouterr().err
     assert line in told
     assert told.count("\n") == 1
-    assert "\x1b" not in told.partition(": ")[2]
+    assert "\x1b" not in told
 
 
 def test_wrong_options_get_one_line(extra_command, capsys) -> None:

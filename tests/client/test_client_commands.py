@@ -62,7 +62,7 @@ def test_index_json(run, fake, photos: Path) -> None:
     assert (status, told) == (1, counts | {"failed": [bad], "error": None})
 
 
-def test_index_goes_on_after_an_interruption(run, fake, photos: Path, monkeypatch) -> None:
+def test_index_resumes_after_an_interruption(run, fake, photos: Path, monkeypatch) -> None:
     for number in range(20):
         (photos / f"{number}.jpg").write_bytes(b"x")
     settle, chunks = Upload._settle, []
@@ -85,7 +85,7 @@ def test_index_goes_on_after_an_interruption(run, fake, photos: Path, monkeypatc
     assert len(fake.pictures) == 23
 
 
-def test_index_broken_off_says_what_is_left(run, fake, photos: Path, monkeypatch) -> None:
+def test_an_index_run_that_cannot_continue_prints_one_line(run, fake, photos: Path, monkeypatch) -> None:
     fake.fail("UpsertMany", "FAILED_PRECONDITION", "made by other models", reason="PROFILE_MISMATCH", times=9)
     status, out, err = run("index", "photos")
     assert (status, out, err) == (1, "", "landseer index: made by other models\n")
@@ -138,7 +138,7 @@ def test_search_shows_inliers_as_whole_numbers(run, fake, photos: Path) -> None:
     assert ["1", "31.9000", "0.8000", "31", "a"] in rows and ["2", "0.5000", "b"] in rows
 
 
-def test_search_by_words_and_only_what_shares_some(run, fake, photos: Path) -> None:
+def test_search_by_words_with_a_word_filter(run, fake, photos: Path) -> None:
     fake.answer = SearchResponse(hits=[Hit(id="a", score=0.4, scores=StageScores(words=0.4))], index_size=2)
     how = ("--first-stage", "words", "--rerank", "spatial", "--shared-words", "3")
     _, out, _ = run("search", "photos/a.jpg", *how)

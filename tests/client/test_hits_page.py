@@ -94,7 +94,7 @@ def test_the_page_needs_no_network_and_runs_nothing() -> None:
     assert not any(name.startswith("on") or name == "href" for _, attrs in shown.elements for name in attrs)
 
 
-def test_every_picture_says_what_it_is() -> None:
+def test_every_picture_has_an_alternative_text() -> None:
     shown = page(answer())
     assert all(attrs.get("alt") for attrs in shown.all("img") if "heat" not in (attrs.get("class") or ""))
 

@@ -152,7 +152,7 @@ async def test_field_violations_are_read(fake) -> None:
     assert str(caught.value) == "top_k: got 0, expected 1 to 1000"
 
 
-async def test_nobody_there_names_the_address_and_the_remedy() -> None:
+async def test_an_unreachable_server_is_reported_with_its_address_and_a_remedy() -> None:
     async with SearchClient("unix:/nowhere/s") as client:
         with pytest.raises(ServerUnreachable) as caught:
             await client.stats()
@@ -170,7 +170,7 @@ async def test_unavailable_is_retried_even_with_a_large_picture(fake) -> None:
 
 
 @pytest.mark.parametrize("method", ["Delete", "UpsertMany"])
-async def test_what_cannot_be_repeated_is_not(fake, method: str) -> None:
+async def test_calls_that_cannot_be_repeated_are_not_retried(fake, method: str) -> None:
     fake.fail(method, "UNAVAILABLE", "starting")
     async with SearchClient(fake.address) as client:
         with pytest.raises(ServerUnreachable):

@@ -114,14 +114,14 @@ async def test_one_picture_that_stays_refused_is_a_failure(fake, files) -> None:
     assert (tally.indexed, [failure.code for failure in tally.failures]) == (9, ["UNAVAILABLE"])
 
 
-async def test_what_would_befall_all_ends_the_run(fake, files) -> None:
+async def test_an_error_that_affects_every_picture_ends_the_run(fake, files) -> None:
     fake.fail("UpsertMany", "FAILED_PRECONDITION", "made by other models", reason="PROFILE_MISMATCH", times=9)
     with pytest.raises(Refused, match="made by other models"):
         await upload(fake, files)
     assert not fake.pictures
 
 
-async def test_an_interrupted_run_goes_on_where_it_was(fake, files) -> None:
+async def test_an_interrupted_run_resumes(fake, files) -> None:
     await upload(fake, files[:6])
     tally, _, _ = await upload(fake, files, skip_indexed=True)
     assert (tally.skipped, tally.indexed, tally.replaced) == (6, 4, 0)

@@ -63,14 +63,14 @@ async def test_indexed_and_deleted_pictures_are_counted(start, picture):
     assert landseer.metric("landseer_decode_failures_total", reason="format") == 1
 
 
-async def test_the_index_tells_how_many_searches_a_pass_answers(start, picture):
+async def test_searches_per_pass_of_the_index_are_observed(start, picture):
     landseer = await start()
     await landseer.put(a=picture())
     await landseer.search.Search(Search(id="a"))
     assert landseer.metric("landseer_search_batch_size_sum") == 1
 
 
-async def test_who_is_turned_away_is_counted(start, picture):
+async def test_rejected_requests_are_counted(start, picture):
     landseer = await start(in_flight=1, waiting=1)
     await landseer.put(a=picture())
     landseer.triton.delays["describe"] = 0.5

@@ -126,7 +126,7 @@ async def test_a_taken_metrics_port_leaves_nothing_running(start, config):
         await start(metrics=f"127.0.0.1:{first.server.metrics_port}", listen=f"127.0.0.1:{free_port()}")
 
 
-async def test_json_logs_tell_of_requests_but_never_of_pictures_and_tokens(serve, picture):
+async def test_json_logs_name_requests_but_never_hold_pictures_or_tokens(serve, picture):
     listen = f"127.0.0.1:{free_port()}"
     process = await serve("--listen", listen, "--log-format", "json", "--log-level", "debug")
     lines = [await until_said(process, "index loaded")]

@@ -127,7 +127,7 @@ def test_a_picture_without_features_has_no_words(counts):
         assert empty.binarised().codes.shape == (0, 1)
 
 
-def test_a_feature_on_its_centroid_says_nothing():
+def test_a_feature_on_its_centroid_is_dropped():
     words = codebook()
     assert not len(asmk(words.centroids[:2], words).words)
 

@@ -111,9 +111,21 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         Codebook.load(path)
 
 
-def test_a_file_of_something_else_is_named(tmp_path):
-    save_file({"vectors": features(2)}, tmp_path / "other", {"codebook": "{}"})
-    with pytest.raises(ValueError, match="holds vectors, but no centroids"):
+@pytest.mark.parametrize(
+    ("name", "about", "message"),
+    [
+        ("vectors", {"codebook": "{}"}, "holds vectors, but no centroids"),
+        ("centroids", None, "no 'card' in its metadata"),
+        ("centroids", {"format": "pt"}, "no 'card' in its metadata"),
+        ("centroids", {"codebook": "{}"}, "no 'crc32' in its metadata"),
+        ("centroids", {"codebook": '{"crc32": {}}'}, "no 'centroids' in its metadata"),
+        ("centroids", {"codebook": "3"}, "not iterable"),
+        ("centroids", {"codebook": '{"crc32": {"centroids": 1}, "card": {}}'}, "its checksum is wrong"),
+    ],
+)
+def test_a_file_of_something_else_is_named(tmp_path, name, about, message):
+    save_file({name: features(2)}, tmp_path / "other", about)
+    with pytest.raises(ValueError, match=f"other is damaged or not a codebook .*{message}"):
         Codebook.load(tmp_path / "other")
 
 

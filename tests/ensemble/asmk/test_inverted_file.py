@@ -110,7 +110,7 @@ def test_adding_one_by_one_is_adding_at_once():
     agree(file, held, pictures(1, seed=1)[0])
 
 
-def test_what_was_removed_frees_its_memory():
+def test_removed_pictures_free_their_memory():
     file = filled(dict(enumerate(pictures(100))))
     before = file.nbytes
     file.remove(np.arange(90))

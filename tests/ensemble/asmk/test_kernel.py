@@ -111,7 +111,7 @@ def test_vlad_is_compared_by_inner_product_as_delf_does():
             )
 
 
-def test_bits_are_counted_without_what_pads_them():
+def test_padding_bits_are_not_counted():
     one = picture([0, 3], dimension=24)
     opposite = replace(one, vectors=-one.vectors)
     kernel = Kernel(alpha=1.0, tau=-2.0)
@@ -161,7 +161,7 @@ def test_a_word_that_all_have_weighs_nothing_and_one_that_none_has_weighs_one():
     assert similarity(picture([2]), picture([2]), KERNELS["how-idf"], weights=idf(np.array([0, 1, 10]), 10)) == 0.0
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_incomparable_pictures_are_rejected():
     with pytest.raises(ValueError, match="codes of 40 and 24 bits"):
         similarity(picture([1]).binarised(), picture([1], dimension=24).binarised(), Kernel())
     with pytest.raises(TypeError, match="binarise both, or neither"):

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import kill_a_writer, names_of
 
-from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreFull
+from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.check import faults
-from landseer.ensemble.store.record import decode, encode
-from landseer.ensemble.store.store import Record, Store, StoreChange, StoreUnusable, check_id, check_metadata
+from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata, decode, encode
+from landseer.ensemble.store.store import Store
 
 KILLS = int(os.environ.get("LANDSEER_KILLS", "20"))
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=Sizes(channels=64))

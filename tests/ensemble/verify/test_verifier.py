@@ -244,7 +244,7 @@ async def test_counts_are_those_of_verifying_one_by_one(threads):
     assert counts.tolist() == alone and counts.max() == 40 and len(nothing) == 0
 
 
-async def test_without_any_features_it_says_so():
+async def test_a_short_list_without_features_is_rejected():
     verifier = Verifier(Kept({}), threads=2)
     try:
         with pytest.raises(LocalFeaturesMissing, match="none of the 3 candidates"):

@@ -12,7 +12,6 @@ from landseer.ensemble.search.expansion.dqe import NEGATIVES, discriminative
 from landseer.ensemble.search.expansion.methods import AUGMENTATION_DEFAULTS
 from landseer.ensemble.search.expansion.recipe import Recipe, recipe
 from landseer.ensemble.search.expansion.weights import WEIGHTINGS, combined, tempered
-from landseer.ops.evaluate.left_out import LeftOut
 
 METHODS = sorted(AUGMENTATION_DEFAULTS)
 
@@ -157,25 +156,6 @@ def test_the_network_gets_the_neighbours_nearest_first():
     assert (
         neighbours.shape == (10, 3, 8) and (np.diff(similarities, axis=1) <= 0).all() and (similarities < 0.999).all()
     )
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_database_without_one_of_its_vectors(method):
-    vectors = np.concatenate([units(50, 16), np.repeat(units(1, 16, seed=2), 6, axis=0)])
-    augmenter = Augmenter.over(vectors, method, 4, parameter=0.5, attention=cosines, threads=1)
-    whole, left_out = augment(vectors, method, 4, parameter=0.5), LeftOut(augmenter)
-    for own in (0, 17, 52):
-        rows, changed = left_out.rows(own)
-        assert own not in rows and 0 < len(rows) < 56
-        found = whole.copy()
-        found[rows] = changed
-        expected = augment(np.delete(vectors, own, axis=0), method, 4, parameter=0.5)
-        np.testing.assert_allclose(np.delete(found, own, axis=0), expected, atol=1e-6)
-
-
-def test_without_neighbours_no_vector_depends_on_another():
-    rows, changed = LeftOut(Augmenter.over(units(5, 8), "aqe", 0, threads=1)).rows(2)
-    assert len(rows) == 0 and changed.shape == (0, 8)
 
 
 def test_lattqe_needs_its_network():
