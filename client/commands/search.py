@@ -65,8 +65,7 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expansion",
         choices=EXPANSIONS,
-        help="expand the query with its nearest neighbours (default none); "
-        "lattqe as shipped weights them by rank alone",
+        help="expand the query with its nearest neighbours (default none); lattqe needs a trained network",
     )
     group.add_argument(
         "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"
