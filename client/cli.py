@@ -49,10 +49,10 @@ COMMANDS = {
     ),
     "triton": Command("landseer.ops.commands.triton", "triton", "run Triton on the model repository"),
     "evaluate": Command("landseer.ops.commands.evaluate", "demo", "measure mAP on a data set"),
-    "train": Command("landseer.ops.commands.train", "train", "train a descriptor, detector or LAttQE on your pictures"),
+    "train": Command("landseer.ops.commands.train", "train", "train a descriptor, detector or query expansion"),
     "data": Command("landseer.ops.commands.data", "demo", "clean a training set; find its overlap with an evaluation"),
     "augment": Command(
-        "landseer.ops.commands.augment", "cpu,triton", "add vectors augmented by their nearest neighbours to a store"
+        "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from a store's local features"),
 }

@@ -61,7 +61,7 @@ class ServerConfig:
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream processed at a time: two full batches of Triton's."""
     in_flight: int = 8
-    """Pictures with Triton at a time: one full batch. Requests that wait beyond that can still be dropped."""
+    """Pictures processed by Triton at a time: one full batch. Requests that wait beyond that can still be dropped."""
     waiting: int = 64
     """Queries that may wait for Triton; the next one gets RESOURCE_EXHAUSTED at once."""
     poll_s: float = 0.5

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 GRAPHS = tuple(graphs(Sizes(channels=1)))
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not None and False."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     from landseer.export.build import OF_ANY_HEAD
@@ -40,26 +47,30 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="export/all.py",
         description="Export the served graphs to ONNX with their Triton configurations, and check each against torch.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
-    p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0")
+    p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0", help="network to export")
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors from landseer train")
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="ResNet variant of the weights")
-    p.add_argument("--descriptor", choices=tuple(HEADS), help="head (cider if trained parts fit, else gem)")
+    p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: cider if trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
-    p.add_argument("--train", metavar="DATA", help="train the parts first, on e.g. folder:DIR, then export with them")
+    p.add_argument("--train", metavar="DATA", help="train the parts first, then export with them")
     p.add_argument("--section", choices=OF_ANY_HEAD, help="train only this part and add it to --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
+    p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
     p.add_argument(
         "--lattqe", type=Path, metavar="FILE", help="trained LAttQE (default: random weights, marked untrained)"
     )
-    p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
-    p.add_argument("--long-side", type=_long_side, default=640, help="longer side of resized pictures, in pixels")
+    p.add_argument("--long-side", type=_long_side, default=640, metavar="PX", help="longer side of resized pictures")
     p.add_argument(
-        "--only", action="append", choices=GRAPHS, metavar="NAME", help=f"only this graph: {', '.join(GRAPHS)}"
+        "--only",
+        action="append",
+        choices=GRAPHS,
+        metavar="NAME",
+        help=f"only this graph (repeatable): {', '.join(GRAPHS)}",
     )
-    p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0])
+    p.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[0], help="ONNX opset")
     p.add_argument("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="Triton's repository")
     p.add_argument("--version", type=_version, default="1", metavar="N", help="version folder to write")
     p.add_argument("--dry-run", action="store_true", help="list what would be written without writing it")

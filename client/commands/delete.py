@@ -16,7 +16,9 @@ _JSON = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer delete`."""
-    parser.add_argument("ids", nargs="+", metavar="ID", help="a picture's path as given to `landseer index`")
+    parser.add_argument(
+        "ids", nargs="+", metavar="ID", help="a picture's id: by default its path as given to `landseer index`"
+    )
     connection.add_arguments(parser, json_help=_JSON)
 
 

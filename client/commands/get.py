@@ -17,9 +17,7 @@ _JSON = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
-    parser.add_argument(
-        "id", metavar="ID", help="a picture's path as given to `landseer index`, or its id as given to Upsert"
-    )
+    parser.add_argument("id", metavar="ID", help="a picture's id: by default its path as given to `landseer index`")
     parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     connection.add_arguments(parser, json_help=_JSON)
 

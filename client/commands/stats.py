@@ -11,8 +11,8 @@ from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResp
 
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
-  {"pictures": 24, "sequence": 30, "store_bytes": 409600, "descriptor_size": 1280, "backbone": "lite0",
-   "model_versions": [{"name": "backbone", "version": "1"}], "untrained": ["lattqe"], ...}"""
+  {"pictures": 24, "sequence": 30, "store_bytes": 409600, "descriptor_size": 1280,
+   "backbone": "efficientnet_lite0", "model_versions": [{"name": "backbone", "version": "1"}], ...}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -57,8 +57,8 @@ class Metrics:
             ("stage",),
         )
 
-        self.triton = seconds("landseer_triton_request_duration_seconds", "Duration of a call of Triton.", ("model",))
-        self.triton_requests = counter("landseer_triton_requests", "Calls of Triton, by outcome.", ("model", "outcome"))
+        self.triton = seconds("landseer_triton_request_duration_seconds", "Duration of a call to Triton.", ("model",))
+        self.triton_requests = counter("landseer_triton_requests", "Calls to Triton, by outcome.", ("model", "outcome"))
         self.triton_in_flight = gauge("landseer_triton_in_flight", "Pictures being processed by Triton.")
         self.waiting = gauge("landseer_waiting", "Pictures waiting for Triton.", ("lane",))
         self.shed = counter("landseer_shed", "Requests rejected because the queue was full.", ("lane",))

@@ -18,8 +18,9 @@ data sets:
 methods:
 {METHOD_SPECS}
 
-  default: {METHODS.replace(",adba", f",{chr(10)}    adba")}
-  of a --server: {SERVED_METHODS}
+default methods:
+  {METHODS.replace(",adba+", f",{chr(10)}  adba+")}
+  with --server: {SERVED_METHODS}
 
 A picture never finds itself (leave-one-out). By default, evaluates the export in --repository, in this process;
 descriptions are cached in --cache. Each --backbone is exported first. --server evaluates a running service: references
@@ -42,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=NEIGHBOURS,
         metavar="K,K,...",
-        help=f"also measure by number of neighbours ({NEIGHBOURS}); write DATA before this option",
+        help=f"also measure with these numbers of neighbours ({NEIGHBOURS}); write DATA before this option",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of random draws and intervals (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the AP of every query")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with plots")
     _add_local(parser.add_argument_group("methods that rank by local features"))
@@ -88,7 +89,7 @@ def _add_systems(group: argparse._ArgumentGroup) -> None:
         type=Path,
         default=Path("var/evaluate/vectors.sqlite"),
         metavar="FILE",
-        help="of descriptions (%(default)s)",
+        help="cache of descriptions (%(default)s)",
     )
 
 

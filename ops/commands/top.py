@@ -170,7 +170,7 @@ def _rows(told: Figures | None) -> dict[str, str]:
         "search latency": _each(told.search_s, _time),
         "stage p95": _each(told.stage_p95_s, _time),
         "errors": _each(told.errors_per_s, _rate),
-        "in flight": f"{told.in_flight:.0f} calls, {_count(told.triton_in_flight)} pictures in Triton",
+        "in flight": f"{told.in_flight:.0f} calls, {_count(told.triton_in_flight)} pictures being processed by Triton",
         "waiting": _each(told.waiting, _count),
         "rejected": _each(told.shed_per_s, _rate),
         "degraded": _each(told.degraded, _share),

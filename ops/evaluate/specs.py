@@ -7,24 +7,24 @@ SPECS = """\
   pairs:QUERIES,REFERENCES     two folders; pictures with the same file stem match
   revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
 METHOD_SPECS = """\
-  none                                 the cosine alone
-  aqe aqewd aqewd-dir dqe rank-curve   NAME[:NEIGHBOURS]: the query expanded by its nearest
+  none                                 rank by cosine, without expansion
+  aqe aqewd aqewd-dir dqe rank-curve   NAME[:NEIGHBOURS]: expand the query by its nearest neighbours
   lattqe[:NEIGHBOURS]                  the same by the exported network, trained or not
   alphaqe[:NEIGHBOURS[:ALPHA]]         the same by alphaQE
-  adba adbawd adbawd-dir ddba          NAME[:NEIGHBOURS]: every vector of the database expanded by its nearest
+  adba adbawd adbawd-dir ddba          NAME[:NEIGHBOURS]: expand every vector of the database
   rank-curve-dba[:NEIGHBOURS]          the same by the rank curve
   alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
-  lattdba[:NEIGHBOURS[:T]]             the same by LAttQE, softmax over T
+  lattdba[:NEIGHBOURS[:T]]             the same by LAttQE's network; T: temperature of the softmax
   DATABASE+QUERY                       augment the database, then expand the query: alphadba:10+alphaqe:10
   diffusion[:NEIGHBOURS[:OF_QUERY]]    diffusion over the nearest-neighbour graph of the database
   asmk[:WORDS] rasmk[:WORDS]           ASMK* of local descriptors; R-ASMK* also of regions
   asmk-max[:WORDS] asmk-mean[:WORDS]   ASMK* of each region; a picture gets the best or the mean
   vlad rvlad asmk-fp32 rasmk-fp32      [:WORDS]: not binarised, for comparison
   rasmk-naive[:WORDS]                  the mean ASMK of the regions, for comparison
-  words[:WORDS]                        the cosine; pictures that share a visual word come first
-  coattention[:CANDIDATES[:WEIGHT]]    re-rank the first by co-attention; alone or after a +
+  words[:WORDS]                        rank by cosine; pictures that share a visual word come first
+  coattention[:CANDIDATES[:WEIGHT]]    re-rank the best candidates by co-attention; alone or after a +
   coattention-naive[:...]              the same with every local feature, without clusters
-  spatial[:CANDIDATES]                 re-rank the first by spatial verification"""
+  spatial[:CANDIDATES]                 re-rank the best candidates by spatial verification"""
 SERVED_METHODS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 """The default rows for a service: the expansions that a request can name."""
 METHODS = (

@@ -33,7 +33,7 @@ class Figures:
     in_flight: float
     """Calls in flight."""
     triton_in_flight: float
-    """Pictures in flight in Triton."""
+    """Pictures being processed by Triton."""
     waiting: Mapping[str, float]
     """Waiting pictures, by lane."""
     shed_per_s: Mapping[str, float]

@@ -33,10 +33,10 @@ BOARD = Board(
                     unit="s",
                     width=12,
                     queries=quantiles("landseer_triton_request_duration_seconds", I, "model"),
-                    description="Measured by the orchestrator, without waiting for a slot.",
+                    description="Measured by the orchestrator, without waiting in its queue.",
                 ),
                 Panel(
-                    title="Pictures in flight in Triton",
+                    title="Pictures being processed by Triton",
                     width=12,
                     queries=one(f"sum by (instance) (landseer_triton_in_flight{{{I}}})", "{{instance}}"),
                 ),
