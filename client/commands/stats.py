@@ -32,10 +32,11 @@ def run(args: argparse.Namespace) -> int:
         made.add_row(cell(name, "dim"), cell(value))
     console().print(made)
     if stats.searched_vectors.not_augmented:
-        added = f"{stats.searched_vectors.not_augmented:,} pictures were added since the augmentation"
-        warn(f"{added} and are searched by their own descriptors")
-    if stats.untrained:
-        warn(f"models with random, untrained weights: {', '.join(stats.untrained)}")
+        added = plural(stats.searched_vectors.not_augmented, "picture")
+        warn(f"{added} added since the augmentation, searched by their own descriptors")
+    # An untrained lattqe shapes no answer unless a request allows it, and the default export has one.
+    if untrained := [part for part in stats.untrained if part != "lattqe"]:
+        warn(f"models with random, untrained weights: {', '.join(untrained)}")
     return 0
 
 

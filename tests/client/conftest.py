@@ -140,7 +140,7 @@ class Fake(search_pb2_grpc.SearchServiceServicer, index_pb2_grpc.IndexServiceSer
         return index_pb2.StatsResponse(
             pictures=len(self.pictures),
             backbone="lite0",
-            untrained=["lattqe"],
+            untrained=["whitening", "lattqe"],
             store_bytes=4096,
             max_image_bytes=self.max_image_bytes,
         )

@@ -36,7 +36,7 @@ def test_an_augmentation_is_named_with_its_moment(told) -> None:
 def test_pictures_added_since_the_augmentation_are_warned_of(told) -> None:
     said = told(**AUGMENTED, not_augmented=2, removed=1)
     assert "since then 2 added, 1 deleted" in said.out
-    assert "2 pictures were added since the augmentation and are searched by their own descriptors" in said.err
+    assert "2 pictures added since the augmentation, searched by their own descriptors" in said.err
 
 
 @pytest.mark.parametrize(
