@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.ops.arguments import options_of, positive, seed
+from landseer.ops.commands.ending import failed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
 
 _DATA = f"""\
@@ -126,6 +127,5 @@ def run(args: argparse.Namespace) -> int:
     try:
         evaluation.run(options, console(sys.stderr, pipe_width=None))
     except (OpsError, OSError) as error:
-        print(f"landseer evaluate: {error}", file=sys.stderr)
-        return 1
+        return failed("evaluate", str(error))
     return 0
