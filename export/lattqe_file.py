@@ -37,7 +37,7 @@ def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any])
     staged = path.with_name(f".{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.detach().contiguous() for name, value in network.state_dict().items()}, staged, about)
-    staged.chmod(0o644)  # safetensors makes it the owner's alone
+    staged.chmod(0o644)  # safetensors makes it readable by the owner only
     staged.replace(path)
 
 

@@ -67,10 +67,10 @@ def _run(console: Console) -> None:
     console.rule("2. Photographs")
     queries = _write_pictures(console)
     console.rule("3. Triton and the orchestrator")
-    with console.status("starting both and loading the models"):
-        stack = Stack(StackConfig(repository=REPOSITORY, store=FOLDER / "store"))
-        stack.__enter__()
+    stack = Stack(StackConfig(repository=REPOSITORY, store=FOLDER / "store"))
     try:
+        with console.status("starting both and loading the models"):
+            stack.start()
         console.print(f"serving on {stack.search_address}, metrics on {stack.metrics_address}")
         console.rule("4. Index")
         if landseer(["index", str(FOLDER / "photos"), "--server", stack.search_address]):

@@ -79,7 +79,7 @@ def export_engines(
     device = None if options.dry_run else find_device()
     try:
         sizes = read_sizes(wanted.picture_sizes) if wanted.picture_sizes else MEASURED
-        job = _Job(options=options, settings=wanted.settings, networks=_networks(options))
+        job = _Job(options=options, settings=wanted.settings, networks=build(options.wanted))
         if not _exported(job):
             if device is None:
                 raise ExportError(f"{options.out} does not hold these graphs yet: run without --dry-run first")
@@ -97,10 +97,6 @@ def export_engines(
         raise ExportError(str(error)) from error
     except OSError as error:
         raise ExportError(f"could not write to {options.out}: {error.strerror or error}") from error
-
-
-def _networks(options: ExportOptions) -> Networks:
-    return build(options.wanted)
 
 
 def _exported(job: _Job) -> bool:

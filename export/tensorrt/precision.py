@@ -91,7 +91,7 @@ def _why_full(node: Any, facts: _Facts, halves: set[str]) -> str:
     """Return the reason for fp32, or "" if fp16 is allowed."""
     if node.op_type in PRODUCTS:
         rank = facts.ranks.get(node.output[0], 0)
-        return "" if rank > 2 else "one vector a picture costs nothing, and is the answer"
+        return "" if rank > 2 else "one vector per picture: costs little, and is the final result"
     if node.op_type not in FOLLOWERS:
         return REASONS.get(node.op_type, "not known to be safe in fp16")
     if beyond := [name for name in node.input if node.op_type in MEASURED and _beyond_half(name, facts)]:

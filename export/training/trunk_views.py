@@ -74,7 +74,7 @@ def trunk_views(
     """Return the maps of the views of all photographs, computing those that are not on disk.
 
     fingerprint: of the trunk's weights. precision: "f32" or "bf16", of OpenVINO. progress: called with
-    the number of photographs done.
+    the number of photographs done since the last call.
     """
     key = views_key(photographs, fingerprint, spec, precision)
     path = folder / f"{key}.npy"

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.inference.padding import bucket, padded
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.search.expansion.served_lattqe import BUCKETS
+from landseer.ensemble.search.expansion.served_lattqe import graph_inputs
 from landseer.ops.backend.inprocess import cores, infer, settings_of
 from landseer.ops.backend.runner import Runner
 
@@ -26,12 +25,7 @@ class Lattqe:
 
     def __call__(self, query: Floats, neighbours: Floats) -> Floats:
         """Return the expanded query [D] of a query [D] and its neighbours [k, D], nearest first."""
-        slots = bucket(len(neighbours), BUCKETS, self._profile.sizes.neighbours)
-        inputs = {
-            "query": query[None],
-            "neighbours": padded(neighbours, slots)[None],
-            "neighbour_mask": (np.arange(slots) < len(neighbours))[None],
-        }
+        inputs = graph_inputs(query, neighbours, most=self._profile.sizes.neighbours)
         return np.array(infer(self._loaded(), inputs, ("expanded",))["expanded"][0])
 
     def _loaded(self) -> Runner:

@@ -1,7 +1,8 @@
-"""How every benchmark command ends: with a report, or with one line that says why there is none."""
+"""What the benchmark commands share: their options, and how they end."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +14,20 @@ from rich.markdown import Markdown
 from landseer.client.errors import LandseerClientError
 from landseer.ensemble.errors import LandseerError
 from landseer.ops.errors import OpsError
+
+
+def bench_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for `make NAME` with the options of every benchmark."""
+    parser = argparse.ArgumentParser(prog=f"make {name}", description=description)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path(f"docs/reports/{name}.md"), metavar="FILE")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default %(default)s)")
+    return parser
+
+
+def repeated(module: str, options: argparse.Namespace, *names: str) -> str:
+    """Return the command line that repeats a run, for its report: these options of a module."""
+    return " ".join([f"python -m {module}", *(f"--{name} {getattr(options, name)}" for name in names)])
 
 
 def write_report(measure: Callable[[], tuple[str, bool]], out: Path, console: Console) -> int:

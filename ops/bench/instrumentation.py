@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
-from landseer.ops.bench.bench_command import run_as_script, write_report
+from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.pictures import Picture, pictures, sequence
 from landseer.ops.bench.report_parts import interval, table
 from landseer.ops.bench.served import index
 from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ratios, throughputs, turns
 from landseer.ops.machine import describe as describe_machine
+from landseer.ops.progress import bars
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.processes import Child, ChildConfig
@@ -61,13 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench-instrumentation", description=__doc__)
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-instrumentation.md"), metavar="FILE")
+    parser = bench_parser("bench-instrumentation", __doc__)
     parser.add_argument(
         "--rounds", type=positive, default=20, metavar="N", help="rounds to measure (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -137,8 +134,7 @@ def _play(
         (kind, level): _contender(kind, level, client) for kind in REQUESTS for level, client in clients.items()
     }
     measured: dict[tuple[str, str], list[Round]] = {key: [] for key in contenders}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with bars(console) as progress:
         task = progress.add_task("measuring", total=(rounds + 1) * len(contenders))
         for number, order in enumerate(turns(list(contenders), rounds + 1)):
             for key in order:
@@ -167,7 +163,7 @@ def _markdown(
     parts = [
         "# What metrics, logs and traces cost\n\n"
         f"Written by `make bench-instrumentation` on {now:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
-        f"`python -m landseer.ops.bench.instrumentation --rounds {options.rounds} --seed {options.seed}`, "
+        f"`{repeated('landseer.ops.bench.instrumentation', options, 'rounds', 'seed')}`, "
         f"{seconds:.0f} s.\n\n"
         f"**With all instrumentation, searches with a picture reach {interval(worst, 3)} of the throughput without**\n"
         f"(median, 95% interval). The limit is a loss of {MOST:.0%}: {'met' if kept else '**not met**'}.",

@@ -23,7 +23,7 @@ from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
 from landseer.ops.bench.asking import Asker, Pair
-from landseer.ops.bench.bench_command import run_as_script, write_report
+from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import Fit, entries, entry_id, fit
@@ -44,6 +44,8 @@ ANSWER_S = 120.0
 """Deadline of a search, long enough to measure one that reads from a slow disk."""
 LEAST_ENTRIES = 200
 """A search has 100 candidates, and a query is not its own candidate."""
+REPEATED = ("photographs", "like", "entries", "queries", "rounds", "seed")
+"""The options that decide the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +66,11 @@ class Serving:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the report. Returns 0 if re-ranking meets its limit, 1 if not or if it cannot be measured."""
     options, console = _options(argv), Console()
-
-    def measure() -> tuple[str, bool]:
-        report = _measure(options, console)
-        return markdown(report), verdict(report)
-
-    return write_report(measure, options.out, console)
+    return write_report(lambda: _measure(options, console), options.out, console)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench-reranking", description=__doc__)
+    parser = bench_parser("bench-reranking", __doc__)
     add = parser.add_argument
     add("--photographs", required=True, metavar="SPEC", help="real pictures that the generated entries imitate")
     add(
@@ -86,10 +83,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--entries", type=positive, default=1_000_000, metavar="N", help="entries to generate (default %(default)s)")
     add("--queries", type=positive, default=100, metavar="N", help="queries of each kind (default %(default)s)")
     add("--rounds", type=positive, default=3, metavar="N", help="rounds over the warm queries (default %(default)s)")
-    add("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
     add("--scratch", type=Path, default=Path("var/bench"), metavar="DIR", help="folder for the temporary store")
-    add("--out", type=Path, default=Path("docs/reports/bench-reranking.md"), metavar="FILE")
-    add("--seed", type=int, default=0, metavar="N", help="seed of entries, queries and bootstrap (default %(default)s)")
     options = parser.parse_args(argv)
     least = max(LEAST_ENTRIES, 3 * options.queries)
     if options.entries < least:
@@ -99,7 +93,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, console: Console) -> RerankingReport:
+def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     began, profile = time.monotonic(), read_profile(options.repository)
     options.scratch.mkdir(parents=True, exist_ok=True)
     real = real_records(_source(options, profile), console)
@@ -112,7 +106,7 @@ def _measure(options: argparse.Namespace, console: Console) -> RerankingReport:
             before = cpu_time(serving.sessions)
             rows = _rows(serving, options, console)
             others = cpu_time(serving.sessions).others_since(before)
-    return RerankingReport(
+    report = RerankingReport(
         rows=rows,
         likeness=likeness(real, _sample(fitted, len(real), options.seed)),
         written=written,
@@ -122,10 +116,11 @@ def _measure(options: argparse.Namespace, console: Console) -> RerankingReport:
         profile=profile,
         photographs=f"{len(real)} of `{options.photographs}`",
         seed=options.seed,
-        command=_command(options),
+        command=repeated("landseer.ops.bench.reranking", options, *REPEATED),
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
+    return markdown(report), verdict(report)
 
 
 def _source(options: argparse.Namespace, profile: Profile) -> PhotographSource:
@@ -228,12 +223,6 @@ def _cold(serving: Serving, ids: Sequence[str]) -> tuple[list[Pair], str]:
         return serving.asker.pairs(ids, alternate=False, before=lambda: evict(serving.pid, serving.data)), ""
     except OSError as error:
         return [], error.strerror or str(error)
-
-
-def _command(options: argparse.Namespace) -> str:
-    names = ("photographs", "like", "entries", "queries", "rounds", "seed")
-    flags = " ".join(f"--{name} {getattr(options, name)}" for name in names)
-    return f"python -m landseer.ops.bench.reranking {flags}"
 
 
 if __name__ == "__main__":

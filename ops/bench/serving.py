@@ -12,13 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
-from landseer.ops.bench.bench_command import run_as_script, write_report
+from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender
 from landseer.ops.bench.contest import (
@@ -38,23 +37,13 @@ from landseer.ops.bench.served import TritonDescribe, index
 from landseer.ops.bench.serving_report import ServingReport, markdown, verdict
 from landseer.ops.bench.statistics import Round
 from landseer.ops.machine import describe as describe_machine
+from landseer.ops.progress import bars
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85
 """Share of the throughput in process that serving has to reach."""
 EAGER = 4
 """Number of pictures for eager torch, one of each shape."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServingOptions:
-    """The options of the benchmark."""
-
-    repository: Path
-    out: Path
-    rounds: int
-    requests: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +61,11 @@ class Bench:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the report. Returns 0 if serving reaches `AT_LEAST`, 1 if not or if it cannot be measured."""
     options, console = _options(argv), Console()
-
-    def measure() -> tuple[str, bool]:
-        report = _measure(options, console)
-        return markdown(report), verdict(report)
-
-    return write_report(measure, options.out, console)
+    return write_report(lambda: _measure(options, console), options.out, console)
 
 
-def _options(argv: Sequence[str] | None) -> ServingOptions:
-    parser = argparse.ArgumentParser(prog="make bench-serving", description=__doc__)
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("docs/reports/bench-serving.md"), metavar="FILE")
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = bench_parser("bench-serving", __doc__)
     parser.add_argument(
         "--rounds", type=positive, default=12, metavar="N", help="rounds to measure (default %(default)s)"
     )
@@ -94,11 +76,10 @@ def _options(argv: Sequence[str] | None) -> ServingOptions:
         metavar="N",
         help="requests per contender and round (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default %(default)s)")
-    return ServingOptions(**vars(parser.parse_args(argv)))
+    return parser.parse_args(argv)
 
 
-def _measure(options: ServingOptions, console: Console) -> ServingReport:
+def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     began, profile = time.monotonic(), read_profile(options.repository)
     machine = describe_machine(threads=cores())
     with _serving(options, console) as stack, BlockingSearchClient(stack.search_address, timeout=120.0) as client:
@@ -112,7 +93,7 @@ def _measure(options: ServingOptions, console: Console) -> ServingReport:
             parts = breakdown(bench.triton, bench.graph, bench.pictures)
     with console.status("measuring eager torch"):
         eager = eager_round(profile, bench.pictures[:EAGER], threads=cores())
-    return ServingReport(
+    report = ServingReport(
         contests=(bench.describe, bench.search),
         rounds=rounds,
         batched=batched,
@@ -126,14 +107,15 @@ def _measure(options: ServingOptions, console: Console) -> ServingReport:
         pictures=bench.pictures,
         at_least=AT_LEAST,
         seed=options.seed,
-        command=_command(options),
+        command=repeated("landseer.ops.bench.serving", options, "rounds", "requests", "seed"),
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
+    return markdown(report), verdict(report)
 
 
 @contextmanager
-def _serving(options: ServingOptions, console: Console) -> Iterator[Stack]:
+def _serving(options: argparse.Namespace, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
     with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
         stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
@@ -145,7 +127,7 @@ def _serving(options: ServingOptions, console: Console) -> Iterator[Stack]:
             stack.stop()
 
 
-def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
+def _prepare(options: argparse.Namespace, profile: Profile, stack: Stack, client: BlockingSearchClient) -> Bench:
     some, ways = pictures(profile), graphs(options.repository, profile, cores=cores())
     index(client, some)
     describe = describe_contest(ways, stack.triton.grpc_url, requests=options.requests)
@@ -163,13 +145,12 @@ def _prepare(options: ServingOptions, profile: Profile, stack: Stack, client: Bl
     )
 
 
-def _play(bench: Bench, options: ServingOptions, console: Console) -> tuple[dict[str, list[Round]], Counters]:
+def _play(bench: Bench, options: argparse.Namespace, console: Console) -> tuple[dict[str, list[Round]], Counters]:
     """Play all rounds. Also return Triton's counters over the turns with many callers."""
     contests, many = (bench.describe, bench.search), bench.describe.served[-1].name
     batched = counters(bench.triton.client).since(counters(bench.triton.client))
     turns_to_come = (options.rounds + 1) * sum(len(contest.contenders) for contest in contests)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with bars(console) as progress:
         task = progress.add_task("measuring", total=turns_to_come)
 
         def around(contender: Contender, turn: Callable[[], Round]) -> Round:
@@ -183,12 +164,6 @@ def _play(bench: Bench, options: ServingOptions, console: Console) -> tuple[dict
             return taken
 
         return play(contests, bench.pictures, rounds=options.rounds, around=around), batched
-
-
-def _command(options: ServingOptions) -> str:
-    said = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
-    flags = " ".join(f"--{name} {value}" for name, value in said.items())
-    return f"python -m landseer.ops.bench.serving {flags}"
 
 
 if __name__ == "__main__":

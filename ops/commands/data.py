@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from landseer.export.datasets.specs import SPECS
-from landseer.ops.arguments import positive
+from landseer.ops.arguments import options_of, positive
 from landseer.ops.commands.ending import INTERRUPTED, RESUMES, failed
 
 _CLEAN = f"""\
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from landseer.ops.errors import OpsError
 
     try:
-        (_clean if args.tool == "clean" else _overlap)(args)
+        _run(args)
     except (OpsError, CurationError, DatasetError, OSError) as error:
         return failed(f"data {args.tool}", str(error))
     except KeyboardInterrupt:
@@ -131,50 +131,18 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _clean(args: argparse.Namespace) -> None:
-    from landseer.client.commands.output import console
-    from landseer.export.curation.settings import MatchSettings
-    from landseer.ops.curate import clean
-
-    _single_threaded()
-    options = clean.CleanOptions(
-        data=args.data,
-        out=args.out,
-        boxes=args.boxes,
-        summary=args.summary,
-        classes=args.classes,
-        least=args.least,
-        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
-        workers=args.workers,
-        cache=args.cache,
-    )
-    clean.clean_data(options, console(sys.stderr, pipe_width=None))
-
-
-def _overlap(args: argparse.Namespace) -> None:
-    from landseer.client.commands.output import console
-    from landseer.export.curation.settings import MatchSettings
-    from landseer.ops.curate import overlap
-
-    _single_threaded()
-    options = overlap.OverlapOptions(
-        training=args.training,
-        queries=args.queries,
-        out=args.out,
-        sheet=args.sheet,
-        evidence=args.evidence,
-        top=args.top,
-        settings=MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed),
-        workers=args.workers,
-        cache=args.cache,
-        repository=args.repository,
-        vectors=args.vectors,
-    )
-    overlap.list_overlap(options, console(sys.stderr, pipe_width=None))
-
-
-def _single_threaded() -> None:
-    """Keep OpenCV in the calling thread: our own pool already uses all cores."""
+def _run(args: argparse.Namespace) -> None:
     import cv2
 
+    from landseer.client.commands.output import console
+    from landseer.export.curation.settings import MatchSettings
+    from landseer.ops.curate import clean, overlap
+
+    # Keep OpenCV in the calling thread: our own pool already uses all cores.
     cv2.setNumThreads(1)
+    told = console(sys.stderr, pipe_width=None)
+    settings = MatchSettings(side=args.side, inliers=args.inliers, seed=args.seed)
+    if args.tool == "clean":
+        clean.clean_data(options_of(clean.CleanOptions, args, settings=settings), told)
+    else:
+        overlap.list_overlap(options_of(overlap.OverlapOptions, args, settings=settings), told)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from landseer.ops.arguments import positive, seed
+from landseer.ops.arguments import options_of, positive, seed
+from landseer.ops.commands.ending import failed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
 
 _DATA = f"""\
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K,K,...",
         help=f"also measure with these numbers of neighbours ({NEIGHBOURS}); write DATA before this option",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (%(default)s)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of random draws and intervals (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the AP of every query")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with plots")
     _add_local(parser.add_argument_group("methods that rank by local features"))
@@ -120,26 +123,10 @@ def run(args: argparse.Namespace) -> int:
     from landseer.ops.evaluate import evaluating as evaluation
     from landseer.ops.evaluate.exported_models import ExportRequest
 
-    options = evaluation.EvaluationOptions(
-        data=args.data,
-        methods=args.methods,
-        queries=args.queries,
-        distractors=args.distractors,
-        repository=args.repository,
-        backbones=[ExportRequest(**backbone) for backbone in args.backbones],
-        server=args.server,
-        cache=args.cache,
-        seed=args.seed,
-        sweep=args.sweep,
-        json=args.json,
-        report=args.report,
-        codebook=args.codebook,
-        codebook_from=args.codebook_from,
-        regions=args.regions,
-    )
+    backbones = [ExportRequest(**backbone) for backbone in args.backbones]
+    options = options_of(evaluation.EvaluationOptions, args, backbones=backbones)
     try:
         evaluation.run(options, console(sys.stderr, pipe_width=None))
     except (OpsError, OSError) as error:
-        print(f"landseer evaluate: {error}", file=sys.stderr)
-        return 1
+        return failed("evaluate", str(error))
     return 0

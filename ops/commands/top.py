@@ -8,8 +8,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from rich.console import Group
 from rich.live import Live
@@ -22,6 +22,7 @@ from landseer.ops.errors import OpsError
 from landseer.ops.watch.scrape import Scrape, fetch
 from landseer.ops.watch.top_figures import Figures, TritonFigures, figures, plain, triton_figures
 
+T = TypeVar("T")
 _JSON = """\
 JSON, one object per interval:
   {"landseer": {"searches_per_s": 12.5, "search_s": {"p50": 0.08, "p95": 0.13, "p99": 0.2}, "in_flight": 2, ...},
@@ -96,11 +97,8 @@ class _Target:
         except OpsError as error:
             self.before, self.now, self.down = None, None, [str(error)]
 
-    def told(self, how: Callable[[Scrape, Scrape], Figures]) -> Figures | None:
+    def told(self, how: Callable[[Scrape, Scrape], T]) -> T | None:
         return how(self.before, self.now) if self.before and self.now else None
-
-    def told_by_triton(self) -> TritonFigures | None:
-        return triton_figures(self.before, self.now) if self.before and self.now else None
 
 
 def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[TopView]:
@@ -123,7 +121,7 @@ def _view(landseer: _Target, triton: _Target | None) -> TopView:
     return TopView(
         url=landseer.url,
         landseer=landseer.told(figures),
-        triton=triton.told_by_triton() if triton else None,
+        triton=triton.told(triton_figures) if triton else None,
         down=(*landseer.down, *(triton.down if triton else ())),
     )
 
@@ -143,7 +141,7 @@ def _print(view: TopView, *, as_json: bool) -> None:
     for line in view.down:
         print(f"landseer top: {line}", file=sys.stderr)
     if view.landseer:
-        console().print(_drawn(TopView(url=view.url, landseer=view.landseer, triton=view.triton, down=())))
+        console().print(_drawn(replace(view, down=())))
 
 
 def _drawn(view: TopView) -> Group:
@@ -192,20 +190,13 @@ def _each(values: Mapping[str, float], shown: Callable[[float], str]) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in values.items()) or "none"
 
 
-def _time(value: float) -> str:
-    return "-" if math.isnan(value) else duration(value)
+def _or_dash(shown: Callable[[float], str]) -> Callable[[float], str]:
+    """Return a function that shows - for NaN, which means unknown."""
+    return lambda value: "-" if math.isnan(value) else shown(value)
 
 
-def _rate(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f} /s"
-
-
-def _share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _count(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:,.0f}"
+_time, _count, _rate = _or_dash(duration), _or_dash("{:,.0f}".format), _or_dash("{:.1f} /s".format)
+_share = _or_dash(lambda value: f"{100 * value:.1f} %")
 
 
 def _padded(rows: Table) -> Table:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from landseer.ops.arguments import options_of
+from landseer.ops.commands.ending import failed
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, port_or_auto
 from landseer.ops.run.processes import Stopping, how_ended
@@ -45,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _serve(_config(args), args.timeout)
     except OpsError as error:
-        print(f"landseer triton: {error}", file=sys.stderr)
-        return 1
+        return failed("triton", str(error))
 
 
 def _config(args: argparse.Namespace) -> TritonConfig:
@@ -54,18 +55,7 @@ def _config(args: argparse.Namespace) -> TritonConfig:
         if args.verbose or is_worth_showing(line):
             print(line, file=sys.stderr, flush=True)
 
-    return TritonConfig(
-        repository=args.repository,
-        host=args.host,
-        http_port=args.http_port,
-        grpc_port=args.grpc_port,
-        metrics_port=args.metrics_port,
-        threads=args.threads,
-        log_file=args.log_file,
-        traces=args.traces,
-        verbose=args.verbose,
-        on_line=show,
-    )
+    return options_of(TritonConfig, args, on_line=show)
 
 
 def _serve(config: TritonConfig, timeout: float) -> int:

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ops.arguments import options_of
+from landseer.ops.commands.ending import failed
 from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Warnings, is_json
 from landseer.ops.run.processes import Stopping
@@ -69,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
         with Stopping() as stopping:
             return _serve(_config(args), stopping)
     except (OpsError, OSError) as error:
-        print(f"landseer up: {error}", file=sys.stderr)
-        return 1
+        return failed("up", str(error))
 
 
 def _serve(config: StackConfig, stopping: Stopping) -> int:
@@ -95,16 +96,7 @@ def _config(args: argparse.Namespace) -> StackConfig:
             # Print a JSON record unchanged: it names its logger, and a program may read it.
             print(line if is_json(line) else f"{name}: {line}", file=sys.stderr, flush=True)
 
-    return StackConfig(
-        repository=args.repository,
-        store=args.store,
-        listen=args.listen,
-        metrics=args.metrics,
-        threads=args.threads,
-        timeout_s=args.timeout,
-        serve_args=_serve_args(args),
-        on_line=show,
-    )
+    return options_of(StackConfig, args, timeout_s=args.timeout, serve_args=_serve_args(args), on_line=show)
 
 
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:

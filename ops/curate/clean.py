@@ -107,4 +107,4 @@ def _print(data: Photographs, results: Sequence[Cleaned]) -> None:
     print(f"{data.name}: {plural(len(counts), 'class', 'classes')}, {gone:,} of them removed entirely")
     plain_console(pipe_width=None).print(table)
     if len(counts) > ROWS:
-        print(f"and {len(counts) - ROWS:,} more classes, which lost fewer; use --summary for all")
+        print(f"and {len(counts) - ROWS:,} more classes, which lost no more than these; use --summary for all")

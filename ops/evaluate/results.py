@@ -25,7 +25,7 @@ from landseer.ops.evaluate.system import About
 
 OVER = ("95% interval\nover classes", "95% interval\nover queries")
 INTERVALS = {
-    "interval_over_classes": "95%, bootstrap over classes; null for fewer than 5 classes",
+    "interval_over_classes": f"95%, bootstrap over classes; null for fewer than {FEWEST_CLASSES} classes",
     "interval, low and high": "95%, bootstrap over queries: too narrow if queries of a class resemble each other",
 }
 """The JSON's own explanation of its keys."""

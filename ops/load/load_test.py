@@ -56,13 +56,7 @@ class LoadOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and write the report. Returns 0 if the counts agree and no answer was wrong, 1 if not or if it failed."""
     options, console = _options(argv), Console()
-
-    def measure() -> tuple[str, bool]:
-        report = _measure(options, console)
-        console.print(f"Locust's own report is {options.out / options.shape}.html; its CSV files are next to it.")
-        return markdown(report), verdict(report)
-
-    return write_report(measure, options.report, console)
+    return write_report(lambda: _measure(options, console), options.report, console)
 
 
 def _options(argv: Sequence[str] | None) -> LoadOptions:
@@ -92,7 +86,7 @@ def _options(argv: Sequence[str] | None) -> LoadOptions:
     return LoadOptions(**vars(parser.parse_args(argv)))
 
 
-def _measure(options: LoadOptions, console: Console) -> LoadReport:
+def _measure(options: LoadOptions, console: Console) -> tuple[str, bool]:
     began, machine = time.monotonic(), describe_machine(threads=cores())
     with console.status("preparing photographs"):
         photos = make_photos(options.out / "photos")
@@ -110,7 +104,7 @@ def _measure(options: LoadOptions, console: Console) -> LoadReport:
         counted = _counted(prometheus)
         panels = {query: series(prometheus, query, interval=PANEL_INTERVAL) for query in panel_queries()}
         duel = _duel(options, stack, photos, prometheus, console) if options.duel > 0 else None
-    return LoadReport(
+    report = LoadReport(
         shape=options.shape,
         peak=options.peak,
         figures=figures,
@@ -125,6 +119,8 @@ def _measure(options: LoadOptions, console: Console) -> LoadReport:
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
+    console.print(f"Locust's own report is {options.out / options.shape}.html; its CSV files are next to it.")
+    return markdown(report), verdict(report)
 
 
 @contextmanager

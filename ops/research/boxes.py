@@ -26,7 +26,7 @@ from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research import small_things
 from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
 from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Networks, SourceRegions, found
-from landseer.ops.research.writing import add_development, made_by, written
+from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
 REPORT = Path("docs/reports/results-boxes.md")
@@ -249,8 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=REPORT)
-    add_development(parser)
+    add_report(parser, REPORT)
     return parser
 
 

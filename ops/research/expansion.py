@@ -39,7 +39,7 @@ from landseer.ops.research.expansion_search import (
     tuned_lattdba,
     tuned_lattqe,
 )
-from landseer.ops.research.writing import add_development, made_by, written
+from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.expansion"
 REPORT = Path("docs/reports/results-expansion.md")
@@ -106,12 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablations", action="store_true", help="also train the ablations, once each")
     parser.add_argument("--paper", action="store_true", help="also train the paper's network, once (slow on a CPU)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of random draws and of the first training (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of random draws and of the first training (%(default)s)"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=REPORT)
-    add_development(parser)
+    add_report(parser, REPORT)
     return parser
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.evaluation import Evaluation, evaluate
@@ -30,9 +29,10 @@ from landseer.ops.evaluate.head_variants import Variant, cost, variants
 from landseer.ops.evaluate.head_vectors import Vectors, describe_by_heads
 from landseer.ops.evaluate.methods import NONE, Method, rankings
 from landseer.ops.evaluate.readers import read as read_dataset
+from landseer.ops.progress import bars
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.heads_report import HeadRow, HeadTable
-from landseer.ops.research.writing import add_development, made_by, written
+from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"
 REPORT = Path("docs/reports/results.md")
@@ -81,8 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=REPORT)
-    add_development(parser)
+    add_report(parser, REPORT)
     return parser
 
 
@@ -103,8 +102,8 @@ def _table(source: BackboneSource, learned: Photographs, test: Dataset, args: ar
     trunk = loaded.trunk
     chosen = list(variants(trunk.channels, _trained(source, loaded, learned, args)))
     profile = Profile(backbone=source.backbone, weights_sha256="", sizes=Sizes(channels=trunk.channels))
-    with _bar("describing") as bar:
-        task = bar.add_task(source.backbone, total=len(test.references))
+    with bars(plain_console(sys.stderr, pipe_width=None)) as bar:
+        task = bar.add_task(f"describing {source.backbone}", total=len(test.references))
         vectors = describe_by_heads(
             test.references,
             chosen,
@@ -175,8 +174,8 @@ def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args:
 
 
 def _views(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
-    with _bar("views") as bar:
-        task = bar.add_task(source.backbone, total=len(learned.photographs))
+    with bars(plain_console(sys.stderr, pipe_width=None)) as bar:
+        task = bar.add_task(f"views {source.backbone}", total=len(learned.photographs))
         return trunk_views(
             learned.photographs,
             loaded.trunk,
@@ -186,11 +185,6 @@ def _views(source: BackboneSource, loaded: Loaded, learned: Photographs, args: a
             precision=precision_of(source.backbone),
             progress=lambda done: bar.advance(task, done),
         )
-
-
-def _bar(what: str) -> Progress:
-    columns = (TextColumn(what + " {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=plain_console(sys.stderr, pipe_width=None))
 
 
 def _report(args: argparse.Namespace) -> str:

@@ -40,7 +40,7 @@ from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.regional_report import table
 from landseer.ops.research.regional_rows import FIRST, Judge, RegionalRow, attended
 from landseer.ops.research.varied_coattention import Numbers
-from landseer.ops.research.writing import add_development, made_by, written
+from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.regional"
 REPORT = Path("docs/reports/results-regional.md")
@@ -120,10 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         default=SECTIONS,
         help="sections of the report (all)",
     )
-    parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="of descriptions")
+    parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="cache of descriptions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=REPORT)
-    add_development(parser)
+    add_report(parser, REPORT)
     return parser
 
 

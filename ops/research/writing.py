@@ -38,8 +38,9 @@ def written(make: Callable[[], str], out: Path) -> int:
 DEVELOPMENT = "Many variants were judged on this data while they were developed: these are development figures."
 
 
-def add_development(parser: argparse.ArgumentParser) -> None:
-    """Declare the option that says whether the test data was used during development."""
+def add_report(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Declare where the report goes, and whether the test data was used during development."""
+    parser.add_argument("--out", type=Path, default=out, help="the report (%(default)s)")
     parser.add_argument(
         "--development",
         action=argparse.BooleanOptionalAction,

@@ -1,4 +1,4 @@
-"""What Triton and the orchestrator have in common: each is a child process that can be started again."""
+"""What Triton, the orchestrator and Prometheus have in common: each runs as a child process."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_gem_and_the_projection_of_one_vector_stay_in_fp32() -> None:
     model = adapted(parsed(GEM))
     choices = choose(model)
     assert ops(model, choices.half) == {"Conv": 1, "Relu": 1}
-    assert {c.op: c.why for c in choices.choices}["MatMul"].startswith("one vector a picture")
+    assert {c.op: c.why for c in choices.choices}["MatMul"].startswith("one vector per picture")
 
 
 # Profiles.

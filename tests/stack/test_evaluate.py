@@ -66,7 +66,7 @@ def test_with_nothing_left_to_find_one_line_says_so(repository, tmp_path, capsys
         (tmp_path / "data" / name).write_bytes(b"no picture")
     command = ["evaluate", f"folder:{tmp_path / 'data'}", "--repository", str(repository)]
     assert main([*command, "--cache", str(tmp_path / "cache")]) == 1
-    assert "no query has a right answer left" in capsys.readouterr().err.splitlines()[-1]
+    assert "no query has a right answer among the readable pictures" in capsys.readouterr().err.splitlines()[-1]
     assert main([*command, "--json", str(tmp_path / "gone" / "out.json")]) == 1
     assert "there is no folder" in capsys.readouterr().err
 

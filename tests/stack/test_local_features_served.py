@@ -141,7 +141,7 @@ def test_words_are_learned_served_and_searched_by(kept, another, stack, tmp_path
     assert capsys.readouterr().out.splitlines()[2].split()[-1] == "again"
     assert main(["stats", *address]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "kept; 11 pictures have them" in said and "128 of codebook" in said
+    assert "stored; 11 pictures have them" in said and "128 of codebook" in said
     before = landseer.client.search(picture, first_stage="words", top_k=50)
     server.stop()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,12 +22,16 @@ async def expand(
 
     query: [D]; neighbours: [k, D], nearest first, k from 1 to `most`, the number the model takes.
     """
+    outputs = await triton.infer("lattqe", graph_inputs(query, neighbours, most=most), ["expanded"], deadline)
+    expanded: NDArray[np.float32] = outputs["expanded"][0]
+    return expanded
+
+
+def graph_inputs(query: NDArray[np.float32], neighbours: NDArray[np.float32], *, most: int) -> dict[str, NDArray[Any]]:
+    """Return the inputs of the `lattqe` graph, a batch of one, padded to a bucket. For the arguments see `expand`."""
     slots = bucket(len(neighbours), BUCKETS, most)
-    inputs = {
+    return {
         "query": query[None],
         "neighbours": padded(neighbours, slots)[None],
         "neighbour_mask": (np.arange(slots) < len(neighbours))[None],
     }
-    outputs = await triton.infer("lattqe", inputs, ["expanded"], deadline)
-    expanded: NDArray[np.float32] = outputs["expanded"][0]
-    return expanded
