@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10", "libnvinfer_plugin.so.10")
-USERS = ("build", "device", "engine", "log", "timing_cache")
+USERS = ("builder", "device", "engine", "log", "timing_cache")
 """Modules of export/tensorrt that call TensorRT."""
 
 SYMBOLS = (
@@ -109,7 +109,7 @@ def test_our_calls_fit_the_bindings(stubs: Path, tmp_path: Path) -> None:
 def test_calls_that_do_not_fit_are_found(stubs: Path, tmp_path: Path) -> None:
     """A name that there is not, an argument too few, a wrong type."""
     shutil.copytree(ROOT / "export" / "tensorrt", tmp_path / "tensorrt")
-    path = tmp_path / "tensorrt" / "build.py"
+    path = tmp_path / "tensorrt" / "builder.py"
     text = path.read_text()
     for right, wrong in (
         ("trt.BuilderFlag.TF32", "trt.BuilderFlag.TF33"),
