@@ -36,7 +36,7 @@ def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys
     command += ["--methods", "none,aqe:1,alphaqe:2,dqe:1,rank-curve,lattqe:2", "--json", str(told)]
     assert main(command) == 0
     shown = capsys.readouterr()
-    assert f"{2 * len(WHEEL)} queries, {2 * len(WHEEL)} references" in shown.out
+    assert f"{2 * len(WHEEL)} queries of {len(WHEEL)} classes, {2 * len(WHEEL)} references" in shown.out
     assert "broken.jpg: got bytes that are not a picture" in " ".join(shown.err.split())
     known = json.loads(told.read_text())
     assert [row["method"] for row in known["rows"]] == [
