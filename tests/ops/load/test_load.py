@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import pytest
 
 from landseer.ops.errors import OpsError
+from landseer.ops.load import k6
 from landseer.ops.load.k6 import K6Figures, _read
 from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures, TaskFigures, Tick, read
@@ -140,6 +141,17 @@ def test_the_report_says_what_was_measured():
     assert "All 1 queries of the 1 panels" in text
     assert "b, p: `up`" in markdown(report(panels={PanelQuery(board="b", panel="p", expression="up"): 0}))
     assert "| UNAVAILABLE | 3 |" in markdown(report(figures=figures(UNAVAILABLE=3)))
+
+
+def test_k6_is_found_beside_python_without_an_active_environment(tmp_path, monkeypatch):
+    binary = tmp_path / "k6"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setattr(k6.sys, "executable", str(tmp_path / "python"))
+    assert k6.installed()
+    binary.unlink()
+    assert not k6.installed()
 
 
 def test_k6_that_made_no_call_is_an_error():
