@@ -25,6 +25,7 @@ class FirstStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FIRST_STAGE_UNSPECIFIED: _ClassVar[FirstStage]
     FIRST_STAGE_GLOBAL: _ClassVar[FirstStage]
     FIRST_STAGE_WORDS: _ClassVar[FirstStage]
+    FIRST_STAGE_BOTH: _ClassVar[FirstStage]
 
 class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -44,6 +45,7 @@ EXPANSION_METHOD_RANK_CURVE: ExpansionMethod
 FIRST_STAGE_UNSPECIFIED: FirstStage
 FIRST_STAGE_GLOBAL: FirstStage
 FIRST_STAGE_WORDS: FirstStage
+FIRST_STAGE_BOTH: FirstStage
 RERANKING_METHOD_UNSPECIFIED: RerankingMethod
 RERANKING_METHOD_NONE: RerankingMethod
 RERANKING_METHOD_COATTENTION: RerankingMethod
@@ -114,20 +116,48 @@ class StageScores(_message.Message):
     words: float
     def __init__(self, expanded: _Optional[float] = ..., coattention: _Optional[float] = ..., inliers: _Optional[int] = ..., words: _Optional[float] = ..., **kwargs) -> None: ...
 
+class Point(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
+
+class Verification(_message.Message):
+    __slots__ = ("inliers", "probability", "outline")
+    INLIERS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    OUTLINE_FIELD_NUMBER: _ClassVar[int]
+    inliers: int
+    probability: float
+    outline: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+
+class PointMatch(_message.Message):
+    __slots__ = ("query", "hit")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    HIT_FIELD_NUMBER: _ClassVar[int]
+    query: Point
+    hit: Point
+    def __init__(self, query: _Optional[_Union[Point, _Mapping]] = ..., hit: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
+
 class HitExplanation(_message.Message):
-    __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes")
+    __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes", "matches")
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     COATTENTION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
     thumbnail: bytes
     coattention: _common_pb2.Heatmap
     cluster_weights: _containers.RepeatedScalarFieldContainer[float]
     boxes: _containers.RepeatedCompositeFieldContainer[_common_pb2.DetectedBox]
-    def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ...) -> None: ...
+    matches: _containers.RepeatedCompositeFieldContainer[PointMatch]
+    def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[PointMatch, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation")
+    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +172,7 @@ class Hit(_message.Message):
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    VERIFICATION_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     scores: StageScores
@@ -149,7 +180,8 @@ class Hit(_message.Message):
     width: int
     height: int
     explanation: HitExplanation
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ...) -> None: ...
+    verification: Verification
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ...) -> None: ...
 
 class QueryExplanation(_message.Message):
     __slots__ = ("thumbnail", "width", "height", "region", "attention", "boxes")
