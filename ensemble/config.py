@@ -9,6 +9,9 @@ from pathlib import Path
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
+KEYPOINTS, DEEP, BOTH, NONE = "keypoints", "deep", "both", "none"
+LOCAL_FEATURES = (KEYPOINTS, DEEP, BOTH, NONE)
+"""Which local features of indexed pictures are stored: RootSIFT keypoints, those of the backbone, or both."""
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -50,14 +53,16 @@ class ServerConfig:
     """Most bytes the store may take on disk."""
     thumbnails: bool = True
     """Whether to store a small JPEG of each indexed picture, for `explain` and Get."""
-    local_features: bool = False
-    """Whether to store local features, for spatial verification and visual words; 68 KiB per picture."""
+    local_features: str = KEYPOINTS
+    """One of `LOCAL_FEATURES`: for visual words and spatial verification. Keypoints take 24 KiB per picture, deep local
+    features 68 KiB."""
     regions: int = 0
-    """Most boxes of an indexed picture to describe again as crops, for R-ASMK; needs `local_features`."""
+    """Most boxes of an indexed picture to describe again as crops, for R-ASMK; needs deep local features."""
     codebook: Path | None = None
-    """File written by `landseer codebook`, for searches by visual words; needs `local_features`."""
+    """File written by `landseer codebook`; None for the codebook of keypoints that ships."""
     kernel: str = ""
-    """Similarity by visual words, a key of `asmk.kernel.KERNELS`; empty means r-asmk with regions, else asmk."""
+    """Similarity by visual words, a key of `asmk.kernel.KERNELS`; empty means how-idf for keypoints; for deep local
+    features r-asmk with regions, else asmk."""
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream processed at a time: two full batches of Triton's."""
     in_flight: int = 8
@@ -81,17 +86,26 @@ class ServerConfig:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
         if self.vectors not in (RAW, AUGMENTED):
             raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
-        if self.codebook is not None and not self.local_features:
-            raise ValueError("codebook needs local-features: visual words are computed from stored local features")
-        if self.regions < 0 or (self.regions and not self.local_features):
-            raise ValueError(f"regions is {self.regions}; expected 0, or more together with local-features")
+        if self.local_features not in LOCAL_FEATURES:
+            raise ValueError(f"local-features is {self.local_features!r}; expected one of {', '.join(LOCAL_FEATURES)}")
+        if self.codebook is not None and self.local_features == NONE:
+            raise ValueError("codebook needs local features, and local-features is none; choose keypoints or deep")
+        if self.regions < 0 or (self.regions and not self.deep):
+            raise ValueError(
+                f"regions is {self.regions}; expected 0, or more together with local-features {DEEP} or {BOTH}"
+            )
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
 
     @property
-    def words_kernel(self) -> str:
-        """`kernel`, or its default, which depends on `regions`."""
-        return self.kernel or ("r-asmk" if self.regions else "asmk")
+    def keypoints(self) -> bool:
+        """Whether keypoints are stored."""
+        return self.local_features in (KEYPOINTS, BOTH)
+
+    @property
+    def deep(self) -> bool:
+        """Whether deep local features are stored."""
+        return self.local_features in (DEEP, BOTH)
 
     @property
     def max_message_bytes(self) -> int:

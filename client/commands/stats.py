@@ -7,7 +7,7 @@ import argparse
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
 from landseer.client.readable import plural, size
-from landseer.v1.index_pb2 import LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
+from landseer.v1.index_pb2 import KeypointsStats, LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
 
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
@@ -51,6 +51,7 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
         "index engine": stats.index_engine,
         "vectors searched": _searched(stats.searched_vectors),
         "local features": _local(stats.local_features),
+        "keypoints": _keypoints(stats.keypoints),
         "visual words": _words(stats.visual_words),
         "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
         "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
@@ -74,6 +75,11 @@ def _local(features: LocalFeaturesStats) -> str:
         regions = f", with up to {plural(features.regions, 'region')}" if features.regions else ""
         return f"stored{regions}; {there or 'no picture has them yet'}"
     return f"not stored{f'; {there}' if there else ''}"
+
+
+def _keypoints(keypoints: KeypointsStats) -> str:
+    found = f"of {keypoints.pictures:,} pictures, {size(keypoints.bytes)}"
+    return found if keypoints.kept else f"{found if keypoints.pictures else 'none'}, not kept for new ones"
 
 
 def _words(words: VisualWordsStats) -> str:

@@ -150,6 +150,16 @@ class LocalFeaturesStats(_message.Message):
     regions: int
     def __init__(self, kept: _Optional[bool] = ..., pictures: _Optional[int] = ..., bytes: _Optional[int] = ..., regions: _Optional[int] = ...) -> None: ...
 
+class KeypointsStats(_message.Message):
+    __slots__ = ("kept", "pictures", "bytes")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    kept: bool
+    pictures: int
+    bytes: int
+    def __init__(self, kept: _Optional[bool] = ..., pictures: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class VisualWordsStats(_message.Message):
     __slots__ = ("codebook", "words", "kernel", "pictures", "bytes")
     CODEBOOK_FIELD_NUMBER: _ClassVar[int]
@@ -165,7 +175,7 @@ class VisualWordsStats(_message.Message):
     def __init__(self, codebook: _Optional[str] = ..., words: _Optional[int] = ..., kernel: _Optional[str] = ..., pictures: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels", "searched_vectors", "local_features", "visual_words")
+    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels", "searched_vectors", "local_features", "visual_words", "keypoints")
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +193,7 @@ class StatsResponse(_message.Message):
     SEARCHED_VECTORS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FEATURES_FIELD_NUMBER: _ClassVar[int]
     VISUAL_WORDS_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     pictures: int
     sequence: int
     store_bytes: int
@@ -200,4 +211,5 @@ class StatsResponse(_message.Message):
     searched_vectors: SearchedVectors
     local_features: LocalFeaturesStats
     visual_words: VisualWordsStats
-    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., searched_vectors: _Optional[_Union[SearchedVectors, _Mapping]] = ..., local_features: _Optional[_Union[LocalFeaturesStats, _Mapping]] = ..., visual_words: _Optional[_Union[VisualWordsStats, _Mapping]] = ...) -> None: ...
+    keypoints: KeypointsStats
+    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., searched_vectors: _Optional[_Union[SearchedVectors, _Mapping]] = ..., local_features: _Optional[_Union[LocalFeaturesStats, _Mapping]] = ..., visual_words: _Optional[_Union[VisualWordsStats, _Mapping]] = ..., keypoints: _Optional[_Union[KeypointsStats, _Mapping]] = ...) -> None: ...

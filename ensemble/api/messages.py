@@ -9,9 +9,11 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from landseer.ensemble.api.verified import matches, verification
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served
 from landseer.ensemble.pictures.heatmap import FeatureMap, coattention_heatmap
+from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.describe import DescribedPicture
 from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.search.search import SearchResult
@@ -19,7 +21,7 @@ from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
-STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "total")
+STAGES = ("decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "total")
 """The stages reported to callers, in this order."""
 
 
@@ -27,7 +29,11 @@ def search_response(
     found: SearchResult, served: Served | None, profile: Profile, *, explain: bool
 ) -> search_pb2.SearchResponse:
     """Return the answer to a search, without timings. With `explain` this computes heat maps."""
-    hits = [_hit(found.ranking, place, record, profile, explain) for place, record in enumerate(found.records)]
+    shown = None if found.picture is None else found.picture.prepared.region
+    hits = [
+        _hit(found.ranking, place, record, profile, explain=explain, shown=shown)
+        for place, record in enumerate(found.records)
+    ]
     picture = found.picture if explain else None
     return search_pb2.SearchResponse(
         hits=hits,
@@ -112,7 +118,9 @@ def _descriptor(vector: NDArray[Any]) -> search_pb2.Descriptor:
     return search_pb2.Descriptor(values=vector.astype(np.float32).tolist())
 
 
-def _hit(ranking: Ranking, place: int, record: Record, profile: Profile, explain: bool) -> search_pb2.Hit:
+def _hit(
+    ranking: Ranking, place: int, record: Record, profile: Profile, *, explain: bool, shown: Region | None
+) -> search_pb2.Hit:
     return search_pb2.Hit(
         id=record.id,
         score=float(ranking.scores[place]),
@@ -120,7 +128,8 @@ def _hit(ranking: Ranking, place: int, record: Record, profile: Profile, explain
         metadata=record.metadata,
         width=record.width,
         height=record.height,
-        explanation=_explanation(ranking, place, record, profile) if explain else None,
+        explanation=_explanation(ranking, place, record, profile, shown) if explain else None,
+        verification=verification(ranking.evidence[place], record.width, record.height),
     )
 
 
@@ -138,7 +147,9 @@ def _scores(ranking: Ranking, place: int) -> search_pb2.StageScores:
     return message
 
 
-def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile) -> search_pb2.HitExplanation:
+def _explanation(
+    ranking: Ranking, place: int, record: Record, profile: Profile, shown: Region | None
+) -> search_pb2.HitExplanation:
     explanation = search_pb2.HitExplanation(thumbnail=record.thumbnail, boxes=detected_boxes(record.boxes))
     if not np.isnan(ranking.coattention[place]):
         weights, features = ranking.weights[place], FeatureMap(packed=record.feature_map)
@@ -147,6 +158,8 @@ def _explanation(ranking: Ranking, place: int, record: Record, profile: Profile)
         )
         explanation.coattention.CopyFrom(heatmap(where))
         explanation.cluster_weights.extend(weights[: len(record.clusters)].tolist())
+    if shown is not None and ranking.evidence[place] is not None:
+        explanation.matches.extend(matches(ranking.evidence[place], shown, record.width, record.height))
     return explanation
 
 

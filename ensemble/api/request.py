@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.errors import CodebookMissing, InvalidInput, LocalFeaturesMissing, Untrained
+from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, RANK_CURVE, limits
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ensemble.search.plan import (
+    BOTH,
     COATTENTION,
+    GLOBAL,
     SPATIAL,
+    WORDS,
     ExpansionPlan,
     IdQuery,
     PictureQuery,
@@ -40,6 +45,12 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_RANK_CURVE: RANK_CURVE,
 }
 """Expansion methods by enum value; any other value means no expansion."""
+FIRST_STAGES = {
+    search_pb2.FIRST_STAGE_GLOBAL: GLOBAL,
+    search_pb2.FIRST_STAGE_WORDS: WORDS,
+    search_pb2.FIRST_STAGE_BOTH: BOTH,
+}
+"""How candidates are found, by enum value."""
 RERANKINGS = {
     search_pb2.RERANKING_METHOD_COATTENTION: COATTENTION,
     search_pb2.RERANKING_METHOD_SPATIAL: SPATIAL,
@@ -48,15 +59,15 @@ RERANKINGS = {
 
 
 def search_plan(
-    request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int, local_features: bool, words: bool
+    request: search_pb2.SearchRequest, profile: Profile, *, max_top_k: int, sources: LocalSources
 ) -> SearchPlan:
-    """Validate a SearchRequest and return its plan. local_features, words: whether the server has them.
+    """Validate a SearchRequest and return its plan. sources: the local features that the server has.
 
     InvalidInput names the field; Untrained, LocalFeaturesMissing and CodebookMissing say how to fix it.
     """
     kind = request.WhichOneof("query")
-    rerank = _rerank(request.reranking, profile, local_features=local_features, words=words)
-    by_words = _by_words(request, kind, words=words)
+    rerank = _rerank(request.reranking, profile, sources, kind)
+    first = _first(request, kind, sources)
     if request.HasField("region") and kind != "image":
         said = f"got a region with {f'the query `{kind}`' if kind else 'no query'}; a region needs the query `image`"
         raise InvalidInput("region", said)
@@ -74,7 +85,8 @@ def search_plan(
         expand=_expand(request.expansion, profile),
         rerank=rerank,
         explain=request.explain,
-        by_words=by_words,
+        first=first,
+        sources=sources,
     )
 
 
@@ -134,27 +146,34 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> ExpansionPlan | 
     return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha)
 
 
-def _by_words(request: search_pb2.SearchRequest, kind: str | None, *, words: bool) -> bool:
+def _first(request: search_pb2.SearchRequest, kind: str | None, sources: LocalSources) -> str:
+    """Return how candidates are found; by default by both, where query and server have keypoints.
+
+    Co-attention is added to the score before, so it is not given the ranks of two searches unless it was asked for.
+    """
     _known("first_stage", request.first_stage, search_pb2.FirstStage)
-    if request.first_stage != search_pb2.FIRST_STAGE_WORDS:
-        return False
-    if kind == "descriptor":
+    if request.first_stage == search_pb2.FIRST_STAGE_UNSPECIFIED:
+        coattends = request.reranking.method == search_pb2.RERANKING_METHOD_COATTENTION
+        return GLOBAL if kind == "descriptor" or sources.words != KEYPOINTS or coattends else BOTH
+    first = FIRST_STAGES[request.first_stage]
+    if first != GLOBAL and kind == "descriptor":
         said = "a raw descriptor has no visual words; send the picture as `image`, or its `id` if it is indexed"
         raise InvalidInput("first_stage", said)
-    _need_words("first_stage", words)
-    return True
+    if first != GLOBAL:
+        _need_words("first_stage", sources)
+    return first
 
 
-def _need_words(field: str, words: bool) -> None:
-    if not words:
+def _need_words(field: str, sources: LocalSources) -> None:
+    if sources.words is None:
         raise CodebookMissing(
-            f"{field}: this server has no visual words; train a codebook with `landseer codebook` and start the server "
-            "with `landseer serve --local-features --codebook FILE`"
+            f"{field}: this server has no visual words; start it with `landseer serve --local-features keypoints`, the "
+            "default, or with deep local features and a codebook from `landseer codebook`"
         )
 
 
 def _rerank(
-    request: search_pb2.Reranking, profile: Profile, *, local_features: bool, words: bool
+    request: search_pb2.Reranking, profile: Profile, sources: LocalSources, kind: str | None
 ) -> RerankingPlan | None:
     candidates = request.candidates if request.HasField("candidates") else CANDIDATES
     weight = request.weight if request.HasField("weight") else 1.0
@@ -162,7 +181,7 @@ def _rerank(
     if not 0.0 <= weight <= 1.0:
         raise InvalidInput("reranking.weight", f"got {weight:g}; expected 0 to 1")
     _known("reranking.method", request.method, search_pb2.RerankingMethod)
-    method, shared = RERANKINGS.get(request.method), request.require_shared_words
+    method, shared = _method(request, sources, kind), request.require_shared_words
     _in_range("reranking.require_shared_words", shared, 0, profile.sizes.locals)
     if method is None and shared:
         said = "it filters the candidates of re-ranking; set a reranking.method too"
@@ -170,20 +189,27 @@ def _rerank(
     if method is None:
         return None
     if shared:
-        _need_words("reranking.require_shared_words", words)
+        _need_words("reranking.require_shared_words", sources)
     if method == SPATIAL:
-        _check_spatial(request, local_features)
+        _check_spatial(request, sources)
     return RerankingPlan(method=method, candidates=candidates, weight=weight, shared_words=shared)
 
 
-def _check_spatial(request: search_pb2.Reranking, local_features: bool) -> None:
+def _method(request: search_pb2.Reranking, sources: LocalSources, kind: str | None) -> str | None:
+    """Return the re-ranking method; by default verification by keypoints, where query and server have them."""
+    if request.method != search_pb2.RERANKING_METHOD_UNSPECIFIED:
+        return RERANKINGS.get(request.method)
+    return SPATIAL if kind != "descriptor" and sources.verification == KEYPOINTS else None
+
+
+def _check_spatial(request: search_pb2.Reranking, sources: LocalSources) -> None:
     if request.HasField("weight"):
         said = "spatial verification takes no weight: it sorts by inliers, then by the previous score; omit the weight"
         raise InvalidInput("reranking.weight", said)
-    if not local_features:
+    if sources.verification is None:
         raise LocalFeaturesMissing(
             "reranking.method: spatial verification needs local features, and this server stores none; start it with "
-            "`landseer serve --local-features` and index the pictures again, or re-rank by co-attention"
+            "`landseer serve --local-features keypoints` and index the pictures again, or re-rank by co-attention"
         )
 
 

@@ -28,6 +28,7 @@ from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
 from landseer.ensemble.ingest.indexing import Indexer, StreamTally
+from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.plan import PictureQuery, SearchPlan
 from landseer.ensemble.search.search import SearchRun
@@ -50,6 +51,8 @@ class ServiceParts:
     readiness: Readiness
     triton: Triton
     describer: Describer
+    extractor: Extractor | None
+    """None if the server has no keypoints."""
     indexer: Indexer
 
     def stages(self, context: Context) -> Stages:
@@ -73,8 +76,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                 request,
                 parts.readiness.profile(),
                 max_top_k=parts.config.max_top_k,
-                local_features=parts.config.local_features,
-                words=parts.config.codebook is not None,
+                sources=collection.sources,
             )
             response = await self._search(plan, collection, stages)
         add_stages(response, stages)
@@ -106,6 +108,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             stages=stages,
             triton=self._parts.triton,
             describer=self._parts.describer,
+            extractor=self._parts.extractor,
             metrics=self._parts.metrics,
         )
         found = await search.run()
@@ -167,12 +170,15 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
             max_image_pixels=config.limits.max_pixels,
             searched_vectors=index_pb2.SearchedVectors(**searched),
             local_features=index_pb2.LocalFeaturesStats(
-                kept=config.local_features,
+                kept=config.deep,
                 pictures=stats.locals,
                 bytes=stats.locals_bytes,
                 regions=config.regions,
             ),
             visual_words=_visual_words(collection),
+            keypoints=index_pb2.KeypointsStats(
+                kept=config.keypoints, pictures=stats.keypoints, bytes=stats.keypoints_bytes
+            ),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from landseer.client.readable import one_line
 from landseer.ensemble.asmk.kernel import KERNELS
-from landseer.ensemble.config import AUGMENTED, RAW, Limits, ServerConfig, parse_bytes
+from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
@@ -44,14 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
-    flag(
-        "--local-features", help="store local features, for spatial verification and visual words (68 KiB per picture)"
+    local = "local features to store, for visual words and verification: keypoints (24 KiB per picture), deep (68 KiB)"
+    option("--local-features", local, ServerConfig.local_features, choices=LOCAL_FEATURES)
+    regions = (
+        "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each; needs deep local features"
     )
-    regions = "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each"
     option("--regions", regions, ServerConfig.regions, type=int, metavar="N")
-    codebook = "visual words, written by `landseer codebook`, for searching and filtering; needs --local-features"
+    codebook = "visual words, written by `landseer codebook` (default: the words of keypoints that ship)"
     parser.add_argument("--codebook", type=Path, metavar="FILE", help=codebook)
-    kernel = f"similarity by visual words: {', '.join(KERNELS)} (default r-asmk with --regions, else asmk)"
+    kernel = f"similarity by visual words: {', '.join(KERNELS)} (default how-idf; for deep local features asmk, or "
+    kernel += "r-asmk with --regions)"
     parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
     option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))

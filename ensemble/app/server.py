@@ -18,9 +18,12 @@ from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
+from landseer.ensemble.index.codebooks import codebooks_of
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.ingest.indexing import Indexer
+from landseer.ensemble.keypoints.extractor import Extractor
+from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
 from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
@@ -35,10 +38,13 @@ WINDOW_BYTES = 4 * 2**20
 
 
 class RunningServer:
-    """A listening orchestrator, not necessarily SERVING yet: see `ready`. ValueError for an unknown kernel."""
+    """A listening orchestrator, not necessarily SERVING yet: see `ready`.
+
+    ValueError for an unknown kernel or an unfit codebook, OSError if the codebook cannot be read.
+    """
 
     def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
-        if config.words_kernel not in KERNELS:
+        if config.kernel and config.kernel not in KERNELS:
             raise ValueError(f"kernel is {config.kernel!r}; expected one of {', '.join(KERNELS)}")
         self._config = config
         self._tracing = tracing
@@ -50,6 +56,7 @@ class RunningServer:
         self._readiness = Readiness(config, self._triton, self.metrics, self._show_serving)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
+        self._extractor = _extractor(config)
         self._grpc = self._grpc_server()
         self._http: MetricsServer | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -114,6 +121,8 @@ class RunningServer:
     def _close_threads(self) -> None:
         self._query_workers.close()
         self._index_workers.close()
+        if self._extractor is not None:
+            self._extractor.close()
         if self._http is not None:
             self._http.close()
         self._tracing.close()
@@ -157,12 +166,14 @@ class RunningServer:
             readiness=self._readiness,
             triton=self._triton,
             describer=describer,
+            extractor=self._extractor,
             indexer=Indexer(
                 self._readiness,
                 bulk,
                 self.metrics,
                 thumbnails=config.thumbnails,
-                local_features=config.local_features,
+                extractor=self._extractor,
+                local_features=config.deep,
                 regions=config.regions,
                 in_flight=config.bulk_in_flight,
             ),
@@ -181,6 +192,11 @@ async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningS
         await server.stop(grace_s=0.0)
         raise
     return server
+
+
+def _extractor(config: ServerConfig) -> Extractor | None:
+    codebook = codebooks_of(config).keypoints
+    return None if codebook is None else Extractor(Quantiser(codebook), threads=config.threads)
 
 
 def _probe(address: str) -> None:

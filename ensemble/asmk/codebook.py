@@ -114,7 +114,7 @@ class Codebook:
                 centroids, about = file.get_tensor("centroids"), _about(file.metadata() or {})
             if zlib.crc32(centroids.data) != about["crc32"]["centroids"]:
                 raise ValueError("its checksum is wrong")
-            return cls(centroids=centroids, card=dict(about["card"]))
+            return cls(centroids=centroids.astype(np.float32, copy=False), card=dict(about["card"]))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             said = f"no {error} in its metadata" if isinstance(error, KeyError) else error
             raise ValueError(

@@ -11,24 +11,29 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig
 from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
+from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
-from landseer.ensemble.index.word_index import WordIndex, check_codebook
+from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.store.local_features import LocalFeatures
-from landseer.ensemble.store.record import Stored, StoreStats
+from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
 from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
 from landseer.ensemble.verify.verifier import Verifier
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+KEYPOINT_KERNEL = "how-idf"
+"""Rare words count more: many words of keypoints are of print and lattices that most pictures have."""
 
 
 class Collection:
@@ -41,7 +46,7 @@ class Collection:
         profile: Profile,
         config: ServerConfig,
         metrics: Metrics,
-        codebook: Codebook | None = None,
+        codebooks: Codebooks | None = None,
     ) -> None:
         self.store = store
         self.profile = profile
@@ -50,8 +55,16 @@ class Collection:
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
         self.verifier = Verifier(store.locals, threads=config.threads)
-        self.words = WordIndex(codebook, kernel=config.words_kernel, threads=config.threads) if codebook else None
+        """Verifies by deep local features."""
+        self.keypoint_verifier = KeypointVerifier(store.keypoints, threads=config.threads)
+        codebooks = codebooks or Codebooks()
+        self.deep_words = _deep_words(codebooks, store, config)
+        """Gives deep local features their words; None unless searches by words use them."""
+        source = self.deep_words or _keypoint_words(codebooks, store, config)
+        self.words = WordIndex(source, threads=config.threads) if source else None
         """The index of visual words; None without a codebook."""
+        self.sources = local_sources(config, codebooks)
+        """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
 
@@ -64,7 +77,9 @@ class Collection:
         """
         opener = Workers("open", threads=1)
         try:
-            codebook = await opener.run(_codebook, config, profile)
+            codebooks = await opener.run(codebooks_of, config)
+            if codebooks.deep is not None:
+                check_codebook(codebooks.deep, profile, str(config.codebook))
             shape = (profile.sizes.clusters, profile.sizes.reduced)
             store = await opener.run(
                 Store.open,
@@ -72,11 +87,12 @@ class Collection:
                 fingerprint=profile.fingerprint,
                 clusters_shape=shape,
                 limit_bytes=config.store_limit_bytes,
-                locals_sha256=profile.locals_sha256 if config.local_features else None,
+                locals_sha256=profile.locals_sha256 if config.deep else None,
+                codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
             )
         finally:
             opener.close()
-        opened = cls(store, profile=profile, config=config, metrics=metrics, codebook=codebook)
+        opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
         if config.vectors == AUGMENTED and store.stats().augmentation is None:
             opened.close()
             raise StoreUnusable(
@@ -96,7 +112,7 @@ class Collection:
         try:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
             if self.words is not None:
-                await self.words.load(self.store, stop)
+                await self.words.load(stop)
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)
@@ -113,12 +129,12 @@ class Collection:
         return await self._index.search(vector, k)
 
     async def apply(
-        self, added: list[int], vectors: NDArray[np.float32], words: list[Binary | None], removed: list[int]
+        self, added: list[int], vectors: NDArray[np.float32], records: list[Record], removed: list[int]
     ) -> None:
-        """Apply a change of the store to the index."""
+        """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n]."""
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
-            await self.words.apply(added, words, removed)
+            await self.words.apply(added, records, removed)
 
     async def get(self, id: str) -> Stored:
         """Return a picture by its id. NotFound."""
@@ -145,6 +161,10 @@ class Collection:
         """Return the local features of a picture by key, or None."""
         return (await self._reads.run(self.store.locals.read, [key]))[0]
 
+    async def keypoints(self, key: int) -> CompactKeypoints | None:
+        """Return the keypoints of a picture by key, or None."""
+        return (await self._reads.run(self.store.keypoints.read, [key]))[0]
+
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
         return await self._reads.run(self.store.stats)
@@ -165,6 +185,9 @@ class Collection:
         """Finish pending reads and close; blocks briefly."""
         self._reads.close()
         self.verifier.close()
+        self.keypoint_verifier.close()
+        if self.deep_words is not None:
+            self.deep_words.close()
         if self.words is not None:
             self.words.close()
         self._index.close()
@@ -176,12 +199,17 @@ class Collection:
         return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
 
 
-def _codebook(config: ServerConfig, profile: Profile) -> Codebook | None:
-    if config.codebook is None:
+def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:
+    if codebooks.deep is None:
         return None
-    codebook = Codebook.load(config.codebook)
-    check_codebook(codebook, profile, str(config.codebook))
-    return codebook
+    kernel = config.kernel or ("r-asmk" if config.regions else "asmk")
+    return DeepWords(codebooks.deep, store, kernel=kernel, threads=config.threads)
+
+
+def _keypoint_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> KeypointWords | None:
+    if codebooks.keypoints is None:
+        return None
+    return KeypointWords(codebooks.keypoints, store.keypoints, kernel=config.kernel or KEYPOINT_KERNEL)
 
 
 def _report(done: int) -> None:

@@ -117,11 +117,11 @@ class Readiness:
         ours, theirs = self._profile, served.profile
         if ours is None:
             return
-        if self._config.local_features and theirs.locals_sha256 != ours.locals_sha256:
+        if self._config.deep and theirs.locals_sha256 != ours.locals_sha256:
             raise ProfileMismatch(
                 f"the local features were made by other models (SHA-256 {ours.locals_sha256[:12]}) than Triton now "
                 f"serves ({theirs.locals_sha256[:12]}); serve the previous models again, or start with another --store "
-                "or without --local-features"
+                "or without deep local features"
             )
         if theirs.fingerprint == ours.fingerprint:
             return

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.store.record import Record, StoreChange
@@ -158,8 +157,8 @@ class Writer:
 
 def _net(
     group: list[_Job], changes: list[StoreChange], size: int
-) -> tuple[list[int], NDArray[np.float32], list[Binary | None], list[int]]:
-    """Return keys, vectors and words to add, and keys to remove; an id put twice in the group is added once."""
+) -> tuple[list[int], NDArray[np.float32], list[Record], list[int]]:
+    """Return keys, vectors and records to add, and keys to remove; an id put twice in the group is added once."""
     gone = [change.replaced_key for change in changes if change.replaced_key is not None]
     records = [record for job in group for record in job.records]
     if not records:
@@ -167,5 +166,5 @@ def _net(
     kept = [pair for pair in zip(changes, records, strict=True) if pair[0].key not in set(gone)]
     fresh = {change.key for change in changes}
     vectors = np.stack([record.descriptor for _, record in kept]).astype(np.float32)
-    words = [record.words for _, record in kept]
-    return [change.key for change, _ in kept], vectors, words, [key for key in gone if key not in fresh]
+    kept_records = [record for _, record in kept]
+    return [change.key for change, _ in kept], vectors, kept_records, [key for key in gone if key not in fresh]

@@ -17,7 +17,10 @@ from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.index.writer import GROUP
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.ingest.regions import regions_of
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.pictures.heatmap import FeatureMap
+from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
@@ -72,6 +75,7 @@ class Indexer:
         describer: Describer,
         metrics: Metrics,
         *,
+        extractor: Extractor | None,
         thumbnails: bool,
         local_features: bool,
         regions: int,
@@ -80,6 +84,7 @@ class Indexer:
         self._readiness = readiness
         self._metrics = metrics
         self._describer = describer
+        self._extractor = extractor
         self._thumbnails = thumbnails
         self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_OUTPUTS if local_features else ()))))
         self._regions = regions
@@ -149,17 +154,26 @@ class Indexer:
         try:
             check_id(picture.id)
             check_metadata(metadata)
-            described = await self._describer.describe(
-                picture.image, profile, stages, outputs=self._outputs, thumbnail=self._thumbnails
-            )
+            prepared = await self._describer.decode(picture.image, profile, stages, thumbnail=self._thumbnails)
         except InvalidInput as error:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
-        features, words = await self._local_features(picture.image, described, profile, stages), None
-        if collection.words is not None and features is not None:
-            words = await collection.words.of_picture(features)
-        return dataclasses.replace(
-            record_of(picture.id, metadata, described, profile.version), locals=features, words=words
-        )
+        keypoints = asyncio.create_task(self._keypoints(prepared, stages))
+        try:
+            described = await self._describer.infer(prepared, stages, outputs=self._outputs)
+            features, words = await self._local_features(picture.image, described, profile, stages), None
+            if collection.deep_words is not None and features is not None:
+                words = await collection.deep_words.of_picture(features)
+            record = record_of(picture.id, metadata, described, profile.version)
+            return dataclasses.replace(record, locals=features, words=words, keypoints=await keypoints)
+        finally:
+            keypoints.cancel()
+
+    async def _keypoints(self, prepared: Prepared, stages: Stages) -> CompactKeypoints | None:
+        """Return the keypoints of a picture, found while Triton describes it; None if they are not stored."""
+        extractor = self._extractor
+        if extractor is None:
+            return None
+        return await stages.required("keypoints", lambda _: extractor.of_picture(prepared.pixels))
 
     async def _local_features(
         self, image: bytes, described: DescribedPicture, profile: Profile, stages: Stages

@@ -107,9 +107,27 @@ class Describer:
         thumbnail: bool = False,
     ) -> DescribedPicture:
         """Describe a picture, or a region of it. InvalidInput for `image` or `region`; errors of Triton.infer."""
-        prepared = await stages.required(
+        prepared = await self.decode(data, profile, stages, region=region, thumbnail=thumbnail)
+        return await self.infer(prepared, stages, outputs=outputs)
+
+    async def decode(
+        self,
+        data: bytes,
+        profile: Profile,
+        stages: Stages,
+        *,
+        region: Region | None = None,
+        thumbnail: bool = False,
+    ) -> Prepared:
+        """Decode a picture, or a region of it, for the models. InvalidInput for `image` or `region`."""
+        return await stages.required(
             "decode", lambda _: self._prepare(data, profile=profile, region=region, thumbnail=thumbnail)
         )
+
+    async def infer(
+        self, prepared: Prepared, stages: Stages, *, outputs: Sequence[str] = FOR_SEARCH
+    ) -> DescribedPicture:
+        """Describe a decoded picture. Errors of Triton.infer."""
         model = "describe" if set(outputs) <= set(VECTORS) else "describe_full"
         image = {"image": prepared.pixels[None]}
         tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.config import DEEP, KEYPOINTS
+from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.pictures.pictures import Region
 
 COATTENTION, SPATIAL = "coattention", "spatial"
 """Re-ranking methods."""
+GLOBAL, WORDS, BOTH = "global", "words", "both"
+"""How candidates are found: by the global descriptor, by visual words, or by both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +74,10 @@ class SearchPlan:
     expand: ExpansionPlan | None
     rerank: RerankingPlan | None
     explain: bool
-    by_words: bool = False
-    """Whether the first search is by visual words."""
+    first: str = GLOBAL
+    """`GLOBAL`, `WORDS` or `BOTH`."""
+    sources: LocalSources = field(default_factory=LocalSources)
+    """What the server has."""
 
     @property
     def verifies(self) -> bool:
@@ -79,6 +85,20 @@ class SearchPlan:
         return self.rerank is not None and self.rerank.method == SPATIAL
 
     @property
-    def needs_local_features(self) -> bool:
-        """Whether the local features of the query are needed."""
-        return self.by_words or self.verifies or (self.rerank is not None and self.rerank.shared_words > 0)
+    def uses_words(self) -> bool:
+        """Whether visual words of the query are needed."""
+        return self.first != GLOBAL or (self.rerank is not None and self.rerank.shared_words > 0)
+
+    @property
+    def needs_deep(self) -> bool:
+        """Whether the deep local features of the query are needed."""
+        return self._needs(DEEP)
+
+    @property
+    def needs_keypoints(self) -> bool:
+        """Whether the keypoints of the query are needed."""
+        return self._needs(KEYPOINTS)
+
+    def _needs(self, source: str) -> bool:
+        words, verified = self.uses_words, self.verifies
+        return (words and self.sources.words == source) or (verified and self.sources.verification == source)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.verify.evidence import Evidence
 from landseer.ensemble.verify.verification import reordered
 
 Scores = NDArray[np.float32]
+RANK = 60
+"""The constant of reciprocal rank fusion, as in its paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Ranking:
     """[n]: whole numbers."""
     words: Scores
     """[n]: similarity by visual words."""
+    evidence: NDArray[np.object_]
+    """[n]: `Evidence` of spatial verification by keypoints; None where it did not run."""
     weights: Scores
     """[n, K]: co-attention weights of the clusters; K is 0 if it did not run."""
 
@@ -55,6 +61,7 @@ def first_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
         coattention=nothing,
         inliers=nothing,
         words=nothing,
+        evidence=np.full(len(keys), None, np.object_),
         weights=none,
     )
 
@@ -73,6 +80,35 @@ def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -
 
     after = replace(first_ranking(keys, scores), expanded=scores)
     return replace(after, global_=carried(before.global_), words=carried(before.words))
+
+
+def fused(ranking: Ranking, other: Ranking) -> Ranking:
+    """Merge two rankings by reciprocal rank (Cormack et al. 2009), best first; ties go to the picture indexed first.
+
+    The score of a hit is the sum of 1 / (60 + rank) over both, divided by its largest value: from 0 to 1. Scores by
+    stage are kept; NaN for a stage that did not score the hit.
+    """
+    keys = np.union1d(ranking.keys, other.keys)
+    sums = np.zeros(len(keys))
+    for one in (ranking, other):
+        sums[np.searchsorted(keys, one.keys)] += (RANK + 1.0) / (2.0 * (RANK + 1.0 + np.arange(len(one.keys))))
+    merged = first_ranking(keys, sums.astype(np.float32))
+    scored = replace(
+        merged,
+        global_=_either(ranking, ranking.global_, other, other.global_, keys),
+        expanded=_either(ranking, ranking.expanded, other, other.expanded, keys),
+        words=_either(ranking, ranking.words, other, other.words, keys),
+    )
+    return scored.take(np.lexsort((keys, -sums)))
+
+
+def _either(ranking: Ranking, these: Scores, other: Ranking, those: Scores, keys: NDArray[np.int64]) -> Scores:
+    """Return the scores of a stage for keys [n], from the first ranking that has them."""
+    scores = np.full(len(keys), np.nan, np.float32)
+    scores[np.searchsorted(keys, other.keys)] = those
+    known = ~np.isnan(these)
+    scores[np.searchsorted(keys, ranking.keys[known])] = these[known]
+    return scores
 
 
 def moved_to_front(ranking: Ranking, chosen: NDArray[np.bool_]) -> Ranking:
@@ -101,6 +137,17 @@ def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -
         scores[count:] = np.minimum(scores[count:], scores[:count].min())
         places[:count] = np.lexsort((ranking.keys[:count], -scores[:count]))
     return replace(ranking, scores=scores, coattention=coattention, weights=weights).take(places)
+
+
+def sorted_by_evidence(ranking: Ranking, evidence: Mapping[int, Evidence], count: int) -> Ranking:
+    """Sort the first `count` hits as `sorted_by_inliers` does, by the inliers found by keypoints.
+
+    evidence: by key; a hit without keeps its place.
+    """
+    found = np.full(len(ranking.keys), None, np.object_)
+    found[:count] = [evidence.get(key) for key in ranking.keys[:count].tolist()]
+    inliers = np.array([-1 if one is None else one.inliers for one in found[:count]], np.int64)
+    return sorted_by_inliers(replace(ranking, evidence=found), inliers)
 
 
 def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:

@@ -9,19 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
+from landseer.ensemble.keypoints.extractor import Extractor
+from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
+from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.coattention import coattend
 from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, DescribedPicture, Describer
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
 from landseer.ensemble.search.plan import (
+    GLOBAL,
     SPATIAL,
+    WORDS,
     ExpansionPlan,
     IdQuery,
     PictureQuery,
@@ -34,8 +40,10 @@ from landseer.ensemble.search.ranking import (
     Ranking,
     expanded_ranking,
     first_ranking,
+    fused,
     moved_to_front,
     sorted_by_coattention,
+    sorted_by_evidence,
     sorted_by_inliers,
     words_ranking,
 )
@@ -59,6 +67,8 @@ class ResolvedQuery:
     picture: DescribedPicture | None = None
     """If the query is a picture."""
     local_features: LocalFeatures | None = None
+    """Deep ones, if the plan needs them and the picture has them."""
+    keypoints: QueryKeypoints | None = None
     """If the plan needs them and the picture has them."""
 
 
@@ -88,15 +98,19 @@ class SearchRun:
     stages: Stages
     triton: Triton
     describer: Describer
+    extractor: Extractor | None
+    """None if the server has no keypoints."""
     metrics: Metrics
 
     async def run(self) -> SearchResult:
         """Run the plan. NotFound, InvalidInput, and errors of describing and searching."""
         size = self.collection.size
         query = await self._resolve()
-        ranking = await self._first_search(query)
+        ranking, by_words = await self._first_searches(query)
         if self.plan.expand is not None and len(ranking.keys):
             ranking = await self._second_search(self.plan.expand, query, ranking)
+        if by_words is not None:
+            ranking = fused(ranking, by_words)
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
         observe_search(self.metrics, self.plan, ranking)
@@ -118,33 +132,69 @@ class SearchRun:
             stored = await self.collection.get(query.id)
             record = stored.record
             vector, query_vector = (x.astype(np.float32) for x in (record.descriptor, record.query_vector))
-            local = await self.collection.local_features(stored.key) if self.plan.needs_local_features else None
-            return ResolvedQuery(vector=vector, query_vector=query_vector, key=stored.key, local_features=local)
-        picture = await self._describe(query)
+            local = await self.collection.local_features(stored.key) if self.plan.needs_deep else None
+            found = await self.collection.keypoints(stored.key) if self.plan.needs_keypoints else None
+            return ResolvedQuery(
+                vector=vector,
+                query_vector=query_vector,
+                key=stored.key,
+                local_features=local,
+                keypoints=None if found is None else QueryKeypoints.of_indexed(found),
+            )
+        picture, keypoints = await self._describe(query)
         return ResolvedQuery(
             vector=picture.descriptor,
             query_vector=picture.query_vector,
             picture=picture,
             local_features=picture.local_features,
+            keypoints=keypoints,
         )
 
-    async def _describe(self, query: PictureQuery) -> DescribedPicture:
+    async def _describe(self, query: PictureQuery) -> tuple[DescribedPicture, QueryKeypoints | None]:
+        """Describe the query, and find its keypoints meanwhile."""
         explain = self.plan.explain
         outputs = (
             *(FOR_EXPLAIN if explain else FOR_SEARCH),
-            *(FOR_LOCAL if self.plan.needs_local_features else ()),
+            *(FOR_LOCAL if self.plan.needs_deep else ()),
         )
         outputs = tuple(dict.fromkeys(outputs))
-        return await self.describer.describe(
-            query.data, self.profile, self.stages, outputs=outputs, region=query.region, thumbnail=explain
+        prepared = await self.describer.decode(
+            query.data, self.profile, self.stages, region=query.region, thumbnail=explain
         )
+        beside = asyncio.create_task(self._keypoints(prepared))
+        try:
+            return await self.describer.infer(prepared, self.stages, outputs=outputs), await beside
+        finally:
+            beside.cancel()
 
-    async def _first_search(self, query: ResolvedQuery) -> Ranking:
+    async def _keypoints(self, prepared: Prepared) -> QueryKeypoints | None:
+        extractor = self.extractor
+        if extractor is None or not self.plan.needs_keypoints:
+            return None
+        return await self.stages.optional("keypoints", lambda _: extractor.of_query(prepared.pixels))
+
+    async def _first_searches(self, query: ResolvedQuery) -> tuple[Ranking, Ranking | None]:
+        """Return the first ranking, and the one by words if candidates come from both.
+
+        If both are asked for and words fail, the global ranking remains, and the answer says so.
+        """
         depth = _depth(self.plan)
         wanted = depth + (query.key is not None)
-        work = self._by_words if self.plan.by_words else self._by_vector
-        ranking = await self.stages.required("search", lambda _: work(query, wanted))
-        return ranking.without(query.key).take(slice(depth))
+
+        def cut(ranking: Ranking) -> Ranking:
+            return ranking.without(query.key).take(slice(depth))
+
+        if self.plan.first == WORDS:
+            return cut(await self.stages.required("search", lambda _: self._by_words(query, wanted))), None
+        work = self.stages.required("search", lambda _: self._by_vector(query, wanted))
+        if self.plan.first == GLOBAL:
+            return cut(await work), None
+        beside = asyncio.create_task(self.stages.optional("words", lambda _: self._by_words(query, wanted)))
+        try:
+            ranking, by_words = await work, await beside
+        finally:
+            beside.cancel()
+        return cut(ranking), None if by_words is None else cut(by_words)
 
     async def _by_vector(self, query: ResolvedQuery, wanted: int) -> Ranking:
         hits = await self.collection.search(query.vector, wanted)
@@ -157,10 +207,12 @@ class SearchRun:
 
     async def _query_words(self, query: ResolvedQuery) -> tuple[WordIndex, Binary]:
         """Return the word index and the query's words. Parsing rejects such requests if there is no codebook."""
-        words = self.collection.words
+        words, deep = self.collection.words, self.collection.deep_words
         if words is None:
-            raise CodebookMissing("this server has no visual words; start it with --codebook")
-        return words, await words.of_query(_local_features(query))
+            raise CodebookMissing("this server has no visual words; start it with --local-features keypoints")
+        if deep is not None:
+            return words, await deep.of_query(_local_features(query))
+        return words, _keypoints(query).aggregated()
 
     async def _second_search(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
         """Search again with an expanded query; on failure return the first ranking."""
@@ -225,6 +277,9 @@ class SearchRun:
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
         """Sort the first `count` by inliers of spatial verification."""
+        if self.plan.sources.verification == KEYPOINTS:
+            evidence = await self.collection.keypoint_verifier.evidence(_keypoints(query), before.keys[:count])
+            return sorted_by_evidence(before, evidence, count)
         features = located(_local_features(query))
         return sorted_by_inliers(before, await self.collection.verifier.inliers(features, before.keys[:count]))
 
@@ -232,7 +287,7 @@ class SearchRun:
         """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""
         with self.stages.time("store"):
             # Vectors are needed only to explain, and for global scores that the first search did not compute.
-            vectors = self.plan.explain or self.plan.expand is not None or self.plan.by_words
+            vectors = self.plan.explain or bool(np.isnan(ranking.global_).any())
             stored = await self.collection.pictures(ranking.keys, thumbnails=self.plan.explain, vectors=vectors)
         there = np.array([place for place, found in enumerate(stored) if found is not None], np.int64)
         records = [found.record for found in stored if found is not None]
@@ -243,6 +298,12 @@ def _local_features(query: ResolvedQuery) -> LocalFeatures:
     if query.local_features is None:
         raise LocalFeaturesMissing("the query picture was indexed without local features; index it again")
     return query.local_features
+
+
+def _keypoints(query: ResolvedQuery) -> QueryKeypoints:
+    if query.keypoints is None:
+        raise LocalFeaturesMissing("the query picture was indexed without keypoints; index it again")
+    return query.keypoints
 
 
 def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Record]) -> Ranking:
@@ -280,7 +341,7 @@ def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[st
     attention and detectors only the boxes and maps of an explanation. All other parts affect every vector.
     """
     ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": _ran(ranking.coattention)}
-    ran["locals"] = _ran(ranking.inliers) or _ran(ranking.words)
+    ran["locals"] = plan.needs_deep and (_ran(ranking.inliers) or _ran(ranking.words))
     ran |= dict.fromkeys(("attention", "detector"), plan.explain)
     return tuple(part for part in profile.untrained if ran.get(part, True))
 

@@ -15,7 +15,9 @@ from landseer.ensemble.telemetry.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Stage = Literal["decode", "describe", "search", "expand", "research", "rerank", "regions", "store", "total"]
+Stage = Literal[
+    "decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "regions", "store", "total"
+]
 
 
 class Stages:

@@ -20,10 +20,11 @@ LOCK = "landseer.lock"
 SLOTS = (b"augmented-1", b"augmented-2")
 """Augmented vectors."""
 LOCALS = b"locals"
-"""Local features."""
+"""Deep local features."""
 WORDS = b"words"
-"""Visual words, computed from local features."""
-LATER = (*SLOTS, LOCALS, WORDS)
+"""Visual words, computed from deep local features."""
+KEYPOINTS = b"keypoints"
+LATER = (*SLOTS, LOCALS, WORDS, KEYPOINTS)
 """Databases that older releases lack, and that have entries for some pictures only."""
 DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *LATER)
 FORMAT = b"landseer-store-1"

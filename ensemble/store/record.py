@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.store.local_features import LocalFeatures
 
 MAX_ID_BYTES = 500
@@ -57,7 +58,9 @@ class Record:
     locals: LocalFeatures | None = None
     """Written with the record; None for none. Read by `Store.locals`, not with the record."""
     words: Binary | None = None
-    """Visual words, written with the record; read by `Store.words`."""
+    """Visual words of `locals`, written with the record; read by `Store.words`."""
+    keypoints: CompactKeypoints | None = None
+    """Written with the record; read by `Store.keypoints`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +117,10 @@ class StoreStats:
     locals: int = 0
     """Pictures with local features."""
     locals_bytes: int = 0
+    """Bytes of their pages; part of `used_bytes`."""
+    keypoints: int = 0
+    """Pictures with keypoints."""
+    keypoints_bytes: int = 0
     """Bytes of their pages; part of `used_bytes`."""
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ensemble.config import KEYPOINTS, LOCAL_FEATURES
 from landseer.ops.arguments import options_of
 from landseer.ops.commands.ending import failed
 from landseer.ops.errors import OpsError
@@ -38,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vectors", default="raw", choices=("raw", "augmented"), help="vectors to search (default %(default)s)"
     )
     parser.add_argument(
-        "--local-features", action="store_true", help="store local features, for spatial verification and visual words"
+        "--local-features",
+        default=KEYPOINTS,
+        choices=LOCAL_FEATURES,
+        help="local features to store, for visual words and verification (default %(default)s)",
     )
     parser.add_argument(
         "--regions",
@@ -100,7 +104,7 @@ def _config(args: argparse.Namespace) -> StackConfig:
 
 
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
-    kept = ("--local-features",) if args.local_features else ()
+    kept = ("--local-features", args.local_features)
     words = ("--codebook", str(args.codebook)) if args.codebook else ()
     return ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions), *kept, *words)
 

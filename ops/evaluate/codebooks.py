@@ -13,7 +13,7 @@ from rich.console import Console
 
 from landseer.ensemble.asmk.codebook import ROUNDS, Codebook, fitting_words, train
 from landseer.ensemble.errors import ProfileMismatch
-from landseer.ensemble.index.word_index import check_codebook
+from landseer.ensemble.index.deep_words import check_codebook
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset, Shot

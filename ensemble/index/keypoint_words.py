@@ -1,0 +1,37 @@
+"""Visual words of keypoints: the store keeps them with the keypoints, so nothing is computed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.aggregate import Binary
+from landseer.ensemble.asmk.codebook import Codebook
+from landseer.ensemble.keypoints.compact import BITS, aggregated
+from landseer.ensemble.store.keypoints import StoredKeypoints
+from landseer.ensemble.store.record import Record
+
+BATCH = 256
+"""Pictures read at a time: 6 MB."""
+
+
+class KeypointWords:
+    """ASMK* of the keypoints in a store."""
+
+    def __init__(self, codebook: Codebook, stored: StoredKeypoints, *, kernel: str) -> None:
+        self.fingerprint, self.words, self.bits, self.kernel = codebook.fingerprint, codebook.words, BITS, kernel
+        self._stored = stored
+
+    def of_record(self, record: Record) -> Binary | None:
+        """Return the words of a picture that was stored."""
+        return None if record.keypoints is None else aggregated(record.keypoints.words, record.keypoints.codes)
+
+    def stored(self, stop: threading.Event) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
+        """Yield the words of the pictures in the store."""
+        for keys, pictures in self._stored.scan(batch=BATCH):
+            if stop.is_set():
+                return
+            yield keys, [aggregated(picture.words, picture.codes) for picture in pictures]

@@ -1,0 +1,63 @@
+"""Matches between the keypoints of a query and those of a candidate: they share a word, and few bits differ.
+
+Each keypoint of the query has several words, nearest first (multiple assignment, Jegou et al. 2010); a candidate's has
+one. The threshold of the Hamming distance rejects what merely falls into the same word (Jegou et al. 2008).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.bits import hamming, lanes
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
+
+FARTHEST = 44
+"""Most differing bits of a match, of 128."""
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matches:
+    """Candidate matches of two pictures; a keypoint may be in several."""
+
+    query: Places
+    """[m], rows of the query's keypoints."""
+    candidate: Places
+    """[m], rows of the candidate's keypoints."""
+    distances: Places
+    """[m], differing bits."""
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def take(self, places: Places | NDArray[np.bool_]) -> Matches:
+        """Return some of the matches, in that order."""
+        return Matches(query=self.query[places], candidate=self.candidate[places], distances=self.distances[places])
+
+
+def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: int = FARTHEST) -> Matches:
+    """Return the matches of a query with a candidate, in the order of the candidate's keypoints."""
+    words, codes, rows = query.table
+    begins = np.searchsorted(words, candidate.words, "left")
+    counts = np.searchsorted(words, candidate.words, "right") - begins
+    there = np.repeat(np.arange(len(candidate.words)), counts)
+    here = np.arange(len(there)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
+    apart = hamming(lanes(codes[here]), lanes(candidate.codes[there]))
+    near = apart <= farthest
+    return Matches(query=rows[here[near]], candidate=there[near], distances=apart[near])
+
+
+def one_each(matches: Matches, costs: NDArray[np.floating[Any]]) -> Places:
+    """Return the places of matches [m], ascending, in which no keypoint occurs twice; the cheapest come first.
+
+    costs: [m]. Greedy: of the matches of a keypoint of the query the cheapest stays, then likewise for the candidate.
+    """
+    order = np.argsort(costs, kind="stable")
+    order = order[np.sort(np.unique(matches.query[order], return_index=True)[1])]
+    return np.sort(order[np.unique(matches.candidate[order], return_index=True)[1]])
