@@ -13,8 +13,9 @@ from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.errors import UnusableInput
-from landseer.client.hits_page import QueryPicture, render
+from landseer.client.hits_page import render
 from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
+from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, plural
 from landseer.client.scores import STAGES, sameness, score_of
 from landseer.v1.common_pb2 import Box
