@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
     parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="search only for this region of IMAGE, in pixels")
     parser.add_argument("--top-k", type=positive, metavar="N", help="number of hits (default 10)")
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write an HTML page with the hits and attention maps"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write an HTML page: hits, attention, matches")
     parser.add_argument(
         "--first-stage",
         choices=FIRST_STAGES,
