@@ -6,27 +6,29 @@ untrusted text and are escaped.
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
 from string import Template
 
+from landseer.client import match_drawing
 from landseer.client.heatmap import css_gradient, overlay
+from landseer.client.markup import data_url, escaped, percent, ratio
+from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.scores import STAGES, score_of
+from landseer.client.scores import STAGES, is_same, sameness, score_of
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
-from landseer.v1.index_pb2 import GetResponse
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
-EMBED_LIMIT = 1_500_000
-"""Largest query picture, in bytes, to embed as it is. For larger ones the server's thumbnail is shown."""
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "A score is the number of inliers, local features that match the query under one affine map, plus "
+    "A score is the number of inliers, local features that agree on one map from the query to the hit, plus "
     "(1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
+)
+_SAME = (
+    "The outline is where a hit shows the part of the query that matched, and the percentage the probability that both "
+    "show the same thing."
 )
 _HIT_BOXES = 3
 _VIEW_REM = 27
@@ -34,46 +36,27 @@ _VIEW_REM = 27
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryPicture:
-    """The query picture and what to draw on it."""
+class _Card:
+    """A hit and what to draw of its verification."""
 
-    image: bytes
-    """In a format that browsers show; empty if there is none."""
-    width: int
-    height: int
-    """Size of the whole picture, in the pixels of `region` and `boxes`."""
-    region: Box | None = None
-    """The part searched for; None for the whole picture."""
-    attention: Heatmap = field(default_factory=Heatmap)
-    """Covers `region`."""
-    boxes: Sequence[DetectedBox] = ()
+    rank: int
+    hit: Hit
+    outline: str
+    matches: str
 
     @classmethod
-    def of_query(cls, answer: SearchResponse, image: bytes) -> QueryPicture:
-        """Build it from the server's explanation of a picture that was sent."""
-        told = answer.query_explanation
-        sharp = len(image) <= EMBED_LIMIT and _media(image) in ("image/jpeg", "image/png", "image/webp")
-        return cls(
-            image=image if sharp else told.thumbnail,
-            width=told.width,
-            height=told.height,
-            region=told.region if told.HasField("region") else None,
-            attention=told.attention,
-            boxes=tuple(told.boxes),
-        )
-
-    @classmethod
-    def of_indexed(cls, found: GetResponse) -> QueryPicture:
-        """Build it from the record of the indexed picture that was searched for."""
-        return cls(image=found.thumbnail, width=found.width, height=found.height, boxes=tuple(found.boxes))
+    def of(cls, rank: int, hit: Hit, query: QueryPicture | None) -> _Card:
+        matches = match_drawing.figure(hit, query.width, query.height) if query and query.small else ""
+        return cls(rank=rank, hit=hit, outline=match_drawing.outline(hit), matches=matches)
 
 
 def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: str, made: datetime | None = None) -> str:
     """Return the page for the response to a search with `explain`. `query` is None for a raw descriptor."""
     looked = any(hit.explanation.HasField("coattention") for hit in answer.hits)
-    verified = any(hit.scores.HasField("inliers") for hit in answer.hits)
+    verified = any(hit.HasField("verification") for hit in answer.hits)
     most = max((hit.scores.inliers for hit in answer.hits), default=0)
-    name = _text(query_name)
+    cards = [_Card.of(rank, hit, query) for rank, hit in enumerate(answer.hits, start=1)]
+    name = escaped(query_name)
     page = Template(resources.files("landseer.client").joinpath("hits_page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=f"Landseer: hits for {name}",
@@ -84,23 +67,25 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
         views=_views(query),
         facts=_timings(answer) + _models(answer) + _legend(looked or bool(query and query.attention.values)),
         count=plural(len(answer.hits), "hit"),
-        controls=_controls(looked),
+        query_picture=_query_picture(query) if any(card.matches for card in cards) else "",
+        controls=_controls(outlined=any(card.outline for card in cards), looked=looked),
         layout="paired" if looked else "plain",
-        hits="\n".join(_hit(rank, hit, most) for rank, hit in enumerate(answer.hits, start=1)),
-        footer=_VERIFIED if verified else _COSINES,
+        hits="\n".join(_hit(card, most=most, verified=verified) for card in cards),
+        footer=_footer(answer),
     )
 
 
 def _summary(answer: SearchResponse, made: datetime) -> str:
     searched = f"{plural(answer.index_size, 'picture')} searched"
     took = next((f" in {duration(t.seconds)}" for t in answer.timings if t.stage == "total"), "")
-    return f"{searched}{took}, {made:%-d %B %Y, %H:%M} {_text(made.tzname() or '')}"
+    return f"{searched}{took}, {made:%-d %B %Y, %H:%M} {escaped(made.tzname() or '')}"
 
 
 def _notes(answer: SearchResponse) -> str:
-    notes = [f"<strong>{_text(gone.stage)}</strong> was skipped: {_text(gone.reason)}" for gone in answer.degradations]
+    skipped = [(escaped(gone.stage), escaped(gone.reason)) for gone in answer.degradations]
+    notes = [f"<strong>{stage}</strong> was skipped: {reason}" for stage, reason in skipped]
     if answer.untrained:
-        names = ", ".join(map(_text, answer.untrained))
+        names = ", ".join(map(escaped, answer.untrained))
         notes.append(
             f"<strong>Not trained: {names}.</strong> These results used random weights. "
             "They show that the system runs, not how good it can be."
@@ -129,18 +114,24 @@ def _views(query: QueryPicture | None) -> str:
 
 def _view(frame: str, caption: str, query: QueryPicture) -> str:
     """Limit a frame's width so that its height fits a screen; the caption below may be wider than a narrow frame."""
-    wide = _VIEW_REM * _ratio(query.width, query.height)
+    wide = _VIEW_REM * ratio(query.width, query.height)
     return (
         f'<figure style="max-width:min(100%, {max(wide, 12):.2f}rem)"><div style="width:min(100%, {wide:.2f}rem)">'
         f"{frame}</div><figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _hit(rank: int, hit: Hit, most: int) -> str:
-    why = hit.explanation
-    boxes = _boxes(why.boxes[:_HIT_BOXES], hit.width, hit.height)
+def _query_picture(query: QueryPicture | None) -> str:
+    """Return the background of the class `query-picture`: one copy for the drawings of all hits."""
+    return f'.query-picture {{ background-image: url("{data_url(query.small)}"); }}' if query else ""
+
+
+def _hit(card: _Card, *, most: int, verified: bool) -> str:
+    rank, hit, why = card.rank, card.hit, card.hit.explanation
+    over = _boxes(why.boxes[:_HIT_BOXES], hit.width, hit.height) + card.outline
     name = f"Hit {rank}, {one_line(hit.id)}"
-    frames = [(_frame(why.thumbnail, hit.width, hit.height, alt=name, over=boxes), "", "the picture")]
+    alt = f"{name}, with the thing outlined" if card.outline else name
+    frames = [(_frame(why.thumbnail, hit.width, hit.height, alt=alt, over=over), "", "the picture")]
     if why.HasField("coattention"):
         heat = _heat(why.coattention, None, hit.width, hit.height)
         alt = f"{name}: where co-attention looked"
@@ -148,15 +139,22 @@ def _hit(rank: int, hit: Hit, most: int) -> str:
         frames.append((heated, "looked", "where co-attention looked"))
     return (
         f'<li class="hit"><header><span class="rank"><span aria-label="rank {rank}">{rank}</span></span>'
-        f'<span class="score"><span>score</span>{hit.score:.4f}</span></header>'
+        f'<span class="score">{_verdict(hit, verified)}<span>score</span>{hit.score:.4f}</span></header>'
         f'<div class="pair">{_pair(frames, hit)}</div>'
-        f'<p class="id">{_text(hit.id)}</p>{_scores(hit, most)}{_metadata(hit)}</li>'
+        f'<p class="id">{escaped(hit.id)}</p>{_scores(hit, most)}{card.matches}{_metadata(hit)}</li>'
     )
+
+
+def _verdict(hit: Hit, verified: bool) -> str:
+    """Say how sure verification is of a hit; nothing where no hit of the answer was `verified`."""
+    if is_same(hit):
+        return f'<b class="same">same thing, {sameness(hit)}</b>'
+    return '<i class="unsure">not verified</i>' if verified else ""
 
 
 def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
     """Place frames side by side in squares, each as large as its aspect ratio allows."""
-    share = 100 * min(1.0, _ratio(hit.width, hit.height))
+    share = 100 * min(1.0, ratio(hit.width, hit.height))
     return "".join(
         f'<figure class="{kind}"><div class="well"><div style="width:{share:.2f}%">{frame}</div></div>'
         + (f"<figcaption>{caption}</figcaption></figure>" if len(frames) > 1 else "</figure>")
@@ -172,7 +170,7 @@ def _scores(hit: Hit, most: int) -> str:
 
 
 def _metadata(hit: Hit) -> str:
-    pairs = "".join(f"<dt>{_text(key)}</dt><dd>{_text(hit.metadata[key])}</dd>" for key in sorted(hit.metadata))
+    pairs = "".join(f"<dt>{escaped(key)}</dt><dd>{escaped(hit.metadata[key])}</dd>" for key in sorted(hit.metadata))
     size = f"<dt>size</dt><dd>{hit.width} &times; {hit.height} px</dd>" if hit.width and hit.height else ""
     return f"<details><summary>Details</summary><dl>{size}{pairs}</dl></details>" if size or pairs else ""
 
@@ -182,14 +180,14 @@ def _timings(answer: SearchResponse) -> str:
     total = next((t.seconds for t in answer.timings if t.stage == "total"), sum(t.seconds for t in stages))
     if not stages:
         return ""
-    bars = _bars((_text(t.stage), t.seconds / (total or 1.0), duration(t.seconds)) for t in stages)
+    bars = _bars((escaped(t.stage), t.seconds / (total or 1.0), duration(t.seconds)) for t in stages)
     return f"<div><h3>Time by stage, {duration(total)} in total</h3>{bars}</div>"
 
 
 def _models(answer: SearchResponse) -> str:
     if not answer.model_versions:
         return ""
-    items = "".join(f"<li>{_text(model.name)} {_text(model.version)}</li>" for model in answer.model_versions)
+    items = "".join(f"<li>{escaped(model.name)} {escaped(model.version)}</li>" for model in answer.model_versions)
     return f'<div><h3>Models and versions</h3><ul class="models">{items}</ul></div>'
 
 
@@ -203,15 +201,24 @@ def _legend(shown: bool) -> str:
     )
 
 
-def _controls(looked: bool) -> str:
+def _controls(*, outlined: bool, looked: bool) -> str:
+    """Return the switches. Where outlines show the thing, the boxes of its picture start hidden."""
+    outlines = '<label><input type="checkbox" id="outlines" checked> Outlines</label>' if outlined else ""
+    boxes = f'<label><input type="checkbox" id="boxes"{"" if outlined else " checked"}> Boxes</label>'
     heat = '<label><input type="checkbox" id="heat" checked> Where co-attention looked</label>' if looked else ""
-    return f'<label><input type="checkbox" id="boxes" checked> Boxes</label>{heat}'
+    return outlines + boxes + heat
+
+
+def _footer(answer: SearchResponse) -> str:
+    ranked = any(hit.scores.HasField("inliers") for hit in answer.hits)
+    same = f" {_SAME}" if any(map(is_same, answer.hits)) else ""
+    return (_VERIFIED if ranked else _COSINES) + same
 
 
 def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
     """Return a list of bars. Each row is an escaped label, a length in [0, 1] and the text after the bar."""
     cells = "".join(
-        f'<dt>{label}</dt><dd class="track" aria-hidden="true"><i style="width:{_percent(length)}"></i></dd>'
+        f'<dt>{label}</dt><dd class="track" aria-hidden="true"><i style="width:{percent(length)}"></i></dd>'
         f"<dd>{value}</dd>"
         for label, length, value in rows
     )
@@ -220,11 +227,11 @@ def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
 
 def _frame(image: bytes, width: int, height: int, *, alt: str, over: str, heated: bool = False) -> str:
     """Return a picture with its aspect ratio kept and `over` on top of it."""
-    shape = f'style="aspect-ratio:{_ratio(width, height):.4f}"'
+    shape = f'style="aspect-ratio:{ratio(width, height):.4f}"'
     if not image:
-        return f'<div class="frame empty" {shape} role="img" aria-label="{_text(alt)}">no thumbnail</div>'
+        return f'<div class="frame empty" {shape} role="img" aria-label="{escaped(alt)}">no thumbnail</div>'
     kind = "frame heated" if heated else "frame"
-    return f'<div class="{kind}" {shape}><img src="{_data_url(image)}" alt="{_text(alt)}">{over}</div>'
+    return f'<div class="{kind}" {shape}><img src="{data_url(image)}" alt="{escaped(alt)}">{over}</div>'
 
 
 def _heat(heatmap: Heatmap, region: Box | None, width: int, height: int) -> str:
@@ -232,7 +239,7 @@ def _heat(heatmap: Heatmap, region: Box | None, width: int, height: int) -> str:
     if not picture:
         return ""
     place = _place(region or Box(width=width, height=height), width, height)
-    return f'<img class="heat" src="{_data_url(picture)}" alt="" style="{place}">'
+    return f'<img class="heat" src="{data_url(picture)}" alt="" style="{place}">'
 
 
 def _region(query: QueryPicture) -> str:
@@ -253,33 +260,6 @@ def _boxes(boxes: Sequence[DetectedBox], width: int, height: int) -> str:
 def _place(box: Box, width: int, height: int) -> str:
     across, down = max(width, 1), max(height, 1)
     return (
-        f"left:{_percent(box.x / across)};top:{_percent(box.y / down)};"
-        f"width:{_percent(box.width / across)};height:{_percent(box.height / down)}"
+        f"left:{percent(box.x / across)};top:{percent(box.y / down)};"
+        f"width:{percent(box.width / across)};height:{percent(box.height / down)}"
     )
-
-
-def _percent(share: float) -> str:
-    """Return a share in [0, 1] as a CSS percentage, clamped; NaN is 0%."""
-    return f"{100 * min(max(share, 0.0), 1.0):.2f}%" if share == share else "0%"  # noqa: PLR0124
-
-
-def _ratio(width: int, height: int) -> float:
-    return min(max(width / height, 0.2), 5.0) if width and height else 1.0
-
-
-def _data_url(image: bytes) -> str:
-    return f"data:{_media(image)};base64,{base64.b64encode(image).decode('ascii')}"
-
-
-def _media(image: bytes) -> str:
-    """Return an image's media type by its first bytes."""
-    if image.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if image.startswith(b"RIFF") and image[8:12] == b"WEBP":
-        return "image/webp"
-    return "image/jpeg" if image.startswith(b"\xff\xd8\xff") else "application/octet-stream"
-
-
-def _text(text: str) -> str:
-    """Escape for element content and quoted attributes."""
-    return html.escape(one_line(text), quote=True)

@@ -1,4 +1,4 @@
-"""Formats the scores of a hit by stage."""
+"""Formats the scores of a hit: by stage, and how sure verification is of it."""
 
 from __future__ import annotations
 
@@ -20,3 +20,17 @@ def score_of(hit: Hit, stage: str, *, digits: int) -> str:
         return ""
     score = getattr(hit.scores, stage)
     return str(score) if isinstance(score, int) else f"{score:.{digits}f}"
+
+
+def is_same(hit: Hit) -> bool:
+    """Return whether verification holds it at least as likely as not that the hit shows the same thing."""
+    return hit.HasField("verification") and hit.verification.probability >= 0.5
+
+
+def sameness(hit: Hit) -> str:
+    """Format the probability that a hit shows the same thing: 0% to 99%; empty if the hit was not verified."""
+    if not hit.HasField("verification"):
+        return ""
+    probability = hit.verification.probability
+    # Never 100%: a calibrated probability is no certainty. NaN compares false and shows as 0%.
+    return f"{min(probability, 0.99) if probability > 0.0 else 0.0:.0%}"

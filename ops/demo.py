@@ -17,7 +17,8 @@ from rich.table import Table
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.cli import main as landseer
 from landseer.client.errors import LandseerClientError
-from landseer.client.hits_page import QueryPicture, render
+from landseer.client.hits_page import render
+from landseer.client.query_picture import QueryPicture
 from landseer.export import all as export_all
 from landseer.ops.demo_photos import DISTRACTORS, HARD, INDEXED, View, indexed, save, views
 from landseer.ops.errors import OpsError

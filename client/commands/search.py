@@ -13,16 +13,18 @@ from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.errors import UnusableInput
-from landseer.client.hits_page import QueryPicture, render
+from landseer.client.hits_page import render
 from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
+from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, plural
-from landseer.client.scores import STAGES, score_of
+from landseer.client.scores import STAGES, sameness, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
 _JSON = """\
   The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
-  {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640, ...}],
+  {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640,
+             "verification": {"inliers": 42, "probability": 0.98, "outline": [{"x": 12.5, "y": 8.0}, ...]}, ...}],
    "timings": [{"stage": "describe", "seconds": 0.06}], "index_size": 24, "degradations": [], "untrained": [], ...}"""
 
 
@@ -33,10 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
     parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="search only for this region of IMAGE, in pixels")
     parser.add_argument("--top-k", type=positive, metavar="N", help="number of hits (default 10)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write an HTML page: hits, attention, matches")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write an HTML page with the hits and attention maps"
+        "--first-stage",
+        choices=FIRST_STAGES,
+        help="find candidates by the global descriptor, by visual words or by both (default: the server's choice)",
     )
-    parser.add_argument("--first-stage", choices=FIRST_STAGES, help="how candidates are found (default global)")
     _add_expansion(parser)
     _add_reranking(parser)
     connection.add_arguments(parser, json_help=_JSON)
@@ -76,7 +80,7 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
 
 def _add_reranking(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("re-ranking")
-    group.add_argument("--rerank", choices=RERANKINGS, help="re-rank the best hits (default none)")
+    group.add_argument("--rerank", choices=RERANKINGS, help="re-rank the best hits (default: the server's choice)")
     group.add_argument(
         "--candidates", type=positive, metavar="N", help="number of hits to re-rank, up to 1000 (default 100)"
     )
@@ -101,8 +105,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UnusableInput("--allow-untrained needs --expansion lattqe")
     if args.expansion != "alphaqe" and args.alpha is not None:
         raise UnusableInput("--alpha needs --expansion alphaqe")
-    if args.rerank in (None, "none") and (args.candidates or args.shared_words):
-        raise UnusableInput("--candidates and --shared-words need --rerank")
+    if args.rerank == "none" and (args.candidates or args.shared_words):
+        raise UnusableInput("--candidates and --shared-words do not work with --rerank none")
     if args.rerank != "coattention" and args.weight is not None:
         raise UnusableInput("--weight needs --rerank coattention")
     if args.html and not args.html.absolute().parent.is_dir():
@@ -140,10 +144,10 @@ def _expansion(args: argparse.Namespace) -> Expansion | None:
 
 
 def _reranking(args: argparse.Namespace) -> Reranking | None:
-    if args.rerank is None:
+    if not (args.rerank or args.candidates or args.shared_words):
         return None
     return Reranking(
-        method=RERANKINGS[args.rerank],
+        method=RERANKINGS.get(args.rerank),
         candidates=args.candidates,
         weight=args.weight,
         require_shared_words=args.shared_words,
@@ -161,10 +165,13 @@ def _print(answer: SearchResponse) -> None:
 
 def _table(hits: Sequence[Hit]) -> Table:
     ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
-    made = table(("rank", "right"), ("score", "right"), *((STAGES[stage], "right") for stage in ran), ("id", "left"))
+    verified = ["same"] if any(hit.HasField("verification") for hit in hits) else []
+    columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran)]
+    made = table(*((column, "right") for column in columns), ("id", "left"))
     for rank, hit in enumerate(hits, start=1):
+        same = [sameness(hit) for _ in verified]
         scores = [score_of(hit, stage, digits=4) for stage in ran]
-        made.add_row(str(rank), f"{hit.score:.4f}", *scores, cell(hit.id))
+        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, cell(hit.id))
     return made
 
 

@@ -11,13 +11,17 @@ from landseer.v1.common_pb2 import Degradation, Heatmap, StageTiming
 from landseer.v1.index_pb2 import Picture
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_LATTQE,
+    FIRST_STAGE_BOTH,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_SPATIAL,
+    RERANKING_METHOD_UNSPECIFIED,
     Hit,
+    Point,
     SearchResponse,
     StageScores,
+    Verification,
 )
 
 
@@ -138,6 +142,31 @@ def test_search_shows_inliers_as_whole_numbers(run, fake, photos: Path) -> None:
     assert ["1", "31.9000", "0.8000", "31", "a"] in rows and ["2", "0.5000", "b"] in rows
 
 
+def test_search_shows_how_sure_verification_is(run, fake, photos: Path) -> None:
+    corners = [Point(x=1.5, y=2)] * 4
+    sure = Hit(id="a", score=31.9, scores=StageScores(inliers=31, **{"global": 0.8}))
+    sure.verification.CopyFrom(Verification(inliers=31, probability=0.987, outline=corners))
+    unsure = Hit(id="b", score=0.8, scores=StageScores(inliers=0, **{"global": 0.7}))
+    unsure.verification.probability = 0.031
+    fake.answer = SearchResponse(hits=[sure, unsure, Hit(id="c", score=0.7)], index_size=3)
+    rows = [line.split() for line in run("search", "photos/a.jpg")[1].splitlines()]
+    assert rows[0] == ["rank", "score", "same", "global", "inliers", "id"]
+    assert ["1", "31.9000", "99%", "0.8000", "31", "a"] in rows
+    assert ["2", "0.8000", "3%", "0.7000", "0", "b"] in rows and ["3", "0.7000", "c"] in rows
+    told = json.loads(run("search", "photos/a.jpg", "--json")[1])["hits"]
+    assert told[0]["verification"]["outline"][3] == {"x": 1.5, "y": 2}
+    assert "verification" not in told[2]
+
+
+def test_search_leaves_the_server_its_choice(run, fake, photos: Path) -> None:
+    run("search", "photos/a.jpg")
+    run("search", "photos/a.jpg", "--candidates", "300", "--first-stage", "both")
+    bare, more = fake.requests["Search"]
+    assert bare.first_stage == FIRST_STAGE_UNSPECIFIED and not bare.HasField("reranking")
+    assert (more.reranking.method, more.reranking.candidates) == (RERANKING_METHOD_UNSPECIFIED, 300)
+    assert more.first_stage == FIRST_STAGE_BOTH
+
+
 def test_search_by_words_with_a_word_filter(run, fake, photos: Path) -> None:
     fake.answer = SearchResponse(hits=[Hit(id="a", score=0.4, scores=StageScores(words=0.4))], index_size=2)
     how = ("--first-stage", "words", "--rerank", "spatial", "--shared-words", "3")
@@ -158,7 +187,10 @@ def test_search_by_words_with_a_word_filter(run, fake, photos: Path) -> None:
         (["photos/a.jpg", "--expansion", "aqe", "--alpha", "2"], "--alpha needs --expansion alphaqe"),
         (["photos/a.jpg", "--weight", "0"], "--weight needs --rerank coattention"),
         (["photos/a.jpg", "--rerank", "spatial", "--weight", "1"], "--weight needs --rerank coattention"),
-        (["photos/a.jpg", "--candidates", "5"], "--candidates and --shared-words need --rerank"),
+        (
+            ["photos/a.jpg", "--rerank", "none", "--candidates", "5"],
+            "--candidates and --shared-words do not work with --rerank none",
+        ),
         (
             ["photos/a.jpg", "--html", "gone/out.html"],
             "cannot write gone/out.html: the folder {here}/gone does not",

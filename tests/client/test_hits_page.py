@@ -6,10 +6,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from landseer.client.hits_page import EMBED_LIMIT, QueryPicture, render
+from landseer.client.hits_page import render
+from landseer.client.query_picture import EMBED_LIMIT, QueryPicture
 from landseer.v1.common_pb2 import Box, Degradation, DetectedBox, Heatmap, ModelVersion, StageTiming
 from landseer.v1.index_pb2 import GetResponse
-from landseer.v1.search_pb2 import Hit, HitExplanation, QueryExplanation, SearchResponse, StageScores
+from landseer.v1.search_pb2 import (
+    Hit,
+    HitExplanation,
+    Point,
+    PointMatch,
+    QueryExplanation,
+    SearchResponse,
+    StageScores,
+    Verification,
+)
 
 JPEG = b"\xff\xd8\xffthumbnail"
 HOSTILE = "<script>alert('1')</script>\"'&\n\x1b[2J\u202e${gradient}$title"
@@ -62,6 +72,20 @@ def answer(text: str = "photos/a.jpg", **changes) -> SearchResponse:
     return SearchResponse(**(fields | changes))
 
 
+def verified(text: str = "same.jpg", **changes) -> SearchResponse:
+    """An answer with a hit that shows the same thing, one that does not, and one that was not verified."""
+    same, other = answer(text).hits[0], answer(text).hits[0]
+    corners = [Point(x=20, y=10), Point(x=180, y=10), Point(x=180, y=90), Point(x=20, y=90)]
+    same.verification.CopyFrom(Verification(inliers=40, probability=0.987, outline=corners))
+    same.explanation.matches.append(PointMatch(query=Point(x=100, y=50), hit=Point(x=50, y=25)))
+    other.verification.CopyFrom(Verification(inliers=5, probability=0.02, outline=corners))
+    return answer(text, **({"hits": [same, other, Hit(id="bare", score=0.1)]} | changes))
+
+
+def checked(shown: Page, id: str) -> bool:
+    return next("checked" in attrs for attrs in shown.all("input") if attrs["id"] == id)
+
+
 def page(response: SearchResponse, image: bytes = JPEG, name: str = "q.jpg") -> Page:
     made = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
     return Page(render(response, query=QueryPicture.of_query(response, image), query_name=name, made=made))
@@ -77,7 +101,7 @@ def test_everything_is_on_the_page() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    plain, hostile = page(answer()), page(answer(HOSTILE), name=HOSTILE)
+    plain, hostile = page(verified()), page(verified(HOSTILE), name=HOSTILE)
     assert [tag for tag, _ in plain.elements] == [tag for tag, _ in hostile.elements]
     assert [set(attrs) for _, attrs in plain.elements] == [set(attrs) for _, attrs in hostile.elements]
     assert "<script>alert('1')</script>" in hostile.text
@@ -86,7 +110,7 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_the_page_needs_no_network_and_runs_nothing() -> None:
-    shown = page(answer(HOSTILE))
+    shown = page(verified(HOSTILE))
     policy = next(attrs["content"] for attrs in shown.all("meta") if "http-equiv" in attrs)
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert all((attrs["src"] or "").startswith("data:image/") for attrs in shown.all("img"))
@@ -150,3 +174,32 @@ def test_inliers_are_counted_and_explained() -> None:
     lengths = [attrs["style"] for attrs in shown.all("i") if attrs.get("style")]
     assert "width:100.00%" in lengths and "width:25.00%" in lengths
     assert "number of inliers" not in page(answer()).text
+
+
+def test_a_hit_of_the_same_thing_says_so_and_is_outlined() -> None:
+    shown = page(verified())
+    assert "same thing, 99%" in shown.text and shown.text.count("not verified") == 2
+    assert len(shown.all("svg", "outline")) == 1
+    assert checked(shown, "outlines") and not checked(shown, "boxes")
+    assert "the probability that both show the same thing" in shown.text
+
+
+def test_without_verification_the_page_is_silent_about_it() -> None:
+    shown = page(answer())
+    assert "not verified" not in shown.text and "probability" not in shown.text
+    assert checked(shown, "boxes") and not any(attrs["id"] == "outlines" for attrs in shown.all("input"))
+    assert not shown.all("svg") and "url(" not in shown.text
+
+
+def test_the_query_is_embedded_once_for_all_drawings_of_matches() -> None:
+    hit = verified().hits[0]
+    shown = page(verified(hits=[hit, hit]))
+    assert len(shown.all("details", "matches")) == 2
+    assert shown.text.count('.query-picture { background-image: url("data:image/jpeg;base64,') == 1
+
+
+def test_matches_are_drawn_only_with_a_picture_of_the_query() -> None:
+    response = verified()
+    response.query_explanation.thumbnail = b""
+    assert not page(response).all("details", "matches")
+    assert not Page(render(verified(), query=None, query_name="d")).all("details", "matches")

@@ -53,7 +53,7 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
         )
         await client.search(b"x", region=Box(x=1), expansion=Expansion(neighbours=3), reranking="coattention")
         await client.search(b"x", first_stage="words", reranking="spatial")
-        with pytest.raises(UnusableInput, match="first_stage: got 'bow', expected one of global, words"):
+        with pytest.raises(UnusableInput, match="first_stage: got 'bow', expected one of global, words, both"):
             await client.search(b"x", first_stage="bow")  # type: ignore[arg-type]
     bare, full, messages, wordy = fake.requests["Search"]
     assert not any(bare.HasField(name) for name in ("region", "top_k", "expansion", "reranking"))
