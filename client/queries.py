@@ -18,6 +18,7 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
     EXPANSION_METHOD_RANK_CURVE,
+    FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_COATTENTION,
@@ -59,8 +60,12 @@ RERANKINGS: dict[str, RerankingMethod] = {
     "spatial": RERANKING_METHOD_SPATIAL,
 }
 
-FirstStageName = Literal["global", "words"]
-FIRST_STAGES: dict[str, FirstStage] = {"global": FIRST_STAGE_GLOBAL, "words": FIRST_STAGE_WORDS}
+FirstStageName = Literal["global", "words", "both"]
+FIRST_STAGES: dict[str, FirstStage] = {
+    "global": FIRST_STAGE_GLOBAL,
+    "words": FIRST_STAGE_WORDS,
+    "both": FIRST_STAGE_BOTH,
+}
 
 
 async def search_request(query: Query) -> SearchRequest:
