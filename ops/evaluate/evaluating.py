@@ -197,7 +197,7 @@ def _check_served(systems: Sequence[System], plan: EvaluationPlan) -> None:
             system.check([method for method in plan.methods if method.name != SIFT])
 
 
-def _with_baseline(options: EvaluationOptions, systems: Sequence[System], plan: EvaluationPlan) -> Sequence[System]:
+def _with_baseline(options: EvaluationOptions, systems: list[System], plan: EvaluationPlan) -> list[System]:
     """Return the systems, each with the baseline beside it if that is one of the rows."""
     if plan.base is None or all(method.name != SIFT for method in plan.methods):
         return systems

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
+from landseer.export.curation.features import root_sift
 
 Floats = NDArray[np.float32]
 
@@ -44,19 +45,14 @@ class Keypoints:
         return self.descriptors.nbytes + self.positions.nbytes
 
     def rooted(self) -> Floats:
-        """Return RootSIFT [n, 128], unit norm: the square root of L1-normalised SIFT.
-
-        Arandjelovic and Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012.
-        """
-        rows = self.descriptors.astype(np.float32)
-        rows /= np.maximum(rows.sum(axis=1, keepdims=True), 1.0)
-        return np.sqrt(rows, out=rows)
+        """Return RootSIFT of the descriptors, [n, 128]."""
+        return root_sift(self.descriptors)
 
 
 def keypoints(pixels: NDArray[np.uint8]) -> Keypoints:
     """Return the keypoints of RGB pixels [H, W, 3]: at most `MOST`, otherwise OpenCV's defaults."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    found, descriptors = cv2.SIFT_create(nfeatures=MOST).detectAndCompute(grey, None)
+    found, descriptors = cv2.SIFT.create(nfeatures=MOST).detectAndCompute(grey, np.full_like(grey, 255))
     if descriptors is None:
         descriptors = np.empty((0, VALUES))
     positions = np.array([one.pt for one in found], np.float32).reshape(-1, 2)

@@ -18,8 +18,6 @@ PIXELS = 5.0
 """Farthest that a match may lie from where the homography maps it."""
 FEWEST = 4
 """Matches that a homography needs."""
-TOGETHER = 4
-"""References in one matrix product: 16 MB of similarities for 1,000 keypoints each."""
 
 
 class SiftSearch:
@@ -42,17 +40,14 @@ class SiftSearch:
     def _matched(self, query: Keypoints) -> Iterator[tuple[Floats, Floats]]:
         """Yield the positions, [m, 2] of the query and [m, 2] of the reference, that match in each reference."""
         asked = query.rooted()
-        for start in range(0, len(self._references), TOGETHER):
-            some = self._references[start : start + TOGETHER]
-            rows = np.concatenate([one.rooted() for one in some])
-            similarities = np.dot(asked, rows.T, out=self._similarities(len(asked), len(rows)))
-            ends = np.cumsum([len(one.positions) for one in some])[:-1]
-            for one, part in zip(some, np.split(similarities, ends, axis=1), strict=True):
-                from_query, to_reference = matches(part)
-                yield query.positions[from_query], one.positions[to_reference]
+        # One reference at a time: the similarities to several together no longer fit into the cache.
+        for one in self._references:
+            similarities = self._similarities(len(asked), len(one.positions))
+            from_query, to_reference = matches(np.dot(asked, one.rooted().T, out=similarities))
+            yield query.positions[from_query], one.positions[to_reference]
 
     def _similarities(self, height: int, width: int) -> Floats:
-        """Return an array to overwrite; new memory for each product would take longer than the product."""
+        """Return an array to overwrite, since the system would clear new memory for every product."""
         if self._room.size < height * width:
             self._room = np.empty(height * width, np.float32)
         return self._room[: height * width].reshape(height, width)

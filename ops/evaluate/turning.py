@@ -27,12 +27,13 @@ def shown(shot: Shot, data: bytes, limits: Limits) -> tuple[bytes, Region | None
     quarters = shot.turn // 90
     file = io.BytesIO()
     Image.fromarray(np.rot90(pixels, -quarters)).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    return file.getvalue(), _turned(shot.region, quarters, *pixels.shape[:2])
+    height, width, _ = pixels.shape
+    return file.getvalue(), None if shot.region is None else _turned(shot.region, quarters, height, width)
 
 
-def _turned(region: Region | None, quarters: int, height: int, width: int) -> Region | None:
-    """Return the region of a picture turned clockwise by quarters; height, width: before."""
-    for _ in range(quarters if region is not None else 0):
+def _turned(region: Region, quarters: int, height: int, width: int) -> Region:
+    """Return the region of a picture turned clockwise by quarters; height, width: of the picture before."""
+    for _ in range(quarters):
         x, y = height - region.y - region.height, region.x
         region = Region(x=x, y=y, width=region.height, height=region.width)
         height, width = width, height
