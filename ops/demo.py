@@ -101,8 +101,8 @@ def _write_pictures(console: Console) -> list[View]:
 
 def _search(client: BlockingSearchClient, view: View) -> ViewRanks:
     path = FOLDER / "queries" / view.file_name
-    plain = client.search(path, top_k=10)
-    reranked = client.search(path, top_k=10, reranking="coattention")
+    plain = client.search(path, top_k=10, first_stage="global", reranking="none")
+    reranked = client.search(path, top_k=10, first_stage="global", reranking="coattention")
     return ViewRanks(view=view, plain=_rank(plain, view), reranked=_rank(reranked, view))
 
 
@@ -115,7 +115,7 @@ def _show_hits(console: Console, client: BlockingSearchClient) -> None:
     """Show one hard query as a table and as an HTML page."""
     view = next(view for view in views() if view.shows == SHOWN and view.kind == HARD)
     path = FOLDER / "queries" / view.file_name
-    answer = client.search(path, top_k=8, reranking="coattention", explain=True)
+    answer = client.search(path, top_k=8, first_stage="global", reranking="coattention", explain=True)
     table = Table(title=f"Hits for {path} ({SHOWN}, a small part of a cluttered scene), with co-attention")
     for column in ("rank", "score", "global", "co-attention", "id"):
         table.add_column(column, justify="left" if column == "id" else "right")

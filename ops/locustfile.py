@@ -48,6 +48,7 @@ SAME_SCORE = 1e-3
 PAUSE_S = 1.0
 """Wait after being rejected, as in the server's RetryInfo."""
 AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+PLAIN = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_NONE)
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, candidates=50)
 RANK_CURVE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_RANK_CURVE)
 
@@ -228,7 +229,9 @@ class Searcher(User):
     def _searched(self, name: str, expected: Photo | None, **query: Any) -> None:
         self._recorder.name = name
         self._recorder.wrong = lambda answer: expected is not None and not is_among_the_best(expected.id, answer.hits)
-        self._call(self._search.Search, search_pb2.SearchRequest(top_k=TOP_K, **query))
+        # Every stage is named, so that the load does not depend on the server's defaults.
+        stages = {"first_stage": search_pb2.FIRST_STAGE_GLOBAL, "reranking": PLAIN}
+        self._call(self._search.Search, search_pb2.SearchRequest(**{"top_k": TOP_K, **stages, **query}))
 
     @staticmethod
     def _call(method: Callable[[Any], Any], request: Any) -> None:

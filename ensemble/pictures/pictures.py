@@ -105,6 +105,15 @@ def prepare(
     return Prepared(pixels=pixels, width=width, height=height, region=seen, thumbnail=small)
 
 
+def upright(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[np.uint8]:
+    """Decode a picture at its own size, after EXIF rotation: RGB [H, W, 3]. InvalidInput as from `prepare`."""
+    _check_bytes(data, limits)
+    with _blaming_the_picture():
+        picture = _open(data, limits)
+        size, turn = picture.size, _turn(picture)
+        return turn.apply(_resized(_colours(picture), size, (0.0, 0.0, *size), 1.0))
+
+
 def target_size(width: float, height: float, profile: Profile) -> tuple[int, int]:
     """Return width and height, in pixels, to which a picture or region of that size is resized for the backbone.
 

@@ -25,14 +25,19 @@ class Features:
     height: int
 
     def rooted(self) -> NDArray[np.float32]:
-        """Return the square roots of the descriptors divided by their sums: unit norm [N, 128].
+        """Return RootSIFT of the descriptors, [N, 128]."""
+        return root_sift(self.descriptors)
 
-        RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the dot product of
-        two is the Hellinger kernel of the histograms.
-        """
-        values = self.descriptors.astype(np.float32)
-        rooted: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-6))
-        return rooted
+
+def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the square roots of SIFT [N, 128] divided by their sums: unit norm.
+
+    RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the dot product of two
+    is the Hellinger kernel of the histograms.
+    """
+    rows = descriptors.astype(np.float32)
+    rows /= np.maximum(rows.sum(axis=1, keepdims=True), 1e-6)
+    return np.sqrt(rows, out=rows)
 
 
 def extract(path: Path, settings: MatchSettings) -> Features:

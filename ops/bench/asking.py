@@ -77,7 +77,7 @@ class Asker:
     def ask(self, id: str, how: Reranking) -> TimedAnswer:
         """Search once. OpsError if the answer is degraded or empty."""
         read, began = disk_bytes(self._pid), time.perf_counter()
-        found = self._client.search(id, top_k=TOP_K, reranking=how)
+        found = self._client.search(id, top_k=TOP_K, first_stage="global", reranking=how)
         seconds = time.perf_counter() - began
         if found.degradations or not found.hits:
             raise OpsError(f"{id} was answered without {', '.join(one.stage for one in found.degradations) or 'hits'}")

@@ -147,10 +147,10 @@ def _play(
 
 def _contender(kind: str, level: str, client: BlockingSearchClient) -> Contender:
     def by_picture(picture: Picture) -> None:
-        client.search(picture.data, top_k=10)
+        client.search(picture.data, top_k=10, first_stage="global", reranking="none")
 
     def by_id(picture: Picture) -> None:
-        client.search(picture.id, top_k=10)
+        client.search(picture.id, top_k=10, first_stage="global", reranking="none")
 
     return Contender(name=f"{kind}, {level}", callers=(by_picture if kind == BY_PICTURE else by_id,) * CALLERS)
 

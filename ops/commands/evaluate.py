@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", metavar="LIST", help="methods to compare: METHOD,METHOD,... (see below)")
     parser.add_argument("--queries", type=positive, metavar="N", help="number of queries, drawn with --seed (all)")
     parser.add_argument(
+        "--turn",
+        type=int,
+        choices=(90, 180, 270),
+        default=0,
+        metavar="DEGREES",
+        help="turn the pixels of every query clockwise by 90, 180 or 270 degrees",
+    )
+    parser.add_argument(
         "--distractors", metavar="DIR|N", help="a folder of distractors, or a number of synthetic vectors"
     )
     parser.add_argument(

@@ -35,7 +35,7 @@ class VectorCache:
 
     def key(self, shot: Shot, data: bytes) -> bytes:
         """Return the key of a picture with these bytes."""
-        part = repr(shot.region).encode()
+        part = (repr(shot.region) + (f" turned {shot.turn}" if shot.turn else "")).encode()
         return hashlib.sha256(self._models + part + hashlib.sha256(data).digest()).digest()
 
     def names(self, key: bytes) -> frozenset[str]:

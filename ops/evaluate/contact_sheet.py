@@ -7,11 +7,9 @@ import html
 import io
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from landseer.client.readable import one_line, plural
-from landseer.ensemble.pictures.pictures import Region
-from landseer.ops.evaluate.dataset import Dataset
+from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.failures import Failure
 from landseer.ops.evaluate.figures import MethodRow
 
@@ -37,7 +35,7 @@ def _item(failure: Failure, row: MethodRow, dataset: Dataset) -> str:
         f'<header><strong>{text(query.label or query.shot.path.name)}</strong><span class="soft">AP '
         f"{100 * failure.ap:.1f}{without}; {plural(failure.positives, 'right answer')}</span></header>"
     )
-    figures = [_figure(query.shot.path, "query", "query", query.shot.region)]
+    figures = [_figure(query.shot, "query", "query")]
     figures += [_hit(rank, place, "wrong", dataset) for rank, place in failure.wrong]
     figures.append(_right(failure, dataset))
     return f'<li class="failure">{head}<div class="strip">{"".join(figures)}</div></li>'
@@ -52,35 +50,36 @@ def _right(failure: Failure, dataset: Dataset) -> str:
 def _hit(rank: int, place: int, kind: str, dataset: Dataset) -> str:
     caption = f"{'right, ' if kind == 'right' else ''}rank {rank:,}"
     if place < len(dataset.references):
-        return _figure(dataset.references[place], kind, caption, None)
+        return _figure(Shot(path=dataset.references[place]), kind, caption)
     what = "synthetic" if dataset.synthetic else "another picture of the service"
     return f'<figure class="{kind}"><div class="frame empty">{what}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def _figure(path: Path, kind: str, caption: str, region: Region | None) -> str:
-    name = text(path.name)
-    data = _thumbnail(path, region)
+def _figure(shot: Shot, kind: str, caption: str) -> str:
+    name = text(shot.path.name)
+    data = _thumbnail(shot)
     inside = f'<img src="data:image/jpeg;base64,{data}" alt="{caption}: {name}">' if data else "gone"
     return (
-        f'<figure class="{kind}"><div class="frame" title="{text(str(path))}">{inside}</div>'
+        f'<figure class="{kind}"><div class="frame" title="{text(str(shot.path))}">{inside}</div>'
         f"<figcaption>{caption}<span>{name}</span></figcaption></figure>"
     )
 
 
 @cache
-def _thumbnail(path: Path, region: Region | None) -> str:
+def _thumbnail(shot: Shot) -> str:
     """Return a picture, or the searched part of it, as base64; empty if it can no longer be read."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(shot.path) as picture:
             seen = ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, ValueError, SyntaxError):
         return ""
-    if region is not None:
+    if (region := shot.region) is not None:
         box = (region.x, region.y, region.x + region.width, region.y + region.height)
         seen = seen.crop(tuple(round(side) for side in box))  # type: ignore[arg-type]
     seen.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    seen = seen.rotate(-shot.turn, expand=True)
     out = io.BytesIO()
     seen.save(out, "JPEG", quality=80)
     return base64.b64encode(out.getvalue()).decode("ascii")

@@ -19,6 +19,9 @@ class Shot:
 
     path: Path
     region: Region | None = None
+    """In pixels of the picture before it is turned."""
+    turn: int = 0
+    """Degrees by which its pixels are turned clockwise before it is described: 0, 90, 180 or 270."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,16 @@ class Dataset:
         more = [path for path in paths if path not in known]
         return replace(self, references=[*self.references, *more], distractors=self.distractors + len(more))
 
+    def turned(self, degrees: int) -> Dataset:
+        """Return it with every query turned clockwise; references stay upright."""
+        queries = [replace(query, shot=replace(query.shot, turn=degrees)) for query in self.queries]
+        return replace(self, queries=queries)
+
+    @property
+    def turn(self) -> int:
+        """Degrees by which the queries are turned."""
+        return max((query.shot.turn for query in self.queries), default=0)
+
     def with_synthetic(self, count: int) -> Dataset:
         """Return it with more generated distractors."""
         return replace(self, synthetic=self.synthetic + count)
@@ -122,6 +135,7 @@ class Dataset:
         classes = len(np.unique(self.classes()))
         of = f" of {plural(classes, 'class', 'classes')}" if any(query.thing for query in self.queries) else ""
         parts = [plural(len(self.queries), "query", "queries") + (of or ", each counted as a class of its own")]
+        parts += [f"turned by {self.turn} degrees"] if self.turn else []
         parts += [plural(len(self.references), "reference")]
         parts += [f"{self.distractors:,} of them distractors"] if self.distractors else []
         parts += [f"{self.synthetic:,} synthetic distractors (not pictures)"] if self.synthetic else []

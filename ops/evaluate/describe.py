@@ -21,6 +21,7 @@ from landseer.ensemble.pictures.pictures import Prepared, prepare
 from landseer.ops.backend.inprocess import Graph
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
+from landseer.ops.evaluate.turning import shown
 
 AHEAD = 8
 """Pictures decoded ahead while the graph runs."""
@@ -126,9 +127,10 @@ def _start(
 
 
 def _decoded(shot: Shot, key: bytes, data: bytes, profile: Profile) -> _Ready:
-    limits = Limits(max_bytes=max(len(data), 1))
     try:
-        prepared = prepare(data, profile=profile, limits=limits, region=shot.region)
+        # A file of the user's own may be of any size, and become larger when it is turned.
+        data, region = shown(shot, data, Limits(max_bytes=max(len(data), 1)))
+        prepared = prepare(data, profile=profile, limits=Limits(max_bytes=max(len(data), 1)), region=region)
     except InvalidInput as error:
         return _Ready(shot=shot, fault=error.description)
     return _Ready(shot=shot, key=key, prepared=prepared)

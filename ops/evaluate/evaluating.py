@@ -11,18 +11,21 @@ from rich.console import Console
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
+from landseer.ops.evaluate.beside_sift import BesideSift
 from landseer.ops.evaluate.codebooks import WordSource
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
 from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.judging import EvaluationPlan, judge
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, NO_EXPANSION, SIFT
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.evaluate.results import Results
 from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.evaluate.sift_system import SiftSystem
 from landseer.ops.evaluate.specs import METHODS, REGIONS, SERVED_METHODS
 from landseer.ops.evaluate.sweep import counts
 from landseer.ops.evaluate.system import System
@@ -49,6 +52,8 @@ class EvaluationOptions:
     sweep: str | None
     json: Path | None
     report: Path | None
+    turn: int = 0
+    """Degrees by which queries are turned."""
     codebook: Path | None = None
     codebook_from: str | None = None
     regions: int = REGIONS
@@ -63,6 +68,7 @@ def run(options: EvaluationOptions, console: Console) -> Results:
     systems = given or _made(options, console)
     plan = _plan(options, positions=_positions(systems))
     _check_served(systems, plan)
+    systems = _with_baseline(options, systems, plan)
     dataset = _prepared(dataset, systems, plan, console)
     found = [judge(system, dataset, plan, console) for system in systems]
     results = Results(
@@ -77,8 +83,10 @@ def run(options: EvaluationOptions, console: Console) -> Results:
 
 
 def _plan(options: EvaluationOptions, *, positions: int) -> EvaluationPlan:
+    methods = parse_all(_methods(options), positions=positions)
     return EvaluationPlan(
-        methods=parse_all(_methods(options), positions=positions),
+        methods=methods,
+        base=None if _baseline_alone(options) else NO_EXPANSION,
         neighbours=counts(options.sweep) if options.sweep is not None else (),
         positions=positions,
         seed=options.seed,
@@ -90,6 +98,12 @@ def _methods(options: EvaluationOptions) -> str:
     if options.methods is not None:
         return options.methods
     return SERVED_METHODS if options.server else METHODS
+
+
+def _baseline_alone(options: EvaluationOptions) -> bool:
+    """Return whether nothing is evaluated but the baseline, which needs neither models nor a service."""
+    named = options.repository or options.backbones or options.server
+    return not named and all(one.strip() == SIFT for one in _methods(options).split(","))
 
 
 def _check(options: EvaluationOptions) -> None:
@@ -111,6 +125,8 @@ def _check(options: EvaluationOptions) -> None:
         )
     plan = _plan(options, positions=Sizes(channels=1).neighbours)
     _check_local(options, plan)
+    if not options.server:
+        _check_in_process(plan)
     for request in options.backbones:
         request.check()
     check_writable(options.json, "--json")
@@ -123,17 +139,26 @@ def _check_local(options: EvaluationOptions, plan: EvaluationPlan) -> None:
     """Raise OpsError for rows that need local features or visual words which are not available."""
     if options.codebook is not None and options.codebook_from is not None:
         raise OpsError("--codebook and --codebook-from both name the visual words; give one of them")
-    if needed(plan.methods) and (options.distractors or "").isdigit():
+    pictured = needed(plan.methods) or any(method.name == SIFT for method in plan.methods)
+    if pictured and (options.distractors or "").isdigit():
         raise OpsError(
             f"--distractors {options.distractors} makes vectors, which have no local features to rank by; name "
             "a folder of pictures, or omit the rows that rank by local features"
         )
-    wordy = [method for method in plan.methods if method.name in WORDY]
+    # A service has words of its own.
+    wordy = [method for method in plan.methods if method.name in WORDY and not options.server]
     if wordy and options.codebook is None and options.codebook_from is None:
         raise OpsError(
             f"{wordy[0]} ranks by visual words: name a codebook with --codebook FILE, or another data set to learn "
             "one from with --codebook-from DATA"
         )
+
+
+def _check_in_process(plan: EvaluationPlan) -> None:
+    """Raise OpsError for rows that only a service has."""
+    for method in plan.methods:
+        if method.name in (DEFAULT, BOTH):
+            raise OpsError(f"{method} is a search of a service; name the service with --server HOST:PORT, or omit it")
 
 
 def _make(folder: Path) -> None:
@@ -147,6 +172,8 @@ def _given(options: EvaluationOptions) -> list[System]:
     """Return the system that already exists; none for backbones, which must be exported first."""
     if options.backbones:
         return []
+    if _baseline_alone(options):
+        return [SiftSystem(options.cache)]
     if options.server:
         return [ServedSystem(options.server)]
     return [_local(options, options.repository or REPOSITORY)]
@@ -167,7 +194,15 @@ def _check_served(systems: Sequence[System], plan: EvaluationPlan) -> None:
     """Raise OpsError, before anything is indexed, for a method that the service does not have."""
     for system in systems:
         if isinstance(system, ServedSystem):
-            system.check(plan.methods)
+            system.check([method for method in plan.methods if method.name != SIFT])
+
+
+def _with_baseline(options: EvaluationOptions, systems: list[System], plan: EvaluationPlan) -> list[System]:
+    """Return the systems, each with the baseline beside it if that is one of the rows."""
+    if plan.base is None or all(method.name != SIFT for method in plan.methods):
+        return systems
+    sift = SiftSystem(options.cache)
+    return [BesideSift(system, sift) for system in systems]
 
 
 def _made(options: EvaluationOptions, console: Console) -> list[System]:
@@ -190,7 +225,7 @@ def _positions(systems: Sequence[System]) -> int:
 
 
 def _dataset(options: EvaluationOptions) -> Dataset:
-    dataset = read(options.data).sampled(options.queries, options.seed)
+    dataset = read(options.data).sampled(options.queries, options.seed).turned(options.turn)
     more = options.distractors
     if more is None:
         return dataset

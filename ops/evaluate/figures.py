@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.evaluation import Evaluation, Ids, Interval, Protocol, bootstrap_interval
 from landseer.ops.evaluate.failures import Failure
-from landseer.ops.evaluate.methods import NO_EXPANSION, Method
+from landseer.ops.evaluate.methods import Method
 
 KS = (1, 10)
 """Numbers of first hits that precision is measured of."""
@@ -61,7 +61,7 @@ class MethodRow:
     protocol: Protocol
     figures: Evaluation
     base: Evaluation
-    """The same without expansion."""
+    """The same without expansion; `figures` itself if there is nothing to compare to."""
     classes: Ids
     """The class of each query, [Q]."""
     seed: int
@@ -94,8 +94,8 @@ class MethodRow:
 
     @cached_property
     def gain(self) -> Estimate | None:
-        """The mean difference of average precisions to no expansion, paired by query; None for no expansion itself."""
-        return None if self.method == NO_EXPANSION else self._estimate(self.gains)
+        """The mean difference of average precisions to no expansion, paired by query; None without one."""
+        return None if self.base is self.figures else self._estimate(self.gains)
 
     @property
     def gains(self) -> npt.NDArray[np.float64]:

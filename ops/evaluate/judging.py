@@ -33,6 +33,8 @@ class EvaluationPlan:
     """Of the intervals."""
     failures: bool
     """Whether to keep the worst queries."""
+    base: Method | None = NO_EXPANSION
+    """What the others are compared to; None for nothing."""
 
     @property
     def sweep(self) -> list[Method]:
@@ -41,8 +43,9 @@ class EvaluationPlan:
 
     @property
     def asked(self) -> list[Method]:
-        """Every method once, grouped by database; first `none`, which the others are compared to."""
-        methods = dict.fromkeys([NO_EXPANSION, *self.methods, *self.sweep])
+        """Every method once, grouped by database; first the one that the others are compared to."""
+        base = [] if self.base is None else [self.base]
+        methods = dict.fromkeys([*base, *self.methods, *self.sweep])
         databases = list(dict.fromkeys(method.database for method in methods))
         return sorted(methods, key=lambda method: databases.index(method.database))
 

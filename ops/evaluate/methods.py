@@ -38,7 +38,11 @@ from landseer.ops.evaluate.words import (
     by_shared_words,
 )
 
-NONE, DIFFUSION = "none", "diffusion"
+NONE, DIFFUSION, SIFT = "none", "diffusion", "sift"
+DEFAULT, BOTH = "default", "both"
+"""Rows of a service alone: a request without any option, and global descriptor and words merged."""
+WHOLE = (SIFT, DEFAULT, BOTH)
+"""Rows that are no ranking of vectors in this process; they take no numbers and no other part."""
 DATABASE_NAMES: Mapping[str, str] = {
     "aqe": "adba",
     "aqewd": "adbawd",
@@ -56,7 +60,7 @@ class Method:
     """One row of the table."""
 
     name: str
-    """A key of `RANKERS`."""
+    """A key of `RANKERS`, or one of `WHOLE`."""
     neighbours: int = 0
     """Neighbours that expand the query, or that each reference has in the graph of diffusion."""
     alpha: float = ALPHA

@@ -11,7 +11,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe, recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.diffusion import NEIGHBOURS, QUERY_NEIGHBOURS
-from landseer.ops.evaluate.methods import DATABASE_NAMES, DIFFUSION, NO_EXPANSION, NONE, RANKERS, Method
+from landseer.ops.evaluate.methods import DATABASE_NAMES, DIFFUSION, NO_EXPANSION, NONE, RANKERS, WHOLE, Method
 from landseer.ops.evaluate.needs import WORDY
 from landseer.ops.evaluate.reranking import CANDIDATES, FUSING, RERANKERS, WEIGHT, Reranking
 
@@ -26,6 +26,9 @@ def parse_all(text: str, *, positions: int) -> list[Method]:
 def parse(text: str, *, positions: int) -> Method:
     """Read [DATABASE+][METHOD+][RERANKING]. positions: the most neighbours that LAttQE takes. OpsError."""
     first, *rest = (part.strip() for part in text.split("+"))
+    for name in map(_name, (first, *rest)):
+        if name in WHOLE:
+            return _whole(text, name)
     reranking = None
     if _name([first, *rest][-1]) in RERANKERS:
         reranking = _reranking([first, *rest][-1])
@@ -45,6 +48,12 @@ def _before(text: str, first: str, rest: list[str], *, positions: int) -> Method
         raise OpsError(f"--methods has {text!r}; expected after the + one of {known}, such as alphaqe:10:3")
     ranking = _ranking(rest[0], positions=positions) if rest else NO_EXPANSION
     return replace(ranking, database=_database(first, positions=positions))
+
+
+def _whole(text: str, name: str) -> Method:
+    if text.strip() != name:
+        raise OpsError(f"--methods has {text!r}, but {name} is a whole search; expected it without numbers and +")
+    return Method(name=name)
 
 
 def _name(text: str) -> str:
@@ -81,7 +90,7 @@ def _database(text: str, *, positions: int) -> Recipe:
 def _ranking(text: str, *, positions: int) -> Method:
     name, *numbers = text.split(":")
     if name not in RANKERS:
-        known = ", ".join([*RANKERS, *_AUGMENTING, *RERANKERS])
+        known = ", ".join([*RANKERS, *_AUGMENTING, *RERANKERS, *WHOLE])
         raise OpsError(f"--methods names {name!r}; expected some of {known}, such as alphaqe:10:3")
     if name == DIFFUSION:
         return _diffusion(text, numbers)

@@ -95,6 +95,7 @@ class Results:
             "references": len(data.references),
             "distractors": data.distractors,
             "synthetic": data.synthetic,
+            "turn": data.turn,
             "skipped": [str(path) for path in data.skipped],
             "systems": [_system(about) for about in self.systems],
             "seed": self.seed,
@@ -163,7 +164,9 @@ def _gain(row: MethodRow) -> list[str]:
 
 
 def _cost(row: MethodRow) -> list[str]:
-    """Return time and memory, which are the same for every protocol."""
+    """Return time and memory, which are the same for every protocol; nothing for a row that was not measured."""
+    if row.milliseconds is None and row.index_bytes is None:
+        return []
     time = "" if row.milliseconds is None else f"{row.milliseconds:.2f}"
     return [time, "" if row.index_bytes is None else f"{row.index_bytes:,.0f}"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -15,7 +15,7 @@ from rich.console import Console
 from landseer.client.client import SearchClient
 from landseer.client.errors import LandseerClientError, RpcFailed
 from landseer.client.picture_files import PictureFile, picture_id
-from landseer.client.queries import EXPANSIONS
+from landseer.client.queries import EXPANSIONS, FirstStageName
 from landseer.client.readable import plural
 from landseer.client.uploads import Upload, UploadPlan, UploadTally
 from landseer.ensemble.config import Limits
@@ -23,21 +23,31 @@ from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.pictures.pictures import prepare
+from landseer.ensemble.pictures.pictures import Region, prepare
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
-from landseer.ops.evaluate.dataset import Dataset, Query
-from landseer.ops.evaluate.methods import NONE, Method
+from landseer.ops.evaluate.dataset import Dataset, Query, Shot
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
+from landseer.ops.evaluate.turning import shown
+from landseer.ops.evaluate.words import ASMK, RASMK
 from landseer.ops.progress import bars
 from landseer.ops.run.ports import parse_address
-from landseer.v1.index_pb2 import SearchedVectors, StatsResponse
+from landseer.v1.index_pb2 import SearchedVectors, StatsResponse, VisualWordsStats
 from landseer.v1.search_pb2 import Expansion, SearchResponse
 
 AT_ONCE = 4
 """Concurrent searches."""
+KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk"}
+"""Rows that search by words alone, and how the service must compare words for them."""
+FIRST_STAGES: Mapping[str, FirstStageName] = {
+    **dict.fromkeys(EXPANSIONS, "global"),
+    **dict.fromkeys(KERNELS, "words"),
+    BOTH: "both",
+}
+"""By the method's name."""
 _T = TypeVar("_T")
 
 
@@ -53,8 +63,9 @@ class ServedSystem:
     def check(self, methods: Sequence[Method]) -> None:
         """Raise OpsError for a method that the service lacks, or for another database augmentation than its own."""
         for method in methods:
-            if method.name not in EXPANSIONS:
-                raise OpsError(f"{method.name} is not a method of the service; it has {', '.join(EXPANSIONS)}")
+            if method.name not in (DEFAULT, *FIRST_STAGES):
+                known = ", ".join([DEFAULT, *FIRST_STAGES])
+                raise OpsError(f"{method.name} is not a method of the service; it has {known}")
             if method.reranking is not None:
                 raise OpsError(
                     f"{method} re-ranks, which can only be evaluated in process; omit {method.reranking}, or evaluate "
@@ -62,6 +73,21 @@ class ServedSystem:
                 )
             if method.database is not None:
                 self._check_database(method, method.database)
+            if FIRST_STAGES.get(method.name, "global") != "global":
+                self._check_words(method)
+
+    def _check_words(self, method: Method) -> None:
+        if not self._words.codebook:
+            raise OpsError(
+                f"{self._address} has no visual words, so it cannot evaluate {method}; make a codebook with `landseer "
+                "codebook`, start the service with `landseer serve --local-features --codebook FILE`, or omit the row"
+            )
+        if method.words not in (0, self._words.words):
+            raise OpsError(f"{self._address} has {self._words.words:,} words; got {method}: leave the number out")
+        if KERNELS.get(method.name, self._words.kernel) != self._words.kernel:
+            named = {kernel: name for name, kernel in KERNELS.items()}
+            instead = f"name {named[self._words.kernel]}" if self._words.kernel in named else "omit the row"
+            raise OpsError(f"{self._address} compares words by {self._words.kernel}, not by {method}; {instead}")
 
     def _check_database(self, method: Method, recipe: Recipe) -> None:
         held = self._searched
@@ -76,6 +102,7 @@ class ServedSystem:
 
     def prepare(self, dataset: Dataset, methods: Sequence[Method], console: Console) -> dict[Path, str]:
         """Index the references that the service lacks; check that the queries can be decoded."""
+        _check_turned(dataset, methods)
         pictures = [PictureFile(id=picture_id(path), path=path) for path in dataset.references]
         tally = UploadTally(total=len(pictures))
         with bars(console) as progress:
@@ -121,12 +148,15 @@ class ServedSystem:
 
     async def _answer(self, client: SearchClient, query: Query, own: int | None, method: Method) -> SearchResponse:
         path, region = query.shot.path, query.shot.region
+        # A query by id is also excluded from its own neighbours; the picture of an id is upright.
+        asked: Path | str | bytes = path if own is None else picture_id(path)
+        if query.shot.turn:
+            asked, region = await asyncio.to_thread(self._shown, query.shot)
         answer = await client.search(
-            # A query by id is also excluded from its own neighbours.
-            path if own is None else picture_id(path),
+            asked,
             region=None if region is None else (region.x, region.y, region.width, region.height),
             top_k=self._depth,
-            expansion=_expansion(method),
+            **_stages(method),
         )
         if answer.degradations:
             left_out = answer.degradations[0]
@@ -138,22 +168,27 @@ class ServedSystem:
 
     def _ranking(self, answer: SearchResponse, query: Query, own: int | None, rows: dict[str, int]) -> Ids:
         """Return the rows of the hits; an id that is not in the data set gets the next free row."""
-        itself = picture_id(query.shot.path) if own is None and query.shot.region is None else ""
-        ids = [hit.id for hit in answer.hits if hit.id != itself or hit.id in rows]
+        itself = picture_id(query.shot.path)
+        if query.shot.region is not None or (own is None and rows.get(itself, self._references) < self._references):
+            itself = ""
+        ids = [hit.id for hit in answer.hits if hit.id != itself]
         return np.array([rows.setdefault(id, self._references + len(rows)) for id in ids], np.int64)
 
     def _unreadable(self, dataset: Dataset) -> dict[Path, str]:
         found = {}
         for query, own in zip(dataset.queries, dataset.own_rows(), strict=True):
             try:
-                if own is None:
-                    data = query.shot.path.read_bytes()
-                    prepare(data, profile=self._profile, limits=self._limits, region=query.shot.region)
+                if own is None or query.shot.turn:
+                    data, region = self._shown(query.shot)
+                    prepare(data, profile=self._profile, limits=self._limits, region=region)
             except InvalidInput as error:
                 found[query.shot.path] = error.description
             except OSError as error:
                 found[query.shot.path] = str(error.strerror)
         return found
+
+    def _shown(self, shot: Shot) -> tuple[bytes, Region | None]:
+        return shown(shot, shot.path.read_bytes(), self._limits)
 
     def _set(self, stats: StatsResponse, *, known: int | None = None, shared: bool = False) -> None:
         """Store the status of the service.
@@ -161,7 +196,7 @@ class ServedSystem:
         known: how many of its pictures belong to the data set, None before indexing; shared: whether queries are among
         them.
         """
-        self._searched = stats.searched_vectors
+        self._searched, self._words = stats.searched_vectors, stats.visual_words
         self._profile = Profile(
             backbone=stats.backbone,
             weights_sha256="",
@@ -181,6 +216,7 @@ class ServedSystem:
                 "pictures": stats.pictures,
                 "hits": self._depth,
                 "searched_vectors": _told(self._searched),
+                "visual_words": _told(self._words),
             },
             notes=tuple(_notes(stats, known=known, shared=shared)),
         )
@@ -219,9 +255,9 @@ async def _some_at_once(jobs: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]
             task.cancel()
 
 
-def _told(searched: SearchedVectors) -> dict[str, str | int]:
-    """Return the searched vectors for JSON."""
-    return {field.name: getattr(searched, field.name) for field in searched.DESCRIPTOR.fields}
+def _told(status: SearchedVectors | VisualWordsStats) -> dict[str, str | int]:
+    """Return a part of the service's status for JSON."""
+    return {field.name: getattr(status, field.name) for field in status.DESCRIPTOR.fields}
 
 
 def _notes(stats: StatsResponse, *, known: int | None, shared: bool) -> Iterator[str]:
@@ -241,10 +277,33 @@ def _notes(stats: StatsResponse, *, known: int | None, shared: bool) -> Iterator
         yield f"since the augmentation: {added}, and {searched.removed:,} removed"
 
 
-def _expansion(method: Method) -> Expansion | None:
+def _check_turned(dataset: Dataset, methods: Sequence[Method]) -> None:
+    """Raise OpsError for turned queries that would be expanded by themselves."""
+    if not dataset.turn or all(row is None for row in dataset.own_rows()):
+        return
+    for method in methods:
+        if _expands(method):
+            raise OpsError(
+                f"--turn with {method}: queries are pictures of the index, and a turned one is sent as a picture, so "
+                "the service would expand it by its own upright self; omit the row, or use queries outside of the "
+                "references"
+            )
+
+
+def _expands(method: Method) -> bool:
+    return method.name in EXPANSIONS and method.name != NONE
+
+
+def _stages(method: Method) -> dict[str, Any]:
+    """Return the arguments of a search that name every stage; none for the service's default."""
+    if method.name == DEFAULT:
+        return {}
+    expansion = _expansion(method) if _expands(method) else NONE
+    return {"first_stage": FIRST_STAGES[method.name], "expansion": expansion, "reranking": "none"}
+
+
+def _expansion(method: Method) -> Expansion:
     """Return the message. An untrained LAttQE is allowed, as in process; the report says that it is untrained."""
-    if method.name == NONE:
-        return None
     return Expansion(
         method=EXPANSIONS[method.name],
         neighbours=method.neighbours,

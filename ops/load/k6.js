@@ -21,7 +21,13 @@ export default function () {
     connected = true;
   }
   const image = photos[Math.floor(Math.random() * photos.length)];
-  const answer = client.invoke("landseer.v1.SearchService/Search", { image: image, topK: 10 }, { timeout: "30s" });
+  const request = {
+    image: image,
+    topK: 10,
+    firstStage: "FIRST_STAGE_GLOBAL",
+    reranking: { method: "RERANKING_METHOD_NONE" },
+  };
+  const answer = client.invoke("landseer.v1.SearchService/Search", request, { timeout: "30s" });
   if (!answer || answer.status !== grpc.StatusOK || answer.message.hits.length === 0) {
     failed.add(1);
   }

@@ -14,6 +14,8 @@ from landseer.v1 import index_pb2, search_pb2
 
 pytestmark = pytest.mark.stack
 
+PLAIN = {"first_stage": search_pb2.FIRST_STAGE_GLOBAL, "reranking": {"method": search_pb2.RERANKING_METHOD_NONE}}
+
 
 def augmented(store, repository, method):
     parser = argparse.ArgumentParser()
@@ -38,7 +40,7 @@ def test_pictures_are_augmented_and_served(another, repository, tmp_path, method
     _, landseer = another(folder, "--vectors", "augmented")
     told = landseer.index.Stats(index_pb2.StatsRequest()).searched_vectors
     assert (told.augmentation, told.not_augmented, bool(told.network)) == (method, 0, method.startswith("lattqe"))
-    hits = landseer.search.Search(search_pb2.SearchRequest(id=names[0], top_k=len(names))).hits
+    hits = landseer.search.Search(search_pb2.SearchRequest(id=names[0], top_k=len(names), **PLAIN)).hits
     expected = dict(zip(names, vectors.astype(np.float32) @ raw[0], strict=True))
     assert {hit.id for hit in hits} == set(names[1:])
     for hit in hits:

@@ -60,7 +60,8 @@ def test_searches_at_once_are_executed_together(triton, landseer):
     landseer.put({f"batching/{number}": image for number, image in enumerate(images)})
     inferences, executions = triton.counts("backbone")
     with ThreadPoolExecutor(CALLERS) as callers:
-        answers = list(callers.map(lambda image: landseer.client.search(image, top_k=50), images))
+        how = {"top_k": 50, "first_stage": "global", "reranking": "none"}
+        answers = list(callers.map(lambda image: landseer.client.search(image, **how), images))
     for number, answer in enumerate(answers):
         assert f"batching/{number}" in {hit.id for hit in answer.hits if hit.score > 0.999}
     now = triton.counts("backbone", reaching=inferences + CALLERS)

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.stack
 
 PICTURES = 60
 TOP_K = 25
+PLAIN = {"first_stage": "global", "reranking": "none"}
+"""Whatever the server does by default."""
 DUPLICATES = ("dup/b", "dup/a", "dup/c")
 """One picture under three ids, in this order: their scores tie."""
 
@@ -75,9 +77,9 @@ def equal(answer, expected):
 def all_searches_are_exact(landseer, ids):
     brute = Brute(landseer, ids)
     for query in queries(brute):
-        equal(landseer.client.search(query.tolist(), top_k=TOP_K), brute.search(unit(query), TOP_K))
+        equal(landseer.client.search(query.tolist(), top_k=TOP_K, **PLAIN), brute.search(unit(query), TOP_K))
     for id, row in list(zip(brute.ids, brute.rows, strict=True))[::9]:
-        equal(landseer.client.search(id, top_k=TOP_K), brute.search(row, TOP_K, without=id))
+        equal(landseer.client.search(id, top_k=TOP_K, **PLAIN), brute.search(row, TOP_K, without=id))
     everything = landseer.client.search(brute.rows[0].tolist(), top_k=1000)
     assert sorted(hit.id for hit in everything.hits) == sorted(ids)
     assert everything.index_size == len(ids)
@@ -120,7 +122,7 @@ def test_a_picture_as_the_query(alone, pictures):
     for image in list(pictures.values())[::8]:
         query = unit(landseer.client.describe(image).descriptor.values)
         score_of = dict(zip(*brute.search(query, len(brute.ids)), strict=True))
-        answer = landseer.client.search(image, top_k=TOP_K)
+        answer = landseer.client.search(image, top_k=TOP_K, **PLAIN)
         found = [hit.score for hit in answer.hits]
         assert found == sorted(found, reverse=True)
         np.testing.assert_allclose(found, [score_of[hit.id] for hit in answer.hits], atol=1e-5)

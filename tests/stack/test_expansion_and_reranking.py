@@ -83,7 +83,7 @@ def test_coattention_scores_are_the_papers(landseer, album, stored):
     for name in ("coffee.png", "rocket.jpg", "astronaut.png"):
         image = wheel(name)
         query = np.array(landseer.client.describe(image).query_vector.values)
-        answer = landseer.client.search(image, top_k=1000, reranking="coattention", explain=True)
+        answer = landseer.client.search(image, top_k=1000, first_stage="global", reranking="coattention", explain=True)
         ours = [hit for hit in answer.hits if hit.id in stored and hit.scores.HasField("coattention")]
         assert len(ours) >= min(len(stored), 10)
         for hit in ours:
@@ -99,10 +99,10 @@ def test_a_weight_mixes_both_scores_and_zero_changes_nothing(landseer, album):
     def reranking(weight):
         return search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, weight=weight)
 
-    plain = landseer.client.search(COFFEE, top_k=8)
-    nothing = landseer.client.search(COFFEE, top_k=8, reranking=reranking(0.0))
+    plain = landseer.client.search(COFFEE, top_k=8, first_stage="global", reranking="none")
+    nothing = landseer.client.search(COFFEE, top_k=8, first_stage="global", reranking=reranking(0.0))
     assert [hit.id for hit in nothing.hits] == [hit.id for hit in plain.hits]
-    for hit in landseer.client.search(COFFEE, top_k=8, reranking=reranking(0.3)).hits:
+    for hit in landseer.client.search(COFFEE, top_k=8, first_stage="global", reranking=reranking(0.3)).hits:
         mixed = 0.3 * hit.scores.coattention + 0.7 * getattr(hit.scores, "global")
         assert hit.score == pytest.approx(mixed, abs=1e-5)
 
@@ -126,7 +126,9 @@ def heats(heatmap):
 def test_an_explanation_has_maps_boxes_and_thumbnails(landseer, album):
     region = (100.0, 50.0, 300.0, 200.0)
     for where in (None, region):
-        answer = landseer.client.search(COFFEE, region=where, top_k=5, reranking="coattention", explain=True)
+        answer = landseer.client.search(
+            COFFEE, region=where, top_k=5, first_stage="global", reranking="coattention", explain=True
+        )
         told = answer.query_explanation
         assert (told.width, told.height) == (600, 400)
         wanted = where or (0, 0, 600, 400)
@@ -157,7 +159,7 @@ def test_a_region_of_interest_finds_a_small_object_in_clutter(landseer, album, n
 
     def found(region):
         """Return the best of the photographs, and the score of the one that shows the thing."""
-        hits = landseer.client.search(image, region=region, top_k=1000).hits
+        hits = landseer.client.search(image, region=region, top_k=1000, first_stage="global", reranking="none").hits
         photos = [hit for hit in hits if hit.id in album]
         return photos[0].id, next(hit.score for hit in photos if hit.id == f"album/{name}")
 

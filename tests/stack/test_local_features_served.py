@@ -23,6 +23,7 @@ from landseer.v1 import index_pb2, search_pb2
 pytestmark = pytest.mark.stack
 
 SPATIAL = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_SPATIAL)
+GLOBAL = search_pb2.FIRST_STAGE_GLOBAL
 COFFEE = "coffee.png"
 
 
@@ -72,7 +73,9 @@ def test_the_store_keeps_what_triton_gives(kept, stored, triton, eager):
 
 def test_inliers_by_id_are_those_of_the_stored_features(kept, stored):
     _, landseer, _ = kept
-    answer = landseer.search.Search(search_pb2.SearchRequest(id=COFFEE, top_k=50, reranking=SPATIAL))
+    answer = landseer.search.Search(
+        search_pb2.SearchRequest(id=COFFEE, top_k=50, first_stage=GLOBAL, reranking=SPATIAL)
+    )
     assert not answer.degradations and len(answer.hits) == len(WHEEL) - 1
     query = located(stored[COFFEE])
     for hit in answer.hits:
@@ -84,7 +87,7 @@ def test_inliers_by_id_are_those_of_the_stored_features(kept, stored):
 @pytest.mark.parametrize("name", [COFFEE, "chelsea.png", "astronaut.png"])
 def test_a_turned_part_of_a_photograph_agrees_with_it_alone(kept, name):
     _, landseer, _ = kept
-    answer = landseer.client.search(turned(name), reranking="spatial", top_k=len(WHEEL))
+    answer = landseer.client.search(turned(name), first_stage="global", reranking="spatial", top_k=len(WHEEL))
     assert not answer.degradations
     assert answer.hits[0].id == name
     assert answer.hits[0].scores.inliers > 2 * answer.hits[1].scores.inliers
@@ -133,21 +136,21 @@ def test_words_are_learned_served_and_searched_by(kept, another, stack, tmp_path
     picture = tmp_path / "turned.jpg"
     picture.write_bytes(turned(COFFEE, degrees=0.0, share=0.9))
     address = ("--server", landseer.address)
-    assert main(["search", str(picture), "--first-stage", "words", *address]) == 0
+    assert main(["search", str(picture), "--first-stage", "words", "--rerank", "none", *address]) == 0
     first, second = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:4]]
     assert {first, second} == {COFFEE, "again"}
-    how = ("--rerank", "spatial", "--shared-words", "5")
+    how = ("--first-stage", "global", "--rerank", "spatial", "--shared-words", "5")
     assert main(["search", "--id", COFFEE, *how, *address]) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[-1] == "again"
     assert main(["stats", *address]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "stored; 11 pictures have them" in said and "128 of codebook" in said
-    before = landseer.client.search(picture, first_stage="words", top_k=50)
+    before = landseer.client.search(picture, first_stage="words", reranking="none", top_k=50)
     server.stop()
 
     # Built anew from the store it answers the same; without its options it says what is missing.
     server, landseer = another(folder, "--local-features", "--codebook", str(output))
-    after = landseer.client.search(picture, first_stage="words", top_k=50)
+    after = landseer.client.search(picture, first_stage="words", reranking="none", top_k=50)
     assert [(hit.id, hit.score) for hit in after.hits] == [(hit.id, hit.score) for hit in before.hits]
     server.stop()
     _, landseer = another(folder)

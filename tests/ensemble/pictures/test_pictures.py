@@ -20,7 +20,7 @@ from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures import pictures
-from landseer.ensemble.pictures.pictures import FORMATS, Region, prepare, target_size
+from landseer.ensemble.pictures.pictures import FORMATS, Region, prepare, target_size, upright
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -246,6 +246,23 @@ def test_all_orientations(orientation, format):
     region = Region(x=10, y=4, width=50, height=20)
     part = pixels(data, region=region)
     assert np.abs(part - pixels(encode(upright), region=region)).max() <= 6
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_at_its_own_size_is_upright(orientation, format):
+    picture, exif = smooth(97, 61), Image.Exif()
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
+    exif[0x0112] = orientation
+    stored = picture if undo is None else picture.transpose(undo)
+    np.testing.assert_array_equal(upright(encode(stored, format, exif=exif)), np.asarray(picture))
+
+
+def test_a_picture_at_its_own_size_has_the_same_limits():
+    for data, limits in ((b"", Limits()), (b"no picture", Limits()), (encode(smooth()), Limits(max_pixels=100))):
+        with pytest.raises(InvalidInput) as caught:
+            upright(data, limits=limits)
+        assert caught.value.field == "image"
 
 
 def test_orientation_told_after_the_pixels_of_a_png():

@@ -226,7 +226,8 @@ class Client:
     def __init__(self, **fields):
         self.asked, self.fields = [], fields
 
-    def search(self, id, *, top_k, reranking):
+    def search(self, id, *, top_k, first_stage, reranking):
+        assert first_stage == "global"
         plain = reranking.method == RERANKING_METHOD_NONE
         self.asked.append((id, "plain" if plain else reranking.candidates))
         hit = SimpleNamespace(scores=SimpleNamespace(**{"global": 0.5}))

@@ -247,6 +247,9 @@ def test_methods_are_read_with_their_defaults():
         "dqe:3",
     ]
     assert parse("lattqe", positions=32).neighbours == 32
+    assert [parse(text, positions=64) for text in (" sift", "default", "both")] == [
+        Method(name=name) for name in ("sift", "default", "both")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +266,10 @@ def test_methods_are_read_with_their_defaults():
         "lattqe:65",
         "alphaqe:3:nan",
         "alphaqe:3:-1",
+        "sift:3",
+        "sift+spatial",
+        "adba+both",
+        "default+aqe",
     ],
 )
 def test_methods_that_cannot_be_are_refused(text):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import threading
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 import numpy as np
@@ -14,6 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.client.cli import main
+from landseer.client.client import SearchClient
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.ingest.augmenting import augment_store
 from landseer.ensemble.search.expansion.augmentation import augmented
@@ -25,6 +29,16 @@ from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
+from landseer.v1.index_pb2 import VisualWordsStats
+from landseer.v1.search_pb2 import (
+    EXPANSION_METHOD_ALPHA_QE,
+    EXPANSION_METHOD_NONE,
+    FIRST_STAGE_BOTH,
+    FIRST_STAGE_GLOBAL,
+    FIRST_STAGE_WORDS,
+    RERANKING_METHOD_NONE,
+    SearchRequest,
+)
 
 CONSOLE = Console(stderr=True)
 
@@ -163,6 +177,81 @@ def test_an_answer_without_its_expansion_is_an_error(start, folder):
         ranked(system, dataset, Method(name="lattqe", neighbours=2))
 
 
+@pytest.fixture
+def requests(monkeypatch):
+    """Every search that clients send."""
+    sent, call = [], SearchClient._call
+
+    async def record(self, name, method, request, timeout):
+        sent.extend([request] if isinstance(request, SearchRequest) else [])
+        return await call(self, name, method, request, timeout)
+
+    monkeypatch.setattr(SearchClient, "_call", record)
+    return sent
+
+
+def test_every_row_but_the_default_names_all_stages(start, folder, requests):
+    dataset = read(f"folder:{folder}").sampled(1, seed=0)
+    system = ServedSystem(start().address)
+    system.prepare(dataset, (), CONSOLE)
+    asked = {}
+    # What the service would refuse for want of words is sent, too: the method is checked before.
+    system.check = lambda methods: None
+    for method in methods("default,none,alphaqe:3:2,both,asmk"):
+        with suppress(OpsError):
+            ranked(system, dataset, method)
+        asked[method.name] = requests.pop()
+    default = asked.pop("default")
+    assert default.top_k == 12 and default.id
+    assert {field.name for field, _ in default.ListFields()} == {"id", "top_k"}
+    assert {one.reranking.method for one in asked.values()} == {RERANKING_METHOD_NONE}
+    stages = {name: (one.first_stage, one.expansion.method) for name, one in asked.items()}
+    assert stages == {
+        "none": (FIRST_STAGE_GLOBAL, EXPANSION_METHOD_NONE),
+        "alphaqe": (FIRST_STAGE_GLOBAL, EXPANSION_METHOD_ALPHA_QE),
+        "both": (FIRST_STAGE_BOTH, EXPANSION_METHOD_NONE),
+        "asmk": (FIRST_STAGE_WORDS, EXPANSION_METHOD_NONE),
+    }
+    assert (asked["alphaqe"].expansion.neighbours, asked["alphaqe"].expansion.alpha) == (3, 2)
+
+
+def test_the_baseline_is_a_row_beside_a_service(start, folder, tmp_path, capsys):
+    told = tmp_path / "told.json"
+    command = ["evaluate", f"folder:{folder}", "--methods", "default,sift", "--server", start().address]
+    assert main([*command, "--cache", str(tmp_path / "cache"), "--json", str(told)]) == 0
+    default, sift = json.loads(told.read_text())["rows"]
+    assert (default["method"], sift["method"]) == ("default", "sift")
+    assert default["milliseconds"] is None and sift["milliseconds"] > 0
+    assert default["gain"]["value"] == 0 and len(sift["aps"]) == 12
+    assert "12 pictures indexed" in capsys.readouterr().err
+
+
+def test_rows_by_words_must_be_those_of_the_service(start, folder):
+    system = ServedSystem(start().address)
+    system._words = VisualWordsStats(codebook="x", words=64, kernel="r-asmk")
+    system.check(methods("default,both,rasmk,rasmk:64"))
+    with pytest.raises(OpsError, match=r"compares words by r-asmk, not by asmk; name rasmk"):
+        system.check(methods("asmk"))
+    with pytest.raises(OpsError, match=r"has 64 words; got rasmk:65: leave the number out"):
+        system.check(methods("rasmk:65"))
+
+
+def test_turned_queries_are_sent_turned_and_never_find_their_upright_selves(start, folder, requests):
+    dataset = read(f"folder:{folder}").turned(90)
+    system = ServedSystem(start().address)
+    assert system.prepare(dataset, methods("none,default"), CONSOLE) == {}
+    orders = ranked(system, dataset, Method(name="none"))
+    for query, order, own in zip(dataset.queries, orders, dataset.own_rows(), strict=True):
+        assert own not in order and len(order) == 11, query
+    for request in requests:
+        with Image.open(io.BytesIO(request.image)) as picture:
+            assert picture.size == (64, 96)
+    with pytest.raises(OpsError, match=r"--turn with aqe:2: .* its own upright self; omit the row"):
+        system.prepare(dataset, methods("none,aqe"), CONSOLE)
+    (folder / "0" / "0.png").write_bytes(b"no picture")
+    assert "not a picture" in system.prepare(dataset, (), CONSOLE)[folder / "0" / "0.png"]
+
+
 def methods(text):
     return parse_all(text, positions=64)
 
@@ -170,7 +259,9 @@ def methods(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("diffusion", "diffusion is not a method of the service; it has none, lattqe"),
+        ("diffusion", "diffusion is not a method of the service; it has default, none, lattqe"),
+        ("both", "has no visual words, so it cannot evaluate both; make a codebook with"),
+        ("asmk", "has no visual words, so it cannot evaluate asmk"),
         ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),
         ("alphadba:3:2", "searches raw vectors, so it cannot evaluate alphadba:3:2; stop it, run "),
         ("dqe,ddba+dqe", "`landseer augment --method dqe:4` and `landseer serve --vectors augmented`"),
