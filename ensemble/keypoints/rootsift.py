@@ -1,4 +1,4 @@
-"""RootSIFT keypoints of a picture: SIFT (Lowe 2004) by OpenCV, compared by the Hellinger kernel (Arandjelovic 2012).
+"""RootSIFT keypoints of a picture: SIFT (Lowe 2004) by OpenCV, with RootSIFT's scaling.
 
 Keypoints see print, brush strokes and logos, which deep local features, 32 pixels apart, do not. They are found on the
 pixels that the backbone gets, so a picture is decoded once.
@@ -24,7 +24,6 @@ pairs keep 17 inliers at 640, 48 at 480, 54 at 400, in 176, 108 and 72 ms (one c
 """
 CONTRAST = 0.02
 """Least contrast of a keypoint. OpenCV's 0.04 finds too few on faint or blurred pictures; the strongest are kept."""
-_TINY = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +57,7 @@ def extract(pixels: NDArray[np.uint8], *, most: int = MOST) -> Keypoints:
     geometry = np.array([(*points[row].pt, points[row].size, points[row].angle) for row in order], np.float32)
     geometry = geometry.reshape(-1, 4)
     return Keypoints(
-        descriptors=root(raw[order]),
+        descriptors=root_sift(raw[order]),
         # OpenCV counts from the centre of the first pixel.
         positions=(geometry[:, :2] + 0.5) / shrunk - 0.5,
         sizes=geometry[:, 2] / shrunk,
@@ -78,7 +77,12 @@ def _reduced(grey: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8), factor
 
 
-def root(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return RootSIFT of SIFT descriptors [n, 128]: divided by their L1 norm, then the square root; unit L2 norm."""
-    sums = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
-    return np.asarray(np.sqrt(descriptors / np.maximum(sums, _TINY)), np.float32)
+def root_sift(descriptors: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the square roots of SIFT [n, 128] divided by their sums: unit norm.
+
+    RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the dot product of two
+    is the Hellinger kernel of the histograms.
+    """
+    rows = descriptors.astype(np.float32)
+    rows /= np.maximum(rows.sum(axis=1, keepdims=True), 1e-6)
+    return np.sqrt(rows, out=rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.keypoints.rootsift import root_sift
 from landseer.export.curation.errors import UnreadablePicture
 from landseer.export.curation.settings import MatchSettings
 
@@ -27,17 +28,6 @@ class Features:
     def rooted(self) -> NDArray[np.float32]:
         """Return RootSIFT of the descriptors, [N, 128]."""
         return root_sift(self.descriptors)
-
-
-def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the square roots of SIFT [N, 128] divided by their sums: unit norm.
-
-    RootSIFT (Arandjelovic and Zisserman, "Three things everyone should know", 2012, section 2): the dot product of two
-    is the Hellinger kernel of the histograms.
-    """
-    rows = descriptors.astype(np.float32)
-    rows /= np.maximum(rows.sum(axis=1, keepdims=True), 1e-6)
-    return np.sqrt(rows, out=rows)
 
 
 def extract(path: Path, settings: MatchSettings) -> Features:

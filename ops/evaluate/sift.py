@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
-from landseer.export.curation.features import root_sift
+from landseer.ensemble.keypoints.rootsift import root_sift
 
 Floats = NDArray[np.float32]
 
