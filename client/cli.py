@@ -54,7 +54,7 @@ COMMANDS = {
     "augment": Command(
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
-    "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from a store's local features"),
+    "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 
 

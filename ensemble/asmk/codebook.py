@@ -86,9 +86,12 @@ class Codebook:
         blocks = [self._nearest(rows[first : first + step], multiple) for first in range(0, len(rows), step)]
         return np.concatenate(blocks) if blocks else np.empty((0, multiple), np.int64)
 
-    def save(self, path: Path) -> None:
-        """Write centroids and card to one safetensors file, whole or not at all. OSError if it cannot be written."""
-        centroids = np.ascontiguousarray(self.centroids)
+    def save(self, path: Path, *, half: bool = False) -> None:
+        """Write centroids and card to one safetensors file, whole or not at all. OSError if it cannot be written.
+
+        half: round the centroids to half precision, for a file of half the size. `load` returns the rounded ones.
+        """
+        centroids = np.ascontiguousarray(self.centroids, np.float16 if half else np.float32)
         about = {"card": dict(self.card), "crc32": {"centroids": zlib.crc32(centroids.data)}}
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:

@@ -1,8 +1,8 @@
-"""Train a codebook from the local features of a store, in a job that can be interrupted and resumed.
+"""Train a codebook in a job that can be interrupted and resumed.
 
 After each round of k-means the centroids are written to a draft beside the file, whole or not at all. The training
-features depend only on the store, the number of features and the seed, so a resumed run ends with the same words as an
-uninterrupted one (with the same number of threads).
+features depend only on their source (`store_features`, `picture_features`), so a resumed run ends with the same words
+as an uninterrupted one (with the same number of threads).
 """
 
 from __future__ import annotations
@@ -10,42 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from landseer.ensemble.asmk.codebook import (
-    FEATURES_A_WORD,
-    MOST_WORDS,
-    Codebook,
-    Features,
-    KMeansRound,
-    fitting_words,
-    refined,
-    start,
-)
-from landseer.ensemble.errors import LocalFeaturesMissing
-from landseer.ensemble.store.local_features import LocalFeatures
-from landseer.ensemble.store.store import Store
-
-MOST_FEATURES = MOST_WORDS * FEATURES_A_WORD
-"""Enough for the largest codebook: 1.3 GB of 128 values each."""
+from landseer.ensemble.asmk.codebook import MOST_WORDS, Codebook, Features, KMeansRound, fitting_words, refined, start
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSource:
-    """Identifies the training features exactly."""
+    """Identifies training features exactly. The card of a codebook has the fields as its `job`: use JSON values."""
 
-    store: str
-    """The folder, as given."""
-    sequence: int
-    """Of the store's last change."""
-    locals_sha256: str
-    """Of the models that made the local descriptors; the words fit no others."""
+    fitting: ClassVar[int] = MOST_WORDS
+    """The most words that are learned unless a number is given."""
+    usable: ClassVar[int | None] = None
+    """The most words that the server can use, if there is a limit."""
+    half: ClassVar[bool] = False
+    """Whether the finished codebook is written in half precision."""
+
     pictures: int
-    """Pictures with local features."""
+    """Pictures with features."""
     most: int
     """Number of features requested."""
     seed: int
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the card says about the features outside the job: the server decides by it what the words fit."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,33 +47,6 @@ class FeatureSample:
     source: FeatureSource
     features: Features
     """[n, D], unit norm."""
-
-
-def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0) -> FeatureSample:
-    """Return about `most` local features of whole pictures, drawn by `seed`, equally many from each if it has them.
-
-    LocalFeaturesMissing if no picture has any.
-    """
-    stats = store.stats()
-    source = FeatureSource(
-        store=name,
-        sequence=stats.sequence,
-        locals_sha256=store.locals.sha256,
-        pictures=stats.locals,
-        most=most,
-        seed=seed,
-    )
-    share = -(-most // max(stats.locals, 1))
-    rows = [
-        _drawn(features.whole, share, [seed, key])
-        for keys, pictures in store.locals.scan()
-        for key, features in zip(keys.tolist(), pictures, strict=True)
-    ]
-    if not sum(map(len, rows)):
-        raise LocalFeaturesMissing(
-            f"no picture in {name} has local features; index pictures with `landseer serve --local-features` first"
-        )
-    return FeatureSample(source=source, features=np.concatenate(rows))
 
 
 def learn(
@@ -94,30 +59,48 @@ def learn(
 ) -> Codebook:
     """Train a codebook of `words` words, or as many as the features allow, and write it to a file.
 
-    An interrupted run resumes, and a finished run is not repeated. report: called after each round. ValueError for more
-    words than features, OSError if the file cannot be written.
+    An interrupted run resumes, and a finished run is not repeated; more rounds start from the file, so from rounded
+    centroids if it is in half precision. report: called after each round. Returns what the file holds. ValueError for
+    more words than features, or than can be used; OSError if the file cannot be written.
     """
     features, source = drawn.features, drawn.source
-    job = asdict(source) | {"words": words or fitting_words(len(features)), "features": len(features)}
+    if words is not None and source.usable is not None and words > source.usable:
+        raise ValueError(f"got {words:,} words; expected at most {source.usable:,}, which is what the store can keep")
+    job = asdict(source) | {
+        "words": words or fitting_words(len(features), most=source.fitting),
+        "features": len(features),
+    }
     done = _reached(path, job) or _reached(draft_of(path), job)
     centroids = done.centroids if done else start(features, job["words"], seed=source.seed)
     reached = int(done.card["rounds"]) if done else 0
     if done is None or reached < rounds:
         for one in refined(features, centroids, rounds=rounds, after=reached, seed=source.seed):
-            card = {"locals_sha256": source.locals_sha256, "rounds": one.number, "error": one.error, "job": job}
+            card = source.card | {"rounds": one.number, "error": one.error, "job": job}
             done = Codebook(centroids=one.centroids, card=card)
             done.save(draft_of(path))
             report(one)
     if done is None:
         raise ValueError(f"got {rounds} rounds; expected at least 1")
-    done.save(path)
+    done.save(path, half=source.half)
     draft_of(path).unlink(missing_ok=True)
-    return done
+    return Codebook.load(path)
 
 
 def draft_of(path: Path) -> Path:
     """Return the path of the draft, kept until training ends."""
     return path.with_name(f"{path.name}.part")
+
+
+def share_of(most: int, pictures: int) -> int:
+    """Return how many features to draw from each of `pictures` pictures for at least `most` in all."""
+    return -(-most // max(pictures, 1))
+
+
+def some_of(rows: Features, count: int, seed: list[int]) -> Features:
+    """Return `count` of the rows [n, D] in their order, drawn by `seed`; all of them if there are fewer."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
 
 
 def _reached(path: Path, job: dict[str, object]) -> Codebook | None:
@@ -127,10 +110,3 @@ def _reached(path: Path, job: dict[str, object]) -> Codebook | None:
     except (OSError, ValueError):
         return None
     return found if found.card.get("job") == job else None
-
-
-def _drawn(features: LocalFeatures, count: int, seed: list[int]) -> Features:
-    rows = features.descriptors
-    if len(rows) <= count:
-        return rows
-    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]

@@ -7,8 +7,8 @@ import pytest
 
 from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.errors import LocalFeaturesMissing
-from landseer.ensemble.ingest import vocabulary
-from landseer.ensemble.ingest.vocabulary import draft_of, learn, sample
+from landseer.ensemble.ingest.store_features import MOST_FEATURES, sample
+from landseer.ensemble.ingest.vocabulary import draft_of, learn
 from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -86,7 +86,7 @@ def test_regions_are_left_out(store):
 
 def test_a_store_without_any_says_how_to_get_them(tmp_path):
     store = Store.open(tmp_path / "empty", fingerprint="{}", clusters_shape=(10, 16), locals_sha256=None)
-    with pytest.raises(LocalFeaturesMissing, match="landseer serve --local-features"):
+    with pytest.raises(LocalFeaturesMissing, match="landseer serve --local-features deep"):
         sample(store, name="photos")
     store.close()
 
@@ -150,4 +150,4 @@ def test_more_words_than_features_are_refused(drawn, tmp_path):
 
 
 def test_the_maximum_is_enough_for_the_largest_codebook():
-    assert vocabulary.MOST_FEATURES == 2_555_904
+    assert MOST_FEATURES == 2_555_904

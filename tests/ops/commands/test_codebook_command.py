@@ -1,4 +1,4 @@
-"""`landseer codebook` on a store of generated local features."""
+"""`landseer codebook` on a store of generated local features, and on pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import sys
 import time
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from landseer.ensemble.asmk.codebook import Codebook
-from landseer.ensemble.ingest.vocabulary import MOST_FEATURES, draft_of
+from landseer.ensemble.ingest import picture_features, store_features
+from landseer.ensemble.ingest.vocabulary import draft_of
+from landseer.ensemble.keypoints.shipped import is_for_keypoints
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -78,8 +82,12 @@ def test_it_learns_and_says_what(tmp_path, capsys):
     assert "5 words from 200 features" in capsys.readouterr().out
 
 
-def test_the_default_is_what_the_largest_codebook_needs():
-    assert parsed("store").features == MOST_FEATURES
+def test_the_help_names_the_defaults():
+    parser = argparse.ArgumentParser()
+    codebook.add_arguments(parser)
+    said = " ".join(parser.format_help().split())
+    assert f"{picture_features.MOST_FEATURES} keypoints" in said
+    assert f"{store_features.MOST_FEATURES} deep local features" in said
 
 
 def test_errors_take_one_line(tmp_path, capsys):
@@ -119,3 +127,55 @@ def test_ctrl_c_keeps_the_rounds_that_are_done(tmp_path):
     assert done >= 1 and not output.exists()
     assert run(store, "--output", output, "--words", 256, "--rounds", done + 1) == 0
     assert Codebook.load(output).card["rounds"] == done + 1
+
+
+def noise(path, seed):
+    values = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
+    Image.fromarray(values).resize((320, 240), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for number in range(2):
+        noise(folder / f"{number}.png", number)
+    noise(folder / "more" / "2.png", 2)
+    return folder
+
+
+def test_it_learns_words_of_the_keypoints_in_pictures(photos, tmp_path, capsys):
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    (photos / "notes.txt").write_text("ignored")
+    output = tmp_path / "words.safetensors"
+    assert run("--pictures", photos, "--output", output, "--words", 6, "--rounds", 2, "--features", 80) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("6 words from 60 features of 3 pictures after 2 rounds, mean squared error 0.")
+    assert (
+        said.err.startswith(f"skipped {photos}/bad.jpg: got bytes that are not a picture") and "notes" not in said.err
+    )
+    book = Codebook.load(output)
+    assert is_for_keypoints(book) and book.card["job"]["folders"] == str(photos)
+    written = output.read_bytes()
+    assert run("--pictures", photos, "--output", output, "--words", 6, "--rounds", 2, "--features", 80) == 0
+    assert output.read_bytes() == written
+
+
+def test_a_store_and_pictures_exclude_each_other(photos, tmp_path, capsys):
+    assert run("store", "--pictures", photos) == 2
+    assert "leave out the store to learn words of keypoints" in capsys.readouterr().err
+    assert run("--output", tmp_path / "words") == 2
+    assert "name folders of pictures with --pictures DIR" in capsys.readouterr().err
+
+
+def test_errors_about_pictures_take_one_line(photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "empty" / "blank.png")
+    for arguments, status, line in (
+        ([tmp_path / "gone"], 1, "there is no file or folder"),
+        ([tmp_path / "empty"], 1, "no keypoints in"),
+        ([photos, "--words", 100_000], 2, "got 100,000 words; expected at most 65,536"),
+    ):
+        assert run("--output", tmp_path / "words", "--pictures", *arguments) == status
+        said = capsys.readouterr().err
+        assert said.startswith(f"landseer codebook: {line}") and said.count("\n") == 1

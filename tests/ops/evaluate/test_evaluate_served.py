@@ -260,7 +260,7 @@ def methods(text):
     ("text", "said"),
     [
         ("diffusion", "diffusion is not a method of the service; it has default, none, lattqe"),
-        ("both", "has no visual words, so it cannot evaluate both; make a codebook with"),
+        ("both", "has no visual words, so it cannot evaluate both; start the service with `landseer serve"),
         ("asmk", "has no visual words, so it cannot evaluate asmk"),
         ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),
         ("alphadba:3:2", "searches raw vectors, so it cannot evaluate alphadba:3:2; stop it, run "),
