@@ -79,9 +79,9 @@ class ServedSystem:
     def _check_words(self, method: Method) -> None:
         if not self._words.codebook:
             raise OpsError(
-                f"{self._address} has no visual words, so it cannot evaluate {method}; start the service with `landseer "
-                "serve --local-features keypoints`, the default, or with deep local features and a codebook from "
-                "`landseer codebook`, or omit the row"
+                f"{self._address} has no visual words, so it cannot evaluate {method}; start the service with "
+                "`landseer serve --local-features keypoints`, the default, or with deep local features and a codebook "
+                "from `landseer codebook`, or omit the row"
             )
         if method.words not in (0, self._words.words):
             raise OpsError(f"{self._address} has {self._words.words:,} words; got {method}: leave the number out")

@@ -269,7 +269,7 @@ def methods(text):
 )
 def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, said):
     with pytest.raises(OpsError, match=said):
-        ServedSystem(start().address).check(methods(f"none,{text}"))
+        ServedSystem(start(local_features="none").address).check(methods(f"none,{text}"))
 
 
 def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, folder, tmp_path):
