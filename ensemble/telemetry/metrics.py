@@ -42,7 +42,7 @@ class Metrics:
         self.stage_errors = counter(
             "landseer_stage_errors", "Stages that failed, by ErrorInfo reason.", ("stage", "reason")
         )
-        self.degraded = counter("landseer_degraded", "Answers sent without a requested stage.", ("stage",))
+        self.degraded = counter("landseer_degraded", "Answers sent without an optional stage.", ("stage",))
         self.decode_failures = counter("landseer_decode_failures", "Pictures rejected, by reason.", ("reason",))
         self.searches = counter(
             "landseer_searches",
