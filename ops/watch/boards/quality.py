@@ -59,7 +59,7 @@ BOARD = Board(
                     title="Degraded answers",
                     unit="percentunit",
                     queries=one("job:landseer_degraded:ratio_rate5m", "{{job}}"),
-                    description="Answered without a stage that the caller requested.",
+                    description="Answered without a stage that was requested or is the default.",
                 ),
             ],
         ),
