@@ -79,7 +79,8 @@ def sample(store: Store, *, name: str, most: int = MOST_FEATURES, seed: int = 0)
     ]
     if not sum(map(len, rows)):
         raise LocalFeaturesMissing(
-            f"no picture in {name} has local features; index pictures with `landseer serve --local-features` first"
+            f"no picture in {name} has deep local features; index pictures with "
+            "`landseer serve --local-features deep` first"
         )
     return FeatureSample(source=source, features=np.concatenate(rows))
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from landseer.ensemble.ingest.vocabulary import FeatureSample
 
 _MORE = """\
-The store must have been filled with `landseer serve --local-features` and must not be in use: stop the server first.
-Learn words from other pictures than those you search: index some into a separate store.
+The store must have been filled with `landseer serve --local-features deep` and must not be in use: stop the server
+first. Learn words from other pictures than those you search: index some into a separate store.
 
 You can interrupt it at any time: finished rounds are kept next to FILE; run the same command again to resume. Without
 --words, the number of words is the largest power of two with at least 39 features per word, at most 65,536."""

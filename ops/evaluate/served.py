@@ -80,7 +80,8 @@ class ServedSystem:
         if not self._words.codebook:
             raise OpsError(
                 f"{self._address} has no visual words, so it cannot evaluate {method}; make a codebook with `landseer "
-                "codebook`, start the service with `landseer serve --local-features --codebook FILE`, or omit the row"
+                "codebook`, start the service with `landseer serve --local-features deep --codebook FILE`, or omit the "
+                "row"
             )
         if method.words not in (0, self._words.words):
             raise OpsError(f"{self._address} has {self._words.words:,} words; got {method}: leave the number out")
