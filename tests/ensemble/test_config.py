@@ -43,7 +43,7 @@ def test_unknown_local_features_are_refused(given):
 
 
 def test_a_codebook_needs_local_features():
-    with pytest.raises(ValueError, match="codebook needs local features, .* choose keypoints or deep"):
+    with pytest.raises(ValueError, match=r"codebook needs local features, .* choose keypoints or deep"):
         ServerConfig(store=Path("s"), local_features="none", codebook=Path("words"))
 
 
