@@ -60,9 +60,13 @@ class Quantiser:
 
     def _words(self, descriptors: Features, multiple: int) -> Words:
         """Return the nearest words, [n, multiple]; int64, nearest first."""
-        found: tuple[Any, Any] = self._index.search(np.ascontiguousarray(descriptors), multiple)
-        # A cell may hold fewer words than asked for: the nearest stands for those that are missing.
-        return np.where(found[1] < 0, found[1][:, :1], found[1]).astype(np.int64)
+        _, found = self._index.search(np.ascontiguousarray(descriptors), multiple)
+        lost = found[:, 0] < 0
+        if lost.any():
+            # All cells compared are empty, which takes a codebook with many words in one place.
+            found[lost] = self.codebook.assign(descriptors[lost], multiple=multiple)
+        # The cells may hold fewer words than asked for: the nearest stands for those that are missing.
+        return np.where(found < 0, found[:, :1], found).astype(np.int64)
 
     def _codes(self, descriptors: Features, words: Words) -> Packed:
         return binarise(descriptors - self.codebook.centroids[words])
