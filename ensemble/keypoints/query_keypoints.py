@@ -37,7 +37,7 @@ class QueryKeypoints:
         flat = self.words.ravel()
         order = np.argsort(flat, kind="stable")
         rows = np.repeat(np.arange(len(self.words)), self.words.shape[1])
-        return flat[order], self.codes.reshape(len(flat), -1)[order], rows[order]
+        return flat[order], self.codes.reshape(len(flat), self.codes.shape[-1])[order], rows[order]
 
     def aggregated(self, *, multiple: int = SEARCHED) -> Binary:
         """Return the nearest `multiple` words of each keypoint, one code for each, for a search by words."""

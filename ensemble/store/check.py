@@ -16,10 +16,18 @@ import lmdb
 import numpy as np
 
 from landseer.ensemble.errors import LandseerError
-from landseer.ensemble.store.folder import DATABASES, FORMAT, LATER, LOCALS, SLOTS, WORDS, open_environment
+from landseer.ensemble.keypoints.compact import unpack_keypoints
+from landseer.ensemble.store.folder import DATABASES, FORMAT, KEYPOINTS, LATER, LOCALS, SLOTS, WORDS, open_environment
 from landseer.ensemble.store.local_features import unpack_features
 from landseer.ensemble.store.record import decode, halves
 from landseer.ensemble.store.words import unpack_words
+
+_DERIVED: dict[bytes, tuple[str, Callable[[memoryview], Any]]] = {
+    LOCALS: ("local features", unpack_features),
+    WORDS: ("visual words", unpack_words),
+    KEYPOINTS: ("keypoints", unpack_keypoints),
+}
+"""What some records have, and how it is read."""
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -56,7 +64,7 @@ def _faults(transaction: Any, databases: dict[bytes, Any]) -> Iterator[str]:
     for name in SLOTS:
         if name in databases:
             yield from _augmented_faults(transaction, databases, name)
-    for name, what, read in ((LOCALS, "local features", unpack_features), (WORDS, "visual words", unpack_words)):
+    for name, (what, read) in _DERIVED.items():
         if name in databases:
             yield from _derived_faults(transaction, databases, name, what, read)
 

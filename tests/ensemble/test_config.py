@@ -36,6 +36,30 @@ def test_a_count_of_zero_is_refused():
         ServerConfig(store=Path("s"), max_top_k=0)
 
 
+@pytest.mark.parametrize("given", ["all", "", "Keypoints", True])
+def test_unknown_local_features_are_refused(given):
+    with pytest.raises(ValueError, match="expected one of keypoints, deep, both, none"):
+        ServerConfig(store=Path("s"), local_features=given)
+
+
+def test_a_codebook_needs_local_features():
+    with pytest.raises(ValueError, match=r"codebook needs local features, .* choose keypoints or deep"):
+        ServerConfig(store=Path("s"), local_features="none", codebook=Path("words"))
+
+
+@pytest.mark.parametrize(
+    ("local_features", "regions"), [("deep", -1), ("keypoints", 2), ("none", 2), ("keypoints", -1)]
+)
+def test_regions_need_deep_local_features(local_features, regions):
+    with pytest.raises(ValueError, match=f"regions is {regions}; expected 0, or more together with .* deep or both"):
+        ServerConfig(store=Path("s"), local_features=local_features, regions=regions)
+
+
+@pytest.mark.parametrize("local_features", ["deep", "both"])
+def test_regions_go_with_deep_local_features(local_features):
+    assert ServerConfig(store=Path("s"), local_features=local_features, regions=2).regions == 2
+
+
 def test_a_picture_over_the_limit_still_reaches_us():
     for limit in (1000, 20 * 2**20, 2**30):
         config = ServerConfig(store=Path("s"), limits=Limits(max_bytes=limit))

@@ -37,9 +37,9 @@ def turned(name, *, degrees=15.0, share=0.7):
 
 @pytest.fixture(scope="module")
 def kept(another, tmp_path_factory):
-    """A server that keeps local features, and its store."""
+    """A server that keeps deep local features, and its store."""
     folder = tmp_path_factory.mktemp("kept") / "store"
-    server, landseer = another(folder, "--local-features")
+    server, landseer = another(folder, "--local-features", "deep")
     landseer.put({name: wheel(name) for name in WHEEL})
     return server, landseer, folder
 
@@ -94,7 +94,7 @@ def test_a_turned_part_of_a_photograph_agrees_with_it_alone(kept, name):
 
 
 def test_regions_are_described_as_queries_of_them_are(another, triton, eager, tmp_path):
-    server, landseer = another(tmp_path / "store", "--local-features", "--regions", "2")
+    server, landseer = another(tmp_path / "store", "--local-features", "deep", "--regions", "2")
     landseer.put({COFFEE: wheel(COFFEE)})
     boxes = [found for found in landseer.client.get(COFFEE).boxes if found.score >= 0.1][:2]
     assert landseer.index.Stats(index_pb2.StatsRequest()).local_features.regions == 2
@@ -129,7 +129,7 @@ def test_words_are_learned_served_and_searched_by(kept, another, stack, tmp_path
     assert codebook.run(parser.parse_args([str(folder), "--output", str(output), "--rounds", "5"])) == 0
     assert "128 words from 5,000 features of 10 pictures after 5 rounds" in capsys.readouterr().out
 
-    server, landseer = another(folder, "--local-features", "--codebook", str(output))
+    server, landseer = another(folder, "--local-features", "deep", "--codebook", str(output))
     told = landseer.index.Stats(index_pb2.StatsRequest()).visual_words
     assert (told.words, told.kernel, told.pictures) == (128, "asmk", len(WHEEL))
     landseer.put({"again": turned(COFFEE, degrees=-2.0, share=0.9)})
@@ -149,11 +149,11 @@ def test_words_are_learned_served_and_searched_by(kept, another, stack, tmp_path
     server.stop()
 
     # Built anew from the store it answers the same; without its options it says what is missing.
-    server, landseer = another(folder, "--local-features", "--codebook", str(output))
+    server, landseer = another(folder, "--local-features", "deep", "--codebook", str(output))
     after = landseer.client.search(picture, first_stage="words", reranking="none", top_k=50)
     assert [(hit.id, hit.score) for hit in after.hits] == [(hit.id, hit.score) for hit in before.hits]
     server.stop()
-    _, landseer = another(folder)
+    _, landseer = another(folder, "--local-features", "none")
     refused = landseer.refused(landseer.search.Search, search_pb2.SearchRequest(id=COFFEE, reranking=SPATIAL))
     assert (refused.code, refused.reason) == ("FAILED_PRECONDITION", "LOCAL_FEATURES_MISSING")
     assert not landseer.index.Stats(index_pb2.StatsRequest()).local_features.kept

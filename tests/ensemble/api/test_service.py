@@ -9,6 +9,7 @@ import pytest
 from fake_triton import SIZES
 from grpc.aio import AioRpcError
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from plain import PLAIN
 
 from landseer.ensemble.inference.triton import GRAPHS
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
@@ -23,15 +24,22 @@ async def fill(landseer, picture, count=12):
     await landseer.put(**{f"p{seed:02}": picture(seed) for seed in range(count)})
 
 
-async def test_a_picture_finds_itself_first(landseer, picture):
+@pytest.mark.parametrize(
+    ("how", "stages"),
+    [
+        (PLAIN, ["decode", "describe", "search", "total"]),
+        ({}, ["decode", "describe", "keypoints", "search", "words", "rerank", "total"]),
+    ],
+)
+async def test_a_picture_finds_itself_first(landseer, picture, how, stages):
     await fill(landseer, picture)
-    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(7, noise=4.0)))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(7, noise=4.0), **how))
     assert answer.hits[0].id == "p07"
     assert len(answer.hits) == 10
     assert answer.index_size == 12
     scores = [hit.score for hit in answer.hits]
     assert scores == sorted(scores, reverse=True)
-    assert [timing.stage for timing in answer.timings] == ["decode", "describe", "search", "total"]
+    assert [timing.stage for timing in answer.timings] == stages
     assert [(model.name, model.version) for model in answer.model_versions] == [("backbone", "1")]
     assert not answer.untrained
     assert not answer.degradations
@@ -47,7 +55,7 @@ async def test_search_equals_brute_force_over_the_stored_descriptors(landseer, p
         got = await landseer.index.Get(index_pb2.GetRequest(id=f"p{seed:02}", include_vectors=True))
         stored[got.id] = float(np.array(got.descriptor) @ query)
     expected = sorted(stored, key=lambda id: -stored[id])[:8]
-    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(3, noise=30.0), top_k=8))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(3, noise=30.0), top_k=8, **PLAIN))
     assert [hit.id for hit in answer.hits] == expected
     assert [hit.score for hit in answer.hits] == pytest.approx([stored[id] for id in expected], abs=1e-6)
 
@@ -90,7 +98,7 @@ async def test_a_region_is_searched_for_alone(landseer, picture):
 async def test_coattention_sorts_the_candidates_and_the_rest_follows(landseer, picture):
     await fill(landseer, picture)
     reranking = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, candidates=5)
-    plain = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4)))
+    plain = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), **PLAIN))
     answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), reranking=reranking))
     assert {hit.id for hit in answer.hits[:5]} == {hit.id for hit in plain.hits[:5]}
     assert [hit.id for hit in answer.hits[5:]] == [hit.id for hit in plain.hits[5:]]
@@ -105,14 +113,14 @@ async def test_coattention_sorts_the_candidates_and_the_rest_follows(landseer, p
 async def test_weight_zero_changes_nothing(landseer, picture):
     await fill(landseer, picture)
     reranking = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION, weight=0.0)
-    plain = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4)))
+    plain = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), **PLAIN))
     answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), reranking=reranking))
     assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in plain.hits]
 
 
 async def test_expansion_searches_again_with_the_neighbours(landseer, picture):
     await fill(landseer, picture)
-    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), expansion=LATTQE))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(4), expansion=LATTQE, **PLAIN))
     assert list(answer.untrained) == ["lattqe"]
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
     assert all(hit.scores.HasField("expanded") and hit.scores.HasField("global") for hit in answer.hits)
@@ -135,8 +143,8 @@ async def test_classical_expansion_is_computed_here_and_needs_no_model(landseer,
     await fill(landseer, picture)
     before = landseer.triton.calls[-1]
     expansion = search_pb2.Expansion(method=f"EXPANSION_METHOD_{method}", neighbours=3)
-    plain = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5))
-    answer = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5, expansion=expansion))
+    plain = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5, **PLAIN))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(id="p04", top_k=5, expansion=expansion, **PLAIN))
     assert landseer.triton.calls[-1] is before
     assert not answer.degradations and "lattqe" not in answer.untrained
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
@@ -209,7 +217,7 @@ async def test_upsert_replaces_and_counts(landseer, picture):
     two = await landseer.index.Upsert(index_pb2.UpsertRequest(picture=index_pb2.Picture(id="a", image=picture(2))))
     assert (one.replaced, two.replaced) == (False, True)
     assert two.sequence == one.sequence + 1
-    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(1)))
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(1), **PLAIN))
     assert [hit.id for hit in answer.hits] == ["a"]
     assert answer.hits[0].score < 0.99
     assert not answer.hits[0].metadata

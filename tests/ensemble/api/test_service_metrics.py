@@ -7,6 +7,7 @@ import time
 import grpc
 import pytest
 from google.rpc import code_pb2
+from plain import PLAIN
 
 from landseer.v1 import index_pb2, search_pb2
 
@@ -18,17 +19,30 @@ COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTIO
 async def test_searches_are_counted_by_query_expansion_and_reranking(start, picture):
     landseer = await start()
     await landseer.put(a=picture(1), b=picture(2), c=picture(3))
-    await landseer.search.Search(Search(image=picture(1), top_k=2))
+    await landseer.search.Search(Search(image=picture(1), top_k=2, **PLAIN))
     await landseer.search.Search(Search(id="a", top_k=2, expansion=LATTQE, reranking=COATTENTION))
     counted = lambda **labels: landseer.metric("landseer_searches_total", **labels)  # noqa: E731
     assert counted(query="image", expansion="none", reranking="none") == 1
     assert counted(query="id", expansion="lattqe", reranking="coattention") == 1
+    assert counted(query="image", expansion="none", reranking="spatial") == 0
     for ranking, times in {"global": 2, "expanded": 1, "coattention": 1}.items():
         assert landseer.metric("landseer_top_score_count", ranking=ranking) == times
     assert landseer.metric("landseer_top_score_bucket", ranking="global", le="0.9") == 1, "a finds itself, c not a"
     for stage in ("expand", "rerank"):
         assert landseer.metric("landseer_hits_kept_ratio_count", stage=stage) == 1
         assert 0 <= landseer.metric("landseer_hits_kept_ratio_sum", stage=stage) <= 1
+
+
+async def test_a_search_by_default_is_counted_with_its_words_and_verification(start, picture):
+    landseer = await start()
+    await landseer.put(a=picture(1), b=picture(2), c=picture(3))
+    await landseer.search.Search(Search(image=picture(1), top_k=2))
+    assert landseer.metric("landseer_searches_total", query="image", expansion="none", reranking="spatial") == 1
+    for ranking, times in {"global": 1, "words": 1, "expanded": 0}.items():
+        assert landseer.metric("landseer_top_score_count", ranking=ranking) == times
+    assert landseer.metric("landseer_hits_kept_ratio_count", stage="rerank") == 1
+    for stage, times in {"keypoints": 4, "words": 1, "search": 1, "rerank": 1}.items():
+        assert landseer.metric("landseer_stage_duration_seconds_count", stage=stage) == times
 
 
 async def test_calls_of_triton_are_counted_by_outcome(start, picture):

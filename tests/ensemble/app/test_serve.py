@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import dataclasses
@@ -13,6 +14,8 @@ import grpc
 import pytest
 from fake_triton import PROFILE, free_port
 
+from landseer.ensemble.app.serve import add_arguments, config_of
+from landseer.ensemble.config import LOCAL_FEATURES
 from landseer.v1 import search_pb2, search_pb2_grpc
 
 COMMAND = """
@@ -45,6 +48,12 @@ async def serve(fake_triton, tmp_path):
         await process.communicate()
 
 
+def options():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser
+
+
 async def until_said(process, text):
     while line := (await asyncio.wait_for(process.stderr.readline(), 20)).decode():
         if text in line:
@@ -57,15 +66,22 @@ async def last_line(process):
     return errors.decode().strip().splitlines()[-1]
 
 
-def test_local_features_are_kept_only_if_asked_for():
-    import argparse
+@pytest.mark.parametrize(
+    ("given", "keypoints", "deep"),
+    [(None, True, False), ("keypoints", True, False), ("deep", False, True), ("both", True, True), ("none", 0, 0)],
+)
+def test_the_local_features_asked_for_are_kept_and_keypoints_by_default(given, keypoints, deep):
+    config = config_of(options().parse_args(["--store", "x", *(("--local-features", given) if given else ())]))
+    assert (config.keypoints, config.deep) == (keypoints, deep)
 
-    from landseer.ensemble.app.serve import add_arguments, config_of
 
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert not config_of(parser.parse_args(["--store", "x"])).local_features
-    assert config_of(parser.parse_args(["--store", "x", "--local-features"])).local_features
+@pytest.mark.parametrize("given", [[], ["all"]])
+def test_unknown_local_features_are_refused_with_the_known_ones(given, capsys):
+    with pytest.raises(SystemExit):
+        options().parse_args(["--store", "x", "--local-features", *given])
+    said = capsys.readouterr().err
+    assert "--local-features" in said
+    assert not given or all(name in said for name in LOCAL_FEATURES)
 
 
 async def test_it_serves_until_sigterm_and_ends_well(serve):

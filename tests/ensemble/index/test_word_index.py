@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from fake_triton import PROFILE, SIZES
 from grpc.aio import AioRpcError
+from records import plain_record
 
 from landseer.ensemble.app.server import RunningServer
 from landseer.ensemble.asmk.aggregate import asmk, rasmk
 from landseer.ensemble.asmk.codebook import Codebook, train
 from landseer.ensemble.asmk.kernel import KERNELS, similarity
 from landseer.ensemble.errors import ProfileMismatch
+from landseer.ensemble.index.deep_words import DeepWords
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.store import Store
@@ -39,7 +41,7 @@ def codebook(tmp_path):
 
 @pytest.fixture
 async def wordy(start, codebook, picture):
-    landseer = await start(local_features=True, codebook=codebook)
+    landseer = await start(local_features="deep", codebook=codebook)
     await landseer.put(**{f"p{seed}": picture(seed) for seed in range(COUNT)})
     return landseer
 
@@ -69,7 +71,7 @@ def by_hand(folder, query, *, kernel="asmk"):
 
 @pytest.mark.parametrize("kernel", ["asmk", "r-asmk"])
 async def test_a_search_by_words_is_the_kernel_over_the_stored_features(start, codebook, picture, config, kernel):
-    landseer = await start(local_features=True, codebook=codebook, kernel=kernel)
+    landseer = await start(local_features="deep", codebook=codebook, kernel=kernel)
     await landseer.put(**{f"p{seed}": picture(seed) for seed in range(COUNT)})
     answer = await search(landseer, id="p3", first_stage=WORDS, top_k=50)
     told = await stats(landseer)
@@ -118,7 +120,7 @@ async def test_started_again_it_answers_the_same(wordy, start, codebook, picture
     await wordy.index.Delete(index_pb2.DeleteRequest(id="p5"))
     before = await search(wordy, **query)
     await wordy.server.stop(0.0)
-    again = await start(local_features=True, codebook=codebook)
+    again = await start(local_features="deep", codebook=codebook)
     after = await search(again, **query)
     assert [(hit.id, hit.score) for hit in after.hits] == [(hit.id, hit.score) for hit in before.hits]
     # An index that could not follow the store is built anew from it, words and all.
@@ -128,10 +130,10 @@ async def test_started_again_it_answers_the_same(wordy, start, codebook, picture
 
 
 async def test_pictures_without_local_features_are_not_found_by_words(start, codebook, picture, rich):
-    landseer = await start()
+    landseer = await start(local_features="none")
     await landseer.put(old=picture(1))
     await landseer.server.stop(0.0)
-    landseer = await start(local_features=True, codebook=codebook)
+    landseer = await start(local_features="deep", codebook=codebook)
     await landseer.put(new=picture(2))
     hits = (await search(landseer, image=picture(1), first_stage=WORDS)).hits
     assert "old" not in {hit.id for hit in hits}
@@ -163,7 +165,7 @@ async def test_only_candidates_that_share_words_are_scored_again(wordy, start, c
     wanted = max(shared[id] for id in first)
     chosen = {id for id in first if shared[id] >= wanted}
     assert 0 < len(chosen) < 8
-    wordy = await start(local_features=True, codebook=codebook)
+    wordy = await start(local_features="deep", codebook=codebook)
     how = {"method": method, "require_shared_words": wanted, "candidates": 8}
     answer = await search(wordy, id="p3", top_k=50, reranking=how)
     everyone = await search(wordy, id="p3", top_k=50, reranking={"method": method, "require_shared_words": 1})
@@ -186,7 +188,7 @@ async def test_if_none_shares_enough_the_ranking_stays(wordy, picture):
 
 
 async def test_a_server_without_words_says_what_to_do(start, picture, rich):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await landseer.put(a=picture(1))
     for fields in ({"first_stage": WORDS}, {"reranking": {"method": COATTENTION, "require_shared_words": 1}}):
         with pytest.raises(AioRpcError) as caught:
@@ -223,7 +225,7 @@ async def test_an_invalid_request_names_the_field(wordy, picture, rich):
 )
 async def test_words_of_other_models_are_not_served(start, tmp_path, book, message):
     book.save(tmp_path / "other")
-    refused = await start(local_features=True, codebook=tmp_path / "other", wait=False)
+    refused = await start(local_features="deep", codebook=tmp_path / "other", wait=False)
     with pytest.raises(ProfileMismatch, match=message):
         await refused.server.ready(10.0)
 
@@ -232,14 +234,13 @@ async def test_words_of_other_models_are_not_served(start, tmp_path, book, messa
 async def test_a_file_that_is_not_a_codebook_is_named(start, tmp_path, content):
     if content:
         (tmp_path / "other").write_bytes(content)
-    refused = await start(local_features=True, codebook=tmp_path / "other", wait=False)
     with pytest.raises((ValueError, OSError), match="other"):
-        await refused.server.ready(10.0)
+        await start(local_features="deep", codebook=tmp_path / "other")
 
 
 def test_settings_that_cannot_work_are_refused(config, tmp_path):
-    with pytest.raises(ValueError, match="codebook needs local-features"):
-        dataclasses.replace(config, codebook=tmp_path / "words")
+    with pytest.raises(ValueError, match="codebook needs local features"):
+        dataclasses.replace(config, local_features="none", codebook=tmp_path / "words")
     with pytest.raises(ValueError, match="kernel is 'bow'"):
         RunningServer(dataclasses.replace(config, kernel="bow"))
 
@@ -257,40 +258,52 @@ def local_features(seed, counts=(30,)):
     )
 
 
+def record(words):
+    return plain_record("a", reduced=SIZES.reduced, words=words)
+
+
 @pytest.fixture
-def index():
-    made = WordIndex(words_of(), kernel="r-asmk", threads=2)
+def source():
+    """Gives words; none are stored."""
+    made = DeepWords(words_of(), None, kernel="r-asmk", threads=2)
     yield made
     made.close()
 
 
-async def test_regions_of_a_picture_are_aggregated(index):
+@pytest.fixture
+def index(source):
+    made = WordIndex(source, threads=2)
+    yield made
+    made.close()
+
+
+async def test_regions_of_a_picture_are_aggregated(index, source):
     book: Codebook = words_of()
     features = local_features(1, (20, 10, 0, 5))
-    await index.apply([4, 5], [await index.of_picture(features), None], [])
+    await index.apply([4, 5], [record(await source.of_picture(features)), record(None)], [])
     query = local_features(2)
-    hits = await index.search(await index.of_query(query), 10)
+    hits = await index.search(await source.of_query(query), 10)
     asked = asmk(query.descriptors, book).binarised()
     wanted = similarity(asked, rasmk(features.descriptors, features.counts, book).binarised(), KERNELS["r-asmk"])
     assert hits.keys.tolist() == [4] and index.stats.pictures == 1
     assert hits.scores[0] == pytest.approx(wanted / len(asked.words), abs=1e-6)
 
 
-async def test_a_picture_without_features_is_held_and_never_found(index):
+async def test_a_picture_without_features_is_held_and_never_found(index, source):
     empty = local_features(1, (0,))
-    await index.apply([1, 2], [await index.of_picture(empty), await index.of_picture(local_features(2))], [])
+    await index.apply([1, 2], [record(await source.of_picture(each)) for each in (empty, local_features(2))], [])
     assert index.stats.pictures == 2
-    assert (await index.search(await index.of_query(local_features(3)), 10)).keys.tolist() == [2]
-    assert len((await index.search(await index.of_query(empty), 10)).keys) == 0
-    shared = await index.sharing(await index.of_query(local_features(3)), np.array([2, 1, 9]), least=1)
+    assert (await index.search(await source.of_query(local_features(3)), 10)).keys.tolist() == [2]
+    assert len((await index.search(await source.of_query(empty), 10)).keys) == 0
+    shared = await index.sharing(await source.of_query(local_features(3)), np.array([2, 1, 9]), least=1)
     assert shared.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(("kernel", "multiple"), [("asmk", 1), ("how", 5), ("how-idf", 5)])
 async def test_how_gives_a_query_more_words(kernel, multiple):
-    index, features = WordIndex(words_of(), kernel=kernel, threads=1), local_features(1, (3,))
-    asked, indexed = await index.of_query(features), await index.of_picture(features)
-    index.close()
+    source, features = DeepWords(words_of(), None, kernel=kernel, threads=1), local_features(1, (3,))
+    asked, indexed = await source.of_query(features), await source.of_picture(features)
+    source.close()
     wanted = asmk(features.descriptors, words_of(), multiple=multiple).binarised()
     np.testing.assert_array_equal(asked.words, wanted.words)
     assert len(indexed.words) <= 3 and (len(asked.words) > 3) == (multiple > 1)

@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 import numpy as np
+from plain import PLAIN
 
 from landseer.v1 import index_pb2, search_pb2
 
@@ -34,7 +35,7 @@ async def test_a_stream_is_indexed_and_bad_pictures_are_reported(landseer, pictu
     assert [(failure.position, failure.id, failure.code) for failure in answer.failures] == [(3, "p03", 3), (11, "", 3)]
     assert answer.failures[0].message.startswith("picture.image: ")
     assert (await landseer.index.Stats(index_pb2.StatsRequest())).pictures == 18
-    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(40), top_k=1))).hits
+    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(40), top_k=1, **PLAIN))).hits
     assert (hits[0].id, round(hits[0].score, 3)) == ("p00", 1.0)
 
 
@@ -43,7 +44,7 @@ async def test_pictures_are_written_in_the_order_of_the_stream(landseer, picture
     pairs = [("same", picture(seed, width=64 + 200 * (seed % 2))) for seed in range(12)]
     answer = await landseer.index.UpsertMany(stream(pairs))
     assert (answer.indexed, answer.replaced) == (12, 11)
-    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(11)))).hits
+    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(11), **PLAIN))).hits
     assert len(hits) == 1
     assert hits[0].score > 0.99
 
@@ -97,7 +98,7 @@ async def test_writers_of_one_id_leave_store_and_index_agreeing(landseer, pictur
     answers = await asyncio.gather(*(put(seed) for seed in range(24)))
     assert sorted(answer.sequence for answer in answers) == list(range(1, 25))
     assert sum(not answer.replaced for answer in answers) == 3
-    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(5), top_k=50))).hits
+    hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(5), top_k=50, **PLAIN))).hits
     assert sorted(hit.id for hit in hits) == ["p0", "p1", "p2"]
     query = (await landseer.search.Describe(search_pb2.DescribeRequest(image=picture(5)))).descriptor.values
     for hit in hits:

@@ -54,7 +54,7 @@ def stored(folder):
 
 @pytest.mark.parametrize("most", [0, 1, 5])
 async def test_the_best_boxes_are_described_as_a_query_of_that_region_is(start, config, picture, most):
-    landseer = await start(local_features=True, regions=most)
+    landseer = await start(local_features="deep", regions=most)
     await landseer.put(a=picture(1))
     calls = [call.model for call in landseer.triton.calls]
     told = (await landseer.index.Stats(index_pb2.StatsRequest())).local_features
@@ -72,11 +72,16 @@ async def test_the_best_boxes_are_described_as_a_query_of_that_region_is(start, 
     np.testing.assert_allclose(found.positions, wanted.positions, atol=0.1)
 
 
-async def test_a_picture_is_found_by_words_of_its_regions(start, tmp_path, picture):
+@pytest.fixture
+def codebook(tmp_path):
     rows = np.random.default_rng(0).standard_normal((400, SIZES.local)).astype(np.float32)
     book = train(rows / np.linalg.norm(rows, axis=1, keepdims=True), words=16, rounds=3)
     dataclasses.replace(book, card={"locals_sha256": PROFILE.locals_sha256}).save(tmp_path / "words")
-    landseer = await start(local_features=True, regions=2, codebook=tmp_path / "words")
+    return tmp_path / "words"
+
+
+async def test_a_picture_is_found_by_words_of_its_regions(start, codebook, picture):
+    landseer = await start(local_features="deep", regions=2, codebook=codebook)
     await landseer.put(**{f"p{seed}": picture(seed) for seed in range(6)})
     told = (await landseer.index.Stats(index_pb2.StatsRequest())).visual_words
     assert (told.kernel, told.pictures) == ("r-asmk", 6)
@@ -87,7 +92,7 @@ async def test_a_picture_is_found_by_words_of_its_regions(start, tmp_path, pictu
 
 
 async def test_a_region_that_fails_fails_the_picture(start, picture, rich):
-    landseer = await start(local_features=True, regions=2)
+    landseer = await start(local_features="deep", regions=2)
     landseer.triton.failures["backbone"] = (grpc.StatusCode.INTERNAL, "broken")
     with pytest.raises(AioRpcError) as caught:
         await landseer.put(a=picture(1))
@@ -131,14 +136,15 @@ def test_parts_lie_one_after_the_other():
     assert whole.positions[:, 0].tolist() == [3, 3, 3, 2, 2]
 
 
-@pytest.mark.parametrize("options", [{"regions": -1, "local_features": True}, {"regions": 2}])
+@pytest.mark.parametrize("options", [{"regions": -1, "local_features": "deep"}, {"regions": 2}])
 def test_settings_that_cannot_work_are_refused(config, options):
     with pytest.raises(ValueError, match="expected 0, or more together with local-features"):
         dataclasses.replace(config, **options)
 
 
-def test_the_kernel_follows_the_regions(config):
-    assert config.words_kernel == "asmk"
-    kept = dataclasses.replace(config, local_features=True, regions=3)
-    assert kept.words_kernel == "r-asmk"
-    assert dataclasses.replace(kept, kernel="how").words_kernel == "how"
+@pytest.mark.parametrize(
+    ("options", "kernel"), [({}, "asmk"), ({"regions": 3}, "r-asmk"), ({"regions": 3, "kernel": "how"}, "how")]
+)
+async def test_the_kernel_follows_the_regions(start, codebook, options, kernel):
+    landseer = await start(local_features="deep", codebook=codebook, **options)
+    assert (await landseer.index.Stats(index_pb2.StatsRequest())).visual_words.kernel == kernel

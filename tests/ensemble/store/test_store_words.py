@@ -18,6 +18,7 @@ from records import plain_record
 from landseer.ensemble.asmk.aggregate import Binary, rasmk
 from landseer.ensemble.asmk.codebook import Codebook, start
 from landseer.ensemble.errors import NotFound, StoreFull
+from landseer.ensemble.index.deep_words import DeepWords
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.store.check import faults
 from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
@@ -91,14 +92,16 @@ def computed(monkeypatch):
         counted.append(features)
         return rasmk(features.descriptors, features.counts, self._codebook).binarised()
 
-    monkeypatch.setattr(WordIndex, "_of_picture", counting)
+    monkeypatch.setattr(DeepWords, "_of_picture", counting)
     return counted
 
 
-async def loaded(store, book=BOOK):
-    index = WordIndex(book, kernel="asmk", threads=1)
-    await index.load(store, threading.Event())
+async def loaded(store, book=BOOK, stop=None):
+    source = DeepWords(book, store, kernel="asmk", threads=1)
+    index = WordIndex(source, threads=1)
+    await index.load(stop or threading.Event())
     index.close()
+    source.close()
     return index
 
 
@@ -186,19 +189,16 @@ async def search(index, query):
 
 
 async def test_an_interrupted_run_resumes(store, computed, monkeypatch):
-    monkeypatch.setattr("landseer.ensemble.index.word_index.BATCH", 4)
+    monkeypatch.setattr("landseer.ensemble.index.deep_words.BATCH", 4)
     store.put_many([record(str(seed), seed, words=None) for seed in range(10)])
-    stop, fill = threading.Event(), WordIndex._fill
+    stop, compute = threading.Event(), DeepWords._computed
 
-    def filling(self, *args):
-        fill(self, *args)
+    def computing(self, *args):
         stop.set()
+        return compute(self, *args)
 
-    monkeypatch.setattr(WordIndex, "_fill", filling)
-    index = WordIndex(BOOK, kernel="asmk", threads=1)
-    await index.load(store, stop)
-    index.close()
-    assert len(computed) == 4
+    monkeypatch.setattr(DeepWords, "_computed", computing)
+    assert (await loaded(store, stop=stop)).stats.pictures == 4 == len(computed)
     assert (await loaded(store)).stats.pictures == 10 and len(computed) == 10
 
 

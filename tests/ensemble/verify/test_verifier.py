@@ -48,7 +48,7 @@ async def search(landseer, **fields):
 
 
 async def test_a_picture_agrees_with_itself_and_leads(start, picture):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture)
     plain = await search(landseer, image=picture(3, noise=25.0), top_k=8)
     answer = await search(landseer, image=picture(3, noise=25.0), top_k=8, reranking=SPATIAL)
@@ -71,7 +71,7 @@ async def test_a_picture_agrees_with_itself_and_leads(start, picture):
 
 
 async def test_by_id_the_stored_features_are_taken(start, picture):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture)
     await landseer.put(twin=picture(3, noise=15.0))
     answer = await search(landseer, id="p3", reranking=SPATIAL)
@@ -83,7 +83,7 @@ async def test_by_id_the_stored_features_are_taken(start, picture):
 
 
 async def test_only_the_short_list_is_verified(start, picture):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture)
     how = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_SPATIAL, candidates=3)
     answer = await search(landseer, image=picture(5), reranking=how, top_k=8)
@@ -93,7 +93,7 @@ async def test_only_the_short_list_is_verified(start, picture):
 
 
 async def test_it_works_with_expansion_and_explanation(start, picture):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture)
     expansion = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_AQE)
     answer = await search(landseer, image=picture(5), reranking=SPATIAL, expansion=expansion, explain=True)
@@ -103,20 +103,21 @@ async def test_it_works_with_expansion_and_explanation(start, picture):
     assert not answer.hits[0].explanation.HasField("coattention")
 
 
-async def test_a_server_without_local_features_says_what_to_do(landseer, picture, rich):
+async def test_a_server_without_local_features_says_what_to_do(start, picture, rich):
+    landseer = await start(local_features="none")
     await fill(landseer, picture, 2)
     with pytest.raises(AioRpcError) as caught:
         await search(landseer, image=picture(1), reranking=SPATIAL)
     error = rich(caught.value)
     assert (error.code.name, error.reason) == ("FAILED_PRECONDITION", "LOCAL_FEATURES_MISSING")
-    assert "--local-features" in error.message
+    assert "--local-features keypoints" in error.message
     told = (await landseer.index.Stats(index_pb2.StatsRequest())).local_features
     assert told == index_pb2.LocalFeaturesStats()
     assert "local_descriptors" not in landseer.triton.calls[0].outputs
 
 
 async def test_an_invalid_request_names_the_field(start, picture, rich):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     weighed = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_SPATIAL, weight=0.5)
     vector = search_pb2.Descriptor(values=[1.0] * SIZES.channels)
     for request, field in (
@@ -129,17 +130,17 @@ async def test_an_invalid_request_names_the_field(start, picture, rich):
 
 
 async def test_the_stats_say_how_many_have_them(start, picture):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture, 3)
     told = (await landseer.index.Stats(index_pb2.StatsRequest())).local_features
     assert told.kept and told.pictures == 3 and told.bytes > 0
 
 
 async def test_pictures_that_were_indexed_without_them_keep_their_places(start, picture):
-    landseer = await start()
+    landseer = await start(local_features="none")
     await fill(landseer, picture, 4)
     await landseer.server.stop(0.0)
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     # None has any yet: the answer is that of the first search, and says why.
     query = {"image": picture(2, noise=30.0), "top_k": 9}
     plain = await search(landseer, **query)
@@ -165,7 +166,7 @@ async def test_pictures_that_were_indexed_without_them_keep_their_places(start, 
 
 
 async def test_slow_verification_is_skipped_in_time(start, picture, monkeypatch):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture, 4)
     monkeypatch.setattr(spatial, "verify", lambda *_: time.sleep(1.0))
     plain = await search(landseer, image=picture(2))
@@ -177,11 +178,11 @@ async def test_slow_verification_is_skipped_in_time(start, picture, monkeypatch)
 
 
 async def test_a_store_of_other_local_features_is_not_served(start, picture, fake_triton):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture, 2)
     await landseer.server.stop(0.0)
     fake_triton.profile = dataclasses.replace(PROFILE, locals_sha256="2" * 64)
-    refused = await start(local_features=True, wait=False)
+    refused = await start(local_features="deep", wait=False)
     with pytest.raises(ProfileMismatch, match="111111111111 in the store, 222222222222 served"):
         await refused.server.ready(10.0)
     await refused.server.stop(0.0)
@@ -193,7 +194,7 @@ async def test_a_store_of_other_local_features_is_not_served(start, picture, fak
 
 
 async def test_models_that_change_the_local_features_meanwhile_are_refused(start, picture, fake_triton, rich):
-    landseer = await start(local_features=True)
+    landseer = await start(local_features="deep")
     await fill(landseer, picture, 2)
     fake_triton.profile = dataclasses.replace(PROFILE, locals_sha256="2" * 64)
     end = time.monotonic() + 5

@@ -10,7 +10,7 @@ from landseer.ensemble.app import serve
 from landseer.ops.commands import up
 
 
-@pytest.mark.parametrize("given", [[], ["--local-features", "--regions", "3", "--codebook", "words"]])
+@pytest.mark.parametrize("given", [[], ["--local-features", "both", "--regions", "3", "--codebook", "words"]])
 def test_its_options_are_those_of_serve(given):
     parser = argparse.ArgumentParser()
     up.add_arguments(parser)
@@ -18,6 +18,6 @@ def test_its_options_are_those_of_serve(given):
     told = argparse.ArgumentParser()
     serve.add_arguments(told)
     config = serve.config_of(told.parse_args(["--store", "store", *options]))
-    assert config.local_features == bool(given)
+    assert config.local_features == ("both" if given else "keypoints")
     assert config.regions == (3 if given else 0)
     assert str(config.codebook) == ("words" if given else "None")

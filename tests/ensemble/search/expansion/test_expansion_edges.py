@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import PLAIN
 
 from landseer.ensemble.api.request import EXPANSIONS
 from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, classical
@@ -28,7 +29,7 @@ def test_every_method_of_the_api_has_a_name():
 
 
 async def found(landseer, image, name, neighbours, **options):
-    options = {"image": image, "expansion": expansion(name, neighbours), "top_k": 20} | options
+    options = {"image": image, "expansion": expansion(name, neighbours), "top_k": 20} | PLAIN | options
     answer = await landseer.search.Search(search_pb2.SearchRequest(**options))
     assert not answer.degradations
     return answer.hits
@@ -53,7 +54,7 @@ async def test_an_empty_index_and_one_with_only_the_query(landseer, picture, nam
     assert not await found(landseer, picture(1), name, 5)
     await landseer.put(only=picture(1))
     assert [hit.id for hit in await found(landseer, picture(1), name, 5)] == ["only"]
-    request = search_pb2.SearchRequest(id="only", expansion=expansion(name, 5))
+    request = search_pb2.SearchRequest(id="only", expansion=expansion(name, 5), **PLAIN)
     assert not (await landseer.search.Search(request)).hits
 
 
