@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.codebook import Codebook
-from landseer.ensemble.keypoints.compact import BITS, aggregated
+from landseer.ensemble.keypoints.compact import BITS
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.record import Record
 
@@ -27,11 +27,11 @@ class KeypointWords:
 
     def of_record(self, record: Record) -> Binary | None:
         """Return the words of a picture that was stored."""
-        return None if record.keypoints is None else aggregated(record.keypoints.words, record.keypoints.codes)
+        return None if record.keypoints is None else record.keypoints.searched()
 
     def stored(self, stop: threading.Event) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
         """Yield the words of the pictures in the store."""
         for keys, pictures in self._stored.scan(batch=BATCH):
             if stop.is_set():
                 return
-            yield keys, [aggregated(picture.words, picture.codes) for picture in pictures]
+            yield keys, [picture.searched() for picture in pictures]

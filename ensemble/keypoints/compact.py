@@ -26,6 +26,9 @@ BITS = 128
 BYTES = 24
 """Of one keypoint."""
 
+STRONGEST = 600
+"""Keypoints whose words are searched. The weaker ones help to verify, but the words of all of them find less."""
+
 _HEADER = struct.Struct("<HHH")
 _WORD, _PLACE, _BYTE = np.dtype("<u2"), np.dtype("<u2"), np.dtype("u1")
 _PARTS = 32
@@ -52,6 +55,10 @@ class CompactKeypoints:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def searched(self) -> Binary:
+        """Return the words to find the picture by, those of its strongest keypoints."""
+        return aggregated(self.words[:STRONGEST], self.codes[:STRONGEST])
 
 
 def pack_keypoints(keypoints: CompactKeypoints) -> bytes:

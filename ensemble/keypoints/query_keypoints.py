@@ -9,7 +9,7 @@ import numpy as np
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import Packed
-from landseer.ensemble.keypoints.compact import CompactKeypoints, Words, aggregated
+from landseer.ensemble.keypoints.compact import STRONGEST, CompactKeypoints, Words, aggregated
 
 SEARCHED = 3
 """Words of a keypoint that are searched for. Verification uses all of them."""
@@ -40,6 +40,6 @@ class QueryKeypoints:
         return flat[order], self.codes.reshape(len(flat), self.codes.shape[-1])[order], rows[order]
 
     def aggregated(self, *, multiple: int = SEARCHED) -> Binary:
-        """Return the nearest `multiple` words of each keypoint, one code for each, for a search by words."""
-        words, codes = self.words[:, :multiple], self.codes[:, :multiple]
+        """Return the nearest `multiple` words of the strongest keypoints, one code for each, for a search by words."""
+        words, codes = self.words[:STRONGEST, :multiple], self.codes[:STRONGEST, :multiple]
         return aggregated(words.ravel(), codes.reshape(-1, codes.shape[-1]))
