@@ -36,8 +36,10 @@ class ViewRanks:
     """The ranks at which a view found its photograph, 0 if it is not among the hits."""
 
     view: View
-    plain: int
-    reranked: int
+    alone: int
+    """By the global descriptor alone."""
+    default: int
+    """By the default search."""
 
 
 def main() -> int:
@@ -101,9 +103,9 @@ def _write_pictures(console: Console) -> list[View]:
 
 def _search(client: BlockingSearchClient, view: View) -> ViewRanks:
     path = FOLDER / "queries" / view.file_name
-    plain = client.search(path, top_k=10, first_stage="global", reranking="none")
-    reranked = client.search(path, top_k=10, first_stage="global", reranking="coattention")
-    return ViewRanks(view=view, plain=_rank(plain, view), reranked=_rank(reranked, view))
+    alone = client.search(path, top_k=10, first_stage="global", reranking="none")
+    default = client.search(path, top_k=10)
+    return ViewRanks(view=view, alone=_rank(alone, view), default=_rank(default, view))
 
 
 def _rank(answer: SearchResponse, view: View) -> int:
@@ -115,15 +117,15 @@ def _show_hits(console: Console, client: BlockingSearchClient) -> None:
     """Show one hard query as a table and as an HTML page."""
     view = next(view for view in views() if view.shows == SHOWN and view.kind == HARD)
     path = FOLDER / "queries" / view.file_name
-    answer = client.search(path, top_k=8, first_stage="global", reranking="coattention", explain=True)
-    table = Table(title=f"Hits for {path} ({SHOWN}, a small part of a cluttered scene), with co-attention")
-    for column in ("rank", "score", "global", "co-attention", "id"):
+    answer = client.search(path, top_k=8, explain=True)
+    table = Table(title=f"Hits for {path} ({SHOWN}, a small part of a cluttered scene)")
+    for column in ("rank", "score", "same thing", "global", "inliers", "id"):
         table.add_column(column, justify="left" if column == "id" else "right")
     for rank, hit in enumerate(answer.hits, 1):
         scores = hit.scores
-        figures = (f"{value:.3f}" for value in (hit.score, getattr(scores, "global"), scores.coattention))
+        figures = (f"{hit.score:.3f}", f"{hit.verification.probability:.0%}", f"{getattr(scores, 'global'):.3f}")
         style = "bold green" if Path(hit.id).name == SHOWN else ""
-        table.add_row(str(rank), *figures, hit.id, style=style)
+        table.add_row(str(rank), *figures, str(scores.inliers), hit.id, style=style)
     console.print(table)
     page = FOLDER / "hits.html"
     page.write_text(render(answer, query=QueryPicture.of_query(answer, path.read_bytes()), query_name=str(path)))
@@ -135,7 +137,7 @@ def _show(console: Console, outcomes: Sequence[ViewRanks]) -> None:
     for outcome in outcomes:
         by_kind[outcome.view.kind].append(outcome)
     table = Table(title="Queries with their photograph as the first hit")
-    for column in ("view", "queries", "no re-ranking", "co-attention"):
+    for column in ("view", "queries", "global alone", "default"):
         table.add_column(column, justify="left" if column == "view" else "right")
     for kind, some in by_kind.items():
         table.add_row(f"{kind} (hard)" if kind == HARD else kind, *_counts(some), end_section=kind == "stereo")
@@ -151,7 +153,7 @@ def _show(console: Console, outcomes: Sequence[ViewRanks]) -> None:
 
 def _counts(outcomes: Iterable[ViewRanks]) -> tuple[str, str, str]:
     some = list(outcomes)
-    return str(len(some)), str(sum(o.plain == 1 for o in some)), str(sum(o.reranked == 1 for o in some))
+    return str(len(some)), str(sum(o.alone == 1 for o in some)), str(sum(o.default == 1 for o in some))
 
 
 if __name__ == "__main__":
