@@ -102,7 +102,7 @@ def test_the_codebook_that_ships():
     # Means of RootSIFT: no negative values, and within the unit sphere but for rounding.
     assert shipped.centroids.min() >= 0
     norms = np.linalg.norm(shipped.centroids, axis=1)
-    assert 0.5 < norms.min() and norms.max() <= 1.001
+    assert norms.min() > 0.5 and norms.max() <= 1.001
 
 
 async def test_the_extractor_finds_what_the_parts_find():
