@@ -219,7 +219,7 @@ def test_another_cover_does_not(quantiser):
     photograph = photographed(cover(1), PHOTOGRAPHS["tilted"])
     same = verified(quantiser, photograph, cover(1))
     assert probability(same.inliers, same.tried) > 0.99
-    for seed in range(2, 8):
+    for seed in range(2, 5):
         found = verified(quantiser, photograph, cover(seed))
         assert found.inliers < same.inliers / 5
         assert probability(found.inliers, found.tried) < 0.2
