@@ -168,10 +168,13 @@ class SearchRun:
             beside.cancel()
 
     async def _keypoints(self, prepared: Prepared) -> QueryKeypoints | None:
-        extractor = self.extractor
-        if extractor is None or not self.plan.needs_keypoints:
+        extractor, plan = self.extractor, self.plan
+        if extractor is None or not plan.needs_keypoints:
             return None
-        return await self.stages.optional("keypoints", lambda _: extractor.of_query(prepared.pixels))
+        # A search by their words alone has no answer without them.
+        needed = plan.first == WORDS and plan.sources.words == KEYPOINTS
+        run = self.stages.required if needed else self.stages.optional
+        return await run("keypoints", lambda _: extractor.of_query(prepared.pixels))
 
     async def _first_searches(self, query: ResolvedQuery) -> tuple[Ranking, Ranking | None]:
         """Return the first ranking, and the one by words if candidates come from both.
@@ -302,7 +305,9 @@ def _local_features(query: ResolvedQuery) -> LocalFeatures:
 
 def _keypoints(query: ResolvedQuery) -> QueryKeypoints:
     if query.keypoints is None:
-        raise LocalFeaturesMissing("the query picture was indexed without keypoints; index it again")
+        was_sent = "the keypoints of the query picture were not found, as the degradation of `keypoints` says"
+        was_indexed = "the query picture was indexed without keypoints; index it again"
+        raise LocalFeaturesMissing(was_indexed if query.picture is None else was_sent)
     return query.keypoints
 
 

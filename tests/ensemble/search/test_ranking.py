@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseer.ensemble.search.coattention import Coattention
-from landseer.ensemble.search.ranking import expanded_ranking, first_ranking, sorted_by_coattention, sorted_by_inliers
+from landseer.ensemble.search.ranking import (
+    expanded_ranking,
+    first_ranking,
+    fused,
+    sorted_by_coattention,
+    sorted_by_evidence,
+    sorted_by_inliers,
+    words_ranking,
+)
+from landseer.ensemble.verify.evidence import NOTHING, Evidence
 
 
 def ranking(*scores):
@@ -81,3 +90,82 @@ def test_verification_is_a_permutation_with_descending_scores(pairs, candidates)
     assert after.keys[stayed].tolist() == before.keys[stayed].tolist()
     found = after.inliers[: len(inliers)]
     assert (np.diff(found[~np.isnan(found)]) <= 0).all()
+
+
+def by_words(*pairs):
+    keys, scores = zip(*pairs, strict=True) if pairs else ((), ())
+    return words_ranking(np.array(keys, np.int64), np.array(scores, np.float32))
+
+
+def test_fused_hits_are_sorted_by_the_sum_of_reciprocal_ranks():
+    after = fused(ranking(0.9, 0.8, 0.7), by_words((12, 0.6), (50, 0.5), (10, 0.4)))
+    sums = {10: 1 / 61 + 1 / 63, 11: 1 / 62, 12: 1 / 63 + 1 / 61, 50: 1 / 62}
+    # Equal sums go to the picture indexed first.
+    assert after.keys.tolist() == [10, 12, 11, 50]
+    np.testing.assert_allclose(after.scores, [sums[key] * 61 / 2 for key in after.keys.tolist()], rtol=1e-6)
+    np.testing.assert_allclose(after.global_, [0.9, 0.7, 0.8, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(after.words, [0.4, 0.6, np.nan, 0.5], rtol=1e-6)
+    assert np.isnan(after.inliers).all() and not any(after.evidence)
+
+
+def test_the_first_of_both_has_a_score_of_one():
+    assert fused(ranking(0.2), by_words((10, 0.1))).scores.tolist() == [1.0]
+
+
+def test_a_ranking_fused_with_nothing_keeps_its_order():
+    for after in (fused(ranking(0.9, 0.8), by_words()), fused(ranking(), by_words((10, 0.5), (11, 0.4)))):
+        assert after.keys.tolist() == [10, 11]
+        np.testing.assert_allclose(after.scores, [0.5, 61 / 124], rtol=1e-6)
+    assert len(fused(ranking(), by_words()).keys) == 0
+
+
+def test_scores_of_an_expansion_stay_with_their_hits_when_fused():
+    first = ranking(0.9, 0.8)
+    expanded = expanded_ranking(np.array([11, 99]), np.array([0.7, 0.6], np.float32), first)
+    after = fused(expanded, by_words((99, 0.3)))
+    assert after.keys.tolist() == [99, 11]
+    np.testing.assert_allclose(after.expanded, [0.6, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(after.global_, [np.nan, 0.8], rtol=1e-6)
+
+
+@given(
+    st.lists(st.integers(0, 15), unique=True, max_size=12),
+    st.lists(st.integers(0, 15), unique=True, max_size=12),
+)
+def test_fused_is_what_its_paper_says(keys, others):
+    one = first_ranking(np.array(keys, np.int64), np.linspace(0.9, 0.1, len(keys)).astype(np.float32))
+    after = fused(one, by_words(*((key, 0.5) for key in others)))
+    sums = {
+        key: sum(1 / (60 + ranks.index(key) + 1) for ranks in (keys, others) if key in ranks)
+        for key in {*keys, *others}
+    }
+    assert after.keys.tolist() == sorted(sums, key=lambda key: (-round(sums[key], 9), key))
+    assert (np.diff(after.scores) <= 1e-7).all() and (after.scores <= 1).all()
+
+
+def evidence(inliers):
+    return Evidence(inliers=inliers, probability=0.5, outline=NOTHING, here=NOTHING, there=NOTHING)
+
+
+def test_evidence_sorts_as_its_inliers_do_and_goes_with_its_hit():
+    before = ranking(0.9, 0.8, 0.7, 0.6, 0.5)
+    found = {10: evidence(0), 11: evidence(20), 13: evidence(40), 14: evidence(99)}
+    after = sorted_by_evidence(before, found, 4)
+    by_inliers = sorted_by_inliers(before, np.array([0, 20, -1, 40]))
+    assert after.keys.tolist() == by_inliers.keys.tolist() == [13, 11, 12, 10, 14]
+    np.testing.assert_array_equal(after.scores, by_inliers.scores)
+    np.testing.assert_array_equal(after.inliers, by_inliers.inliers)
+    # 12 was not found and keeps its place; 14 is beyond the first four.
+    assert [None if one is None else one.inliers for one in after.evidence] == [40, 20, None, 0, None]
+    assert after.evidence[0] is found[13]
+
+
+def test_equal_evidence_keeps_the_order_of_the_search():
+    after = sorted_by_evidence(ranking(0.9, 0.8, 0.7), {key: evidence(9) for key in (10, 11, 12)}, 3)
+    assert after.keys.tolist() == [10, 11, 12]
+
+
+def test_no_evidence_changes_nothing():
+    before = ranking(0.9, 0.8)
+    for after in (sorted_by_evidence(before, {}, 2), sorted_by_evidence(before, {10: evidence(9)}, 0)):
+        assert after.keys.tolist() == [10, 11] and not any(after.evidence)

@@ -272,6 +272,13 @@ def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, sai
         ServedSystem(start(local_features="none").address).check(methods(f"none,{text}"))
 
 
+def test_words_of_keypoints_are_compared_by_their_kernel_alone(start):
+    system = ServedSystem(start().address)
+    with pytest.raises(OpsError, match="compares words by how-idf, not by asmk; "):
+        system.check(methods("asmk"))
+    system.check(methods("default,none,both"))
+
+
 def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, folder, tmp_path):
     service, dataset, how = start(), read(f"folder:{folder}"), recipe("alphaqe:3:2", positions=64)
     ServedSystem(service.address).prepare(dataset, (), CONSOLE)

@@ -1,0 +1,90 @@
+"""What verification found, as shares of the pictures, and how sure it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.verify.evidence import LEAST, evidence_of, probability
+from landseer.ensemble.verify.fast_spatial import Fit
+from landseer.ensemble.verify.matching import Matches
+
+COUNTS = st.integers(0, 2000)
+
+
+def keypoints(positions, frame):
+    count = len(positions)
+    return CompactKeypoints(
+        words=np.zeros(count, np.int64),
+        codes=np.zeros((count, 16), np.uint8),
+        positions=np.asarray(positions, np.float32),
+        sizes=np.ones(count, np.float32),
+        angles=np.zeros(count, np.float32),
+        frame=frame,
+    )
+
+
+def found(count, *, map=None, tried=30):
+    """Return a query, a candidate twice as large and 10 pixels to the right, and their fit."""
+    draws = np.random.default_rng(0)
+    here = draws.uniform(10, 90, (20, 2))
+    map = np.array([[2.0, 0, 10], [0, 2, 0], [0, 0, 1]]) if map is None else map
+    there = here * 2 + (10, 0)
+    rows = draws.permutation(20)[:count]
+    matches = Matches(query=rows, candidate=rows, distances=draws.integers(0, 40, count))
+    return keypoints(here, (100, 200)), keypoints(there, (400, 250)), Fit(matches=matches, map=map, tried=tried)
+
+
+def test_the_box_around_the_inliers_is_outlined_in_the_candidate():
+    query, candidate, fit = found(12)
+    evidence = evidence_of(query, candidate, fit)
+    inside = query.positions[fit.matches.query]
+    (left, top), (right, bottom) = inside.min(axis=0) * 2 + (10, 0), inside.max(axis=0) * 2 + (10, 0)
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    np.testing.assert_allclose(evidence.outline, (corners + 0.5) / (400, 250), atol=1e-5)
+    assert evidence.inliers == 12 and evidence.probability == pytest.approx(probability(12, 30))
+
+
+def test_matched_points_are_shares_and_the_surest_come_first():
+    query, candidate, fit = found(15)
+    evidence = evidence_of(query, candidate, fit)
+    order = np.argsort(fit.matches.distances, kind="stable")
+    here = query.positions[fit.matches.query[order]]
+    np.testing.assert_allclose(evidence.here, (here + 0.5) / (100, 200), atol=1e-6)
+    np.testing.assert_allclose(evidence.there, (here * 2 + (10, 0) + 0.5) / (400, 250), atol=1e-6)
+    assert evidence.here.dtype == evidence.there.dtype == evidence.outline.dtype == np.float32
+
+
+def test_a_perspective_map_is_divided_through():
+    map = np.array([[2.0, 0, 10], [0, 2, 0], [0.004, 0, 1]])
+    query, candidate, fit = found(12, map=map)
+    evidence = evidence_of(query, candidate, fit)
+    inside = query.positions[fit.matches.query].astype(float)
+    left, top = inside.min(axis=0)
+    wanted = np.array([2 * left + 10, 2 * top]) / (0.004 * left + 1)
+    np.testing.assert_allclose(evidence.outline[0], (wanted + 0.5) / (400, 250), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 3, LEAST - 1])
+def test_too_few_inliers_count_as_none(count):
+    evidence = evidence_of(*found(count))
+    assert (evidence.inliers, evidence.probability) == (0, 0.0)
+    assert evidence.outline.shape == evidence.here.shape == evidence.there.shape == (0, 2)
+
+
+def test_the_least_number_counts():
+    assert evidence_of(*found(LEAST)).inliers == LEAST
+
+
+@given(inliers=COUNTS, more=st.integers(0, 500), tried=COUNTS)
+def test_more_inliers_are_never_less_sure_and_more_matches_never_surer(inliers, more, tried):
+    assert 0.0 <= probability(inliers, tried) <= probability(inliers + more, tried) <= 1.0
+    assert probability(inliers, tried + more) <= probability(inliers, tried)
+
+
+def test_few_of_many_are_unlikely_and_most_of_many_certain():
+    assert probability(LEAST, 300) < 0.01 and probability(100, 150) > 0.999
+    assert 0.0 <= probability(0, 0) < 1e-6
