@@ -40,8 +40,9 @@ READ = f"""\
 - Every search sends the picture; a query that is indexed itself is dropped from its own hits. One caller, without
   concurrency. A search returns {SHORT_LIST} hits, so its first ones are those of a request without options; right
   answers after them count as not found, in every row.
-- *First hit right*: how often the first hit is right. mAP: mean average precision. Intervals are 95% bootstrap
-  intervals over things: all queries of a thing are drawn together. Where there are too few things, there is none.
+- *First hit right*: how often the first hit is right, percent. mAP: mean average precision. Intervals are 95% bootstrap
+  intervals over things: all queries of a thing are drawn together. Where there are too few things, there is none. An
+  interval from 100 to 100 only says that there was no failure to draw: with n things, up to 3 / n may still fail.
 - *ms*: the median total time that the service reports for such a search.
 - `sift` is the baseline without our models (docs/evaluate.md): every reference is matched. Its time leaves out
   finding the keypoints of the query."""
