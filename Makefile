@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast portable stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional very-same-thing load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ results-expansion: $(STAMP) ## Train LAttQE and compare it with all other expans
 
 results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
+
+very-same-thing: $(STAMP) model_repository/manifest.json ## Measure whether the served defaults find the very same thing (FLAT="SPEC ..." THINGS="SPEC ..." DISTRACTORS=DIR ARGS="...")
+	@$(BIN)/python -m landseer.ops.research.very_same_thing $(foreach one,$(FLAT),--flat "$(one)") \
+	    $(foreach one,$(THINGS),--things "$(one)") $(foreach one,$(DISTRACTORS),--distractors "$(one)") $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
