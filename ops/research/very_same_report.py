@@ -51,9 +51,10 @@ One caller sends each query twice, one right after the other and each way first 
 descriptor alone (first stage `global`, no re-ranking), for {FEW} hits. By the caller's clock, medians; the difference
 is paired, with its 95% interval. Stages: medians of the default, ms, by the service's clock. Keypoints are found while
 Triton describes; words are searched beside the global search."""
-PALM = """\
-By the data set a hit is wrong if it is not named as an answer. Photographs of covers by Palm show neighbouring covers
-beside the one that is meant, so a "wrong" hit there may truly be in the picture: look at those that are named."""
+NAMED = """\
+By the data set a hit is wrong if it is not named as an answer, but it may truly be in the picture: photographs of
+covers by Palm show neighbouring covers, and photographs taken on one desk share what lies on it. Look at those named
+below."""
 
 
 def markdown(head: str, measured: Measured, missing: Mapping[str, str], *, seed: int) -> str:
@@ -184,7 +185,7 @@ def _calibration(sets: Iterable[SetFigures]) -> str:
             "many are right. And\nof the right ones in the short list, how many have such a probability. Intervals "
             "are over things.",
             table(head, [_sure(one, some) for one, some in hits]),
-            PALM,
+            NAMED,
             *(_wrong(one) for one in known if wrong_hits(one.found[DEFAULT.name], one.sought.data)),
         ]
     )
@@ -232,9 +233,10 @@ def _indexing(measured: Measured, seed: int) -> str:
 
 def _rates(rates: Rates, seed: int) -> str:
     kept, plain, ratio = (interval(estimate(x, seed=seed), 3) for x in (rates.keypoints, rates.none, rates.ratios))
+    rounds = plural(len(rates.ratios), "round")
     return (
-        f"Two services on one Triton index the same {rates.chunk} pictures in turns, {len(rates.ratios)} rounds after "
-        "a warm-up round. Medians and\ntheir 95% intervals:\n\n"
+        f"Two services on one Triton index the same {rates.chunk} pictures in turns, {rounds} after a warm-up round. "
+        "Medians and\ntheir 95% intervals:\n\n"
         + table(
             ("`--local-features`", "pictures per second", "ratio"),
             [("keypoints", kept, ratio), ("none", plain, "1 (baseline)")],

@@ -142,10 +142,11 @@ def grown(
     """
     file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL])
     draws, before = np.random.default_rng(growth.seed), _reset_peak()
+    most = _data() + room
     for size in sorted(sizes):
         seconds, first = np.empty(0), float("nan")
         try:
-            with limited(room):
+            with limited(most):
                 _fill(file, growth.pool, size, draws, advance)
                 first, seconds = _timed(file, growth.queries)
         except MemoryError:
@@ -186,16 +187,20 @@ def room_for(share: float = SHARE) -> int:
 
 
 @contextmanager
-def limited(room: int) -> Iterator[None]:
-    """Let this process allocate at most `room` bytes more: then numpy raises MemoryError, and nobody is killed."""
+def limited(most: int) -> Iterator[None]:
+    """Let this process have at most so many bytes of data: beyond, numpy raises MemoryError, and nobody is killed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = memory_bytes(os.getpid(), "VmData") + room
-    ends = [one for one in (wanted, soft, hard) if one != resource.RLIM_INFINITY]
+    ends = [one for one in (most, soft, hard) if one != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min(ends), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data() -> int:
+    """Return the bytes of data that this process has allocated, as RLIMIT_DATA counts them."""
+    return memory_bytes(os.getpid(), "VmData")
 
 
 def _reset_peak() -> int:
