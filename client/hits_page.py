@@ -23,8 +23,9 @@ from landseer.v1.search_pb2 import Hit, SearchResponse
 
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "A score is the number of inliers, local features that agree on one map from the query to the hit, plus "
-    "(1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
+    "A score is the logarithm of the odds that the hit shows the same thing, from its inliers, the local features that "
+    "agree on one map from the query to the hit, and its rank before. Scores of other stages are cosines; those by words "
+    "run from 0 to 1."
 )
 _SAME = (
     "The outline is where a hit shows the part of the query that matched, and the percentage the probability that both "

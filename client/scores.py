@@ -12,6 +12,8 @@ STAGES = {
     "inliers": "inliers",
 }
 """The fields of StageScores and their labels, in the order the stages run."""
+SURE = 0.8
+"""The probability from which 99 of 100 hits show the same thing, on pictures that it was not learned on."""
 
 
 def score_of(hit: Hit, stage: str, *, digits: int) -> str:
@@ -23,8 +25,8 @@ def score_of(hit: Hit, stage: str, *, digits: int) -> str:
 
 
 def is_same(hit: Hit) -> bool:
-    """Return whether verification holds it at least as likely as not that the hit shows the same thing."""
-    return hit.HasField("verification") and hit.verification.probability >= 0.5
+    """Return whether verification is sure that the hit shows the same thing: its probability is `SURE` or more."""
+    return hit.HasField("verification") and hit.verification.probability >= SURE
 
 
 def sameness(hit: Hit) -> str:

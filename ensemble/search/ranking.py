@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.search.coattention import Coattention
-from landseer.ensemble.verify.evidence import Evidence
+from landseer.ensemble.verify.evidence import NO_EVIDENCE, Evidence
 from landseer.ensemble.verify.verification import reordered
 
 Scores = NDArray[np.float32]
 RANK = 60
 """The constant of reciprocal rank fusion, as in its paper."""
+BY_RANK = 1.0
+"""How fast the log odds of the same thing fall with the logarithm of the rank; learned with those of `Evidence`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +142,19 @@ def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -
 
 
 def sorted_by_evidence(ranking: Ranking, evidence: Mapping[int, Evidence], count: int) -> Ranking:
-    """Sort the first `count` hits as `sorted_by_inliers` does, by the inliers found by keypoints.
+    """Sort hits by the log odds that they show the same thing: those of verification and those of the rank before.
 
-    evidence: by key; a hit without keeps its place.
+    evidence: by key, of the first `count` hits; those without, as pictures without keypoints, count as hits in which
+    nothing was found. The score becomes the sum of both log odds; that of the rank is 0 for the first hit, and falls
+    with the logarithm of the rank.
     """
     found = np.full(len(ranking.keys), None, np.object_)
     found[:count] = [evidence.get(key) for key in ranking.keys[:count].tolist()]
-    inliers = np.array([-1 if one is None else one.inliers for one in found[:count]], np.int64)
-    return sorted_by_inliers(replace(ranking, evidence=found), inliers)
+    odds = [NO_EVIDENCE if one is None else one.log_odds for one in found]
+    scores = (np.array(odds) - BY_RANK * np.log1p(np.arange(len(odds)))).astype(np.float32)
+    inliers = np.array([np.nan if one is None else one.inliers for one in found], np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return replace(ranking, evidence=found, scores=scores, inliers=inliers).take(order)
 
 
 def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:

@@ -14,10 +14,14 @@ from landseer.ensemble.verify.fast_spatial import Fit, box_of
 
 Points = NDArray[np.float32]
 
-LEAST = 8
-"""Fewer inliers count as none: so many agree by chance."""
-OFFSET, SLOPE, TRIED = -15.0, 7.0, -1.0
-"""The calibration: log odds of the same thing = OFFSET + SLOPE log(inliers) + TRIED log(matches)."""
+OFFSET, INLIERS, TRIED, FEW = 13.95, 7.84, -7.41, 20
+"""Log odds of the same thing = OFFSET + INLIERS log(inliers) + TRIED log(matches + FEW), by logistic regression.
+
+Many inliers of many matches may be chance: two texts in one font have thousands of matches. So may 3 of 4. Learned on
+what searches with photographs of 50 covers found among other pictures; docs/research/keypoints.md says how.
+"""
+NO_EVIDENCE = -7.5
+"""Log odds of a candidate without inliers, and the least of any other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +29,9 @@ class Evidence:
     """The evidence that a candidate shows what the query shows. Points are shares of width and height."""
 
     inliers: int
-    """0 if fewer than `LEAST`."""
-    probability: float
-    """Of the same thing, 0 to 1."""
+    """0 if there is no map."""
+    log_odds: float
+    """Natural logarithm of the odds that it is the same thing."""
     outline: Points
     """[4, 2], the box around the query's inliers, mapped into the candidate; [0, 2] without inliers."""
     here: Points
@@ -35,31 +39,37 @@ class Evidence:
     there: Points
     """[n, 2], in the candidate."""
 
+    @property
+    def probability(self) -> float:
+        """Probability that it is the same thing, 0 to 1."""
+        return 1.0 / (1.0 + math.exp(-self.log_odds))
+
 
 NOTHING = np.empty((0, 2), np.float32)
 
 
 def evidence_of(query: CompactKeypoints, candidate: CompactKeypoints, found: Fit) -> Evidence:
     """Return the evidence of a fit."""
-    if found.map is None or found.inliers < LEAST:
-        return Evidence(inliers=0, probability=0.0, outline=NOTHING, here=NOTHING, there=NOTHING)
+    if found.map is None:
+        return Evidence(inliers=0, log_odds=NO_EVIDENCE, outline=NOTHING, here=NOTHING, there=NOTHING)
     matches = found.matches.take(np.argsort(found.matches.distances, kind="stable"))
     here, there = query.positions[matches.query], candidate.positions[matches.candidate]
     corners = box_of(here.astype(np.float64))
     mapped = corners @ found.map[:, :2].T + found.map[:, 2]
     return Evidence(
         inliers=found.inliers,
-        probability=probability(found.inliers, found.tried),
+        log_odds=log_odds(found.inliers, found.tried),
         outline=_shares(mapped[:, :2] / mapped[:, 2:], candidate.frame),
         here=_shares(here, query.frame),
         there=_shares(there, candidate.frame),
     )
 
 
-def probability(inliers: int, tried: int) -> float:
-    """Return the probability that a candidate with so many inliers of so many matches shows the same thing."""
-    odds = OFFSET + SLOPE * math.log(max(inliers, 1)) + TRIED * math.log(max(tried, 1))
-    return 1.0 / (1.0 + math.exp(-min(max(odds, -50.0), 50.0)))
+def log_odds(inliers: int, tried: int) -> float:
+    """Return the log odds that a candidate with so many inliers of so many matches shows the same thing."""
+    if not inliers:
+        return NO_EVIDENCE
+    return max(NO_EVIDENCE, OFFSET + INLIERS * math.log(inliers) + TRIED * math.log(tried + FEW))
 
 
 def _shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.client.scores import SURE
 from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.ops.bench.statistics import MedianEstimate, estimate
 from landseer.ops.evaluate.dataset import Dataset
@@ -19,8 +20,6 @@ from landseer.ops.research.very_same_search import DEFAULT, GLOBAL, SHORT_LIST, 
 from landseer.ops.research.very_same_words import ScaledWords
 from landseer.v1.index_pb2 import StatsResponse
 
-SURE = 0.5
-"""The probability from which a hit counts as the same thing."""
 TOTAL = "total"
 Floats = NDArray[np.float64]
 

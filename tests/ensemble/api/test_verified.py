@@ -16,7 +16,7 @@ def evidence(count=3):
     draws = np.random.default_rng(0)
     return Evidence(
         inliers=count,
-        probability=0.75,
+        log_odds=float(np.log(3)),
         outline=np.array([[0.25, 0.5], [0.75, 0.5], [1.1, 0.9], [-0.1, 0.9]], np.float32),
         here=draws.random((count, 2)).astype(np.float32),
         there=draws.random((count, 2)).astype(np.float32),
@@ -35,9 +35,9 @@ def test_a_hit_that_was_not_verified_has_no_verification():
 
 
 def test_a_hit_that_shows_nothing_of_it_says_so():
-    nothing = Evidence(inliers=0, probability=0.0, outline=NOTHING, here=NOTHING, there=NOTHING)
+    nothing = Evidence(inliers=0, log_odds=-7.0, outline=NOTHING, here=NOTHING, there=NOTHING)
     found = verification(nothing, 800, 600)
-    assert (found.inliers, found.probability, len(found.outline)) == (0, 0.0, 0)
+    assert (found.inliers, len(found.outline)) == (0, 0) and found.probability < 0.001
     assert list(matches(nothing, WHOLE, 800, 600)) == []
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from landseer.ensemble.search.coattention import Coattention
 from landseer.ensemble.search.ranking import (
+    BY_RANK,
     expanded_ranking,
     first_ranking,
     fused,
@@ -14,7 +15,7 @@ from landseer.ensemble.search.ranking import (
     sorted_by_inliers,
     words_ranking,
 )
-from landseer.ensemble.verify.evidence import NOTHING, Evidence
+from landseer.ensemble.verify.evidence import NO_EVIDENCE, NOTHING, Evidence
 
 
 def ranking(*scores):
@@ -143,29 +144,34 @@ def test_fused_is_what_its_paper_says(keys, others):
     assert (np.diff(after.scores) <= 1e-7).all() and (after.scores <= 1).all()
 
 
-def evidence(inliers):
-    return Evidence(inliers=inliers, probability=0.5, outline=NOTHING, here=NOTHING, there=NOTHING)
+def evidence(log_odds, inliers=5):
+    return Evidence(inliers=inliers, log_odds=log_odds, outline=NOTHING, here=NOTHING, there=NOTHING)
 
 
-def test_evidence_sorts_as_its_inliers_do_and_goes_with_its_hit():
+def test_hits_are_sorted_by_evidence_and_the_rank_before():
     before = ranking(0.9, 0.8, 0.7, 0.6, 0.5)
-    found = {10: evidence(0), 11: evidence(20), 13: evidence(40), 14: evidence(99)}
+    found = {10: evidence(NO_EVIDENCE, 0), 11: evidence(2.0), 13: evidence(9.0), 14: evidence(50.0)}
     after = sorted_by_evidence(before, found, 4)
-    by_inliers = sorted_by_inliers(before, np.array([0, 20, -1, 40]))
-    assert after.keys.tolist() == by_inliers.keys.tolist() == [13, 11, 12, 10, 14]
-    np.testing.assert_array_equal(after.scores, by_inliers.scores)
-    np.testing.assert_array_equal(after.inliers, by_inliers.inliers)
-    # 12 was not found and keeps its place; 14 is beyond the first four.
-    assert [None if one is None else one.inliers for one in after.evidence] == [40, 20, None, 0, None]
-    assert after.evidence[0] is found[13]
+    # 14 is beyond the first four, and 12 has no keypoints: both count as without evidence.
+    assert after.keys.tolist() == [13, 11, 10, 12, 14]
+    odds = np.array([9.0, 2.0, NO_EVIDENCE, NO_EVIDENCE, NO_EVIDENCE])
+    np.testing.assert_allclose(after.scores, odds - BY_RANK * np.log1p([3, 1, 0, 2, 4]), rtol=1e-6)
+    np.testing.assert_array_equal(after.inliers, [5, 5, 0, np.nan, np.nan])
+    assert after.evidence.tolist() == [found[13], found[11], found[10], None, None]
 
 
 def test_equal_evidence_keeps_the_order_of_the_search():
-    after = sorted_by_evidence(ranking(0.9, 0.8, 0.7), {key: evidence(9) for key in (10, 11, 12)}, 3)
+    after = sorted_by_evidence(ranking(0.9, 0.8, 0.7), {key: evidence(1.0) for key in (10, 11, 12)}, 3)
     assert after.keys.tolist() == [10, 11, 12]
+
+
+def test_weak_evidence_does_not_outrun_a_much_better_rank():
+    before = ranking(*np.linspace(0.9, 0.1, 60))
+    after = sorted_by_evidence(before, {69: evidence(NO_EVIDENCE + 0.5 * BY_RANK)}, 60)
+    assert after.keys[0] == 10 and 69 in after.keys[1:]
 
 
 def test_no_evidence_changes_nothing():
     before = ranking(0.9, 0.8)
-    for after in (sorted_by_evidence(before, {}, 2), sorted_by_evidence(before, {10: evidence(9)}, 0)):
+    for after in (sorted_by_evidence(before, {}, 2), sorted_by_evidence(before, {10: evidence(9.0)}, 0)):
         assert after.keys.tolist() == [10, 11] and not any(after.evidence)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.verify.evidence import LEAST, evidence_of, probability
+from landseer.ensemble.verify.evidence import NO_EVIDENCE, evidence_of, log_odds
 from landseer.ensemble.verify.fast_spatial import Fit
 from landseer.ensemble.verify.matching import Matches
 
@@ -45,7 +45,8 @@ def test_the_box_around_the_inliers_is_outlined_in_the_candidate():
     (left, top), (right, bottom) = inside.min(axis=0) * 2 + (10, 0), inside.max(axis=0) * 2 + (10, 0)
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     np.testing.assert_allclose(evidence.outline, (corners + 0.5) / (400, 250), atol=1e-5)
-    assert evidence.inliers == 12 and evidence.probability == pytest.approx(probability(12, 30))
+    assert evidence.inliers == 12 and evidence.log_odds == log_odds(12, 30)
+    assert evidence.probability == pytest.approx(1 / (1 + np.exp(-log_odds(12, 30))))
 
 
 def test_matched_points_are_shares_and_the_surest_come_first():
@@ -68,23 +69,20 @@ def test_a_perspective_map_is_divided_through():
     np.testing.assert_allclose(evidence.outline[0], (wanted + 0.5) / (400, 250), atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 3, LEAST - 1])
-def test_too_few_inliers_count_as_none(count):
-    evidence = evidence_of(*found(count))
-    assert (evidence.inliers, evidence.probability) == (0, 0.0)
+def test_without_a_map_nothing_was_found():
+    query, candidate, fit = found(0)
+    evidence = evidence_of(query, candidate, Fit(matches=fit.matches, map=None, tried=30))
+    assert (evidence.inliers, evidence.log_odds) == (0, NO_EVIDENCE) and evidence.probability < 0.01
     assert evidence.outline.shape == evidence.here.shape == evidence.there.shape == (0, 2)
 
 
-def test_the_least_number_counts():
-    assert evidence_of(*found(LEAST)).inliers == LEAST
-
-
-@given(inliers=COUNTS, more=st.integers(0, 500), tried=COUNTS)
-def test_more_inliers_are_never_less_sure_and_more_matches_never_surer(inliers, more, tried):
-    assert 0.0 <= probability(inliers, tried) <= probability(inliers + more, tried) <= 1.0
-    assert probability(inliers, tried + more) <= probability(inliers, tried)
+@given(inliers=COUNTS, more=st.integers(0, 500), wrong=COUNTS)
+def test_more_inliers_are_never_less_sure_and_more_matches_never_surer(inliers, more, wrong):
+    tried = inliers + more + wrong
+    assert NO_EVIDENCE <= log_odds(inliers, tried) <= log_odds(inliers + more, tried)
+    assert log_odds(inliers, tried + more) <= log_odds(inliers, tried)
 
 
 def test_few_of_many_are_unlikely_and_most_of_many_certain():
-    assert probability(LEAST, 300) < 0.01 and probability(100, 150) > 0.999
-    assert 0.0 <= probability(0, 0) < 1e-6
+    assert log_odds(8, 300) < np.log(0.01) and log_odds(100, 150) > np.log(999)
+    assert log_odds(0, 0) == log_odds(0, 500) == NO_EVIDENCE
