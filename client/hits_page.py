@@ -24,8 +24,8 @@ from landseer.v1.search_pb2 import Hit, SearchResponse
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
     "A score is the logarithm of the odds that the hit shows the same thing, from its inliers, the local features that "
-    "agree on one map from the query to the hit, and its rank before. Scores of other stages are cosines; those by words "
-    "run from 0 to 1."
+    "agree on one map from the query to the hit, and its rank before. Scores of other stages are cosines; those by "
+    "words run from 0 to 1."
 )
 _SAME = (
     "The outline is where a hit shows the part of the query that matched, and the percentage the probability that both "

@@ -8,11 +8,26 @@ from functools import cached_property
 import numpy as np
 
 from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.asmk.bits import Packed
+from landseer.ensemble.asmk.bits import Lanes, Packed, lanes
+from landseer.ensemble.asmk.codebook import MOST_WORDS
 from landseer.ensemble.keypoints.compact import STRONGEST, CompactKeypoints, Words, aggregated
 
 SEARCHED = 3
 """Words of a keypoint that are searched for. Verification uses all of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WordTable:
+    """Which keypoints have a word, and their bits: those of word c are [begins[c], begins[c] + counts[c])."""
+
+    begins: Words
+    """[65,536]."""
+    counts: Words
+    """[65,536]."""
+    codes: Lanes
+    """[2, n * M]."""
+    rows: Words
+    """[n * M], of the keypoints."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,12 +47,15 @@ class QueryKeypoints:
         return cls(keypoints=keypoints, words=keypoints.words[:, None], codes=keypoints.codes[:, None])
 
     @cached_property
-    def table(self) -> tuple[Words, Packed, Words]:
-        """Words, ascending, with their bits and the row of the keypoint: [n * M] each."""
+    def table(self) -> WordTable:
+        """The keypoints by word."""
         flat = self.words.ravel()
         order = np.argsort(flat, kind="stable")
         rows = np.repeat(np.arange(len(self.words)), self.words.shape[1])
-        return flat[order], self.codes.reshape(len(flat), self.codes.shape[-1])[order], rows[order]
+        codes = self.codes.reshape(len(flat), self.codes.shape[-1])[order]
+        counts = np.bincount(flat, minlength=MOST_WORDS)
+        begins = np.cumsum(counts) - counts
+        return WordTable(begins=begins, counts=counts, codes=lanes(codes), rows=rows[order])
 
     def aggregated(self, *, multiple: int = SEARCHED) -> Binary:
         """Return the nearest `multiple` words of the strongest keypoints, one code for each, for a search by words."""

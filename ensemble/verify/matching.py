@@ -43,14 +43,13 @@ class Matches:
 
 def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: int = FARTHEST) -> Matches:
     """Return the matches of a query with a candidate, in the order of the candidate's keypoints."""
-    words, codes, rows = query.table
-    begins = np.searchsorted(words, candidate.words, "left")
-    counts = np.searchsorted(words, candidate.words, "right") - begins
+    table = query.table
+    counts = table.counts[candidate.words]
     there = np.repeat(np.arange(len(candidate.words)), counts)
-    here = np.arange(len(there)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
-    apart = hamming(lanes(codes[here]), lanes(candidate.codes[there]))
-    near = apart <= farthest
-    return Matches(query=rows[here[near]], candidate=there[near], distances=apart[near])
+    here = np.arange(len(there)) + np.repeat(table.begins[candidate.words] - np.cumsum(counts) + counts, counts)
+    apart = hamming(np.take(table.codes, here, axis=1), np.take(lanes(candidate.codes), there, axis=1))
+    near = np.flatnonzero(apart <= farthest)
+    return Matches(query=table.rows[here[near]], candidate=there[near], distances=apart[near])
 
 
 def one_each(matches: Matches, costs: NDArray[np.floating[Any]]) -> Places:

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.client.readable import plural
+from landseer.client.scores import SURE
 from landseer.ops.bench.report_parts import QUIET, interval, table
 from landseer.ops.bench.statistics import estimate
 from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.research.cells import estimate_cells, mean_cells
 from landseer.ops.research.very_same_data import THINGS
 from landseer.ops.research.very_same_figures import (
-    SURE,
     TOTAL,
     Baseline,
     LibraryFigures,
