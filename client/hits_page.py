@@ -23,9 +23,13 @@ from landseer.v1.search_pb2 import Hit, SearchResponse
 
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "A score is the logarithm of the odds that the hit shows the same thing, from its inliers, the local features that "
+    "A score is the logarithm of the odds that the hit shows the same thing, from its inliers, the keypoints that "
     "agree on one map from the query to the hit, and its rank before. Scores of other stages are cosines; those by "
     "words run from 0 to 1."
+)
+_INLIERS = (
+    "A score is the number of inliers, local features that match the query under one affine map, plus "
+    "(1 + the score before) / 2. Scores of other stages are cosines; those by words run from 0 to 1."
 )
 _SAME = (
     "The outline is where a hit shows the part of the query that matched, and the percentage the probability that both "
@@ -211,9 +215,12 @@ def _controls(*, outlined: bool, looked: bool) -> str:
 
 
 def _footer(answer: SearchResponse) -> str:
-    ranked = any(hit.scores.HasField("inliers") for hit in answer.hits)
+    if any(hit.HasField("verification") for hit in answer.hits):
+        scores = _VERIFIED
+    else:
+        scores = _INLIERS if any(hit.scores.HasField("inliers") for hit in answer.hits) else _COSINES
     same = f" {_SAME}" if any(map(is_same, answer.hits)) else ""
-    return (_VERIFIED if ranked else _COSINES) + same
+    return scores + same
 
 
 def _bars(rows: Iterable[tuple[str, float, str]]) -> str:

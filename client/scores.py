@@ -12,7 +12,7 @@ STAGES = {
     "inliers": "inliers",
 }
 """The fields of StageScores and their labels, in the order the stages run."""
-SURE = 0.8
+SURE = 0.9
 """The probability from which 99 of 100 hits show the same thing, on pictures that it was not learned on."""
 
 

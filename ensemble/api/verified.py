@@ -8,7 +8,7 @@ from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.verify.evidence import Evidence
 from landseer.v1 import search_pb2
 
-MOST_MATCHES = 200
+MOST_MATCHES = 500
 """Matched points of a hit that are sent."""
 
 

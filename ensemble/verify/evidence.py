@@ -14,11 +14,11 @@ from landseer.ensemble.verify.fast_spatial import Fit, box_of
 
 Points = NDArray[np.float32]
 
-OFFSET, INLIERS, TRIED, FEW = 13.95, 7.84, -7.41, 20
-"""Log odds of the same thing = OFFSET + INLIERS log(inliers) + TRIED log(matches + FEW), by logistic regression.
+OFFSET, INLIERS, POSSIBLE, FEW = 5.78, 5.00, -6.02, 5
+"""Log odds of the same thing = OFFSET + INLIERS sqrt(inliers) + POSSIBLE log(most + FEW), by logistic regression.
 
-Many inliers of many matches may be chance: two texts in one font have thousands of matches. So may 3 of 4. Learned on
-what searches with photographs of 50 covers found among other pictures; docs/research/keypoints.md says how.
+The same number of inliers says less where many keypoints match, as with two texts in one font. Learned on what searches
+with photographs of 50 covers found among other pictures; docs/research/keypoints.md says how.
 """
 NO_EVIDENCE = -7.5
 """Log odds of a candidate without inliers, and the least of any other."""
@@ -58,18 +58,18 @@ def evidence_of(query: CompactKeypoints, candidate: CompactKeypoints, found: Fit
     mapped = corners @ found.map[:, :2].T + found.map[:, 2]
     return Evidence(
         inliers=found.inliers,
-        log_odds=log_odds(found.inliers, found.tried),
+        log_odds=log_odds(found.inliers, found.most),
         outline=_shares(mapped[:, :2] / mapped[:, 2:], candidate.frame),
         here=_shares(here, query.frame),
         there=_shares(there, candidate.frame),
     )
 
 
-def log_odds(inliers: int, tried: int) -> float:
-    """Return the log odds that a candidate with so many inliers of so many matches shows the same thing."""
+def log_odds(inliers: int, most: int) -> float:
+    """Return the log odds that a candidate with so many inliers, of so many possible ones, shows the same thing."""
     if not inliers:
         return NO_EVIDENCE
-    return max(NO_EVIDENCE, OFFSET + INLIERS * math.log(inliers) + TRIED * math.log(tried + FEW))
+    return max(NO_EVIDENCE, OFFSET + INLIERS * math.sqrt(inliers) + POSSIBLE * math.log(most + FEW))
 
 
 def _shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:

@@ -49,8 +49,8 @@ class Fit:
     """Its inliers; no keypoint occurs twice."""
     map: Floats | None
     """[3, 3], a homography from pixels of the query's input to pixels of the candidate's; None if none was found."""
-    tried: int
-    """Number of matches before."""
+    most: int
+    """How many inliers there could be: keypoints of the query, or of the candidate if fewer, that have a match."""
 
     @property
     def inliers(self) -> int:
@@ -60,17 +60,17 @@ class Fit:
 
 def fit(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> Fit:
     """Fit a map to the matches of two pictures; without inliers if there is none."""
-    tried = len(matches)
-    if tried > MOST_MATCHES:
+    most = matches.most
+    if len(matches) > MOST_MATCHES:
         matches = matches.take(np.sort(np.argsort(matches.distances, kind="stable")[:MOST_MATCHES]))
-    best = Fit(matches=matches.take(np.empty(0, np.int64)), map=None, tried=tried)
-    if tried < FEWEST:
+    best = Fit(matches=matches.take(np.empty(0, np.int64)), map=None, most=most)
+    if most < FEWEST - 1:
         return best
     pairs = _Pairs.of(query, candidate, matches)
     for agreeing in _proposals(pairs):
         found = _refined(pairs, agreeing)
         if found is not None and len(found[1]) > best.inliers:
-            best = Fit(matches=matches.take(found[1]), map=found[0], tried=tried)
+            best = Fit(matches=matches.take(found[1]), map=found[0], most=most)
     return best
 
 
@@ -150,12 +150,24 @@ def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] 
         return None
     best = affine, _distinct(pairs, affine, alike)
     if len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
-        flat = _homography(pairs, (pairs.errors(affine) <= 3 * COARSE) & alike)
-        if flat is not None:
-            inside = _distinct(pairs, flat, alike)
-            if len(inside) > len(best[1]) and _plausible(flat, pairs.points(_mask(inside, len(alike)))[0]):
-                best = flat, inside
+        robust = _homography(pairs, (pairs.errors(affine) <= 3 * COARSE) & alike, robust=True)
+        best = _better(pairs, robust, alike, best, more=1)
+        # Least squares on the nearest of the inliers place the outline better.
+        near = _mask(best[1], len(alike)) & (pairs.errors(best[0]) <= FINE / 2)
+        if np.count_nonzero(near) >= ENOUGH_FOR_HOMOGRAPHY:
+            best = _better(pairs, _homography(pairs, near, robust=False), alike, best, more=-len(best[1]) // 20)
     return best if len(best[1]) >= FEWEST - 1 else None
+
+
+def _better(
+    pairs: _Pairs, map: Floats | None, alike: Mask, best: tuple[Floats, NDArray[np.int64]], *, more: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return a homography with its inliers if it is plausible and has at least `more` more than the best, else the best."""
+    if map is None:
+        return best
+    inside = _distinct(pairs, map, alike)
+    good = len(inside) >= len(best[1]) + more and _plausible(map, pairs.points(_mask(inside, len(alike)))[0])
+    return (map, inside) if good else best
 
 
 def _distinct(pairs: _Pairs, map: Floats, alike: Mask) -> NDArray[np.int64]:
@@ -175,12 +187,16 @@ def _affine(here: Floats, there: Floats) -> Floats | None:
     return np.vstack([solved.T, [0.0, 0.0, 1.0]])
 
 
-def _homography(pairs: _Pairs, chosen: Mask) -> Floats | None:
-    """Return a homography [3, 3] by MAGSAC++ (Barath et al. 2020) with a fixed seed; None if there is none."""
+def _homography(pairs: _Pairs, chosen: Mask, *, robust: bool) -> Floats | None:
+    """Return a homography [3, 3], by least squares or robust; None if there is none.
+
+    Robust: MAGSAC++ (Barath et al. 2020) with a fixed seed.
+    """
     import cv2
 
     here, there = pairs.points(chosen)
-    found: tuple[Any, Any] = cv2.findHomography(here, there, cv2.USAC_MAGSAC, 0.75 * FINE, None, 200, 0.99)
+    method = cv2.USAC_MAGSAC if robust else 0
+    found: tuple[Any, Any] = cv2.findHomography(here, there, method, 0.75 * FINE, None, 200, 0.99)
     map = found[0]
     return None if map is None or not np.isfinite(map).all() else np.asarray(map, np.float64)
 

@@ -36,6 +36,11 @@ class Matches:
     def __len__(self) -> int:
         return len(self.query)
 
+    @property
+    def most(self) -> int:
+        """How many of them no keypoint can be in twice, at most."""
+        return min(len(np.unique(self.query)), len(np.unique(self.candidate)))
+
     def take(self, places: Places | NDArray[np.bool_]) -> Matches:
         """Return some of the matches, in that order."""
         return Matches(query=self.query[places], candidate=self.candidate[places], distances=self.distances[places])

@@ -14,7 +14,7 @@ SIDE = st.floats(-300, 500)
 SQUARE = [(10.0, 20.0), (60.0, 20.0), (60.0, 80.0), (10.0, 80.0)]
 
 
-def hit(corners=SQUARE, probability: float = 0.9, matches=(), **changes) -> Hit:
+def hit(corners=SQUARE, probability: float = 0.95, matches=(), **changes) -> Hit:
     made = Hit(**({"id": "a", "width": 200, "height": 100} | changes))
     made.explanation.thumbnail = b"\xff\xd8\xff"
     made.verification.probability = probability
@@ -40,7 +40,7 @@ def test_an_outline_is_drawn_in_pixels_of_the_hit() -> None:
     "bare",
     [
         Hit(width=200, height=100),
-        hit(probability=0.49),
+        hit(probability=0.89),
         hit(corners=[]),
         hit(corners=[(x + 500, y) for x, y in SQUARE]),
         hit(corners=[*SQUARE[:3], (math.nan, 80)]),

@@ -13,8 +13,9 @@ from landseer.v1.search_pb2 import Hit, Verification
     [
         (0.0, "0%", False),
         (0.031, "3%", False),
-        (0.499, "50%", False),
-        (0.5, "50%", True),
+        (0.5, "50%", False),
+        (0.89, "89%", False),
+        (0.905, "90%", True),
         (0.914, "91%", True),
         (1.0, "99%", True),
         (math.nan, "0%", False),

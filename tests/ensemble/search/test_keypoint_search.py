@@ -85,7 +85,7 @@ async def test_a_turned_and_tilted_photograph_finds_its_cover_and_where_it_lies(
     back = np.linalg.inv(SEEN)
     pairs = first.explanation.matches
     here, there = told_of(pair.query for pair in pairs), told_of(pair.hit for pair in pairs)
-    assert len(pairs) == min(first.verification.inliers, 200)
+    assert len(pairs) == min(first.verification.inliers, 500)
     assert within(here, SIZE, 0) and within(there, SIZE, 0)
     assert np.median(np.linalg.norm(apply(back, here - 0.5) - (there - 0.5), axis=1)) < 2
     (left, top), (right, bottom) = here.min(axis=0), here.max(axis=0)

@@ -27,7 +27,7 @@ def keypoints(positions, frame):
     )
 
 
-def found(count, *, map=None, tried=30):
+def found(count, *, map=None, most=30):
     """Return a query, a candidate twice as large and 10 pixels to the right, and their fit."""
     draws = np.random.default_rng(0)
     here = draws.uniform(10, 90, (20, 2))
@@ -35,7 +35,7 @@ def found(count, *, map=None, tried=30):
     there = here * 2 + (10, 0)
     rows = draws.permutation(20)[:count]
     matches = Matches(query=rows, candidate=rows, distances=draws.integers(0, 40, count))
-    return keypoints(here, (100, 200)), keypoints(there, (400, 250)), Fit(matches=matches, map=map, tried=tried)
+    return keypoints(here, (100, 200)), keypoints(there, (400, 250)), Fit(matches=matches, map=map, most=most)
 
 
 def test_the_box_around_the_inliers_is_outlined_in_the_candidate():
@@ -71,18 +71,18 @@ def test_a_perspective_map_is_divided_through():
 
 def test_without_a_map_nothing_was_found():
     query, candidate, fit = found(0)
-    evidence = evidence_of(query, candidate, Fit(matches=fit.matches, map=None, tried=30))
+    evidence = evidence_of(query, candidate, Fit(matches=fit.matches, map=None, most=30))
     assert (evidence.inliers, evidence.log_odds) == (0, NO_EVIDENCE) and evidence.probability < 0.01
     assert evidence.outline.shape == evidence.here.shape == evidence.there.shape == (0, 2)
 
 
 @given(inliers=COUNTS, more=st.integers(0, 500), wrong=COUNTS)
 def test_more_inliers_are_never_less_sure_and_more_matches_never_surer(inliers, more, wrong):
-    tried = inliers + more + wrong
-    assert NO_EVIDENCE <= log_odds(inliers, tried) <= log_odds(inliers + more, tried)
-    assert log_odds(inliers, tried + more) <= log_odds(inliers, tried)
+    most = inliers + more + wrong
+    assert NO_EVIDENCE <= log_odds(inliers, most) <= log_odds(inliers + more, most)
+    assert log_odds(inliers, most + more) <= log_odds(inliers, most)
 
 
 def test_few_of_many_are_unlikely_and_most_of_many_certain():
-    assert log_odds(8, 300) < np.log(0.01) and log_odds(100, 150) > np.log(999)
+    assert log_odds(8, 300) < np.log(0.01) and log_odds(100, 600) > np.log(999)
     assert log_odds(0, 0) == log_odds(0, 500) == NO_EVIDENCE
