@@ -162,7 +162,7 @@ def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] 
 def _better(
     pairs: _Pairs, map: Floats | None, alike: Mask, best: tuple[Floats, NDArray[np.int64]], *, more: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Return a homography with its inliers if it is plausible and has at least `more` more than the best; or the best."""
+    """Return a homography with its inliers if it is plausible and has `more` more than the best, otherwise the best."""
     if map is None:
         return best
     inside = _distinct(pairs, map, alike)
