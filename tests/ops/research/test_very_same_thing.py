@@ -197,7 +197,7 @@ def test_an_answer_without_a_stage_is_refused(two):
 def set_figures():
     """The default finds 7 of 8 first, the global descriptor the 4 with an even number."""
     own = [[number, (number + 1) % 8] for number in range(8)]
-    default = [found(order, [0.9, 0.1]) for order in own[:7]] + [found([0, 7], [0.6, 0.7])]
+    default = [found(order, [0.9, 0.1]) for order in own[:7]] + [found([0, 7], [0.92, 0.95])]
     plain = [found(order if place % 2 == 0 else order[::-1]) for place, order in enumerate(own)]
     sought = Sought(kind=FLAT, spec="pairs:q,r", data=data())
     return SetFigures(sought=sought, found={DEFAULT.name: default, GLOBAL.name: plain})
@@ -228,10 +228,10 @@ def test_sure_hits_are_those_with_a_high_probability():
     one = set_figures()
     hits = verified_hits(one.found[DEFAULT.name], one.sought.data)
     assert len(hits.right) == 16 and np.count_nonzero(hits.right) == 8
-    # Seven right ones of 0.9, and of the last query 0.6, wrong, and 0.7, right.
+    # Seven right ones of 0.9, and of the last query 0.92, wrong, and 0.95, right.
     assert np.count_nonzero(hits.sure) == 9 and np.count_nonzero(hits.sure & hits.right) == 8
     [wrong] = wrong_hits(one.found[DEFAULT.name], one.sought.data)
-    assert (wrong.query.name, wrong.hit.name, wrong.probability, wrong.inliers) == ("7.jpg", "0.jpg", 0.6, 10)
+    assert (wrong.query.name, wrong.hit.name, wrong.probability, wrong.inliers) == ("7.jpg", "0.jpg", 0.92, 10)
     assert len(verified_hits(one.found[GLOBAL.name], one.sought.data).right) == 0
     assert wrong_hits(one.found[GLOBAL.name], one.sought.data) == []
 
