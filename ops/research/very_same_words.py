@@ -20,7 +20,7 @@ from landseer.ensemble.asmk.inverted_file import InvertedFile
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.keypoints.compact import BITS, CompactKeypoints, Words, aggregated
+from landseer.ensemble.keypoints.compact import BITS, STRONGEST, CompactKeypoints, Words, aggregated
 from landseer.ensemble.keypoints.extractor import frame_of
 from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.keypoints.rootsift import extract
@@ -32,7 +32,7 @@ from landseer.ops.errors import OpsError
 
 KERNEL = "how-idf"
 """That of a service with keypoints."""
-LEAST, MOST = 900, 1000
+LEAST, MOST = 9 * STRONGEST // 10, STRONGEST
 """Keypoints of a generated picture."""
 POOLED = 2000
 """Real pictures, at most, whose keypoints are drawn from: 50 MB."""
@@ -63,10 +63,10 @@ class Pool:
         if not sum(map(len, pictures)):
             raise OpsError(f"{len(pictures)} pictures without a keypoint; index pictures that have some texture")
         return cls(
-            words=np.concatenate([one.words for one in pictures]),
-            codes=np.concatenate([one.codes for one in pictures]),
+            words=np.concatenate([one.words[:STRONGEST] for one in pictures]),
+            codes=np.concatenate([one.codes[:STRONGEST] for one in pictures]),
             pictures=len(pictures),
-            distinct=float(np.mean([len(np.unique(one.words)) for one in pictures])),
+            distinct=float(np.mean([len(np.unique(one.words[:STRONGEST])) for one in pictures])),
         )
 
     def picture(self, draws: np.random.Generator) -> Binary:
