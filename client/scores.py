@@ -13,7 +13,7 @@ STAGES = {
 }
 """The fields of StageScores and their labels, in the order the stages run."""
 SURE = 0.9
-"""The probability from which 99 of 100 hits show the same thing, on pictures that it was not learned on."""
+"""The probability from which 99 of 100 hits show the same thing, on covers left out when it was learned."""
 
 
 def score_of(hit: Hit, stage: str, *, digits: int) -> str:

@@ -279,7 +279,7 @@ class SearchRun:
         return sorted_by_coattention(before, found, weight)
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
-        """Sort the first `count` by inliers of spatial verification."""
+        """Sort the first `count` by spatial verification."""
         if self.plan.sources.verification == KEYPOINTS:
             evidence = await self.collection.keypoint_verifier.evidence(_keypoints(query), before.keys[:count])
             return sorted_by_evidence(before, evidence, count)

@@ -7,8 +7,8 @@ and the remaining chunks are dropped when the deadline passes or the caller canc
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.workers import Workers
 
@@ -25,8 +26,6 @@ docs/research/local-features.md.
 
 Features lie 32 pixels apart at scale 1, so 10 pixels are often less than a feature's own uncertainty.
 """
-CHUNK = 8
-"""Candidates verified per task."""
 MISSING = -1
 """Inliers of a candidate without local features."""
 Inliers = NDArray[np.int64]
@@ -45,9 +44,7 @@ class Verifier:
 
         LocalFeaturesMissing if none has any; Overloaded.
         """
-        chunks = [keys[first : first + CHUNK].tolist() for first in range(0, len(keys), CHUNK)]
-        lanes = [self._some(query, chunks[lane :: self._threads]) for lane in range(self._threads)]
-        counted = dict(pair for lane in await asyncio.gather(*lanes) for pair in lane)
+        counted = await in_chunks(self._workers, partial(self._chunk, query), keys, threads=self._threads)
         found = np.array([counted[key] for key in keys.tolist()], np.int64)
         if len(found) and (found == MISSING).all():
             raise LocalFeaturesMissing(
@@ -58,10 +55,6 @@ class Verifier:
     def close(self) -> None:
         """Drop queued work and wait for running work."""
         self._workers.close()
-
-    async def _some(self, query: Located, chunks: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-        """Verify chunks one after the other, so that a search has at most one chunk queued per thread."""
-        return [pair for chunk in chunks for pair in await self._workers.run(self._chunk, query, chunk)]
 
     def _chunk(self, query: Located, keys: Sequence[int]) -> list[tuple[int, int]]:
         found = zip(keys, self._locals.read(keys), strict=True)

@@ -15,7 +15,7 @@ from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.keypoints.rootsift import extract
 from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.store.store import Store
-from landseer.ensemble.verify import keypoint_verifier
+from landseer.ensemble.verify import chunks
 from landseer.ensemble.verify.evidence import evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
@@ -65,7 +65,7 @@ def same(one, other):
 
 
 async def test_evidence_is_that_of_verifying_one_by_one(verifier, query, compact, monkeypatch):
-    monkeypatch.setattr(keypoint_verifier, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
     keys = np.array([5, 3, 6, 99, 1, 2, 4])
     found = await verifier.evidence(query, keys)
     assert sorted(found) == [1, 2, 3, 4, 5], "neither the picture without keypoints nor the missing key"
