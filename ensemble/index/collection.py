@@ -33,7 +33,7 @@ from landseer.ensemble.workers import Workers
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEYPOINT_KERNEL = "how-idf"
-"""Rare words count more: many words of keypoints are of print and lattices that most pictures have."""
+"""Words that many pictures share count less. Among covers it finds as much as asmk: docs/research/keypoints.md."""
 
 
 class Collection:
