@@ -174,6 +174,7 @@ class RunningServer:
                 thumbnails=config.thumbnails,
                 extractor=self._extractor,
                 local_features=config.deep,
+                patches=config.keypoints,
                 regions=config.regions,
                 in_flight=config.bulk_in_flight,
             ),

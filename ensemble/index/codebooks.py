@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.config import BOTH, DEEP, KEYPOINTS, ServerConfig
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.patches import makes_patches
 from landseer.ensemble.keypoints.shipped import is_for_keypoints, shipped_codebook
 
 
@@ -27,12 +29,17 @@ class LocalSources:
     """Those that visual words are made of."""
     verification: str | None = None
     """Those that spatial verification compares."""
+    patches: bool = False
+    """Whether it compares patches, too."""
 
 
-def local_sources(config: ServerConfig, codebooks: Codebooks) -> LocalSources:
+def local_sources(config: ServerConfig, codebooks: Codebooks, profile: Profile) -> LocalSources:
     """Return which local features a server uses for what; keypoints come first."""
-    words = DEEP if codebooks.deep else KEYPOINTS if codebooks.keypoints else None
-    return LocalSources(words=words, verification=KEYPOINTS if config.keypoints else DEEP if config.deep else None)
+    return LocalSources(
+        words=DEEP if codebooks.deep else KEYPOINTS if codebooks.keypoints else None,
+        verification=KEYPOINTS if config.keypoints else DEEP if config.deep else None,
+        patches=config.keypoints and makes_patches(profile),
+    )
 
 
 def codebooks_of(config: ServerConfig) -> Codebooks:

@@ -22,6 +22,7 @@ from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_v
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches, makes_patches
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
@@ -56,14 +57,14 @@ class Collection:
         self._reads = Workers("reads", threads=4)
         self.verifier = Verifier(store.locals, threads=config.threads)
         """Verifies by deep local features."""
-        self.keypoint_verifier = KeypointVerifier(store.keypoints, threads=config.threads)
+        self.keypoint_verifier = KeypointVerifier(store.keypoints, store.patches, threads=config.threads)
         codebooks = codebooks or Codebooks()
         self.deep_words = _deep_words(codebooks, store, config)
         """Gives deep local features their words; None unless searches by words use them."""
         source = self.deep_words or _keypoint_words(codebooks, store, config)
         self.words = WordIndex(source, threads=config.threads) if source else None
         """The index of visual words; None without a codebook."""
-        self.sources = local_sources(config, codebooks)
+        self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
@@ -89,6 +90,7 @@ class Collection:
                 limit_bytes=config.store_limit_bytes,
                 locals_sha256=profile.locals_sha256 if config.deep else None,
                 codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
+                patches_sha256=profile.locals_sha256 if config.keypoints and makes_patches(profile) else None,
             )
         finally:
             opener.close()
@@ -153,6 +155,13 @@ class Collection:
         found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
         return np.asarray(found[found.any(axis=1)])
 
+    async def cosines(self, vector: NDArray[np.float32], keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the cosines of a query, float32 [D], with the searched vectors [C]; NaN for deleted pictures."""
+        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
+        if not found.shape[1]:
+            return np.full(len(keys), np.nan, np.float32)
+        return np.where(found.any(axis=1), found @ vector, np.float32(np.nan))
+
     async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
         """Return the stored clusters, float16 [C, K, P], and the number of clusters per picture, int32 [C]."""
         return await self._reads.run(self.store.vectors.clusters, keys.tolist())
@@ -164,6 +173,10 @@ class Collection:
     async def keypoints(self, key: int) -> CompactKeypoints | None:
         """Return the keypoints of a picture by key, or None."""
         return (await self._reads.run(self.store.keypoints.read, [key]))[0]
+
+    async def patches(self, key: int) -> Patches | None:
+        """Return the patches of a picture by key, or None."""
+        return (await self._reads.run(self.store.patches.read, [key]))[0]
 
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""

@@ -19,6 +19,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.extractor import Extractor
+from landseer.ensemble.keypoints.patches import makes_patches
 from landseer.ensemble.pictures.heatmap import FeatureMap
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
@@ -78,6 +79,7 @@ class Indexer:
         extractor: Extractor | None,
         thumbnails: bool,
         local_features: bool,
+        patches: bool,
         regions: int,
         in_flight: int,
     ) -> None:
@@ -86,7 +88,7 @@ class Indexer:
         self._describer = describer
         self._extractor = extractor
         self._thumbnails = thumbnails
-        self._outputs = tuple(dict.fromkeys((*FOR_INDEX, *(LOCAL_OUTPUTS if local_features else ()))))
+        self._local_features, self._patches = local_features, patches
         self._regions = regions
         self._most = in_flight
 
@@ -159,12 +161,21 @@ class Indexer:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
         keypoints = asyncio.create_task(self._keypoints(prepared, stages))
         try:
-            described = await self._describer.infer(prepared, stages, outputs=self._outputs)
-            features, words = await self._local_features(picture.image, described, profile, stages), None
+            patches = self._patches and makes_patches(profile)
+            local = LOCAL_OUTPUTS if patches or self._local_features else ()
+            outputs = tuple(dict.fromkeys((*FOR_INDEX, *local)))
+            described = await self._describer.infer(prepared, stages, outputs=outputs)
+            features, words = await self._kept_features(picture.image, described, profile, stages), None
             if collection.deep_words is not None and features is not None:
                 words = await collection.deep_words.of_picture(features)
             record = record_of(picture.id, metadata, described, profile.version)
-            return dataclasses.replace(record, locals=features, words=words, keypoints=await keypoints)
+            return dataclasses.replace(
+                record,
+                locals=features,
+                words=words,
+                keypoints=await keypoints,
+                patches=described.patches if patches else None,
+            )
         finally:
             keypoints.cancel()
 
@@ -175,12 +186,14 @@ class Indexer:
             return None
         return await stages.required("keypoints", lambda _: extractor.of_picture(prepared.pixels))
 
-    async def _local_features(
+    async def _kept_features(
         self, image: bytes, described: DescribedPicture, profile: Profile, stages: Stages
     ) -> LocalFeatures | None:
         """Return the local features of the whole picture, then of its regions; None if they are not stored."""
         features, prepared = described.local_features, described.prepared
-        if features is None or not self._regions:
+        if features is None or not self._local_features:
+            return None
+        if not self._regions:
             return features
         size = {"width": prepared.width, "height": prepared.height}
         regions = regions_of(described.boxes, most=self._regions, **size)

@@ -15,6 +15,7 @@ from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
+from landseer.ensemble.keypoints.patches import Patches, patches_of
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
@@ -66,6 +67,15 @@ class DescribedPicture:
     def local_features(self) -> LocalFeatures | None:
         """Local features of the described region, positions in `prepared.pixels`; None if not requested."""
         return of_tensors(self.tensors) if "local_descriptors" in self.tensors else None
+
+    @property
+    def patches(self) -> Patches | None:
+        """The patches of the described region, positions in `prepared.pixels`; None if not requested."""
+        found = self.local_features
+        if found is None:
+            return None
+        height, width = self.prepared.pixels.shape[:2]
+        return patches_of(found.descriptors, found.positions, found.scales, frame=(width, height))
 
     @property
     def boxes(self) -> NDArray[np.float32]:

@@ -99,6 +99,11 @@ class SearchPlan:
         """Whether the keypoints of the query are needed."""
         return self._needs(KEYPOINTS)
 
+    @property
+    def needs_patches(self) -> bool:
+        """Whether the patches of the query are needed."""
+        return self.verifies and self.sources.patches
+
     def _needs(self, source: str) -> bool:
         words, verified = self.uses_words, self.verifies
         return (words and self.sources.words == source) or (verified and self.sources.verification == source)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.search.prior import log_prior
 from landseer.ensemble.verify.evidence import NO_EVIDENCE, Evidence
 from landseer.ensemble.verify.verification import reordered
 
 Scores = NDArray[np.float32]
 RANK = 60
 """The constant of reciprocal rank fusion, as in its paper."""
-BY_RANK = 1.0
-"""How fast the log odds of the same thing fall with the logarithm of the rank; learned with those of `Evidence`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,16 +141,18 @@ def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -
 
 
 def sorted_by_evidence(ranking: Ranking, evidence: Mapping[int, Evidence], count: int) -> Ranking:
-    """Sort hits by the log odds that they show the same thing: those of verification and those of the rank before.
+    """Sort the first `count` hits by the log odds that they show the same thing; the others follow in their order.
 
-    evidence: by key, of the first `count` hits; those without, as pictures without keypoints, count as hits in which
-    nothing was found. The score becomes the sum of both log odds; that of the rank is 0 for the first hit, and falls
-    with the logarithm of the rank.
+    evidence: by key; hits without, as pictures without keypoints, count as those in which nothing was found. The score
+    becomes the sum of the log odds of verification and of the first searches (`log_prior`). So that scores descend
+    throughout, those of the other hits fall from the last one's.
     """
     found = np.full(len(ranking.keys), None, np.object_)
     found[:count] = [evidence.get(key) for key in ranking.keys[:count].tolist()]
-    odds = [NO_EVIDENCE if one is None else one.log_odds for one in found]
-    scores = (np.array(odds) - BY_RANK * np.log1p(np.arange(len(odds)))).astype(np.float32)
+    odds = np.array([NO_EVIDENCE if one is None else one.log_odds for one in found[:count]], np.float64)
+    odds += log_prior(ranking.global_[:count], ranking.words[:count])
+    after = odds.min(initial=0.0) - np.log1p(np.arange(1, len(found) - len(odds) + 1))
+    scores = np.concatenate([odds, after]).astype(np.float32)
     inliers = np.array([np.nan if one is None else one.inliers for one in found], np.float32)
     order = np.argsort(-scores, kind="stable")
     return replace(ranking, evidence=found, scores=scores, inliers=inliers).take(order)

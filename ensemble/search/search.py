@@ -17,6 +17,7 @@ from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.extractor import Extractor
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.coattention import coattend
@@ -69,6 +70,8 @@ class ResolvedQuery:
     local_features: LocalFeatures | None = None
     """Deep ones, if the plan needs them and the picture has them."""
     keypoints: QueryKeypoints | None = None
+    """If the plan needs them and the picture has them."""
+    patches: Patches | None = None
     """If the plan needs them and the picture has them."""
 
 
@@ -140,14 +143,16 @@ class SearchRun:
                 key=stored.key,
                 local_features=local,
                 keypoints=None if found is None else QueryKeypoints.of_indexed(found),
+                patches=await self.collection.patches(stored.key) if self.plan.needs_patches else None,
             )
         picture, keypoints = await self._describe(query)
         return ResolvedQuery(
             vector=picture.descriptor,
             query_vector=picture.query_vector,
             picture=picture,
-            local_features=picture.local_features,
+            local_features=picture.local_features if self.plan.needs_deep else None,
             keypoints=keypoints,
+            patches=picture.patches if self.plan.needs_patches else None,
         )
 
     async def _describe(self, query: PictureQuery) -> tuple[DescribedPicture, QueryKeypoints | None]:
@@ -155,7 +160,7 @@ class SearchRun:
         explain = self.plan.explain
         outputs = (
             *(FOR_EXPLAIN if explain else FOR_SEARCH),
-            *(FOR_LOCAL if self.plan.needs_deep else ()),
+            *(FOR_LOCAL if self.plan.needs_deep or self.plan.needs_patches else ()),
         )
         outputs = tuple(dict.fromkeys(outputs))
         prepared = await self.describer.decode(
@@ -281,10 +286,21 @@ class SearchRun:
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
         """Sort the first `count` by spatial verification."""
         if self.plan.sources.verification == KEYPOINTS:
-            evidence = await self.collection.keypoint_verifier.evidence(_keypoints(query), before.keys[:count])
-            return sorted_by_evidence(before, evidence, count)
+            evidence = await self.collection.keypoint_verifier.evidence(
+                _keypoints(query), query.patches, before.keys[:count]
+            )
+            return sorted_by_evidence(await self._with_cosines(query, before, count), evidence, count)
         features = located(_local_features(query))
         return sorted_by_inliers(before, await self.collection.verifier.inliers(features, before.keys[:count]))
+
+    async def _with_cosines(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
+        """Compute the global scores that the first `count` hits lack, as those that only words found."""
+        missing = np.flatnonzero(np.isnan(before.global_[:count]))
+        if not len(missing):
+            return before
+        filled = before.global_.copy()
+        filled[missing] = await self.collection.cosines(query.vector, before.keys[missing])
+        return replace(before, global_=filled)
 
     async def _read_records(self, ranking: Ranking, query: ResolvedQuery) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""

@@ -17,7 +17,18 @@ import numpy as np
 
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.keypoints.compact import unpack_keypoints
-from landseer.ensemble.store.folder import DATABASES, FORMAT, KEYPOINTS, LATER, LOCALS, SLOTS, WORDS, open_environment
+from landseer.ensemble.keypoints.patches import unpack_patches
+from landseer.ensemble.store.folder import (
+    DATABASES,
+    FORMAT,
+    KEYPOINTS,
+    LATER,
+    LOCALS,
+    PATCHES,
+    SLOTS,
+    WORDS,
+    open_environment,
+)
 from landseer.ensemble.store.local_features import unpack_features
 from landseer.ensemble.store.record import decode, halves
 from landseer.ensemble.store.words import unpack_words
@@ -26,6 +37,7 @@ _DERIVED: dict[bytes, tuple[str, Callable[[memoryview], Any]]] = {
     LOCALS: ("local features", unpack_features),
     WORDS: ("visual words", unpack_words),
     KEYPOINTS: ("keypoints", unpack_keypoints),
+    PATCHES: ("patches", unpack_patches),
 }
 """What some records have, and how it is read."""
 

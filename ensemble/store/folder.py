@@ -24,7 +24,8 @@ LOCALS = b"locals"
 WORDS = b"words"
 """Visual words, computed from deep local features."""
 KEYPOINTS = b"keypoints"
-LATER = (*SLOTS, LOCALS, WORDS, KEYPOINTS)
+PATCHES = b"patches"
+LATER = (*SLOTS, LOCALS, WORDS, KEYPOINTS, PATCHES)
 """Databases that older releases lack, and that have entries for some pictures only."""
 DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *LATER)
 FORMAT = b"landseer-store-1"

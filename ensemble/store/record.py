@@ -20,6 +20,7 @@ import numpy.typing as npt
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.store.local_features import LocalFeatures
 
 MAX_ID_BYTES = 500
@@ -61,6 +62,8 @@ class Record:
     """Visual words of `locals`, written with the record; read by `Store.words`."""
     keypoints: CompactKeypoints | None = None
     """Written with the record; read by `Store.keypoints`."""
+    patches: Patches | None = None
+    """Written with the record; read by `Store.patches`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,6 +55,7 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.store.record import (
     Record,
     StoreChange,
@@ -93,6 +94,7 @@ class Store:
         """Read access to descriptors and clusters."""
         self.locals = Locals(folder, environment, self._databases, partial(self._write, grows=False))
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
+        self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
         self.words = StoredWords(environment, self._databases, self._write)
 
     @classmethod
@@ -105,12 +107,14 @@ class Store:
         clusters_shape: tuple[int, int] = (Sizes.clusters, Sizes.reduced),
         locals_sha256: str | None = None,
         codebook: str | None = None,
+        patches_sha256: str | None = None,
     ) -> Store:
         """Open the store in a folder, or create one; limit_bytes may change between runs.
 
         fingerprint: of the profile of its vectors; None accepts any existing store and creates none. clusters_shape: K,
         most clusters of a picture, and P, their size. locals_sha256: of the models that make deep local features; None
         if they are not stored. codebook: fingerprint of the codebook of keypoints; None if they are not stored.
+        patches_sha256: of the models that make patches; None if they are not stored.
         ProfileMismatch if the store has another fingerprint, other local features or keypoints; StoreUnusable if the
         folder is not a store, is damaged, or is in use; StoreFull if the disk is full; ValueError for a limit below
         1 MiB.
@@ -132,6 +136,8 @@ class Store:
                 store.locals.stamp(locals_sha256)
             if codebook is not None:
                 store.keypoints.stamp(codebook)
+            if patches_sha256 is not None:
+                store.patches.stamp(patches_sha256)
             undo.pop_all()
         return store
 
@@ -240,6 +246,8 @@ class Store:
             self.locals.put(transaction, key, record.locals)
         if record.keypoints is not None:
             self.keypoints.put(transaction, key, record.keypoints)
+        if record.patches is not None:
+            self.patches.put(transaction, key, record.patches)
         if record.words is not None:
             self.words.put(transaction, key, record.words)
         transaction.put(record.id.encode(), key, db=ids)

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.bits import hamming, lanes
 from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import BITS, Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 
 FARTHEST = 44
 """Most differing bits of a match, of 128."""
+
+FARTHEST_PATCH = 44
+"""The same, of patches."""
 
 Places = NDArray[np.int64]
 
@@ -55,6 +59,21 @@ def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: 
     apart = hamming(np.take(table.codes, here, axis=1), np.take(lanes(candidate.codes), there, axis=1))
     near = np.flatnonzero(apart <= farthest)
     return Matches(query=table.rows[here[near]], candidate=there[near], distances=apart[near])
+
+
+def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHEST_PATCH) -> Matches:
+    """Return the matches of two pictures' patches, each the other's nearest, in the order of the query's patches.
+
+    Ties go to the stronger patch.
+    """
+    if not len(query) or not len(candidate):
+        nothing = np.empty(0, np.int64)
+        return Matches(query=nothing, candidate=nothing, distances=nothing)
+    alike = query.signs @ candidate.signs.T
+    there, rows = alike.argmax(axis=1), np.arange(len(query))
+    apart = (BITS - alike[rows, there]).astype(np.int64) // 2
+    kept = (alike.argmax(axis=0)[there] == rows) & (apart <= farthest)
+    return Matches(query=rows[kept], candidate=there[kept], distances=apart[kept])
 
 
 def one_each(matches: Matches, costs: NDArray[np.floating[Any]]) -> Places:

@@ -1,0 +1,119 @@
+"""Patches: what the store keeps of a picture's deep local features, 21 bytes each, enough to verify.
+
+Keypoints do not repeat on buildings seen from elsewhere, or where light has changed; features of the backbone do. A
+descriptor is kept as the signs of its 128 values, which a PCA has centred: two patches match if each is the other's
+nearest, and few bits differ. Positions are kept in 1/32 pixel, sizes in 1/16 octave.
+
+On disk, little-endian: the number of patches (uint16), the width and height of the model's input (uint16), then for all
+patches the position (2 x uint16), the size (uint8), the bits (16 bytes).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.bits import Packed, binarise
+from landseer.ensemble.inference.profile import Profile
+
+Floats = NDArray[np.floating[Any]]
+
+BITS = 128
+BYTES = 21
+"""Of one patch."""
+MOST = 388
+"""Patches of a picture, the strongest: what two pages of the store hold."""
+STRIDE = 32
+"""Side of a patch at scale 1, pixels: the distance between two cells of the backbone's last map."""
+
+_HEADER = struct.Struct("<HHH")
+_PLACE, _BYTE = np.dtype("<u2"), np.dtype("u1")
+_PARTS = 32
+_STEPS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patches:
+    """The patches of a picture, strongest first."""
+
+    codes: Packed
+    """[n, 16]."""
+    positions: NDArray[np.float32]
+    """[n, 2]: x, y in pixels of the model's input."""
+    sizes: NDArray[np.float32]
+    """[n], pixels."""
+    frame: tuple[int, int]
+    """Width and height of the model's input, pixels."""
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def signs(self) -> NDArray[np.float32]:
+        """[n, 128], 1 or -1: a matrix product compares all pairs faster than counting bits, which numpy lacks."""
+        return np.asarray(2.0, np.float32) * np.unpackbits(self.codes, axis=1).astype(np.float32) - np.float32(1.0)
+
+    @property
+    def angles(self) -> NDArray[np.float32]:
+        """[n], 0: cells of a map are upright."""
+        return np.zeros(len(self.codes), np.float32)
+
+
+def patches_of(descriptors: Floats, positions: Floats, scales: Floats, *, frame: tuple[int, int]) -> Patches:
+    """Return the strongest deep local features of a picture as patches.
+
+    descriptors: [n, 128], strongest first; positions: [n, 2], pixels of the model's input; scales: [n], the factor by
+    which the input was resized for each. ValueError for descriptors of another size.
+    """
+    if descriptors.shape[1] != BITS:
+        raise ValueError(f"got local descriptors of {descriptors.shape[1]} values; patches have {BITS}")
+    return Patches(
+        codes=binarise(descriptors[:MOST]),
+        positions=positions[:MOST].astype(np.float32),
+        sizes=np.asarray(STRIDE / np.maximum(scales[:MOST], 1e-3), np.float32),
+        frame=frame,
+    )
+
+
+def makes_patches(profile: Profile) -> bool:
+    """Return whether the served models have the local descriptors that patches are made of."""
+    return bool(profile.locals_sha256) and profile.sizes.local == BITS
+
+
+def pack_patches(patches: Patches) -> bytes:
+    """Return the bytes for the store."""
+    sizes = np.log2(np.maximum(patches.sizes, 1.0)) * _STEPS
+    arrays = (
+        np.clip(np.rint(patches.positions * _PARTS), 0, 2**16 - 1).astype(_PLACE),
+        np.clip(np.rint(sizes), 0, 255).astype(_BYTE),
+        patches.codes,
+    )
+    header = _HEADER.pack(len(patches), *patches.frame)
+    return b"".join((header, *(np.ascontiguousarray(array).tobytes() for array in arrays)))
+
+
+def unpack_patches(data: bytes | memoryview) -> Patches:
+    """Return what `pack_patches` packed, as copies. ValueError for other bytes."""
+    try:
+        count, *frame = _HEADER.unpack_from(data)
+    except struct.error as error:
+        raise ValueError(f"not patches: {error}") from error
+    if len(data) != _HEADER.size + BYTES * count:
+        raise ValueError(f"not patches: {len(data)} bytes instead of {_HEADER.size + BYTES * count} for {count}")
+    place, arrays = _HEADER.size, []
+    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,)), (_BYTE, (count, BITS // 8))):
+        arrays.append(np.frombuffer(data, kind, math.prod(shape), place).reshape(shape))
+        place += arrays[-1].nbytes
+    positions, sizes, codes = arrays
+    return Patches(
+        codes=codes.copy(),
+        positions=positions.astype(np.float32) / _PARTS,
+        sizes=np.exp2(sizes.astype(np.float32) / _STEPS),
+        frame=(frame[0], frame[1]),
+    )
