@@ -178,7 +178,7 @@ class Seen:
     def prepared(self, region: Region | None) -> Prepared:
         """Prepare a region as the orchestrator does."""
         data = self.scene.data
-        return prepare(data, profile=self.networks.profile, limits=Limits(max_bytes=len(data)), region=region)
+        return prepare(data, profile=self.networks.profile, limits=Limits(max_bytes=max(len(data), 1)), region=region)
 
     def vector(self, place: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the unit descriptor [C] of the crop at a box [4]."""
