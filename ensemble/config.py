@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The largest picture accepted.
+    """The largest picture accepted. ValueError for a limit below 1.
 
     Decoding takes about 4 bytes per pixel, twice that for unusual formats. Pillow's own limit of 178,956,970 pixels
     applies above `max_pixels`.
@@ -25,6 +26,11 @@ class Limits:
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name.replace('max_', 'max-image-')} is {getattr(self, name)}; expected at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,15 @@ class ServerConfig:
         for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+        if self.waiting < 0:
+            raise ValueError(f"queue is {self.waiting}; expected 0 or more queries that wait for Triton")
+        # Written so that NaN fails, too.
+        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected seconds above 0")
+        for name in ("answer_reserve_s", "drain_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected 0 seconds or more")
         if self.vectors not in (RAW, AUGMENTED):
             raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
         if self.local_features not in LOCAL_FEATURES:

@@ -11,6 +11,7 @@ if __name__ == "__main__" and Path(sys.path[0]).name == "export":
 
 import argparse
 import dataclasses
+import importlib.util
 from typing import TYPE_CHECKING
 
 from landseer.ensemble.inference.contracts import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from landseer.export.exporter import ExportOptions
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
+TRAIN = "pip install 'landseer[train]'"
+OF_TRAINING = ("pytorch_metric_learning", "matplotlib")
+"""Modules that only training needs. They are imported late, some of them after an epoch."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -54,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="ResNet variant of the weights")
     p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: cider if trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
-    p.add_argument("--train", metavar="DATA", help="train the parts first, then export with them")
+    p.add_argument("--train", metavar="DATA", help=f"train the parts first, then export with them; needs {TRAIN}")
     p.add_argument("--section", choices=OF_ANY_HEAD, help="train only this part and add it to --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
@@ -117,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
             # The file of parts does not exist yet.
             options = dataclasses.replace(options, wanted=dataclasses.replace(wanted, parts=None))
         elif args.train:
+            _check_extra()
             wanted = _trained(wanted, args)
             options = dataclasses.replace(options, wanted=wanted)
         if args.tensorrt:
@@ -152,6 +157,16 @@ def _trained(wanted: Wanted, args: argparse.Namespace) -> Wanted:
     except TrainingError as error:
         raise ExportError(str(error)) from error
     return dataclasses.replace(wanted, parts=parts)
+
+
+def _check_extra() -> None:
+    """ExportError before anything is computed, if a module of the extra `train` is missing."""
+    from landseer.export.exporter import ExportError
+
+    missing = [name for name in OF_TRAINING if importlib.util.find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ExportError(f"--train needs {' and '.join(missing)}, which {verb} not installed; {TRAIN}")
 
 
 def _export_engines(options: ExportOptions, args: argparse.Namespace) -> int:

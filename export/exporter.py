@@ -22,7 +22,7 @@ from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import all_configs
 from landseer.export.engines import ENGINES, cpu_has_bf16
 from landseer.export.examples import cases
-from landseer.export.manifest import Entry, Manifest, ManifestError, file_sha256
+from landseer.export.manifest import Manifest, ManifestEntry, ManifestError, file_sha256
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.parity import check, eager
 from landseer.export.to_onnx import write_onnx
@@ -68,7 +68,7 @@ def export(options: ExportOptions, console: Console | None = None) -> Manifest |
     return manifest
 
 
-def _kept(options: ExportOptions, networks: Networks) -> dict[str, Entry]:
+def _kept(options: ExportOptions, networks: Networks) -> dict[str, ManifestEntry]:
     """Return the entries of graphs that are kept, after checking that they fit the new ones."""
     names = set(_contracts(networks)) - set(options.only)
     if not names:
@@ -138,7 +138,7 @@ def _list(console: Console, options: ExportOptions) -> None:
     console.print(f"would write {options.out / 'manifest.json'}")
 
 
-def _write(options: ExportOptions, networks: Networks, kept: dict[str, Entry], console: Console) -> Manifest:
+def _write(options: ExportOptions, networks: Networks, kept: dict[str, ManifestEntry], console: Console) -> Manifest:
     """Write into a scratch folder, check there, then move each model into place.
 
     The scratch folder lies beside the repository: inside, Triton would take it for a model.
@@ -166,7 +166,7 @@ def _write(options: ExportOptions, networks: Networks, kept: dict[str, Entry], c
 
 def _export_graph(
     graph: Graph, networks: Networks, path: Path, *, opset: int, step: Callable[[str, int, int], None]
-) -> Entry:
+) -> ManifestEntry:
     total = 3 + len(ENGINES)
     module = networks.modules[graph.name]
     step("running eager torch", 0, total)
@@ -192,12 +192,12 @@ def _export_graph(
         if half:
             precision, refused = ("fp32", failures) if failures else ("bf16", [])
     step("checked", total, total)
-    return Entry.of(
+    return ManifestEntry.of(
         graph, sha256=file_sha256(path), opset=opset, precision=precision, bf16_refused=refused, parity=parity
     )
 
 
-def _install(scratch: Path, options: ExportOptions, manifest: Manifest, kept: dict[str, Entry]) -> None:
+def _install(scratch: Path, options: ExportOptions, manifest: Manifest, kept: dict[str, ManifestEntry]) -> None:
     for name in options.only:
         folder = options.out / name / options.version
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ class ManifestError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ManifestEntry:
     """One graph."""
 
     sha256: str
@@ -36,7 +36,7 @@ class Entry:
     """By engine and output: the worst agreement with eager fp32 torch over all cases; 1 is perfect."""
 
     @classmethod
-    def of(cls, graph: Graph, **figures: Any) -> Entry:
+    def of(cls, graph: Graph, **figures: Any) -> ManifestEntry:
         """Return the entry of a graph with its tensor contract. figures: the other fields."""
         inputs, outputs = ([dataclasses.asdict(t) for t in tensors] for tensors in (graph.inputs, graph.outputs))
         return cls(inputs=inputs, outputs=outputs, **figures)
@@ -48,7 +48,7 @@ class Manifest:
 
     profile: Profile
     source: str
-    graphs: dict[str, Entry]
+    graphs: dict[str, ManifestEntry]
 
     @classmethod
     def read(cls, repository: Path) -> Manifest:
@@ -59,7 +59,7 @@ class Manifest:
             return cls(
                 profile=Profile.from_json(json.dumps(data["profile"])),
                 source=data["source"],
-                graphs={name: Entry(**entry) for name, entry in data["graphs"].items()},
+                graphs={name: ManifestEntry(**entry) for name, entry in data["graphs"].items()},
             )
         except FileNotFoundError as error:
             raise ManifestError(f"{repository} holds no export yet: run without --only first") from error

@@ -29,7 +29,7 @@ class Shortlist:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
+class OverlapEvidence:
     """A query and a training picture that show the same object."""
 
     query: Photograph
@@ -47,11 +47,11 @@ class Evidence:
 class Overlap:
     """All evidence of overlap."""
 
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[OverlapEvidence, ...]
 
-    def by_class(self) -> dict[str, list[Evidence]]:
+    def by_class(self) -> dict[str, list[OverlapEvidence]]:
         """Return the evidence against each class; pairs and classes with most inliers first."""
-        found: dict[str, list[Evidence]] = {}
+        found: dict[str, list[OverlapEvidence]] = {}
         for one in sorted(self.evidence, key=lambda one: -one.match.inliers):
             found.setdefault(one.training.label, []).append(one)
         return found
@@ -125,8 +125,10 @@ def _inside(points: Points, box: Box, size: Size) -> NDArray[np.bool_]:
     return inside
 
 
-def _evidence(query: Photograph, training: Photograph, similarity: float, match: Match, matcher: Matcher) -> Evidence:
-    return Evidence(
+def _evidence(
+    query: Photograph, training: Photograph, similarity: float, match: Match, matcher: Matcher
+) -> OverlapEvidence:
+    return OverlapEvidence(
         query=query,
         training=training,
         similarity=similarity,

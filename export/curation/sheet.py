@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from landseer.client.readable import one_line, plural
-from landseer.export.curation.overlap import Evidence, Overlap, Size
+from landseer.export.curation.overlap import Overlap, OverlapEvidence, Size
 
 SHOWN = 3
 """Pairs of each class."""
@@ -62,7 +62,7 @@ def sheet(overlap: Overlap, *, training: str, queries: str, shown: int = SHOWN) 
     )
 
 
-def _section(label: str, evidence: Sequence[Evidence], shown: int) -> str:
+def _section(label: str, evidence: Sequence[OverlapEvidence], shown: int) -> str:
     pictures = len({one.training.path for one in evidence})
     queries = len({one.query.path for one in evidence})
     said = f"{plural(pictures, 'training picture')} against {plural(queries, 'query', 'queries')}"
@@ -71,7 +71,7 @@ def _section(label: str, evidence: Sequence[Evidence], shown: int) -> str:
     return f'<section>\n{head}\n<div class="pairs">\n{pairs}\n</div>\n</section>'
 
 
-def _pair(one: Evidence) -> str:
+def _pair(one: OverlapEvidence) -> str:
     left, right = (_width(size) for size in (one.query_size, one.training_size))
     width = left + GAP + right
     alt = f"{one.query.path.name} beside {one.training.path.name}, {one.match.inliers} matched points joined by lines"
@@ -84,7 +84,7 @@ def _pair(one: Evidence) -> str:
     )
 
 
-def _marks(one: Evidence, offset: int) -> Iterator[str]:
+def _marks(one: OverlapEvidence, offset: int) -> Iterator[str]:
     chosen = np.unique(np.linspace(0, one.match.inliers - 1, LINES).round().astype(int))
     first = one.match.first[chosen] * (HEIGHT / one.query_size[1])
     second = one.match.second[chosen] * (HEIGHT / one.training_size[1]) + (offset, 0)

@@ -52,7 +52,7 @@ class Affine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
+class LearnedWhitening:
     """Lw, learned whitening: P (x - m)."""
 
     mean: Tensor
@@ -76,7 +76,7 @@ class Checkpoint:
     """By torchvision's names, without a classifier."""
     local_whitening: Affine | None
     whitening: Affine | None
-    learned: Mapping[tuple[str, Scales], Learned]
+    learned: Mapping[tuple[str, Scales], LearnedWhitening]
     """By training set, such as retrieval-SfM-120k."""
     mean: tuple[float, float, float]
     """Mean of RGB in 0..1, subtracted from the pixels."""
@@ -185,10 +185,10 @@ def _checkpoint(meta: Mapping[str, Any], weights: _Weights, path: Path) -> Check
     return found
 
 
-def _learned(given: Any, size: int, path: Path) -> dict[tuple[str, Scales], Learned]:
+def _learned(given: Any, size: int, path: Path) -> dict[tuple[str, Scales], LearnedWhitening]:
     if not isinstance(given, dict) or not all(isinstance(entries, dict) for entries in given.values()):
         raise WeightsError(f"{path}: its Lw is not a dict of dicts; expected 'ss' and 'ms' for each data set")
-    found: dict[tuple[str, Scales], Learned] = {}
+    found: dict[tuple[str, Scales], LearnedWhitening] = {}
     for dataset, entries in given.items():
         for scales, entry in entries.items():
             if scales not in ("ss", "ms"):
@@ -197,14 +197,14 @@ def _learned(given: Any, size: int, path: Path) -> dict[tuple[str, Scales], Lear
     return found
 
 
-def _whitening(entry: Any, size: int, where: str) -> Learned:
+def _whitening(entry: Any, size: int, where: str) -> LearnedWhitening:
     if not isinstance(entry, dict) or not {"m", "P"} <= entry.keys():
         raise WeightsError(f"{where} is not {{'m': mean, 'P': matrix}}")
     mean, matrix = _real(entry["m"], where).flatten(), _real(entry["P"], where)
     if matrix.ndim != 2 or matrix.shape[1] != size or mean.shape != (size,):
         got = f"m {list(mean.shape)} and P {list(matrix.shape)}"
         raise WeightsError(f"{where} has {got}; expected m [{size}] and P [D, {size}]")
-    return Learned(mean=mean, matrix=matrix)
+    return LearnedWhitening(mean=mean, matrix=matrix)
 
 
 def _real(value: Any, where: str) -> Tensor:

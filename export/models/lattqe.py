@@ -19,7 +19,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.pooling import l2n
 
 
-class Expansion(NamedTuple):
+class ExpansionOutputs(NamedTuple):
     """The outputs of `lattqe`, in the contract's order."""
 
     expanded: Tensor
@@ -39,11 +39,11 @@ class ExpansionNetwork(nn.Module, ABC):
         other.load_state_dict(self.state_dict())
         return other
 
-    def forward(self, query: Tensor, neighbours: Tensor, neighbour_mask: Tensor) -> Expansion:
-        """Expand. query: [B, D], neighbours: [B, k, D], neighbour_mask: bool [B, k] → `Expansion`."""
+    def forward(self, query: Tensor, neighbours: Tensor, neighbour_mask: Tensor) -> ExpansionOutputs:
+        """Expand. query: [B, D], neighbours: [B, k, D], neighbour_mask: bool [B, k] → `ExpansionOutputs`."""
         tokens = torch.cat([query[:, None], neighbours], dim=1)  # [B, 1+k, D]
         weights, _ = self.weights(tokens, neighbour_mask)
-        return Expansion(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
+        return ExpansionOutputs(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
 
     @abstractmethod
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -143,6 +143,10 @@ class TrainingBar:
         self._bar, self._name = bar, name
         self._task = bar.add_task(name, total=None)
 
+    def resumed(self, epoch: int, epochs: int, best: float) -> None:
+        """Show the epochs that were done before."""
+        self._bar.update(self._task, description=f"{self._name} {epoch}/{epochs}", total=epochs, completed=epoch)
+
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
         """Show the position in the epoch."""
         self._bar.update(self._task, description=f"{self._name} {epoch + 1}/{epochs}", total=steps, completed=step)

@@ -19,7 +19,7 @@ POWER_RATE = 10.0
 """Learning rate factor of GeM's power, which also has no weight decay, as in cnnimageretrieval-pytorch."""
 
 
-class Describer(nn.Module):
+class DescriberNetwork(nn.Module):
     """Compute a descriptor from pixels at the picture's own scale.
 
     The trunk stays in evaluation mode with frozen BatchNorms, statistics and weights, because small batches of large
@@ -44,7 +44,7 @@ class Describer(nn.Module):
         descriptors, _ = self.head(feature_map, height, width)
         return l2n(descriptors.float())
 
-    def train(self, mode: bool = True) -> Describer:
+    def train(self, mode: bool = True) -> DescriberNetwork:
         """Set the head's mode; the trunk stays in evaluation mode."""
         super().train(mode)
         self.trunk.eval()
@@ -83,7 +83,7 @@ def learnable(projection: Projection) -> None:
 
 
 def describe_rows(
-    describer: Describer,
+    describer: DescriberNetwork,
     shots: Shots,
     rows: Sequence[int],
     *,

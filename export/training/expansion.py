@@ -81,7 +81,7 @@ class Batch:
         return (self.queries @ database.T).topk(min(self.neighbours, len(database)), dim=1).indices
 
 
-class Expansion:
+class ExpansionTask:
     """One training of one network: a `Task`."""
 
     measure = "mAP of simulated neighbourhoods, held-out classes"

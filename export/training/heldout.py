@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.datasets.photograph import Photograph, Photographs
-from landseer.export.training.describer import Describer, describe_rows
+from landseer.export.training.describer import DescriberNetwork, describe_rows
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.shots import Shots
 
@@ -94,7 +94,7 @@ def leave_one_out(vectors: NDArray[np.float32], labels: Sequence[int]) -> float:
     return 100.0 * evaluate(rankings, truths).map
 
 
-def validate(describer: Describer, shots: Shots, *, batch: int) -> float:
+def validate(describer: DescriberNetwork, shots: Shots, *, batch: int) -> float:
     """Return the leave-one-out mAP, in percent, of photographs at the picture's own scale."""
     vectors = describe_rows(describer, shots, range(len(shots)), batch=batch)
     return leave_one_out(vectors, shots.labels)

@@ -22,7 +22,7 @@ from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import EpisodeRanges, Neighbourhoods
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.expansion import VALIDATE, Expansion, ExpansionRecipe, expanded_map
+from landseer.export.training.expansion import VALIDATE, ExpansionRecipe, ExpansionTask, expanded_map
 from landseer.export.training.localisation import Rows
 from landseer.export.training.loop import Outcome, Settings, train
 from landseer.export.training.watcher import Watcher
@@ -138,7 +138,7 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(form, Sizes(channels=vectors.shape[1]))
-    task = Expansion(network, learning, validating, replace(form.recipe, seed=seed))
+    task = ExpansionTask(network, learning, validating, replace(form.recipe, seed=seed))
     resume = (folder / "state.pt").exists()
     outcome = train(task, _settings(form, epochs, seed), folder, resume=resume, watcher=watcher)
     best = network.cpu().copy()

@@ -149,6 +149,8 @@ class _Run:
         self.task.module.load_state_dict(found.module)
         self.optimiser.load_state_dict(dict(found.optimiser))
         self.progress = found.progress
+        if self.progress.best is not None:
+            self.watcher.resumed(self.progress.epoch, self.settings.epochs, self.progress.best)
 
     def _epoch(self) -> None:
         now = self.progress

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from landseer.ensemble.pictures.pictures import target_size
 from landseer.export.models.heads import HEADS
 from landseer.export.models.trunks import Trunk
-from landseer.export.training.describer import Describer, describe_rows
+from landseer.export.training.describer import DescriberNetwork, describe_rows
 from landseer.export.training.heldout import validate
 from landseer.export.training.losses import LOSSES, pair_indices, triplet_indices
 from landseer.export.training.recipes import Stage
@@ -49,7 +49,7 @@ class PictureTask:
 
     measure = "leave-one-out mAP, %"
 
-    def __init__(self, describer: Describer, loss: nn.Module, data: Data, stage: Stage, *, seed: int) -> None:
+    def __init__(self, describer: DescriberNetwork, loss: nn.Module, data: Data, stage: Stage, *, seed: int) -> None:
         self.describer, self.data, self.stage, self.seed = describer, data, stage, seed
         # Before training: a stage resumes only from the same initial weights.
         self.origin = state_digest(describer)
@@ -182,7 +182,7 @@ def picture_task(trunk: Trunk, stage: Stage, data: Data, *, seed: int) -> ByLabe
     """Build the task of a stage on a trunk, which is trained in place unless the stage freezes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        describer = Describer(trunk, HEADS[stage.head].make(trunk.channels), frozen=stage.frozen)
+        describer = DescriberNetwork(trunk, HEADS[stage.head].make(trunk.channels), frozen=stage.frozen)
         given = {"classes": len(data.training.classes), "channels": trunk.channels} if stage.loss == "arcface" else {}
         loss = LOSSES[stage.loss](**given, **stage.options)
     return TASKS[stage.kind](describer, loss, data, stage, seed=seed)

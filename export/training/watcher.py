@@ -8,6 +8,9 @@ from typing import Protocol
 class Watcher(Protocol):
     """Receives the progress of the training loop."""
 
+    def resumed(self, epoch: int, epochs: int, best: float) -> None:
+        """Is called when a run resumes: `epoch` of its epochs are done, and `best` is its best validation so far."""
+
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
         """Is called when an epoch (from 0) starts, or resumes after `step` steps."""
 
@@ -23,6 +26,9 @@ class Watcher(Protocol):
 
 class Silent:
     """A watcher that does nothing."""
+
+    def resumed(self, epoch: int, epochs: int, best: float) -> None:
+        """Do nothing."""
 
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
         """Do nothing."""

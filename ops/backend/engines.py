@@ -19,7 +19,7 @@ from landseer.ops.backend.variants import Variants
 Array = npt.NDArray[Any]
 
 
-class Engine(Protocol):
+class LoadedGraph(Protocol):
     """A loaded graph."""
 
     precision: Precision
@@ -48,11 +48,11 @@ class OnnxRuntimeEngine:
         self._variants = Variants(lambda names: session if names == self.outputs else self._cut(names), self.outputs)
 
     def prepare(self, outputs: frozenset[str]) -> None:
-        """See Engine.prepare."""
+        """See LoadedGraph.prepare."""
         self._variants.add(outputs)
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
-        """See Engine.infer."""
+        """See LoadedGraph.infer."""
         names = sorted(outputs)
         return dict(zip(names, self._variants.get(outputs).run(names, dict(inputs)), strict=True))
 
@@ -92,11 +92,11 @@ class OpenVinoEngine:
         self._variants = Variants(self._request, self.outputs)
 
     def prepare(self, outputs: frozenset[str]) -> None:
-        """See Engine.prepare."""
+        """See LoadedGraph.prepare."""
         self._variants.add(outputs)
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
-        """See Engine.infer."""
+        """See LoadedGraph.infer."""
         results = self._variants.get(outputs).infer(dict(inputs), share_inputs=True, share_outputs=True)
         return {name: results[name] for name in outputs}
 
@@ -119,7 +119,7 @@ class OpenVinoEngine:
         }
 
 
-ENGINES: Mapping[EngineName, Callable[[ModelSettings], Engine]] = {
+ENGINES: Mapping[EngineName, Callable[[ModelSettings], LoadedGraph]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
 }

@@ -20,7 +20,7 @@ from tritonclient.grpc import model_config_pb2
 from landseer.ensemble.inference.contracts import Step, ensembles
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.backend.model_settings import CONFIG_NAME, ModelSettings, from_triton
-from landseer.ops.backend.runner import Failure, Job, Runner
+from landseer.ops.backend.runner import Job, RequestFailure, Runner
 from landseer.ops.errors import OpsError
 
 Vector = NDArray[np.float32]
@@ -28,7 +28,7 @@ Tensors = dict[str, NDArray[Any]]
 OUTPUTS = frozenset(ensembles()["describe"].outputs)
 
 
-class Graph:
+class InProcessBackbone:
     """The backbone, with the two outputs of `describe`. For one thread."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -91,7 +91,7 @@ def needed_steps(wanted: frozenset[str], steps: Sequence[Step]) -> list[Step]:
 def infer(runner: Runner, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Tensors:
     """Run a graph once. OpsError if the inference fails."""
     [answer] = runner.run([Job(inputs=inputs, outputs=frozenset(outputs))])
-    if isinstance(answer, Failure):
+    if isinstance(answer, RequestFailure):
         raise OpsError(f"{runner.settings.path.parent.parent.name} failed in process: {answer.message}")
     return answer
 

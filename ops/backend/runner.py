@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from landseer.ops.backend.engines import ENGINES, Array, Engine, batched, copied
+from landseer.ops.backend.engines import ENGINES, Array, LoadedGraph, batched, copied
 from landseer.ops.backend.model_settings import Bounds, ModelSettings, WarmUp
 
 Outputs = dict[str, Array]
@@ -23,12 +23,12 @@ class Job:
 
     inputs: Mapping[str, Array]
     outputs: frozenset[str]
-    refused: Callable[[], Failure | None] = lambda: None
+    refused: Callable[[], RequestFailure | None] = lambda: None
     """Returns a failure if no inference is needed any more; called just before the job's inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class RequestFailure:
     """Why a request has no answer."""
 
     message: str
@@ -39,25 +39,26 @@ class Failure:
 class Runner:
     """A loaded model. For one thread."""
 
-    def __init__(self, settings: ModelSettings, *, make: Callable[[ModelSettings], Engine] | None = None) -> None:
+    def __init__(self, settings: ModelSettings, *, make: Callable[[ModelSettings], LoadedGraph] | None = None) -> None:
         if not settings.path.exists():
             raise FileNotFoundError(f"{settings.path} does not exist; run: python export/all.py")
         self.settings = settings
         self._make = make or ENGINES[settings.engine]
-        self._engine: Engine | None = None
+        self._engine: LoadedGraph | None = None
         self.inferences = 0
         """Number of inferences that the engine was asked for."""
         self.precision = self._prepared().precision
         self._warm_up()
 
-    def run(self, jobs: Sequence[Job]) -> list[Outputs | Failure]:
+    def run(self, jobs: Sequence[Job]) -> list[Outputs | RequestFailure]:
         """Answer every job, in order."""
         kept = {
-            place: answer if isinstance(answer, Failure) else copied(answer) for place, answer in self.answers(jobs)
+            place: answer if isinstance(answer, RequestFailure) else copied(answer)
+            for place, answer in self.answers(jobs)
         }
         return [kept[place] for place in range(len(jobs))]
 
-    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outputs | Failure]]:
+    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outputs | RequestFailure]]:
         """Yield each job's place and answer as soon as it is known.
 
         Jobs of equal shapes share one inference; a failure affects no other group. The arrays are valid only until the
@@ -73,7 +74,7 @@ class Runner:
         """Free the model. The next run loads it again."""
         self._engine = None
 
-    def _answered(self, group: Mapping[int, Job]) -> Iterator[tuple[int, Outputs | Failure]]:
+    def _answered(self, group: Mapping[int, Job]) -> Iterator[tuple[int, Outputs | RequestFailure]]:
         wanted = dict(group)
         for place, job in group.items():
             if failure := job.refused() or self._invalid(job):
@@ -82,21 +83,21 @@ class Runner:
         if wanted:
             yield from zip(wanted, self._group(list(wanted.values())), strict=True)
 
-    def _invalid(self, job: Job) -> Failure | None:
+    def _invalid(self, job: Job) -> RequestFailure | None:
         complaint = out_of_bounds(job.inputs, self.settings.bounds, batching=self.settings.batching)
-        return None if complaint is None else Failure(message=complaint, kind="invalid")
+        return None if complaint is None else RequestFailure(message=complaint, kind="invalid")
 
     def _key(self, index: int, job: Job) -> object:
         if not self.settings.batching:
             return index
         return tuple(sorted((name, value.dtype.str, value.shape[1:]) for name, value in job.inputs.items()))
 
-    def _group(self, jobs: Sequence[Job]) -> Sequence[Outputs | Failure]:
+    def _group(self, jobs: Sequence[Job]) -> Sequence[Outputs | RequestFailure]:
         try:
             return self._infer(jobs)
         except Exception as error:  # whatever the graph throws fails these requests, not the server
             self.close()
-            return [Failure(message=_describe(error, jobs[0]), kind="internal")] * len(jobs)
+            return [RequestFailure(message=_describe(error, jobs[0]), kind="internal")] * len(jobs)
 
     def _infer(self, jobs: Sequence[Job]) -> Sequence[Outputs]:
         wanted = frozenset[str]().union(*(job.outputs for job in jobs))
@@ -106,7 +107,7 @@ class Runner:
         results = engine.infer(inputs, wanted)
         return _split(results, jobs) if self.settings.batching else [results]
 
-    def _prepared(self) -> Engine:
+    def _prepared(self) -> LoadedGraph:
         """Check the graph against its configuration, and compile the sets of outputs that will be requested."""
         engine = self._ready()
         check_names("input", self.settings.inputs, engine.inputs)
@@ -124,10 +125,10 @@ class Runner:
         for request in self.settings.warm_up:
             for outputs in set(self.settings.prepared) - {everything}:
                 [answer] = self.run([Job(inputs=made_up(request), outputs=outputs)])
-                if isinstance(answer, Failure):
+                if isinstance(answer, RequestFailure):
                     raise ValueError(f"the warm-up failed: {answer.message}")
 
-    def _ready(self) -> Engine:
+    def _ready(self) -> LoadedGraph:
         if self._engine is None:
             self._engine = self._make(self.settings)
         return self._engine

@@ -41,21 +41,23 @@ class TimedAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class AnswerPair:
     """One query, searched both ways."""
 
     plain: TimedAnswer
     reranked: TimedAnswer
 
 
-class Asker:
+class IdAsker:
     """Searches an orchestrator by the ids of indexed entries, so that no picture needs to be described."""
 
     def __init__(self, client: BlockingSearchClient, *, pid: int) -> None:
         """client: of the orchestrator; pid: the orchestrator's process id."""
         self._client, self._pid = client, pid
 
-    def pairs(self, ids: Sequence[str], *, alternate: bool, before: Callable[[], None] = lambda: None) -> list[Pair]:
+    def pairs(
+        self, ids: Sequence[str], *, alternate: bool, before: Callable[[], None] = lambda: None
+    ) -> list[AnswerPair]:
         """Search for each id both ways; `before` is called before each search.
 
         alternate: whether every second id is searched without re-ranking first. Otherwise re-ranking always comes
@@ -65,14 +67,14 @@ class Asker:
             self._pair(id, plain_first=alternate and bool(place % 2), before=before) for place, id in enumerate(ids)
         ]
 
-    def _pair(self, id: str, *, plain_first: bool, before: Callable[[], None]) -> Pair:
+    def _pair(self, id: str, *, plain_first: bool, before: Callable[[], None]) -> AnswerPair:
         order = (_PLAIN, _RERANKED) if plain_first else (_RERANKED, _PLAIN)
         answers = []
         for how in order:
             before()
             answers.append(self.ask(id, how))
         plain, reranked = answers if plain_first else reversed(answers)
-        return Pair(plain=plain, reranked=reranked)
+        return AnswerPair(plain=plain, reranked=reranked)
 
     def ask(self, id: str, how: Reranking) -> TimedAnswer:
         """Search once. OpsError if the answer is degraded or empty."""
@@ -89,21 +91,21 @@ class Asker:
         )
 
 
-def added(pairs: Sequence[Pair]) -> NDArray[np.float64]:
+def added(pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
     """Return how many ms longer each search took with re-ranking, measured by the caller."""
     return np.array([pair.reranked.seconds - pair.plain.seconds for pair in pairs]) * 1e3
 
 
-def staged(pairs: Sequence[Pair], stage: str = STAGE) -> NDArray[np.float64]:
+def staged(pairs: Sequence[AnswerPair], stage: str = STAGE) -> NDArray[np.float64]:
     """Return the ms of a stage in the searches with re-ranking, measured by the orchestrator."""
     return np.array([pair.reranked.stages[stage] for pair in pairs]) * 1e3
 
 
-def added_by(pairs: Sequence[Pair], stage: str) -> NDArray[np.float64]:
+def added_by(pairs: Sequence[AnswerPair], stage: str) -> NDArray[np.float64]:
     """Return how many ms longer a stage that both searches have took with re-ranking."""
     return np.array([pair.reranked.stages[stage] - pair.plain.stages[stage] for pair in pairs]) * 1e3
 
 
-def mebibytes(pairs: Sequence[Pair]) -> NDArray[np.float64]:
+def mebibytes(pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
     """Return the MiB that each search with re-ranking read from the disk."""
     return np.array([pair.reranked.disk for pair in pairs]) / 2**20

@@ -9,13 +9,13 @@ import numpy as np
 from landseer.ensemble.index.engines import ENGINES as INDEX_ENGINES
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
-from landseer.ops.backend.inprocess import Graph, Vector
+from landseer.ops.backend.inprocess import InProcessBackbone, Vector
 from landseer.ops.bench.pictures import Picture
 
 TOP_K = 10
 
 
-class DirectDescribe(Graph):
+class DirectDescribe(InProcessBackbone):
     """Only the graph. For one thread."""
 
     def __call__(self, picture: Picture) -> Vector:
@@ -26,7 +26,9 @@ class DirectDescribe(Graph):
 class DirectSearch:
     """Decoding, the graph and exact search, one after the other. For one thread."""
 
-    def __init__(self, graph: Graph, vectors: Sequence[Vector], ids: Sequence[str], profile: Profile) -> None:
+    def __init__(
+        self, graph: InProcessBackbone, vectors: Sequence[Vector], ids: Sequence[str], profile: Profile
+    ) -> None:
         self._graph, self._ids, self._profile = graph, ids, profile
         self._index = INDEX_ENGINES["faiss-exact"](profile.sizes.channels)
         self._index.add(np.arange(len(ids)), np.stack(vectors))

@@ -12,7 +12,7 @@ from pathlib import Path
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record, encode, to_bytes
 from landseer.ensemble.store.store import Store
-from landseer.ops.bench.generator import Fit, entries
+from landseer.ops.bench.generator import EntryDistribution, entries
 from landseer.ops.errors import OpsError
 
 PAGE = 4096
@@ -56,7 +56,7 @@ def limit_bytes(needed: int) -> int:
 
 
 def write(
-    folder: Path, fitted: Fit, *, profile: Profile, count: int, seed: int, progress: Callable[[int], None]
+    folder: Path, fitted: EntryDistribution, *, profile: Profile, count: int, seed: int, progress: Callable[[int], None]
 ) -> WrittenStore:
     """Write `count` entries into a new store. `progress` is called with the size of each block."""
     began, shape = time.monotonic(), (profile.sizes.clusters, profile.sizes.reduced)

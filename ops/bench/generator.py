@@ -40,7 +40,7 @@ LEAST = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit:
+class EntryDistribution:
     """The distribution that entries are drawn from, fitted on real records."""
 
     mean: Floats
@@ -62,14 +62,14 @@ class Fit:
         return len(self.patterns[0].descriptor)
 
 
-def fit(records: Sequence[Record]) -> Fit:
+def fit(records: Sequence[Record]) -> EntryDistribution:
     """Fit real records; ignores those with fewer than two clusters. ValueError if fewer than `LEAST` remain."""
     whole = [record for record in records if len(record.clusters) > 1]
     if len(whole) < LEAST:
         raise ValueError(f"got {len(whole)} records with two clusters or more; expected at least {LEAST} to fit")
     joint = np.stack([_joint(record) for record in whole])
     mean, around = joint.mean(axis=0), [_around(record) for record in whole]
-    first = Fit(
+    first = EntryDistribution(
         mean=mean,
         factor=_factor(joint - mean, freedom=len(joint) - 1),
         around=_stacked(around),
@@ -80,7 +80,7 @@ def fit(records: Sequence[Record]) -> Fit:
     return _with_things(first, np.sort(nearest_cosines(joint[:, : first.size])))
 
 
-def entries(fitted: Fit, count: int, *, seed: int) -> Iterator[list[Record]]:
+def entries(fitted: EntryDistribution, count: int, *, seed: int) -> Iterator[list[Record]]:
     """Yield `count` records in blocks, deterministic in the seed; `entry_id` gives their ids."""
     for start in range(0, count, BLOCK):
         draws = np.random.default_rng((seed, start))
@@ -137,7 +137,7 @@ def _strongest(factor: Floats, rank: int) -> Floats:
     return np.asarray(kept * np.linalg.norm(strengths) / np.linalg.norm(strengths[:rank]), np.float32)
 
 
-def _with_things(first: Fit, nearest: Floats) -> Fit:
+def _with_things(first: EntryDistribution, nearest: Floats) -> EntryDistribution:
     """Add the shares of things. nearest: [n], the cosines of real nearest neighbours, sorted.
 
     Two entries of one thing have the cosine |m|^2 + share (1 - |m|^2) on average, where m is the mean descriptor. The
@@ -145,7 +145,7 @@ def _with_things(first: Fit, nearest: Floats) -> Fit:
     """
     common = float(np.square(first.mean[: first.size]).sum())
 
-    def with_(cosines: Floats) -> Fit:
+    def with_(cosines: Floats) -> EntryDistribution:
         shares = np.clip((cosines - common) / (1.0 - common), 0.0, MOST_SHARED)
         return replace(first, shared=shares.astype(np.float32))
 
@@ -155,10 +155,12 @@ def _with_things(first: Fit, nearest: Floats) -> Fit:
     return with_(nearest - missed.astype(np.float32))
 
 
-def _drawn(fitted: Fit, count: int, draws: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _drawn(
+    fitted: EntryDistribution, count: int, draws: np.random.Generator
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Draw entries, thing by thing: vectors [count, D + 2 P] and clusters [count, K, P], not yet normed, and patterns.
 
-    patterns: [count], rows of `Fit.patterns`; all entries of one thing have the same.
+    patterns: [count], rows of `EntryDistribution.patterns`; all entries of one thing have the same.
     """
     things = -(-count // EACH)
     shares = np.repeat(draws.choice(fitted.shared, things), EACH)[:count]

@@ -43,7 +43,7 @@ REQUESTS = {BY_PICTURE: 12, BY_ID: 400}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredRounds:
     """The rounds of every contender, by kind of search and level of instrumentation."""
 
     rounds: Mapping[tuple[str, str], Sequence[Round]]
@@ -77,7 +77,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         with console.status("indexing"):
             for client in clients.values():
                 index(client, some)
-        measured = Measured(rounds=_play(clients, some, options.rounds, console), seed=options.seed)
+        measured = MeasuredRounds(rounds=_play(clients, some, options.rounds, console), seed=options.seed)
     worst = measured.ratio(BY_PICTURE, TRACED)
     kept = worst.median >= 1 - MOST
     text = _markdown(measured, machine, options, seconds=time.monotonic() - began, kept=kept)
@@ -156,7 +156,12 @@ def _contender(kind: str, level: str, client: BlockingSearchClient) -> Contender
 
 
 def _markdown(
-    measured: Measured, machine: Sequence[tuple[str, str]], options: argparse.Namespace, *, seconds: float, kept: bool
+    measured: MeasuredRounds,
+    machine: Sequence[tuple[str, str]],
+    options: argparse.Namespace,
+    *,
+    seconds: float,
+    kept: bool,
 ) -> str:
     worst = measured.ratio(BY_PICTURE, TRACED)
     now = datetime.now(timezone.utc)
@@ -181,7 +186,7 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _kind(measured: Measured, kind: str) -> str:
+def _kind(measured: MeasuredRounds, kind: str) -> str:
     rows = [
         (
             level,

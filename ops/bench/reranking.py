@@ -22,11 +22,11 @@ from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import cores, read_profile
-from landseer.ops.bench.asking import Asker, Pair
+from landseer.ops.bench.asking import AnswerPair, IdAsker
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, limit_bytes, require_room, write
-from landseer.ops.bench.generator import Fit, entries, entry_id, fit
+from landseer.ops.bench.generator import EntryDistribution, entries, entry_id, fit
 from landseer.ops.bench.likeness import likeness
 from landseer.ops.bench.page_cache import drop, evict, memory_bytes, read_ahead
 from landseer.ops.bench.real_store import PhotographSource, real_records
@@ -49,10 +49,10 @@ REPEATED = ("photographs", "like", "entries", "queries", "rounds", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serving:
+class GeneratedServing:
     """An orchestrator over the generated store, ready."""
 
-    asker: Asker
+    asker: IdAsker
     pid: int
     sessions: tuple[int, int]
     """Sessions of Triton and the orchestrator."""
@@ -133,12 +133,14 @@ def _source(options: argparse.Namespace, profile: Profile) -> PhotographSource:
     )
 
 
-def _sample(fitted: Fit, count: int, seed: int) -> list[Record]:
+def _sample(fitted: EntryDistribution, count: int, seed: int) -> list[Record]:
     """Return the first `count` entries of the store."""
     return list(chain.from_iterable(entries(fitted, count, seed=seed)))
 
 
-def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namespace, console: Console) -> WrittenStore:
+def _write(
+    folder: Path, fitted: EntryDistribution, profile: Profile, options: argparse.Namespace, console: Console
+) -> WrittenStore:
     with bars(console) as progress:
         task = progress.add_task("writing entries", total=options.entries)
         return write(
@@ -152,7 +154,7 @@ def _write(folder: Path, fitted: Fit, profile: Profile, options: argparse.Namesp
 
 
 @contextmanager
-def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: Console) -> Iterator[Serving]:
+def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: Console) -> Iterator[GeneratedServing]:
     """Run Triton and an orchestrator over the store, after evicting its file from the page cache."""
     with ExitStack() as ending:
         triton = TritonServer(TritonConfig(repository=options.repository))
@@ -177,8 +179,8 @@ def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: 
         ending.callback(client.close)
         statistics = tritonclient.InferenceServerClient(triton.grpc_url)
         ending.callback(statistics.close)
-        yield Serving(
-            asker=Asker(client, pid=server.pid),
+        yield GeneratedServing(
+            asker=IdAsker(client, pid=server.pid),
             pid=server.pid,
             sessions=(triton.pid, server.pid),
             metrics=f"http://{metrics}/metrics",
@@ -198,7 +200,7 @@ def _start(server: Orchestrator, data: Path) -> Started:
     return Started(seconds=seconds, own=own, most=most)
 
 
-def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> AskedPairs:
+def _rows(serving: GeneratedServing, options: argparse.Namespace, console: Console) -> AskedPairs:
     """Run all searches: warm queries, new ones, and with nothing of the store in memory."""
     chosen = np.random.default_rng(options.seed).choice(options.entries, 3 * options.queries, replace=False)
     warm, fresh, cold = ([entry_id(number) for number in some] for some in np.split(chosen, 3))
@@ -206,7 +208,7 @@ def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> As
     with console.status("warming up"):
         asker.pairs(warm, alternate=True)
     with console.status("searching: warm queries"):
-        before, asked = look(serving.metrics, serving.triton), list[Pair]()
+        before, asked = look(serving.metrics, serving.triton), list[AnswerPair]()
         for _ in range(options.rounds):
             asked += asker.pairs(warm, alternate=True)
         parts = look(serving.metrics, serving.triton).rows_since(before)
@@ -217,7 +219,7 @@ def _rows(serving: Serving, options: argparse.Namespace, console: Console) -> As
     return AskedPairs(warm=asked, fresh=new, cold=nothing, why_not_cold=why, parts=parts)
 
 
-def _cold(serving: Serving, ids: Sequence[str]) -> tuple[list[Pair], str]:
+def _cold(serving: GeneratedServing, ids: Sequence[str]) -> tuple[list[AnswerPair], str]:
     """Search after evicting the store from memory each time. If that is not permitted, return why, and no pairs."""
     try:
         return serving.asker.pairs(ids, alternate=False, before=lambda: evict(serving.pid, serving.data)), ""

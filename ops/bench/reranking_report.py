@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from landseer.ensemble.inference.profile import Profile
-from landseer.ops.bench.asking import CANDIDATES, TOP_K, Pair, added, added_by, mebibytes, staged
+from landseer.ops.bench.asking import CANDIDATES, TOP_K, AnswerPair, added, added_by, mebibytes, staged
 from landseer.ops.bench.generated_store import WrittenStore
 from landseer.ops.bench.generator import EACH
 from landseer.ops.bench.likeness import SHARES, Likeness
@@ -27,11 +27,11 @@ GIB = 2**30
 class AskedPairs:
     """All pairs of searches."""
 
-    warm: Sequence[Pair]
+    warm: Sequence[AnswerPair]
     """Queries that were searched before."""
-    fresh: Sequence[Pair]
+    fresh: Sequence[AnswerPair]
     """New queries; part of what they read is in memory."""
-    cold: Sequence[Pair]
+    cold: Sequence[AnswerPair]
     """New queries with nothing of the store in memory; empty if the system does not permit eviction."""
     why_not_cold: str
     parts: Sequence[tuple[str, float]]
@@ -68,11 +68,11 @@ class RerankingReport:
     date: datetime
     seconds: float
 
-    def added(self, pairs: Sequence[Pair]) -> MedianEstimate:
+    def added(self, pairs: Sequence[AnswerPair]) -> MedianEstimate:
         """Return how many ms longer the caller waited, pair by pair."""
         return estimate(added(pairs), seed=self.seed)
 
-    def staged(self, pairs: Sequence[Pair]) -> MedianEstimate:
+    def staged(self, pairs: Sequence[AnswerPair]) -> MedianEstimate:
         """Return the ms of the stage, measured by the orchestrator."""
         return estimate(staged(pairs), seed=self.seed)
 
@@ -163,7 +163,7 @@ def _crowded(report: RerankingReport) -> str:
     )
 
 
-def _search(report: RerankingReport, name: str, pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _search(report: RerankingReport, name: str, pairs: Sequence[AnswerPair]) -> tuple[str, ...]:
     plain, reranked = ([getattr(pair, kind).seconds * 1e3 for pair in pairs] for kind in ("plain", "reranked"))
     return (
         name,
@@ -232,5 +232,5 @@ def _method(report: RerankingReport) -> str:
     )
 
 
-def _p50(pairs: Sequence[Pair]) -> float:
+def _p50(pairs: Sequence[AnswerPair]) -> float:
     return float(np.median([pair.reranked.seconds for pair in pairs])) * 1e3

@@ -19,7 +19,7 @@ from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
-from landseer.ops.backend.inprocess import Graph, backbone_settings, cores, read_profile
+from landseer.ops.backend.inprocess import InProcessBackbone, backbone_settings, cores, read_profile
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot
@@ -93,7 +93,7 @@ def _known(data: Photographs, shots: Sequence[Shot], describe: Describe, console
 def _described(shots: Sequence[Shot], options: OverlapOptions, console: Console) -> Described:
     profile = read_profile(options.repository)
     with console.status("compiling the backbone"):
-        graph = Graph(backbone_settings(options.repository, profile.version, threads=cores()))
+        graph = InProcessBackbone(backbone_settings(options.repository, profile.version, threads=cores()))
     with vector_cache(options.vectors, profile.fingerprint) as cache, bars(console) as progress:
         task = progress.add_task("describing", total=len(shots))
         return describe_all(shots, graph, profile, cache, progress=lambda: progress.advance(task))

@@ -15,7 +15,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ops.evaluate.arrays import LOCALS
 from landseer.ops.evaluate.cache import ArrayReader
 from landseer.ops.evaluate.coattention import GraphCoattention, TorchCoattention, reduction_of
-from landseer.ops.evaluate.codebooks import Codebooks
+from landseer.ops.evaluate.codebooks import CodebooksBySize
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.picture_arrays import Score
 
@@ -31,7 +31,7 @@ class CachedPictureArrays:
         dataset: Dataset,
         *,
         regions: Mapping[Path, Sequence[Shot]],
-        codebooks: Codebooks,
+        codebooks: CodebooksBySize,
     ) -> None:
         """regions: of each reference, without the whole picture; arrays: of all pictures and regions."""
         self._repository, self._profile, self._arrays = repository, profile, arrays

@@ -25,7 +25,7 @@ Halves = NDArray[np.float16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordSource:
+class CodebookSource:
     """Where the visual words come from."""
 
     file: Path | None = None
@@ -50,10 +50,10 @@ class WordSource:
         return [shots[place] for place in np.sort(drawn)]
 
 
-class Codebooks:
+class CodebooksBySize:
     """Codebooks by number of words, each learned once."""
 
-    def __init__(self, source: WordSource, profile: Profile, *, home: Path) -> None:
+    def __init__(self, source: CodebookSource, profile: Profile, *, home: Path) -> None:
         """home: the folder for learned codebooks."""
         self._source, self._profile, self._home = source, profile, home
         self._learned: dict[int, Codebook] = {}
@@ -99,7 +99,7 @@ def _rows(features: Iterable[Halves]) -> NDArray[np.float32]:
     return np.concatenate([one.astype(np.float32) for one in features])
 
 
-def _learned(rows: NDArray[np.float32], words: int, source: WordSource, console: Console) -> Codebook:
+def _learned(rows: NDArray[np.float32], words: int, source: CodebookSource, console: Console) -> Codebook:
     count = words or fitting_words(len(rows))
     with console.status(f"learning {count:,} words") as status:
         try:

@@ -18,7 +18,7 @@ from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Prepared, prepare
-from landseer.ops.backend.inprocess import Graph
+from landseer.ops.backend.inprocess import InProcessBackbone
 from landseer.ops.evaluate.cache import VectorCache
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.turning import shown
@@ -53,7 +53,12 @@ class _Ready:
 
 
 def describe_all(
-    shots: Sequence[Shot], graph: Graph, profile: Profile, cache: VectorCache, *, progress: Callable[[], None]
+    shots: Sequence[Shot],
+    graph: InProcessBackbone,
+    profile: Profile,
+    cache: VectorCache,
+    *,
+    progress: Callable[[], None],
 ) -> Described:
     """Compute the descriptors that the cache lacks. `progress` is called after each picture."""
 

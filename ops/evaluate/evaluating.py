@@ -12,7 +12,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
 from landseer.ops.evaluate.beside_sift import BesideSift
-from landseer.ops.evaluate.codebooks import WordSource
+from landseer.ops.evaluate.codebooks import CodebookSource
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
@@ -185,7 +185,7 @@ def _local(options: EvaluationOptions, repository: Path, label: str | None = Non
         cache=options.cache,
         seed=options.seed,
         label=label,
-        words=WordSource(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
+        words=CodebookSource(file=options.codebook, learned_from=options.codebook_from, seed=options.seed),
         boxes=Boxes(most=options.regions),
     )
 

@@ -20,7 +20,7 @@ from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import BOXES, DESCRIPTOR, LOCALS, Arrays, arrays, kept_as, outputs
 from landseer.ops.evaluate.cache import ArrayReader, vector_cache
 from landseer.ops.evaluate.cached_arrays import CachedPictureArrays
-from landseer.ops.evaluate.codebooks import Codebooks, WordSource
+from landseer.ops.evaluate.codebooks import CodebooksBySize, CodebookSource
 from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Describe, Described, describe_by
@@ -45,7 +45,7 @@ class InProcessSystem:
         cache: Path,
         seed: int,
         label: str | None = None,
-        words: WordSource | None = None,
+        words: CodebookSource | None = None,
         boxes: Boxes | None = None,
     ) -> None:
         """Read the manifest. OpsError.
@@ -54,12 +54,12 @@ class InProcessSystem:
         boxes: which boxes become regions.
         """
         self.repository, self._cache, self._seed = repository, cache, seed
-        self._words, self._boxes = words or WordSource(), boxes or Boxes()
+        self._words, self._boxes = words or CodebookSource(), boxes or Boxes()
         self.profile = read_profile(repository)
         self._vectors: dict[Shot, Floats] = {}
         self._regions: dict[Path, list[Shot]] = {}
         self._arrays = ArrayReader(cache, self.profile)
-        self._codebooks = Codebooks(self._words, self.profile, home=cache.parent / "codebooks")
+        self._codebooks = CodebooksBySize(self._words, self.profile, home=cache.parent / "codebooks")
         name = f"{label or self.profile.backbone} {self.profile.descriptor}"
         self.about = About(
             name=name,

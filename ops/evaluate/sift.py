@@ -31,7 +31,7 @@ PROFILE = Profile(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Keypoints:
+class SiftKeypoints:
     """The keypoints of a picture."""
 
     descriptors: NDArray[np.uint8]
@@ -49,11 +49,11 @@ class Keypoints:
         return root_sift(self.descriptors)
 
 
-def keypoints(pixels: NDArray[np.uint8]) -> Keypoints:
+def keypoints(pixels: NDArray[np.uint8]) -> SiftKeypoints:
     """Return the keypoints of RGB pixels [H, W, 3]: at most `MOST`, otherwise OpenCV's defaults."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     found, descriptors = cv2.SIFT.create(nfeatures=MOST).detectAndCompute(grey, np.full_like(grey, 255))
     if descriptors is None:
         descriptors = np.empty((0, VALUES))
     positions = np.array([one.pt for one in found], np.float32).reshape(-1, 2)
-    return Keypoints(descriptors=descriptors.astype(np.uint8), positions=positions)
+    return SiftKeypoints(descriptors=descriptors.astype(np.uint8), positions=positions)

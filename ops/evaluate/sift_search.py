@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Ids
-from landseer.ops.evaluate.sift import Floats, Keypoints
+from landseer.ops.evaluate.sift import Floats, SiftKeypoints
 
 RATIO = 0.8
 """Of the distances to the nearest and the second nearest descriptor, below which a match is kept. Lowe 2004."""
@@ -23,21 +23,21 @@ FEWEST = 4
 class SiftSearch:
     """Exhaustive: every query is matched with every reference."""
 
-    def __init__(self, references: Sequence[Keypoints], *, threads: int) -> None:
+    def __init__(self, references: Sequence[SiftKeypoints], *, threads: int) -> None:
         """threads: that look for homographies while the next references are matched."""
         self._references, self._threads = references, threads
         self._room = np.empty(0, np.float32)
         self.index_bytes = sum(one.nbytes for one in references) / max(1, len(references))
         """Bytes per reference."""
 
-    def scores(self, query: Keypoints) -> NDArray[np.float64]:
+    def scores(self, query: SiftKeypoints) -> NDArray[np.float64]:
         """Return the score of each reference, [N]: its inliers, and as a fraction below 1 its matches."""
         with ThreadPoolExecutor(self._threads, thread_name_prefix="homography") as pool:
             found = list(pool.map(_inliers_and_matches, self._matched(query)))
         inliers, counts = np.array(found, np.float64).reshape(-1, 2).T
         return np.asarray(inliers + counts / (1 + len(query.positions)))
 
-    def _matched(self, query: Keypoints) -> Iterator[tuple[Floats, Floats]]:
+    def _matched(self, query: SiftKeypoints) -> Iterator[tuple[Floats, Floats]]:
         """Yield the positions, [m, 2] of the query and [m, 2] of the reference, that match in each reference."""
         asked = query.rooted()
         # One reference at a time: the similarities to several together no longer fit into the cache.

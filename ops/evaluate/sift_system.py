@@ -16,7 +16,7 @@ from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Arrays, describe_by
 from landseer.ops.evaluate.methods import Answer, Method
 from landseer.ops.evaluate.ranked import in_order
-from landseer.ops.evaluate.sift import LONG_SIDE, PROFILE, Keypoints, keypoints
+from landseer.ops.evaluate.sift import LONG_SIDE, PROFILE, SiftKeypoints, keypoints
 from landseer.ops.evaluate.sift_search import SiftSearch
 from landseer.ops.evaluate.system import About, Rank, Searched
 from landseer.ops.progress import bars
@@ -72,9 +72,9 @@ class SiftSystem:
             progress()
         return Searched.of(answers)
 
-    def _keypoints(self, shots: Sequence[Shot]) -> list[Keypoints]:
+    def _keypoints(self, shots: Sequence[Shot]) -> list[SiftKeypoints]:
         pairs = zip(self._arrays.read(DESCRIPTORS, shots), self._arrays.read(POSITIONS, shots), strict=True)
-        return [Keypoints(descriptors=descriptors, positions=positions) for descriptors, positions in pairs]
+        return [SiftKeypoints(descriptors=descriptors, positions=positions) for descriptors, positions in pairs]
 
 
 def _described(prepared: Prepared) -> Arrays:

@@ -24,7 +24,7 @@ WRONG = "WRONG_HIT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class LoadStep:
     """Results for one number of users."""
 
     users: int
@@ -59,7 +59,7 @@ class LoadReport:
     shape: str
     peak: int
     figures: LoadFigures
-    steps: Sequence[Step]
+    steps: Sequence[LoadStep]
     counted: float
     """Searches counted by Prometheus over the same time."""
     panels: Mapping[PanelQuery, int]
@@ -72,7 +72,7 @@ class LoadReport:
     seconds: float
 
     @property
-    def saturation(self) -> Step:
+    def saturation(self) -> LoadStep:
         """The step with the fewest users that reaches `SATURATED` of the best throughput."""
         best = max(step.rate for step in self.steps)
         return next(step for step in self.steps if step.rate >= SATURATED * best)

@@ -21,7 +21,7 @@ from landseer.ops.backend.inprocess import cores
 from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.errors import OpsError
 from landseer.ops.load import k6, locust_run
-from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
+from landseer.ops.load.load_report import Duel, LoadReport, LoadStep, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures
 from landseer.ops.load.photos import make_photos
 from landseer.ops.load.shapes import SHAPES
@@ -160,7 +160,7 @@ def _loaded(config: LoadConfig, prometheus: Prometheus, console: Console, what: 
     return locust_run.read(config)
 
 
-def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
+def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[LoadStep]:
     """Yield the results for each number of users, without the first seconds of each step."""
     for users, ticks in figures.steps():
         settled = [tick for tick in ticks if tick.when >= ticks[0].when + UNSETTLED_S]
@@ -169,7 +169,7 @@ def _steps(figures: LoadFigures, prometheus: Prometheus) -> Iterator[Step]:
         first, last = settled[0], settled[-1]
         window = f"{max(2, round(last.when - first.when))}s"
         seconds = f'grpc_server_handling_seconds_bucket{{grpc_method="Search"}}[{window}]'
-        yield Step(
+        yield LoadStep(
             users=users,
             rate=(last.calls - first.calls) / (last.when - first.when),
             p50_ms=1e3 * prometheus.value(f"histogram_quantile(0.5, sum by (le) (rate({seconds})))", at=last.when),

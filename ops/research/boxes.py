@@ -25,7 +25,7 @@ from landseer.ops.evaluate.head_vectors import Vectors
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research import small_things
 from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
-from landseer.ops.research.small_things import TRUE, WHOLE, Entry, Networks, SourceRegions, found
+from landseer.ops.research.small_things import TRUE, WHOLE, BoxNetworks, Entry, SourceRegions, found
 from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
@@ -211,7 +211,7 @@ def _report(args: argparse.Namespace) -> str:
 
 
 def _databases(
-    test: Dataset, backgrounds: Sequence[Path], networks: Networks, args: argparse.Namespace
+    test: Dataset, backgrounds: Sequence[Path], networks: BoxNetworks, args: argparse.Namespace
 ) -> list[DatabaseFigures]:
     detected = [WHOLE, "attention", *(["proposals"] if networks.proposals else [])]
     large = _described("as they are", small_things.as_they_are(test.references), detected, networks, args)
@@ -226,7 +226,7 @@ def _databases(
 
 
 def _described(
-    what: str, entries: Sequence[Entry], sources: Sequence[str], networks: Networks, args: argparse.Namespace
+    what: str, entries: Sequence[Entry], sources: Sequence[str], networks: BoxNetworks, args: argparse.Namespace
 ) -> dict[str, list[SourceRegions]]:
     bar = track(entries, what, console=plain_console(sys.stderr, pipe_width=None))
     pictures = [found(entry, sources, networks, args.folder / "boxes") for entry in bar]

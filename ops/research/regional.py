@@ -26,7 +26,7 @@ from landseer.export.parts import read_parts
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.arrays import NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
-from landseer.ops.evaluate.codebooks import WordSource
+from landseer.ops.evaluate.codebooks import CodebookSource
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.in_process import InProcessSystem
@@ -144,7 +144,7 @@ def _system(args: argparse.Namespace, console: Console) -> InProcessSystem:
     repository = args.repository
     if args.backbone:
         repository = exported(ExportRequest(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
-    words = WordSource(learned_from=args.train, pictures=args.learn, seed=args.seed)
+    words = CodebookSource(learned_from=args.train, pictures=args.learn, seed=args.seed)
     return InProcessSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
 
 

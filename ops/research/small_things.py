@@ -114,7 +114,7 @@ def _name(path: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Networks:
+class BoxNetworks:
     """The networks that describe pictures and find boxes."""
 
     run: Run
@@ -126,13 +126,13 @@ class Networks:
     proposals: RegionProposals | None = None
 
 
-def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: Path | None) -> Networks:
+def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: Path | None) -> BoxNetworks:
     """Load a frozen trunk, a trained head and optionally proposals of `landseer train rpn`. WeightsError."""
     loaded = BACKBONES[backbone].load(weights, "auto")
     sizes, precision = Sizes(channels=loaded.trunk.channels), precision_of(backbone)
     trained = find_parts(loaded, Wanted(backbone=backbone, parts=parts))
     *_, variant = variants(sizes.channels, [trained] if trained else [])
-    return Networks(
+    return BoxNetworks(
         run=trunk_runner(loaded.trunk, precision),
         trunk=f"{trunk_sha256(loaded)} {precision}",
         variant=variant,
@@ -162,7 +162,7 @@ class SourceRegions:
 class Seen:
     """A picture as the networks see it; each step is computed once, on first use."""
 
-    def __init__(self, scene: Scene, networks: Networks) -> None:
+    def __init__(self, scene: Scene, networks: BoxNetworks) -> None:
         self.scene, self.networks = scene, networks
 
     @cached_property
@@ -178,7 +178,7 @@ class Seen:
     def prepared(self, region: Region | None) -> Prepared:
         """Prepare a region as the orchestrator does."""
         data = self.scene.data
-        return prepare(data, profile=self.networks.profile, limits=Limits(max_bytes=len(data)), region=region)
+        return prepare(data, profile=self.networks.profile, limits=Limits(max_bytes=max(len(data), 1)), region=region)
 
     def vector(self, place: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the unit descriptor [C] of the crop at a box [4]."""
@@ -239,7 +239,7 @@ SOURCES: Mapping[str, Callable[[Seen], Places]] = {
 
 
 @torch.inference_mode()
-def found(entry: Entry, sources: Sequence[str], networks: Networks, folder: Path) -> list[SourceRegions]:
+def found(entry: Entry, sources: Sequence[str], networks: BoxNetworks, folder: Path) -> list[SourceRegions]:
     """Return the regions of each source (`WHOLE` or a key of `SOURCES`) in a picture; known ones are read from disk."""
     files = [folder / f"{_key(entry, source, networks)}.npz" for source in sources]
     if not all(file.exists() for file in files):
@@ -274,14 +274,14 @@ def _kept(file: Path) -> SourceRegions:
         return SourceRegions(places=arrays["places"], vectors=arrays["vectors"], truth=arrays["truth"])
 
 
-def _key(entry: Entry, source: str, networks: Networks) -> str:
+def _key(entry: Entry, source: str, networks: BoxNetworks) -> str:
     profile, variant = networks.profile, networks.variant.fingerprint
     described = (networks.trunk, variant, profile.long_side, profile.side_multiple)
     parts = (entry.name, source, *described, BEST, LEAST_SCORE, _finder(source, networks))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _finder(source: str, networks: Networks) -> str:
+def _finder(source: str, networks: BoxNetworks) -> str:
     """Identify what the boxes of a source depend on besides the descriptor."""
     if source == "attention":
         return f"{AttentionRegions(sizes=networks.profile.sizes).threshold}"

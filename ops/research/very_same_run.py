@@ -43,7 +43,12 @@ class Run:
         self._measured = Measured()
         self._head = _head(made_by, self._profile.backbone, libraries)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        self.steps = Steps(_names(args, libraries), after=self._write, say=partial(console.print, style="yellow"))
+        self.steps = Steps(
+            _names(args, libraries),
+            after=self._write,
+            say=partial(console.print, soft_wrap=True),
+            warn=partial(console.print, style="yellow", soft_wrap=True),
+        )
 
     def measure(self, folder: Path) -> None:
         """Take the steps, with stores in a folder. OpsError if Triton does not start."""

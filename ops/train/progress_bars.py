@@ -24,7 +24,8 @@ class Bars:
         self.console, self.measure = console, measure
         self.progress = Progress(*columns, console=console)
         self._epochs = self.progress.add_task("epochs", told="", total=None)
-        self._steps = self.progress.add_task("steps", told="", total=None)
+        # Hidden until there are steps: a finished run that is resumed has none.
+        self._steps = self.progress.add_task("steps", told="", total=None, visible=False)
         self._first = self._count = 0
         self._loss = float("nan")
         self._value = ""
@@ -36,11 +37,19 @@ class Bars:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.progress.stop()
 
+    def resumed(self, epoch: int, epochs: int, best: float) -> None:
+        """Show what was done before, and print it."""
+        self._value = f"best validation {best:.2f}"
+        self.progress.update(self._epochs, total=epochs, completed=epoch, told=self._value)
+        done = "finished before" if epoch >= epochs else "resumed"
+        told = f"{done}, {epoch} of {epochs} epochs: best validation ({self.measure}) {best:.2f}"
+        self.console.print(told, soft_wrap=True, highlight=False)
+
     def epoch(self, epoch: int, epochs: int, step: int, steps: int) -> None:
         """Start the bar of an epoch, `step` steps into it."""
         self._first, self._count = epoch, steps
         self.progress.update(self._epochs, total=epochs, completed=epoch + step / steps)
-        self.progress.reset(self._steps, total=steps, completed=step)
+        self.progress.reset(self._steps, total=steps, completed=step, visible=True)
 
     def doing(self, what: str) -> None:
         """Show work other than steps, such as mining."""

@@ -16,7 +16,7 @@ from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.export.datasets.readers import read
 from landseer.export.lattqe_file import NAME, write_lattqe
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.expansion import Expansion
+from landseer.export.training.expansion import ExpansionTask
 from landseer.export.training.files import write_whole
 from landseer.export.training.lattqe import (
     LATTDBA_NEIGHBOURS,
@@ -80,7 +80,7 @@ def _trained(form: Form, found: LabelledVectors, options: TrainingOptions, conso
     parts, epochs = [], options.epochs or EPOCHS
     for part in range(PARTS):
         console.print(f"training {form.name}, validated by part {part + 1} of {PARTS} of the classes")
-        with Bars(console, Expansion.measure) as watcher:
+        with Bars(console, ExpansionTask.measure) as watcher:
             one = learn(
                 found.vectors,
                 found.labels,

@@ -36,6 +36,33 @@ def test_a_count_of_zero_is_refused():
         ServerConfig(store=Path("s"), max_top_k=0)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("waiting", -1, "queue is -1; expected 0 or more"),
+        ("poll_s", 0.0, "poll-s is 0.0; expected seconds above 0"),
+        ("poll_timeout_s", -1.4, "poll-timeout-s is -1.4; expected seconds above 0"),
+        ("inference_timeout_s", float("nan"), "inference-timeout-s is nan; expected seconds above 0"),
+        ("answer_reserve_s", -0.05, "answer-reserve-s is -0.05; expected 0 seconds or more"),
+        ("drain_s", float("inf"), "drain-s is inf; expected 0 seconds or more"),
+    ],
+)
+def test_a_time_or_queue_out_of_range_is_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        ServerConfig(store=Path("s"), **{field: value})
+
+
+def test_no_queue_no_reserve_and_no_drain_are_allowed():
+    config = ServerConfig(store=Path("s"), waiting=0, answer_reserve_s=0.0, drain_s=0.0)
+    assert (config.waiting, config.answer_reserve_s, config.drain_s) == (0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("field", ["max_bytes", "max_pixels"])
+def test_a_picture_limit_of_zero_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field.replace('max_', 'max-image-')} is 0; expected at least 1"):
+        Limits(**{field: 0})
+
+
 @pytest.mark.parametrize("given", ["all", "", "Keypoints", True])
 def test_unknown_local_features_are_refused(given):
     with pytest.raises(ValueError, match="expected one of keypoints, deep, both, none"):

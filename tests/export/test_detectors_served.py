@@ -20,7 +20,7 @@ from landseer.export.config import WARM_UP, all_configs
 from landseer.export.detectors import DETECTORS, read_weights
 from landseer.export.examples import cases
 from landseer.export.exporter import ExportError, ExportOptions, export
-from landseer.export.manifest import Entry, Manifest, file_sha256
+from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
@@ -176,7 +176,7 @@ def repository(tmp_path: Path, networks: Networks) -> Path:
         path.parent.mkdir(parents=True)
         path.write_bytes(name.encode())
         figures: Any = {"opset": 18, "precision": "fp32", "bf16_refused": [], "parity": {}}
-        entries[name] = Entry.of(graph, sha256=file_sha256(path), **figures)
+        entries[name] = ManifestEntry.of(graph, sha256=file_sha256(path), **figures)
     Manifest(profile=networks.profile, source="a test", graphs=entries).write(tmp_path)
     return tmp_path
 

@@ -19,8 +19,8 @@ from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, unit
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import (
-    Expansion,
     ExpansionRecipe,
+    ExpansionTask,
     batch_of,
     contrastive,
     expand_all,
@@ -184,7 +184,7 @@ def test_a_neighbourhood_begins_with_the_vector_itself_and_ends_with_the_databas
 def test_the_loss_reaches_the_weights_through_the_augmented_database() -> None:
     one = replace(episode(), neighbours=6)
     network = varied(5)
-    task = Expansion(network, *(Neighbourhoods(*photographs(), RANGES) for _ in range(2)), RECIPE)
+    task = ExpansionTask(network, *(Neighbourhoods(*photographs(), RANGES) for _ in range(2)), RECIPE)
     here = batch_of(one, 3)
     assert (
         here.database(network).requires_grad and not replace(here, neighbourhoods=None).database(network).requires_grad

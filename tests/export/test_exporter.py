@@ -14,7 +14,7 @@ from landseer.export import exporter, parity
 from landseer.export.build import Networks, Wanted, build
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.lattqe_file import write_lattqe
-from landseer.export.manifest import Entry, Manifest, file_sha256
+from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.to_onnx import OPSETS, check_format
 
@@ -41,7 +41,7 @@ def repository(tmp_path: Path, networks: Networks) -> Path:
         path = tmp_path / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         path.write_bytes(name.encode())
-        entries[name] = Entry.of(
+        entries[name] = ManifestEntry.of(
             graph, sha256=file_sha256(path), opset=18, precision="fp32", bf16_refused=[], parity={}
         )
     Manifest(profile=networks.profile, source="a test", graphs=entries).write(tmp_path)

@@ -25,7 +25,7 @@ from landseer.export import all as command
 from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, ExportOptions, export
-from landseer.export.manifest import Entry, Manifest, file_sha256
+from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.tensorrt import builder, device, engine_exporter, timing_cache
 from landseer.export.tensorrt import engine as runner
 from landseer.export.tensorrt.builder import BuilderSettings
@@ -63,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Pa
         path.parent.mkdir(parents=True)
         path.write_bytes(name.encode())
         figures: Any = {"opset": 18, "precision": "fp32", "bf16_refused": [], "parity": {}}
-        entries[name] = Entry.of(graph, sha256=file_sha256(path), **figures)
+        entries[name] = ManifestEntry.of(graph, sha256=file_sha256(path), **figures)
     Manifest(profile=networks.profile, source="a test", graphs=entries).write(out)
     export(options(out), QUIET)
     return out

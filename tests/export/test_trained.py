@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,31 @@ def test_region_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:
             read_proposals(path, here)
     state, note = read_proposals(right, here)
     assert note == "" and state.keys() == RegionProposals.untrained(CHANNELS, seed=0).state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("absent", "said"),
+    [
+        (("matplotlib",), "--train needs matplotlib, which is not installed"),
+        (
+            ("pytorch_metric_learning", "matplotlib"),
+            "--train needs pytorch_metric_learning and matplotlib, which are not installed",
+        ),
+    ],
+)
+def test_the_extra_for_training_is_named_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    absent: Sequence[str],
+    said: str,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else find(name))
+    assert export_main(["--train", "folder:nowhere"]) == 1
+    assert capsys.readouterr().err == f"export: error: {said}; pip install 'landseer[train]'\n"
+
+
+def test_the_help_names_the_extra_for_training(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        export_main(["--help"])
+    assert "needs pip install 'landseer[train]'" in " ".join(capsys.readouterr().out.split())

@@ -5,7 +5,7 @@ import pytest
 
 from landseer.ops.backend.engines import ENGINES
 from landseer.ops.backend.model_settings import ModelSettings
-from landseer.ops.backend.runner import Failure, Job, Runner
+from landseer.ops.backend.runner import Job, RequestFailure, Runner
 
 BOTH = frozenset({"descriptor", "stripes"})
 DESCRIPTOR = frozenset({"descriptor"})
@@ -29,7 +29,7 @@ def job(image, outputs=BOTH):
 
 
 def check(answer, expected, outputs=BOTH):
-    assert not isinstance(answer, Failure), answer
+    assert not isinstance(answer, RequestFailure), answer
     assert set(answer) == outputs
     for name in outputs:
         np.testing.assert_allclose(answer[name], expected[name], rtol=1e-4, atol=1e-4)
@@ -65,7 +65,7 @@ def test_an_output_nobody_asked_for_is_not_computed(runner, picture, reference):
     image = picture(32, 20)
     [answer] = runner.run([job(image, DESCRIPTOR)])
     assert set(answer) == {"descriptor"}
-    assert isinstance(runner.run([job(image)])[0], Failure)
+    assert isinstance(runner.run([job(image)])[0], RequestFailure)
 
 
 def test_a_failing_first_shape_spoils_neither_its_neighbours_nor_the_next(runner, picture, reference):
@@ -73,7 +73,7 @@ def test_a_failing_first_shape_spoils_neither_its_neighbours_nor_the_next(runner
     answers = runner.run([job(good), job(bad), job(good)])
     check(answers[0], reference(good))
     check(answers[2], reference(good))
-    assert isinstance(answers[1], Failure)
+    assert isinstance(answers[1], RequestFailure)
     assert answers[1].kind == "internal"
     assert "image [1, 32, 20, 3]" in answers[1].message
     for _ in range(20):
@@ -94,7 +94,7 @@ def test_out_of_bounds_never_reaches_the_engine(settings, picture):
 
 
 def test_a_refused_job_needs_no_inference(runner, picture):
-    late = Failure(message="late", kind="late")
+    late = RequestFailure(message="late", kind="late")
     assert runner.run([Job(inputs={"image": picture(8, 8)}, outputs=BOTH, refused=lambda: late)]) == [late]
     assert runner.inferences == 0
 
@@ -110,7 +110,7 @@ def test_answers_come_as_they_are_done(runner, picture, reference):
 
 
 def test_whether_a_job_is_still_wanted_is_asked_when_its_turn_comes(runner, picture):
-    late = Failure(message="late", kind="late")
+    late = RequestFailure(message="late", kind="late")
     first = job(picture(32, 24))
     second = Job(inputs={"image": picture(24, 32)}, outputs=BOTH, refused=lambda: late if runner.inferences else None)
     assert runner.run([first, second])[1] == late

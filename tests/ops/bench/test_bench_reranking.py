@@ -19,7 +19,7 @@ from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 from landseer.export.datasets.photograph import Photograph
 from landseer.ops.bench import generated_store
-from landseer.ops.bench.asking import Asker, Pair, TimedAnswer, added, added_by, mebibytes, staged
+from landseer.ops.bench.asking import AnswerPair, IdAsker, TimedAnswer, added, added_by, mebibytes, staged
 from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, require_room, write
 from landseer.ops.bench.generator import BLOCK, EACH, entries, entry_id, fit, nearest_cosines
 from landseer.ops.bench.likeness import Likeness, likeness, quantities
@@ -204,7 +204,7 @@ def answer(seconds, *, search=0.2, rerank=0.0, disk=0):
 def pairs(more, count=5, read=3 * 2**18):
     """Return searches that take 200 ms, and `more` ms more with re-ranking, which read so many bytes."""
     return [
-        Pair(
+        AnswerPair(
             plain=answer(0.2 + place / 100, search=0.19),
             reranked=answer(0.2 + place / 100 + more / 1e3, search=0.191, rerank=0.004, disk=read),
         )
@@ -237,7 +237,7 @@ class Client:
 
 def test_warm_queries_take_turns_and_others_are_reranked_first():
     client, before = Client(), []
-    asker = Asker(client, pid=os.getpid())
+    asker = IdAsker(client, pid=os.getpid())
     [one, _] = asker.pairs(["a", "b"], alternate=True)
     assert client.asked == [("a", 100), ("a", "plain"), ("b", "plain"), ("b", 100)]
     assert (one.plain.best, one.plain.stages) == (0.5, {"search": 0.001})
@@ -250,9 +250,9 @@ def test_warm_queries_take_turns_and_others_are_reranked_first():
 def test_an_answer_that_is_not_whole_stops_the_benchmark():
     late = Client(degradations=[SimpleNamespace(stage="rerank")])
     with pytest.raises(OpsError, match="a was answered without rerank"):
-        Asker(late, pid=os.getpid()).pairs(["a"], alternate=True)
+        IdAsker(late, pid=os.getpid()).pairs(["a"], alternate=True)
     with pytest.raises(OpsError, match="a was answered without hits"):
-        Asker(Client(hits=[]), pid=os.getpid()).pairs(["a"], alternate=True)
+        IdAsker(Client(hits=[]), pid=os.getpid()).pairs(["a"], alternate=True)
 
 
 def report(more, *, cold=True, read=0):

@@ -13,7 +13,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 from landseer.ops.backend import lattdba_graph as lattdba
-from landseer.ops.backend.runner import Failure
+from landseer.ops.backend.runner import RequestFailure
 from landseer.ops.commands import augment
 
 SIZES = Sizes(channels=16, neighbours=8)
@@ -70,7 +70,7 @@ class FakeRunner:
         self.batches.append(len(query))
         assert job.inputs["neighbour_mask"].shape == neighbours.shape[:2]
         if self.failing:
-            return [Failure(message="no memory", kind="internal")]
+            return [RequestFailure(message="no memory", kind="internal")]
         similarities = np.einsum("nd,nkd->nk", query, neighbours)
         return [{"weights": np.concatenate([np.ones((len(query), 1)), similarities], axis=1)}]
 

@@ -97,6 +97,7 @@ def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1") == 1
     assert "already holds a training; continue it with --resume" in capsys.readouterr().err
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--log-every", "1", "--resume") == 0
+    assert "finished before, 1 of 1 epochs: best validation (leave-one-out mAP, %)" in capsys.readouterr().err
     assert run("cider", f"folder:{data}", "--out", out, *SMALL, "--seed", "1", "--resume") == 1
     assert "settings.seed was 0, is 1" in capsys.readouterr().err
 
@@ -221,6 +222,8 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     written = load_file(out / "lattqe.safetensors")
     (parts[-1] / "state.pt").unlink()
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1", "--resume") == 0
+    told = capsys.readouterr().err
+    assert told.count("finished before, 1 of 1 epochs: best validation") == 5 and "0/?" not in told
     again = load_file(out / "lattqe.safetensors")
     assert all(torch.equal(again[name], value) for name, value in written.items())
     for place in (tmp_path / "before", tmp_path / "forms" / "lattqe"):

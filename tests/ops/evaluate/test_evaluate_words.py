@@ -19,7 +19,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.verify.verification import Located, verify
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate.codebooks import Codebooks, WordSource
+from landseer.ops.evaluate.codebooks import CodebooksBySize, CodebookSource
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.methods import answers
@@ -232,7 +232,7 @@ def photographs(tmp_path):
 
 
 def test_words_are_learned_once_from_photographs_of_another_data_set(photographs, tmp_path):
-    source = WordSource(learned_from=f"folder:{photographs}", pictures=3)
+    source = CodebookSource(learned_from=f"folder:{photographs}", pictures=3)
     (tmp_path / "other" / "c").mkdir(parents=True)
     for name in "56":
         Image.new("RGB", (8, 8)).save(tmp_path / "other" / "c" / f"{name}.png")
@@ -247,7 +247,7 @@ def test_words_are_learned_once_from_photographs_of_another_data_set(photographs
         return [units(100, D, seed).astype(np.float16) for seed in range(4)]
 
     for _ in range(2):
-        books = Codebooks(source, PROFILE, home=tmp_path / "home")
+        books = CodebooksBySize(source, PROFILE, home=tmp_path / "home")
         books.learn([0, 4, 4], features, b"key", CONSOLE)
         assert (books.of(0).words, books.of(4).words) == (8, 4)
     assert asked == [1]
@@ -259,15 +259,15 @@ def test_a_codebook_that_does_not_fit_is_one_line(tmp_path):
     for name, size, of in (("fits", D, "abc"), ("wide", D + 1, "abc"), ("others", D, "xyz")):
         replace(train(units(50, size), words=4), card={"locals_sha256": of}).save(tmp_path / name)
     (tmp_path / "none").write_text("no codebook at all")
-    fits = Codebooks(WordSource(file=tmp_path / "fits"), PROFILE, home=tmp_path)
+    fits = CodebooksBySize(CodebookSource(file=tmp_path / "fits"), PROFILE, home=tmp_path)
     assert fits.of(0).words == fits.of(4).words == 4
     with pytest.raises(OpsError, match="has 4 words; got a row of 8: leave the number out"):
         fits.of(8)
     for name, what in (("wide", "SHA-256 abc, 17 values"), ("others", "SHA-256 xyz, 16 values")):
         with pytest.raises(OpsError, match=rf"{name} was trained on local descriptors of other models \({what}"):
-            Codebooks(WordSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
+            CodebooksBySize(CodebookSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     for name in ("none", "gone"):
         with pytest.raises(OpsError, match=f"{name} cannot be read"):
-            Codebooks(WordSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
+            CodebooksBySize(CodebookSource(file=tmp_path / name), PROFILE, home=tmp_path).of(0)
     with pytest.raises(OpsError, match="give --codebook FILE or --codebook-from DATA"):
-        Codebooks(WordSource(), PROFILE, home=tmp_path).of(0)
+        CodebooksBySize(CodebookSource(), PROFILE, home=tmp_path).of(0)

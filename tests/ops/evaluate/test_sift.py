@@ -12,14 +12,14 @@ from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import evaluating as evaluation
 from landseer.ops.evaluate.methods import Method
 from landseer.ops.evaluate.readers import read
-from landseer.ops.evaluate.sift import MOST, Keypoints, keypoints
+from landseer.ops.evaluate.sift import MOST, SiftKeypoints, keypoints
 from landseer.ops.evaluate.sift_search import SiftSearch, matches
 from landseer.ops.evaluate.sift_system import SiftSystem
 from landseer.ops.evaluate.system import About, Searched
 
 CONSOLE = Console(stderr=True)
 SIFT = Method(name="sift")
-NOTHING = Keypoints(descriptors=np.empty((0, 128), np.uint8), positions=np.empty((0, 2), np.float32))
+NOTHING = SiftKeypoints(descriptors=np.empty((0, 128), np.uint8), positions=np.empty((0, 2), np.float32))
 
 
 def texture(seed, side=240):

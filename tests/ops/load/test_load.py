@@ -8,7 +8,7 @@ import pytest
 from landseer.ops.errors import OpsError
 from landseer.ops.load import k6
 from landseer.ops.load.k6 import K6Figures, _read
-from landseer.ops.load.load_report import Duel, LoadReport, Step, markdown, verdict
+from landseer.ops.load.load_report import Duel, LoadReport, LoadStep, markdown, verdict
 from landseer.ops.load.locust_run import LoadConfig, LoadFigures, TaskFigures, Tick, read
 from landseer.ops.load.shapes import SHAPES, ramp, ramp_users, spike
 from landseer.ops.watch.queries import PanelQuery
@@ -98,7 +98,7 @@ def figures(rate=4.0, **failures):
 def report(**changes):
     opinion = K6Figures(calls=40, failed=0, rate=4.2, p50_ms=100.0, p95_ms=120.0)
     steps = [
-        Step(users=users, rate=rate, p50_ms=100, p95_ms=200, waiting=0)
+        LoadStep(users=users, rate=rate, p50_ms=100, p95_ms=200, waiting=0)
         for users, rate in ((1, 2.0), (2, 3.9), (4, 4.0), (8, 3.95))
     ]
     made = LoadReport(

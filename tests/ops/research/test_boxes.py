@@ -23,7 +23,7 @@ from landseer.ops.research.boxes import RegionVectors, best, judged, mean, overl
 from landseer.ops.research.small_things import (
     TRUE,
     WHOLE,
-    Networks,
+    BoxNetworks,
     Scene,
     Seen,
     SourceRegions,
@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def networks(calls: list[int] | None = None) -> Networks:
+def networks(calls: list[int] | None = None) -> BoxNetworks:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(3, CHANNELS, 32, stride=32), nn.ReLU())
@@ -59,7 +59,7 @@ def networks(calls: list[int] | None = None) -> Networks:
         with torch.no_grad():
             return made(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()).half().numpy()
 
-    return Networks(run=on_trunk, trunk="t", variant=next(iter(variants(CHANNELS, []))), profile=PROFILE)
+    return BoxNetworks(run=on_trunk, trunk="t", variant=next(iter(variants(CHANNELS, []))), profile=PROFILE)
 
 
 def decoded(scene: Scene) -> np.ndarray:

@@ -367,26 +367,32 @@ def test_there_is_no_pool_without_a_store(tmp_path):
 
 
 def test_a_step_that_fails_leaves_the_others():
-    written, said = [], []
-    steps = Steps(["one", "two", "three"], after=lambda: written.append(dict(steps.missing)), say=said.append)
+    written, said, warned = [], [], []
+    steps = Steps(
+        ["one", "two", "three"],
+        after=lambda: written.append(dict(steps.missing)),
+        say=said.append,
+        warn=warned.append,
+    )
     with steps.step("one"):
         raise OpsError("no\nluck")
     with steps.step("two"):
         pass
-    assert steps.missing == {"one": "no luck", "three": NOT_REACHED} and said == ["one: no luck"]
+    assert steps.missing == {"one": "no luck", "three": NOT_REACHED}
+    assert warned == ["one: no luck"] and said == ["two: done in 0 s"]
     assert len(written) == 2 and "two" not in written[1]
 
 
 def test_ctrl_c_is_noted_and_raised():
     written = []
-    steps = Steps(["one", "two"], after=lambda: written.append(1), say=print)
+    steps = Steps(["one", "two"], after=lambda: written.append(1), say=print, warn=print)
     with pytest.raises(KeyboardInterrupt), steps.step("one"):
         raise KeyboardInterrupt
     assert steps.missing == {"one": INTERRUPTED, "two": NOT_REACHED} and written == [1]
 
 
 def test_an_error_of_the_program_is_raised():
-    with pytest.raises(KeyError), Steps(["one"], after=lambda: None, say=print).step("one"):
+    with pytest.raises(KeyError), Steps(["one"], after=lambda: None, say=print, warn=print).step("one"):
         raise KeyError("one")
 
 

@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from landseer.ops.backend.deadlines import is_past
 from landseer.ops.backend.model_settings import from_triton
-from landseer.ops.backend.runner import Failure, Job, Outputs, Runner
+from landseer.ops.backend.runner import Job, Outputs, RequestFailure, Runner
 
 CODES = {"invalid": "INVALID_ARG", "internal": "INTERNAL", "late": "UNAVAILABLE", "cancelled": "CANCELLED"}
 """Names of pb_utils.TritonError's codes; that class exists only after this module is imported."""
@@ -58,17 +58,17 @@ def _job(request: Any) -> Job:
     )
 
 
-def _refused(request: Any) -> Failure | None:
+def _refused(request: Any) -> RequestFailure | None:
     """Return a failure if the request was cancelled or is late; Triton does not tell an ensemble's steps itself."""
     if request.is_cancelled():
-        return Failure(message="cancelled by the caller", kind="cancelled")
+        return RequestFailure(message="cancelled by the caller", kind="cancelled")
     if is_past(request.parameters(), now=time.time()):
-        return Failure(message="Request timeout expired: the deadline passed in the queue", kind="late")
+        return RequestFailure(message="Request timeout expired: the deadline passed in the queue", kind="late")
     return None
 
 
-def _response(answer: Outputs | Failure) -> Any:
-    if isinstance(answer, Failure):
+def _response(answer: Outputs | RequestFailure) -> Any:
+    if isinstance(answer, RequestFailure):
         code = getattr(pb_utils.TritonError, CODES[answer.kind])
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(answer.message, code))
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in answer.items()])
