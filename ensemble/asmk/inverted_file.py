@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import lanes
@@ -77,10 +76,6 @@ class _State:
             return self.before
         return idf(np.sum([segment.counts for segment in self.segments], axis=0), self.size)
 
-    def norms(self, postings: Postings) -> Floats:
-        """Return the sum of the weights of each picture's words: [n]."""
-        return postings.sizes.astype(np.float64) if self.weights is None else postings.norms(self.weights)
-
     def changed(self, segments: tuple[_Segment, ...], pictures: int) -> _State:
         """Return the snapshot after a change of so many pictures."""
         known = self.__dict__.get("weights")
@@ -99,7 +94,8 @@ class _Asked:
     """[W, L]."""
     weights: Floats
     """[W], of the words."""
-    norm: float
+    root: float
+    """Of the sum of the weights; infinite without any."""
 
 
 class InvertedFile:
@@ -214,15 +210,15 @@ class InvertedFile:
         words = np.array(query.words, np.int64)
         weights = np.ones(len(words)) if state.weights is None else state.weights[words]
         codes = np.ascontiguousarray(lanes(query.codes).T)
-        return state, _Asked(words=words, codes=codes, weights=weights, norm=norm(words, state.weights))
+        root = float(np.sqrt(norm(words, state.weights) or np.inf))
+        return state, _Asked(words=words, codes=codes, weights=weights, root=root)
 
     def _scored(self, state: _State, asked: _Asked, segment: _Segment) -> tuple[Floats, Mask]:
         """Return the scores of a segment's pictures, and which of them share a word: [n] each."""
         postings = segment.postings
         scores, met = postings.score(asked.words, asked.codes, self._matches, asked.weights)
         if state.kernel.normalised:
-            scale = np.sqrt(asked.norm) * np.sqrt(state.norms(postings))
-            scores = np.divide(scores, scale, out=np.zeros_like(scores), where=scale > 0)
+            scores /= asked.root * postings.roots(state.weights)
         return scores, met
 
     def _each(self, state: _State, work: Callable[[_Segment], T]) -> list[T]:

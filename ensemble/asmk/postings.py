@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import lanes
-from landseer.ensemble.asmk.scan import Codes, Floats, Offsets, Slots, append, count, scan
+from landseer.ensemble.asmk.scan import Codes, Floats, Lists, Offsets, Slots, append, count, scan
 
 Keys = NDArray[np.int64]
 Words = NDArray[np.int64]
@@ -25,8 +25,8 @@ Mask = NDArray[np.bool_]
 
 MOST = 32768
 """Pictures: their scores take 256 KB."""
-_ALWAYS = np.ones(1)
-"""The worth of a match if codes are not compared."""
+_ALWAYS, _NO_CODES = np.ones(1), np.empty((0, 0), np.uint64)
+"""What a match is worth if codes are not compared, and those of the words then."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +43,8 @@ class Postings:
     """[P], the picture of each posting, as a row of `keys`; ascending within a word."""
     codes: Codes
     """[P, L], the bits of each residual, as `lanes` gives them, but posting by posting."""
-    _known: list[tuple[Floats, Floats]] = field(default_factory=list, repr=False)
-    """The last weights and the norms that they gave."""
+    _known: list[tuple[Floats | None, Floats]] = field(default_factory=list, repr=False)
+    """The last weights and the roots that they gave."""
 
     @classmethod
     def of(cls, keys: Keys, pictures: Sequence[Binary], *, words: int, bits: int) -> Postings:
@@ -63,8 +63,13 @@ class Postings:
         )
 
     @property
+    def lists(self) -> Lists:
+        """The arrays that loops go over."""
+        return self.offsets, self.slots, self.codes
+
+    @property
     def nbytes(self) -> int:
-        """Memory of the arrays, in bytes, and of the norms."""
+        """Memory of the arrays, in bytes, and of the roots."""
         arrays = (self.keys, self.sizes, self.offsets, self.slots, self.codes)
         return sum(array.nbytes for array in arrays) + 8 * len(self.keys)
 
@@ -73,17 +78,21 @@ class Postings:
         if alive.all():
             return np.diff(self.offsets).astype(np.int64)
         counts = np.empty(len(self.offsets) - 1, np.int64)
-        count()(self.offsets, self.slots, alive, counts)
+        count()(self.lists, alive, counts)
         return counts
 
-    def norms(self, weights: Floats) -> Floats:
-        """Return the sum of the weights [K] of each picture's words: [n]. Those of the last weights are kept."""
-        for known, norms in self._known:
+    def roots(self, weights: Floats | None) -> Floats:
+        """Return the root of the sum of the weights [K] of each picture's words, infinite without any: [n].
+
+        weights: None for equal ones. Those of the last weights are kept.
+        """
+        for known, kept in self._known:
             if known is weights:
-                return norms
-        norms = self._sums(np.arange(len(weights)), weights)
-        self._known[:] = [(weights, norms)]
-        return norms
+                return kept
+        norms = self.sizes.astype(np.float64) if weights is None else self._sums(np.arange(len(weights)), weights)
+        roots: Floats = np.sqrt(np.where(norms > 0, norms, np.inf))
+        self._known[:] = [(weights, roots)]
+        return roots
 
     def shared(self, words: Words) -> Words:
         """Return how many of the distinct words [W] each picture contains: [n]."""
@@ -97,13 +106,13 @@ class Postings:
         """
         # Whatever is added, -0.0 becomes another number: pictures that share a word are known without another array.
         totals = np.full(len(self.keys), -0.0)
-        scan(codes.shape[1])(self.offsets, self.slots, self.codes, words, codes, matches, weights, totals)
+        scan(codes.shape[1])(self.lists, (words, codes, weights), matches, totals)
         return totals, (totals != 0.0) | ~np.signbit(totals)
 
     def _sums(self, words: Words, weights: Floats) -> Floats:
         """Return the sum of the weights [W] of those of the words [W] that each picture has: [n]."""
-        totals, nothing = np.zeros(len(self.keys)), np.empty((0, 0), np.uint64)
-        scan(0)(self.offsets, self.slots, nothing, words, nothing, _ALWAYS, weights, totals)
+        totals = np.zeros(len(self.keys))
+        scan(0)(self.lists, (words, _NO_CODES, weights), _ALWAYS, totals)
         return totals
 
 
@@ -118,7 +127,7 @@ def merged(parts: Sequence[Postings], alive: Sequence[Mask]) -> Postings:
     ends, pictures = offsets[:-1].copy(), 0
     for part, mask in zip(parts, alive, strict=True):
         renamed = np.where(mask, pictures + np.cumsum(mask) - 1, -1).astype(np.int32)
-        append()(part.offsets, part.slots, part.codes, renamed, ends, slots, codes)
+        append()(part.lists, renamed, ends, (slots, codes))
         pictures += int(np.count_nonzero(mask))
     return Postings(
         keys=np.concatenate([part.keys[mask] for part, mask in zip(parts, alive, strict=True)]),

@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,23 +141,25 @@ def grown(
 
     advance: called with the number of pictures added.
     """
-    file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL])
-    draws, before = np.random.default_rng(growth.seed), _reset_peak()
-    most = _data() + room
-    for size in sorted(sizes):
-        seconds, first = np.empty(0), float("nan")
-        try:
-            with limited(most):
-                _fill(file, growth.pool, size, draws, advance)
-                first, seconds = _timed(file, growth.queries)
-        except MemoryError:
-            pass
-        peak = memory_bytes(os.getpid(), "VmHWM") - before
-        yield ScaledWords(
-            pictures=file.size, bytes=file.nbytes, peak=max(0, peak), seconds=seconds, first=first, asked=size
-        )
-        if not len(seconds):
-            return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL], pool=threads)
+        file.prepare()
+        draws, before = np.random.default_rng(growth.seed), _reset_peak()
+        most = _data() + room
+        for size in sorted(sizes):
+            seconds, first = np.empty(0), float("nan")
+            try:
+                with limited(most):
+                    _fill(file, growth.pool, size, draws, advance)
+                    first, seconds = _timed(file, growth.queries)
+            except MemoryError:
+                pass
+            peak = memory_bytes(os.getpid(), "VmHWM") - before
+            yield ScaledWords(
+                pictures=file.size, bytes=file.nbytes, peak=max(0, peak), seconds=seconds, first=first, asked=size
+            )
+            if not len(seconds):
+                return
 
 
 def _fill(
