@@ -38,7 +38,7 @@ LEAST, MOST = 9 * STRONGEST // 10, STRONGEST
 POOLED = 2000
 """Real pictures, at most, whose keypoints are drawn from: 50 MB."""
 BATCH = 2000
-"""Generated pictures added at a time: 40 MB. Thousands of single additions would take hours to merge."""
+"""Generated pictures added at a time: 30 MB."""
 HITS = 100
 SHARE = 0.6
 """Of the machine's memory that may be used."""
