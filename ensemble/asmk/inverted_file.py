@@ -1,29 +1,38 @@
 """The inverted file: first search by visual words and packed residuals, with exactly the scores of the kernel.
 
-Pictures are held in immutable segments. An addition becomes a small segment, merged with its neighbours while they are
-not much larger; a removal is marked, and carried out at the next merge. So adding n pictures one by one costs n log n,
-a search sees all of a change or nothing, and searches never wait for changes.
+Pictures are held in immutable segments of at most `MOST` pictures. An addition becomes a small segment, merged with its
+neighbours while they are not much larger; a removal is marked, and carried out at the next merge. So adding n pictures
+one by one costs n log n, merging needs memory for two segments at most, a search sees all of a change or nothing, and
+searches never wait for changes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.asmk.kernel import NOTHING, Kernel, idf, norm
-from landseer.ensemble.asmk.postings import Floats, Keys, Mask, Postings, merged
+from landseer.ensemble.asmk.postings import MOST, Keys, Mask, Postings, Words, merged
+from landseer.ensemble.asmk.scan import Codes, Floats, prepare
+
+T = TypeVar("T")
 
 RATIO = 4
 """A segment is merged into the previous one unless that is more than this many times larger."""
 DEAD = 0.25
 """Share of removed pictures above which a segment is rewritten."""
+LISTED = 4096
+"""Pictures listed at a time: 150 MB for 600 words each."""
+STALE = 0.001
+"""Share of pictures that may change before words are weighted anew, which reads all postings."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,12 +47,9 @@ class _Segment:
         return int(np.count_nonzero(self.alive))
 
     @cached_property
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> Words:
         """Number of pictures that contain each word, without removed ones: [K]."""
-        if self.living == len(self.alive):
-            return self.postings.counts
-        words = self.postings.words()[self.alive[self.postings.slots]]
-        return np.bincount(words, minlength=len(self.postings.offsets) - 1)
+        return self.postings.counts(self.alive)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +58,10 @@ class _State:
 
     segments: tuple[_Segment, ...]
     kernel: Kernel
+    before: Floats | None = None
+    """The last weights of words, [K]."""
+    changes: int = 0
+    """Pictures added and removed since then."""
 
     @cached_property
     def size(self) -> int:
@@ -62,26 +72,48 @@ class _State:
         """The weight of each word, [K]; None for equal weights."""
         if not self.kernel.idf or not self.segments:
             return None
+        if self.before is not None and self.changes <= STALE * self.size:
+            return self.before
         return idf(np.sum([segment.counts for segment in self.segments], axis=0), self.size)
 
-    @cached_property
-    def norms(self) -> tuple[Floats, ...]:
-        """The sum of the weights of each picture's words, by segment: [n] each."""
-        weights = self.weights
-        parts = [segment.postings for segment in self.segments]
-        return tuple(part.sizes.astype(np.float64) if weights is None else part.norms(weights) for part in parts)
+    def changed(self, segments: tuple[_Segment, ...], pictures: int) -> _State:
+        """Return the snapshot after a change of so many pictures."""
+        known = self.__dict__.get("weights")
+        if known is None or known is self.before:
+            return replace(self, segments=segments, changes=self.changes + pictures)
+        return replace(self, segments=segments, before=known, changes=pictures)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Asked:
+    """A query, as postings are compared with it."""
+
+    words: Words
+    """[W]."""
+    codes: Codes
+    """[W, L]."""
+    weights: Floats
+    """[W], of the words."""
+    root: float
+    """Of the sum of the weights; infinite without any."""
 
 
 class InvertedFile:
     """Finds the most similar pictures by words and residual bits. Threads may share it; changes are serialised."""
 
-    def __init__(self, *, words: int, bits: int, kernel: Kernel | None = None) -> None:
-        """Create an empty file. words: K of the codebook; bits: D of its features."""
+    def __init__(
+        self, *, words: int, bits: int, kernel: Kernel | None = None, pool: ThreadPoolExecutor | None = None
+    ) -> None:
+        """Create an empty file. words: K of the codebook; bits: D of its features.
+
+        pool: threads that share each search among more than `MOST` pictures; None to search on the caller's alone.
+        """
         if words < 1 or bits < 1:
             raise ValueError(f"got {words} words and {bits} bits; expected at least 1 of each")
         self.words, self.bits = words, bits
         self._matches = (kernel or Kernel()).by_distance(bits)
         self._state = _State(segments=(), kernel=kernel or Kernel())
+        self._pool = pool
         self._changing = threading.Lock()
 
     @property
@@ -99,6 +131,10 @@ class InvertedFile:
         """Memory of its postings, in bytes."""
         return sum(segment.postings.nbytes + segment.alive.nbytes for segment in self._state.segments)
 
+    def prepare(self) -> None:
+        """Compile what searches and changes run, which otherwise the first of them does. Takes some seconds."""
+        prepare(-(-self.bits // 64))
+
     def add(self, keys: Keys, pictures: Sequence[Binary]) -> None:
         """Add pictures [n] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts.
 
@@ -112,65 +148,84 @@ class InvertedFile:
         last = {key: place for place, key in enumerate(keys.tolist())}
         chosen = sorted(last.values())
         keys, pictures = keys[chosen], [pictures[place] for place in chosen]
-        new = Postings.of(keys, pictures, words=self.words, bits=self.bits)
         with self._changing:
-            segments = [*_without(self._state.segments, keys), _whole(new)] if len(keys) else self._state.segments
-            self._state = replace(self._state, segments=_tidied(segments))
+            segments = tuple(_without(self._state.segments, keys))
+            for first in range(0, len(keys), LISTED):
+                some = slice(first, first + LISTED)
+                new = Postings.of(keys[some], pictures[some], words=self.words, bits=self.bits)
+                segments = _tidied([*segments, _whole(new)])
+            self._state = self._state.changed(segments, len(keys))
 
     def remove(self, keys: Keys) -> None:
         """Remove the pictures under keys [n]; missing keys are ignored."""
         with self._changing:
             segments = _without(self._state.segments, np.asarray(keys, np.int64))
-            self._state = replace(self._state, segments=_tidied(segments))
+            self._state = self._state.changed(_tidied(segments), len(keys))
 
     def search(self, query: Binary, k: int) -> tuple[Keys, Floats]:
         """Return keys and scores [k'] of the k most similar pictures, best first; ties go to the lower key.
 
         Only pictures that share a word with the query are returned, so k' may be less than k: the others score 0 or -1.
         """
-        state = self._state
-        found = [(segment.postings.keys[met], scores[met]) for segment, scores, met in self._scored(state, query)]
-        keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in found)])
-        return _best(keys, np.concatenate([np.empty(0), *(scores for _, scores in found)]), k)
+        state, asked = self._asked(query)
+
+        def hits(segment: _Segment) -> tuple[Keys, Floats]:
+            scores, met = self._scored(state, asked, segment)
+            found = np.flatnonzero(met & segment.alive)
+            return _best(segment.postings.keys[found], scores[found], k)
+
+        return _best(*_joined(self._each(state, hits)), k)
 
     def scores(self, query: Binary) -> tuple[Keys, Floats]:
         """Return the keys of all pictures, ascending, and their scores: [size] each; -1 if either side has no words."""
-        state = self._state
-        found = [
-            (
-                segment.postings.keys[segment.alive],
-                np.where((segment.postings.sizes > 0) & (len(query.words) > 0), scores, NOTHING)[segment.alive],
-            )
-            for segment, scores, _ in self._scored(state, query)
-        ]
-        keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in found)])
+        state, asked = self._asked(query)
+
+        def scored(segment: _Segment) -> tuple[Keys, Floats]:
+            scores, _ = self._scored(state, asked, segment)
+            scores = np.where((segment.postings.sizes > 0) & (len(query.words) > 0), scores, NOTHING)
+            return segment.postings.keys[segment.alive], scores[segment.alive]
+
+        keys, scores = _joined(self._each(state, scored))
         order = np.argsort(keys)
-        return keys[order], np.concatenate([np.empty(0), *(scores for _, scores in found)])[order]
+        return keys[order], scores[order]
 
     def sharing(self, query: Binary, *, least: int = 1) -> Keys:
         """Return the keys of pictures that share at least `least` words with the query, ascending: the word filter.
 
         Hu and Bors 2020 compare a query only with pictures that share a word with it.
         """
-        self._check(query)
-        found = [np.empty(0, np.int64)]
-        for segment in self._state.segments:
-            enough = segment.postings.shared(query.words) >= max(least, 1)
-            found.append(segment.postings.keys[enough & segment.alive])
-        return np.sort(np.concatenate(found))
+        state, asked = self._asked(query)
 
-    def _scored(self, state: _State, query: Binary) -> list[tuple[_Segment, Floats, Mask]]:
-        """Return each segment with the scores of its pictures, and which living ones share a word: [n] each."""
+        def sharing(segment: _Segment) -> Keys:
+            enough = segment.postings.shared(asked.words) >= max(least, 1)
+            return segment.postings.keys[enough & segment.alive]
+
+        return np.sort(np.concatenate([np.empty(0, np.int64), *self._each(state, sharing)]))
+
+    def _asked(self, query: Binary) -> tuple[_State, _Asked]:
+        """Return the pictures as they are now, and the query. ValueError for one of another codebook."""
         self._check(query)
-        codes, weights = lanes(query.codes), state.weights
-        scored = []
-        for place, segment in enumerate(state.segments):
-            scores, met = segment.postings.score(query.words, codes, self._matches, weights)
-            if state.kernel.normalised:
-                scale = np.sqrt(norm(query.words, weights)) * np.sqrt(state.norms[place])
-                scores = np.divide(scores, scale, out=np.zeros_like(scores), where=scale > 0)
-            scored.append((segment, scores, met & segment.alive))
-        return scored
+        state = self._state
+        # Copied, as arrays that come from the store cannot be written, which compiled code tells apart.
+        words = np.array(query.words, np.int64)
+        weights = np.ones(len(words)) if state.weights is None else state.weights[words]
+        codes = np.ascontiguousarray(lanes(query.codes).T)
+        root = float(np.sqrt(norm(words, state.weights) or np.inf))
+        return state, _Asked(words=words, codes=codes, weights=weights, root=root)
+
+    def _scored(self, state: _State, asked: _Asked, segment: _Segment) -> tuple[Floats, Mask]:
+        """Return the scores of a segment's pictures, and which of them share a word: [n] each."""
+        postings = segment.postings
+        scores, met = postings.score(asked.words, asked.codes, self._matches, asked.weights)
+        if state.kernel.normalised:
+            scores /= asked.root * postings.roots(state.weights)
+        return scores, met
+
+    def _each(self, state: _State, work: Callable[[_Segment], T]) -> list[T]:
+        """Return what `work` gives for each segment, on the pool's threads if there are several segments."""
+        if self._pool is None or len(state.segments) < 2:
+            return [work(segment) for segment in state.segments]
+        return list(self._pool.map(work, state.segments))
 
     def _check(self, picture: Binary) -> None:
         words = picture.words
@@ -196,14 +251,27 @@ def _without(segments: Sequence[_Segment], keys: Keys) -> list[_Segment]:
 
 
 def _tidied(segments: Sequence[_Segment]) -> tuple[_Segment, ...]:
-    """Merge the last segments while their sizes are similar, and rewrite those with many removed pictures."""
-    tidy = list(segments)
-    while len(tidy) > 1 and tidy[-2].living <= RATIO * tidy[-1].living:
-        last = tidy[-2:]
-        tidy[-2:] = [_whole(merged([one.postings for one in last], [one.alive for one in last]))]
+    """Merge neighbours while their sizes are similar, and rewrite segments with many removed pictures."""
+    tidy: list[_Segment] = []
+    for segment in segments:
+        tidy.append(segment)
+        while len(tidy) > 1 and _alike(*tidy[-2:]):
+            last = tidy[-2:]
+            tidy[-2:] = [_whole(merged([one.postings for one in last], [one.alive for one in last]))]
     thin = [segment.living < (1.0 - DEAD) * len(segment.alive) for segment in tidy]
     tidy = [_whole(merged([one.postings], [one.alive])) if few else one for one, few in zip(tidy, thin, strict=True)]
     return tuple(segment for segment in tidy if segment.living)
+
+
+def _alike(before: _Segment, after: _Segment) -> bool:
+    """Return whether two segments are to be merged."""
+    return before.living <= RATIO * after.living and before.living + after.living <= MOST
+
+
+def _joined(found: Sequence[tuple[Keys, Floats]]) -> tuple[Keys, Floats]:
+    """Join the keys and scores of segments."""
+    keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in found)])
+    return keys, np.concatenate([np.empty(0), *(scores for _, scores in found)])
 
 
 def _best(keys: Keys, scores: Floats, k: int) -> tuple[Keys, Floats]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +67,8 @@ class WordIndex:
         self._workers = Workers("words", threads=threads)
         # Separate threads, so that searches do not queue behind a bulk upload.
         self._bulk = Workers("words-bulk", threads=threads, queue=4096)
+        # One search among many pictures uses all of these threads.
+        self._scans = ThreadPoolExecutor(threads, thread_name_prefix="landseer-words-scan")
         self._file = self._empty()
 
     @property
@@ -110,12 +113,15 @@ class WordIndex:
         """Drop queued work and wait for running work."""
         self._workers.close()
         self._bulk.close()
+        self._scans.shutdown()
 
     def _empty(self) -> InvertedFile:
-        return InvertedFile(words=self._source.words, bits=self._source.bits, kernel=KERNELS[self._source.kernel])
+        source = self._source
+        return InvertedFile(words=source.words, bits=source.bits, kernel=KERNELS[source.kernel], pool=self._scans)
 
     def _built(self, stop: threading.Event) -> InvertedFile:
         file = self._empty()
+        file.prepare()
         for keys, pictures in self._source.stored(stop):
             file.add(keys, pictures)
         return file

@@ -26,8 +26,8 @@ BITS = 128
 BYTES = 24
 """Of one keypoint."""
 
-STRONGEST = 600
-"""Keypoints whose words are searched. The weaker ones help to verify, but the words of all of them find less."""
+STRONGEST = 500
+"""Keypoints that a picture is found by. The weaker ones help to verify, but the words of all of them find less."""
 
 _HEADER = struct.Struct("<HHH")
 _WORD, _PLACE, _BYTE = np.dtype("<u2"), np.dtype("<u2"), np.dtype("u1")
@@ -107,7 +107,12 @@ def aggregated(words: Words, codes: Packed) -> Binary:
     of the residuals, which the store does not keep.
     """
     order = np.argsort(words, kind="stable")
-    distinct, first = np.unique(words[order], return_index=True)
-    signs = 2 * np.unpackbits(codes[order], axis=1).astype(np.int32) - 1
-    sums = np.add.reduceat(signs, first, axis=0) if len(signs) else signs
-    return Binary(words=distinct.astype(np.int64), codes=np.packbits(sums > 0, axis=1), bits=BITS)
+    distinct, first, counts = np.unique(words[order], return_index=True, return_counts=True)
+    found, several = codes[order[first]], counts > 1
+    if several.any():
+        # Few words have several keypoints. To unpack only those takes 0.5 ms a picture instead of 1.4 when loading.
+        those = np.repeat(several, counts)
+        signs = 2 * np.unpackbits(codes[order[those]], axis=1).astype(np.int32) - 1
+        begins = np.cumsum(counts[several]) - counts[several]
+        found[several] = np.packbits(np.add.reduceat(signs, begins, axis=0) > 0, axis=1)
+    return Binary(words=distinct.astype(np.int64), codes=found, bits=BITS)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from landseer.client.readable import plural
 from landseer.client.scores import SURE
+from landseer.ensemble.asmk.inverted_file import STALE
+from landseer.ensemble.asmk.postings import MOST as LISTS
 from landseer.ops.bench.report_parts import QUIET, interval, table
 from landseer.ops.bench.statistics import estimate
 from landseer.ops.evaluate.figures import Estimate
@@ -279,10 +281,11 @@ def _scale(measured: Measured) -> str:
     return "\n\n".join(
         [
             f"Generated pictures of {LEAST} to {MOST:,} keypoints, each drawn from {measured.pool}, in the inverted "
-            "file of a service, in\nthis process and one thread; searched for the words of real query pictures, "
-            f"{SHORT_LIST} hits. *First*: the first search after a\nchange, which computes the weights of all words "
-            f"again. *Most while building*: additions of {BATCH:,} are merged, which needs\nboth copies for a moment. "
-            f"At most {SHARE:.0%} of the machine's memory, and what was available, could be used.",
+            "file of a service, in\nthis process and a thread a core; searched for the words of real query pictures, "
+            f"{SHORT_LIST} hits. *First*: the first search, which\nweights all words, as one does again after "
+            f"{STALE:.1%} of the pictures changed. *Most while building*: additions of\n{BATCH:,} are merged into "
+            f"lists of at most {LISTS:,} pictures, which needs both copies of one for a moment. At most {SHARE:.0%}\n"
+            "of the machine's memory, and what was available, could be used.",
             table(head, [_scaled(one) for one in measured.words]),
             *(_unfit(one) for one in measured.words if not one.fits),
         ]

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sift-queries", type=natural, default=50, metavar="N", help=sift)
     rounds = "rounds of indexing with keypoints against without; 0 leaves it out (%(default)s)"
     add("--rounds", type=natural, default=10, metavar="N", help=rounds)
-    generated = "numbers of generated pictures to search by words, such as 100000,300000 (none)"
+    generated = "numbers of generated pictures to search by words, such as 20000,100000,1000000 (none)"
     add("--generated", type=_sizes, default=(), metavar="N,N,...", help=generated)
     cache = "file that keeps the keypoints of `sift` (%(default)s)"
     add("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help=cache)

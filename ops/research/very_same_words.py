@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ LEAST, MOST = 9 * STRONGEST // 10, STRONGEST
 POOLED = 2000
 """Real pictures, at most, whose keypoints are drawn from: 50 MB."""
 BATCH = 2000
-"""Generated pictures added at a time: 40 MB. Thousands of single additions would take hours to merge."""
+"""Generated pictures added at a time: 30 MB."""
 HITS = 100
 SHARE = 0.6
 """Of the machine's memory that may be used."""
@@ -140,23 +141,25 @@ def grown(
 
     advance: called with the number of pictures added.
     """
-    file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL])
-    draws, before = np.random.default_rng(growth.seed), _reset_peak()
-    most = _data() + room
-    for size in sorted(sizes):
-        seconds, first = np.empty(0), float("nan")
-        try:
-            with limited(most):
-                _fill(file, growth.pool, size, draws, advance)
-                first, seconds = _timed(file, growth.queries)
-        except MemoryError:
-            pass
-        peak = memory_bytes(os.getpid(), "VmHWM") - before
-        yield ScaledWords(
-            pictures=file.size, bytes=file.nbytes, peak=max(0, peak), seconds=seconds, first=first, asked=size
-        )
-        if not len(seconds):
-            return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL], pool=threads)
+        file.prepare()
+        draws, before = np.random.default_rng(growth.seed), _reset_peak()
+        most = _data() + room
+        for size in sorted(sizes):
+            seconds, first = np.empty(0), float("nan")
+            try:
+                with limited(most):
+                    _fill(file, growth.pool, size, draws, advance)
+                    first, seconds = _timed(file, growth.queries)
+            except MemoryError:
+                pass
+            peak = memory_bytes(os.getpid(), "VmHWM") - before
+            yield ScaledWords(
+                pictures=file.size, bytes=file.nbytes, peak=max(0, peak), seconds=seconds, first=first, asked=size
+            )
+            if not len(seconds):
+                return
 
 
 def _fill(

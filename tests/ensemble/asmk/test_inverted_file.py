@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import reference
 
-from landseer.ensemble.asmk import postings
+from landseer.ensemble.asmk import inverted_file
 from landseer.ensemble.asmk.aggregate import Binary, asmk, rasmk
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.asmk.inverted_file import InvertedFile
@@ -93,11 +94,60 @@ def test_it_equals_the_kernel_after_any_changes(changes, kernel):
         agree(file, held, query)
 
 
-def test_lists_longer_than_a_block_give_the_same_scores(monkeypatch):
-    held = dict(enumerate(pictures(100)))
-    file, query = filled(held), pictures(1, seed=1)[0]
-    monkeypatch.setattr(postings, "BLOCK", 7)
+@pytest.fixture
+def small(monkeypatch):
+    """Segments of few pictures, as large collections have many."""
+    monkeypatch.setattr(inverted_file, "MOST", 30)
+    monkeypatch.setattr(inverted_file, "LISTED", 20)
+
+
+@pytest.mark.parametrize("kernel", ["r-asmk", "how-idf"])
+def test_many_segments_on_several_threads_give_the_same_scores(small, kernel):
+    held = dict(enumerate(pictures(300)))
+    with ThreadPoolExecutor(3) as pool:
+        file = filled(held, kernel=KERNELS[kernel], pool=pool)
+        for query in pictures(3, seed=1):
+            agree(file, held, query)
+        file.remove(np.arange(0, 300, 2))
+        for key in range(0, 300, 2):
+            held.pop(key)
+        agree(file, held, pictures(1, seed=2)[0])
+
+
+def test_segments_are_few_and_none_is_too_large(small):
+    file, held = InvertedFile(words=WORDS, bits=BITS), dict(enumerate(pictures(300)))
+    for key, one in held.items():
+        file.add(np.array([key]), [one])
+    sizes = [segment.living for segment in file._state.segments]
+    assert max(sizes) <= 30 and len(sizes) <= 300 / 30 * 2 and sum(sizes) == 300
+    # Those that removals leave are merged, too.
+    file.remove(np.arange(270))
+    assert len(file._state.segments) <= 3
+    agree(file, {key: held[key] for key in range(270, 300)}, pictures(1, seed=1)[0])
+
+
+def test_words_are_weighted_anew_once_enough_pictures_changed(monkeypatch):
+    monkeypatch.setattr(inverted_file, "STALE", 0.1)
+    made, [query] = pictures(200), pictures(1, seed=1)
+    held = dict(enumerate(made[:100]))
+    file = filled(held, kernel=KERNELS["how-idf"])
+    weights = weights_of(held, file.kernel)
     agree(file, held, query)
+    for key in range(100, 105):
+        file.add(np.array([key]), [made[key]])
+    # Until then, the weights are those of the last search that computed them, for old and new pictures alike.
+    expected = [similarity(query, one, file.kernel, weights=weights) for one in made[:105]]
+    np.testing.assert_allclose(file.scores(query)[1], expected, rtol=1e-12)
+    file.add(np.arange(105, 120), made[105:120])
+    agree(file, dict(enumerate(made[:120])), query)
+
+
+def test_words_that_all_have_are_shared_even_where_matches_are_below_zero():
+    [one] = pictures(1, seed=4)
+    opposite = Binary(words=one.words, codes=~one.codes, bits=BITS)
+    file = filled({1: opposite, 2: opposite}, kernel=Kernel(alpha=1.0, tau=-2.0, idf=True))
+    found, scores = file.search(one, 5)
+    assert found.tolist() == [1, 2] and scores.tolist() == [0.0, 0.0]
 
 
 def test_adding_one_by_one_is_adding_at_once():

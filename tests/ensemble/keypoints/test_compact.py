@@ -13,12 +13,13 @@ from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.keypoints.compact import (
     BITS,
     BYTES,
+    STRONGEST,
     CompactKeypoints,
     aggregated,
     pack_keypoints,
     unpack_keypoints,
 )
-from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
+from landseer.ensemble.keypoints.query_keypoints import ASKED, QueryKeypoints
 
 
 def some(count, seed=0, *, words=65_536, side=2047.0):
@@ -120,6 +121,17 @@ def test_a_query_is_searched_by_the_nearest_words_of_each_keypoint():
     np.testing.assert_array_equal(found.codes[1], codes[0, 1] & codes[1, 0])  # a tie is 0
     np.testing.assert_array_equal(found.codes[2], codes[1, 1])
     assert query.aggregated().words.tolist() == [1, 2, 3, 5]
+
+
+def test_only_the_strongest_keypoints_are_searched_by():
+    words = np.arange(STRONGEST + 1)
+    query = QueryKeypoints(
+        keypoints=some(len(words)),
+        words=words[:, None],
+        codes=np.zeros((len(words), 1, BITS // 8), np.uint8),
+    )
+    assert query.aggregated().words.tolist() == list(range(ASKED))
+    assert dataclasses.replace(query.keypoints, words=words).searched().words.tolist() == list(range(STRONGEST))
 
 
 def test_the_table_of_a_query_has_all_its_words_in_order():

@@ -1,0 +1,136 @@
+"""The loops over postings, compiled by numba for this processor when they are first asked for.
+
+The machine code is kept beside this file, or in the user's cache if that cannot be written; where neither can, every
+process compiles anew. The loops hold no lock of Python, so threads run them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Offsets = NDArray[np.uint32]
+Slots = NDArray[np.uint16]
+Codes = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+Words = NDArray[np.int64]
+
+Lists: TypeAlias = tuple[Offsets, Slots, Codes]
+"""Offsets [K + 1], slots [P] and codes [P, L]: the postings of word c are [offsets[c], offsets[c + 1])."""
+Asked: TypeAlias = tuple[Words, Codes, Floats]
+"""Words [W] that are asked for, their codes [W, L] and weights [W]."""
+
+_LISTS = "Tuple((uint32[::1], uint16[::1], uint64[:, ::1]))"
+_ASKED = "Tuple((int64[::1], uint64[:, ::1], float64[::1]))"
+
+
+class Scan(Protocol):
+    """Adds up what the postings of some words are worth."""
+
+    def __call__(self, lists: Lists, asked: Asked, matches: Floats, totals: Floats) -> None:
+        """Add, word after word, matches[h] times the word's weight to the total of the slot of each of its postings.
+
+        matches: [64 L + 1] or shorter, for each number h of differing bits that there can be; totals: of each slot.
+        """
+
+
+class Append(Protocol):
+    """Merges lists."""
+
+    def __call__(self, lists: Lists, renamed: NDArray[np.int32], ends: Offsets, merged: tuple[Slots, Codes]) -> None:
+        """Copy each word's postings to its place in `ends` [K], which moves on.
+
+        renamed: the new slot of each slot, -1 to drop it.
+        """
+
+
+class Count(Protocol):
+    """Counts living pictures."""
+
+    def __call__(self, lists: Lists, alive: NDArray[np.bool_], counts: Words) -> None:
+        """Write the number of living slots with each word to counts [K]."""
+
+
+@cache
+def scan(lanes: int) -> Scan:
+    """Return the scan of codes of so many lanes of 64 bits. With 0 it reads no codes: none differ in any bit."""
+
+    def loop(lists: Any, asked: Any, matches: Any, totals: Any) -> None:
+        offsets, slots, codes = lists
+        words, mine, weights = asked
+        for row in range(len(words)):
+            word, weight = words[row], weights[row]
+            # Unsigned, or numba would check whether the index is negative.
+            for place in range(np.uint64(offsets[word]), np.uint64(offsets[word + 1])):
+                apart = np.uint64(0)
+                for lane in range(lanes):
+                    # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
+                    bits = codes[place, lane] ^ mine[row, lane]
+                    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+                    nibbles = np.uint64(0x3333333333333333)
+                    bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
+                    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+                    apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
+                # Never -0.0, which marks the slots that nothing was added to: `Postings.score`.
+                totals[slots[place]] += matches[apart] * weight + 0.0
+
+    compiled: Scan = _compiled(loop, f"void({_LISTS}, {_ASKED}, float64[::1], float64[::1])")
+    return compiled
+
+
+@cache
+def append() -> Append:
+    """Return the loop that merges lists."""
+
+    def loop(lists: Any, renamed: Any, ends: Any, merged: Any) -> None:
+        offsets, slots, codes = lists
+        new_slots, new_codes = merged
+        for word in range(len(ends)):
+            end = np.uint64(ends[word])
+            for place in range(np.uint64(offsets[word]), np.uint64(offsets[word + 1])):
+                slot = renamed[slots[place]]
+                if slot >= 0:
+                    new_slots[end] = slot
+                    for lane in range(codes.shape[1]):
+                        new_codes[end, lane] = codes[place, lane]
+                    end += np.uint64(1)
+            ends[word] = end
+
+    signature = f"void({_LISTS}, int32[::1], uint32[::1], Tuple((uint16[::1], uint64[:, ::1])))"
+    compiled: Append = _compiled(loop, signature)
+    return compiled
+
+
+@cache
+def count() -> Count:
+    """Return the loop that counts living pictures by word."""
+
+    def loop(lists: Any, alive: Any, counts: Any) -> None:
+        offsets, slots, _ = lists
+        for word in range(len(counts)):
+            living = 0
+            for place in range(np.uint64(offsets[word]), np.uint64(offsets[word + 1])):
+                living += alive[slots[place]]
+            counts[word] = living
+
+    compiled: Count = _compiled(loop, f"void({_LISTS}, boolean[::1], int64[::1])")
+    return compiled
+
+
+def prepare(lanes: int) -> None:
+    """Load or compile all loops now, rather than in the first search."""
+    scan(lanes), scan(0), append(), count()
+
+
+def _compiled(loop: Callable[..., None], signature: str) -> Any:
+    import numba
+
+    try:
+        return numba.njit([signature], nogil=True, cache=True)(loop)
+    except (RuntimeError, OSError):
+        # No folder for the machine code can be written.
+        return numba.njit([signature], nogil=True)(loop)
