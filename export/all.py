@@ -43,7 +43,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    from landseer.export.build import OF_ANY_HEAD
+    from landseer.export.build import OF_ANY_HEAD, PATCHES
     from landseer.export.models.heads import HEADS
     from landseer.export.models.trunks import BACKBONES
     from landseer.export.to_onnx import OPSETS
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: cider if trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
     p.add_argument("--train", metavar="DATA", help=f"train the parts first, then export with them; needs {TRAIN}")
-    p.add_argument("--section", choices=OF_ANY_HEAD, help="train only this part and add it to --parts")
+    p.add_argument("--section", choices=(*OF_ANY_HEAD, PATCHES), help="train only this part and add it to --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")

@@ -35,6 +35,10 @@ DEFAULT = "cider"
 
 OF_ANY_HEAD = ("reduction", "locals")
 """Parts that depend on the trunk but not on the head."""
+PATCHES = "patches"
+"""Another one. It has no stand-in: without it, models have no patches."""
+PATCH_COUNT = 388
+"""Patches of a picture: what two pages of the store hold. 700 find no more (docs/research/fusion.md)."""
 UNTRAINED = {
     "attention": "mean channel activation, min-max",
     "whitening": "identity",
@@ -87,8 +91,9 @@ def build(wanted: Wanted) -> Networks:
     parts = find_parts(loaded, wanted)
     kind = wanted.descriptor or (parts.descriptor if parts else "gem")
     if loaded.trained is not None:
-        kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD) if parts else None
-    sizes = Sizes(channels=loaded.trunk.channels)
+        kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD, PATCHES) if parts else None
+    patches = _patches(parts)
+    sizes = Sizes(channels=loaded.trunk.channels, patches=PATCH_COUNT if patches else 0)
     head, whitening = _descriptor(kind, loaded, parts, wanted)
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     local = Projection.untrained(sizes.channels, sizes.local, seed=LOCALS_SEED)
@@ -106,6 +111,7 @@ def build(wanted: Wanted) -> Networks:
             whitening=whitening,
             reduction=reduction,
             locals=local,
+            patches=patches,
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
@@ -115,8 +121,9 @@ def build(wanted: Wanted) -> Networks:
     profile = Profile(
         backbone=wanted.backbone,
         descriptor=kind,
-        weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}", without="locals"),
+        weights_sha256=fingerprint(modules["backbone"], f"{loaded.variant} {kind}", without=("locals", PATCHES)),
         locals_sha256=fingerprint(local, trunk_sha256(loaded)),
+        patches_sha256=fingerprint(patches, trunk_sha256(loaded)) if patches else "",
         sizes=sizes,
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
@@ -169,14 +176,14 @@ def trunk_sha256(loaded: Loaded) -> str:
     return fingerprint(loaded.trunk.features, loaded.variant)
 
 
-def fingerprint(module: nn.Module, variant: str, *, without: str = "") -> str:
+def fingerprint(module: nn.Module, variant: str, *, without: tuple[str, ...] = ()) -> str:
     """Hash every weight that affects stored vectors. `variant` separates networks whose weights have the same names.
 
-    without: name of a child module to leave out.
+    without: names of child modules to leave out.
     """
     digest = hashlib.sha256(variant.encode())
     for name, value in sorted(module.state_dict().items()):
-        if without and name.startswith(f"{without}."):
+        if name.partition(".")[0] in without:
             continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -211,6 +218,11 @@ def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | No
     if which is None:
         return head, Projection.untrained(channels, channels, seed=0)
     return head, learned_projection(checkpoint, which, size=channels)
+
+
+def _patches(parts: Parts | None) -> Projection | None:
+    found = parts.section(PATCHES) if parts else {}
+    return Projection(found["mean"], found["matrix"]) if found else None
 
 
 def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:

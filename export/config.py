@@ -7,7 +7,16 @@ import json
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from landseer.ensemble.inference.contracts import IMAGE, DType, Ensemble, Graph, Tensor, ensembles, graphs
+from landseer.ensemble.inference.contracts import (
+    IMAGE,
+    PATCH_OUTPUTS,
+    DType,
+    Ensemble,
+    Graph,
+    Tensor,
+    ensembles,
+    graphs,
+)
 from landseer.ensemble.inference.profile import Profile
 
 TYPES: dict[DType, int] = {
@@ -41,7 +50,8 @@ def graph_config(graph: Graph, *, precision: str) -> pb.ModelConfig:
     config.parameters["landseer_bounds"].string_value = json.dumps(_bounds(graph))
     if graph.name == "backbone":
         # Compile both ensembles' outputs at start, so that no first request waits for it.
-        prepared = [list(step.outputs) for ensemble in ensembles().values() for step in ensemble.steps[:1]]
+        made = ensembles(patches=set(PATCH_OUTPUTS) <= {tensor.name for tensor in graph.outputs})
+        prepared = [list(step.outputs) for ensemble in made.values() for step in ensemble.steps[:1]]
         config.parameters["landseer_prepared_outputs"].string_value = json.dumps(prepared)
     _queue(config.dynamic_batching)
     if IMAGE in graph.inputs:
@@ -117,6 +127,6 @@ def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
         config = graph_config(graph, precision=precision.get(name, "fp32"))
         files[f"{name}/config.pbtxt"] = to_text(config)
         files[f"{name}/configs/{PIP}.pbtxt"] = to_text(pip_variant(config))
-    for name, ensemble in ensembles(profile.detector).items():
+    for name, ensemble in ensembles(profile.detector, patches=profile.sizes.patches > 0).items():
         files[f"{name}/config.pbtxt"] = to_text(ensemble_config(ensemble, profile))
     return files

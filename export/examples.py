@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, MAX_SIDE, MIN_SIDE, Sizes
-from landseer.export.models.backbone import Description
+from landseer.export.models.backbone import Description, PatchDescription
 from landseer.export.photographs import photographs
 from landseer.export.to_onnx import Arrays
 
@@ -152,6 +152,6 @@ def _unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def _described(backbone: nn.Module, image: NDArray[np.uint8]) -> Description:
-    described: Description = backbone(torch.from_numpy(image))
+def _described(backbone: nn.Module, image: NDArray[np.uint8]) -> Description | PatchDescription:
+    described: Description | PatchDescription = backbone(torch.from_numpy(image))
     return described

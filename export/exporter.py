@@ -85,6 +85,7 @@ def _kept(options: ExportOptions, networks: Networks) -> dict[str, ManifestEntry
         _check_lattqe(options, manifest.profile, networks.profile)
     if "backbone" in names:
         _check_locals(options, manifest.profile, networks.profile)
+        _check_patches(options, manifest.profile, networks.profile)
     # A profile has one version, so graphs that are kept move to it too.
     return {name: entry for name, entry in manifest.graphs.items() if name in names}
 
@@ -105,6 +106,17 @@ def _check_locals(options: ExportOptions, kept: Profile, wanted: Profile) -> Non
     if kept.locals_sha256 == wanted.locals_sha256:
         return
     found = "other local descriptors" if kept.locals_sha256 else "no local descriptors"
+    raise ExportError(
+        f"{options.out} holds a backbone with {found}: export it too with --only backbone, or export all graphs "
+        "(without --only)"
+    )
+
+
+def _check_patches(options: ExportOptions, kept: Profile, wanted: Profile) -> None:
+    """Raise ExportError unless a kept backbone computes the patches of the new profile."""
+    if kept.patches_sha256 == wanted.patches_sha256:
+        return
+    found = "other patches" if kept.patches_sha256 else "no patches"
     raise ExportError(
         f"{options.out} holds a backbone with {found}: export it too with --only backbone, or export all graphs "
         "(without --only)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,14 +44,22 @@ LIMITS: dict[str, Limit] = {
     "local_positions": Limit(fp32=0.99, bf16=0.9),
     # On average, at the locations that both selected: a feature near the mean has an unstable direction.
     "local_descriptors": Limit(fp32=0.99999, bf16=0.995),
+    "patch_positions": Limit(fp32=0.99, bf16=0.9),
+    # Bits, at the locations that both selected: a value near 0 may have either sign.
+    "patch_codes": Limit(fp32=0.999, bf16=0.9),
     "boxes": Limit(fp32=0.999, bf16=0.7),
     "box_scores": Limit(fp32=0.999, bf16=0.9),
     "assignments": Limit(fp32=0.99, bf16=0.8),
     "local_count": EQUAL,
+    "patch_count": EQUAL,
     "cluster_count": EQUAL,
     "box_count": EQUAL,
     "image_size": EQUAL,
 }
+
+
+SELECTED = ("local_positions", "patch_positions")
+"""Compared on photographs only: on noise, many features are equally strong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ def check(graph: Graph, expected: Iterable[tuple[Case, Arrays]], run: Run) -> Ag
         for tensor in graph.outputs:
             _check_type(graph, tensor.name, tensor.dtype, wanted[tensor.name], got[tensor.name])
             measure = MEASURES.get(tensor.name)
-            if measure is None or (tensor.name == "local_positions" and not case.real):
+            if measure is None or (tensor.name in SELECTED and not case.real):
                 continue
             value = measure(wanted, got)
             if tensor.name not in worst or not value >= worst[tensor.name][0]:
@@ -131,18 +140,31 @@ def equality(a: Array, b: Array) -> float:
     return float((a == b).mean())
 
 
-def selection_overlap(wanted: Arrays, got: Arrays) -> float:
-    """Minimum over the batch of the share of locations (position and scale) that both selected."""
+def selection_overlap(wanted: Arrays, got: Arrays, kind: str) -> float:
+    """Minimum over the batch of the share of locations (position and scale) that both selected. kind: local or patch."""
     shares = []
-    for a, b in zip(_places(wanted), _places(got), strict=True):
+    for a, b in zip(_places(wanted, kind), _places(got, kind), strict=True):
         shares.append(len(a.keys() & b.keys()) / max(1, len(a)))
     return min(shares)
+
+
+def same_bits(wanted: Arrays, got: Arrays) -> float:
+    """Minimum over the batch of the share of equal bits of patches at locations both selected; 1 without any."""
+    values = [1.0]
+    for i, (a, b) in enumerate(zip(_places(wanted, "patch"), _places(got, "patch"), strict=True)):
+        if common := sorted(a.keys() & b.keys()):
+            mine, theirs = (
+                np.unpackbits(out["patch_codes"][i, [rows[p] for p in common]].astype(np.uint8), axis=1)
+                for out, rows in ((wanted, a), (got, b))
+            )
+            values.append(float((mine == theirs).mean()))
+    return min(values)
 
 
 def local_cosine(wanted: Arrays, got: Arrays) -> float:
     """Minimum over the batch of the mean cosine of local descriptors at locations both selected; 1 without any."""
     values = [1.0]
-    for i, (a, b) in enumerate(zip(_places(wanted), _places(got), strict=True)):
+    for i, (a, b) in enumerate(zip(_places(wanted, "local"), _places(got, "local"), strict=True)):
         if common := sorted(a.keys() & b.keys()):
             mine, theirs = (
                 wanted["local_descriptors"][i, [a[p] for p in common]],
@@ -152,10 +174,10 @@ def local_cosine(wanted: Arrays, got: Arrays) -> float:
     return min(values)
 
 
-def _places(out: Arrays) -> Iterator[dict[tuple[float, ...], int]]:
-    """Yield for each picture a map from selected location (x, y, scale) to its row."""
+def _places(out: Arrays, kind: str) -> Iterator[dict[tuple[float, ...], int]]:
+    """Yield for each picture a map from selected location (x, y, scale) to its row. kind: local or patch."""
     for count, positions, scales in zip(
-        out["local_count"][:, 0], out["local_positions"], out["local_scales"], strict=True
+        out[f"{kind}_count"][:, 0], out[f"{kind}_positions"], out[f"{kind}_scales"], strict=True
     ):
         found = np.c_[positions, scales][: int(count)].round(2).tolist()
         yield {tuple(place): row for row, place in enumerate(found)}
@@ -175,9 +197,11 @@ MEASURES: dict[str, Callable[[Arrays, Arrays], float]] = {
     **{name: _named(name, cosine) for name in ("descriptor", "query_vector", "expanded")},
     "clusters": _named("clusters", mean_cosine),
     **{name: _named(name, closeness) for name in ("scores", "cluster_weights", "weights", "attention", "box_scores")},
-    **{name: _named(name, equality) for name in ("local_count", "cluster_count", "box_count", "image_size")},
+    **{name: _named(name, equality) for name in ("local_count", "patch_count", "cluster_count", "box_count", "image_size")},
     "assignments": _named("assignments", equality),
-    "local_positions": selection_overlap,
+    "local_positions": partial(selection_overlap, kind="local"),
+    "patch_positions": partial(selection_overlap, kind="patch"),
+    "patch_codes": same_bits,
     "local_descriptors": local_cosine,
     "boxes": boxes_iou,
 }

@@ -21,7 +21,7 @@ from landseer.export.models.torch_file import WeightsError
 
 SHIPPED = Path(__file__).parent / "trained"
 """Shipped parts, each with a card beside it."""
-SECTIONS = ("head", "whitening", "reduction", "locals")
+SECTIONS = ("head", "whitening", "reduction", "locals", "patches")
 FORMAT = "landseer parts 1"
 
 

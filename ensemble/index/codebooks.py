@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.config import BOTH, DEEP, KEYPOINTS, ServerConfig
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.keypoints.patches import makes_patches
 from landseer.ensemble.keypoints.shipped import is_for_keypoints, shipped_codebook
 
 
@@ -38,7 +37,7 @@ def local_sources(config: ServerConfig, codebooks: Codebooks, profile: Profile) 
     return LocalSources(
         words=DEEP if codebooks.deep else KEYPOINTS if codebooks.keypoints else None,
         verification=KEYPOINTS if config.keypoints else DEEP if config.deep else None,
-        patches=config.keypoints and makes_patches(profile),
+        patches=config.keypoints and bool(profile.patches_sha256),
     )
 
 

@@ -22,7 +22,7 @@ from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_v
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.keypoints.patches import Patches, makes_patches
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
@@ -90,7 +90,7 @@ class Collection:
                 limit_bytes=config.store_limit_bytes,
                 locals_sha256=profile.locals_sha256 if config.deep else None,
                 codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
-                patches_sha256=profile.locals_sha256 if config.keypoints and makes_patches(profile) else None,
+                patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
             )
         finally:
             opener.close()

@@ -123,6 +123,12 @@ class Readiness:
                 f"serves ({theirs.locals_sha256[:12]}); serve the previous models again, or start with another --store "
                 "or without deep local features"
             )
+        if self._config.keypoints and theirs.patches_sha256 != ours.patches_sha256:
+            raise ProfileMismatch(
+                f"the patches were made by other models (SHA-256 {ours.patches_sha256[:12] or 'none'}) than Triton now "
+                f"serves ({theirs.patches_sha256[:12] or 'none'}); serve the previous models again, or start with "
+                "another --store"
+            )
         if theirs.fingerprint == ours.fingerprint:
             return
         raise ProfileMismatch(

@@ -34,6 +34,8 @@ class Sizes:
     """N, local features kept over all scales (Hu and Bors 2020)."""
     local: int = 128
     """Values of a local descriptor after PCA (Hu and Bors 2020; Teichmann et al. 2019)."""
+    patches: int = 0
+    """Patches kept over all scales: features of the middle of the trunk, as signs. 0 if no projection was learned."""
     clusters: int = 10
     """K, clusters of a picture (Hu and Bors 2020)."""
     boxes: int = 8
@@ -103,6 +105,11 @@ ATTENTION = Tensor(name="attention", dtype="float32", dims=(-1, -1))
 IMAGE_SIZE = Tensor(name="image_size", dtype="int32", dims=(2,))
 """Height, width of `image`."""
 
+PATCH_BITS = 128
+"""Signs of a patch."""
+PATCH_OUTPUTS = ("patch_codes", "patch_count", "patch_positions", "patch_scales")
+"""The outputs of `backbone` and of the ensembles that make up patches, if `Sizes.patches` is above 0."""
+
 DEFAULT_DETECTOR = "attention"
 DETECTOR_INPUTS: dict[str, tuple[Tensor, ...]] = {
     DEFAULT_DETECTOR: (ATTENTION, IMAGE_SIZE),
@@ -120,13 +127,13 @@ def graphs(sizes: Sizes, detector: str = DEFAULT_DETECTOR) -> dict[str, Graph]:
     return {graph.name: graph for graph in every}
 
 
-def ensembles(detector: str = DEFAULT_DETECTOR) -> dict[str, Ensemble]:
+def ensembles(detector: str = DEFAULT_DETECTOR, *, patches: bool = False) -> dict[str, Ensemble]:
     """Return the two ensembles over one backbone: `describe` for queries, `describe_full` for indexing.
 
     detector: a key of `DETECTOR_INPUTS`. One that takes the picture runs in parallel with the backbone; the outputs
-    have the same names.
+    have the same names. patches: whether the backbone has `PATCH_OUTPUTS`.
     """
-    query = ("descriptor", "query_vector")
+    query = ("descriptor", "query_vector", *(PATCH_OUTPUTS if patches else ()))
     maps = ("attention", "image_size")
     local = ("local_features", "local_count", "local_positions", "local_scales", "local_norms", "local_descriptors")
     boxes = ("boxes", "box_scores", "box_count")
@@ -162,9 +169,22 @@ def _backbone(s: Sizes) -> Graph:
             Tensor(name="local_descriptors", dtype="float16", dims=(s.locals, s.local)),
             ATTENTION,
             IMAGE_SIZE,
+            *(_patches(s) if s.patches else ()),
         ),
         max_batch=8,
         half_precision=True,
+    )
+
+
+def _patches(s: Sizes) -> tuple[Tensor, ...]:
+    return (
+        # Signs of the projected features, packed as by numpy.packbits; strongest first, zero beyond patch_count.
+        Tensor(name="patch_codes", dtype="uint8", dims=(s.patches, PATCH_BITS // 8)),
+        Tensor(name="patch_count", dtype="int32", dims=(1,)),
+        # x, y of each patch's centre in pixels of `image`.
+        Tensor(name="patch_positions", dtype="float32", dims=(s.patches, 2)),
+        # Factor by which `image` was resized for each patch.
+        Tensor(name="patch_scales", dtype="float32", dims=(s.patches,)),
     )
 
 

@@ -30,6 +30,8 @@ class Profile:
     """Of the weights that affect local descriptors: trunk and projection; empty if there are none.
 
     Not in the fingerprint, because it does not matter to a store without local features."""
+    patches_sha256: str = ""
+    """Of the weights that affect patches: trunk and projection; empty if there are none. Not in the fingerprint."""
     long_side: int = 640
     """Pictures are resized so that their longer side has this many pixels."""
     side_multiple: int = SIDE_MULTIPLE

@@ -15,11 +15,11 @@ import numpy as np
 from landseer.ensemble.errors import InvalidInput, LandseerError
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.index.writer import GROUP
+from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.ingest.regions import regions_of
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.extractor import Extractor
-from landseer.ensemble.keypoints.patches import makes_patches
 from landseer.ensemble.pictures.heatmap import FeatureMap
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
@@ -161,11 +161,11 @@ class Indexer:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
         keypoints = asyncio.create_task(self._keypoints(prepared, stages))
         try:
-            patches = self._patches and makes_patches(profile)
-            local = LOCAL_OUTPUTS if patches or self._local_features else ()
-            outputs = tuple(dict.fromkeys((*FOR_INDEX, *local)))
+            patches = PATCH_OUTPUTS if self._patches and profile.patches_sha256 else ()
+            local = LOCAL_OUTPUTS if self._local_features else ()
+            outputs = tuple(dict.fromkeys((*FOR_INDEX, *local, *patches)))
             described = await self._describer.infer(prepared, stages, outputs=outputs)
-            features, words = await self._kept_features(picture.image, described, profile, stages), None
+            features, words = await self._stored_features(picture.image, described, profile, stages), None
             if collection.deep_words is not None and features is not None:
                 words = await collection.deep_words.of_picture(features)
             record = record_of(picture.id, metadata, described, profile.version)
@@ -174,7 +174,7 @@ class Indexer:
                 locals=features,
                 words=words,
                 keypoints=await keypoints,
-                patches=described.patches if patches else None,
+                patches=described.patches,
             )
         finally:
             keypoints.cancel()
@@ -186,14 +186,12 @@ class Indexer:
             return None
         return await stages.required("keypoints", lambda _: extractor.of_picture(prepared.pixels))
 
-    async def _kept_features(
+    async def _stored_features(
         self, image: bytes, described: DescribedPicture, profile: Profile, stages: Stages
     ) -> LocalFeatures | None:
         """Return the local features of the whole picture, then of its regions; None if they are not stored."""
         features, prepared = described.local_features, described.prepared
-        if features is None or not self._local_features:
-            return None
-        if not self._regions:
+        if features is None or not self._regions:
             return features
         size = {"width": prepared.width, "height": prepared.height}
         regions = regions_of(described.boxes, most=self._regions, **size)

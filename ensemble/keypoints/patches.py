@@ -1,8 +1,8 @@
-"""Patches: what the store keeps of a picture's deep local features, 21 bytes each, enough to verify.
+"""Patches: features of the middle of the backbone, 21 bytes each, enough to verify.
 
-Keypoints do not repeat on buildings seen from elsewhere, or where light has changed; features of the backbone do. A
-descriptor is kept as the signs of its 128 values, which a PCA has centred: two patches match if each is the other's
-nearest, and few bits differ. Positions are kept in 1/32 pixel, sizes in 1/16 octave.
+Keypoints do not repeat on buildings seen from elsewhere, or where light has changed; patches do. The models return the
+signs of their 128 values: two patches match if each is the other's nearest, and few bits differ. Positions are kept in
+1/32 pixel, sizes in 1/16 octave.
 
 On disk, little-endian: the number of patches (uint16), the width and height of the model's input (uint16), then for all
 patches the position (2 x uint16), the size (uint8), the bits (16 bytes).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,18 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import Packed, binarise
-from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.asmk.bits import Packed
+from landseer.ensemble.inference.contracts import PATCH_BITS as BITS
 
-Floats = NDArray[np.floating[Any]]
-
-BITS = 128
 BYTES = 21
 """Of one patch."""
-MOST = 388
-"""Patches of a picture, the strongest: what two pages of the store hold."""
-STRIDE = 32
-"""Side of a patch at scale 1, pixels: the distance between two cells of the backbone's last map."""
+STRIDE = 16
+"""Side of a patch at scale 1, pixels: the distance between two cells of the map that patches are from."""
 
 _HEADER = struct.Struct("<HHH")
 _PLACE, _BYTE = np.dtype("<u2"), np.dtype("u1")
@@ -65,25 +61,15 @@ class Patches:
         return np.zeros(len(self.codes), np.float32)
 
 
-def patches_of(descriptors: Floats, positions: Floats, scales: Floats, *, frame: tuple[int, int]) -> Patches:
-    """Return the strongest deep local features of a picture as patches.
-
-    descriptors: [n, 128], strongest first; positions: [n, 2], pixels of the model's input; scales: [n], the factor by
-    which the input was resized for each. ValueError for descriptors of another size.
-    """
-    if descriptors.shape[1] != BITS:
-        raise ValueError(f"got local descriptors of {descriptors.shape[1]} values; patches have {BITS}")
+def patches_of(tensors: Mapping[str, NDArray[Any]], *, frame: tuple[int, int]) -> Patches:
+    """Return the patches of a picture from `PATCH_OUTPUTS` of the models, without their batch axis."""
+    count: int = tensors["patch_count"].item()
     return Patches(
-        codes=binarise(descriptors[:MOST]),
-        positions=positions[:MOST].astype(np.float32),
-        sizes=np.asarray(STRIDE / np.maximum(scales[:MOST], 1e-3), np.float32),
+        codes=tensors["patch_codes"][:count],
+        positions=tensors["patch_positions"][:count].astype(np.float32),
+        sizes=np.asarray(STRIDE / np.maximum(tensors["patch_scales"][:count], 1e-3), np.float32),
         frame=frame,
     )
-
-
-def makes_patches(profile: Profile) -> bool:
-    """Return whether the served models have the local descriptors that patches are made of."""
-    return bool(profile.locals_sha256) and profile.sizes.local == BITS
 
 
 def pack_patches(patches: Patches) -> bytes:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.config import Limits
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, Overloaded
+from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.patches import Patches, patches_of
@@ -71,11 +72,10 @@ class DescribedPicture:
     @property
     def patches(self) -> Patches | None:
         """The patches of the described region, positions in `prepared.pixels`; None if not requested."""
-        found = self.local_features
-        if found is None:
+        if "patch_codes" not in self.tensors:
             return None
         height, width = self.prepared.pixels.shape[:2]
-        return patches_of(found.descriptors, found.positions, found.scales, frame=(width, height))
+        return patches_of(self.tensors, frame=(width, height))
 
     @property
     def boxes(self) -> NDArray[np.float32]:
@@ -138,7 +138,7 @@ class Describer:
         self, prepared: Prepared, stages: Stages, *, outputs: Sequence[str] = FOR_SEARCH
     ) -> DescribedPicture:
         """Describe a decoded picture. Errors of Triton.infer."""
-        model = "describe" if set(outputs) <= set(VECTORS) else "describe_full"
+        model = "describe" if set(outputs) <= {*VECTORS, *PATCH_OUTPUTS} else "describe_full"
         image = {"image": prepared.pixels[None]}
         tensors = await stages.required("describe", lambda left: self._infer(model, image, outputs, left))
         return DescribedPicture(prepared=prepared, tensors={name: tensor[0] for name, tensor in tensors.items()})

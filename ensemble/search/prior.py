@@ -14,7 +14,7 @@ Scores = NDArray[np.float32]
 
 OTHERS = 10
 """The distance of a candidate is compared with that of the one with this many nearer ones."""
-NEARER, BY_WORDS = 20.0, 0.67
+NEARER, BY_WORDS = 15.0, 0.5
 """Log odds for each e-fold that a candidate is nearer, and lost with each that its rank by words is lower."""
 SMALLEST = 0.02
 """Added to distances, so that a copy is not infinitely nearer."""

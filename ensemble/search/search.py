@@ -14,6 +14,7 @@ from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.word_index import WordIndex
+from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.extractor import Extractor
@@ -150,9 +151,9 @@ class SearchRun:
             vector=picture.descriptor,
             query_vector=picture.query_vector,
             picture=picture,
-            local_features=picture.local_features if self.plan.needs_deep else None,
+            local_features=picture.local_features,
             keypoints=keypoints,
-            patches=picture.patches if self.plan.needs_patches else None,
+            patches=picture.patches,
         )
 
     async def _describe(self, query: PictureQuery) -> tuple[DescribedPicture, QueryKeypoints | None]:
@@ -160,7 +161,8 @@ class SearchRun:
         explain = self.plan.explain
         outputs = (
             *(FOR_EXPLAIN if explain else FOR_SEARCH),
-            *(FOR_LOCAL if self.plan.needs_deep or self.plan.needs_patches else ()),
+            *(FOR_LOCAL if self.plan.needs_deep else ()),
+            *(PATCH_OUTPUTS if self.plan.needs_patches else ()),
         )
         outputs = tuple(dict.fromkeys(outputs))
         prepared = await self.describer.decode(

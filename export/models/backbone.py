@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landseer.ensemble.inference.contracts import Sizes
+from landseer.export.models.patches import PatchFeatures, packed, strongest_patches
 from landseer.export.models.pooling import Projection, l2n, masked_gem
 from landseer.export.models.trunks import Trunk
 
@@ -51,6 +52,25 @@ class Description(NamedTuple):
     image_size: Tensor
 
 
+class PatchDescription(NamedTuple):
+    """The outputs of a `backbone` with patches, in the contract's order."""
+
+    descriptor: Tensor
+    query_vector: Tensor
+    local_features: Tensor
+    local_count: Tensor
+    local_positions: Tensor
+    local_scales: Tensor
+    local_norms: Tensor
+    local_descriptors: Tensor
+    attention: Tensor
+    image_size: Tensor
+    patch_codes: Tensor
+    patch_count: Tensor
+    patch_positions: Tensor
+    patch_scales: Tensor
+
+
 class Backbone(nn.Module):
     """Trunk, image pyramid, global descriptor, local features, co-attention query vector, attention map."""
 
@@ -64,18 +84,44 @@ class Backbone(nn.Module):
         whitening: Projection,
         reduction: Projection,
         locals: Projection,
+        patches: Projection | None = None,
         p: float = 3.0,
     ) -> None:
+        """patches: the projection whose signs are the codes of patches; None for a backbone without patches."""
         super().__init__()
         self.trunk, self.sizes, self.p = trunk, sizes, p
         self.head, self.scales = head, scales
         self.whitening, self.reduction, self.locals = whitening, reduction, locals
+        # Last, so that a fingerprint without it is that of a backbone without patches.
+        self.patches = patches
 
-    def forward(self, image: Tensor) -> Description:
-        """Describe. image: uint8 [B, H, W, 3] → `Description`, shapes in `ensemble.contracts`."""
+    def forward(self, image: Tensor) -> Description | PatchDescription:
+        """Describe. image: uint8 [B, H, W, 3] → its description, shapes in `ensemble.contracts`."""
         pixels = image.permute(0, 3, 1, 2).float()
         pictures = {scale: resized(pixels, scale) for scale in LOCAL_SCALES}
-        maps = {scale: self.trunk(picture) for scale, picture in pictures.items()}
+        both = {scale: self.trunk.maps(picture) for scale, picture in pictures.items()}
+        maps = {scale: last for scale, (last, _) in both.items()}
+        described = self._described(image, pictures, maps)
+        if self.patches is None:
+            return described
+        found = strongest_patches([middle for _, middle in both.values()], list(maps.values()), self.sizes.patches)
+        return PatchDescription(*described, *self._patches(image, both, found, self.patches))
+
+    def _patches(
+        self, image: Tensor, both: dict[int, tuple[Tensor, Tensor]], found: PatchFeatures, projection: Projection
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        height, width = image.shape[1], image.shape[2]
+        positions = torch.cat([cell_centres(middle, height, width) for _, middle in both.values()])
+        scales = torch.cat([cell_scales(middle, scale) for scale, (_, middle) in both.items()])
+        valid = found.valid
+        return (
+            packed(projection(l2n(found.features)), valid),
+            valid.sum(dim=1, keepdim=True).to(torch.int32),
+            positions[found.picked] * valid[..., None],
+            scales[found.picked] * valid,
+        )
+
+    def _described(self, image: Tensor, pictures: dict[int, Tensor], maps: dict[int, Tensor]) -> Description:
         described = {scale: self.head(maps[scale], *pictures[scale].shape[2:]) for scale in self.scales}
         feats = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps.values()], dim=1)  # [B, L, C]
         height, width = image.shape[1], image.shape[2]

@@ -33,6 +33,8 @@ class Trunk(nn.Module):
 
     mean: Tensor
     std: Tensor
+    middle_channels: int
+    """Channels of the middle map of `maps`."""
     backbone = variant = ""
     """Set by `BACKBONES`: its key there, and `Loaded.variant`. A training records them."""
 
@@ -44,9 +46,14 @@ class Trunk(nn.Module):
         channels: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        both: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        middle_channels: int | None = None,
     ) -> None:
+        """both: returns the last map and one of `middle_channels` before it; None for a trunk with one map."""
         super().__init__()
         self.features = features
+        self._both = both
+        self.middle_channels = middle_channels or channels
         # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
         self.classifier = classifier
         self.channels = channels
@@ -57,6 +64,13 @@ class Trunk(nn.Module):
         """Return the last feature map."""
         feature_map: Tensor = self.features((x - self.mean) / self.std)
         return feature_map
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last feature map, and that of stride 16 before it; the last twice if there is no such map."""
+        if self._both is None:
+            last = self(x)
+            return last, last
+        return self._both((x - self.mean) / self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +95,10 @@ class BackboneKind:
     load: Callable[[Path | None, Stride], Loaded]
 
 
+LITE_MIDDLE = 10
+"""The last block of EfficientNet-Lite0 with stride 16."""
+
+
 class _LiteFeatures(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -89,6 +107,17 @@ class _LiteFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.network.extract_features(x)
         return features
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last map, and the last one of stride 16, 112 channels."""
+        network = self.network
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        middle = x
+        for place, block in enumerate(network._blocks):
+            x = block(x)
+            if place == LITE_MIDDLE:
+                middle = x
+        return network._swish(network._bn1(network._conv_head(x))), middle
 
 
 def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
@@ -105,8 +134,15 @@ def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
 
 
 def _lite_trunk(network: Any) -> Trunk:
+    features = _LiteFeatures(network)
     return Trunk(
-        features=_LiteFeatures(network), classifier=network._fc, channels=1280, mean=(127.0,) * 3, std=(128.0,) * 3
+        features=features,
+        classifier=network._fc,
+        channels=1280,
+        mean=(127.0,) * 3,
+        std=(128.0,) * 3,
+        both=features.both,
+        middle_channels=112,
     )
 
 
@@ -234,7 +270,14 @@ def _resnet_trunk(
 ) -> Trunk:
     n = network
     features = nn.Sequential(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
-    return Trunk(features=features, classifier=n.fc, channels=2048, mean=mean, std=std)
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        middle = features[:-1](x)
+        return features[-1](middle), middle
+
+    return Trunk(
+        features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=both, middle_channels=1024
+    )
 
 
 def _download(weights: Any) -> Path:

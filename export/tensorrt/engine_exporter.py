@@ -115,7 +115,14 @@ def _exported(job: _Job) -> bool:
 
 def _identity(profile: Profile) -> tuple[str, ...]:
     """Return what identifies the graphs of a profile."""
-    return (profile.fingerprint, profile.locals_sha256, profile.detector, profile.detector_sha256, profile.version)
+    return (
+        profile.fingerprint,
+        profile.locals_sha256,
+        profile.patches_sha256,
+        profile.detector,
+        profile.detector_sha256,
+        profile.version,
+    )
 
 
 def _planned(job: _Job, name: str, sizes: PictureSizes) -> Plan:

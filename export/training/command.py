@@ -11,8 +11,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from landseer.export.build import DEFAULT, Wanted, find_parts, trunk_sha256
+from landseer.ensemble.errors import InvalidInput
+from landseer.export.build import DEFAULT, PATCHES, Wanted, find_parts, trunk_sha256
 from landseer.export.datasets.errors import DatasetError
+from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.engines import cpu_has_bf16
@@ -22,6 +24,7 @@ from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe
 from landseer.export.training.part_trainers import TRAINERS, Training, train, with_projection
+from landseer.export.training.patch_projection import PHOTOGRAPHS, learned_patches
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
 
 
@@ -52,6 +55,9 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
         there = find_parts(loaded, replace(options.wanted, parts=options.out)) if options.section else None
+        if there and options.section == PATCHES:
+            parts = _with_patches(options, loaded, there, console)
+            return _written(options, parts, console, began)
         views = _views(options, loaded, console)
         with _bar(console) as bar:
             training = Training(
@@ -64,12 +70,38 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
                 card=_card(options),
             )
             parts = _section(options, there, training) if there else train(descriptor, training)
-        write_parts(parts, options.out)
-        options.out.with_suffix(".md").write_text(card_text(parts))
-    except (DatasetError, WeightsError, ValueError, OSError) as error:
+        if not there:
+            parts = _with_patches(options, loaded, parts, console)
+        return _written(options, parts, console, began)
+    except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:
         raise TrainingError(str(error)) from error
-    console.print(f"Trained {options.section or descriptor} in {time.monotonic() - began:.0f} s: {options.out}")
+
+
+def _written(options: TrainOptions, parts: Parts, console: Console, began: float) -> Path:
+    write_parts(parts, options.out)
+    options.out.with_suffix(".md").write_text(card_text(parts))
+    seconds = time.monotonic() - began
+    console.print(f"Trained {options.section or parts.descriptor} in {seconds:.0f} s: {options.out}")
     return options.out
+
+
+def _with_patches(options: TrainOptions, loaded: Loaded, there: Parts, console: Console) -> Parts:
+    """Learn the projection of patches, which needs photographs and no views, and add it to the parts."""
+    files = [photograph.path for photograph in _readable(options, console).photographs]
+    with _bar(console) as bar:
+        task = bar.add_task("patches", total=min(PHOTOGRAPHS, len(files)))
+        found, told = learned_patches(
+            loaded.trunk, files, seed=options.seed, report=lambda done: bar.update(task, completed=done)
+        )
+    if options.section:
+        told = f"{told}, {options.data}, by {options.command}"
+    tensors = {f"{PATCHES}.{name}": value for name, value in found.state_dict().items()}
+    return replace(
+        there,
+        learned=tuple(dict.fromkeys((*there.learned, PATCHES))),
+        tensors={**there.tensors, **tensors},
+        card={**there.card, PATCHES: told},
+    )
 
 
 def _section(options: TrainOptions, there: Parts, training: Training) -> Parts:
@@ -102,13 +134,18 @@ def card_text(parts: Parts) -> str:
     )
 
 
-def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkViews:
+def _readable(options: TrainOptions, console: Console) -> Photographs:
     photographs = read(options.data)
     with _bar(console) as bar:
         task = bar.add_task("reading", total=len(photographs.photographs))
         photographs = readable(photographs, lambda: bar.advance(task))
     for line in photographs.skipped[:5]:
         console.print(f"skipped {line}", style="yellow", markup=False)
+    return photographs
+
+
+def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkViews:
+    photographs = _readable(options, console)
     with _bar(console) as bar:
         task = bar.add_task("views", total=len(photographs.photographs))
         return trunk_views(
