@@ -65,7 +65,7 @@ def patches_of(tensors: Mapping[str, NDArray[Any]], *, frame: tuple[int, int]) -
     """Return the patches of a picture from `PATCH_OUTPUTS` of the models, without their batch axis."""
     count: int = tensors["patch_count"].item()
     return Patches(
-        codes=tensors["patch_codes"][:count],
+        codes=tensors["patch_codes"][:count].astype(np.uint8),
         positions=tensors["patch_positions"][:count].astype(np.float32),
         sizes=np.asarray(STRIDE / np.maximum(tensors["patch_scales"][:count], 1e-3), np.float32),
         frame=frame,

@@ -43,10 +43,11 @@ def strongest_patches(middle: list[Tensor], last: list[Tensor], count: int) -> P
 def packed(values: Tensor, valid: Tensor) -> Tensor:
     """Pack the signs of values [B, N, 8 n] to uint8 [B, N, n], as numpy.packbits does; zero where not valid."""
     bits = (values > 0).to(values.dtype) * valid[..., None]
-    eights = bits.unflatten(-1, (-1, 8))
+    eights = bits.reshape(*bits.shape[:-1], values.shape[-1] // 8, 8)
     # Multiplied and added up, as neither ONNX Runtime nor OpenVINO packs bits.
     weights = torch.tensor([128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0], dtype=values.dtype)
-    return (eights * weights).sum(dim=-1).to(torch.uint8)
+    summed: Tensor = (eights * weights).sum(dim=-1)
+    return summed.to(torch.uint8)
 
 
 def _strengths(last: Tensor, like: Tensor) -> Tensor:
