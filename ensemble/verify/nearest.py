@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.bits import Lanes
 from landseer.ensemble.asmk.compiled import compiled
-from landseer.ensemble.keypoints.patches import BITS
+from landseer.ensemble.inference.contracts import PATCH_BITS
 
 Keys = NDArray[np.int64]
 
-LANES = BITS // 64
+LANES = PATCH_BITS // 64
 ROW = 16
 """A key is the number of differing bits, then the row of a patch in so many bits, which the store's count has, too."""
-FARTHEST_KEY = (BITS + 1) << ROW
+FARTHEST_KEY = (PATCH_BITS + 1) << ROW
 """Above all keys."""
 
 

@@ -275,9 +275,7 @@ def _resnet_trunk(
         middle = features[:-1](x)
         return features[-1](middle), middle
 
-    return Trunk(
-        features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=both, middle_channels=1024
-    )
+    return Trunk(features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=both, middle_channels=1024)
 
 
 def _download(weights: Any) -> Path:
