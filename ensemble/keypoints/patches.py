@@ -87,10 +87,10 @@ def unpack_patches(data: bytes | memoryview) -> Patches:
     if len(data) != _HEADER.size + BYTES * count:
         raise ValueError(f"not patches: {len(data)} bytes instead of {_HEADER.size + BYTES * count} for {count}")
     place, arrays = _HEADER.size, []
-    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,)), (_BYTE, (count, PATCH_BITS // 8))):
+    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,))):
         arrays.append(np.frombuffer(data, kind, math.prod(shape), place).reshape(shape))
         place += arrays[-1].nbytes
-    positions, sizes, codes = arrays
+    positions, sizes = arrays
     return Patches(
         codes=codes.copy(),
         positions=positions.astype(np.float32) / _PARTS,
