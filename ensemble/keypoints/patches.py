@@ -92,7 +92,7 @@ def unpack_patches(data: bytes | memoryview) -> Patches:
         place += arrays[-1].nbytes
     positions, sizes = arrays
     return Patches(
-        codes=codes.copy(),
+        codes=np.frombuffer(data, np.uint8, count * PATCH_BITS // 8, place).reshape(count, PATCH_BITS // 8).copy(),
         positions=positions.astype(np.float32) / _PARTS,
         sizes=np.exp2(sizes.astype(np.float32) / _STEPS),
         frame=(frame[0], frame[1]),
