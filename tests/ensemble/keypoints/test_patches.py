@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landseer.ensemble.inference.contracts import PATCH_BITS
 from landseer.ensemble.keypoints.patches import (
-    BITS,
     BYTES,
-    MOST,
     STRIDE,
     Patches,
     pack_patches,
@@ -20,11 +19,14 @@ from landseer.ensemble.keypoints.patches import (
     unpack_patches,
 )
 
+PATCH_COUNT = 388
+"""Patches of a picture, as models are exported."""
+
 
 def some(count, seed=0, *, side=2047.0):
     draws = np.random.default_rng(seed)
     return Patches(
-        codes=draws.integers(0, 256, (count, BITS // 8), dtype=np.uint8),
+        codes=draws.integers(0, 256, (count, PATCH_BITS // 8), dtype=np.uint8),
         positions=draws.uniform(0, side, (count, 2)).astype(np.float32),
         sizes=np.exp2(draws.uniform(0, 11, count)).astype(np.float32),
         frame=(int(draws.integers(1, 2048)), int(draws.integers(1, 2048))),
@@ -39,7 +41,7 @@ def test_packing_keeps_all_but_rounding(count, seed):
     assert len(data) == 6 + BYTES * count
     found = unpack_patches(data)
     assert len(found) == count and found.frame == one.frame
-    assert found.codes.dtype == np.uint8 and found.codes.shape == (count, BITS // 8)
+    assert found.codes.dtype == np.uint8 and found.codes.shape == (count, PATCH_BITS // 8)
     assert found.positions.dtype == found.sizes.dtype == found.angles.dtype == np.float32
     assert found.positions.shape == (count, 2) and found.angles.tolist() == [0] * count
     np.testing.assert_array_equal(found.codes, one.codes)
@@ -51,7 +53,7 @@ def test_packing_keeps_all_but_rounding(count, seed):
 
 def test_all_of_a_picture_fit_two_pages_with_their_header():
     # LMDB keeps a value that overflows on pages of 4,096 bytes, the first of which begins with 16 of its own.
-    assert len(pack_patches(some(MOST))) <= 2 * 4096 - 16
+    assert len(pack_patches(some(PATCH_COUNT))) <= 2 * 4096 - 16
 
 
 def test_what_was_unpacked_is_a_copy():
@@ -83,25 +85,27 @@ def test_unpacking_other_bytes_is_a_value_error(data, cut):
             unpack_patches(other)
 
 
-def test_the_strongest_features_of_a_picture_become_patches():
+def test_they_are_what_the_models_return_without_padding():
     draws = np.random.default_rng(0)
-    descriptors = draws.standard_normal((MOST + 12, BITS)).astype(np.float32)
-    positions, scales = draws.uniform(0, 400, (MOST + 12, 2)), draws.choice([0.5, 1.0, 2.0], MOST + 12)
-    found = patches_of(descriptors, positions, scales, frame=(400, 300))
-    assert len(found) == MOST and found.frame == (400, 300)
-    np.testing.assert_array_equal(np.unpackbits(found.codes, axis=1), descriptors[:MOST] > 0)
-    np.testing.assert_allclose(found.positions, positions[:MOST], rtol=1e-6)
-    np.testing.assert_allclose(found.sizes, STRIDE / scales[:MOST], rtol=1e-6)
-    assert found.positions.dtype == found.sizes.dtype == np.float32
+    tensors = {
+        "patch_codes": draws.integers(0, 256, (20, PATCH_BITS // 8), dtype=np.uint8),
+        "patch_count": np.array([12], np.int32),
+        "patch_positions": draws.uniform(0, 400, (20, 2)).astype(np.float32),
+        "patch_scales": draws.choice([0.5, 1.0, 2.0], 20).astype(np.float32),
+    }
+    found = patches_of(tensors, frame=(400, 300))
+    assert len(found) == 12 and found.frame == (400, 300)
+    np.testing.assert_array_equal(found.codes, tensors["patch_codes"][:12])
+    np.testing.assert_array_equal(found.positions, tensors["patch_positions"][:12])
+    np.testing.assert_allclose(found.sizes, STRIDE / tensors["patch_scales"][:12])
 
 
-def test_a_picture_may_have_few_or_no_features():
-    for count in (0, 1):
-        found = patches_of(np.ones((count, BITS)), np.zeros((count, 2)), np.ones(count), frame=(40, 30))
-        assert len(found) == count
-        assert len(unpack_patches(pack_patches(found))) == count
-
-
-def test_descriptors_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="got local descriptors of 64 values; patches have 128"):
-        patches_of(np.ones((2, 64)), np.zeros((2, 2)), np.ones(2), frame=(40, 30))
+def test_a_picture_may_have_none():
+    tensors = {
+        "patch_codes": np.zeros((20, PATCH_BITS // 8), np.uint8),
+        "patch_count": np.array([0], np.int32),
+        "patch_positions": np.zeros((20, 2), np.float32),
+        "patch_scales": np.zeros(20, np.float32),
+    }
+    found = patches_of(tensors, frame=(40, 30))
+    assert len(found) == len(unpack_patches(pack_patches(found))) == 0

@@ -8,7 +8,8 @@ import pytest
 from records import plain_record
 
 from landseer.ensemble.errors import ProfileMismatch, StoreUnusable
-from landseer.ensemble.keypoints.patches import BITS, BYTES, Patches, pack_patches
+from landseer.ensemble.inference.contracts import PATCH_BITS
+from landseer.ensemble.keypoints.patches import BYTES, Patches, pack_patches
 from landseer.ensemble.store.check import faults
 from landseer.ensemble.store.store import Store
 
@@ -18,7 +19,7 @@ SHAPE, MODELS = (10, 16), "00112233aabbccdd" * 4
 def patches(seed, count=40):
     draws = np.random.default_rng(seed)
     return Patches(
-        codes=draws.integers(0, 256, (count, BITS // 8), dtype=np.uint8),
+        codes=draws.integers(0, 256, (count, PATCH_BITS // 8), dtype=np.uint8),
         positions=draws.integers(0, 640, (count, 2)).astype(np.float32),
         sizes=np.exp2(draws.integers(4, 7, count)).astype(np.float32),
         frame=(640, 480),
