@@ -141,7 +141,7 @@ def equality(a: Array, b: Array) -> float:
 
 
 def selection_overlap(wanted: Arrays, got: Arrays, kind: str) -> float:
-    """Minimum over the batch of the share of locations (position and scale) that both selected. kind: local or patch."""
+    """Minimum over the batch of the share of locations (position, scale) that both selected. kind: local or patch."""
     shares = []
     for a, b in zip(_places(wanted, kind), _places(got, kind), strict=True):
         shares.append(len(a.keys() & b.keys()) / max(1, len(a)))
@@ -197,7 +197,10 @@ MEASURES: dict[str, Callable[[Arrays, Arrays], float]] = {
     **{name: _named(name, cosine) for name in ("descriptor", "query_vector", "expanded")},
     "clusters": _named("clusters", mean_cosine),
     **{name: _named(name, closeness) for name in ("scores", "cluster_weights", "weights", "attention", "box_scores")},
-    **{name: _named(name, equality) for name in ("local_count", "patch_count", "cluster_count", "box_count", "image_size")},
+    **{
+        name: _named(name, equality)
+        for name in ("local_count", "patch_count", "cluster_count", "box_count", "image_size")
+    },
     "assignments": _named("assignments", equality),
     "local_positions": partial(selection_overlap, kind="local"),
     "patch_positions": partial(selection_overlap, kind="patch"),
