@@ -12,7 +12,7 @@ MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
 KEYPOINTS, DEEP, BOTH, NONE = "keypoints", "deep", "both", "none"
 LOCAL_FEATURES = (KEYPOINTS, DEEP, BOTH, NONE)
-"""Which local features of indexed pictures are stored: RootSIFT keypoints, those of the backbone, or both."""
+"""Which local features of indexed pictures are stored: RootSIFT keypoints with patches, deep ones, or both."""
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -60,8 +60,8 @@ class ServerConfig:
     thumbnails: bool = True
     """Whether to store a small JPEG of each indexed picture, for `explain` and Get."""
     local_features: str = KEYPOINTS
-    """One of `LOCAL_FEATURES`: for visual words and spatial verification. Keypoints take 24 KiB per picture, deep local
-    features 68 KiB."""
+    """One of `LOCAL_FEATURES`: for visual words and spatial verification. Keypoints and patches take 32 KiB per
+    picture, deep local features 68 KiB."""
     regions: int = 0
     """Most boxes of an indexed picture to describe again as crops, for R-ASMK; needs deep local features."""
     codebook: Path | None = None

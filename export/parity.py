@@ -141,7 +141,7 @@ def equality(a: Array, b: Array) -> float:
 
 
 def selection_overlap(wanted: Arrays, got: Arrays, kind: str) -> float:
-    """Minimum over the batch of the share of locations (position, scale) that both selected. kind: local or patch."""
+    """Minimum over the batch of the share of places (position and scale) that both selected. kind: local or patch."""
     shares = []
     for a, b in zip(_places(wanted, kind), _places(got, kind), strict=True):
         shares.append(len(a.keys() & b.keys()) / max(1, len(a)))

@@ -91,7 +91,7 @@ def _add_reranking(parser: argparse.ArgumentParser) -> None:
         help="re-rank only candidates that share at least N visual words with the query",
     )
     group.add_argument(
-        "--weight", type=float, metavar="SHARE", help="weight of co-attention in the score, 0 to 1 (default 1)"
+        "--weight", type=float, metavar="SHARE", help="weight of co-attention in the score, 0 to 1 (default 0.5)"
     )
 
 

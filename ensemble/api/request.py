@@ -34,6 +34,8 @@ from landseer.v1 import common_pb2, search_pb2
 
 TOP_K = 10
 CANDIDATES = 100
+WEIGHT = 0.5
+"""Of co-attention: at 1 it loses first hits on book covers and landmarks, docs/local-features.md."""
 MOST_ALPHA = 100.0
 EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_LATTQE: LATTQE,
@@ -176,7 +178,7 @@ def _rerank(
     request: search_pb2.Reranking, profile: Profile, sources: LocalSources, kind: str | None
 ) -> RerankingPlan | None:
     candidates = request.candidates if request.HasField("candidates") else CANDIDATES
-    weight = request.weight if request.HasField("weight") else 1.0
+    weight = request.weight if request.HasField("weight") else WEIGHT
     _in_range("reranking.candidates", candidates, 1, profile.sizes.candidates)
     if not 0.0 <= weight <= 1.0:
         raise InvalidInput("reranking.weight", f"got {weight:g}; expected 0 to 1")

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
-    local = "local features to store, for visual words and verification: keypoints (24 KiB per picture), deep (68 KiB)"
+    local = "local features to store, for visual words and verification: keypoints (32 KiB per picture), deep (68 KiB)"
     option("--local-features", local, ServerConfig.local_features, choices=LOCAL_FEATURES)
     regions = (
         "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each; needs deep local features"

@@ -1,17 +1,14 @@
-"""The loops over postings, compiled by numba for this processor when they are first asked for.
-
-The machine code is kept beside this file, or in the user's cache if that cannot be written; where neither can, every
-process compiles anew. The loops hold no lock of Python, so threads run them side by side.
-"""
+"""The loops over postings, compiled when they are first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from landseer.ensemble.asmk.compiled import compiled
 
 Offsets = NDArray[np.uint32]
 Slots = NDArray[np.uint16]
@@ -78,8 +75,8 @@ def scan(lanes: int) -> Scan:
                 # Never -0.0, which marks the slots that nothing was added to: `Postings.score`.
                 totals[slots[place]] += matches[apart] * weight + 0.0
 
-    compiled: Scan = _compiled(loop, f"void({_LISTS}, {_ASKED}, float64[::1], float64[::1])")
-    return compiled
+    made: Scan = compiled(loop, f"void({_LISTS}, {_ASKED}, float64[::1], float64[::1])")
+    return made
 
 
 @cache
@@ -101,8 +98,8 @@ def append() -> Append:
             ends[word] = end
 
     signature = f"void({_LISTS}, int32[::1], uint32[::1], Tuple((uint16[::1], uint64[:, ::1])))"
-    compiled: Append = _compiled(loop, signature)
-    return compiled
+    made: Append = compiled(loop, signature)
+    return made
 
 
 @cache
@@ -117,20 +114,10 @@ def count() -> Count:
                 living += alive[slots[place]]
             counts[word] = living
 
-    compiled: Count = _compiled(loop, f"void({_LISTS}, boolean[::1], int64[::1])")
-    return compiled
+    made: Count = compiled(loop, f"void({_LISTS}, boolean[::1], int64[::1])")
+    return made
 
 
 def prepare(lanes: int) -> None:
     """Load or compile all loops now, rather than in the first search."""
     scan(lanes), scan(0), append(), count()
-
-
-def _compiled(loop: Callable[..., None], signature: str) -> Any:
-    import numba
-
-    try:
-        return numba.njit([signature], nogil=True, cache=True)(loop)
-    except (RuntimeError, OSError):
-        # No folder for the machine code can be written.
-        return numba.njit([signature], nogil=True)(loop)

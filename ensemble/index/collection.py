@@ -115,6 +115,8 @@ class Collection:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
             if self.words is not None:
                 await self.words.load(stop)
+            if self.sources.patches:
+                await self.keypoint_verifier.prepare()
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)

@@ -14,14 +14,13 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.bits import Packed
-from landseer.ensemble.inference.contracts import PATCH_BITS as BITS
+from landseer.ensemble.inference.contracts import PATCH_BITS
 
 BYTES = 21
 """Of one patch."""
@@ -49,11 +48,6 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.codes)
-
-    @cached_property
-    def signs(self) -> NDArray[np.float32]:
-        """[n, 128], 1 or -1: a matrix product compares all pairs faster than counting bits, which numpy lacks."""
-        return np.asarray(2.0, np.float32) * np.unpackbits(self.codes, axis=1).astype(np.float32) - np.float32(1.0)
 
     @property
     def angles(self) -> NDArray[np.float32]:
@@ -93,12 +87,12 @@ def unpack_patches(data: bytes | memoryview) -> Patches:
     if len(data) != _HEADER.size + BYTES * count:
         raise ValueError(f"not patches: {len(data)} bytes instead of {_HEADER.size + BYTES * count} for {count}")
     place, arrays = _HEADER.size, []
-    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,)), (_BYTE, (count, BITS // 8))):
+    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,))):
         arrays.append(np.frombuffer(data, kind, math.prod(shape), place).reshape(shape))
         place += arrays[-1].nbytes
-    positions, sizes, codes = arrays
+    positions, sizes = arrays
     return Patches(
-        codes=codes.copy(),
+        codes=np.frombuffer(data, np.uint8, count * PATCH_BITS // 8, place).reshape(count, PATCH_BITS // 8).copy(),
         positions=positions.astype(np.float32) / _PARTS,
         sizes=np.exp2(sizes.astype(np.float32) / _STEPS),
         frame=(frame[0], frame[1]),

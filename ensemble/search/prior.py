@@ -36,7 +36,7 @@ def _nearness(cosines: Scores) -> NDArray[np.float64]:
         return np.zeros(len(cosines))
     lowest = cosines[known].min()
     distances = np.log(np.maximum(1.0 - np.where(known, cosines, lowest).astype(np.float64), 0.0) + SMALLEST)
-    return np.asarray(distances - np.sort(distances)[min(OTHERS, len(distances) - 1)], np.float64)
+    return np.asarray(distances - np.sort(distances)[min(OTHERS, len(distances) - 1)])
 
 
 def _ranks(scores: Scores) -> NDArray[np.int64]:

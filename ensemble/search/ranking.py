@@ -37,7 +37,7 @@ class Ranking:
     words: Scores
     """[n]: similarity by visual words."""
     evidence: NDArray[np.object_]
-    """[n]: `Evidence` of spatial verification by keypoints; None where it did not run."""
+    """[n]: `Evidence` of spatial verification by keypoints and patches; None where it did not run."""
     weights: Scores
     """[n, K]: co-attention weights of the clusters; K is 0 if it did not run."""
 
@@ -144,12 +144,12 @@ def sorted_by_evidence(ranking: Ranking, evidence: Mapping[int, Evidence], count
     """Sort the first `count` hits by the log odds that they show the same thing; the others follow in their order.
 
     evidence: by key; hits without, as pictures without keypoints, count as those in which nothing was found. The score
-    becomes the sum of the log odds of verification and of the first searches (`log_prior`). So that scores descend
-    throughout, those of the other hits fall from the last one's.
+    becomes the sum of the log odds of verification (`Evidence.score`) and of the first searches (`log_prior`). So that
+    scores descend throughout, those of the other hits fall from the last one's.
     """
     found = np.full(len(ranking.keys), None, np.object_)
     found[:count] = [evidence.get(key) for key in ranking.keys[:count].tolist()]
-    odds = np.array([NO_EVIDENCE if one is None else one.log_odds for one in found[:count]], np.float64)
+    odds = np.array([NO_EVIDENCE if one is None else one.score for one in found[:count]], np.float64)
     odds += log_prior(ranking.global_[:count], ranking.words[:count])
     after = odds.min(initial=0.0) - np.log1p(np.arange(1, len(found) - len(odds) + 1))
     scores = np.concatenate([odds, after]).astype(np.float32)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.verify.fast_spatial import Fit, box_of
+from landseer.ensemble.verify.fast_spatial import Fit, Located, box_of
 
 Points = NDArray[np.float32]
 
@@ -22,6 +21,19 @@ with photographs of 50 covers found among other pictures; docs/research/keypoint
 """
 NO_EVIDENCE = -7.5
 """Log odds of a candidate without inliers, and the least of any other."""
+PATCH = 3.0
+"""Log odds of a patch's inliers, for the root of their number; learned with the constants of `search.prior`."""
+CLEAR, CLEAR_PATCHES = 8, 15
+"""Inliers from which a map of keypoints, otherwise one of patches, shows where the thing is."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """The local features of one kind of two pictures, and the map that they agree on."""
+
+    query: Located
+    candidate: Located
+    fit: Fit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,40 +41,62 @@ class Evidence:
     """The evidence that a candidate shows what the query shows. Points are shares of width and height."""
 
     inliers: int
-    """0 if there is no map."""
+    """Among keypoints; 0 if there is no map."""
     log_odds: float
-    """Natural logarithm of the odds that it is the same thing."""
+    """Natural logarithm of the odds that it is the same thing, by keypoints alone."""
+    patches: int = 0
+    """Inliers among patches; 0 if there is no map, or a picture has none."""
     outline: Points
-    """[4, 2], the box around the query's inliers, mapped into the candidate; [0, 2] without inliers."""
+    """[4, 2], the box around the query's inliers, mapped into the candidate; [0, 2] without a map to show."""
     here: Points
-    """[n, 2], the inliers in the query, fewest differing bits first."""
+    """[n, 2], the inliers in the query, fewest differing bits first: of the map that the outline shows."""
     there: Points
     """[n, 2], in the candidate."""
 
     @property
     def probability(self) -> float:
-        """Probability that it is the same thing, 0 to 1."""
+        """Probability that it is the same thing by keypoints alone, 0 to 1: what patches add was not calibrated."""
         return 1.0 / (1.0 + math.exp(-self.log_odds))
+
+    @property
+    def score(self) -> float:
+        """What candidates are sorted by: the log odds, and what patches add."""
+        return self.log_odds + PATCH * math.sqrt(self.patches)
 
 
 NOTHING = np.empty((0, 2), np.float32)
 
 
-def evidence_of(query: CompactKeypoints, candidate: CompactKeypoints, found: Fit) -> Evidence:
-    """Return the evidence of a fit."""
-    if found.map is None:
-        return Evidence(inliers=0, log_odds=NO_EVIDENCE, outline=NOTHING, here=NOTHING, there=NOTHING)
-    matches = found.matches.take(np.argsort(found.matches.distances, kind="stable"))
-    here, there = query.positions[matches.query], candidate.positions[matches.candidate]
-    corners = box_of(here.astype(np.float64))
-    mapped = corners @ found.map[:, :2].T + found.map[:, 2]
+def evidence_of(keypoints: Comparison, patches: Comparison | None = None) -> Evidence:
+    """Return the evidence of two pictures, by their keypoints and, if both have some, by their patches."""
+    outline, here, there = _drawn(_shown(keypoints, patches))
     return Evidence(
-        inliers=found.inliers,
-        log_odds=log_odds(found.inliers, found.most),
-        outline=_shares(mapped[:, :2] / mapped[:, 2:], candidate.frame),
-        here=_shares(here, query.frame),
-        there=_shares(there, candidate.frame),
+        inliers=keypoints.fit.inliers,
+        log_odds=log_odds(keypoints.fit.inliers, keypoints.fit.most),
+        patches=0 if patches is None else patches.fit.inliers,
+        outline=outline,
+        here=here,
+        there=there,
     )
+
+
+def _shown(keypoints: Comparison, patches: Comparison | None) -> Comparison:
+    """Return whose map shows where the thing is. That of keypoints is more exact."""
+    if keypoints.fit.inliers < CLEAR and patches is not None and patches.fit.inliers >= CLEAR_PATCHES:
+        return patches
+    return keypoints
+
+
+def _drawn(one: Comparison) -> tuple[Points, Points, Points]:
+    """Return the outline [4, 2], and the inliers in query and candidate, [n, 2] each, as shares; [0, 2] without map."""
+    map, matches = one.fit.map, one.fit.matches.take(np.argsort(one.fit.matches.distances, kind="stable"))
+    if map is None:
+        return NOTHING, NOTHING, NOTHING
+    here, there = one.query.positions[matches.query], one.candidate.positions[matches.candidate]
+    corners = box_of(here.astype(np.float64))
+    mapped = corners @ map[:, :2].T + map[:, 2]
+    outline = _shares(mapped[:, :2] / mapped[:, 2:], one.candidate.frame)
+    return outline, _shares(here, one.query.frame), _shares(there, one.candidate.frame)
 
 
 def log_odds(inliers: int, most: int) -> float:

@@ -40,6 +40,10 @@ class Located(Protocol):
     """The geometry of a picture's local features."""
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """Width and height of the model's input, pixels."""
+
+    @property
     def positions(self) -> NDArray[np.float32]:
         """[n, 2]: x, y in pixels of the model's input."""
 
@@ -65,6 +69,8 @@ class Tolerances:
 
 
 OF_KEYPOINTS = Tolerances(coarse=20.0, fine=8.0, larger=2.0)
+OF_PATCHES = Tolerances(coarse=40.0, fine=16.0, larger=2.3)
+"""Patches lie on a grid, so their places are less exact."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,6 +1,6 @@
-"""Spatial verification of a short list by the keypoints in the store.
+"""Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 80 ms on two cores.
+A hundred candidates take about 80 ms on two cores; with patches MEASURED.
 """
 
 from __future__ import annotations
@@ -12,29 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.errors import LocalFeaturesMissing
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.store.keypoints import StoredKeypoints
+from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.verify.chunks import in_chunks
-from landseer.ensemble.verify.evidence import Evidence, evidence_of
-from landseer.ensemble.verify.fast_spatial import fit
-from landseer.ensemble.verify.matching import matches_of
+from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
+from landseer.ensemble.verify.fast_spatial import OF_PATCHES, fit
+from landseer.ensemble.verify.matching import matches_of, mutual_matches
+from landseer.ensemble.verify.nearest import nearest
 from landseer.ensemble.workers import Workers
 
 
 class KeypointVerifier:
-    """Verifies candidates against the keypoints of a store."""
+    """Verifies candidates against the keypoints and patches of a store."""
 
-    def __init__(self, stored: StoredKeypoints, *, threads: int) -> None:
+    def __init__(self, stored: StoredKeypoints, patches: StoredPatches, *, threads: int) -> None:
         self._stored = stored
+        self._patches = patches
         self._threads = threads
         self._workers = Workers("verify-keypoints", threads=threads)
 
-    async def evidence(self, query: QueryKeypoints, keys: NDArray[np.int64]) -> Mapping[int, Evidence]:
+    async def prepare(self) -> None:
+        """Compile what compares patches, which otherwise the first search does. Takes a second or two."""
+        await self._workers.run(nearest)
+
+    async def evidence(
+        self, query: QueryKeypoints, patches: Patches | None, keys: NDArray[np.int64]
+    ) -> Mapping[int, Evidence]:
         """Return what was found in the pictures under keys [C], by key, without pictures that have no keypoints.
 
-        LocalFeaturesMissing if none has any; Overloaded.
+        patches: the query's; None if it has none, or they are not compared. LocalFeaturesMissing if no candidate has
+        keypoints; Overloaded.
         """
-        found = await in_chunks(self._workers, partial(self._chunk, query), keys, threads=self._threads)
+        found = await in_chunks(self._workers, partial(self._chunk, query, patches), keys, threads=self._threads)
         if len(keys) and not found:
             raise LocalFeaturesMissing(
                 f"none of the {len(keys)} candidates has keypoints; index the pictures again with this server"
@@ -45,10 +57,22 @@ class KeypointVerifier:
         """Drop queued work and wait for running work."""
         self._workers.close()
 
-    def _chunk(self, query: QueryKeypoints, keys: Sequence[int]) -> list[tuple[int, Evidence]]:
-        found = zip(keys, self._stored.read(keys), strict=True)
+    def _chunk(self, query: QueryKeypoints, patches: Patches | None, keys: Sequence[int]) -> list[tuple[int, Evidence]]:
+        stored = [None] * len(keys) if patches is None else self._patches.read(keys)
         return [
-            (key, evidence_of(query.keypoints, there, fit(query.keypoints, there, matches_of(query, there))))
-            for key, there in found
+            (key, evidence_of(_by_keypoints(query, there), _by_patches(patches, other)))
+            for key, there, other in zip(keys, self._stored.read(keys), stored, strict=True)
             if there is not None
         ]
+
+
+def _by_keypoints(query: QueryKeypoints, there: CompactKeypoints) -> Comparison:
+    found = fit(query.keypoints, there, matches_of(query, there))
+    return Comparison(query=query.keypoints, candidate=there, fit=found)
+
+
+def _by_patches(query: Patches | None, there: Patches | None) -> Comparison | None:
+    if query is None or there is None:
+        return None
+    found = fit(query, there, mutual_matches(query, there), OF_PATCHES)
+    return Comparison(query=query, candidate=there, fit=found)

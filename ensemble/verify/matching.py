@@ -1,7 +1,10 @@
-"""Matches between the keypoints of a query and those of a candidate: they share a word, and few bits differ.
+"""Matches between the local features of a query and those of a candidate.
 
-Each keypoint of the query has several words, nearest first (multiple assignment, Jegou et al. 2010); a candidate's has
-one. The threshold of the Hamming distance rejects what merely falls into the same word (Jegou et al. 2008).
+Keypoints match if they share a word, and few bits differ. Each keypoint of the query has several words, nearest first
+(multiple assignment, Jegou et al. 2010); a candidate's has one. The threshold of the Hamming distance rejects what
+merely falls into the same word (Jegou et al. 2008).
+
+Patches have no words: they match if each is the other's nearest, and few bits differ.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.bits import hamming, lanes
 from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.keypoints.patches import BITS, Patches
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
+from landseer.ensemble.verify.nearest import FARTHEST_KEY, ROW, nearest
 
 FARTHEST = 44
 """Most differing bits of a match, of 128."""
 
-FARTHEST_PATCH = 44
+FARTHEST_PATCH = 38
 """The same, of patches."""
 
 Places = NDArray[np.int64]
@@ -28,12 +32,12 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """Candidate matches of two pictures; a keypoint may be in several."""
+    """Candidate matches of two pictures; a keypoint may be in several, a patch is in one."""
 
     query: Places
-    """[m], rows of the query's keypoints."""
+    """[m], rows of the query's keypoints or patches."""
     candidate: Places
-    """[m], rows of the candidate's keypoints."""
+    """[m], rows of the candidate's."""
     distances: Places
     """[m], differing bits."""
 
@@ -64,15 +68,14 @@ def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: 
 def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHEST_PATCH) -> Matches:
     """Return the matches of two pictures' patches, each the other's nearest, in the order of the query's patches.
 
-    Ties go to the stronger patch.
+    Ties go to the stronger patch. All pairs of twice 388 patches take 0.3 ms on one core.
     """
-    if not len(query) or not len(candidate):
-        nothing = np.empty(0, np.int64)
-        return Matches(query=nothing, candidate=nothing, distances=nothing)
-    alike = query.signs @ candidate.signs.T
-    there, rows = alike.argmax(axis=1), np.arange(len(query))
-    apart = (BITS - alike[rows, there]).astype(np.int64) // 2
-    kept = (alike.argmax(axis=0)[there] == rows) & (apart <= farthest)
+    rows, others = np.arange(len(query)), np.arange(len(candidate))
+    forth, back = np.full(len(rows), FARTHEST_KEY), np.full(len(others), FARTHEST_KEY)
+    nearest()(lanes(query.codes), lanes(candidate.codes), forth, back)
+    there, apart = forth & ((1 << ROW) - 1), forth >> ROW
+    near = np.flatnonzero(apart <= farthest)
+    kept = near[(back & ((1 << ROW) - 1))[there[near]] == rows[near]]
     return Matches(query=rows[kept], candidate=there[kept], distances=apart[kept])
 
 

@@ -1,7 +1,7 @@
 """Patches: features of the middle of the trunk, where it looks strongest, kept as signs.
 
-Detect-to-Retrieve takes its local features from conv4, at stride 16, by a trained attention; its last map has
-stride 32. Ours are found where the last map is strongest, since no attention is trained for them.
+Detect-to-Retrieve takes its local features from conv4, at stride 16, by a trained attention. Ours are found where the
+last map, of stride 32, is strongest, since no attention is trained for them.
 """
 
 from __future__ import annotations

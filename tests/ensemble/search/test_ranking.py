@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landseer.ensemble.search.coattention import Coattention
+from landseer.ensemble.search.prior import log_prior
 from landseer.ensemble.search.ranking import (
-    BY_RANK,
     expanded_ranking,
     first_ranking,
     fused,
@@ -144,34 +144,71 @@ def test_fused_is_what_its_paper_says(keys, others):
     assert (np.diff(after.scores) <= 1e-7).all() and (after.scores <= 1).all()
 
 
-def evidence(log_odds, inliers=5):
-    return Evidence(inliers=inliers, log_odds=log_odds, outline=NOTHING, here=NOTHING, there=NOTHING)
+def evidence(log_odds, inliers=5, patches=0):
+    return Evidence(inliers=inliers, log_odds=log_odds, patches=patches, outline=NOTHING, here=NOTHING, there=NOTHING)
 
 
-def test_hits_are_sorted_by_evidence_and_the_rank_before():
-    before = ranking(0.9, 0.8, 0.7, 0.6, 0.5)
+def equally_near(count):
+    """Return a ranking of hits of which the first searches say the same."""
+    return ranking(*[0.5] * count)
+
+
+def test_hits_are_sorted_by_evidence():
     found = {10: evidence(NO_EVIDENCE, 0), 11: evidence(2.0), 13: evidence(9.0), 14: evidence(50.0)}
-    after = sorted_by_evidence(before, found, 4)
+    after = sorted_by_evidence(equally_near(5), found, 4)
     # 14 is beyond the first four, and 12 has no keypoints: both count as without evidence.
     assert after.keys.tolist() == [13, 11, 10, 12, 14]
-    odds = np.array([9.0, 2.0, NO_EVIDENCE, NO_EVIDENCE, NO_EVIDENCE])
-    np.testing.assert_allclose(after.scores, odds - BY_RANK * np.log1p([3, 1, 0, 2, 4]), rtol=1e-6)
+    np.testing.assert_allclose(after.scores[:4], [9.0, 2.0, NO_EVIDENCE, NO_EVIDENCE], rtol=1e-6)
+    assert after.scores[4] < NO_EVIDENCE
     np.testing.assert_array_equal(after.inliers, [5, 5, 0, np.nan, np.nan])
     assert after.evidence.tolist() == [found[13], found[11], found[10], None, None]
 
 
+def test_hits_are_sorted_by_patches_where_keypoints_say_the_same():
+    found = {10: evidence(NO_EVIDENCE, 0), 11: evidence(-4.0, 5), 12: evidence(NO_EVIDENCE, 0, patches=36)}
+    after = sorted_by_evidence(equally_near(3), found, 3)
+    assert after.keys.tolist() == [12, 11, 10]
+    np.testing.assert_allclose(after.scores, [found[12].score, -4.0, NO_EVIDENCE], rtol=1e-6)
+    assert found[12].score > 0 and after.inliers.tolist() == [0, 5, 0]
+
+
+def test_the_first_searches_count_with_the_evidence():
+    before = fused(ranking(0.9, 0.6, 0.5), by_words((12, 0.6), (10, 0.4)))
+    found = {10: evidence(-5.0), 11: evidence(4.0), 12: evidence(-1.0)}
+    after = sorted_by_evidence(before, found, 3)
+    odds = dict(zip(before.keys.tolist(), log_prior(before.global_, before.words), strict=True))
+    expected = {key: found[key].score + odds[key] for key in odds}
+    assert after.keys.tolist() == sorted(expected, key=lambda key: -expected[key]) == [10, 11, 12]
+    np.testing.assert_allclose(after.scores, [expected[key] for key in after.keys.tolist()], rtol=1e-5)
+
+
 def test_equal_evidence_keeps_the_order_of_the_search():
-    after = sorted_by_evidence(ranking(0.9, 0.8, 0.7), {key: evidence(1.0) for key in (10, 11, 12)}, 3)
-    assert after.keys.tolist() == [10, 11, 12]
-
-
-def test_weak_evidence_does_not_outrun_a_much_better_rank():
-    before = ranking(*np.linspace(0.9, 0.1, 60))
-    after = sorted_by_evidence(before, {69: evidence(NO_EVIDENCE + 0.5 * BY_RANK)}, 60)
-    assert after.keys[0] == 10 and 69 in after.keys[1:]
+    for before in (ranking(0.9, 0.8, 0.7), equally_near(3)):
+        after = sorted_by_evidence(before, {key: evidence(1.0) for key in (10, 11, 12)}, 3)
+        assert after.keys.tolist() == [10, 11, 12]
 
 
 def test_no_evidence_changes_nothing():
     before = ranking(0.9, 0.8)
     for after in (sorted_by_evidence(before, {}, 2), sorted_by_evidence(before, {10: evidence(9.0)}, 0)):
         assert after.keys.tolist() == [10, 11] and not any(after.evidence)
+
+
+@given(
+    st.lists(st.tuples(scores, st.one_of(st.none(), st.floats(NO_EVIDENCE, 200), st.integers(1, 388))), max_size=14),
+    st.integers(0, 14),
+)
+def test_evidence_makes_a_permutation_with_descending_scores(pairs, count):
+    before = ranking(*sorted((pair[0] for pair in pairs), reverse=True))
+    count = min(count, len(pairs))
+    given = {10 + place: one for place, (_, one) in enumerate(pairs) if one is not None}
+    found = {
+        key: evidence(NO_EVIDENCE, 0, patches=one) if isinstance(one, int) else evidence(one)
+        for key, one in given.items()
+    }
+    after = sorted_by_evidence(before, found, count)
+    assert sorted(after.keys.tolist()) == before.keys.tolist()
+    assert sorted(after.keys[:count].tolist()) == before.keys[:count].tolist()
+    assert after.keys[count:].tolist() == before.keys[count:].tolist(), "the others follow in their order"
+    assert (np.diff(after.scores) <= 0).all() and np.isfinite(after.scores).all()
+    np.testing.assert_array_equal(np.sort(after.global_)[::-1], before.global_)

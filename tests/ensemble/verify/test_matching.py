@@ -1,4 +1,4 @@
-"""Matches by words and bits, against comparing every pair."""
+"""Matches by words and bits, and of patches, against comparing every pair."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landseer.ensemble.keypoints.compact import BITS, CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
-from landseer.ensemble.verify.matching import FARTHEST, Matches, matches_of, one_each
+from landseer.ensemble.verify.matching import (
+    FARTHEST,
+    FARTHEST_PATCH,
+    Matches,
+    matches_of,
+    mutual_matches,
+    one_each,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -54,8 +62,7 @@ def test_matches_are_those_of_comparing_every_pair(count, others, words, far, se
                 if query.words[row, place] == candidate.words[other]:
                     apart = int(np.unpackbits(query.codes[row, place] ^ candidate.codes[other]).sum())
                     expected |= {(row, other, apart)} if apart <= far else set()
-    told = list(zip(found.query.tolist(), found.candidate.tolist(), found.distances.tolist(), strict=True))
-    assert len(told) == len(found) == len(set(told)) and set(told) == expected
+    assert len(told(found)) == len(found) == len(set(told(found))) and set(told(found)) == expected
     assert found.candidate.tolist() == sorted(found.candidate.tolist())
 
 
@@ -90,3 +97,59 @@ def test_some_matches_are_taken_in_the_order_asked_for():
     assert three.take(np.array([2, 0])).distances.tolist() == [9, 7]
     assert three.take(np.array([False, True, False])).query.tolist() == [2]
     assert len(three.take(np.empty(0, np.int64))) == 0
+
+
+def patches(codes):
+    count = len(codes)
+    return Patches(
+        codes=codes, positions=np.zeros((count, 2), np.float32), sizes=np.ones(count, np.float32), frame=(10, 10)
+    )
+
+
+def with_bits(*counts):
+    """Return patches of which the first bits, so many, are set."""
+    bits = np.arange(BITS) < np.array(counts)[:, None]
+    return patches(np.packbits(bits, axis=1))
+
+
+def told(matches):
+    return list(zip(matches.query.tolist(), matches.candidate.tolist(), matches.distances.tolist(), strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(0, 30), others=st.integers(0, 30), kinds=st.integers(1, 30), far=st.integers(0, 60), seed=SEEDS
+)
+def test_patches_match_if_each_is_the_others_nearest(count, others, kinds, far, seed):
+    draws = np.random.default_rng(seed)
+    # Few different codes make many ties.
+    codes = near_codes(draws, kinds)
+    query, candidate = (patches(codes[draws.integers(0, kinds, some)]) for some in (count, others))
+    apart = [[int(np.unpackbits(one ^ other).sum()) for other in candidate.codes] for one in query.codes]
+    expected = []
+    for row, here in enumerate(apart):
+        for other, bits in enumerate(here):
+            there = [each[other] for each in apart]
+            # `index` is the first, the strongest.
+            if bits <= far and here.index(min(here)) == other and there.index(min(there)) == row:
+                expected.append((row, other, bits))
+    assert told(mutual_matches(query, candidate, farthest=far)) == expected
+
+
+def test_one_patch_matches_up_to_the_threshold():
+    for differing, matching in ((FARTHEST_PATCH, [(0, 0, FARTHEST_PATCH)]), (FARTHEST_PATCH + 1, [])):
+        assert told(mutual_matches(with_bits(0), with_bits(differing))) == matching
+
+
+def test_among_equal_patches_the_stronger_match():
+    assert told(mutual_matches(with_bits(9, 9, 60), with_bits(100, 60, 9, 9))) == [(0, 2, 0), (2, 1, 0)]
+    # The second is nobody's nearest: the first is as near, and stronger.
+    assert told(mutual_matches(with_bits(5), with_bits(7, 3))) == [(0, 0, 2)]
+
+
+def test_without_patches_nothing_matches():
+    none, some = patches(np.empty((0, BITS // 8), np.uint8)), with_bits(1, 2)
+    for one, other in ((none, some), (some, none), (none, none)):
+        found = mutual_matches(one, other)
+        assert len(found) == found.most == 0
+        assert found.query.dtype == found.candidate.dtype == found.distances.dtype == np.int64
