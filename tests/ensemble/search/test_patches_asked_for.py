@@ -22,7 +22,14 @@ from landseer.v1 import index_pb2, search_pb2
 PATCHED = dataclasses.replace(
     PROFILE, long_side=400, sizes=dataclasses.replace(SIZES, patches=300), patches_sha256="3" * 64
 )
+"""Models with patches."""
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)
+
+
+def having(sha256):
+    """Return the profile of models with patches of that hash, or without any."""
+    sizes = dataclasses.replace(SIZES, patches=300 if sha256 else 0)
+    return dataclasses.replace(PATCHED, sizes=sizes, patches_sha256=sha256)
 
 
 def encoded(seed):
@@ -114,9 +121,8 @@ async def test_describing_a_picture_does_not_ask_for_them(start, covers):
     assert not set(landseer.triton.calls[-1].outputs) & set(PATCH_OUTPUTS)
 
 
-@pytest.mark.parametrize("profile", [dataclasses.replace(PROFILE, long_side=400)], ids=["no patches"])
-async def test_models_without_them_are_not_asked(start, covers, fake_triton, profile):
-    fake_triton.profile = profile
+async def test_models_without_them_are_not_asked(start, covers, fake_triton):
+    fake_triton.profile = having("")
     landseer = await start()
     await landseer.put(**covers)
     assert not any(set(call.outputs) & set(PATCH_OUTPUTS) for call in landseer.triton.calls)
@@ -147,7 +153,7 @@ async def test_patches_of_other_models_are_not_served(start, covers, fake_triton
     landseer = await start()
     await landseer.put(**covers)
     await landseer.server.stop(0.0)
-    fake_triton.profile = dataclasses.replace(PATCHED, patches_sha256="4" * 64)
+    fake_triton.profile = having("4" * 64)
     refused = await start(wait=False)
     with pytest.raises(ProfileMismatch, match="333333333333 in the store, 444444444444 served"):
         await refused.server.ready(10.0)
@@ -157,17 +163,38 @@ async def test_patches_of_other_models_are_not_served(start, covers, fake_triton
     assert (await search(again, image=covers["c2"])).hits[0].id == "c2"
 
 
-@pytest.mark.parametrize(("sha", "told"), [("4" * 64, "444444444444"), ("", "none")])
-async def test_models_that_change_the_patches_meanwhile_are_refused(start, covers, fake_triton, rich, sha, told):
+@pytest.mark.parametrize(
+    ("before", "after", "told", "mend"),
+    [
+        (
+            "3" * 64,
+            "4" * 64,
+            "(SHA-256 333333333333) than Triton now serves (444444444444)",
+            "again with another --store",
+        ),
+        ("3" * 64, "", "(SHA-256 333333333333) than Triton now serves (none)", "start the server again"),
+        ("", "3" * 64, "(SHA-256 none) than Triton now serves (333333333333)", "start the server again"),
+    ],
+)
+async def test_models_that_change_the_patches_meanwhile_are_refused(
+    start, covers, fake_triton, rich, before, after, told, mend
+):
+    fake_triton.profile = having(before)
     landseer = await start()
     await landseer.put(**covers)
-    fake_triton.profile = dataclasses.replace(PATCHED, patches_sha256=sha)
+    fake_triton.profile = having(after)
     end = time.monotonic() + 5
     while await landseer.serving() and time.monotonic() < end:
         await asyncio.sleep(0.05)
     with pytest.raises(AioRpcError) as caught:
         await search(landseer, image=covers["c1"])
-    assert rich(caught.value).reason == "PROFILE_MISMATCH"
-    assert f"the patches were made by other models (SHA-256 333333333333) than Triton now serves ({told})" in (
-        rich(caught.value).message
-    )
+    found = rich(caught.value)
+    assert found.reason == "PROFILE_MISMATCH" and found.message.endswith(mend)
+    assert f"the patches were made by other models {told}" in found.message
+    if "--store" in mend:
+        return
+    await landseer.server.stop(0.0)
+    again = await start()
+    assert (await search(again, image=covers["c1"])).hits[0].id == "c1"
+    await again.put(new=covers["c2"])
+    assert (await stored(again, "new") is None) == (not after)
