@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
 from landseer.export.parity import LIMITS, MEASURES, SELECTED, check, eager, same_bits, selection_overlap
 from landseer.export.parts import Parts, read_parts, write_parts
-from landseer.export.to_onnx import write_onnx
+from landseer.export.to_onnx import Arrays, write_onnx
 from landseer.export.training.command import TrainOptions, train_parts
 from landseer.export.training.patch_projection import _rotated_whitening, _strongest, learned_patches
 
@@ -341,7 +342,7 @@ def test_configurations_serve_and_prepare_them(patches: int) -> None:
         assert ("patch_codes" in files[f"{name}/config.pbtxt"]) == bool(patches)
 
 
-def outputs(places: list[tuple[float, float, float]], codes: np.ndarray) -> dict[str, np.ndarray]:
+def outputs(places: list[tuple[float, float, float]], codes: NDArray[np.generic]) -> Arrays:
     found = np.array(places, np.float32)
     return {
         "patch_count": np.array([[len(places)]], np.int32),
