@@ -6,7 +6,7 @@ untrusted text and are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
@@ -17,15 +17,16 @@ from landseer.client.heatmap import css_gradient, overlay
 from landseer.client.markup import data_url, escaped, percent, ratio
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.scores import STAGES, is_same, sameness, score_of
+from landseer.client.scores import STAGES, is_same, patches_of, sameness, score_of
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
 _COSINES = "Scores are cosines: 1 is the same direction, 0 is unrelated. Scores by words run from 0 to 1."
 _VERIFIED = (
-    "A score is the logarithm of the odds that the hit shows the same thing, from its inliers, the keypoints that "
-    "agree on one map from the query to the hit, and its rank before. Scores of other stages are cosines; those by "
-    "words run from 0 to 1."
+    "A score is the logarithm of the odds that the hit shows the same thing, up to a constant: from its inliers, the "
+    "keypoints that agree on one map from the query to the hit, from its patches, local features of the backbone that "
+    "do, and from how much nearer it is than other hits by the global descriptor, and its rank by words. Scores of "
+    "other stages are cosines; those by words run from 0 to 1."
 )
 _INLIERS = (
     "A score is the number of inliers, local features that match the query under one affine map, plus "
@@ -59,7 +60,10 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
     """Return the page for the response to a search with `explain`. `query` is None for a raw descriptor."""
     looked = any(hit.explanation.HasField("coattention") for hit in answer.hits)
     verified = any(hit.HasField("verification") for hit in answer.hits)
-    most = max((hit.scores.inliers for hit in answer.hits), default=0)
+    most = {
+        "inliers": max((hit.scores.inliers for hit in answer.hits), default=0),
+        "patches": max((hit.verification.patches for hit in answer.hits), default=0),
+    }
     cards = [_Card.of(rank, hit, query) for rank, hit in enumerate(answer.hits, start=1)]
     name = escaped(query_name)
     page = Template(resources.files("landseer.client").joinpath("hits_page.html").read_text(encoding="utf-8"))
@@ -131,7 +135,7 @@ def _query_picture(query: QueryPicture | None) -> str:
     return f'.query-picture {{ background-image: url("{data_url(query.small)}"); }}' if query else ""
 
 
-def _hit(card: _Card, *, most: int, verified: bool) -> str:
+def _hit(card: _Card, *, most: Mapping[str, int], verified: bool) -> str:
     rank, hit, why = card.rank, card.hit, card.hit.explanation
     over = _boxes(why.boxes[:_HIT_BOXES], hit.width, hit.height) + card.outline
     name = f"Hit {rank}, {one_line(hit.id)}"
@@ -167,11 +171,14 @@ def _pair(frames: Sequence[tuple[str, str, str]], hit: Hit) -> str:
     )
 
 
-def _scores(hit: Hit, most: int) -> str:
-    """Return a bar for each stage that scored the hit. The bar of inliers is relative to `most`, the largest of any."""
+def _scores(hit: Hit, most: Mapping[str, int]) -> str:
+    """Return a bar for each stage that scored the hit. Those of counts are relative to the largest of any hit."""
     ran = [(stage, label) for stage, label in STAGES.items() if hit.scores.HasField(stage)]
-    lengths = {stage: getattr(hit.scores, stage) / (max(most, 1) if stage == "inliers" else 1) for stage, _ in ran}
-    return _bars((label, lengths[stage], score_of(hit, stage, digits=3)) for stage, label in ran)
+    lengths = {stage: getattr(hit.scores, stage) / max(most.get(stage, 1), 1) for stage, _ in ran}
+    bars = [(label, lengths[stage], score_of(hit, stage, digits=3)) for stage, label in ran]
+    if most["patches"] and hit.HasField("verification"):
+        bars.append(("patches", hit.verification.patches / most["patches"], patches_of(hit)))
+    return _bars(bars)
 
 
 def _metadata(hit: Hit) -> str:

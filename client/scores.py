@@ -24,6 +24,11 @@ def score_of(hit: Hit, stage: str, *, digits: int) -> str:
     return str(score) if isinstance(score, int) else f"{score:.{digits}f}"
 
 
+def patches_of(hit: Hit) -> str:
+    """Format how many patches agree; empty if the hit was not verified."""
+    return str(hit.verification.patches) if hit.HasField("verification") else ""
+
+
 def is_same(hit: Hit) -> bool:
     """Return whether verification is sure that the hit shows the same thing: its probability is `SURE` or more."""
     return hit.HasField("verification") and hit.verification.probability >= SURE

@@ -17,14 +17,15 @@ from landseer.client.hits_page import render
 from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, plural
-from landseer.client.scores import STAGES, sameness, score_of
+from landseer.client.scores import STAGES, patches_of, sameness, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
 _JSON = """\
   The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
   {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640,
-             "verification": {"inliers": 42, "probability": 0.98, "outline": [{"x": 12.5, "y": 8.0}, ...]}, ...}],
+             "verification": {"inliers": 42, "probability": 0.98, "outline": [{"x": 12.5, "y": 8.0}, ...],
+                              "patches": 61}, ...}],
    "timings": [{"stage": "describe", "seconds": 0.06}], "index_size": 24, "degradations": [], "untrained": [], ...}"""
 
 
@@ -166,12 +167,14 @@ def _print(answer: SearchResponse) -> None:
 def _table(hits: Sequence[Hit]) -> Table:
     ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
     verified = ["same"] if any(hit.HasField("verification") for hit in hits) else []
-    columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran)]
+    patches = ["patches"] if any(hit.verification.patches for hit in hits) else []
+    columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran), *patches]
     made = table(*((column, "right") for column in columns), ("id", "left"))
     for rank, hit in enumerate(hits, start=1):
         same = [sameness(hit) for _ in verified]
         scores = [score_of(hit, stage, digits=4) for stage in ran]
-        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, cell(hit.id))
+        agreeing = [patches_of(hit) for _ in patches]
+        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, cell(hit.id))
     return made
 
 

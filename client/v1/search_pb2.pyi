@@ -125,14 +125,16 @@ class Point(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class Verification(_message.Message):
-    __slots__ = ("inliers", "probability", "outline")
+    __slots__ = ("inliers", "probability", "outline", "patches")
     INLIERS_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     OUTLINE_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
     inliers: int
     probability: float
     outline: _containers.RepeatedCompositeFieldContainer[Point]
-    def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+    patches: int
+    def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., patches: _Optional[int] = ...) -> None: ...
 
 class PointMatch(_message.Message):
     __slots__ = ("query", "hit")

@@ -17,7 +17,9 @@ def verification(evidence: Evidence | None, width: int, height: int) -> search_p
     if evidence is None:
         return None
     outline = [search_pb2.Point(x=x * width, y=y * height) for x, y in evidence.outline.tolist()]
-    return search_pb2.Verification(inliers=evidence.inliers, probability=evidence.probability, outline=outline)
+    return search_pb2.Verification(
+        inliers=evidence.inliers, probability=evidence.probability, outline=outline, patches=evidence.patches
+    )
 
 
 def matches(evidence: Evidence, shown: Region, width: int, height: int) -> Iterator[search_pb2.PointMatch]:

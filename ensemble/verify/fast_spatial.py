@@ -27,8 +27,8 @@ TURN = 0.77
 """Least cosine of the angle between them: 40 degrees."""
 FEWEST = 3
 """Matches that determine an affine map, and the fewest that count."""
-PROPOSALS, REFINED = 40, 3
-"""Similarities looked at, best first, and how many different ones are refined."""
+PROPOSALS = 40
+"""Similarities looked at, best first."""
 ENOUGH_FOR_HOMOGRAPHY = 6
 FLATTEST, LARGEST, SMALLEST = 4.5, 12.0, 0.08
 """Largest ratio of the scales of an affine map, largest and smallest scale; twice that for a homography at a corner."""
@@ -66,11 +66,15 @@ class Tolerances:
     """The same, of a refined map."""
     larger: float
     """Largest factor between the scale of a match and that of the map."""
+    refined: int
+    """How many different similarities are refined."""
+    flat: bool
+    """Whether a homography may be better than an affine map."""
 
 
-OF_KEYPOINTS = Tolerances(coarse=20.0, fine=8.0, larger=2.0)
-OF_PATCHES = Tolerances(coarse=40.0, fine=16.0, larger=2.3)
-"""Patches lie on a grid, so their places are less exact."""
+OF_KEYPOINTS = Tolerances(coarse=20.0, fine=8.0, larger=2.0, refined=3, flat=True)
+OF_PATCHES = Tolerances(coarse=40.0, fine=16.0, larger=2.3, refined=1, flat=False)
+"""Patches lie on a grid, so their places are less exact, and a homography fits what is not there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +161,7 @@ def _proposals(pairs: _Pairs) -> Iterator[Mask]:
     scores = agree @ _shares(pairs.matches)
     seen: list[Mask] = []
     for row in np.argsort(-scores, kind="stable")[:PROPOSALS]:
-        if len(seen) == REFINED or scores[row] < FEWEST:
+        if len(seen) == pairs.tolerances.refined or scores[row] < FEWEST:
             return
         if not any(np.count_nonzero(agree[row] & before) > 0.8 * np.count_nonzero(agree[row]) for before in seen):
             seen.append(agree[row])
@@ -184,7 +188,7 @@ def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] 
     if affine is None:
         return None
     best = affine, _distinct(pairs, affine, alike)
-    if len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
+    if pairs.tolerances.flat and len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
         robust = _homography(pairs, (pairs.errors(affine) <= 3 * coarse) & alike, robust=True)
         best = _better(pairs, robust, alike, best, more=1)
         # Least squares on the nearest of the inliers place the outline better.

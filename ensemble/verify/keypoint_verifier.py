@@ -1,6 +1,7 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 80 ms on two cores; with patches MEASURED.
+A hundred candidates take about 80 ms on two cores. Their patches, 388 each, take 90 ms of one core more where ten of
+them show the same thing, and 470 ms if all do, each with 116 matches.
 """
 
 from __future__ import annotations

@@ -158,6 +158,19 @@ def test_search_shows_how_sure_verification_is(run, fake, photos: Path) -> None:
     assert "verification" not in told[2]
 
 
+def test_search_shows_patches_where_any_agree(run, fake, photos: Path) -> None:
+    seen = Hit(id="a", score=1.5, scores=StageScores(inliers=0, **{"global": 0.8}))
+    seen.verification.CopyFrom(Verification(probability=0.001, patches=61))
+    unseen = Hit(id="b", score=-7.5, scores=StageScores(inliers=0, **{"global": 0.7}))
+    unseen.verification.probability = 0.001
+    fake.answer = SearchResponse(hits=[seen, unseen, Hit(id="c", score=-9)], index_size=3)
+    rows = [line.split() for line in run("search", "photos/a.jpg")[1].splitlines()]
+    assert rows[0] == ["rank", "score", "same", "global", "inliers", "patches", "id"]
+    assert ["1", "1.5000", "0%", "0.8000", "0", "61", "a"] in rows
+    assert ["2", "-7.5000", "0%", "0.7000", "0", "0", "b"] in rows and ["3", "-9.0000", "c"] in rows
+    assert json.loads(run("search", "photos/a.jpg", "--json")[1])["hits"][0]["verification"]["patches"] == 61
+
+
 def test_search_leaves_the_server_its_choice(run, fake, photos: Path) -> None:
     run("search", "photos/a.jpg")
     run("search", "photos/a.jpg", "--candidates", "300", "--first-stage", "both")

@@ -184,6 +184,18 @@ def test_a_hit_of_the_same_thing_says_so_and_is_outlined() -> None:
     assert "the probability that both show the same thing" in shown.text
 
 
+def test_patches_are_counted_where_any_agree() -> None:
+    def bars(response: SearchResponse) -> list[tuple[str, str]]:
+        html = render(response, query=None, query_name="q.jpg")
+        return re.findall(r'<dt>patches</dt><dd [^>]+><i style="width:(.+?)"></i></dd>\n?<dd>(\d+)', html)
+
+    told = verified()
+    assert bars(told) == []
+    told.hits[0].verification.patches, told.hits[1].verification.patches = 80, 20
+    assert bars(told) == [("100.00%", "80"), ("25.00%", "20")], "none for the hit that was not verified"
+    assert "local features of the backbone" in page(told).text
+
+
 def test_without_verification_the_page_is_silent_about_it() -> None:
     shown = page(answer())
     assert "not verified" not in shown.text and "probability" not in shown.text

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from landseer.client.scores import is_same, sameness
+from landseer.client.scores import is_same, patches_of, sameness
 from landseer.v1.search_pb2 import Hit, Verification
 
 
@@ -30,3 +30,8 @@ def test_a_probability_is_a_percentage_and_never_a_certainty(probability: float,
 
 def test_a_hit_that_was_not_verified_has_none() -> None:
     assert (sameness(Hit()), is_same(Hit())) == ("", False)
+
+
+def test_patches_are_counted_in_verified_hits() -> None:
+    assert [patches_of(hit) for hit in (Hit(), Hit(verification=Verification(patches=61)))] == ["", "61"]
+    assert patches_of(Hit(verification=Verification(inliers=9))) == "0"

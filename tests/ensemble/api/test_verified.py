@@ -17,6 +17,7 @@ def evidence(count=3):
     return Evidence(
         inliers=count,
         log_odds=float(np.log(3)),
+        patches=70,
         outline=np.array([[0.25, 0.5], [0.75, 0.5], [1.1, 0.9], [-0.1, 0.9]], np.float32),
         here=draws.random((count, 2)).astype(np.float32),
         there=draws.random((count, 2)).astype(np.float32),
@@ -25,7 +26,7 @@ def evidence(count=3):
 
 def test_the_outline_is_in_pixels_of_the_hit_and_may_leave_it():
     found = verification(evidence(), 800, 600)
-    assert (found.inliers, found.probability) == (3, 0.75)
+    assert (found.inliers, found.probability, found.patches) == (3, 0.75, 70)
     expected = [(200, 300), (600, 300), (880, 540), (-80, 540)]
     assert [(point.x, point.y) for point in found.outline] == [pytest.approx(one, abs=1e-3) for one in expected]
 
@@ -37,7 +38,7 @@ def test_a_hit_that_was_not_verified_has_no_verification():
 def test_a_hit_that_shows_nothing_of_it_says_so():
     nothing = Evidence(inliers=0, log_odds=-7.0, outline=NOTHING, here=NOTHING, there=NOTHING)
     found = verification(nothing, 800, 600)
-    assert (found.inliers, len(found.outline)) == (0, 0) and found.probability < 0.001
+    assert (found.inliers, found.patches, len(found.outline)) == (0, 0, 0) and found.probability < 0.001
     assert list(matches(nothing, WHOLE, 800, 600)) == []
 
 

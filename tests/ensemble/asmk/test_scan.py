@@ -88,7 +88,7 @@ print("compiled")
 def test_neither_the_client_nor_the_index_loads_numba_before_it_is_used():
     code = """
 import sys
-import landseer.client.cli, landseer.ensemble.index.word_index
+import landseer.client.cli, landseer.ensemble.index.collection
 assert "numba" not in sys.modules
 print("light")
 """
