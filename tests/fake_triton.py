@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
-from landseer.ensemble.inference.contracts import Sizes, ensembles
+from landseer.ensemble.inference.contracts import PATCH_BITS, Sizes, ensembles
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import MODELS, PROFILE_PARAMETER
 
@@ -134,12 +134,16 @@ def free_port() -> int:
 
 
 def _describe(inputs: Tensors, sizes: Sizes) -> Tensors:
-    """Average colours of a 4 x 4 grid make the descriptor; their first values the query vector."""
+    """Average colours of a 4 x 4 grid make the descriptor; their first values the query vector.
+
+    With patches if the profile's sizes have any.
+    """
     pixels = inputs["image"].astype(np.float32)[0]
     rows = [block for band in np.array_split(pixels, 4) for block in np.array_split(band, 4, axis=1)]
     cells = np.stack([block.mean(axis=(0, 1)) for block in rows]) / 255.0 - 0.45
     descriptor = _unit(cells.ravel()[: sizes.channels])
-    return {"descriptor": descriptor[None], "query_vector": _unit(descriptor[: sizes.reduced])[None]}
+    vectors = {"descriptor": descriptor[None], "query_vector": _unit(descriptor[: sizes.reduced])[None]}
+    return vectors | (_patch_outputs(inputs["image"][0], sizes) if sizes.patches else {})
 
 
 def _describe_full(inputs: Tensors, sizes: Sizes) -> Tensors:
@@ -169,12 +173,37 @@ def _describe_full(inputs: Tensors, sizes: Sizes) -> Tensors:
 
 def _patches(pixels: NDArray[Any], positions: NDArray[np.float32], sizes: Sizes) -> NDArray[np.float16]:
     """Colours around each position [n, 2], as unit rows [N, local], zero beyond n: like places are alike."""
-    side = int(np.ceil(np.sqrt(sizes.local / 3)))
-    around = np.pad(pixels, ((0, side), (0, side), (0, 0)), mode="edge").astype(np.float32) / 255.0 - 0.45
     found = np.zeros((sizes.locals, sizes.local), np.float32)
-    for row, (x, y) in enumerate(positions.astype(int)):
-        found[row] = around[y : y + side, x : x + side].ravel()[: sizes.local]
+    found[: len(positions)] = _colours(pixels, positions, sizes.local)
     return _unit(found).astype(np.float16)
+
+
+def _colours(pixels: NDArray[Any], positions: NDArray[np.float32], values: int) -> NDArray[np.float32]:
+    """Colours around each position [n, 2]: [n, values], about 0."""
+    side = int(np.ceil(np.sqrt(values / 3)))
+    around = np.pad(pixels, ((0, side), (0, side), (0, 0)), mode="edge").astype(np.float32) / 255.0 - 0.45
+    found = np.zeros((len(positions), values), np.float32)
+    for row, (x, y) in enumerate(positions.astype(int)):
+        found[row] = around[y : y + side, x : x + side].ravel()[:values]
+    return found
+
+
+def _patch_outputs(pixels: NDArray[Any], sizes: Sizes) -> Tensors:
+    """Patches lie on the centres of 16-pixel cells, evenly left out if too many; signs of colours are their bits."""
+    height, width = pixels.shape[:2]
+    y, x = np.meshgrid(np.arange(8, height, 16), np.arange(8, width, 16), indexing="ij")
+    cells = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+    count = min(sizes.patches, len(cells))
+    positions = np.zeros((sizes.patches, 2), np.float32)
+    positions[:count] = cells[np.linspace(0, len(cells) - 1, count).astype(int)]
+    codes = np.zeros((sizes.patches, PATCH_BITS // 8), np.uint8)
+    codes[:count] = np.packbits(_colours(pixels, positions[:count], PATCH_BITS) > 0, axis=1)
+    return {
+        "patch_codes": codes[None],
+        "patch_count": np.array([[count]], np.int32),
+        "patch_positions": positions[None],
+        "patch_scales": (np.arange(sizes.patches) < count).astype(np.float32)[None],
+    }
 
 
 def _lattqe(inputs: Tensors, sizes: Sizes) -> Tensors:

@@ -124,10 +124,12 @@ class Readiness:
                 "or without deep local features"
             )
         if self._config.keypoints and theirs.patches_sha256 != ours.patches_sha256:
+            # A store takes patches of one model, or none; only those of two exclude each other.
+            another = " with another --store" if theirs.patches_sha256 and ours.patches_sha256 else ""
             raise ProfileMismatch(
                 f"the patches were made by other models (SHA-256 {ours.patches_sha256[:12] or 'none'}) than Triton now "
-                f"serves ({theirs.patches_sha256[:12] or 'none'}); serve the previous models again, or start with "
-                "another --store"
+                f"serves ({theirs.patches_sha256[:12] or 'none'}); serve the previous models again, or start the "
+                f"server again{another}"
             )
         if theirs.fingerprint == ours.fingerprint:
             return

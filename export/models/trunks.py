@@ -152,6 +152,16 @@ def _empty_lite0(variant: str) -> Trunk:
     return _lite_trunk(EfficientNet.from_name("efficientnet-lite0"))
 
 
+class _ResNetFeatures(nn.Sequential):
+    # A method and no closure: the copy of a trunk then uses the weights of the copy.
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last map, and that of the layer before, 1,024 channels."""
+        *layers, final = self
+        for layer in layers:
+            x = layer(x)
+        return final(x), x
+
+
 def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
     def load(weights: Path | None, stride: Stride) -> Loaded:
         import torchvision.models
@@ -269,13 +279,10 @@ def _resnet_trunk(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Trunk:
     n = network
-    features = nn.Sequential(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
-
-    def both(x: Tensor) -> tuple[Tensor, Tensor]:
-        middle = features[:-1](x)
-        return features[-1](middle), middle
-
-    return Trunk(features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=both, middle_channels=1024)
+    features = _ResNetFeatures(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
+    return Trunk(
+        features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=features.both, middle_channels=1024
+    )
 
 
 def _download(weights: Any) -> Path:
