@@ -15,7 +15,7 @@ class StoredPatches(StoredFeatures[Patches]):
     pack, unpack = staticmethod(pack_patches), staticmethod(unpack_patches)
 
     def stamp(self, sha256: str) -> None:
-        """Stamp the store with the models of local descriptors. ProfileMismatch if it has patches of other models."""
+        """Stamp the store with the models of patches. ProfileMismatch if it has patches of other models."""
         if (there := self.made_by) not in ("", sha256):
             raise ProfileMismatch(
                 f"the patches in {self._folder} were made by other models than are served now: SHA-256 {there[:12]} in "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_triton import PROFILE
 
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.config import ServerConfig
@@ -94,4 +96,7 @@ def test_a_file_that_is_missing_or_no_codebook_is_named(tmp_path):
 )
 def test_keypoints_come_first(kept, codebook, words, verification, request):
     chosen = config(kept, codebook and request.getfixturevalue(codebook))
-    assert local_sources(chosen, codebooks_of(chosen)) == LocalSources(words=words, verification=verification)
+    found = local_sources(chosen, codebooks_of(chosen), PROFILE)
+    assert found == LocalSources(words=words, verification=verification, patches=False)
+    with_patches = local_sources(chosen, codebooks_of(chosen), dataclasses.replace(PROFILE, patches_sha256="3" * 64))
+    assert with_patches == dataclasses.replace(found, patches=verification == "keypoints")

@@ -15,8 +15,8 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.nearest import nearest
 
-SIZES = dataclasses.replace(PROFILE.sizes, local=128)
-MAKES_PATCHES = dataclasses.replace(PROFILE, sizes=SIZES)
+SIZES = dataclasses.replace(PROFILE.sizes, patches=8)
+MAKES_PATCHES = dataclasses.replace(PROFILE, sizes=SIZES, patches_sha256="3" * 64)
 VECTORS = unit_halves(3, SIZES.channels, seed=0)
 
 
@@ -69,7 +69,7 @@ async def test_patches_are_those_of_the_store(opened):
         frame=(40, 30),
     )
     collection.store.put_many([record(0, patches=some), record(1)])
-    assert collection.sources.patches and collection.store.patches.made_by == PROFILE.locals_sha256
+    assert collection.sources.patches and collection.store.patches.made_by == MAKES_PATCHES.patches_sha256
     await collection.load()
     found = await collection.patches(1)
     assert found is not None
