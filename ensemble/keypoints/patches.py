@@ -49,11 +49,6 @@ class Patches:
     def __len__(self) -> int:
         return len(self.codes)
 
-    @property
-    def angles(self) -> NDArray[np.float32]:
-        """[n], 0: cells of a map are upright."""
-        return np.zeros(len(self.codes), np.float32)
-
 
 def patches_of(tensors: Mapping[str, NDArray[Any]], *, frame: tuple[int, int]) -> Patches:
     """Return the patches of a picture from `PATCH_OUTPUTS` of the models, without their batch axis."""

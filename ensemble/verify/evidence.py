@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.verify.fast_spatial import Fit, Located, box_of
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
+from landseer.ensemble.verify.fast_spatial import Fit, box_of
 
 Points = NDArray[np.float32]
 
@@ -31,8 +33,8 @@ CLEAR, CLEAR_PATCHES = 8, 15
 class Comparison:
     """The local features of one kind of two pictures, and the map that they agree on."""
 
-    query: Located
-    candidate: Located
+    query: CompactKeypoints | Patches
+    candidate: CompactKeypoints | Patches
     fit: Fit
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.verify.matching import Matches, one_each
 
 Floats = NDArray[np.float64]
@@ -23,58 +24,21 @@ Mask = NDArray[np.bool_]
 
 MOST_MATCHES = 300
 """Matches considered, those with the fewest differing bits: time grows with their square."""
+COARSE, FINE = 20.0, 8.0
+"""Largest error of an inlier in pixels of the candidate: of a similarity from one match, and of a refined map."""
+LARGER = 2.0
+"""Largest factor between the scale of a match and that of the map it fits."""
 TURN = 0.77
 """Least cosine of the angle between them: 40 degrees."""
 FEWEST = 3
 """Matches that determine an affine map, and the fewest that count."""
-PROPOSALS = 40
-"""Similarities looked at, best first."""
+PROPOSALS, REFINED = 40, 3
+"""Similarities looked at, best first, and how many different ones are refined."""
 ENOUGH_FOR_HOMOGRAPHY = 6
 FLATTEST, LARGEST, SMALLEST = 4.5, 12.0, 0.08
 """Largest ratio of the scales of an affine map, largest and smallest scale; twice that for a homography at a corner."""
 BIT = 0.05
 """Pixels of error that weigh as much as a differing bit, where a keypoint must choose among matches."""
-
-
-class Located(Protocol):
-    """The geometry of a picture's local features."""
-
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Width and height of the model's input, pixels."""
-
-    @property
-    def positions(self) -> NDArray[np.float32]:
-        """[n, 2]: x, y in pixels of the model's input."""
-
-    @property
-    def sizes(self) -> NDArray[np.float32]:
-        """[n], pixels."""
-
-    @property
-    def angles(self) -> NDArray[np.float32]:
-        """[n], radians."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerances:
-    """How far a match may be from a map to fit it."""
-
-    coarse: float
-    """Largest error in pixels of the candidate, of a similarity from one match."""
-    fine: float
-    """The same, of a refined map."""
-    larger: float
-    """Largest factor between the scale of a match and that of the map."""
-    refined: int
-    """How many different similarities are refined."""
-    flat: bool
-    """Whether a homography may be better than an affine map."""
-
-
-OF_KEYPOINTS = Tolerances(coarse=20.0, fine=8.0, larger=2.0, refined=3, flat=True)
-OF_PATCHES = Tolerances(coarse=40.0, fine=16.0, larger=2.3, refined=1, flat=False)
-"""Patches lie on a grid, so their places are less exact, and a homography fits what is not there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +58,7 @@ class Fit:
         return len(self.matches)
 
 
-def fit(query: Located, candidate: Located, matches: Matches, tolerances: Tolerances = OF_KEYPOINTS) -> Fit:
+def fit(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> Fit:
     """Fit a map to the matches of two pictures; without inliers if there is none."""
     most = matches.most
     if len(matches) > MOST_MATCHES:
@@ -102,7 +66,7 @@ def fit(query: Located, candidate: Located, matches: Matches, tolerances: Tolera
     best = Fit(matches=matches.take(np.empty(0, np.int64)), map=None, most=most)
     if most < FEWEST:
         return best
-    pairs = _Pairs.of(query, candidate, matches, tolerances)
+    pairs = _Pairs.of(query, candidate, matches)
     for agreeing in _proposals(pairs):
         found = _refined(pairs, agreeing)
         if found is not None and len(found[1]) > best.inliers:
@@ -115,7 +79,6 @@ class _Pairs:
     """The geometry of matches; points are complex numbers where that is shorter."""
 
     matches: Matches
-    tolerances: Tolerances
     here: NDArray[np.complex64]
     """[m], positions in the query."""
     there: NDArray[np.complex64]
@@ -124,13 +87,12 @@ class _Pairs:
     """[m], scale and rotation from the query's keypoint to the candidate's."""
 
     @classmethod
-    def of(cls, query: Located, candidate: Located, matches: Matches, tolerances: Tolerances) -> _Pairs:
+    def of(cls, query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> _Pairs:
         here, there = query.positions[matches.query], candidate.positions[matches.candidate]
         sizes = candidate.sizes[matches.candidate] / query.sizes[matches.query]
         turns = candidate.angles[matches.candidate] - query.angles[matches.query]
         return cls(
             matches=matches,
-            tolerances=tolerances,
             here=(here[:, 0] + 1j * here[:, 1]).astype(np.complex64),
             there=(there[:, 0] + 1j * there[:, 1]).astype(np.complex64),
             steps=(sizes * np.exp(1j * turns)).astype(np.complex64),
@@ -151,17 +113,17 @@ class _Pairs:
 
 def _proposals(pairs: _Pairs) -> Iterator[Mask]:
     """Yield which matches agree with the similarity of one, [m], best first, without near repetitions."""
-    steps, here, there, larger = pairs.steps, pairs.here, pairs.there, pairs.tolerances.larger
+    steps, here, there = pairs.steps, pairs.here, pairs.there
     offsets = there - steps * here
     errors = steps[:, None] * here[None] + (offsets[:, None] - there[None])
     ratios = steps[None] / steps[:, None]
-    factors = _squared(ratios)
-    agree = (_squared(errors) <= pairs.tolerances.coarse**2) & (factors <= larger**2) & (factors >= larger**-2)
-    agree &= (ratios.real > 0) & (np.square(ratios.real) >= TURN**2 * factors)
+    larger = _squared(ratios)
+    agree = (_squared(errors) <= COARSE**2) & (larger <= LARGER**2) & (larger >= LARGER**-2)
+    agree &= (ratios.real > 0) & (np.square(ratios.real) >= TURN**2 * larger)
     scores = agree @ _shares(pairs.matches)
     seen: list[Mask] = []
     for row in np.argsort(-scores, kind="stable")[:PROPOSALS]:
-        if len(seen) == pairs.tolerances.refined or scores[row] < FEWEST:
+        if len(seen) == REFINED or scores[row] < FEWEST:
             return
         if not any(np.count_nonzero(agree[row] & before) > 0.8 * np.count_nonzero(agree[row]) for before in seen):
             seen.append(agree[row])
@@ -177,10 +139,9 @@ def _shares(matches: Matches) -> NDArray[np.float32]:
 def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] | None:
     """Return the affine map or homography with most inliers, and their places; None without one."""
     steps = pairs.steps / np.median(np.abs(pairs.steps[agreeing]))
-    coarse, fine, widest = pairs.tolerances.coarse, pairs.tolerances.fine, 1.5 * pairs.tolerances.larger
-    alike = (np.abs(steps) < widest) & (np.abs(steps) > 1 / widest)
+    alike = (np.abs(steps) < 3 * LARGER / 2) & (np.abs(steps) > 2 / (3 * LARGER))
     affine, inliers = None, agreeing
-    for limit in (coarse, coarse, fine):
+    for limit in (COARSE, COARSE, FINE):
         found = _affine(*pairs.points(inliers))
         if found is None:
             break
@@ -188,11 +149,11 @@ def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] 
     if affine is None:
         return None
     best = affine, _distinct(pairs, affine, alike)
-    if pairs.tolerances.flat and len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
-        robust = _homography(pairs, (pairs.errors(affine) <= 3 * coarse) & alike, robust=True)
+    if len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
+        robust = _homography(pairs, (pairs.errors(affine) <= 3 * COARSE) & alike, robust=True)
         best = _better(pairs, robust, alike, best, more=1)
         # Least squares on the nearest of the inliers place the outline better.
-        near = _mask(best[1], len(alike)) & (pairs.errors(best[0]) <= fine / 2)
+        near = _mask(best[1], len(alike)) & (pairs.errors(best[0]) <= FINE / 2)
         if np.count_nonzero(near) >= ENOUGH_FOR_HOMOGRAPHY:
             best = _better(pairs, _homography(pairs, near, robust=False), alike, best, more=-len(best[1]) // 20)
     return best if len(best[1]) >= FEWEST else None
@@ -211,7 +172,7 @@ def _better(
 
 def _distinct(pairs: _Pairs, map: Floats, alike: Mask) -> NDArray[np.int64]:
     errors = pairs.errors(map)
-    places = np.flatnonzero((errors <= pairs.tolerances.fine) & alike)
+    places = np.flatnonzero((errors <= FINE) & alike)
     some = pairs.matches.take(places)
     return places[one_each(some, errors[places] + BIT * some.distances)]
 
@@ -235,7 +196,7 @@ def _homography(pairs: _Pairs, chosen: Mask, *, robust: bool) -> Floats | None:
 
     here, there = pairs.points(chosen)
     method = cv2.USAC_MAGSAC if robust else 0
-    found: tuple[Any, Any] = cv2.findHomography(here, there, method, 0.75 * pairs.tolerances.fine, None, 200, 0.99)
+    found: tuple[Any, Any] = cv2.findHomography(here, there, method, 0.75 * FINE, None, 200, 0.99)
     map = found[0]
     return None if map is None or not np.isfinite(map).all() else np.asarray(map, np.float64)
 

@@ -20,9 +20,10 @@ from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
-from landseer.ensemble.verify.fast_spatial import OF_PATCHES, fit
+from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
 from landseer.ensemble.verify.nearest import nearest
+from landseer.ensemble.verify.upright import fit_upright, propose, refine
 from landseer.ensemble.workers import Workers
 
 
@@ -37,7 +38,8 @@ class KeypointVerifier:
 
     async def prepare(self) -> None:
         """Compile what compares patches, which otherwise the first search does. Takes a second or two."""
-        await self._workers.run(nearest)
+        for loop in (nearest, propose, refine):
+            await self._workers.run(loop)
 
     async def evidence(
         self, query: QueryKeypoints, patches: Patches | None, keys: NDArray[np.int64]
@@ -75,5 +77,5 @@ def _by_keypoints(query: QueryKeypoints, there: CompactKeypoints) -> Comparison:
 def _by_patches(query: Patches | None, there: Patches | None) -> Comparison | None:
     if query is None or there is None:
         return None
-    found = fit(query, there, mutual_matches(query, there), OF_PATCHES)
+    found = fit_upright(query, there, mutual_matches(query, there))
     return Comparison(query=query, candidate=there, fit=found)

@@ -12,7 +12,7 @@ from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.keypoints.rootsift import extract
 from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.verify.evidence import log_odds
-from landseer.ensemble.verify.fast_spatial import MOST_MATCHES, OF_KEYPOINTS, Fit, box_of, fit
+from landseer.ensemble.verify.fast_spatial import FINE, MOST_MATCHES, Fit, box_of, fit
 from landseer.ensemble.verify.matching import Matches, matches_of
 
 SIZE = (640, 480)
@@ -87,7 +87,7 @@ def test_a_known_map_is_found_among_noise_and_outliers(name, count, outliers):
     assert true >= 0.9 * count
     assert found.inliers - true <= 0.05 * outliers, "hardly an outlier agrees by chance"
     corners = box_of(scene(map, count, outliers)[0].positions[found.matches.query].astype(float))
-    np.testing.assert_allclose(apply(found.map, corners), apply(map, corners), atol=OF_KEYPOINTS.fine)
+    np.testing.assert_allclose(apply(found.map, corners), apply(map, corners), atol=FINE)
 
 
 def test_inliers_fit_the_map_and_no_keypoint_occurs_twice():
@@ -103,7 +103,7 @@ def test_inliers_fit_the_map_and_no_keypoint_occurs_twice():
         assert len(np.unique(rows)) == len(rows) == found.inliers
     assert found.inliers >= 54 and found.most == 80
     here, there = query.positions[found.matches.query], candidate.positions[found.matches.candidate]
-    assert np.linalg.norm(apply(found.map, here.astype(float)) - there, axis=1).max() <= OF_KEYPOINTS.fine
+    assert np.linalg.norm(apply(found.map, here.astype(float)) - there, axis=1).max() <= FINE
 
 
 def test_copies_of_one_keypoint_count_once():

@@ -20,9 +20,10 @@ from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.store.store import Store
 from landseer.ensemble.verify import chunks
 from landseer.ensemble.verify.evidence import Comparison, evidence_of
-from landseer.ensemble.verify.fast_spatial import OF_PATCHES, fit
+from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
+from landseer.ensemble.verify.upright import fit_upright
 
 SHAPE = (4, 12)
 SEEN, UNSEEN = 7, 8
@@ -108,7 +109,7 @@ def by_keypoints(query, kept):
 
 
 def by_patches(mine, theirs):
-    found = fit(mine, theirs, mutual_matches(mine, theirs), OF_PATCHES)
+    found = fit_upright(mine, theirs, mutual_matches(mine, theirs))
     return Comparison(query=mine, candidate=theirs, fit=found)
 
 
