@@ -1,7 +1,6 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 80 ms on two cores. Their patches, 388 each, take 90 ms of one core more where ten of
-them show the same thing, and 470 ms if all do, each with 116 matches.
+A hundred candidates take about 150 ms on two cores (AVX2), 80 of them for keypoints.
 """
 
 from __future__ import annotations
