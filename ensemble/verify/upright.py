@@ -59,7 +59,7 @@ def fit_upright(query: Patches, candidate: Patches, matches: Matches) -> Fit:
     propose()(points, steps, inliers)
     factors = steps / np.median(steps[inliers])
     alike = (factors <= 1.5 * LARGER) & (1.5 * LARGER * factors >= 1.0)
-    for limit in (COARSE, COARSE, FINE):
+    for limit in (COARSE, COARSE, FINE, FINE):
         if not refine()(points, inliers, alike, limit, map):
             return nothing
     if np.count_nonzero(inliers) < FEWEST:

@@ -108,7 +108,7 @@ def options(folder: Path, **changes: object) -> TrainOptions:
 def test_the_command_writes_parts_and_a_card_and_passes_over_what_is_no_picture(small: Path) -> None:
     parts = read_parts(train_parts(options(small), QUIET))
     assert (parts.backbone, parts.descriptor) == ("small", "cider")
-    assert parts.learned == ("attention", "whitening", "reduction", "locals")
+    assert parts.learned == ("attention", "whitening", "reduction", "locals", "patches")
     card = (small / "parts.md").read_text()
     assert "| command | a test |" in card and f"| data | folder:{small / 'photos'} |" in card
     assert "| validation (mAP, %) |" in card

@@ -103,7 +103,9 @@ async def test_coattention_sorts_the_candidates_and_the_rest_follows(landseer, p
     assert {hit.id for hit in answer.hits[:5]} == {hit.id for hit in plain.hits[:5]}
     assert [hit.id for hit in answer.hits[5:]] == [hit.id for hit in plain.hits[5:]]
     assert all(hit.scores.HasField("coattention") == (place < 5) for place, hit in enumerate(answer.hits))
-    assert answer.hits[0].score == pytest.approx(answer.hits[0].scores.coattention)
+    first = answer.hits[0].scores
+    # Half of each, unless a request says otherwise.
+    assert answer.hits[0].score == pytest.approx((first.coattention + getattr(first, "global")) / 2)
     scores = [hit.score for hit in answer.hits]
     assert scores == sorted(scores, reverse=True)
     assert [model.name for model in answer.model_versions] == ["backbone", "cluster", "coattention"]
