@@ -9,7 +9,7 @@ import pytest
 from stack.photos import GROCERY, WHEEL, grocery, wheel
 from stack.servers import cosines
 
-from landseer.ensemble.inference.contracts import ensembles
+from landseer.ensemble.inference.contracts import PATCH_OUTPUTS, ensembles
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.parity import LIMITS, MEASURES
 
@@ -32,8 +32,9 @@ def pixels(photo, eager):
 
 def test_describe(triton, eager, pixels):
     expected, served = eager.backbone(pixels), triton.infer("describe", {"image": pixels})
-    assert set(served) == {"descriptor", "query_vector"}
-    for name, vectors in served.items():
+    assert set(served) == {"descriptor", "query_vector", *PATCH_OUTPUTS}
+    for name in ("descriptor", "query_vector"):
+        vectors = served[name]
         assert vectors.dtype == np.float32 and vectors.shape == expected[name].shape
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1.0, atol=1e-3)
         assert cosines(vectors, expected[name]).min() >= LEAST, name
@@ -41,13 +42,14 @@ def test_describe(triton, eager, pixels):
 
 def test_describe_full(triton, eager, pixels):
     expected, served = eager.full(pixels), triton.infer("describe_full", {"image": pixels})
-    assert set(served) == set(ensembles()["describe_full"].outputs)
+    assert set(served) == set(ensembles(patches=True)["describe_full"].outputs)
     for name in ("descriptor", "query_vector"):
         assert cosines(served[name], expected[name]).min() >= LEAST, name
-    for name in ("local_count", "cluster_count", "image_size"):
+    for name in ("local_count", "patch_count", "cluster_count", "image_size"):
         assert (served[name] == expected[name]).all(), name
     # What bf16 may change is bounded as it is at export.
-    for name in ("attention", "boxes", "box_scores", "clusters", "local_positions", "local_descriptors"):
+    local = ("local_positions", "local_descriptors", "patch_positions", "patch_codes")
+    for name in ("attention", "boxes", "box_scores", "clusters", *local):
         assert MEASURES[name](expected, served) >= LIMITS[name].bf16, name
 
 
