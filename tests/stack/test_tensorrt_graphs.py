@@ -52,5 +52,5 @@ def test_the_exported_backbone_runs_its_convolutions_in_half(repository: Path) -
     )
     assert half["Conv"] > 100
     assert full["Conv"] == 0
-    assert half["MatMul"] == 1, "of the local features; those of one vector a picture stay"
+    assert half["MatMul"] == 2, "of the local features and of the patches; those of one vector a picture stay"
     assert not set(half) & {"Pow", "ReduceL2", "ReduceMean", "TopK", "Resize", "Einsum", "Div"}
