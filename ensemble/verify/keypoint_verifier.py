@@ -1,6 +1,6 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 150 ms on two cores (AVX2), 80 of them for keypoints.
+A hundred candidates take about 130 ms on two cores (AVX2), 80 of them for keypoints.
 """
 
 from __future__ import annotations
