@@ -55,10 +55,11 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
         there = find_parts(loaded, replace(options.wanted, parts=options.out)) if options.section else None
+        photographs = _readable(options, console)
         if there and options.section == PATCHES:
-            parts = _with_patches(options, loaded, there, console)
+            parts = _with_patches(options, loaded, photographs, there, console)
             return _written(options, parts, console, began)
-        views = _views(options, loaded, console)
+        views = _views(options, loaded, photographs, console)
         with _bar(console) as bar:
             training = Training(
                 loaded=loaded,
@@ -71,7 +72,7 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
             )
             parts = _section(options, there, training) if there else train(descriptor, training)
         if not there:
-            parts = _with_patches(options, loaded, parts, console)
+            parts = _with_patches(options, loaded, photographs, parts, console)
         return _written(options, parts, console, began)
     except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:
         raise TrainingError(str(error)) from error
@@ -85,9 +86,11 @@ def _written(options: TrainOptions, parts: Parts, console: Console, began: float
     return options.out
 
 
-def _with_patches(options: TrainOptions, loaded: Loaded, there: Parts, console: Console) -> Parts:
+def _with_patches(
+    options: TrainOptions, loaded: Loaded, photographs: Photographs, there: Parts, console: Console
+) -> Parts:
     """Learn the projection of patches, which needs photographs and no views, and add it to the parts."""
-    files = [photograph.path for photograph in _readable(options, console).photographs]
+    files = [photograph.path for photograph in photographs.photographs]
     with _bar(console) as bar:
         task = bar.add_task("patches", total=min(PHOTOGRAPHS, len(files)))
         found, told = learned_patches(
@@ -144,8 +147,7 @@ def _readable(options: TrainOptions, console: Console) -> Photographs:
     return photographs
 
 
-def _views(options: TrainOptions, loaded: Loaded, console: Console) -> TrunkViews:
-    photographs = _readable(options, console)
+def _views(options: TrainOptions, loaded: Loaded, photographs: Photographs, console: Console) -> TrunkViews:
     with _bar(console) as bar:
         task = bar.add_task("views", total=len(photographs.photographs))
         return trunk_views(
