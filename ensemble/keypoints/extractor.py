@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
-from landseer.ensemble.keypoints.rootsift import extract
+from landseer.ensemble.keypoints.rootsift import QUERY_SIDE, extract
 from landseer.ensemble.workers import Workers
 
 Pixels = NDArray[np.uint8]
@@ -30,12 +30,17 @@ class Extractor:
 
     async def of_query(self, pixels: Pixels) -> QueryKeypoints:
         """Return the keypoints of a query. Overloaded."""
-        return await self._queries.run(lambda: self.quantiser.query(extract(pixels), frame_of(pixels)))
+        return await self._queries.run(lambda: query_keypoints(self.quantiser, pixels))
 
     def close(self) -> None:
         """Drop queued work and wait for running work."""
         self._queries.close()
         self._bulk.close()
+
+
+def query_keypoints(quantiser: Quantiser, pixels: Pixels) -> QueryKeypoints:
+    """Return the keypoints of a query. pixels: [H, W, 3], RGB, the model's input."""
+    return quantiser.query(extract(pixels, side=QUERY_SIDE), frame_of(pixels))
 
 
 def frame_of(pixels: Pixels) -> tuple[int, int]:

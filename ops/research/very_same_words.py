@@ -22,9 +22,8 @@ from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import BITS, STRONGEST, CompactKeypoints, Words, aggregated
-from landseer.ensemble.keypoints.extractor import frame_of
+from landseer.ensemble.keypoints.extractor import query_keypoints
 from landseer.ensemble.keypoints.quantiser import Quantiser
-from landseer.ensemble.keypoints.rootsift import extract
 from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.ensemble.store.store import Store
@@ -96,7 +95,7 @@ def query_words(paths: Sequence[Path], profile: Profile) -> list[Binary]:
             pixels = prepare(path.read_bytes(), profile=profile).pixels
         except (InvalidInput, OSError):
             continue
-        found.append(quantiser.query(extract(pixels), frame_of(pixels)).aggregated())
+        found.append(query_keypoints(quantiser, pixels).aggregated())
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prints import cover
 
-from landseer.ensemble.keypoints.rootsift import DIMENSION, MOST, extract, root_sift
+from landseer.ensemble.keypoints.rootsift import DIMENSION, MOST, QUERY_SIDE, extract, root_sift
 
 SPOTS = np.array([[0.2, 0.25], [0.5, 0.3], [0.8, 0.7], [0.3, 0.75], [0.62, 0.55]])
 """Places of spots, as shares of width and height."""
@@ -96,3 +96,11 @@ def test_a_turned_picture_has_turned_keypoints():
     assert (alike.max(axis=1) > 0.9).mean() > 0.85
     turns = (other.angles[best] - one.angles - np.pi / 2 + np.pi) % (2 * np.pi) - np.pi
     assert (np.abs(turns) < 0.1).mean() > 0.85
+
+
+def test_a_query_has_finer_keypoints_in_the_same_places():
+    pixels = cover(1, (480, 640))
+    indexed, query = extract(pixels), extract(pixels, side=QUERY_SIDE)
+    assert np.median(query.sizes) < np.median(indexed.sizes)
+    apart = np.linalg.norm(query.positions[:100, None] - indexed.positions[None], axis=2).min(axis=1)
+    assert (apart < 3).mean() > 0.5
