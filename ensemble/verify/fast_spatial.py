@@ -3,13 +3,10 @@
 A keypoint has position, size and orientation, so one match determines a similarity. Each match proposes one; the best
 few are refined on their inliers to an affine map, then to a homography, which flat things photographed from close up
 need. Philbin et al. stop at the affine map. Maps that no camera makes are rejected: mirrored, collapsed, stretched.
-
-One picture takes 0.25 to 0.4 ms with some 20 to 80 matches (one core, AVX2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
+from landseer.ensemble.verify.affine import FLATTEST, LARGEST, SMALLEST, refine
 from landseer.ensemble.verify.matching import Matches, one_each
+from landseer.ensemble.verify.proposals import FEWEST, WHOLE, Pairs, propose
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -26,17 +26,13 @@ MOST_MATCHES = 300
 """Matches considered, those with the fewest differing bits: time grows with their square."""
 COARSE, FINE = 20.0, 8.0
 """Largest error of an inlier in pixels of the candidate: of a similarity from one match, and of a refined map."""
+LIMITS = np.array([COARSE, COARSE, FINE])
+"""Of an inlier, each time that the affine map is refined."""
 LARGER = 2.0
-"""Largest factor between the scale of a match and that of the map it fits."""
-TURN = 0.77
-"""Least cosine of the angle between them: 40 degrees."""
-FEWEST = 3
-"""Matches that determine an affine map, and the fewest that count."""
-PROPOSALS, REFINED = 40, 3
-"""Similarities looked at, best first, and how many different ones are refined."""
+"""Largest factor between the scale of a match and that of the map it fits; 1.5 times that for a refined map."""
+REFINED = 3
+"""How many different similarities are refined, best first."""
 ENOUGH_FOR_HOMOGRAPHY = 6
-FLATTEST, LARGEST, SMALLEST = 4.5, 12.0, 0.08
-"""Largest ratio of the scales of an affine map, largest and smallest scale; twice that for a homography at a corner."""
 BIT = 0.05
 """Pixels of error that weigh as much as a differing bit, where a keypoint must choose among matches."""
 
@@ -63,138 +59,97 @@ def fit(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) 
     most = matches.most
     if len(matches) > MOST_MATCHES:
         matches = matches.take(np.sort(np.argsort(matches.distances, kind="stable")[:MOST_MATCHES]))
-    best = Fit(matches=matches.take(np.empty(0, np.int64)), map=None, most=most)
+    best = Fit(matches=matches.take(slice(0)), map=None, most=most)
     if most < FEWEST:
         return best
-    pairs = _Pairs.of(query, candidate, matches)
-    for agreeing in _proposals(pairs):
-        found = _refined(pairs, agreeing)
+    pairs = _pairs(query, candidate, matches)
+    agreeing = np.empty((REFINED, len(matches)), np.bool_)
+    for inliers in agreeing[: propose()(pairs, COARSE, LARGER, agreeing)]:
+        found = _refined(pairs, matches, inliers)
         if found is not None and len(found[1]) > best.inliers:
             best = Fit(matches=matches.take(found[1]), map=found[0], most=most)
     return best
 
 
+def points_of(query: CompactKeypoints | Patches, candidate: CompactKeypoints | Patches, matches: Matches) -> Floats:
+    """Return the positions of matches in query and candidate, pixels: [4, m]."""
+    points = np.empty((4, len(matches)))
+    points[:2] = query.positions[matches.query].T
+    points[2:] = candidate.positions[matches.candidate].T
+    return points
+
+
+def _pairs(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> Pairs:
+    """Return the geometry of matches. A keypoint with many matches counts once."""
+    sizes = candidate.sizes[matches.candidate].astype(np.float64) / query.sizes[matches.query]
+    angles = candidate.angles[matches.candidate].astype(np.float64) - query.angles[matches.query]
+    here, there = (np.bincount(rows)[rows] for rows in (matches.query, matches.candidate))
+    turns = np.stack([np.cos(angles), np.sin(angles)])
+    return points_of(query, candidate, matches), sizes, turns, WHOLE // np.maximum(here, there)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Pairs:
-    """The geometry of matches; points are complex numbers where that is shorter."""
+class _Alike:
+    """The matches of a scale like that of the map that is refined."""
 
     matches: Matches
-    here: NDArray[np.complex64]
-    """[m], positions in the query."""
-    there: NDArray[np.complex64]
-    """[m], positions in the candidate."""
-    steps: NDArray[np.complex64]
-    """[m], scale and rotation from the query's keypoint to the candidate's."""
-
-    @classmethod
-    def of(cls, query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> _Pairs:
-        here, there = query.positions[matches.query], candidate.positions[matches.candidate]
-        sizes = candidate.sizes[matches.candidate] / query.sizes[matches.query]
-        turns = candidate.angles[matches.candidate] - query.angles[matches.query]
-        return cls(
-            matches=matches,
-            here=(here[:, 0] + 1j * here[:, 1]).astype(np.complex64),
-            there=(there[:, 0] + 1j * there[:, 1]).astype(np.complex64),
-            steps=(sizes * np.exp(1j * turns)).astype(np.complex64),
-        )
+    points: Floats
+    """[4, m], as of `Pairs`."""
+    alike: Mask
+    """[m], which they are."""
 
     def errors(self, map: Floats) -> Floats:
-        """Return the distance from each mapped point to its match, [m]; infinite behind the camera."""
-        points = np.stack([self.here.real, self.here.imag, np.ones(len(self.here))], axis=1) @ map.T
-        in_front = points[:, 2] > 1e-6
-        mapped = points[:, :2] / np.where(in_front, points[:, 2], 1.0)[:, None]
-        return np.where(in_front, np.hypot(mapped[:, 0] - self.there.real, mapped[:, 1] - self.there.imag), np.inf)
+        """Return the distance from each mapped point to its match, [m]; infinite if not alike or behind the camera."""
+        across, down, depth = map[:, :2] @ self.points[:2] + map[:, 2:]
+        known = self.alike & (depth > 1e-6)
+        depth = np.where(known, depth, 1.0)
+        return np.where(known, np.hypot(across / depth - self.points[2], down / depth - self.points[3]), np.inf)
 
-    def points(self, chosen: Mask) -> tuple[Floats, Floats]:
-        """Return the positions of some matches in query and candidate, [k, 2] each."""
-        here, there = self.here[chosen], self.there[chosen]
-        return np.stack([here.real, here.imag], 1).astype(float), np.stack([there.real, there.imag], 1).astype(float)
-
-
-def _proposals(pairs: _Pairs) -> Iterator[Mask]:
-    """Yield which matches agree with the similarity of one, [m], best first, without near repetitions."""
-    steps, here, there = pairs.steps, pairs.here, pairs.there
-    offsets = there - steps * here
-    errors = steps[:, None] * here[None] + (offsets[:, None] - there[None])
-    ratios = steps[None] / steps[:, None]
-    larger = _squared(ratios)
-    agree = (_squared(errors) <= COARSE**2) & (larger <= LARGER**2) & (larger >= LARGER**-2)
-    agree &= (ratios.real > 0) & (np.square(ratios.real) >= TURN**2 * larger)
-    scores = agree @ _shares(pairs.matches)
-    seen: list[Mask] = []
-    for row in np.argsort(-scores, kind="stable")[:PROPOSALS]:
-        if len(seen) == REFINED or scores[row] < FEWEST:
-            return
-        if not any(np.count_nonzero(agree[row] & before) > 0.8 * np.count_nonzero(agree[row]) for before in seen):
-            seen.append(agree[row])
-            yield agree[row]
+    def inliers(self, map: Floats) -> NDArray[np.int64]:
+        """Return the places of the inliers of a map, of which no keypoint is in two."""
+        errors = self.errors(map)
+        places = np.flatnonzero(errors <= FINE)
+        some = self.matches.take(places)
+        return places[one_each(some, errors[places] + BIT * some.distances)]
 
 
-def _shares(matches: Matches) -> NDArray[np.float32]:
-    """Return the share of each match in the count, [m]: a keypoint with many matches counts once."""
-    here, there = (np.bincount(rows)[rows] for rows in (matches.query, matches.candidate))
-    return (1.0 / np.maximum(here, there)).astype(np.float32)
-
-
-def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] | None:
+def _refined(pairs: Pairs, matches: Matches, inliers: Mask) -> tuple[Floats, NDArray[np.int64]] | None:
     """Return the affine map or homography with most inliers, and their places; None without one."""
-    steps = pairs.steps / np.median(np.abs(pairs.steps[agreeing]))
-    alike = (np.abs(steps) < 3 * LARGER / 2) & (np.abs(steps) > 2 / (3 * LARGER))
-    affine, inliers = None, agreeing
-    for limit in (COARSE, COARSE, FINE):
-        found = _affine(*pairs.points(inliers))
-        if found is None:
-            break
-        affine, inliers = found, (pairs.errors(found) <= limit) & alike
-    if affine is None:
+    alike, affine = np.empty(len(matches), np.bool_), np.eye(3)
+    if not refine()(pairs[:2], LIMITS, 1.5 * LARGER, (inliers, alike), affine[:2]):
         return None
-    best = affine, _distinct(pairs, affine, alike)
+    those = _Alike(matches=matches, points=pairs[0], alike=alike)
+    best = affine, those.inliers(affine)
     if len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
-        robust = _homography(pairs, (pairs.errors(affine) <= 3 * COARSE) & alike, robust=True)
-        best = _better(pairs, robust, alike, best, more=1)
+        robust = _homography(those.points[:, those.errors(affine) <= 3 * COARSE], robust=True)
+        best = _better(those, robust, best, more=1)
         # Least squares on the nearest of the inliers place the outline better.
-        near = _mask(best[1], len(alike)) & (pairs.errors(best[0]) <= FINE / 2)
-        if np.count_nonzero(near) >= ENOUGH_FOR_HOMOGRAPHY:
-            best = _better(pairs, _homography(pairs, near, robust=False), alike, best, more=-len(best[1]) // 20)
+        near = best[1][those.errors(best[0])[best[1]] <= FINE / 2]
+        if len(near) >= ENOUGH_FOR_HOMOGRAPHY:
+            exact = _homography(those.points[:, near], robust=False)
+            best = _better(those, exact, best, more=-len(best[1]) // 20)
     return best if len(best[1]) >= FEWEST else None
 
 
 def _better(
-    pairs: _Pairs, map: Floats | None, alike: Mask, best: tuple[Floats, NDArray[np.int64]], *, more: int
+    those: _Alike, map: Floats | None, best: tuple[Floats, NDArray[np.int64]], *, more: int
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Return a homography with its inliers if it is plausible and has `more` more than the best, otherwise the best."""
     if map is None:
         return best
-    inside = _distinct(pairs, map, alike)
-    good = len(inside) >= len(best[1]) + more and _plausible(map, pairs.points(_mask(inside, len(alike)))[0])
+    inside = those.inliers(map)
+    good = len(inside) >= len(best[1]) + more and _plausible(map, those.points[:2, inside].T)
     return (map, inside) if good else best
 
 
-def _distinct(pairs: _Pairs, map: Floats, alike: Mask) -> NDArray[np.int64]:
-    errors = pairs.errors(map)
-    places = np.flatnonzero((errors <= FINE) & alike)
-    some = pairs.matches.take(places)
-    return places[one_each(some, errors[places] + BIT * some.distances)]
-
-
-def _affine(here: Floats, there: Floats) -> Floats | None:
-    """Return the least-squares affine map [3, 3] of points [k, 2]; None if they do not determine a plausible one."""
-    if len(here) < FEWEST:
-        return None
-    solved, _, rank, _ = np.linalg.lstsq(np.column_stack([here, np.ones(len(here))]), there, rcond=None)
-    if rank < solved.shape[0] or not _camera_like(solved[:2].T, FLATTEST, LARGEST):
-        return None
-    return np.vstack([solved.T, [0.0, 0.0, 1.0]])
-
-
-def _homography(pairs: _Pairs, chosen: Mask, *, robust: bool) -> Floats | None:
-    """Return a homography [3, 3], by least squares or robust; None if there is none.
+def _homography(points: Floats, *, robust: bool) -> Floats | None:
+    """Return a homography [3, 3] of points [4, k], by least squares or robust; None if there is none.
 
     Robust: MAGSAC++ (Barath et al. 2020) with a fixed seed.
     """
     import cv2
 
-    here, there = pairs.points(chosen)
+    here, there = np.ascontiguousarray(points[:2].T), np.ascontiguousarray(points[2:].T)
     method = cv2.USAC_MAGSAC if robust else 0
     found: tuple[Any, Any] = cv2.findHomography(here, there, method, 0.75 * FINE, None, 200, 0.99)
     map = found[0]
@@ -229,13 +184,3 @@ def _camera_like(linear: Floats, flattest: float, largest: float) -> bool:
         return False
     long, short = np.linalg.svd(linear, compute_uv=False)
     return bool(long <= largest and short >= SMALLEST * LARGEST / largest and long <= flattest * short)
-
-
-def _squared(values: NDArray[np.complex64]) -> NDArray[np.float32]:
-    return np.asarray(np.square(values.real) + np.square(values.imag), np.float32)
-
-
-def _mask(places: NDArray[np.int64], count: int) -> Mask:
-    mask = np.zeros(count, np.bool_)
-    mask[places] = True
-    return mask

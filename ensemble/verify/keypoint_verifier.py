@@ -17,12 +17,15 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.patches import StoredPatches
+from landseer.ensemble.verify.affine import refine
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
 from landseer.ensemble.verify.nearest import nearest
-from landseer.ensemble.verify.upright import fit_upright, propose, refine
+from landseer.ensemble.verify.proposals import propose
+from landseer.ensemble.verify.shared_words import compare
+from landseer.ensemble.verify.upright import fit_upright
 from landseer.ensemble.workers import Workers
 
 
@@ -36,8 +39,8 @@ class KeypointVerifier:
         self._workers = Workers("verify-keypoints", threads=threads)
 
     async def prepare(self) -> None:
-        """Compile what compares patches, which otherwise the first search does. Takes a second or two."""
-        for loop in (nearest, propose, refine):
+        """Compile what compares pictures, which otherwise the first search does. Takes some seconds."""
+        for loop in (compare, nearest, propose, refine):
             await self._workers.run(loop)
 
     async def evidence(

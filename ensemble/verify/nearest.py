@@ -12,8 +12,6 @@ from landseer.ensemble.asmk.bits import Lanes
 from landseer.ensemble.asmk.compiled import compiled
 from landseer.ensemble.inference.contracts import PATCH_BITS
 
-Keys = NDArray[np.int64]
-
 LANES = PATCH_BITS // 64
 ROW = 16
 """A key is the number of differing bits, then the row of a patch in so many bits, which the store's count has, too."""
@@ -22,12 +20,13 @@ FARTHEST_KEY = (PATCH_BITS + 1) << ROW
 
 
 class Nearest(Protocol):
-    """Finds the nearest of the other picture's patches for each patch."""
+    """Finds the patches of two pictures that are each other's nearest."""
 
-    def __call__(self, mine: Lanes, theirs: Lanes, forth: Keys, back: Keys) -> None:
-        """Write the lowest key of each of my patches [n] to `forth`, and of each of theirs [m] to `back`.
+    def __call__(self, mine: Lanes, theirs: Lanes, farthest: int, found: NDArray[np.int64]) -> int:
+        """Write the pairs that differ in at most `farthest` bits to `found`, and return their number.
 
-        mine: [LANES, n]; theirs: [LANES, m]. Keys that are lower already stay.
+        mine: [LANES, n]; theirs: [LANES, m]; found: [3, n], receives my row, their row and the differing bits, in the
+        order of my rows. Of equally near patches the first is the nearest.
         """
 
 
@@ -35,7 +34,9 @@ class Nearest(Protocol):
 def nearest() -> Nearest:
     """Return the loop."""
 
-    def loop(mine: Any, theirs: Any, forth: Any, back: Any) -> None:
+    def loop(mine: Any, theirs: Any, farthest: Any, found: Any) -> Any:
+        forth = np.full(mine.shape[1], FARTHEST_KEY, np.int32)
+        back = np.full(theirs.shape[1], FARTHEST_KEY, np.int32)
         for row in range(mine.shape[1]):
             lowest = forth[row]
             for other in range(theirs.shape[1]):
@@ -48,10 +49,18 @@ def nearest() -> Nearest:
                     bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
                     bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
                     apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
-                key = np.int64(apart) << np.int64(ROW)
-                lowest = min(lowest, key | other)
-                back[other] = min(back[other], key | row)
+                # Narrow keys, as AVX2 has no minimum of 64-bit integers.
+                key = np.int32(apart << np.uint64(ROW))
+                lowest = min(lowest, np.int32(key | np.int32(other)))
+                back[other] = min(back[other], np.int32(key | np.int32(row)))
             forth[row] = lowest
+        count = 0
+        for row in range(mine.shape[1]):
+            apart, other = forth[row] >> ROW, forth[row] & ((1 << ROW) - 1)
+            if apart <= farthest and back[other] & ((1 << ROW) - 1) == row:
+                found[0, count], found[1, count], found[2, count] = row, other, apart
+                count += 1
+        return count
 
-    made: Nearest = compiled(loop, "void(uint64[:, ::1], uint64[:, ::1], int64[::1], int64[::1])")
+    made: Nearest = compiled(loop, "int64(uint64[:, ::1], uint64[:, ::1], int64, int64[:, ::1])")
     return made
