@@ -18,9 +18,12 @@ from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.verify.affine import refine
+from landseer.ensemble.verify.camera import plausible
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
+from landseer.ensemble.verify.geometry import pair
+from landseer.ensemble.verify.inliers import inside
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
 from landseer.ensemble.verify.nearest import nearest
 from landseer.ensemble.verify.proposals import propose
@@ -40,7 +43,7 @@ class KeypointVerifier:
 
     async def prepare(self) -> None:
         """Compile what compares pictures, which otherwise the first search does. Takes some seconds."""
-        for loop in (compare, nearest, propose, refine):
+        for loop in (compare, nearest, pair, propose, refine, inside, plausible):
             await self._workers.run(loop)
 
     async def evidence(

@@ -10,12 +10,10 @@ Patches have no words: they match if each is the other's nearest, and few bits d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
@@ -57,10 +55,9 @@ class Matches:
 
 def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: int = FARTHEST) -> Matches:
     """Return the matches of a query with a candidate, in the order of the candidate's keypoints."""
-    table, words = query.table, candidate.words
-    found = np.empty((3, int((table.begins[words + 1] - table.begins[words]).sum())), np.int64)
+    table = query.table
     by_word = table.begins, table.rows, table.codes
-    return _first(found, compare()(by_word, words, lanes(candidate.codes), farthest, found))
+    return _matches(compare()(by_word, candidate.words, candidate.codes.view(np.uint64), farthest))
 
 
 def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHEST_PATCH) -> Matches:
@@ -68,19 +65,8 @@ def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHE
 
     Ties go to the stronger patch.
     """
-    found = np.empty((3, len(query)), np.int64)
-    return _first(found, nearest()(lanes(query.codes), lanes(candidate.codes), farthest, found))
+    return _matches(nearest()(query.codes.view(np.uint64), candidate.codes.view(np.uint64), farthest))
 
 
-def _first(found: NDArray[np.int64], count: int) -> Matches:
-    return Matches(query=found[0, :count], candidate=found[1, :count], distances=found[2, :count])
-
-
-def one_each(matches: Matches, costs: NDArray[np.floating[Any]]) -> Places:
-    """Return the places of matches [m], ascending, in which no keypoint occurs twice; the cheapest come first.
-
-    costs: [m]. Greedy: of the matches of a keypoint of the query the cheapest stays, then likewise for the candidate.
-    """
-    order = np.argsort(costs, kind="stable")
-    order = order[np.sort(np.unique(matches.query[order], return_index=True)[1])]
-    return np.sort(order[np.unique(matches.candidate[order], return_index=True)[1]])
+def _matches(found: NDArray[np.int64]) -> Matches:
+    return Matches(query=found[0], candidate=found[1], distances=found[2])

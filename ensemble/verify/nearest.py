@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import Lanes
 from landseer.ensemble.asmk.compiled import compiled
 from landseer.ensemble.inference.contracts import PATCH_BITS
+
+Codes = NDArray[np.uint64]
 
 LANES = PATCH_BITS // 64
 ROW = 16
@@ -22,11 +23,10 @@ FARTHEST_KEY = (PATCH_BITS + 1) << ROW
 class Nearest(Protocol):
     """Finds the patches of two pictures that are each other's nearest."""
 
-    def __call__(self, mine: Lanes, theirs: Lanes, farthest: int, found: NDArray[np.int64]) -> int:
-        """Write the pairs that differ in at most `farthest` bits to `found`, and return their number.
+    def __call__(self, mine: Codes, theirs: Codes, farthest: int) -> NDArray[np.int64]:
+        """Return the pairs that differ in at most `farthest` bits: my row, their row and the differing bits, [3, k].
 
-        mine: [LANES, n]; theirs: [LANES, m]; found: [3, n], receives my row, their row and the differing bits, in the
-        order of my rows. Of equally near patches the first is the nearest.
+        mine: [n, LANES]; theirs: [m, LANES]. In the order of my rows. Of equally near patches the first is the nearest.
         """
 
 
@@ -34,16 +34,17 @@ class Nearest(Protocol):
 def nearest() -> Nearest:
     """Return the loop."""
 
-    def loop(mine: Any, theirs: Any, farthest: Any, found: Any) -> Any:
-        forth = np.full(mine.shape[1], FARTHEST_KEY, np.int32)
-        back = np.full(theirs.shape[1], FARTHEST_KEY, np.int32)
-        for row in range(mine.shape[1]):
-            lowest = forth[row]
-            for other in range(theirs.shape[1]):
+    def loop(mine: Any, theirs: Any, farthest: Any) -> Any:
+        forth, back = np.empty(len(mine), np.int32), np.full(len(theirs), FARTHEST_KEY, np.int32)
+        # Lane by lane, so that several patches are compared at once.
+        lanes = theirs.T.copy()
+        for row in range(len(mine)):
+            lowest = np.int32(FARTHEST_KEY)
+            for other in range(len(theirs)):
                 apart = np.uint64(0)
                 for lane in range(LANES):
-                    # The number of bits set, as in `bits.differing`; LLVM does several patches at once.
-                    bits = mine[lane, row] ^ theirs[lane, other]
+                    # The number of bits set, as in `bits.differing`; LLVM makes it few instructions.
+                    bits = mine[row, lane] ^ lanes[lane, other]
                     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
                     nibbles = np.uint64(0x3333333333333333)
                     bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
@@ -54,13 +55,13 @@ def nearest() -> Nearest:
                 lowest = min(lowest, np.int32(key | np.int32(other)))
                 back[other] = min(back[other], np.int32(key | np.int32(row)))
             forth[row] = lowest
-        count = 0
-        for row in range(mine.shape[1]):
+        found, count = np.empty((3, len(mine)), np.int64), 0
+        for row in range(len(mine)):
             apart, other = forth[row] >> ROW, forth[row] & ((1 << ROW) - 1)
             if apart <= farthest and back[other] & ((1 << ROW) - 1) == row:
                 found[0, count], found[1, count], found[2, count] = row, other, apart
                 count += 1
-        return count
+        return found[:, :count].copy()
 
-    made: Nearest = compiled(loop, "int64(uint64[:, ::1], uint64[:, ::1], int64, int64[:, ::1])")
+    made: Nearest = compiled(loop, "int64[:, ::1](uint64[:, ::1], uint64[:, ::1], int64)")
     return made

@@ -7,14 +7,14 @@ similarity, or for patches a scale and a shift (fast spatial matching, Philbin e
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.compiled import compiled
+from landseer.ensemble.verify.geometry import WHOLE, Pairs
 
-Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]
 
 FEWEST = 3
@@ -23,16 +23,6 @@ LOOKED_AT = 40
 """Proposals looked at, best first."""
 TURN = 0.77
 """Least cosine of the angle between a match and the map that it fits: 40 degrees."""
-WHOLE = 720_720
-"""What a match counts that shares its keypoints with no other. 1 to 16 divide it, so thirds add up, in any order."""
-
-
-Pairs: TypeAlias = tuple[Floats, Floats, Floats, NDArray[np.int64]]
-"""The geometry of m matches.
-
-Points [4, m]: x, y in the query, x, y in the candidate. Sizes [m], the candidate's by the query's. Turns [2, m], cosine
-and sine of the angle from the query's orientation to the candidate's. Shares [m], what each counts, at most `WHOLE`.
-"""
 
 
 class Propose(Protocol):
@@ -69,15 +59,15 @@ def propose() -> Propose:
                 scores[row] += shares[other] if near & alike & turned else 0
         found = 0
         for _ in range(min(LOOKED_AT, len(sizes))):
-            row = scores.argmax()
-            if found == len(agreeing) or scores[row] < FEWEST * WHOLE:
+            best = scores.argmax()
+            if found == len(agreeing) or scores[best] < FEWEST * WHOLE:
                 break
-            scores[row] = 0
+            scores[best] = 0
             most = 0
             for before in range(found):
-                most = max(most, (agree[row] & agreeing[before]).sum())
-            if most <= 0.8 * agree[row].sum():
-                agreeing[found] = agree[row]
+                most = max(most, (agree[best] & agreeing[before]).sum())
+            if most <= 0.8 * agree[best].sum():
+                agreeing[found] = agree[best]
                 found += 1
         return found
 

@@ -8,25 +8,25 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import Lanes
 from landseer.ensemble.asmk.compiled import compiled
 from landseer.ensemble.keypoints.compact import BITS
 
 Places = NDArray[np.int64]
+Codes = NDArray[np.uint64]
 
 LANES = BITS // 64
-Table: TypeAlias = tuple[Places, Places, Lanes]
+
+Table: TypeAlias = tuple[Places, Places, Codes]
 """Begins, rows and codes of a `WordTable`."""
 
 
 class Compare(Protocol):
     """Compares keypoints that share a word."""
 
-    def __call__(self, table: Table, words: Places, theirs: Lanes, farthest: int, found: Places) -> int:
-        """Write the pairs that differ in at most `farthest` bits to `found`, and return their number.
+    def __call__(self, table: Table, words: Places, codes: Codes, farthest: int) -> Places:
+        """Return the pairs that differ in at most `farthest` bits: my row, their row and the differing bits, [3, m].
 
-        words: [n], of the other picture; theirs: [LANES, n], its bits; found: [3, p], room for my row, their row and
-        the differing bits of every pair that shares a word, in the order of their rows.
+        words: [n], of the other picture; codes: [n, LANES], its bits. In the order of their rows.
         """
 
 
@@ -34,16 +34,18 @@ class Compare(Protocol):
 def compare() -> Compare:
     """Return the loop."""
 
-    def loop(table: Any, words: Any, theirs: Any, farthest: Any, found: Any) -> Any:
+    def loop(table: Any, words: Any, codes: Any, farthest: Any) -> Any:
         begins, rows, mine = table
-        count = 0
+        room = 0
+        for word in words:
+            room += begins[word + 1] - begins[word]
+        found, count = np.empty((3, room), np.int64), 0
         for other in range(len(words)):
-            word = words[other]
-            for place in range(begins[word], begins[word + 1]):
+            for place in range(begins[words[other]], begins[words[other] + 1]):
                 apart = np.uint64(0)
                 for lane in range(LANES):
                     # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
-                    bits = mine[lane, place] ^ theirs[lane, other]
+                    bits = mine[place, lane] ^ codes[other, lane]
                     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
                     nibbles = np.uint64(0x3333333333333333)
                     bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
@@ -52,9 +54,8 @@ def compare() -> Compare:
                 if np.int64(apart) <= farthest:
                     found[0, count], found[1, count], found[2, count] = rows[place], other, np.int64(apart)
                     count += 1
-        return count
+        return found[:, :count].copy()
 
-    lanes, places = "uint64[:, ::1]", "int64[::1]"
-    table = f"Tuple(({places}, {places}, {lanes}))"
-    made: Compare = compiled(loop, f"int64({table}, {places}, {lanes}, int64, int64[:, ::1])")
+    table = "Tuple((int64[::1], int64[::1], uint64[:, ::1]))"
+    made: Compare = compiled(loop, f"int64[:, ::1]({table}, int64[::1], uint64[:, ::1], int64)")
     return made

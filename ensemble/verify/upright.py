@@ -11,9 +11,10 @@ import numpy as np
 
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.verify.affine import refine
-from landseer.ensemble.verify.fast_spatial import Fit, points_of
+from landseer.ensemble.verify.fast_spatial import Fit
+from landseer.ensemble.verify.geometry import Oriented, paired
 from landseer.ensemble.verify.matching import Matches
-from landseer.ensemble.verify.proposals import FEWEST, WHOLE, Pairs, propose
+from landseer.ensemble.verify.proposals import FEWEST, propose
 
 COARSE, FINE = 40.0, 16.0
 """Largest error of an inlier in pixels of the candidate: of a scale and shift from one match, and of the affine map."""
@@ -29,7 +30,7 @@ def fit_upright(query: Patches, candidate: Patches, matches: Matches) -> Fit:
     nothing = Fit(matches=matches.take(slice(0)), map=None, most=count)
     if count < FEWEST:
         return nothing
-    pairs = _pairs(query, candidate, matches)
+    pairs = paired(_oriented(query), _oriented(candidate), (matches.query, matches.candidate))
     agreeing, alike, map = np.empty((1, count), np.bool_), np.empty(count, np.bool_), np.empty((2, 3))
     if not propose()(pairs, COARSE, LARGER, agreeing):
         return nothing
@@ -40,10 +41,6 @@ def fit_upright(query: Patches, candidate: Patches, matches: Matches) -> Fit:
     return Fit(matches=matches.take(inliers), map=np.vstack([map, [0.0, 0.0, 1.0]]), most=count)
 
 
-def _pairs(query: Patches, candidate: Patches, matches: Matches) -> Pairs:
-    """Return the geometry of matches, without any turn."""
-    sizes = candidate.sizes[matches.candidate].astype(np.float64) / query.sizes[matches.query]
-    turns = np.zeros((2, len(matches)))
-    turns[0] = 1.0
-    shares = np.full(len(matches), WHOLE)
-    return points_of(query, candidate, matches), sizes, turns, shares
+def _oriented(patches: Patches) -> Oriented:
+    positions, sizes = (np.ascontiguousarray(some, np.float32) for some in (patches.positions, patches.sizes))
+    return positions, sizes, np.zeros(len(patches), np.float32)
