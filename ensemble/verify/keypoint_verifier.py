@@ -1,6 +1,7 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 130 ms on two cores (AVX2), 80 of them for keypoints.
+A hundred candidates take 46 ms of processor time (AVX2, median of photographs of covers among products), most of it in
+compiled loops that two threads run side by side; 113 ms where a third of the candidates fit, as among the products.
 """
 
 from __future__ import annotations
