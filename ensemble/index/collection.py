@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.config import AUGMENTED, RAW, ServerConfig
+from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
@@ -115,7 +115,7 @@ class Collection:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
             if self.words is not None:
                 await self.words.load(stop)
-            if self.sources.patches:
+            if self.sources.verification == KEYPOINTS:
                 await self.keypoint_verifier.prepare()
         except BaseException:
             stop.set()

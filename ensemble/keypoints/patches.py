@@ -10,7 +10,6 @@ patches the position (2 x uint16), the size (uint8), the bits (16 bytes).
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ _HEADER = struct.Struct("<HHH")
 _PLACE, _BYTE = np.dtype("<u2"), np.dtype("u1")
 _PARTS = 32
 _STEPS = 16
+_SIZES = np.exp2(np.arange(256, dtype=np.float32) / _STEPS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,14 +81,11 @@ def unpack_patches(data: bytes | memoryview) -> Patches:
         raise ValueError(f"not patches: {error}") from error
     if len(data) != _HEADER.size + BYTES * count:
         raise ValueError(f"not patches: {len(data)} bytes instead of {_HEADER.size + BYTES * count} for {count}")
-    place, arrays = _HEADER.size, []
-    for kind, shape in ((_PLACE, (count, 2)), (_BYTE, (count,))):
-        arrays.append(np.frombuffer(data, kind, math.prod(shape), place).reshape(shape))
-        place += arrays[-1].nbytes
-    positions, sizes = arrays
+    places = np.frombuffer(data, _PLACE, 2 * count, _HEADER.size)
+    octets = np.frombuffer(data, _BYTE, (BYTES - 4) * count, _HEADER.size + places.nbytes)
     return Patches(
-        codes=np.frombuffer(data, np.uint8, count * PATCH_BITS // 8, place).reshape(count, PATCH_BITS // 8).copy(),
-        positions=positions.astype(np.float32) / _PARTS,
-        sizes=np.exp2(sizes.astype(np.float32) / _STEPS),
+        codes=octets[count:].reshape(count, PATCH_BITS // 8).copy(),
+        positions=(places.astype(np.float32) / np.float32(_PARTS)).reshape(count, 2),
+        sizes=_SIZES[octets[:count]],
         frame=(frame[0], frame[1]),
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.asmk.bits import Lanes, Packed, lanes
+from landseer.ensemble.asmk.bits import Packed
 from landseer.ensemble.asmk.codebook import MOST_WORDS
 from landseer.ensemble.keypoints.compact import CompactKeypoints, Words, aggregated
 
@@ -20,14 +21,12 @@ ASKED = 300
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WordTable:
-    """Which keypoints have a word, and their bits: those of word c are [begins[c], begins[c] + counts[c])."""
+    """Which keypoints have a word, and their bits: those of word c are [begins[c], begins[c + 1])."""
 
     begins: Words
-    """[65,536]."""
-    counts: Words
-    """[65,536]."""
-    codes: Lanes
-    """[2, n * M]."""
+    """[65,537]."""
+    codes: NDArray[np.uint64]
+    """[n * M, 2]."""
     rows: Words
     """[n * M], of the keypoints."""
 
@@ -55,9 +54,8 @@ class QueryKeypoints:
         order = np.argsort(flat, kind="stable")
         rows = np.repeat(np.arange(len(self.words)), self.words.shape[1])
         codes = self.codes.reshape(len(flat), self.codes.shape[-1])[order]
-        counts = np.bincount(flat, minlength=MOST_WORDS)
-        begins = np.cumsum(counts) - counts
-        return WordTable(begins=begins, counts=counts, codes=lanes(codes), rows=rows[order])
+        begins = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=MOST_WORDS))])
+        return WordTable(begins=begins, codes=codes.view(np.uint64), rows=rows[order])
 
     def aggregated(self, *, multiple: int = SEARCHED) -> Binary:
         """Return the nearest `multiple` words of the strongest keypoints, one code for each, for a search by words."""

@@ -26,10 +26,11 @@ async def in_chunks(
 
     A search has at most one chunk queued for each of the threads.
     """
-    chunks = [keys[first : first + CHUNK].tolist() for first in range(0, len(keys), CHUNK)]
+    # Lanes share them, so that none waits for another that has the slower pictures.
+    chunks = (keys[first : first + CHUNK].tolist() for first in range(0, len(keys), CHUNK))
 
-    async def lane(some: Sequence[Sequence[int]]) -> list[tuple[int, T]]:
-        return [pair for chunk in some for pair in await workers.run(verify, chunk)]
+    async def lane() -> list[tuple[int, T]]:
+        return [pair for chunk in chunks for pair in await workers.run(verify, chunk)]
 
-    found = await asyncio.gather(*(lane(chunks[place::threads]) for place in range(threads)))
+    found = await asyncio.gather(*(lane() for _ in range(threads)))
     return dict(pair for some in found for pair in some)

@@ -91,9 +91,10 @@ def _shown(keypoints: Comparison, patches: Comparison | None) -> Comparison:
 
 def _drawn(one: Comparison) -> tuple[Points, Points, Points]:
     """Return the outline [4, 2], and the inliers in query and candidate, [n, 2] each, as shares; [0, 2] without map."""
-    map, matches = one.fit.map, one.fit.matches.take(np.argsort(one.fit.matches.distances, kind="stable"))
+    map = one.fit.map
     if map is None:
         return NOTHING, NOTHING, NOTHING
+    matches = one.fit.matches.take(np.argsort(one.fit.matches.distances, kind="stable"))
     here, there = one.query.positions[matches.query], one.candidate.positions[matches.candidate]
     corners = box_of(here.astype(np.float64))
     mapped = corners @ map[:, :2].T + map[:, 2]

@@ -3,13 +3,10 @@
 A keypoint has position, size and orientation, so one match determines a similarity. Each match proposes one; the best
 few are refined on their inliers to an affine map, then to a homography, which flat things photographed from close up
 need. Philbin et al. stop at the affine map. Maps that no camera makes are rejected: mirrored, collapsed, stretched.
-
-One picture takes 0.25 to 0.4 ms with some 20 to 80 matches (one core, AVX2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.verify.matching import Matches, one_each
+from landseer.ensemble.verify.affine import refine
+from landseer.ensemble.verify.camera import plausible
+from landseer.ensemble.verify.geometry import Oriented, Pairs, paired
+from landseer.ensemble.verify.inliers import FINE, inside
+from landseer.ensemble.verify.matching import Matches
+from landseer.ensemble.verify.proposals import FEWEST, propose
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MOST_MATCHES = 300
 """Matches considered, those with the fewest differing bits: time grows with their square."""
-COARSE, FINE = 20.0, 8.0
-"""Largest error of an inlier in pixels of the candidate: of a similarity from one match, and of a refined map."""
+COARSE = 20.0
+"""Largest error in pixels of the candidate of a match that agrees with the similarity of one."""
+LIMITS = np.array([COARSE, COARSE, FINE])
+"""Of an inlier, each time that the affine map is refined."""
 LARGER = 2.0
-"""Largest factor between the scale of a match and that of the map it fits."""
-TURN = 0.77
-"""Least cosine of the angle between them: 40 degrees."""
-FEWEST = 3
-"""Matches that determine an affine map, and the fewest that count."""
-PROPOSALS, REFINED = 40, 3
-"""Similarities looked at, best first, and how many different ones are refined."""
+"""Largest factor between the scale of a match and that of the map it fits; 1.5 times that for a refined map."""
+REFINED = 3
+"""How many different similarities are refined, best first."""
 ENOUGH_FOR_HOMOGRAPHY = 6
-FLATTEST, LARGEST, SMALLEST = 4.5, 12.0, 0.08
-"""Largest ratio of the scales of an affine map, largest and smallest scale; twice that for a homography at a corner."""
-BIT = 0.05
-"""Pixels of error that weigh as much as a differing bit, where a keypoint must choose among matches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,179 +59,99 @@ def fit(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) 
     most = matches.most
     if len(matches) > MOST_MATCHES:
         matches = matches.take(np.sort(np.argsort(matches.distances, kind="stable")[:MOST_MATCHES]))
-    best = Fit(matches=matches.take(np.empty(0, np.int64)), map=None, most=most)
+    best = Fit(matches=matches.take(slice(0)), map=None, most=most)
     if most < FEWEST:
         return best
-    pairs = _Pairs.of(query, candidate, matches)
-    for agreeing in _proposals(pairs):
-        found = _refined(pairs, agreeing)
-        if found is not None and len(found[1]) > best.inliers:
-            best = Fit(matches=matches.take(found[1]), map=found[0], most=most)
+    pairs = paired(_oriented(query), _oriented(candidate), (matches.query, matches.candidate))
+    agreeing = np.empty((REFINED, len(matches)), np.bool_)
+    for inliers in agreeing[: propose()(pairs, COARSE, LARGER, agreeing)]:
+        found = _refined(pairs, matches, inliers)
+        if found is not None and found.count > best.inliers:
+            best = Fit(matches=matches.take(found.inside), map=found.map, most=most)
     return best
 
 
+def _oriented(keypoints: CompactKeypoints) -> Oriented:
+    positions, sizes, angles = (
+        np.ascontiguousarray(some, np.float32) for some in (keypoints.positions, keypoints.sizes, keypoints.angles)
+    )
+    return positions, sizes, angles
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Pairs:
-    """The geometry of matches; points are complex numbers where that is shorter."""
+class _Map:
+    """A map with what fits it."""
+
+    map: Floats
+    """[3, 3]."""
+    errors: Floats
+    """[m], of all matches; infinite for those that cannot fit."""
+    inside: Mask
+    """[m], the inliers."""
+    count: int
+    """Of inliers."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Alike:
+    """The matches of a size like that of the map that is refined."""
 
     matches: Matches
-    here: NDArray[np.complex64]
-    """[m], positions in the query."""
-    there: NDArray[np.complex64]
-    """[m], positions in the candidate."""
-    steps: NDArray[np.complex64]
-    """[m], scale and rotation from the query's keypoint to the candidate's."""
+    points: Floats
+    """[4, m], as of `Pairs`."""
+    alike: Mask
+    """[m], which they are."""
 
-    @classmethod
-    def of(cls, query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> _Pairs:
-        here, there = query.positions[matches.query], candidate.positions[matches.candidate]
-        sizes = candidate.sizes[matches.candidate] / query.sizes[matches.query]
-        turns = candidate.angles[matches.candidate] - query.angles[matches.query]
-        return cls(
-            matches=matches,
-            here=(here[:, 0] + 1j * here[:, 1]).astype(np.complex64),
-            there=(there[:, 0] + 1j * there[:, 1]).astype(np.complex64),
-            steps=(sizes * np.exp(1j * turns)).astype(np.complex64),
-        )
-
-    def errors(self, map: Floats) -> Floats:
-        """Return the distance from each mapped point to its match, [m]; infinite behind the camera."""
-        points = np.stack([self.here.real, self.here.imag, np.ones(len(self.here))], axis=1) @ map.T
-        in_front = points[:, 2] > 1e-6
-        mapped = points[:, :2] / np.where(in_front, points[:, 2], 1.0)[:, None]
-        return np.where(in_front, np.hypot(mapped[:, 0] - self.there.real, mapped[:, 1] - self.there.imag), np.inf)
-
-    def points(self, chosen: Mask) -> tuple[Floats, Floats]:
-        """Return the positions of some matches in query and candidate, [k, 2] each."""
-        here, there = self.here[chosen], self.there[chosen]
-        return np.stack([here.real, here.imag], 1).astype(float), np.stack([there.real, there.imag], 1).astype(float)
+    def fitting(self, map: Floats) -> _Map:
+        """Find the inliers of a map [3, 3]."""
+        rows = self.matches.query, self.matches.candidate, self.matches.distances
+        errors, inliers = np.empty(len(self.alike)), np.empty(len(self.alike), np.bool_)
+        count = inside()(rows, self.points, map, self.alike, (errors, inliers))
+        return _Map(map=map, errors=errors, inside=inliers, count=count)
 
 
-def _proposals(pairs: _Pairs) -> Iterator[Mask]:
-    """Yield which matches agree with the similarity of one, [m], best first, without near repetitions."""
-    steps, here, there = pairs.steps, pairs.here, pairs.there
-    offsets = there - steps * here
-    errors = steps[:, None] * here[None] + (offsets[:, None] - there[None])
-    ratios = steps[None] / steps[:, None]
-    larger = _squared(ratios)
-    agree = (_squared(errors) <= COARSE**2) & (larger <= LARGER**2) & (larger >= LARGER**-2)
-    agree &= (ratios.real > 0) & (np.square(ratios.real) >= TURN**2 * larger)
-    scores = agree @ _shares(pairs.matches)
-    seen: list[Mask] = []
-    for row in np.argsort(-scores, kind="stable")[:PROPOSALS]:
-        if len(seen) == REFINED or scores[row] < FEWEST:
-            return
-        if not any(np.count_nonzero(agree[row] & before) > 0.8 * np.count_nonzero(agree[row]) for before in seen):
-            seen.append(agree[row])
-            yield agree[row]
-
-
-def _shares(matches: Matches) -> NDArray[np.float32]:
-    """Return the share of each match in the count, [m]: a keypoint with many matches counts once."""
-    here, there = (np.bincount(rows)[rows] for rows in (matches.query, matches.candidate))
-    return (1.0 / np.maximum(here, there)).astype(np.float32)
-
-
-def _refined(pairs: _Pairs, agreeing: Mask) -> tuple[Floats, NDArray[np.int64]] | None:
-    """Return the affine map or homography with most inliers, and their places; None without one."""
-    steps = pairs.steps / np.median(np.abs(pairs.steps[agreeing]))
-    alike = (np.abs(steps) < 3 * LARGER / 2) & (np.abs(steps) > 2 / (3 * LARGER))
-    affine, inliers = None, agreeing
-    for limit in (COARSE, COARSE, FINE):
-        found = _affine(*pairs.points(inliers))
-        if found is None:
-            break
-        affine, inliers = found, (pairs.errors(found) <= limit) & alike
-    if affine is None:
+def _refined(pairs: Pairs, matches: Matches, inliers: Mask) -> _Map | None:
+    """Return the affine map or homography with most inliers; None without one."""
+    points, sizes, *_ = pairs
+    alike, affine = np.empty(len(matches), np.bool_), np.eye(3)
+    if not refine()((points, sizes), LIMITS, 1.5 * LARGER, (inliers, alike), affine[:2]):
         return None
-    best = affine, _distinct(pairs, affine, alike)
-    if len(best[1]) >= ENOUGH_FOR_HOMOGRAPHY:
-        robust = _homography(pairs, (pairs.errors(affine) <= 3 * COARSE) & alike, robust=True)
-        best = _better(pairs, robust, alike, best, more=1)
+    those = _Alike(matches=matches, points=points, alike=alike)
+    best = those.fitting(affine)
+    if best.count >= ENOUGH_FOR_HOMOGRAPHY:
+        robust = _homography(points[:, best.errors <= 3 * COARSE], robust=True)
+        best = _better(those, robust, best, more=1)
         # Least squares on the nearest of the inliers place the outline better.
-        near = _mask(best[1], len(alike)) & (pairs.errors(best[0]) <= FINE / 2)
+        near = best.inside & (best.errors <= FINE / 2)
         if np.count_nonzero(near) >= ENOUGH_FOR_HOMOGRAPHY:
-            best = _better(pairs, _homography(pairs, near, robust=False), alike, best, more=-len(best[1]) // 20)
-    return best if len(best[1]) >= FEWEST else None
+            best = _better(those, _homography(points[:, near], robust=False), best, more=-best.count // 20)
+    return best if best.count >= FEWEST else None
 
 
-def _better(
-    pairs: _Pairs, map: Floats | None, alike: Mask, best: tuple[Floats, NDArray[np.int64]], *, more: int
-) -> tuple[Floats, NDArray[np.int64]]:
+def _better(those: _Alike, map: Floats | None, best: _Map, *, more: int) -> _Map:
     """Return a homography with its inliers if it is plausible and has `more` more than the best, otherwise the best."""
     if map is None:
         return best
-    inside = _distinct(pairs, map, alike)
-    good = len(inside) >= len(best[1]) + more and _plausible(map, pairs.points(_mask(inside, len(alike)))[0])
-    return (map, inside) if good else best
+    other = those.fitting(map)
+    good = other.count >= best.count + more and plausible()(map, box_of(those.points[:2, other.inside].T))
+    return other if good else best
 
 
-def _distinct(pairs: _Pairs, map: Floats, alike: Mask) -> NDArray[np.int64]:
-    errors = pairs.errors(map)
-    places = np.flatnonzero((errors <= FINE) & alike)
-    some = pairs.matches.take(places)
-    return places[one_each(some, errors[places] + BIT * some.distances)]
-
-
-def _affine(here: Floats, there: Floats) -> Floats | None:
-    """Return the least-squares affine map [3, 3] of points [k, 2]; None if they do not determine a plausible one."""
-    if len(here) < FEWEST:
-        return None
-    solved, _, rank, _ = np.linalg.lstsq(np.column_stack([here, np.ones(len(here))]), there, rcond=None)
-    if rank < solved.shape[0] or not _camera_like(solved[:2].T, FLATTEST, LARGEST):
-        return None
-    return np.vstack([solved.T, [0.0, 0.0, 1.0]])
-
-
-def _homography(pairs: _Pairs, chosen: Mask, *, robust: bool) -> Floats | None:
-    """Return a homography [3, 3], by least squares or robust; None if there is none.
+def _homography(points: Floats, *, robust: bool) -> Floats | None:
+    """Return a homography [3, 3] of points [4, k], by least squares or robust; None if there is none.
 
     Robust: MAGSAC++ (Barath et al. 2020) with a fixed seed.
     """
     import cv2
 
-    here, there = pairs.points(chosen)
+    here, there = np.ascontiguousarray(points[:2].T), np.ascontiguousarray(points[2:].T)
     method = cv2.USAC_MAGSAC if robust else 0
     found: tuple[Any, Any] = cv2.findHomography(here, there, method, 0.75 * FINE, None, 200, 0.99)
     map = found[0]
     return None if map is None or not np.isfinite(map).all() else np.asarray(map, np.float64)
 
 
-def _plausible(map: Floats, points: Floats) -> bool:
-    """Return whether a homography keeps the box around points [k, 2] convex, in front, and not too distorted."""
-    corners = box_of(points)
-    mapped = corners @ map[:, :2].T + map[:, 2]
-    depths = mapped[:, 2]
-    if (depths <= 1e-6).any():
-        return False
-    places = mapped[:, :2] / depths[:, None]
-    sides = np.roll(places, -1, axis=0) - places
-    turns = sides[:, 0] * np.roll(sides[:, 1], -1) - sides[:, 1] * np.roll(sides[:, 0], -1)
-    if not (turns > 0).all():
-        return False
-    jacobians = (map[:2, :2][None] - places[:, :, None] * map[2, :2][None, None]) / depths[:, None, None]
-    return all(_camera_like(jacobian, 2 * FLATTEST, 2 * LARGEST) for jacobian in jacobians)
-
-
 def box_of(points: Floats) -> Floats:
     """Return the corners of the box around points [k, 2]: top left, top right, bottom right, bottom left, [4, 2]."""
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-
-
-def _camera_like(linear: Floats, flattest: float, largest: float) -> bool:
-    """Return whether a linear map [2, 2] is not mirrored, and neither collapsed nor stretched too much."""
-    if not linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0] > 0:
-        return False
-    long, short = np.linalg.svd(linear, compute_uv=False)
-    return bool(long <= largest and short >= SMALLEST * LARGEST / largest and long <= flattest * short)
-
-
-def _squared(values: NDArray[np.complex64]) -> NDArray[np.float32]:
-    return np.asarray(np.square(values.real) + np.square(values.imag), np.float32)
-
-
-def _mask(places: NDArray[np.int64], count: int) -> Mask:
-    mask = np.zeros(count, np.bool_)
-    mask[places] = True
-    return mask

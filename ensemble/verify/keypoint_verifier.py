@@ -1,6 +1,7 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates take about 130 ms on two cores (AVX2), 80 of them for keypoints.
+A hundred candidates take 46 ms of processor time (AVX2, median of photographs of covers among products), most of it in
+compiled loops that two threads run side by side; 113 ms where a third of the candidates fit, as among the products.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.patches import StoredPatches
+from landseer.ensemble.verify.affine import refine
+from landseer.ensemble.verify.camera import plausible
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
+from landseer.ensemble.verify.geometry import pair
+from landseer.ensemble.verify.inliers import inside
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
 from landseer.ensemble.verify.nearest import nearest
-from landseer.ensemble.verify.upright import fit_upright, propose, refine
+from landseer.ensemble.verify.proposals import propose
+from landseer.ensemble.verify.shared_words import compare
+from landseer.ensemble.verify.upright import fit_upright
 from landseer.ensemble.workers import Workers
 
 
@@ -36,8 +43,8 @@ class KeypointVerifier:
         self._workers = Workers("verify-keypoints", threads=threads)
 
     async def prepare(self) -> None:
-        """Compile what compares patches, which otherwise the first search does. Takes a second or two."""
-        for loop in (nearest, propose, refine):
+        """Compile what compares pictures, which otherwise the first search does. Takes some seconds."""
+        for loop in (compare, nearest, pair, propose, refine, inside, plausible):
             await self._workers.run(loop)
 
     async def evidence(

@@ -10,16 +10,15 @@ Patches have no words: they match if each is the other's nearest, and few bits d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import hamming, lanes
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
-from landseer.ensemble.verify.nearest import FARTHEST_KEY, ROW, nearest
+from landseer.ensemble.verify.nearest import nearest
+from landseer.ensemble.verify.shared_words import compare
 
 FARTHEST = 44
 """Most differing bits of a match, of 128."""
@@ -47,9 +46,9 @@ class Matches:
     @property
     def most(self) -> int:
         """How many of them no keypoint can be in twice, at most."""
-        return min(len(np.unique(self.query)), len(np.unique(self.candidate)))
+        return min(np.count_nonzero(np.bincount(rows)) for rows in (self.query, self.candidate))
 
-    def take(self, places: Places | NDArray[np.bool_]) -> Matches:
+    def take(self, places: Places | NDArray[np.bool_] | slice) -> Matches:
         """Return some of the matches, in that order."""
         return Matches(query=self.query[places], candidate=self.candidate[places], distances=self.distances[places])
 
@@ -57,33 +56,17 @@ class Matches:
 def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: int = FARTHEST) -> Matches:
     """Return the matches of a query with a candidate, in the order of the candidate's keypoints."""
     table = query.table
-    counts = table.counts[candidate.words]
-    there = np.repeat(np.arange(len(candidate.words)), counts)
-    here = np.arange(len(there)) + np.repeat(table.begins[candidate.words] - np.cumsum(counts) + counts, counts)
-    apart = hamming(np.take(table.codes, here, axis=1), np.take(lanes(candidate.codes), there, axis=1))
-    near = np.flatnonzero(apart <= farthest)
-    return Matches(query=table.rows[here[near]], candidate=there[near], distances=apart[near])
+    by_word = table.begins, table.rows, table.codes
+    return _matches(compare()(by_word, candidate.words, candidate.codes.view(np.uint64), farthest))
 
 
 def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHEST_PATCH) -> Matches:
     """Return the matches of two pictures' patches, each the other's nearest, in the order of the query's patches.
 
-    Ties go to the stronger patch. All pairs of twice 388 patches take 0.3 ms on one core.
+    Ties go to the stronger patch.
     """
-    rows, others = np.arange(len(query)), np.arange(len(candidate))
-    forth, back = np.full(len(rows), FARTHEST_KEY), np.full(len(others), FARTHEST_KEY)
-    nearest()(lanes(query.codes), lanes(candidate.codes), forth, back)
-    there, apart = forth & ((1 << ROW) - 1), forth >> ROW
-    near = np.flatnonzero(apart <= farthest)
-    kept = near[(back & ((1 << ROW) - 1))[there[near]] == rows[near]]
-    return Matches(query=rows[kept], candidate=there[kept], distances=apart[kept])
+    return _matches(nearest()(query.codes.view(np.uint64), candidate.codes.view(np.uint64), farthest))
 
 
-def one_each(matches: Matches, costs: NDArray[np.floating[Any]]) -> Places:
-    """Return the places of matches [m], ascending, in which no keypoint occurs twice; the cheapest come first.
-
-    costs: [m]. Greedy: of the matches of a keypoint of the query the cheapest stays, then likewise for the candidate.
-    """
-    order = np.argsort(costs, kind="stable")
-    order = order[np.sort(np.unique(matches.query[order], return_index=True)[1])]
-    return np.sort(order[np.unique(matches.candidate[order], return_index=True)[1]])
+def _matches(found: NDArray[np.int64]) -> Matches:
+    return Matches(query=found[0], candidate=found[1], distances=found[2])

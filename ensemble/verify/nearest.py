@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.bits import Lanes
 from landseer.ensemble.asmk.compiled import compiled
 from landseer.ensemble.inference.contracts import PATCH_BITS
 
-Keys = NDArray[np.int64]
+Codes = NDArray[np.uint64]
 
 LANES = PATCH_BITS // 64
 ROW = 16
@@ -22,12 +21,12 @@ FARTHEST_KEY = (PATCH_BITS + 1) << ROW
 
 
 class Nearest(Protocol):
-    """Finds the nearest of the other picture's patches for each patch."""
+    """Finds the patches of two pictures that are each other's nearest."""
 
-    def __call__(self, mine: Lanes, theirs: Lanes, forth: Keys, back: Keys) -> None:
-        """Write the lowest key of each of my patches [n] to `forth`, and of each of theirs [m] to `back`.
+    def __call__(self, mine: Codes, theirs: Codes, farthest: int) -> NDArray[np.int64]:
+        """Return the pairs that differ in at most `farthest` bits: my row, their row and the differing bits, [3, k].
 
-        mine: [LANES, n]; theirs: [LANES, m]. Keys that are lower already stay.
+        mine: [n, LANES]; theirs: [m, LANES]. In the order of my rows. Of equally near patches the first is the nearest.
         """
 
 
@@ -35,23 +34,34 @@ class Nearest(Protocol):
 def nearest() -> Nearest:
     """Return the loop."""
 
-    def loop(mine: Any, theirs: Any, forth: Any, back: Any) -> None:
-        for row in range(mine.shape[1]):
-            lowest = forth[row]
-            for other in range(theirs.shape[1]):
+    def loop(mine: Any, theirs: Any, farthest: Any) -> Any:
+        forth, back = np.empty(len(mine), np.int32), np.full(len(theirs), FARTHEST_KEY, np.int32)
+        # Lane by lane, so that several patches are compared at once.
+        lanes = theirs.T.copy()
+        for row in range(len(mine)):
+            lowest = np.int32(FARTHEST_KEY)
+            for other in range(len(theirs)):
                 apart = np.uint64(0)
                 for lane in range(LANES):
-                    # The number of bits set, as in `bits.differing`; LLVM does several patches at once.
-                    bits = mine[lane, row] ^ theirs[lane, other]
+                    # The number of bits set, as in `bits.differing`; LLVM makes it few instructions.
+                    bits = mine[row, lane] ^ lanes[lane, other]
                     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
                     nibbles = np.uint64(0x3333333333333333)
                     bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
                     bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
                     apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
-                key = np.int64(apart) << np.int64(ROW)
-                lowest = min(lowest, key | other)
-                back[other] = min(back[other], key | row)
+                # Narrow keys, as AVX2 has no minimum of 64-bit integers.
+                key = np.int32(apart << np.uint64(ROW))
+                lowest = min(lowest, np.int32(key | np.int32(other)))
+                back[other] = min(back[other], np.int32(key | np.int32(row)))
             forth[row] = lowest
+        found, count = np.empty((3, len(mine)), np.int64), 0
+        for row in range(len(mine)):
+            apart, other = forth[row] >> ROW, forth[row] & ((1 << ROW) - 1)
+            if apart <= farthest and back[other] & ((1 << ROW) - 1) == row:
+                found[0, count], found[1, count], found[2, count] = row, other, apart
+                count += 1
+        return found[:, :count].copy()
 
-    made: Nearest = compiled(loop, "void(uint64[:, ::1], uint64[:, ::1], int64[::1], int64[::1])")
+    made: Nearest = compiled(loop, "int64[:, ::1](uint64[:, ::1], uint64[:, ::1], int64)")
     return made

@@ -14,6 +14,7 @@ from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.nearest import nearest
+from landseer.ensemble.verify.shared_words import compare
 
 SIZES = dataclasses.replace(PROFILE.sizes, patches=8)
 MAKES_PATCHES = dataclasses.replace(PROFILE, sizes=SIZES, patches_sha256="3" * 64)
@@ -78,8 +79,9 @@ async def test_patches_are_those_of_the_store(opened):
 
 
 @pytest.mark.parametrize(("options", "compiled"), [({}, 1), ({"local_features": NONE}, 0)])
-async def test_what_compares_patches_is_compiled_at_the_start(opened, options, compiled):
+async def test_what_verifies_is_compiled_at_the_start(opened, options, compiled):
     collection = await opened(**options)
-    nearest.cache_clear()
+    for loop in (nearest, compare):
+        loop.cache_clear()
     await collection.load()
-    assert nearest.cache_info().currsize == compiled
+    assert [loop.cache_info().currsize for loop in (nearest, compare)] == [compiled, compiled]

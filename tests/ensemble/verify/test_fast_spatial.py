@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_spatial import plain_fit
 from prints import apply, camera, corners_of, cover, photographed
 
 from landseer.ensemble.keypoints.compact import BITS, CompactKeypoints, pack_keypoints, unpack_keypoints
@@ -88,6 +91,37 @@ def test_a_known_map_is_found_among_noise_and_outliers(name, count, outliers):
     assert found.inliers - true <= 0.05 * outliers, "hardly an outlier agrees by chance"
     corners = box_of(scene(map, count, outliers)[0].positions[found.matches.query].astype(float))
     np.testing.assert_allclose(apply(found.map, corners), apply(map, corners), atol=FINE)
+
+
+def same_as_plain(query, candidate, matches):
+    """Assert that the compiled loops find what plain numpy finds; return the number of inliers."""
+    found, (inliers, map) = fit(query, candidate, matches), plain_fit(query, candidate, matches)
+    np.testing.assert_array_equal(found.matches.query, inliers.query)
+    np.testing.assert_array_equal(found.matches.candidate, inliers.candidate)
+    assert (found.map is None) == (map is None)
+    if map is not None:
+        np.testing.assert_allclose(found.map, map, rtol=1e-6, atol=1e-6)
+    return found.inliers
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    name=st.sampled_from(list(MAPS)),
+    count=st.integers(0, 80),
+    outliers=st.integers(0, 120),
+    copies=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_fit_is_that_of_plain_numpy(name, count, outliers, copies, seed):
+    query, candidate, matches = scene(MAPS[name], count, outliers, seed, noise=3.0)
+    # Each keypoint also matches its neighbours in the list.
+    more = [np.roll(matches.candidate, turn) for turn in range(copies)]
+    crowded = Matches(
+        query=np.tile(matches.query, copies),
+        candidate=np.concatenate(more),
+        distances=np.random.default_rng(seed).integers(0, 40, copies * len(matches)),
+    )
+    same_as_plain(query, candidate, crowded)
 
 
 def test_inliers_fit_the_map_and_no_keypoint_occurs_twice():
@@ -179,6 +213,14 @@ def test_keypoints_in_one_place_give_none():
 
 
 # Drawn covers, as a camera sees them.
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_of_photographs_the_fit_is_that_of_plain_numpy(quantiser, seed):
+    photograph = photographed(cover(1), PHOTOGRAPHS["tilted"])
+    query = quantiser.query(extract(photograph), frame_of(photograph))
+    kept = unpack_keypoints(pack_keypoints(quantiser.compact(extract(cover(seed)), frame_of(cover(seed)))))
+    assert same_as_plain(query.keypoints, kept, matches_of(query, kept)) > (24 if seed == 1 else -1)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from landseer.ensemble.verify.matching import (
     Matches,
     matches_of,
     mutual_matches,
-    one_each,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -74,22 +73,6 @@ def test_more_bits_than_the_threshold_do_not_match():
         codes[0, :differing] = 1
         query = QueryKeypoints.of_indexed(compact(np.array([5]), np.packbits(codes, axis=1)))
         assert len(matches_of(query, candidate)) == matching
-
-
-@settings(max_examples=60, deadline=None)
-@given(count=st.integers(0, 40), most=st.integers(1, 12), seed=SEEDS)
-def test_of_the_matches_of_a_keypoint_the_cheapest_stays(count, most, seed):
-    draws = np.random.default_rng(seed)
-    pairs, costs = draws.integers(0, most, (count, 2)), draws.permutation(count) + 0.5
-    found = one_each(Matches(query=pairs[:, 0], candidate=pairs[:, 1], distances=np.zeros(count, np.int64)), costs)
-    assert found.tolist() == sorted(found.tolist())
-    best = {}
-    for place in np.argsort(costs):
-        best.setdefault(pairs[place, 0], place)
-    taken = {}
-    for place in sorted(best.values(), key=lambda place: costs[place]):
-        taken.setdefault(pairs[place, 1], place)
-    assert found.tolist() == sorted(taken.values())
 
 
 def test_some_matches_are_taken_in_the_order_asked_for():

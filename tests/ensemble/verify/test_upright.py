@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_spatial import plain_fit_upright
 
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.verify.matching import Matches
@@ -55,6 +56,22 @@ def test_the_map_of_most_matches_is_found_among_chance(scale, stretch, shear, x,
     points = mapped(here[20:], found.map[:2, :2], found.map[:2, 2])
     # What lies within the tolerance by chance moves the map a little.
     assert np.median(np.linalg.norm(points - there[20:], axis=1)) < FINE / 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(0, 60), others=st.integers(0, 60), noise=st.floats(0, 12), seed=st.integers(0, 2**32 - 1))
+def test_the_fit_is_that_of_plain_numpy(count, others, noise, seed):
+    draws = np.random.default_rng(seed)
+    here = scattered(count + others, seed)
+    there = mapped(here, draws.normal(0, 0.1, (2, 2)) + np.eye(2), (30, -20)) + draws.normal(0, noise, here.shape)
+    there[count:] = draws.uniform(0, 640, (others, 2))
+    query, candidate = (patches(some, 16 * np.exp2(draws.integers(0, 3, len(here)) / 2)) for some in (here, there))
+    found = fit_upright(query, candidate, pairs(len(here)))
+    inliers, map = plain_fit_upright(query, candidate, pairs(len(here)))
+    np.testing.assert_array_equal(found.matches.query, inliers.query)
+    assert (found.map is None) == (map is None)
+    if map is not None:
+        np.testing.assert_allclose(found.map, map, rtol=1e-6, atol=1e-6)
 
 
 def test_inliers_are_within_the_tolerance_and_of_a_like_scale():
