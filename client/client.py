@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from landseer.client import queries, tracing
 from landseer.client.channel import open_channel
 from landseer.client.errors import NotReady, ServerUnreachable
-from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
+from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
@@ -82,6 +82,7 @@ class SearchClient:
         expansion: Expansion | ExpansionName | None = None,
         reranking: Reranking | RerankingName | None = None,
         first_stage: FirstStageName | None = None,
+        group_by: GroupingName | None = None,
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResponse:
@@ -90,6 +91,7 @@ class SearchClient:
         `query` is a picture (bytes), a file (Path), the id of an indexed picture (str) or a descriptor (floats). A
         `str` is never read as a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
         means the server's default. `expansion` and `reranking` take a name, or the message for finer control.
+        `group_by="near-identical"` returns copies of one photograph as one hit; `top_k` then counts groups.
         """
         request = await queries.search_request(query)
         request.MergeFrom(
@@ -99,6 +101,7 @@ class SearchClient:
                 expansion=queries.expansion(expansion),
                 reranking=queries.reranking(reranking),
                 first_stage=queries.first_stage(first_stage),
+                group_by=queries.grouping(group_by),
                 explain=explain,
             )
         )

@@ -14,6 +14,9 @@ from landseer.v1.search_pb2 import (
     FIRST_STAGE_BOTH,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
+    GROUPING_NEAR_IDENTICAL,
+    GROUPING_NONE,
+    GROUPING_UNSPECIFIED,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_SPATIAL,
     RERANKING_METHOD_UNSPECIFIED,
@@ -169,6 +172,18 @@ def test_search_shows_patches_where_any_agree(run, fake, photos: Path) -> None:
     assert ["1", "1.5000", "0%", "0.8000", "0", "61", "a"] in rows
     assert ["2", "-7.5000", "0%", "0.7000", "0", "0", "b"] in rows and ["3", "-9.0000", "c"] in rows
     assert json.loads(run("search", "photos/a.jpg", "--json")[1])["hits"][0]["verification"]["patches"] == 61
+
+
+def test_search_shows_copies_of_one_photograph_as_one_hit(run, fake, photos: Path) -> None:
+    fake.answer = SearchResponse(hits=[Hit(id="a", score=2, near_identical=["a-small", "a-cut"]), Hit(id="b", score=1)])
+    rows = [line.split() for line in run("search", "photos/a.jpg", "--group-by", "near-identical")[1].splitlines()]
+    assert rows[0] == ["rank", "score", "near-identical", "id"]
+    assert ["1", "2.0000", "+2", "a"] in rows and ["2", "1.0000", "b"] in rows
+    told = json.loads(run("search", "photos/a.jpg", "--group-by", "none", "--json")[1])["hits"]
+    assert told[0]["near_identical"] == ["a-small", "a-cut"]
+    run("search", "photos/a.jpg")
+    asked = [sent.group_by for sent in fake.requests["Search"]]
+    assert asked == [GROUPING_NEAR_IDENTICAL, GROUPING_NONE, GROUPING_UNSPECIFIED]
 
 
 def test_search_leaves_the_server_its_choice(run, fake, photos: Path) -> None:

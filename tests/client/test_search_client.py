@@ -28,6 +28,8 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_RANK_CURVE,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
+    GROUPING_NEAR_IDENTICAL,
+    GROUPING_UNSPECIFIED,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_SPATIAL,
 )
@@ -55,7 +57,11 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
         await client.search(b"x", first_stage="words", reranking="spatial")
         with pytest.raises(UnusableInput, match="first_stage: got 'bow', expected one of global, words, both"):
             await client.search(b"x", first_stage="bow")  # type: ignore[arg-type]
-    bare, full, messages, wordy = fake.requests["Search"]
+        await client.search(b"x", group_by="near-identical")
+        with pytest.raises(UnusableInput, match="group_by: got 'id', expected one of none, near-identical"):
+            await client.search(b"x", group_by="id")  # type: ignore[arg-type]
+    bare, full, messages, wordy, grouped = fake.requests["Search"]
+    assert (bare.group_by, grouped.group_by) == (GROUPING_UNSPECIFIED, GROUPING_NEAR_IDENTICAL)
     assert not any(bare.HasField(name) for name in ("region", "top_k", "expansion", "reranking"))
     assert (full.region.height, full.top_k, full.explain) == (4, 5, True)
     assert full.expansion.method == EXPANSION_METHOD_RANK_CURVE
