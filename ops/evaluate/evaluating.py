@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from landseer.client.commands.connection import PATIENCE
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
@@ -57,6 +58,8 @@ class EvaluationOptions:
     codebook: Path | None = None
     codebook_from: str | None = None
     regions: int = REGIONS
+    patience: float = PATIENCE
+    """Seconds to wait for a service that is still loading."""
 
 
 def run(options: EvaluationOptions, console: Console) -> Results:
@@ -175,7 +178,7 @@ def _given(options: EvaluationOptions) -> list[System]:
     if _baseline_alone(options):
         return [SiftSystem(options.cache)]
     if options.server:
-        return [ServedSystem(options.server)]
+        return [ServedSystem(options.server, patience=options.patience)]
     return [_local(options, options.repository or REPOSITORY)]
 
 

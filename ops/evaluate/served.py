@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from landseer.client.client import SearchClient
+from landseer.client.commands.connection import waiting
+from landseer.client.commands.output import tell
 from landseer.client.errors import LandseerClientError, RpcFailed
 from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS, FirstStageName
@@ -54,10 +56,14 @@ _T = TypeVar("_T")
 class ServedSystem:
     """The service at an address. References that it lacks are indexed first, with their path as the id."""
 
-    def __init__(self, address: str) -> None:
-        """Read the status of the service. OpsError if it does not answer."""
+    def __init__(self, address: str, *, patience: float = 0.0) -> None:
+        """Read the status of the service. OpsError if it does not answer.
+
+        patience: seconds to wait, at each call, for a service that is still loading; a line on stderr says so.
+        """
         parse_address(address, "--server")
         self._address, self._references = address, 0
+        self._patience, self._on_wait = patience, waiting(patience, tell)
         self._set(self._call(lambda client: client.stats()))
 
     def check(self, methods: Sequence[Method]) -> None:
@@ -224,7 +230,7 @@ class ServedSystem:
 
     def _call(self, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
         async def run() -> _T:
-            async with SearchClient(self._address) as client:
+            async with SearchClient(self._address, patience=self._patience, on_wait=self._on_wait) as client:
                 return await do(client)
 
         try:

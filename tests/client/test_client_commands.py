@@ -98,6 +98,37 @@ def test_an_index_run_that_cannot_continue_prints_one_line(run, fake, photos: Pa
     assert (status, out, err) == (1, "", "landseer index: made by other models\n")
 
 
+LOADING = {"code": "UNAVAILABLE", "message": "the index is being loaded", "reason": "INDEX_LOADING"}
+COMMANDS = [
+    ("index", "photos"),
+    ("search", "photos/a.jpg"),
+    ("get", "photos/a.jpg"),
+    ("delete", "photos/a.jpg"),
+    ("stats",),
+]
+FIRST_CALLS = {"index": "Stats", "search": "Search", "get": "Get", "delete": "Delete", "stats": "Stats"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_wait_for_a_server_that_is_still_loading(run, fake, photos: Path, command: tuple[str, ...]) -> None:
+    run("index", "photos")
+    # More than gRPC tries by itself.
+    fake.fail(FIRST_CALLS[command[0]], **LOADING, times=6)
+    status, out, err = run(*command, "--patience", "20")
+    assert status == 0 and out and err.startswith("retrying for up to 20 s: the index is being loaded\n")
+    assert err.count("retrying") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_do_not_wait_longer_than_they_were_told(run, fake, photos: Path, command: tuple[str, ...]) -> None:
+    run("index", "photos")
+    fake.fail(FIRST_CALLS[command[0]], **LOADING, times=99)
+    status, out, err = run(*command, "--patience", "0")
+    assert (status, out, err) == (1, "", f"landseer {command[0]}: the index is being loaded\n")
+    with pytest.raises(SystemExit):
+        run(*command, "--patience", "-1")
+
+
 def test_index_errors(run, photos: Path) -> None:
     assert run("index", "photos/notes.txt")[2].startswith("landseer index: no pictures in photos/notes.txt")
     assert run("index", "gone")[2] == "landseer index: there is no file or folder gone\n"

@@ -243,6 +243,24 @@ def test_blocking_does_the_same_from_any_thread(fake, tmp_path: Path) -> None:
     client.close()
 
 
+async def test_a_patient_client_waits_while_the_server_loads_and_says_why(fake) -> None:
+    loading = {"code": "UNAVAILABLE", "message": "the index is being loaded", "reason": "INDEX_LOADING"}
+    told: list[str] = []
+    async with SearchClient(fake.address, patience=20, on_wait=told.append) as client:
+        fake.fail("Delete", times=2, **loading)
+        with pytest.raises(NotIndexed):
+            await client.delete("z")
+    assert told == ["the index is being loaded"] * 2
+    fake.fail("Delete", times=9, **loading)
+    async with SearchClient(fake.address, patience=0.6, on_wait=told.append) as client:
+        with pytest.raises(ServerUnavailable, match="the index is being loaded"):
+            await client.delete("z")
+    assert 3 <= len(told) < 6
+    async with SearchClient("unix:/nowhere/s", patience=20, on_wait=told.append) as client:
+        with pytest.raises(ServerUnreachable):
+            await client.stats()
+
+
 def test_blocking_leaves_no_thread(fake) -> None:
     before = {thread for thread in threading.enumerate() if thread.name == "landseer-client"}
     BlockingSearchClient(fake.address).close()
@@ -252,7 +270,7 @@ def test_blocking_leaves_no_thread(fake) -> None:
 
 def test_blocking_offers_every_method_with_its_documentation() -> None:
     methods = {name for name, value in vars(SearchClient).items() if asyncio.iscoroutinefunction(value)}
-    methods -= {"__aenter__", "__aexit__", "_call", "close"}
+    methods -= {"__aenter__", "__aexit__", "_call", "_once", "close"}
     client = BlockingSearchClient("unix:/nowhere/s")
     try:
         assert methods <= set(vars(BlockingSearchClient))
