@@ -103,7 +103,7 @@ def _line(here: Points, there: Points) -> Axis:
 
 
 def _distances(points: Points, others: Points) -> Points:
-    return np.linalg.norm(points - others, axis=1)
+    return np.asarray(np.linalg.norm(points - others, axis=1))
 
 
 def _covered(here: Points, there: Points, agreeing: Points, frame: tuple[int, int]) -> float:
