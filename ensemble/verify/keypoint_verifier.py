@@ -72,7 +72,7 @@ class KeypointVerifier:
     def _chunk(self, query: QueryKeypoints, patches: Patches | None, keys: Sequence[int]) -> list[tuple[int, Evidence]]:
         stored = [None] * len(keys) if patches is None else self._patches.read(keys)
         return [
-            (key, evidence_of(_by_keypoints(query, there), _by_patches(patches, other)))
+            (key, compared(query, there, patches, other))
             for key, there, other in zip(keys, self._stored.read(keys), stored, strict=True)
             if there is not None
         ]
@@ -84,6 +84,13 @@ class KeypointVerifier:
         query = QueryKeypoints.of_indexed(there[0])
         pairs = zip(keys, there[1:], strict=True)
         return [(one, other is not None and near_identical(query, other)) for one, other in pairs]
+
+
+def compared(
+    query: QueryKeypoints, there: CompactKeypoints, patches: Patches | None, other: Patches | None
+) -> Evidence:
+    """Return the evidence of a query's keypoints and patches with those of a candidate, `there` and `other`."""
+    return evidence_of(_by_keypoints(query, there), _by_patches(patches, other))
 
 
 def _by_keypoints(query: QueryKeypoints, there: CompactKeypoints) -> Comparison:

@@ -19,7 +19,7 @@ from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
 from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.judging import EvaluationPlan, judge
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, NO_EXPANSION, SIFT
+from landseer.ops.evaluate.methods import NO_EXPANSION, SIFT
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
@@ -128,8 +128,6 @@ def _check(options: EvaluationOptions) -> None:
         )
     plan = _plan(options, positions=Sizes(channels=1).neighbours)
     _check_local(options, plan)
-    if not options.server:
-        _check_in_process(plan)
     for request in options.backbones:
         request.check()
     check_writable(options.json, "--json")
@@ -155,13 +153,6 @@ def _check_local(options: EvaluationOptions, plan: EvaluationPlan) -> None:
             f"{wordy[0]} ranks by visual words: name a codebook with --codebook FILE, or another data set to learn "
             "one from with --codebook-from DATA"
         )
-
-
-def _check_in_process(plan: EvaluationPlan) -> None:
-    """Raise OpsError for rows that only a service has."""
-    for method in plan.methods:
-        if method.name in (DEFAULT, BOTH):
-            raise OpsError(f"{method} is a search of a service; name the service with --server HOST:PORT, or omit it")
 
 
 def _make(folder: Path) -> None:

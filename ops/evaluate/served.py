@@ -23,6 +23,7 @@ from landseer.client.uploads import Upload, UploadPlan, UploadTally
 from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
+from landseer.ensemble.index.collection import KEYPOINT_KERNEL
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region, prepare
@@ -31,7 +32,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, NONE, Method
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
 from landseer.ops.evaluate.turning import shown
 from landseer.ops.evaluate.words import ASMK, RASMK
@@ -42,7 +43,7 @@ from landseer.v1.search_pb2 import Expansion, SearchResponse
 
 AT_ONCE = 4
 """Concurrent searches."""
-KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk"}
+KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk", KEYPOINT_WORDS: KEYPOINT_KERNEL}
 """Rows that search by words alone, and how the service must compare words for them."""
 FIRST_STAGES: Mapping[str, FirstStageName] = {
     **dict.fromkeys(EXPANSIONS, "global"),
