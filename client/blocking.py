@@ -47,8 +47,15 @@ class BlockingSearchClient:
     ready = _Blocking(SearchClient.ready)
     wait_ready = _Blocking(SearchClient.wait_ready)
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._client = SearchClient(server, timeout=timeout)
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: float = 0.0,
+        on_wait: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        self._client = SearchClient(server, timeout=timeout, patience=patience, on_wait=on_wait)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="landseer-client", daemon=True)
         self._thread.start()

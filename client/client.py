@@ -18,8 +18,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from landseer.client import queries, tracing
 from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, ServerUnreachable
-from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
+from landseer.client.errors import NotReady, ServerUnavailable, ServerUnreachable
+from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
@@ -45,6 +45,8 @@ DEFAULT_TIMEOUT = 30.0
 """Deadline of a call in seconds."""
 UPLOAD_TIMEOUT = 600.0
 """Deadline of a stream of uploads in seconds."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
+"""Seconds between two tries while a server loads: the first, and the longest."""
 
 
 class SearchClient:
@@ -52,11 +54,24 @@ class SearchClient:
 
     Every call has a deadline (`timeout`, seconds). While the server is unavailable, a call is tried up to four times
     within about two seconds, except `upsert_many` and `delete`. Failures raise a `LandseerClientError`.
+
+    With `patience`, in seconds, a call that a server refuses because it is still loading, or its models do not answer,
+    is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each pause. Where nothing
+    answers at the address, a call fails as without.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: float = 0.0,
+        on_wait: Callable[[str], None] = lambda why: None,
+    ) -> None:
         self.server = server
         self.timeout = timeout
+        self.patience = patience
+        self._on_wait = on_wait
         self._opened: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> SearchClient:
@@ -82,6 +97,7 @@ class SearchClient:
         expansion: Expansion | ExpansionName | None = None,
         reranking: Reranking | RerankingName | None = None,
         first_stage: FirstStageName | None = None,
+        group_by: GroupingName | None = None,
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResponse:
@@ -90,6 +106,7 @@ class SearchClient:
         `query` is a picture (bytes), a file (Path), the id of an indexed picture (str) or a descriptor (floats). A
         `str` is never read as a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
         means the server's default. `expansion` and `reranking` take a name, or the message for finer control.
+        `group_by="near-identical"` returns copies of one photograph as one hit; `top_k` then counts groups.
         """
         request = await queries.search_request(query)
         request.MergeFrom(
@@ -99,6 +116,7 @@ class SearchClient:
                 expansion=queries.expansion(expansion),
                 reranking=queries.reranking(reranking),
                 first_stage=queries.first_stage(first_stage),
+                group_by=queries.grouping(group_by),
                 explain=explain,
             )
         )
@@ -192,6 +210,19 @@ class SearchClient:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        """Call `method`, again while the server loads, for as long as patience lasts."""
+        pause, end = _FIRST_PAUSE, time.monotonic() + self.patience
+        while True:
+            try:
+                return await self._once(name, method, request, timeout)
+            except ServerUnavailable as error:
+                if time.monotonic() + pause > end:
+                    raise
+                self._on_wait(str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _once(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         """Call `method` and trace it as `name`; an empty name is not traced."""
         limit = self.timeout if timeout is None else timeout
         try:

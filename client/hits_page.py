@@ -17,7 +17,7 @@ from landseer.client.heatmap import css_gradient, overlay
 from landseer.client.markup import data_url, escaped, percent, ratio
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.scores import STAGES, is_same, patches_of, sameness, score_of
+from landseer.client.scores import STAGES, copies_of, is_same, patches_of, sameness, score_of
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
@@ -150,7 +150,7 @@ def _hit(card: _Card, *, most: Mapping[str, int], verified: bool) -> str:
         f'<li class="hit"><header><span class="rank"><span aria-label="rank {rank}">{rank}</span></span>'
         f'<span class="score">{_verdict(hit, verified)}<span>score</span>{hit.score:.4f}</span></header>'
         f'<div class="pair">{_pair(frames, hit)}</div>'
-        f'<p class="id">{escaped(hit.id)}</p>{_scores(hit, most)}{card.matches}{_metadata(hit)}</li>'
+        f'<p class="id">{escaped(hit.id)}</p>{_copies(hit)}{_scores(hit, most)}{card.matches}{_metadata(hit)}</li>'
     )
 
 
@@ -179,6 +179,14 @@ def _scores(hit: Hit, most: Mapping[str, int]) -> str:
     if most["patches"] and hit.HasField("verification"):
         bars.append(("patches", hit.verification.patches / most["patches"], patches_of(hit)))
     return _bars(bars)
+
+
+def _copies(hit: Hit) -> str:
+    """Return how many near-identical pictures the hit stands for; their ids unfold."""
+    if not hit.near_identical:
+        return ""
+    ids = "".join(f"<li>{escaped(id)}</li>" for id in hit.near_identical)
+    return f'<details class="copies"><summary>{copies_of(hit)} near-identical</summary><ul>{ids}</ul></details>'
 
 
 def _metadata(hit: Hit) -> str:

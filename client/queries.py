@@ -21,6 +21,8 @@ from landseer.v1.search_pb2 import (
     FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
+    GROUPING_NEAR_IDENTICAL,
+    GROUPING_NONE,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_NONE,
     RERANKING_METHOD_SPATIAL,
@@ -28,6 +30,7 @@ from landseer.v1.search_pb2 import (
     Expansion,
     ExpansionMethod,
     FirstStage,
+    Grouping,
     Reranking,
     RerankingMethod,
     SearchRequest,
@@ -65,6 +68,12 @@ FIRST_STAGES: dict[str, FirstStage] = {
     "global": FIRST_STAGE_GLOBAL,
     "words": FIRST_STAGE_WORDS,
     "both": FIRST_STAGE_BOTH,
+}
+
+GroupingName = Literal["none", "near-identical"]
+GROUPINGS: dict[str, Grouping] = {
+    "none": GROUPING_NONE,
+    "near-identical": GROUPING_NEAR_IDENTICAL,
 }
 
 
@@ -121,6 +130,11 @@ def reranking(value: Reranking | RerankingName | None) -> Reranking | None:
 def first_stage(name: FirstStageName | None) -> FirstStage | None:
     """Return the enum value of a first stage's name. Raises UnusableInput for an unknown name."""
     return None if name is None else _named(name, FIRST_STAGES, "first_stage")
+
+
+def grouping(name: GroupingName | None) -> Grouping | None:
+    """Return the enum value of a grouping's name. Raises UnusableInput for an unknown name."""
+    return None if name is None else _named(name, GROUPINGS, "group_by")
 
 
 def _named(name: str, methods: dict[str, _T], what: str) -> _T:

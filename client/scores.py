@@ -29,6 +29,11 @@ def patches_of(hit: Hit) -> str:
     return str(hit.verification.patches) if hit.HasField("verification") else ""
 
 
+def copies_of(hit: Hit) -> str:
+    """Format how many near-identical pictures a hit stands for besides itself; empty if none."""
+    return f"+{len(hit.near_identical):,}" if hit.near_identical else ""
+
+
 def is_same(hit: Hit) -> bool:
     """Return whether verification is sure that the hit shows the same thing: its probability is `SURE` or more."""
     return hit.HasField("verification") and hit.verification.probability >= SURE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ from landseer.export.parts import Parts, read_parts, shipped
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
 LATTQE_WIDTH = 64
 """Of the seeded stand-in: 6 MB at D = 1280, where the paper's width, D, takes 120 MB of disk and memory for nothing."""
-DEFAULT = "cider"
+DEFAULT, WITHOUT_PARTS = "cider", "gem"
 """The default descriptor if trained parts fit the trunk; otherwise GeM, which needs no training."""
 
 OF_ANY_HEAD = ("reduction", "locals")
@@ -89,7 +89,7 @@ def build(wanted: Wanted) -> Networks:
     """Load the trunk and the heads. WeightsError if weights do not fit."""
     loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
     parts = find_parts(loaded, wanted)
-    kind = wanted.descriptor or (parts.descriptor if parts else "gem")
+    kind = wanted.descriptor or (parts.descriptor if parts else WITHOUT_PARTS)
     if loaded.trained is not None:
         kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD, PATCHES) if parts else None
     patches = _patches(parts)
@@ -138,12 +138,12 @@ def build(wanted: Wanted) -> Networks:
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     """Return the trained parts to use: the requested ones, the shipped ones for this trunk, or None.
 
-    For a trunk that was trained together with its head, parts of any head will do: only `OF_ANY_HEAD` is used.
+    Shipped parts of another head than the requested one come without it: only `OF_ANY_HEAD` and `PATCHES`. For a trunk
+    that was trained together with its head, parts of any head will do: only these are used.
     """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
-        path = shipped(trunk).get(wanted.descriptor or DEFAULT) if loaded.checkpoint is None else None
-        return None if path is None else read_parts(path)
+        return _shipped(trunk, wanted.descriptor) if loaded.checkpoint is None else None
     if loaded.checkpoint is not None:
         raise WeightsError(f"{loaded.checkpoint.path} has its own descriptor; do not combine it with trained parts")
     parts = read_parts(wanted.parts)
@@ -155,6 +155,19 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     if loaded.trained is None and wanted.descriptor not in (None, parts.descriptor):
         raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
     return parts
+
+
+def _shipped(trunk: str, descriptor: str | None) -> Parts | None:
+    """Return the shipped parts for a trunk with this head, or without it; None if none are for this trunk.
+
+    Where no file has the head, those of another head still hold what depends on the trunk alone.
+    """
+    files = shipped(trunk)
+    if (descriptor or DEFAULT) in files:
+        return read_parts(files[descriptor or DEFAULT])
+    for path in files.values():
+        return replace(read_parts(path).only(*OF_ANY_HEAD, PATCHES), descriptor=descriptor or WITHOUT_PARTS)
+    return None
 
 
 def _trained_kind(trained: Trained, wanted: Wanted) -> str:

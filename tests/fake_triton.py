@@ -133,7 +133,7 @@ def free_port() -> int:
             return port
 
 
-def _describe(inputs: Tensors, sizes: Sizes) -> Tensors:
+def describe(inputs: Tensors, sizes: Sizes) -> Tensors:
     """Average colours of a 4 x 4 grid make the descriptor; their first values the query vector.
 
     With patches if the profile's sizes have any.
@@ -149,7 +149,7 @@ def _describe(inputs: Tensors, sizes: Sizes) -> Tensors:
 def _describe_full(inputs: Tensors, sizes: Sizes) -> Tensors:
     """Local features lie on the diagonal, in turn of each cluster; one box covers the middle."""
     height, width = inputs["image"].shape[1:3]
-    vectors = _describe(inputs, sizes)
+    vectors = describe(inputs, sizes)
     count, places = sizes.locals // 2, np.arange(sizes.locals)
     positions = np.where(places < count, places, 0)[:, None] * np.array([width, height], np.float32) / np.float32(count)
     clusters = np.stack([np.roll(vectors["query_vector"][0], shift) for shift in range(sizes.clusters)])
@@ -226,7 +226,7 @@ def _coattention(inputs: Tensors, sizes: Sizes) -> Tensors:
 
 
 _MODELS: dict[str, Callable[[Tensors, Sizes], Tensors]] = {
-    "describe": _describe,
+    "describe": describe,
     "describe_full": _describe_full,
     "lattqe": _lattqe,
     "coattention": _coattention,

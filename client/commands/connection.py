@@ -10,14 +10,18 @@ from typing import TypeVar
 
 from landseer.client import tracing
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
+from landseer.client.commands.output import tell
 
 SERVER_VARIABLE = "LANDSEER_SERVER"
+
+PATIENCE = 60.0
+"""Seconds that a command waits for a server that is still loading."""
 
 _T = TypeVar("_T")
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, json_help: str) -> None:
-    """Declare --server, --timeout and --json. `json_help` documents the JSON below the options."""
+def add_arguments(parser: argparse.ArgumentParser, *, json_help: str, patience: float = PATIENCE) -> None:
+    """Declare --server, --timeout, --patience and --json. `json_help` documents the JSON below the options."""
     parser.add_argument(
         "--server", metavar="HOST:PORT", help=f"server address (default: ${SERVER_VARIABLE}, else {DEFAULT_SERVER})"
     )
@@ -28,21 +32,57 @@ def add_arguments(parser: argparse.ArgumentParser, *, json_help: str) -> None:
         metavar="SECONDS",
         help="deadline of each call (default %(default)g)",
     )
+    parser.add_argument(
+        "--patience",
+        type=not_negative,
+        default=patience,
+        metavar="SECONDS",
+        help="how long to retry while the server loads or its models do not answer (default %(default)g)",
+    )
     parser.add_argument("--json", action="store_true", help="print only JSON, as described below")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"JSON:\n{json_help}\nFields may be added later; within version 1 none is renamed or removed."
 
 
-def call(args: argparse.Namespace, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
-    """Run `do` with a client built from the options and, where they name no server, the environment."""
+def call(
+    args: argparse.Namespace,
+    do: Callable[[SearchClient], Awaitable[_T]],
+    *,
+    on_wait: Callable[[str], None] | None = None,
+) -> _T:
+    """Run `do` with a client built from the options and, where they name no server, the environment.
+
+    on_wait: called with the reason whenever the client waits for the server; by default a line on stderr says it.
+    """
+    on_wait = on_wait or waiting(args.patience, tell)
 
     async def run() -> _T:
         server = args.server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
-        async with SearchClient(server, timeout=args.timeout) as client:
+        async with SearchClient(server, timeout=args.timeout, patience=args.patience, on_wait=on_wait) as client:
             return await do(client)
 
     with tracing.exporting("landseer-client"):
         return asyncio.run(run())
+
+
+def waiting(patience: float, show: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what to do when a client waits: show a line, once for each reason."""
+    told: set[str] = set()
+
+    def on_wait(why: str) -> None:
+        if why not in told:
+            told.add(why)
+            show(f"retrying for up to {patience:g} s: {why}")
+
+    return on_wait
+
+
+def not_negative(text: str) -> float:
+    """Parse a number of seconds, 0 or more."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number of seconds, 0 or more")
+    return value
 
 
 def seconds(text: str) -> float:

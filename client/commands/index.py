@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
-from landseer.client.commands.connection import positive, seconds
+from landseer.client.commands.connection import positive
 from landseer.client.commands.output import print_json, say, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
@@ -46,14 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=positive, default=2, metavar="N", help="number of parallel uploads (default %(default)s)"
     )
-    parser.add_argument(
-        "--patience",
-        type=seconds,
-        default=120.0,
-        metavar="SECONDS",
-        help="how long to retry while the server is unavailable (default %(default)g)",
-    )
-    connection.add_arguments(parser, json_help=_JSON)
+    connection.add_arguments(parser, json_help=_JSON, patience=120.0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     error: LandseerClientError | None = None
     try:
         with display("indexing", tally.total) as shown:
-            connection.call(args, lambda client: _upload(client, args, found, tally, shown))
+            trouble = connection.waiting(args.patience, shown.note)
+            upload = partial(_upload, args=args, found=found, tally=tally, shown=shown, trouble=trouble)
+            connection.call(args, upload, on_wait=trouble)
     except LandseerClientError as stopped:
         if not tally.done:
             raise
@@ -76,7 +73,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _upload(
-    client: SearchClient, args: argparse.Namespace, found: FoundPictures, tally: UploadTally, shown: Display
+    client: SearchClient,
+    *,
+    args: argparse.Namespace,
+    found: FoundPictures,
+    tally: UploadTally,
+    shown: Display,
+    trouble: Callable[[str], None],
 ) -> None:
     plan = UploadPlan(
         metadata=dict(args.metadata),
@@ -84,13 +87,6 @@ async def _upload(
         concurrency=args.concurrency,
         patience=args.patience,
     )
-    told: set[str] = set()
-
-    def trouble(why: str) -> None:
-        if why not in told:
-            told.add(why)
-            shown.note(f"retrying for up to {args.patience:g} s: {why}")
-
     upload = Upload(
         client,
         plan,

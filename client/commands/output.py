@@ -63,9 +63,14 @@ def say(text: str, style: str = "") -> None:
     console().print(cell(text, style), soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """Print a line on stderr."""
+    console(sys.stderr).print(cell(text, "yellow"), soft_wrap=True)
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    console(sys.stderr).print(cell(f"warning: {text}", "yellow"), soft_wrap=True)
+    tell(f"warning: {text}")
 
 
 def _plain(values: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

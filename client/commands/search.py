@@ -14,10 +14,10 @@ from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.errors import UnusableInput
 from landseer.client.hits_page import render
-from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, read_picture
+from landseer.client.queries import EXPANSIONS, FIRST_STAGES, GROUPINGS, RERANKINGS, read_picture
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, plural
-from landseer.client.scores import STAGES, patches_of, sameness, score_of
+from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
@@ -25,7 +25,7 @@ _JSON = """\
   The fields of landseer.v1.SearchResponse (client/proto/landseer/v1/search.proto) without the thumbnails:
   {"hits": [{"id": "photos/a.jpg", "score": 0.93, "scores": {"global": 0.93}, "metadata": {...}, "width": 640,
              "verification": {"inliers": 42, "probability": 0.98, "outline": [{"x": 12.5, "y": 8.0}, ...],
-                              "patches": 61}, ...}],
+                              "patches": 61}, "near_identical": ["photos/a-small.jpg"], ...}],
    "timings": [{"stage": "describe", "seconds": 0.06}], "index_size": 24, "degradations": [], "untrained": [], ...}"""
 
 
@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage",
         choices=FIRST_STAGES,
         help="find candidates by the global descriptor, by visual words or by both (default: the server's choice)",
+    )
+    parser.add_argument(
+        "--group-by",
+        choices=GROUPINGS,
+        help="near-identical: show copies of one photograph as one hit, and count those with --top-k (default none)",
     )
     _add_expansion(parser)
     _add_reranking(parser)
@@ -124,6 +129,7 @@ async def _search(
         expansion=_expansion(args),
         reranking=_reranking(args),
         first_stage=args.first_stage,
+        group_by=args.group_by,
         explain=args.html is not None,
     )
     if not args.html:
@@ -168,13 +174,15 @@ def _table(hits: Sequence[Hit]) -> Table:
     ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
     verified = ["same"] if any(hit.HasField("verification") for hit in hits) else []
     patches = ["patches"] if any(hit.verification.patches for hit in hits) else []
-    columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran), *patches]
+    others = ["near-identical"] if any(hit.near_identical for hit in hits) else []
+    columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran), *patches, *others]
     made = table(*((column, "right") for column in columns), ("id", "left"))
     for rank, hit in enumerate(hits, start=1):
         same = [sameness(hit) for _ in verified]
         scores = [score_of(hit, stage, digits=4) for stage in ran]
         agreeing = [patches_of(hit) for _ in patches]
-        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, cell(hit.id))
+        more = [copies_of(hit) for _ in others]
+        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, *more, cell(hit.id))
     return made
 
 

@@ -33,6 +33,12 @@ class RerankingMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RERANKING_METHOD_NONE: _ClassVar[RerankingMethod]
     RERANKING_METHOD_COATTENTION: _ClassVar[RerankingMethod]
     RERANKING_METHOD_SPATIAL: _ClassVar[RerankingMethod]
+
+class Grouping(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GROUPING_UNSPECIFIED: _ClassVar[Grouping]
+    GROUPING_NONE: _ClassVar[Grouping]
+    GROUPING_NEAR_IDENTICAL: _ClassVar[Grouping]
 EXPANSION_METHOD_UNSPECIFIED: ExpansionMethod
 EXPANSION_METHOD_NONE: ExpansionMethod
 EXPANSION_METHOD_LATTQE: ExpansionMethod
@@ -50,6 +56,9 @@ RERANKING_METHOD_UNSPECIFIED: RerankingMethod
 RERANKING_METHOD_NONE: RerankingMethod
 RERANKING_METHOD_COATTENTION: RerankingMethod
 RERANKING_METHOD_SPATIAL: RerankingMethod
+GROUPING_UNSPECIFIED: Grouping
+GROUPING_NONE: Grouping
+GROUPING_NEAR_IDENTICAL: Grouping
 
 class Descriptor(_message.Message):
     __slots__ = ("values",)
@@ -82,7 +91,7 @@ class Reranking(_message.Message):
     def __init__(self, method: _Optional[_Union[RerankingMethod, str]] = ..., candidates: _Optional[int] = ..., weight: _Optional[float] = ..., require_shared_words: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain", "first_stage")
+    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain", "first_stage", "group_by")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +101,7 @@ class SearchRequest(_message.Message):
     RERANKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     FIRST_STAGE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     id: str
     descriptor: Descriptor
@@ -101,7 +111,8 @@ class SearchRequest(_message.Message):
     reranking: Reranking
     explain: bool
     first_stage: FirstStage
-    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ..., first_stage: _Optional[_Union[FirstStage, str]] = ...) -> None: ...
+    group_by: Grouping
+    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ..., first_stage: _Optional[_Union[FirstStage, str]] = ..., group_by: _Optional[_Union[Grouping, str]] = ...) -> None: ...
 
 class StageScores(_message.Message):
     __slots__ = ("expanded", "coattention", "inliers", "words")
@@ -159,7 +170,7 @@ class HitExplanation(_message.Message):
     def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[PointMatch, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification")
+    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification", "near_identical")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +186,7 @@ class Hit(_message.Message):
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     VERIFICATION_FIELD_NUMBER: _ClassVar[int]
+    NEAR_IDENTICAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     scores: StageScores
@@ -183,7 +195,8 @@ class Hit(_message.Message):
     height: int
     explanation: HitExplanation
     verification: Verification
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ...) -> None: ...
+    near_identical: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., near_identical: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryExplanation(_message.Message):
     __slots__ = ("thumbnail", "width", "height", "region", "attention", "boxes")

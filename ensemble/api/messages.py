@@ -21,7 +21,7 @@ from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
-STAGES = ("decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "total")
+STAGES = ("decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "group", "total")
 """The stages reported to callers, in this order."""
 
 
@@ -30,10 +30,7 @@ def search_response(
 ) -> search_pb2.SearchResponse:
     """Return the answer to a search, without timings. With `explain` this computes heat maps."""
     shown = None if found.picture is None else found.picture.prepared.region
-    hits = [
-        _hit(found.ranking, place, record, profile, explain=explain, shown=shown)
-        for place, record in enumerate(found.records)
-    ]
+    hits = [_hit(found, place, profile, explain=explain, shown=shown) for place in range(len(found.records))]
     picture = found.picture if explain else None
     return search_pb2.SearchResponse(
         hits=hits,
@@ -118,9 +115,8 @@ def _descriptor(vector: NDArray[Any]) -> search_pb2.Descriptor:
     return search_pb2.Descriptor(values=vector.astype(np.float32).tolist())
 
 
-def _hit(
-    ranking: Ranking, place: int, record: Record, profile: Profile, *, explain: bool, shown: Region | None
-) -> search_pb2.Hit:
+def _hit(found: SearchResult, place: int, profile: Profile, *, explain: bool, shown: Region | None) -> search_pb2.Hit:
+    ranking, record = found.ranking, found.records[place]
     return search_pb2.Hit(
         id=record.id,
         score=float(ranking.scores[place]),
@@ -130,6 +126,7 @@ def _hit(
         height=record.height,
         explanation=_explanation(ranking, place, record, profile, shown) if explain else None,
         verification=verification(ranking.evidence[place], record.width, record.height),
+        near_identical=found.others[place],
     )
 
 

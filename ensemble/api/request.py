@@ -15,6 +15,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, RANK_CURVE, limits
 from landseer.ensemble.search.expansion.weights import ALPHA
+from landseer.ensemble.search.grouping import compared
 from landseer.ensemble.search.plan import (
     BOTH,
     COATTENTION,
@@ -88,6 +89,7 @@ def search_plan(
         rerank=rerank,
         explain=request.explain,
         first=first,
+        compared=compared(top_k, most=max_top_k) if _groups(request, sources) else 0,
         sources=sources,
     )
 
@@ -164,6 +166,19 @@ def _first(request: search_pb2.SearchRequest, kind: str | None, sources: LocalSo
     if first != GLOBAL:
         _need_words("first_stage", sources)
     return first
+
+
+def _groups(request: search_pb2.SearchRequest, sources: LocalSources) -> bool:
+    """Return whether near-identical hits are grouped; by default they are not."""
+    _known("group_by", request.group_by, search_pb2.Grouping)
+    if request.group_by != search_pb2.GROUPING_NEAR_IDENTICAL:
+        return False
+    if sources.verification != KEYPOINTS:
+        raise LocalFeaturesMissing(
+            "group_by: near-identical pictures are recognised by keypoints, and this server stores none; start it with "
+            "`landseer serve --local-features keypoints` and index the pictures again, or search without group_by"
+        )
+    return True
 
 
 def _need_words(field: str, sources: LocalSources) -> None:

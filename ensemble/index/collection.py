@@ -157,6 +157,11 @@ class Collection:
         found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
         return np.asarray(found[found.any(axis=1)])
 
+    async def likenesses(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the cosines of pictures [C] with each other by their own descriptors, [C, C]; 0 for deleted ones."""
+        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist())
+        return await asyncio.to_thread(np.matmul, found, found.T)
+
     async def cosines(self, vector: NDArray[np.float32], keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the cosines of a query, float32 [D], with the searched vectors [C]; NaN for deleted pictures."""
         found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)

@@ -76,6 +76,8 @@ class SearchPlan:
     explain: bool
     first: str = GLOBAL
     """`GLOBAL`, `WORDS` or `BOTH`."""
+    compared: int = 0
+    """Hits that are grouped where they are near-identical; `top_k` then counts groups. 0 for no grouping."""
     sources: LocalSources = field(default_factory=LocalSources)
     """What the server has."""
 

@@ -1,8 +1,9 @@
-"""Answer a search: describe, first search, expansion, second search, re-ranking, reading the hits."""
+"""Answer a search: describe, first search, expansion, second search, re-ranking, grouping, reading the hits."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
+from landseer.ensemble.search.grouping import Grouped, grouped
 from landseer.ensemble.search.plan import (
     GLOBAL,
     SPATIAL,
@@ -55,6 +57,8 @@ from landseer.ensemble.store.record import Record
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.verifier import located
 
+_NO_KEYS = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedQuery:
@@ -83,6 +87,8 @@ class SearchResult:
     ranking: Ranking
     records: list[Record]
     """One per hit."""
+    others: list[list[str]]
+    """Of each hit, the ids of the near-identical pictures that it stands for, best first."""
     picture: DescribedPicture | None
     index_size: int
     models: tuple[str, ...]
@@ -93,7 +99,7 @@ class SearchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """A running search. If expansion or re-ranking fails, it is skipped and recorded in `stages`."""
+    """A running search. If an optional stage fails, it is skipped and recorded in `stages`."""
 
     plan: SearchPlan
     collection: Collection
@@ -118,10 +124,12 @@ class SearchRun:
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
         observe_search(self.metrics, self.plan, ranking)
-        ranking, records = await self._read_records(ranking.take(slice(self.plan.top_k)), query)
+        groups = await self._group(ranking)
+        ranking, records = await self._read_records(groups.ranking, query)
         return SearchResult(
             ranking=ranking,
             records=records,
+            others=await self._others(ranking, groups.others),
             picture=query.picture,
             index_size=size,
             models=_models(self.plan, ranking),
@@ -304,6 +312,22 @@ class SearchRun:
         filled[missing] = await self.collection.cosines(query.vector, before.keys[missing])
         return replace(before, global_=filled)
 
+    async def _group(self, ranking: Ranking) -> Grouped:
+        """Return the first `top_k` hits, or groups of near-identical ones; on failure hits."""
+        top_k, found = self.plan.top_k, None
+        if self.plan.compared:
+            first = ranking.take(slice(self.plan.compared))
+            found = await self.stages.optional("group", lambda _: grouped(first, top_k, self.collection))
+        return found or Grouped(ranking=ranking.take(slice(top_k)))
+
+    async def _others(self, ranking: Ranking, others: Mapping[int, NDArray[np.int64]]) -> list[list[str]]:
+        """Return the ids of the pictures that each hit stands for, without pictures deleted since the search."""
+        groups = [others.get(key, _NO_KEYS) for key in ranking.keys.tolist()]
+        keys = np.concatenate([_NO_KEYS, *groups])
+        stored = await self.collection.pictures(keys, thumbnails=False, vectors=False) if len(keys) else []
+        ids = {key: one.record.id for key, one in zip(keys.tolist(), stored, strict=True) if one is not None}
+        return [[ids[key] for key in group.tolist() if key in ids] for group in groups]
+
     async def _read_records(self, ranking: Ranking, query: ResolvedQuery) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""
         with self.stages.time("store"):
@@ -344,7 +368,7 @@ def _depth(plan: SearchPlan) -> int:
     """Return the number of hits that later stages need."""
     neighbours = plan.expand.neighbours if plan.expand else 0
     candidates = plan.rerank.candidates if plan.rerank else 0
-    return max(plan.top_k, neighbours, candidates)
+    return max(plan.top_k, neighbours, candidates, plan.compared)
 
 
 def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:

@@ -16,7 +16,18 @@ from landseer.ensemble.telemetry.tracing import OFF, Tracing
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Stage = Literal[
-    "decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "regions", "store", "total"
+    "decode",
+    "describe",
+    "keypoints",
+    "search",
+    "words",
+    "expand",
+    "research",
+    "rerank",
+    "group",
+    "regions",
+    "store",
+    "total",
 ]
 
 

@@ -26,6 +26,7 @@ from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.geometry import pair
 from landseer.ensemble.verify.inliers import inside
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
+from landseer.ensemble.verify.near_identical import near_identical
 from landseer.ensemble.verify.nearest import nearest
 from landseer.ensemble.verify.proposals import propose
 from landseer.ensemble.verify.shared_words import compare
@@ -62,6 +63,15 @@ class KeypointVerifier:
             )
         return found
 
+    async def near_identical(self, key: int, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the pictures under keys [C] are the same photograph as the one under `key`, [C].
+
+        False for a picture without keypoints. Overloaded.
+        """
+        judge = partial(self._near_identical, key)
+        found = await in_chunks(self._workers, judge, keys, threads=self._threads)
+        return np.array([found[one] for one in keys.tolist()], np.bool_)
+
     def close(self) -> None:
         """Drop queued work and wait for running work."""
         self._workers.close()
@@ -69,10 +79,25 @@ class KeypointVerifier:
     def _chunk(self, query: QueryKeypoints, patches: Patches | None, keys: Sequence[int]) -> list[tuple[int, Evidence]]:
         stored = [None] * len(keys) if patches is None else self._patches.read(keys)
         return [
-            (key, evidence_of(_by_keypoints(query, there), _by_patches(patches, other)))
+            (key, compared(query, there, patches, other))
             for key, there, other in zip(keys, self._stored.read(keys), stored, strict=True)
             if there is not None
         ]
+
+    def _near_identical(self, key: int, keys: Sequence[int]) -> list[tuple[int, bool]]:
+        there = self._stored.read([key, *keys])
+        if there[0] is None:
+            return [(one, False) for one in keys]
+        query = QueryKeypoints.of_indexed(there[0])
+        pairs = zip(keys, there[1:], strict=True)
+        return [(one, other is not None and near_identical(query, other)) for one, other in pairs]
+
+
+def compared(
+    query: QueryKeypoints, there: CompactKeypoints, patches: Patches | None, other: Patches | None
+) -> Evidence:
+    """Return the evidence of a query's keypoints and patches with those of a candidate, `there` and `other`."""
+    return evidence_of(_by_keypoints(query, there), _by_patches(patches, other))
 
 
 def _by_keypoints(query: QueryKeypoints, there: CompactKeypoints) -> Comparison:

@@ -44,13 +44,15 @@ class InProcessBackbone:
 class FullGraph:
     """The steps of `describe_full` that the wanted outputs need. For one thread."""
 
-    def __init__(self, outputs: Sequence[str], settings: Callable[[str], ModelSettings], detector: str) -> None:
+    def __init__(
+        self, outputs: Sequence[str], settings: Callable[[str], ModelSettings], detector: str, *, patches: bool = False
+    ) -> None:
         """outputs: the wanted outputs; settings: returns those of a graph by name; detector: its kind.
 
-        ValueError for an output that `describe_full` does not have.
+        patches: whether the backbone has `PATCH_OUTPUTS`. ValueError for an output that `describe_full` does not have.
         """
         self._wanted = frozenset(outputs)
-        self._steps = needed_steps(self._wanted, ensembles(detector)["describe_full"].steps)
+        self._steps = needed_steps(self._wanted, ensembles(detector, patches=patches)["describe_full"].steps)
         self._runners = {step.graph: Runner(_of_step(step, settings(step.graph))) for step in self._steps}
 
     def describe(self, pixels: NDArray[np.uint8]) -> Tensors:
@@ -68,7 +70,7 @@ def full_graph(repository: Path, profile: Profile, outputs: Sequence[str], *, th
     def settings(graph: str) -> ModelSettings:
         return settings_of(graph, repository, profile.version, threads=threads)
 
-    return FullGraph(outputs, settings, profile.detector)
+    return FullGraph(outputs, settings, profile.detector, patches=bool(profile.sizes.patches))
 
 
 def needed_steps(wanted: frozenset[str], steps: Sequence[Step]) -> list[Step]:

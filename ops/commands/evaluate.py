@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from landseer.client.commands.connection import PATIENCE, not_negative
 from landseer.ops.arguments import options_of, positive, seed
 from landseer.ops.commands.ending import failed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
@@ -95,6 +96,13 @@ def _add_systems(group: argparse._ArgumentGroup) -> None:
         "--descriptor", action=_OfBackbone, metavar="NAME", help="its descriptor; write it after --backbone"
     )
     group.add_argument("--server", metavar="HOST:PORT", help="evaluate a running service instead")
+    group.add_argument(
+        "--patience",
+        type=not_negative,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="how long to wait for a service that is still loading (%(default)g)",
+    )
     group.add_argument(
         "--cache",
         type=Path,

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import whole_picture_boxes
 from landseer.ops.backend.inprocess import Tensors
+from landseer.ops.evaluate import keypoint_arrays
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,17 +38,21 @@ TYPES: Mapping[str, type[np.generic]] = {CLUSTERS: np.float16, FEATURES: np.floa
 
 def outputs(names: Collection[str]) -> tuple[str, ...]:
     """Return the outputs of `describe_full` that these arrays are made of."""
-    return tuple(dict.fromkeys(output for name in OUTPUTS if name in names for output in OUTPUTS[name]))
+    known = {**OUTPUTS, **keypoint_arrays.OUTPUTS}
+    return tuple(dict.fromkeys(output for name in known if name in names for output in known[name]))
 
 
 def arrays(names: Collection[str], tensors: Tensors, prepared: Prepared) -> Arrays:
     """Return the arrays of a picture without padding; boxes are [m, 5], as `whole_picture_boxes` returns them."""
-    return {name: _array(name, tensors, prepared) for name in names}
+    found = {name: _array(name, tensors, prepared) for name in names if name in OUTPUTS}
+    return found | keypoint_arrays.keypoint_arrays(names, tensors, prepared)
 
 
 def kept_as(name: str, profile: Profile) -> str:
     """Return the name of an array in the cache, with the models that `Profile.fingerprint` does not cover."""
     of = {LOCALS: (profile.locals_sha256,), BOXES: (profile.detector, profile.detector_sha256)}
+    of |= {keypoint_arrays.PATCHES: (profile.patches_sha256,)}
+    of |= dict.fromkeys(keypoint_arrays.OF_QUERY, (shipped_codebook().fingerprint,))
     return " ".join([name, *(part for part in of.get(name, ()) if part)])
 
 

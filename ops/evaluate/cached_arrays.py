@@ -57,6 +57,10 @@ class CachedPictureArrays:
             self._repository, self._profile, self._arrays, self._dataset, regions=regions, codebooks=self._codebooks
         )
 
+    def has_patches(self) -> bool:
+        """See PictureArrays."""
+        return bool(self._profile.sizes.patches)
+
     def codebook(self, words: int) -> Codebook:
         """See PictureArrays."""
         return self._codebooks.of(words)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from landseer.client.commands.connection import PATIENCE
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
@@ -18,7 +19,7 @@ from landseer.ops.evaluate.exported_models import ExportRequest, exported
 from landseer.ops.evaluate.html_report import write_report
 from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.judging import EvaluationPlan, judge
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, NO_EXPANSION, SIFT
+from landseer.ops.evaluate.methods import NO_EXPANSION, SIFT
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import pictures_in, read
@@ -57,6 +58,8 @@ class EvaluationOptions:
     codebook: Path | None = None
     codebook_from: str | None = None
     regions: int = REGIONS
+    patience: float = PATIENCE
+    """Seconds to wait for a service that is still loading."""
 
 
 def run(options: EvaluationOptions, console: Console) -> Results:
@@ -125,8 +128,6 @@ def _check(options: EvaluationOptions) -> None:
         )
     plan = _plan(options, positions=Sizes(channels=1).neighbours)
     _check_local(options, plan)
-    if not options.server:
-        _check_in_process(plan)
     for request in options.backbones:
         request.check()
     check_writable(options.json, "--json")
@@ -154,13 +155,6 @@ def _check_local(options: EvaluationOptions, plan: EvaluationPlan) -> None:
         )
 
 
-def _check_in_process(plan: EvaluationPlan) -> None:
-    """Raise OpsError for rows that only a service has."""
-    for method in plan.methods:
-        if method.name in (DEFAULT, BOTH):
-            raise OpsError(f"{method} is a search of a service; name the service with --server HOST:PORT, or omit it")
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +169,7 @@ def _given(options: EvaluationOptions) -> list[System]:
     if _baseline_alone(options):
         return [SiftSystem(options.cache)]
     if options.server:
-        return [ServedSystem(options.server)]
+        return [ServedSystem(options.server, patience=options.patience)]
     return [_local(options, options.repository or REPOSITORY)]
 
 

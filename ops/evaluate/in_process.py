@@ -24,6 +24,7 @@ from landseer.ops.evaluate.codebooks import CodebooksBySize, CodebookSource
 from landseer.ops.evaluate.database import Begin, Database, Databases
 from landseer.ops.evaluate.dataset import Dataset, Shot
 from landseer.ops.evaluate.describe import Describe, Described, describe_by
+from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, OF_QUERY, PATCHES
 from landseer.ops.evaluate.methods import Answer, Method, answers
 from landseer.ops.evaluate.needs import WORDY, needed
 from landseer.ops.evaluate.regions import Boxes, crops, flat
@@ -76,11 +77,16 @@ class InProcessSystem:
         more: names of further arrays (see `arrays.py`).
         """
         names = {DESCRIPTOR, *needed(methods), *more}
+        if not self.profile.sizes.patches:
+            names.discard(PATCHES)
         if LOCALS in names and not self.profile.locals_sha256:
             raise OpsError(f"{self.repository} has no local descriptors; run: python export/all.py")
         sample = self._words.shots(dataset) if any(method.name in WORDY for method in methods) else []
         found = self._describe(dataset.pictures(), names, console)
         self._vectors = found.vectors
+        if KEYPOINTS in names:
+            readable = dataset.without(found.unreadable)
+            self._describe([query.shot for query in readable.queries], OF_QUERY, console, what="words of queries")
         if BOXES in names:
             self._cut([path for path in dataset.references if path not in found.unreadable], console)
         if sample:

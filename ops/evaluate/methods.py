@@ -21,6 +21,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, NeighbourGraph, diffuse
+from landseer.ops.evaluate.keypoints import by_both, by_default, by_keypoint_words
 from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
@@ -39,10 +40,10 @@ from landseer.ops.evaluate.words import (
 )
 
 NONE, DIFFUSION, SIFT = "none", "diffusion", "sift"
-DEFAULT, BOTH = "default", "both"
-"""Rows of a service alone: a request without any option, and global descriptor and words merged."""
-WHOLE = (SIFT, DEFAULT, BOTH)
-"""Rows that are no ranking of vectors in this process; they take no numbers and no other part."""
+DEFAULT, BOTH, KEYPOINT_WORDS = "default", "both", "keypoints"
+"""A request without any option, global descriptor and words merged, and words alone."""
+WHOLE = (SIFT, DEFAULT, BOTH, KEYPOINT_WORDS)
+"""Rows that take no numbers and no other part."""
 DATABASE_NAMES: Mapping[str, str] = {
     "aqe": "adba",
     "aqewd": "adbawd",
@@ -60,7 +61,7 @@ class Method:
     """One row of the table."""
 
     name: str
-    """A key of `RANKERS`, or one of `WHOLE`."""
+    """A key of `RANKERS`, or `SIFT`."""
     neighbours: int = 0
     """Neighbours that expand the query, or that each reference has in the graph of diffusion."""
     alpha: float = ALPHA
@@ -216,5 +217,8 @@ RANKERS: Mapping[str, Ranker] = {
     **{name: _by_words(partial(by_residuals, name)) for name in IN_FULL},
     **{name: _by_words(partial(by_regions, name)) for name in POOLED},
     WORDS: _filtered,
+    KEYPOINT_WORDS: lambda method, space: by_keypoint_words(space),
+    BOTH: lambda method, space: by_both(space, _ranked),
+    DEFAULT: lambda method, space: by_default(space, _ranked),
 }
 """By the method's name."""

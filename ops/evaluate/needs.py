@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from landseer.ops.evaluate.arrays import BOXES, CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
-from landseer.ops.evaluate.methods import Method
+from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, PATCHES
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, Method
 from landseer.ops.evaluate.reranking import COATTENTION, NAIVE, SPATIAL
 from landseer.ops.evaluate.words import ASMK, IN_FULL, POOLED, RASMK, WORDS
 
@@ -18,6 +19,9 @@ NEEDS: Mapping[str, frozenset[str]] = {
     WORDS: frozenset({LOCALS}),
     **{name: frozenset({LOCALS, BOXES} if form.regional else {LOCALS}) for name, form in IN_FULL.items()},
     **dict.fromkeys(POOLED, frozenset({LOCALS, BOXES})),
+    KEYPOINT_WORDS: frozenset({KEYPOINTS}),
+    BOTH: frozenset({KEYPOINTS}),
+    DEFAULT: frozenset({KEYPOINTS, PATCHES}),
 }
 """By the name of a ranker or a re-ranker; those not listed need only descriptors."""
 

@@ -90,7 +90,7 @@ def _database(text: str, *, positions: int) -> Recipe:
 def _ranking(text: str, *, positions: int) -> Method:
     name, *numbers = text.split(":")
     if name not in RANKERS:
-        known = ", ".join([*RANKERS, *_AUGMENTING, *RERANKERS, *WHOLE])
+        known = ", ".join(dict.fromkeys([*RANKERS, *_AUGMENTING, *RERANKERS, *WHOLE]))
         raise OpsError(f"--methods names {name!r}; expected some of {known}, such as alphaqe:10:3")
     if name == DIFFUSION:
         return _diffusion(text, numbers)

@@ -28,6 +28,9 @@ class PictureArrays(Protocol):
     def regions(self) -> Iterator[Sequence[NDArray[np.float16]]]:
         """Yield the local descriptors of the regions of each reference, without the whole picture."""
 
+    def has_patches(self) -> bool:
+        """Return whether the models make patches."""
+
     def codebook(self, words: int) -> Codebook:
         """Return a codebook of this size; 0 for as many words as its photographs allow."""
 

@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from landseer.client.client import SearchClient
+from landseer.client.commands.connection import waiting
+from landseer.client.commands.output import tell
 from landseer.client.errors import LandseerClientError, RpcFailed
 from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS, FirstStageName
@@ -21,6 +23,7 @@ from landseer.client.uploads import Upload, UploadPlan, UploadTally
 from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.evaluation import Ids
+from landseer.ensemble.index.collection import KEYPOINT_KERNEL
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region, prepare
@@ -29,7 +32,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, NONE, Method
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, NONE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
 from landseer.ops.evaluate.turning import shown
 from landseer.ops.evaluate.words import ASMK, RASMK
@@ -40,7 +43,7 @@ from landseer.v1.search_pb2 import Expansion, SearchResponse
 
 AT_ONCE = 4
 """Concurrent searches."""
-KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk"}
+KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk", KEYPOINT_WORDS: KEYPOINT_KERNEL}
 """Rows that search by words alone, and how the service must compare words for them."""
 FIRST_STAGES: Mapping[str, FirstStageName] = {
     **dict.fromkeys(EXPANSIONS, "global"),
@@ -54,10 +57,14 @@ _T = TypeVar("_T")
 class ServedSystem:
     """The service at an address. References that it lacks are indexed first, with their path as the id."""
 
-    def __init__(self, address: str) -> None:
-        """Read the status of the service. OpsError if it does not answer."""
+    def __init__(self, address: str, *, patience: float = 0.0) -> None:
+        """Read the status of the service. OpsError if it does not answer.
+
+        patience: seconds to wait, at each call, for a service that is still loading; a line on stderr says so.
+        """
         parse_address(address, "--server")
         self._address, self._references = address, 0
+        self._patience, self._on_wait = patience, waiting(patience, tell)
         self._set(self._call(lambda client: client.stats()))
 
     def check(self, methods: Sequence[Method]) -> None:
@@ -224,7 +231,7 @@ class ServedSystem:
 
     def _call(self, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
         async def run() -> _T:
-            async with SearchClient(self._address) as client:
+            async with SearchClient(self._address, patience=self._patience, on_wait=self._on_wait) as client:
                 return await do(client)
 
         try:

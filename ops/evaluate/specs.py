@@ -27,8 +27,10 @@ METHOD_SPECS = """\
   spatial[:CANDIDATES]                 re-rank the best candidates by spatial verification
   sift                                 the baseline, without our models: OpenCV's RootSIFT of every picture, brute
                                        force over all references, rank by the inliers of a homography
-  default                              with --server: a request without options, whatever the server does with it
-  both                                 with --server: global descriptor and visual words, merged by rank"""
+  keypoints                            rank by visual words of keypoints
+  both                                 global descriptor and these words, merged by rank
+  default                              what a service does without options: both, verified by keypoints and patches;
+                                       with --server, whatever that service does"""
 _EXPANSIONS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 SERVED_METHODS = f"default,{_EXPANSIONS}"
 """The default rows for a service: its default, and the expansions that a request can name."""

@@ -72,6 +72,10 @@ class VariedArrays:
         """See PictureArrays."""
         return self._side.regions()
 
+    def has_patches(self) -> bool:
+        """See PictureArrays."""
+        return self._side.has_patches()
+
     def codebook(self, words: int) -> Codebook:
         """See PictureArrays."""
         return self._side.codebook(words)

@@ -14,6 +14,9 @@ from landseer.v1.search_pb2 import (
     FIRST_STAGE_BOTH,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
+    GROUPING_NEAR_IDENTICAL,
+    GROUPING_NONE,
+    GROUPING_UNSPECIFIED,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_SPATIAL,
     RERANKING_METHOD_UNSPECIFIED,
@@ -95,6 +98,37 @@ def test_an_index_run_that_cannot_continue_prints_one_line(run, fake, photos: Pa
     assert (status, out, err) == (1, "", "landseer index: made by other models\n")
 
 
+LOADING = {"code": "UNAVAILABLE", "message": "the index is being loaded", "reason": "INDEX_LOADING"}
+COMMANDS = [
+    ("index", "photos"),
+    ("search", "photos/a.jpg"),
+    ("get", "photos/a.jpg"),
+    ("delete", "photos/a.jpg"),
+    ("stats",),
+]
+FIRST_CALLS = {"index": "Stats", "search": "Search", "get": "Get", "delete": "Delete", "stats": "Stats"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_wait_for_a_server_that_is_still_loading(run, fake, photos: Path, command: tuple[str, ...]) -> None:
+    run("index", "photos")
+    # More than gRPC tries by itself.
+    fake.fail(FIRST_CALLS[command[0]], **LOADING, times=6)
+    status, out, err = run(*command, "--patience", "20")
+    assert status == 0 and out and err.startswith("retrying for up to 20 s: the index is being loaded\n")
+    assert err.count("retrying") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_do_not_wait_longer_than_they_were_told(run, fake, photos: Path, command: tuple[str, ...]) -> None:
+    run("index", "photos")
+    fake.fail(FIRST_CALLS[command[0]], **LOADING, times=99)
+    status, out, err = run(*command, "--patience", "0")
+    assert (status, out, err) == (1, "", f"landseer {command[0]}: the index is being loaded\n")
+    with pytest.raises(SystemExit):
+        run(*command, "--patience", "-1")
+
+
 def test_index_errors(run, photos: Path) -> None:
     assert run("index", "photos/notes.txt")[2].startswith("landseer index: no pictures in photos/notes.txt")
     assert run("index", "gone")[2] == "landseer index: there is no file or folder gone\n"
@@ -169,6 +203,18 @@ def test_search_shows_patches_where_any_agree(run, fake, photos: Path) -> None:
     assert ["1", "1.5000", "0%", "0.8000", "0", "61", "a"] in rows
     assert ["2", "-7.5000", "0%", "0.7000", "0", "0", "b"] in rows and ["3", "-9.0000", "c"] in rows
     assert json.loads(run("search", "photos/a.jpg", "--json")[1])["hits"][0]["verification"]["patches"] == 61
+
+
+def test_search_shows_copies_of_one_photograph_as_one_hit(run, fake, photos: Path) -> None:
+    fake.answer = SearchResponse(hits=[Hit(id="a", score=2, near_identical=["a-small", "a-cut"]), Hit(id="b", score=1)])
+    rows = [line.split() for line in run("search", "photos/a.jpg", "--group-by", "near-identical")[1].splitlines()]
+    assert rows[0] == ["rank", "score", "near-identical", "id"]
+    assert ["1", "2.0000", "+2", "a"] in rows and ["2", "1.0000", "b"] in rows
+    told = json.loads(run("search", "photos/a.jpg", "--group-by", "none", "--json")[1])["hits"]
+    assert told[0]["near_identical"] == ["a-small", "a-cut"]
+    run("search", "photos/a.jpg")
+    asked = [sent.group_by for sent in fake.requests["Search"]]
+    assert asked == [GROUPING_NEAR_IDENTICAL, GROUPING_NONE, GROUPING_UNSPECIFIED]
 
 
 def test_search_leaves_the_server_its_choice(run, fake, photos: Path) -> None:

@@ -109,6 +109,15 @@ def test_hostile_text_stays_text() -> None:
     assert not re.search("[\x1b\u202e]", hostile.text)
 
 
+def test_a_hit_names_the_near_identical_pictures_that_it_stands_for() -> None:
+    alone, grouped = answer(), answer()
+    grouped.hits[0].near_identical.extend(["photos/a-small.jpg", HOSTILE])
+    shown = page(grouped)
+    assert "+2 near-identical" in shown.text and "photos/a-small.jpg" in shown.text
+    assert len(shown.all("details", "copies")) == 1 and "<script>alert('1')</script>" in shown.text
+    assert not page(alone).all("details", "copies")
+
+
 def test_the_page_needs_no_network_and_runs_nothing() -> None:
     shown = page(verified(HOSTILE))
     policy = next(attrs["content"] for attrs in shown.all("meta") if "http-equiv" in attrs)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from landseer.client.scores import is_same, patches_of, sameness
+from landseer.client.scores import copies_of, is_same, patches_of, sameness
 from landseer.v1.search_pb2 import Hit, Verification
 
 
@@ -35,3 +35,7 @@ def test_a_hit_that_was_not_verified_has_none() -> None:
 def test_patches_are_counted_in_verified_hits() -> None:
     assert [patches_of(hit) for hit in (Hit(), Hit(verification=Verification(patches=61)))] == ["", "61"]
     assert patches_of(Hit(verification=Verification(inliers=9))) == "0"
+
+
+def test_near_identical_pictures_are_counted_beside_the_hit_itself() -> None:
+    assert [copies_of(hit) for hit in (Hit(), Hit(near_identical=["a", "b", "c"]))] == ["", "+3"]

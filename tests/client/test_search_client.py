@@ -28,6 +28,8 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_RANK_CURVE,
     FIRST_STAGE_UNSPECIFIED,
     FIRST_STAGE_WORDS,
+    GROUPING_NEAR_IDENTICAL,
+    GROUPING_UNSPECIFIED,
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_SPATIAL,
 )
@@ -55,7 +57,11 @@ async def test_options_reach_their_fields_and_silence_stays_silence(fake) -> Non
         await client.search(b"x", first_stage="words", reranking="spatial")
         with pytest.raises(UnusableInput, match="first_stage: got 'bow', expected one of global, words, both"):
             await client.search(b"x", first_stage="bow")  # type: ignore[arg-type]
-    bare, full, messages, wordy = fake.requests["Search"]
+        await client.search(b"x", group_by="near-identical")
+        with pytest.raises(UnusableInput, match="group_by: got 'id', expected one of none, near-identical"):
+            await client.search(b"x", group_by="id")  # type: ignore[arg-type]
+    bare, full, messages, wordy, grouped = fake.requests["Search"]
+    assert (bare.group_by, grouped.group_by) == (GROUPING_UNSPECIFIED, GROUPING_NEAR_IDENTICAL)
     assert not any(bare.HasField(name) for name in ("region", "top_k", "expansion", "reranking"))
     assert (full.region.height, full.top_k, full.explain) == (4, 5, True)
     assert full.expansion.method == EXPANSION_METHOD_RANK_CURVE
@@ -237,6 +243,24 @@ def test_blocking_does_the_same_from_any_thread(fake, tmp_path: Path) -> None:
     client.close()
 
 
+async def test_a_patient_client_waits_while_the_server_loads_and_says_why(fake) -> None:
+    loading = {"code": "UNAVAILABLE", "message": "the index is being loaded", "reason": "INDEX_LOADING"}
+    told: list[str] = []
+    async with SearchClient(fake.address, patience=20, on_wait=told.append) as client:
+        fake.fail("Delete", times=2, **loading)
+        with pytest.raises(NotIndexed):
+            await client.delete("z")
+    assert told == ["the index is being loaded"] * 2
+    fake.fail("Delete", times=9, **loading)
+    async with SearchClient(fake.address, patience=0.6, on_wait=told.append) as client:
+        with pytest.raises(ServerUnavailable, match="the index is being loaded"):
+            await client.delete("z")
+    assert 3 <= len(told) < 6
+    async with SearchClient("unix:/nowhere/s", patience=20, on_wait=told.append) as client:
+        with pytest.raises(ServerUnreachable):
+            await client.stats()
+
+
 def test_blocking_leaves_no_thread(fake) -> None:
     before = {thread for thread in threading.enumerate() if thread.name == "landseer-client"}
     BlockingSearchClient(fake.address).close()
@@ -246,7 +270,7 @@ def test_blocking_leaves_no_thread(fake) -> None:
 
 def test_blocking_offers_every_method_with_its_documentation() -> None:
     methods = {name for name, value in vars(SearchClient).items() if asyncio.iscoroutinefunction(value)}
-    methods -= {"__aenter__", "__aexit__", "_call", "close"}
+    methods -= {"__aenter__", "__aexit__", "_call", "_once", "close"}
     client = BlockingSearchClient("unix:/nowhere/s")
     try:
         assert methods <= set(vars(BlockingSearchClient))

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from landseer.export.build import Wanted, build, find_parts, trunk_sha256, untrained_head
+from landseer.export.build import OF_ANY_HEAD, PATCHES, Wanted, build, find_parts, trunk_sha256, untrained_head
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
-from landseer.export.parts import Parts, read_parts, write_parts
+from landseer.export.parts import SHIPPED, Parts, read_parts, shipped, write_parts
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,36 @@ def test_parts_of_another_head_are_refused(parts: Parts, loaded: Loaded, tmp_pat
     write_parts(parts, tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="holds a cider head; got --descriptor gem"):
         find_parts(loaded, Wanted(backbone="efficientnet_lite0", descriptor="gem", parts=tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["gem", "rmac", "rmac-rpn"])
+def test_another_descriptor_takes_the_shipped_parts_that_depend_on_the_trunk_alone(loaded: Loaded, kind: str) -> None:
+    there = shipped(trunk_sha256(loaded), SHIPPED)
+    assert kind not in there
+    networks = build(Wanted(backbone="efficientnet_lite0", descriptor=kind))
+    default = build(Wanted(backbone="efficientnet_lite0"))
+    profile = networks.profile
+    assert profile.descriptor == kind
+    assert not {*OF_ANY_HEAD, PATCHES} & set(profile.untrained)
+    assert profile.sizes.patches and profile.patches_sha256 == default.profile.patches_sha256
+    assert profile.locals_sha256 == default.profile.locals_sha256
+    mine, others = networks.modules["backbone"], default.modules["backbone"]
+    for name in (*OF_ANY_HEAD, PATCHES):
+        expected = others.get_submodule(name).state_dict()
+        assert all(torch.equal(x, expected[key]) for key, x in mine.get_submodule(name).state_dict().items())
+    assert "trained: reduction, locals" in networks.source
+
+
+def test_without_parts_for_the_default_head_the_descriptor_is_gem(
+    parts: Parts, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = read_parts(shipped(trunk_sha256(loaded))["cider"])
+    folder = tmp_path / "trained"
+    write_parts(dataclasses.replace(default, descriptor="rmac"), folder / "of_rmac.safetensors")
+    monkeypatch.setattr("landseer.export.build.shipped", lambda trunk: shipped(trunk, folder))
+    found = find_parts(loaded, Wanted(backbone="efficientnet_lite0"))
+    assert found is not None and found.descriptor == "gem" and not found.section("head")
+    assert find_parts(dataclasses.replace(loaded, variant="other"), Wanted(backbone="efficientnet_lite0")) is None
 
 
 def test_parts_that_do_not_fit_say_why(parts: Parts) -> None:

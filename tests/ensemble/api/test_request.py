@@ -108,3 +108,14 @@ def test_candidates_and_shared_words_apply_to_the_verification_by_default():
         plan("image", "none", reranking={"require_shared_words": 3})
     with pytest.raises(CodebookMissing, match=r"reranking\.require_shared_words: this server has no visual words"):
         plan("image", "deep", reranking=SPATIAL | {"require_shared_words": 3})
+
+
+def test_near_identical_hits_are_grouped_only_if_asked_for():
+    assert plan("image", "keypoints").compared == 0
+    assert plan("image", "keypoints", group_by=search_pb2.GROUPING_NONE).compared == 0
+    grouped = {"group_by": search_pb2.GROUPING_NEAR_IDENTICAL}
+    assert all(plan(query, "keypoints", **grouped).compared == 50 for query in QUERIES)
+    with pytest.raises(LocalFeaturesMissing, match="group_by: near-identical pictures are recognised by keypoints"):
+        plan("image", "deep with words", **grouped)
+    with pytest.raises(InvalidInput, match="group_by: got 9; expected one of GROUPING_NONE, GROUPING_NEAR_IDENTICAL"):
+        plan("image", "keypoints", group_by=9)

@@ -247,8 +247,8 @@ def test_methods_are_read_with_their_defaults():
         "dqe:3",
     ]
     assert parse("lattqe", positions=32).neighbours == 32
-    assert [parse(text, positions=64) for text in (" sift", "default", "both")] == [
-        Method(name=name) for name in ("sift", "default", "both")
+    assert [parse(text, positions=64) for text in (" sift", "default", "both", "keypoints")] == [
+        Method(name=name) for name in ("sift", "default", "both", "keypoints")
     ]
 
 
@@ -270,6 +270,7 @@ def test_methods_are_read_with_their_defaults():
         "sift+spatial",
         "adba+both",
         "default+aqe",
+        "keypoints:64",
     ],
 )
 def test_methods_that_cannot_be_are_refused(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import threading
@@ -11,8 +12,9 @@ from contextlib import AsyncExitStack, suppress
 import grpc
 import numpy as np
 import pytest
-from fake_triton import FakeTriton, free_port
+from fake_triton import PROFILE, SIZES, FakeTriton, describe, free_port
 from PIL import Image
+from prints import camera, cover, photographed
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
@@ -20,15 +22,18 @@ from landseer.client.cli import main
 from landseer.client.client import SearchClient
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.ingest.augmenting import augment_store
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.ensemble.search.expansion.augmentation import augmented
 from landseer.ensemble.search.expansion.recipe import recipe
 from landseer.ensemble.store.store import Store
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Database
-from landseer.ops.evaluate.methods import Method, rankings
+from landseer.ops.evaluate.keypoint_arrays import keypoint_arrays
+from landseer.ops.evaluate.methods import Method, answers, rankings
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
+from landseer.ops.evaluate.space import Space
 from landseer.v1.index_pb2 import VisualWordsStats
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_ALPHA_QE,
@@ -56,7 +61,7 @@ class Service:
     async def _start(self, store, options):
         from landseer.ensemble.app.server import start_server
 
-        self.triton = await FakeTriton().start()
+        self.triton = await FakeTriton(profile=options.pop("profile", PROFILE)).start()
         self._stack.push_async_callback(self.triton.stop)
         config = {"max_top_k": 50, "store_limit_bytes": 64 * 2**20, "poll_s": 0.1, "bulk_in_flight": 4, "threads": 2}
         listen = f"127.0.0.1:{free_port()}"
@@ -130,6 +135,71 @@ def test_rankings_are_those_of_the_stored_descriptors(start, folder, capsys):
     # What is there already is not sent again.
     ServedSystem(service.address).prepare(dataset, (), CONSOLE)
     assert "0 pictures indexed" in capsys.readouterr().err
+
+
+class PictureArrays:
+    """What an evaluation in process keeps of pictures, by the models of the stand-in."""
+
+    def __init__(self, dataset, profile):
+        self.dataset, self.profile = dataset, profile
+
+    def of_queries(self, name):
+        return (self._array(name, query.shot.path) for query in self.dataset.queries)
+
+    def of_references(self, name):
+        return (self._array(name, path) for path in self.dataset.references)
+
+    def has_patches(self):
+        return bool(self.profile.sizes.patches)
+
+    def descriptor(self, path):
+        return self._described(prepare(path.read_bytes(), profile=self.profile))["descriptor"].astype(np.float32)
+
+    def _array(self, name, path):
+        prepared = prepare(path.read_bytes(), profile=self.profile)
+        return keypoint_arrays({name}, self._described(prepared), prepared)[name]
+
+    def _described(self, prepared):
+        found = describe({"image": prepared.pixels[None]}, self.profile.sizes)
+        return {name: tensor[0] for name, tensor in found.items()}
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Covers, and photographs of them."""
+    for folder, seen in (("shop", None), ("queries", camera(turn=20, tilt=0.2, zoom=0.8))):
+        (tmp_path / folder).mkdir()
+        for seed in range(8 if folder == "shop" else 4):
+            pixels = cover(seed) if seen is None else photographed(cover(seed), seen)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{seed}.png")
+    return f"pairs:{tmp_path / 'queries'},{tmp_path / 'shop'}"
+
+
+@pytest.mark.parametrize("patches", [0, 60])
+def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patches):
+    """`keypoints`, `both` and `default` are computed by the code of a service, so they agree hit by hit."""
+    sizes = dataclasses.replace(SIZES, patches=patches)
+    profile = dataclasses.replace(PROFILE, long_side=400, sizes=sizes, patches_sha256="2" * 64 if patches else "")
+    dataset, system = read(shop), ServedSystem(start(profile=profile).address)
+    system.prepare(dataset, (), CONSOLE)
+    arrays = PictureArrays(dataset, profile)
+    space = Space(
+        queries=np.stack([arrays.descriptor(query.shot.path) for query in dataset.queries]),
+        # As an index keeps them.
+        database=Database(
+            vectors=np.stack([arrays.descriptor(path).astype(np.float16) for path in dataset.references]).astype("f4")
+        ),
+        own=dataset.own_rows(),
+        lattqe=lambda query, near: query,
+        arrays=arrays,
+    )
+    for method in parse_all("keypoints,both,default", positions=64):
+        mine = [answer.order for answer in answers(method, space)]
+        for one, other in zip(mine, ranked(system, dataset, method), strict=True):
+            # A service has no hits that share no word with the query.
+            np.testing.assert_array_equal(one[: len(other)], other, err_msg=str(method))
+        assert [len(one) for one in mine] == [8] * 4
+        assert method.name == "both" or [one[0] for one in mine] == [0, 1, 2, 3]
 
 
 def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):
@@ -274,9 +344,9 @@ def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, sai
 
 def test_words_of_keypoints_are_compared_by_their_kernel_alone(start):
     system = ServedSystem(start().address)
-    with pytest.raises(OpsError, match="compares words by how-idf, not by asmk; "):
+    with pytest.raises(OpsError, match="compares words by how-idf, not by asmk; name keypoints"):
         system.check(methods("asmk"))
-    system.check(methods("default,none,both"))
+    system.check(methods("default,none,both,keypoints"))
 
 
 def test_a_service_is_evaluated_with_the_augmentation_that_it_serves(start, folder, tmp_path):

@@ -137,6 +137,8 @@ def test_distractors_are_searched_too_and_must_be_pictures(options, pictures):
     assert len(found.dataset.references) == 8 and found.dataset.distractors == 2 and found.rows[0].figures.map == 1.0
     with pytest.raises(OpsError, match="makes vectors, which have no local features to rank by"):
         evaluation.run(options(distractors="9"), CONSOLE)
+    with pytest.raises(OpsError, match="makes vectors, which have no local features to rank by"):
+        evaluation.run(options(distractors="9", methods="default"), CONSOLE)
 
 
 def test_turned_queries_are_found_too(options, capsys):
@@ -192,9 +194,3 @@ def test_keypoints_are_found_once_and_a_query_never_finds_itself(tmp_path, monke
     found = system.ranker(dataset)(SIFT, lambda what, count: lambda: steps.append(count))
     assert [order[0] for order in found.orders] == [1, 0, 3, 2] and steps == [4] * 4
     assert all(len(order) == 3 for order in found.orders)
-
-
-@pytest.mark.parametrize("name", ["default", "both"])
-def test_rows_of_a_service_need_one(options, name):
-    with pytest.raises(OpsError, match=f"{name} is a search of a service; name the service with --server"):
-        evaluation.run(options(methods=f"sift,{name}"), CONSOLE)
