@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional very-same-thing load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional very-same-thing load dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -19,7 +19,8 @@ demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, 
 	@$(BIN)/python -m landseer.ops.demo
 
 test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (20 to 25 minutes on 2 cores)
-	@$(MAKE) --no-print-directory lint fast stack
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint test-models
+	@$(MAKE) --no-print-directory fast stack
 
 up: $(STAMP) model_repository/manifest.json ## Run Triton and the orchestrator until Ctrl-C
 	@$(BIN)/landseer up
@@ -55,6 +56,10 @@ portable: $(STAMP) ## Run the fast tests as on other processors: AVX2 alone, SSE
 	    echo "$$settings"; \
 	    env $$settings $(MAKE) --no-print-directory fast || exit 1; \
 	done
+
+# What the tests on Triton would export themselves. Beside mypy, which has the other core.
+test-models: $(STAMP)
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stack.repository
 
 stack: $(STAMP) ## Run the tests on a real Triton with the exported models
 	@$(BIN)/python -m pytest -q -m stack
