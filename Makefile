@@ -57,8 +57,7 @@ portable: $(STAMP) ## Run the fast tests as on other processors: AVX2 alone, SSE
 	    env $$settings $(MAKE) --no-print-directory fast || exit 1; \
 	done
 
-# What the tests on Triton would export themselves. Beside mypy, which has the other core.
-test-models: $(STAMP)
+test-models: $(STAMP) ## Export what `make stack` serves, unless it is there (with one thread: mypy runs beside it)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stack.repository
 
 stack: $(STAMP) ## Run the tests on a real Triton with the exported models
