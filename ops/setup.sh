@@ -22,7 +22,7 @@ free=$(df -Pk . | awk 'NR==2 {print $4}')
 [ -x "$venv/bin/python" ] || { echo "Creating $venv with Python $version"; "$python" -m venv "$venv"; }
 echo "Installing Landseer and its packages into $venv (about 7 GB; 2 minutes on a fast connection)"
 log=$venv/install.log
-if ! "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar on -e '.[dev]' 2>&1 \
+if ! "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar on --no-compile -e '.[dev]' 2>&1 \
     | tee "$log" | grep --line-buffered -E '^(Collecting|Installing collected|Successfully installed)' \
     | sed -u -E 's/^Collecting ([A-Za-z0-9._-]+).*/  \1/; s/^Installing collected.*/Installing them (about a minute)/; s/^Successfully.*/Installed./'; then
     if grep -qE 'No space left' "$log"; then fail "the disk is full; the packages need about 7 GB (log: $log)"; fi
@@ -31,3 +31,5 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check --progress-ba
     fi
     fail "pip could not install: $(grep -m1 -oE 'ERROR: .*' "$log" || tail -1 "$log") (log: $log)"
 fi
+# pip would do this on one core. Like pip, pass over the files of packages that are of another Python.
+"$venv/bin/python" -m compileall -qq -j 0 "$venv/lib" || true

@@ -148,7 +148,8 @@ async def start(fake_triton: FakeTriton, config: ServerConfig) -> AsyncIterator[
         )
         running.append(landseer)
         if wait:
-            await server.ready(10.0)
+            # The first one on a machine compiles loops, beside other tests.
+            await server.ready(60.0)
         return landseer
 
     yield make

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from landseer.ensemble.inference.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
 from landseer.export.build import Networks, Wanted, build
+from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.lattqe_file import write_lattqe
 from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.relational import RelationalLAttQE
-from landseer.export.to_onnx import OPSETS, check_format
+from landseer.export.to_onnx import OPSETS, check_format, write_onnx
 
 QUIET = Console(quiet=True)
 
@@ -48,6 +50,31 @@ def repository(tmp_path: Path, networks: Networks) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def checks(networks: Networks) -> list[Case]:
+    return list(cases("coattention", networks.profile.sizes, networks.modules))
+
+
+@pytest.fixture(scope="module")
+def written(networks: Networks, checks: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of co-attention, written once."""
+    path, graph = tmp_path_factory.mktemp("written") / "model.onnx", graphs(networks.profile.sizes)["coattention"]
+    write_onnx(networks.modules["coattention"], graph, checks[0].inputs, path, opset=18)
+    return path
+
+
+@pytest.fixture
+def at_hand(written: Path, checks: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what comes around writing, which takes seconds: the same photographs and the same file each time."""
+
+    def copied(module: object, graph: Graph, example: object, path: Path, *, opset: int) -> None:
+        assert (graph.name, opset) == ("coattention", 18)
+        shutil.copy(written, path)
+
+    monkeypatch.setattr(exporter, "cases", lambda *_: checks)
+    monkeypatch.setattr(exporter, "write_onnx", copied)
+
+
 def test_only_replaces_one_graph_and_keeps_the_others(repository: Path) -> None:
     manifest = export(options(repository), QUIET)
     assert manifest is not None
@@ -66,7 +93,7 @@ def test_only_replaces_one_graph_and_keeps_the_others(repository: Path) -> None:
     }
 
 
-def test_a_lattqe_that_stays_keeps_its_mark(repository: Path, tmp_path: Path) -> None:
+def test_a_lattqe_that_stays_keeps_its_mark(repository: Path, at_hand: None, tmp_path: Path) -> None:
     trained = tmp_path / "lattqe.safetensors"
     write_lattqe(RelationalLAttQE.untrained(Sizes(channels=1280), seed=0), trained, {})
     with_it = Wanted(backbone="efficientnet_lite0", lattqe=trained)
@@ -82,7 +109,7 @@ def test_a_lattqe_that_stays_keeps_its_mark(repository: Path, tmp_path: Path) ->
     assert found is not None and "lattqe" not in found.profile.untrained
 
 
-def test_a_new_version_brings_the_other_graphs_along(repository: Path) -> None:
+def test_a_new_version_brings_the_other_graphs_along(repository: Path, at_hand: None) -> None:
     export(options(repository, wanted=Wanted(backbone="efficientnet_lite0", version="2")), QUIET)
     assert (repository / "detector" / "2" / "model.onnx").read_bytes() == b"detector"
     assert (repository / "describe" / "2").is_dir()
@@ -108,7 +135,9 @@ def test_folders_in_brackets_are_named_as_they_are(
     assert "models[red]/manifest.json" in capsys.readouterr().err.replace("\n", "")
 
 
-def test_a_failed_check_fails_the_export_and_changes_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_fails_the_export_and_changes_nothing(
+    repository: Path, at_hand: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     genuine = exporter.eager
 

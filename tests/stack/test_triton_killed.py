@@ -97,7 +97,8 @@ def landseer(stack):
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_killed_triton_and_its_return(stack, landseer, busy):
     landseer.put({f"killed/{number}": image for number, image in enumerate(strips(5))} | {"killed/coffee": COFFEE})
-    for _ in range(KILLS if busy else 1):
+    # The idle one was the first kill of this Triton.
+    for _ in range(max(1, KILLS - 1) if busy else 1):
         with searching(landseer, 6 if busy else 0) as failures:
             if busy:
                 within(10, lambda: landseer.in_flight() > 0)

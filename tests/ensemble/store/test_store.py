@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import kill_a_writer, names_of
+from killing import names_of, writers
 
 from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreFull, StoreUnusable
 from landseer.ensemble.inference.contracts import Sizes
@@ -565,17 +565,18 @@ WRITTEN = (
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(folder):
     expected, start, draws = {}, 0, random.Random(7)
-    for _ in range(KILLS):
-        said = kill_a_writer(__file__, WRITTEN, folder, start, draws.uniform(0, 0.1))
-        assert said
-        for change in said:
-            expected |= dict(change)
-        start += 5 * (len(said) // 5 + 2)
-        assert list(faults(folder)) == []
-        # Byte for byte: what was just written, and some of what was there before. All of it would be read again and
-        # again, which is the square of the number of kills.
-        fresh = {id for change in said for id, _ in change}
-        check_survivors(folder, expected, fresh | set(draws.sample(sorted(expected), min(len(expected), 200))))
+    with writers(__file__, WRITTEN) as kill_one:
+        for _ in range(KILLS):
+            said = kill_one(folder, start, draws.uniform(0, 0.1))
+            assert said
+            for change in said:
+                expected |= dict(change)
+            start += 5 * (len(said) // 5 + 2)
+            assert list(faults(folder)) == []
+            # Byte for byte: what was just written, and some of what was there before. All of it would be read again and
+            # again, which is the square of the number of kills.
+            fresh = {id for change in said for id, _ in change}
+            check_survivors(folder, expected, fresh | set(draws.sample(sorted(expected), min(len(expected), 200))))
     check_survivors(folder, expected, set(expected))
 
 

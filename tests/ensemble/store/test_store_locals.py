@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import kill_a_writer
+from killing import writers
 from records import plain_record, unit_halves
 
 from landseer.ensemble.errors import NotFound, ProfileMismatch, StoreFull, StoreUnusable
@@ -255,13 +255,14 @@ WRITTEN = """[
 
 def test_a_killed_writer_leaves_every_record_with_its_own_features(folder):
     expected, start, draws = {}, 0, random.Random(7)
-    for _ in range(KILLS):
-        said = kill_a_writer(__file__, WRITTEN, folder, start, draws.uniform(0, 0.1))
-        assert said
-        for change in said:
-            expected |= dict(change)
-        start += 5 * (len(said) // 5 + 2)
-        assert list(faults(folder)) == []
+    with writers(__file__, WRITTEN) as kill_one:
+        for _ in range(KILLS):
+            said = kill_one(folder, start, draws.uniform(0, 0.1))
+            assert said
+            for change in said:
+                expected |= dict(change)
+            start += 5 * (len(said) // 5 + 2)
+            assert list(faults(folder)) == []
     store = open_store(folder)
     for id, seed in expected.items():
         check_survivor(store, id, seed)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import kill_a_writer
+from killing import writers
 from records import plain_record
 
 from landseer.ensemble.asmk.aggregate import Binary, rasmk
@@ -220,13 +220,14 @@ WRITTEN = """[record(id, step, words=words_of(step) if step % 3 else None) for i
 
 def test_a_killed_writer_leaves_every_record_with_its_own_words(folder):
     expected, begun, draws = {}, 0, random.Random(7)
-    for _ in range(KILLS):
-        said = kill_a_writer(__file__, WRITTEN, folder, begun, draws.uniform(0, 0.1))
-        assert said
-        for change in said:
-            expected |= dict(change)
-        begun += 5 * (len(said) // 5 + 2)
-        assert list(faults(folder)) == []
+    with writers(__file__, WRITTEN) as kill_one:
+        for _ in range(KILLS):
+            said = kill_one(folder, begun, draws.uniform(0, 0.1))
+            assert said
+            for change in said:
+                expected |= dict(change)
+            begun += 5 * (len(said) // 5 + 2)
+            assert list(faults(folder)) == []
     store = open_store(folder)
     found = everything(store)
     for id, seed in expected.items():

@@ -47,7 +47,7 @@ async def traced(fake_triton, config, collector, monkeypatch):
     """A server that traces, and a channel."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
     server = await start_server(config, tracing_by_environment())
-    await server.ready(10.0)
+    await server.ready(60.0)
     yield server
     await server.stop(0.0)
 
