@@ -72,9 +72,8 @@ async def test_an_optional_stage_that_fails_is_left_out(landseer, picture, model
 async def test_a_slow_optional_stage_is_skipped_in_time(landseer, picture):
     await fill(landseer, picture)
     landseer.triton.delays["coattention"] = 30.0
-    started = time.monotonic()
     answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER), timeout=1.5)
-    assert time.monotonic() - started < 1.5
+    assert {one.stage: one.seconds for one in answer.timings}["total"] < 1.5
     assert [degradation.stage for degradation in answer.degradations] == ["rerank"]
     assert answer.degradations[0].reason.startswith("DEADLINE: ")
     assert answer.hits[0].scores.HasField("expanded")
@@ -166,7 +165,7 @@ async def test_it_starts_before_triton_and_waits_for_its_models(start, fake_trit
     await asyncio.sleep(1.0)
     assert not await landseer.serving()
     fake_triton.ready = True
-    await landseer.server.ready(10.0)
+    await landseer.server.ready(60.0)
     assert await landseer.serving()
 
 

@@ -106,7 +106,7 @@ async def test_pictures_that_came_since_are_raw_and_counted(filled, start, pictu
 async def test_without_augmented_vectors_it_does_not_serve_them(filled, start):
     landseer = await start(wait=False, vectors="augmented")
     with pytest.raises(StoreUnusable, match="landseer augment"):
-        await landseer.server.ready(10.0)
+        await landseer.server.ready(60.0)
 
 
 def test_other_vectors_are_refused(config):

@@ -227,7 +227,7 @@ async def test_words_of_other_models_are_not_served(start, tmp_path, book, messa
     book.save(tmp_path / "other")
     refused = await start(local_features="deep", codebook=tmp_path / "other", wait=False)
     with pytest.raises(ProfileMismatch, match=message):
-        await refused.server.ready(10.0)
+        await refused.server.ready(60.0)
 
 
 @pytest.mark.parametrize("content", [None, b"garbage" * 100])

@@ -248,7 +248,7 @@ async def test_a_store_with_words_of_another_codebook_is_not_served(shop, start,
     dataclasses.replace(shipped_codebook(), centroids=rows, card={"features": FEATURES}).save(tmp_path / "words")
     refused = await start(codebook=tmp_path / "words", wait=False)
     with pytest.raises(ProfileMismatch, match=f"words of codebook {shipped_codebook().fingerprint}"):
-        await refused.server.ready(10.0)
+        await refused.server.ready(60.0)
 
 
 async def test_an_error_of_the_models_ends_the_search(shop, photograph):

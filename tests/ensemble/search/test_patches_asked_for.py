@@ -156,7 +156,7 @@ async def test_patches_of_other_models_are_not_served(start, covers, fake_triton
     fake_triton.profile = having("4" * 64)
     refused = await start(wait=False)
     with pytest.raises(ProfileMismatch, match="333333333333 in the store, 444444444444 served"):
-        await refused.server.ready(10.0)
+        await refused.server.ready(60.0)
     await refused.server.stop(0.0)
     # Without keypoints it is, for patches shape no other vector.
     again = await start(local_features="none")

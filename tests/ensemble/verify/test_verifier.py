@@ -170,9 +170,8 @@ async def test_slow_verification_is_skipped_in_time(start, picture, monkeypatch)
     await fill(landseer, picture, 4)
     monkeypatch.setattr(spatial, "verify", lambda *_: time.sleep(1.0))
     plain = await search(landseer, image=picture(2))
-    started = time.monotonic()
     answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), reranking=SPATIAL), timeout=0.8)
-    assert time.monotonic() - started < 0.8
+    assert {one.stage: one.seconds for one in answer.timings}["total"] < 0.8
     assert answer.degradations[0].reason.startswith("DEADLINE: ")
     assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
 
@@ -184,7 +183,7 @@ async def test_a_store_of_other_local_features_is_not_served(start, picture, fak
     fake_triton.profile = dataclasses.replace(PROFILE, locals_sha256="2" * 64)
     refused = await start(local_features="deep", wait=False)
     with pytest.raises(ProfileMismatch, match="111111111111 in the store, 222222222222 served"):
-        await refused.server.ready(10.0)
+        await refused.server.ready(60.0)
     await refused.server.stop(0.0)
     # Without them it is, for they shape no other vector.
     again = await start()
