@@ -26,7 +26,7 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
-from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
 from landseer.ensemble.verify.verifier import Verifier
 from landseer.ensemble.workers import Workers
@@ -55,6 +55,8 @@ class Collection:
         self._config = config
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
+        # Apart from the reads of searches, as the writer waits for these.
+        self._figures = Workers("figures", threads=1)
         self.verifier = Verifier(store.locals, threads=config.threads)
         """Verifies by deep local features."""
         self.keypoint_verifier = KeypointVerifier(store.keypoints, store.patches, threads=config.threads)
@@ -68,6 +70,8 @@ class Collection:
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
+        self._compiled = False
+        """Whether what compares patches is compiled; once is enough."""
 
     @classmethod
     async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
@@ -115,18 +119,19 @@ class Collection:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
             if self.words is not None:
                 await self.words.load(stop)
-            if self.sources.patches:
+            if self.sources.patches and not self._compiled:
                 await self.keypoint_verifier.prepare()
+                self._compiled = True
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
-        if (searched := self.searched(await self.stats())).not_augmented:
-            log.warning("%s", searched.warning)
         self.metrics.index_built.set_to_current_time()
-        await self.show_size()
+        stats = await self.show_size()
+        if stats is not None and (searched := self.searched(stats)).not_augmented:
+            log.warning("%s", searched.warning)
 
     async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
         """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first."""
@@ -184,13 +189,16 @@ class Collection:
         """Return the size and limits of the store."""
         return await self._reads.run(self.store.stats)
 
-    async def show_size(self) -> None:
-        """Update the size metrics."""
-        stats = await self.stats()
-        self.metrics.pictures.set(self.size)
-        self.metrics.store_bytes.set(stats.used_bytes)
-        self.metrics.store_limit.set(stats.limit_bytes)
-        self.metrics.index_changed.set(stats.last_change or 0.0)
+    async def show_size(self) -> StoreStats | None:
+        """Update the size metrics, and return what they show; None if it cannot be read, which is only logged."""
+        with only_metrics():
+            stats = await self._figures.run(self.store.stats)
+            self.metrics.pictures.set(self.size)
+            self.metrics.store_bytes.set(stats.used_bytes)
+            self.metrics.store_limit.set(stats.limit_bytes)
+            self.metrics.index_changed.set(stats.last_change or 0.0)
+            return stats
+        return None
 
     def searched(self, stats: StoreStats) -> SearchedVectors:
         """Return which vectors are searched. stats: the current figures of the store."""
@@ -199,6 +207,7 @@ class Collection:
     def close(self) -> None:
         """Finish pending reads and close; blocks briefly."""
         self._reads.close()
+        self._figures.close()
         self.verifier.close()
         self.keypoint_verifier.close()
         if self.deep_words is not None:

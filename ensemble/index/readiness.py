@@ -12,7 +12,7 @@ from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served, Triton
-from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ class Readiness:
         if served != self._served:
             profile = served.profile
             log.info("Triton at %s serves %s, version %s", self._config.triton, profile.backbone, profile.version)
-            self._metrics.show_models(served.versions)
+            with only_metrics():
+                self._metrics.show_models(served.versions)
         self._served = served
         if self._opening is None:
             self._profile = served.profile
