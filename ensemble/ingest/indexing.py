@@ -27,7 +27,7 @@ from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
 from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata
 from landseer.ensemble.telemetry.metrics import Metrics
-from landseer.ensemble.telemetry.request_id import ANSWERING
+from landseer.ensemble.telemetry.request_id import unexpected_error
 from landseer.v1 import index_pb2
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,7 @@ class StreamTally:
         """Record a picture that was not indexed. Unexpected errors are logged and do not end the stream."""
         if not isinstance(error, LandseerError):
             log.error("indexing picture %r at position %d of a stream failed", one.id, one.position, exc_info=error)
-            answering = ANSWERING.get()
-            where = f" for request {answering.request_id}" if answering else ""
-            error = LandseerError(f"unexpected error; see the server's log{where}")
+            error = LandseerError(unexpected_error())
         self.failures.append(StreamFailure(id=one.id, position=one.position, error=error))
 
 

@@ -13,7 +13,7 @@ from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2
 
 from landseer.ensemble.api.health import SERVICES
-from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.config import NONE, ServerConfig
 from landseer.v1 import index_pb2, search_pb2
 
 FULL_ANSWER = {
@@ -221,3 +221,18 @@ async def test_stopping_lets_running_requests_finish(landseer, picture):
     await until(lambda: _returns(len(landseer.triton.calls) == 6))
     await landseer.server.stop(5.0)
     assert (await call).hits[0].id == "p1"
+
+
+async def test_a_stage_that_fails_unexpectedly_is_left_out(start, picture, monkeypatch):
+    landseer = await start(local_features=NONE)
+    await fill(landseer, picture)
+    collection = landseer.server._readiness.collection()
+
+    async def broken(*_):
+        raise ValueError("nobody expected this")
+
+    monkeypatch.setattr(collection, "clusters", broken)
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER))
+    assert [degradation.stage for degradation in answer.degradations] == ["rerank"]
+    assert answer.degradations[0].reason.startswith("UNEXPECTED: unexpected error; see the server's log for request ")
+    assert [len(answer.hits), answer.hits[0].id] == [5, "p2"]
