@@ -85,19 +85,9 @@ class Collection:
             codebooks = await opener.run(codebooks_of, config)
             if codebooks.deep is not None:
                 check_codebook(codebooks.deep, profile, str(config.codebook))
-            shape = (profile.sizes.clusters, profile.sizes.reduced)
-            store = await opener.run(
-                Store.open,
-                config.store,
-                fingerprint=profile.fingerprint,
-                clusters_shape=shape,
-                limit_bytes=config.store_limit_bytes,
-                locals_sha256=profile.locals_sha256 if config.deep else None,
-                codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
-                patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
-            )
+            store = await _opened(opener, config, profile, codebooks)
         finally:
-            opener.close()
+            await asyncio.to_thread(opener.close)
         opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
         if config.vectors == AUGMENTED and store.stats().augmentation is None:
             opened.close()
@@ -221,6 +211,29 @@ class Collection:
         engine = ENGINES[self._config.engine]
         searched = self.metrics.search_batch.observe
         return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+
+
+async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:
+    """Open the store on a thread. If the caller is cancelled, the store is closed as soon as it is open."""
+    opening = asyncio.ensure_future(
+        opener.run(
+            Store.open,
+            config.store,
+            fingerprint=profile.fingerprint,
+            clusters_shape=(profile.sizes.clusters, profile.sizes.reduced),
+            limit_bytes=config.store_limit_bytes,
+            locals_sha256=profile.locals_sha256 if config.deep else None,
+            codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
+            patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
+        )
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        for store in await asyncio.gather(opening, return_exceptions=True):
+            if isinstance(store, Store):
+                store.close()
+        raise
 
 
 def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:
