@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,9 +36,10 @@ MODELS = (*GRAPHS, *ensembles())
 """The models that Triton must have loaded."""
 PROFILE_PARAMETER = "landseer_profile"
 """Parameter in the model configuration of `describe` that contains `Profile.to_json`."""
-DEADLINE_PARAMETER = "landseer_deadline_us"
-"""Request parameter: the deadline in microseconds of Unix time. Ensembles pass it on, and our backend drops late
-requests. Triton's own `timeout` works only with a queue policy, which makes the pip release stall (docs/triton.md)."""
+TIMEOUT_PARAMETER = "landseer_timeout"
+"""Request parameter, `CLOCK SENT TIMEOUT`: a name for our clock, its reading and the timeout in microseconds. Ensembles
+pass it on, and our backend drops late requests, whatever its own clock says. Triton's own `timeout` works only with a
+queue policy, which makes the pip release stall (docs/triton.md)."""
 _CHANNEL = [
     # A picture of 1,600 px is 7.7 MB; the clusters of 1,000 candidates are 10 MB.
     ("grpc.max_send_message_length", 256 * 2**20),
@@ -68,6 +70,7 @@ class Triton:
         self._tracing = tracing
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._clock = secrets.token_hex(8)
         self._client = InferenceServerClient(address, channel_args=_CHANNEL)
 
     async def infer(
@@ -102,7 +105,7 @@ class Triton:
                 timeout=max(1, int(timeout * 1e6)),
                 client_timeout=timeout,
                 headers=headers,
-                parameters={DEADLINE_PARAMETER: str(int((time.time() + timeout) * 1e6))},
+                parameters={TIMEOUT_PARAMETER: f"{self._clock} {time.monotonic_ns() // 1000} {int(timeout * 1e6)}"},
             )
         except InferenceServerException as error:
             raise self._translated(error, model, deadline) from error

@@ -92,6 +92,19 @@ async def test_the_remaining_deadline_is_passed_to_triton(landseer, picture):
     assert 3_000_000 < call.timeout_us < 5_100_000
 
 
+async def test_triton_is_told_of_no_time_of_day(start, picture):
+    """The clocks of two machines differ; what our backend is told holds by ours alone."""
+    landseer = await start(local_features=NONE)
+    before = time.monotonic_ns() // 1000
+    for _ in range(2):
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=5.0)
+    told = [call.timeout.split() for call in landseer.triton.calls]
+    sent = [int(one[1]) for one in told]
+    assert before < sent[0] < sent[1] < time.monotonic_ns() // 1000
+    assert all(3_000_000 < int(one[2]) < 5_100_000 for one in told)
+    assert told[0][0] == told[1][0]
+
+
 async def test_a_deadline_that_passes_ends_the_call_at_triton(landseer, picture):
     landseer.triton.delays["describe"] = 30.0
     with pytest.raises(AioRpcError) as caught:
