@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from landseer.ensemble.deadline import Deadline, bounded
 from landseer.ensemble.errors import (
+    CheckMissed,
     DeadlinePassed,
     InferenceFailed,
     LandseerError,
@@ -70,6 +72,7 @@ class Triton:
         self._tracing = tracing
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._last_answer = -math.inf
         self._clock = secrets.token_hex(8)
         self._client = InferenceServerClient(address, channel_args=_CHANNEL)
 
@@ -85,7 +88,13 @@ class Triton:
         left = deadline.remaining()
         timeout = self._timeout_s if left is None else min(left, self._timeout_s)
         with self._observed(model), self._tracing.triton(model) as headers:
-            return await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
+            found = await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
+        self._last_answer = time.monotonic()
+        return found
+
+    def answered_since(self, when: float) -> bool:
+        """Return whether an inference succeeded since `when`, a point of `time.monotonic`."""
+        return self._last_answer >= when
 
     async def _infer(
         self,
@@ -127,15 +136,16 @@ class Triton:
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
         """Return the served models, once all are loaded. known: the previous answer, which saves looking up versions.
 
-        Raises ModelsUnavailable, or ProfileMismatch if `describe` has no profile.
+        Raises CheckMissed without an answer; ModelsUnavailable if Triton says that a model is not loaded;
+        ProfileMismatch if `describe` has no profile.
         """
         try:
             return await bounded(self._served(timeout_s, known), timeout_s)
         except asyncio.TimeoutError as error:
-            raise ModelsUnavailable(f"Triton at {self.address} did not answer within {timeout_s:g} s") from error
+            raise CheckMissed(f"Triton at {self.address} did not answer within {timeout_s:g} s") from error
         except InferenceServerException as error:
             said = _first_line(error.message())
-            raise ModelsUnavailable(f"Triton at {self.address} cannot be used now: {said}") from error
+            raise CheckMissed(f"Triton at {self.address} cannot be used now: {said}") from error
 
     async def close(self) -> None:
         """Close the connection."""
