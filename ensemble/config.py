@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from landseer.ensemble.cores import cores
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -49,7 +50,7 @@ class ServerConfig:
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `index.engines.ENGINES`."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=cores)
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
     """The largest picture accepted."""

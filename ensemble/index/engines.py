@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from landseer.ensemble.cores import cores
+
 Keys = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
@@ -52,8 +54,8 @@ class IndexEngine(Protocol):
 class FaissExact:
     """Exact search over uncompressed vectors: FAISS's IndexFlatIP in an IndexIDMap2.
 
-    `threads` limits FAISS's OpenMP threads; 0 uses all cores. OpenMP stores that number per calling thread, so every
-    call sets it again.
+    `threads` limits FAISS's OpenMP threads; 0 uses all cores that the process may use. OpenMP stores that number per
+    calling thread, so every call sets it again.
     """
 
     name: ClassVar[str] = "faiss-exact"
@@ -63,7 +65,7 @@ class FaissExact:
         import faiss
 
         self._faiss: Any = faiss
-        self._threads = threads or self._faiss.omp_get_max_threads()
+        self._threads = threads or min(self._faiss.omp_get_max_threads(), cores())
         self._index = self._faiss.IndexIDMap2(self._faiss.IndexFlatIP(dimension))
         # IndexIDMap2 silently accepts a key twice and then returns both.
         self._present: set[int] = set()
