@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from landseer.ensemble.cores import cores
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -49,7 +50,7 @@ class ServerConfig:
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `index.engines.ENGINES`."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=cores)
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
     """The largest picture accepted."""
@@ -76,9 +77,13 @@ class ServerConfig:
     waiting: int = 64
     """Queries that may wait for Triton; the next one gets RESOURCE_EXHAUSTED at once."""
     poll_s: float = 0.5
-    """Pause between two readiness checks of Triton. With `poll_timeout_s` it bounds how late an outage is noticed."""
+    """Seconds from one readiness check of Triton to the next, or longer if a check takes longer."""
     poll_timeout_s: float = 1.4
-    """How long a readiness check may take before Triton counts as unavailable."""
+    """How long a readiness check waits for an answer."""
+    poll_misses: int = 3
+    """Checks in a row without an answer after which Triton counts as unavailable, unless it answered an inference
+    meanwhile. A Triton that is gone is noticed after `poll_misses` times `poll_s`, one that hangs after `poll_misses`
+    times `poll_timeout_s`, and `poll_s` at most."""
     inference_timeout_s: float = 60.0
     """Timeout of one inference if the caller set no deadline."""
     answer_reserve_s: float = 0.05
@@ -87,7 +92,7 @@ class ServerConfig:
     """How long requests in flight may take to finish after SIGTERM."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight"):
+        for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight", "poll_misses"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
         if self.waiting < 0:

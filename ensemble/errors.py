@@ -11,6 +11,7 @@ LandseerError
 ├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk is full; nothing was written
 ├── Overloaded            RESOURCE_EXHAUSTED   Triton's queue is full; try again
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
+│   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
 ├── DeadlinePassed        DEADLINE_EXCEEDED    no time was left for a required stage
 └── InferenceFailed       INTERNAL             Triton failed to run a model
@@ -110,6 +111,10 @@ class ModelsUnavailable(LandseerError):
     code = "UNAVAILABLE"
     reason = "MODELS_UNAVAILABLE"
     retry_after_s = 2.0
+
+
+class CheckMissed(ModelsUnavailable):
+    """A check of Triton had no answer. One alone may only say that Triton is busy."""
 
 
 class IndexLoading(LandseerError):

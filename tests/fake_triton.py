@@ -21,7 +21,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from landseer.ensemble.inference.contracts import PATCH_BITS, Sizes, ensembles
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.inference.triton import MODELS, PROFILE_PARAMETER
+from landseer.ensemble.inference.triton import MODELS, PROFILE_PARAMETER, TIMEOUT_PARAMETER
 
 SIZES = Sizes(channels=48, reduced=12, locals=32, local=32, clusters=4, boxes=2, neighbours=64, candidates=1000)
 PROFILE = Profile(
@@ -44,6 +44,8 @@ class Call:
     outputs: tuple[str, ...]
     timeout_us: int
     """Triton's own request parameter; 0 if it was not sent."""
+    timeout: str
+    """Our request parameter; empty if it was not sent."""
     time_remaining: float | None
     """Seconds that the gRPC deadline left."""
     traceparent: str
@@ -252,6 +254,7 @@ def _call(request: Any, inputs: Tensors, context: Any) -> Call:
         shapes={name: array.shape for name, array in inputs.items()},
         outputs=tuple(output.name for output in request.outputs),
         timeout_us=request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0,
+        timeout=request.parameters[TIMEOUT_PARAMETER].string_param if TIMEOUT_PARAMETER in request.parameters else "",
         time_remaining=context.time_remaining(),
         traceparent=dict(context.invocation_metadata() or ()).get("traceparent", ""),
     )

@@ -27,7 +27,7 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
-from landseer.ensemble.ingest.indexing import Indexer, StreamTally
+from landseer.ensemble.ingest.indexing import MOST_LISTED, Indexer, StreamTally
 from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.plan import PictureQuery, SearchPlan
@@ -191,10 +191,15 @@ def _upsert_many_response(tally: StreamTally) -> index_pb2.UpsertManyResponse:
     response = index_pb2.UpsertManyResponse(indexed=tally.indexed, replaced=tally.replaced)
     for failure in sorted(tally.failures, key=lambda failure: failure.position):
         response.failures.add(
-            id=failure.id[:MAX_ID_BYTES],
+            id=failure.id.encode()[:MAX_ID_BYTES].decode(errors="ignore"),
             position=failure.position,
             code=_code(failure.error),
             message=clip(str(failure.error)),
+        )
+    if tally.unlisted:
+        response.failures[-1].message += (
+            f"; and {tally.unlisted:,} more pictures of this stream failed and are not listed: an answer lists "
+            f"{MOST_LISTED:,}; send streams of at most that many pictures"
         )
     return response
 

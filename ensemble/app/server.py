@@ -7,6 +7,7 @@ import logging
 import socket
 from typing import Any
 
+import cv2
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -196,6 +197,8 @@ async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningS
 
 
 def _extractor(config: ServerConfig) -> Extractor | None:
+    # OpenCV finds keypoints on threads of its own, as many as the machine has cores.
+    cv2.setNumThreads(config.threads)
     codebook = codebooks_of(config).keypoints
     return None if codebook is None else Extractor(Quantiser(codebook), threads=config.threads)
 

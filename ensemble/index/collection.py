@@ -26,7 +26,7 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
-from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
 from landseer.ensemble.verify.verifier import Verifier
 from landseer.ensemble.workers import Workers
@@ -55,6 +55,8 @@ class Collection:
         self._config = config
         self.metrics = metrics
         self._reads = Workers("reads", threads=4)
+        # Apart from the reads of searches, as the writer waits for these.
+        self._figures = Workers("figures", threads=1)
         self.verifier = Verifier(store.locals, threads=config.threads)
         """Verifies by deep local features."""
         self.keypoint_verifier = KeypointVerifier(store.keypoints, store.patches, threads=config.threads)
@@ -68,6 +70,8 @@ class Collection:
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
+        self._compiled = False
+        """Whether the loops of verification are compiled; once is enough."""
 
     @classmethod
     async def open(cls, config: ServerConfig, profile: Profile, metrics: Metrics) -> Collection:
@@ -81,19 +85,9 @@ class Collection:
             codebooks = await opener.run(codebooks_of, config)
             if codebooks.deep is not None:
                 check_codebook(codebooks.deep, profile, str(config.codebook))
-            shape = (profile.sizes.clusters, profile.sizes.reduced)
-            store = await opener.run(
-                Store.open,
-                config.store,
-                fingerprint=profile.fingerprint,
-                clusters_shape=shape,
-                limit_bytes=config.store_limit_bytes,
-                locals_sha256=profile.locals_sha256 if config.deep else None,
-                codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
-                patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
-            )
+            store = await _opened(opener, config, profile, codebooks)
         finally:
-            opener.close()
+            await asyncio.to_thread(opener.close)
         opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
         if config.vectors == AUGMENTED and store.stats().augmentation is None:
             opened.close()
@@ -115,18 +109,19 @@ class Collection:
             await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
             if self.words is not None:
                 await self.words.load(stop)
-            if self.sources.verification == KEYPOINTS:
+            if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
+                self._compiled = True
         except BaseException:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
-        if (searched := self.searched(await self.stats())).not_augmented:
-            log.warning("%s", searched.warning)
         self.metrics.index_built.set_to_current_time()
-        await self.show_size()
+        stats = await self.show_size()
+        if stats is not None and (searched := self.searched(stats)).not_augmented:
+            log.warning("%s", searched.warning)
 
     async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
         """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first."""
@@ -189,13 +184,16 @@ class Collection:
         """Return the size and limits of the store."""
         return await self._reads.run(self.store.stats)
 
-    async def show_size(self) -> None:
-        """Update the size metrics."""
-        stats = await self.stats()
-        self.metrics.pictures.set(self.size)
-        self.metrics.store_bytes.set(stats.used_bytes)
-        self.metrics.store_limit.set(stats.limit_bytes)
-        self.metrics.index_changed.set(stats.last_change or 0.0)
+    async def show_size(self) -> StoreStats | None:
+        """Update the size metrics, and return what they show; None if it cannot be read, which is only logged."""
+        with only_metrics():
+            stats = await self._figures.run(self.store.stats)
+            self.metrics.pictures.set(self.size)
+            self.metrics.store_bytes.set(stats.used_bytes)
+            self.metrics.store_limit.set(stats.limit_bytes)
+            self.metrics.index_changed.set(stats.last_change or 0.0)
+            return stats
+        return None
 
     def searched(self, stats: StoreStats) -> SearchedVectors:
         """Return which vectors are searched. stats: the current figures of the store."""
@@ -204,6 +202,7 @@ class Collection:
     def close(self) -> None:
         """Finish pending reads and close; blocks briefly."""
         self._reads.close()
+        self._figures.close()
         self.verifier.close()
         self.keypoint_verifier.close()
         if self.deep_words is not None:
@@ -217,6 +216,29 @@ class Collection:
         engine = ENGINES[self._config.engine]
         searched = self.metrics.search_batch.observe
         return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+
+
+async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:
+    """Open the store on a thread. If the caller is cancelled, the store is closed as soon as it is open."""
+    opening = asyncio.ensure_future(
+        opener.run(
+            Store.open,
+            config.store,
+            fingerprint=profile.fingerprint,
+            clusters_shape=(profile.sizes.clusters, profile.sizes.reduced),
+            limit_bytes=config.store_limit_bytes,
+            locals_sha256=profile.locals_sha256 if config.deep else None,
+            codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
+            patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
+        )
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        for store in await asyncio.gather(opening, return_exceptions=True):
+            if isinstance(store, Store):
+                store.close()
+        raise
 
 
 def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
+from landseer.ensemble.telemetry.metrics import only_metrics
 
 BATCH = 64
 """Most searches in one call of the engine."""
@@ -178,7 +179,8 @@ class LiveIndex:
         else:
             for search, hits in zip(batch, found, strict=True):
                 search.answer.set_result(hits)
-            self._searched(len(batch))
+            with only_metrics():
+                self._searched(len(batch))
 
     def _change(self, added: Keys, vectors: npt.NDArray[Any], removed: Keys) -> None:
         if len(added):

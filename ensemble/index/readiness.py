@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.errors import IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
+from landseer.ensemble.errors import CheckMissed, IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served, Triton
-from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ class Readiness:
 
     A store belongs to one profile, so it cannot be opened before Triton has reported its models once. After that,
     requests that need no model (Get, Delete, Stats, Search by id or descriptor) work even while Triton is unavailable.
+
+    A check without an answer may only say that Triton is busy. So its models are given up after `poll_misses` of them
+    in a row, and inferences that succeed meanwhile count as answers. What Triton does answer counts at once: that a
+    model is not loaded, or that it is another.
     """
 
     def __init__(self, config: ServerConfig, triton: Triton, metrics: Metrics, report: Callable[[bool], None]) -> None:
@@ -37,6 +42,8 @@ class Readiness:
         self._collection: Collection | None = None
         self._writer: Writer | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._misses = 0
+        """Checks without an answer since the last one."""
 
     def models(self) -> Served:
         """Return the served models. ModelsUnavailable or ProfileMismatch if they cannot be used."""
@@ -72,11 +79,12 @@ class Readiness:
     async def watch(self) -> None:
         """Poll Triton until cancelled. Raises errors that make serving impossible, such as an unusable store."""
         while True:
+            began = time.monotonic()
             await self._look()
             if self._opening is not None and self._opening.done():
                 self._opening.result()
             self._show()
-            await self._pause()
+            await self._pause(max(0.0, began + self._config.poll_s - time.monotonic()))
 
     async def close(self) -> None:
         """Finish pending writes and close the store."""
@@ -89,9 +97,13 @@ class Readiness:
             await asyncio.to_thread(self._collection.close)
 
     async def _look(self) -> None:
+        began = time.monotonic()
         try:
             served = await self._triton.served(self._config.poll_timeout_s, self._served)
             self._check(served)
+        except CheckMissed as error:
+            self._miss(error, began)
+            return
         except LandseerError as error:
             self._lose(error)
             return
@@ -99,14 +111,24 @@ class Readiness:
             log.exception("checking Triton failed")
             self._lose(ModelsUnavailable(f"checking Triton at {self._config.triton} failed: {error}"))
             return
+        self._misses = 0
         if served != self._served:
             profile = served.profile
             log.info("Triton at %s serves %s, version %s", self._config.triton, profile.backbone, profile.version)
-            self._metrics.show_models(served.versions)
+            with only_metrics():
+                self._metrics.show_models(served.versions)
         self._served = served
         if self._opening is None:
             self._profile = served.profile
             self._opening = asyncio.create_task(self._open(served), name="landseer-open")
+
+    def _miss(self, error: CheckMissed, began: float) -> None:
+        """Count a check without an answer; lose the models after too many."""
+        self._misses = 0 if self._triton.answered_since(began) else self._misses + 1
+        if self._served is None or self._misses >= self._config.poll_misses:
+            self._lose(error)
+        else:
+            log.info("check of Triton missed, %d of %d in a row: %s", self._misses, self._config.poll_misses, error)
 
     def _lose(self, error: LandseerError) -> None:
         if self._served is not None or str(error) != str(self._fault):
@@ -152,9 +174,9 @@ class Readiness:
     def _show(self) -> None:
         self._report(self._served is not None and self._writer is not None)
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Wait until the next check, or until the index is loaded."""
         if self._opening is None or self._opening.done():
-            await asyncio.sleep(self._config.poll_s)
+            await asyncio.sleep(seconds)
         else:
-            await asyncio.wait([self._opening], timeout=self._config.poll_s)
+            await asyncio.wait([self._opening], timeout=seconds)

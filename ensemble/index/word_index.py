@@ -6,7 +6,6 @@ threads; searches run during changes, and see all of a change or nothing.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,9 +100,10 @@ class WordIndex:
     async def load(self, stop: threading.Event) -> None:
         """Load the pictures of the store and switch to them; the previous ones are used until then.
 
-        Setting `stop` ends it soon, with a partial index.
+        Setting `stop` ends it soon, with a partial index. If the caller is cancelled, `close` waits for the thread,
+        which reads the store.
         """
-        self._file = await asyncio.to_thread(self._built, stop)
+        self._file = await self._bulk.run(self._built, stop)
 
     async def apply(self, keys: Sequence[int], records: Sequence[Record], removed: Sequence[int]) -> None:
         """Add the words of pictures under keys, where there are any, then remove the removed keys."""

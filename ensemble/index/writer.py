@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.errors import IndexLoading, LandseerError
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.store.record import Record, StoreChange
+from landseer.ensemble.telemetry.metrics import only_metrics
 from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -141,10 +142,11 @@ class Writer:
 
     def _count(self, changes: list[StoreChange], *, deleted: bool) -> None:
         metrics = self._collection.metrics
-        metrics.write_batch.observe(len(changes))
-        for change in changes:
-            outcome = "deleted" if deleted else "added" if change.replaced_key is None else "replaced"
-            metrics.ingested.labels(outcome).inc()
+        with only_metrics():
+            metrics.write_batch.observe(len(changes))
+            for change in changes:
+                outcome = "deleted" if deleted else "added" if change.replaced_key is None else "replaced"
+                metrics.ingested.labels(outcome).inc()
 
     async def _rebuild(self) -> None:
         try:

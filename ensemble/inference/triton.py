@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from landseer.ensemble.deadline import Deadline, bounded
 from landseer.ensemble.errors import (
+    CheckMissed,
     DeadlinePassed,
     InferenceFailed,
     LandseerError,
@@ -35,9 +38,10 @@ MODELS = (*GRAPHS, *ensembles())
 """The models that Triton must have loaded."""
 PROFILE_PARAMETER = "landseer_profile"
 """Parameter in the model configuration of `describe` that contains `Profile.to_json`."""
-DEADLINE_PARAMETER = "landseer_deadline_us"
-"""Request parameter: the deadline in microseconds of Unix time. Ensembles pass it on, and our backend drops late
-requests. Triton's own `timeout` works only with a queue policy, which makes the pip release stall (docs/triton.md)."""
+TIMEOUT_PARAMETER = "landseer_timeout"
+"""Request parameter, `CLOCK SENT TIMEOUT`: a name for our clock, its reading and the timeout in microseconds. Ensembles
+pass it on, and our backend drops late requests, whatever its own clock says. Triton's own `timeout` works only with a
+queue policy, which makes the pip release stall (docs/triton.md)."""
 _CHANNEL = [
     # A picture of 1,600 px is 7.7 MB; the clusters of 1,000 candidates are 10 MB.
     ("grpc.max_send_message_length", 256 * 2**20),
@@ -68,6 +72,8 @@ class Triton:
         self._tracing = tracing
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._last_answer = -math.inf
+        self._clock = secrets.token_hex(8)
         self._client = InferenceServerClient(address, channel_args=_CHANNEL)
 
     async def infer(
@@ -82,7 +88,13 @@ class Triton:
         left = deadline.remaining()
         timeout = self._timeout_s if left is None else min(left, self._timeout_s)
         with self._observed(model), self._tracing.triton(model) as headers:
-            return await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
+            found = await self._infer(model, inputs, outputs, deadline, timeout, headers=headers)
+        self._last_answer = time.monotonic()
+        return found
+
+    def answered_since(self, when: float) -> bool:
+        """Return whether an inference succeeded since `when`, a point of `time.monotonic`."""
+        return self._last_answer >= when
 
     async def _infer(
         self,
@@ -102,7 +114,7 @@ class Triton:
                 timeout=max(1, int(timeout * 1e6)),
                 client_timeout=timeout,
                 headers=headers,
-                parameters={DEADLINE_PARAMETER: str(int((time.time() + timeout) * 1e6))},
+                parameters={TIMEOUT_PARAMETER: f"{self._clock} {time.monotonic_ns() // 1000} {int(timeout * 1e6)}"},
             )
         except InferenceServerException as error:
             raise self._translated(error, model, deadline) from error
@@ -124,15 +136,16 @@ class Triton:
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
         """Return the served models, once all are loaded. known: the previous answer, which saves looking up versions.
 
-        Raises ModelsUnavailable, or ProfileMismatch if `describe` has no profile.
+        Raises CheckMissed without an answer; ModelsUnavailable if Triton says that a model is not loaded;
+        ProfileMismatch if `describe` has no profile.
         """
         try:
             return await bounded(self._served(timeout_s, known), timeout_s)
         except asyncio.TimeoutError as error:
-            raise ModelsUnavailable(f"Triton at {self.address} did not answer within {timeout_s:g} s") from error
+            raise CheckMissed(f"Triton at {self.address} did not answer within {timeout_s:g} s") from error
         except InferenceServerException as error:
             said = _first_line(error.message())
-            raise ModelsUnavailable(f"Triton at {self.address} cannot be used now: {said}") from error
+            raise CheckMissed(f"Triton at {self.address} cannot be used now: {said}") from error
 
     async def close(self) -> None:
         """Close the connection."""

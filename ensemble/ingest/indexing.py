@@ -27,10 +27,12 @@ from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
 from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata
 from landseer.ensemble.telemetry.metrics import Metrics
-from landseer.ensemble.telemetry.request_id import ANSWERING
+from landseer.ensemble.telemetry.request_id import unexpected_error
 from landseer.v1 import index_pb2
 
 log = logging.getLogger(__name__)
+MOST_LISTED = 1000
+"""Failures that an answer to a stream lists: at most 3 MB, less than the 4 MiB that any gRPC client accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,19 @@ class StreamTally:
     indexed: int = 0
     replaced: int = 0
     failures: list[StreamFailure] = field(default_factory=list)
+    """The first `MOST_LISTED`."""
+    unlisted: int = 0
+    """Number of further failures."""
 
     def note(self, one: _InFlight, error: BaseException) -> None:
         """Record a picture that was not indexed. Unexpected errors are logged and do not end the stream."""
         if not isinstance(error, LandseerError):
             log.error("indexing picture %r at position %d of a stream failed", one.id, one.position, exc_info=error)
-            answering = ANSWERING.get()
-            where = f" for request {answering.request_id}" if answering else ""
-            error = LandseerError(f"unexpected error; see the server's log{where}")
-        self.failures.append(StreamFailure(id=one.id, position=one.position, error=error))
+            error = LandseerError(unexpected_error())
+        if len(self.failures) < MOST_LISTED:
+            self.failures.append(StreamFailure(id=one.id, position=one.position, error=error))
+        else:
+            self.unlisted += 1
 
 
 class Indexer:

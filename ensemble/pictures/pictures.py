@@ -25,7 +25,7 @@ import functools
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -77,6 +77,17 @@ class Prepared:
     """A small JPEG of the whole picture, longer side at most 256; empty if not requested."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """What to take from a decoded picture, and how large to make it."""
+
+    seen: Region
+    box: Box
+    """`seen` in stored pixels."""
+    target: tuple[int, int]
+    """Width and height before turning."""
+
+
 def prepare(
     data: bytes,
     *,
@@ -95,14 +106,39 @@ def prepare(
         picture = _open(data, limits)
         turn = _turn(picture)
         width, height = turn.size(*picture.size)
-        seen = _checked_region(region, width, height)
-        target = turn.size(*target_size(seen.width, seen.height, profile))
-        box = turn.stored((seen.x, seen.y, seen.x + seen.width, seen.y + seen.height), width, height)
-        scale = _draft(picture, box, target)
+        cut = _cut(region, width, height, turn, profile)
+        scale = _draft(picture, cut)
         decoded = _colours(picture)
-        pixels = turn.apply(_resized(decoded, target, box, scale))
+        pixels = turn.apply(_resized(decoded, cut.target, cut.box, scale))
         small = _thumbnail(decoded, turn, (width, height), scale) if thumbnail else b""
-    return Prepared(pixels=pixels, width=width, height=height, region=seen, thumbnail=small)
+    return Prepared(pixels=pixels, width=width, height=height, region=cut.seen, thumbnail=small)
+
+
+def prepare_regions(
+    data: bytes, regions: Sequence[Region], *, profile: Profile, limits: Limits = DEFAULT_LIMITS
+) -> list[Prepared]:
+    """Decode a picture and resize several regions of it, in order: each as from `prepare`, with the same errors.
+
+    The picture is decoded once for all regions, a JPEG once for those that need it at the same of its four sizes.
+    """
+    _check_bytes(data, limits)
+    found: dict[int, Prepared] = {}
+    with _blaming_the_picture():
+        picture = _open(data, limits)
+        turn = _turn(picture)
+        width, height = turn.size(*picture.size)
+        alike: dict[float, tuple[ImageFile.ImageFile, list[tuple[int, _Cut]]]] = {}
+        for place, region in enumerate(regions):
+            cut = _cut(region, width, height, turn, profile)
+            # Reads the header only: which size is decoded is settled once per opened JPEG.
+            fresh = _open(data, limits) if isinstance(picture, JpegImagePlugin.JpegImageFile) else picture
+            alike.setdefault(_draft(fresh, cut), (fresh, []))[1].append((place, cut))
+        for scale, (drafted, cuts) in alike.items():
+            decoded = _colours(drafted)
+            for place, cut in cuts:
+                pixels = turn.apply(_resized(decoded, cut.target, cut.box, scale))
+                found[place] = Prepared(pixels=pixels, width=width, height=height, region=cut.seen, thumbnail=b"")
+    return [found[place] for place in range(len(regions))]
 
 
 def upright(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[np.uint8]:
@@ -221,11 +257,18 @@ def _checked_region(region: Region | None, width: int, height: int) -> Region:
     return Region(x=x, y=y, width=min(right, width) - x, height=min(bottom, height) - y)
 
 
-def _draft(picture: ImageFile.ImageFile, box: Box, target: tuple[int, int]) -> float:
-    """Decode a JPEG smaller if `box` stays as large as `target`. Return stored pixels per decoded pixel."""
+def _cut(region: Region | None, width: int, height: int, turn: Turn, profile: Profile) -> _Cut:
+    """Return how to cut a region out of a picture, shown at width x height. InvalidInput for `region`."""
+    seen = _checked_region(region, width, height)
+    box = turn.stored((seen.x, seen.y, seen.x + seen.width, seen.y + seen.height), width, height)
+    return _Cut(seen=seen, box=box, target=turn.size(*target_size(seen.width, seen.height, profile)))
+
+
+def _draft(picture: ImageFile.ImageFile, cut: _Cut) -> float:
+    """Decode a JPEG smaller if the box stays as large as the target. Return stored pixels per decoded pixel."""
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         return 1.0
-    width, height = picture.size
+    (width, height), box, target = picture.size, cut.box, cut.target
     asked = (math.ceil(width * target[0] / (box[2] - box[0])), math.ceil(height * target[1] / (box[3] - box[1])))
     drafted = picture.draft(None, asked)
     return width / drafted[1][2] if drafted else 1.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.patches import Patches, patches_of
-from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
+from landseer.ensemble.pictures.pictures import Prepared, Region, prepare, prepare_regions
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, of_tensors
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.workers import Workers
 
+T = TypeVar("T")
 VECTORS = ("descriptor", "query_vector")
 BOXES = ("boxes", "box_scores", "box_count")
 CLUSTERS = ("clusters", "cluster_count")
@@ -131,7 +132,7 @@ class Describer:
     ) -> Prepared:
         """Decode a picture, or a region of it, for the models. InvalidInput for `image` or `region`."""
         return await stages.required(
-            "decode", lambda _: self._prepare(data, profile=profile, region=region, thumbnail=thumbnail)
+            "decode", lambda _: self._decoded(prepare, data, profile=profile, region=region, thumbnail=thumbnail)
         )
 
     async def infer(
@@ -152,7 +153,8 @@ class Describer:
     async def _regions(
         self, data: bytes, profile: Profile, regions: Sequence[Region], left: Deadline
     ) -> list[LocalFeatures]:
-        tasks = [asyncio.create_task(self._region(data, profile, region, left)) for region in regions]
+        found = await self._decoded(prepare_regions, data, regions, profile=profile)
+        tasks = [asyncio.create_task(self._region(prepared, left)) for prepared in found]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -160,8 +162,7 @@ class Describer:
             for task in tasks:
                 task.cancel()
 
-    async def _region(self, data: bytes, profile: Profile, region: Region, left: Deadline) -> LocalFeatures:
-        prepared = await self._prepare(data, profile=profile, region=region)
+    async def _region(self, prepared: Prepared, left: Deadline) -> LocalFeatures:
         tensors = await self._infer("backbone", {"image": prepared.pixels[None]}, LOCAL_OUTPUTS, left)
         return of_tensors({name: tensor[0] for name, tensor in tensors.items()})
 
@@ -181,9 +182,10 @@ class Describer:
         async with self._lane.turn(deadline):
             return await self._triton.infer(model, image, outputs, deadline)
 
-    async def _prepare(self, data: bytes, **options: Any) -> Prepared:
+    async def _decoded(self, work: Callable[..., T], data: bytes, *rest: Any, **options: Any) -> T:
+        """Run `prepare` or `prepare_regions` on a thread, and count a picture that is refused."""
         try:
-            return await self._workers.run(prepare, data, limits=self._limits, **options)
+            return await self._workers.run(work, data, *rest, limits=self._limits, **options)
         except InvalidInput as error:
             self._metrics.decode_failures.labels(error.kind).inc()
             raise

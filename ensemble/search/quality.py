@@ -6,12 +6,13 @@ import numpy as np
 
 from landseer.ensemble.search.plan import IdQuery, PictureQuery, SearchPlan, VectorQuery
 from landseer.ensemble.search.ranking import Ranking
-from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 
 QUERIES = {PictureQuery: "image", IdQuery: "id", VectorQuery: "descriptor"}
 """Label of each kind of query."""
 
 
+@only_metrics()
 def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None:
     """Count a search, and observe the score of its best hit in each ranking."""
     expansion, reranking = plan.expand.method if plan.expand else "none", plan.rerank.method if plan.rerank else "none"
@@ -23,6 +24,7 @@ def observe_search(metrics: Metrics, plan: SearchPlan, ranking: Ranking) -> None
             metrics.top_score.labels(name).observe(float(some[0]))
 
 
+@only_metrics()
 def observe_kept(metrics: Metrics, stage: str, before: Ranking, after: Ranking, *, wanted: int) -> None:
     """Observe the share of the first `wanted` hits after a stage that were also among the first before it."""
     wanted = min(wanted, len(before.keys), len(after.keys))

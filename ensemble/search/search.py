@@ -249,10 +249,14 @@ class SearchRun:
         if vector is None:
             return before
         wanted = _depth(self.plan) + (query.key is not None)
-        hits = await self.stages.optional("research", lambda _: self.collection.search(vector, wanted))
-        if hits is None:
+
+        async def again(_: Deadline) -> Ranking:
+            hits = await self.collection.search(vector, wanted)
+            return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
+
+        after = await self.stages.optional("research", again)
+        if after is None:
             return before
-        after = expanded_ranking(hits.keys, hits.scores, before).without(query.key)
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from landseer.ensemble.deadline import Deadline
-from landseer.ensemble.errors import LandseerError, reason_of
+from landseer.ensemble.errors import InvalidInput, LandseerError, reason_of
 from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.request_id import unexpected_error
 from landseer.ensemble.telemetry.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,25 @@ class Stages:
             return await self.deadline.within(stage, work(self.deadline))
 
     async def optional(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T | None:
-        """Run an optional stage. Returns None and records a degradation if it fails or takes too long."""
+        """Run an optional stage. Returns None and records a degradation if it fails or takes too long.
+
+        So do errors that nobody expected, of whatever type; they are logged with their traceback. InvalidInput is
+        raised: the caller can mend it.
+        """
         try:
             self._optional.check(stage)
             with self.time(stage):
                 return await self._optional.within(stage, work(self._optional))
+        except InvalidInput:
+            raise
         except LandseerError as error:
-            self._metrics.degraded.labels(stage).inc()
-            self.degradations[stage] = f"{error.reason}: {error}"
+            self._degrade(stage, f"{error.reason}: {error}")
             log.info("answered without %s: %s", stage, error)
-            return None
+        except Exception as error:
+            self._degrade(stage, f"{reason_of(error)}: {unexpected_error()}")
+            log.exception("answered without %s, which failed unexpectedly", stage)
+        return None
+
+    def _degrade(self, stage: Stage, why: str) -> None:
+        self._metrics.degraded.labels(stage).inc()
+        self.degradations[stage] = why

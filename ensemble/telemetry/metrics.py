@@ -6,7 +6,9 @@ objective, so that `rate(..._bucket{le="0.5"}) / rate(..._count)` is the share o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from landseer.ensemble.config import split_address
 
+log = logging.getLogger(__name__)
 SEARCH_OBJECTIVE_S = 0.5
 """A search should take at most this many seconds. If you change it, change dashboards and alerts too."""
 SECONDS = tuple(SEARCH_OBJECTIVE_S * 2.0**power for power in range(-9, 7))
@@ -24,6 +27,15 @@ COUNTS = tuple(2.0**power for power in range(9))
 COSINES = (*(step / 20 for step in range(-4, 20)), 0.975, 0.99, 1.0)
 """Bucket bounds of scores; descriptors of photographs hardly ever have a negative cosine."""
 SHARES = tuple(step / 10 for step in range(11))
+
+
+@contextmanager
+def only_metrics() -> Iterator[None]:
+    """Log what fails within, and go on: no metric may decide a result. Cancelling still cancels."""
+    try:
+        yield
+    except Exception:
+        log.exception("metrics could not be updated; the results are not affected")
 
 
 class Metrics:

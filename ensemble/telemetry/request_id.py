@@ -41,3 +41,9 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 def new_request_id() -> str:
     """Return 16 random hexadecimal digits."""
     return secrets.token_hex(8)
+
+
+def unexpected_error() -> str:
+    """Return what callers are told of an error that nobody expected: where to look, without internal details."""
+    answering = ANSWERING.get()
+    return f"unexpected error; see the server's log{f' for request {answering.request_id}' if answering else ''}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from landseer.ensemble.config import Limits
+from landseer.ensemble.cores import cores
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
@@ -36,7 +36,7 @@ def readable(
     `progress` is called for each photograph, from this thread. DatasetError if none can be decoded.
     """
     left, skipped = [], []
-    for photograph, why in _judged(photographs.photographs, threads or os.cpu_count() or 1):
+    for photograph, why in _judged(photographs.photographs, threads or cores()):
         if why is None:
             left.append(photograph)
         else:

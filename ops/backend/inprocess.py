@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,8 +125,3 @@ def settings_of(model: str, repository: Path, version: str, *, threads: int) -> 
     config = json_format.MessageToDict(message, preserving_proto_field_name=True)
     config["parameters"]["intra_op_thread_count"] = {"string_value": str(threads)}
     return from_triton(config, repository=folder, version=version)
-
-
-def cores() -> int:
-    """Return the number of cores that this process and its children may use."""
-    return len(os.sched_getaffinity(0))

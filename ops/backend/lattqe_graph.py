@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.cores import cores
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.search.expansion.served_lattqe import graph_inputs
-from landseer.ops.backend.inprocess import cores, infer, settings_of
+from landseer.ops.backend.inprocess import infer, settings_of
 from landseer.ops.backend.runner import Runner
 
 Floats = NDArray[np.float32]

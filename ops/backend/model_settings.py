@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from landseer.ensemble.cores import cores
+
 EngineName = Literal["openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16"]
 Bounds = Mapping[str, tuple[tuple[int, int], ...]]
@@ -113,7 +115,7 @@ def _threads(config: Mapping[str, Any]) -> int:
     asked = _parameter(config, "intra_op_thread_count") or os.environ.get(THREADS_VARIABLE) or "0"
     if not asked.isdigit():
         raise ValueError(f"parameter intra_op_thread_count is {asked!r}; expected a whole number, 0 for all cores")
-    return int(asked) or len(os.sched_getaffinity(0))
+    return int(asked) or cores()
 
 
 def _bounds(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, int], ...]]:

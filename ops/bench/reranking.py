@@ -17,11 +17,12 @@ import tritonclient.grpc as tritonclient
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.ensemble.cores import cores
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
 from landseer.ops.arguments import positive
-from landseer.ops.backend.inprocess import cores, read_profile
+from landseer.ops.backend.inprocess import read_profile
 from landseer.ops.bench.asking import AnswerPair, IdAsker
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time

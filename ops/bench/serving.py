@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.ensemble.cores import cores
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.arguments import positive
-from landseer.ops.backend.inprocess import cores, read_profile
+from landseer.ops.backend.inprocess import read_profile
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.breakdown import Counters, breakdown, counters
 from landseer.ops.bench.contenders import Contender

@@ -123,7 +123,8 @@ def _network(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
 
     if recipe is None or recipe.method != LATTQE:
         return {}
-    from landseer.ops.backend.inprocess import cores, read_profile
+    from landseer.ensemble.cores import cores
+    from landseer.ops.backend.inprocess import read_profile
     from landseer.ops.backend.lattdba_graph import GraphAttention
     from landseer.ops.errors import OpsError
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from landseer.ensemble.cores import cores
 from landseer.export.datasets.specs import SPECS
 from landseer.ops.arguments import options_of, positive
 from landseer.ops.commands.ending import INTERRUPTED, RESUMES, failed
@@ -118,9 +118,8 @@ def _add_matching(parser: argparse.ArgumentParser) -> None:
         help="maximum side; larger pictures are reduced (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of RANSAC (default %(default)s)")
-    cores = len(os.sched_getaffinity(0))
     parser.add_argument(
-        "--workers", type=positive, default=cores, metavar="N", help="number of threads (default %(default)s)"
+        "--workers", type=positive, default=cores(), metavar="N", help="number of threads (default %(default)s)"
     )
     parser.add_argument(
         "--cache",

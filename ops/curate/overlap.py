@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from landseer.client.readable import plural
+from landseer.ensemble.cores import cores
 from landseer.ensemble.pictures.orientation import TURNS, Turn
 from landseer.ensemble.pictures.pictures import Region
 from landseer.export.curation.matcher import Matcher, matcher
@@ -19,7 +20,7 @@ from landseer.export.curation.settings import MatchSettings
 from landseer.export.curation.sheet import sheet
 from landseer.export.datasets.photograph import Photograph, Photographs
 from landseer.export.datasets.readers import read
-from landseer.ops.backend.inprocess import InProcessBackbone, backbone_settings, cores, read_profile
+from landseer.ops.backend.inprocess import InProcessBackbone, backbone_settings, read_profile
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.cache import vector_cache
 from landseer.ops.evaluate.dataset import Shot

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.cores import cores
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.search.coattention import OUTPUTS, Coattention, graph_inputs, of_outputs
-from landseer.ops.backend.inprocess import cores, infer, settings_of
+from landseer.ops.backend.inprocess import infer, settings_of
 from landseer.ops.backend.runner import Runner
 from landseer.ops.errors import OpsError
 

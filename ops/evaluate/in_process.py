@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from landseer.ensemble.cores import cores
 from landseer.ensemble.pictures.pictures import Prepared
-from landseer.ops.backend.inprocess import cores, full_graph, read_profile
+from landseer.ops.backend.inprocess import full_graph, read_profile
 from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
 from landseer.ops.errors import OpsError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from landseer.ensemble.cores import cores
 from landseer.ensemble.pictures.pictures import Prepared
-from landseer.ops.backend.inprocess import cores
 from landseer.ops.evaluate.cache import ArrayReader, vector_cache
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Shot

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from landseer.client.commands.connection import seconds
+from landseer.ensemble.cores import cores
 from landseer.ops.arguments import positive
-from landseer.ops.backend.inprocess import cores
 from landseer.ops.bench.bench_command import run_as_script, write_report
 from landseer.ops.errors import OpsError
 from landseer.ops.load import k6, locust_run

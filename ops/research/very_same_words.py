@@ -19,6 +19,7 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import Packed
 from landseer.ensemble.asmk.inverted_file import InvertedFile
 from landseer.ensemble.asmk.kernel import KERNELS
+from landseer.ensemble.cores import cores
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import BITS, STRONGEST, CompactKeypoints, Words, aggregated
@@ -140,7 +141,7 @@ def grown(
 
     advance: called with the number of pictures added.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL], pool=threads)
         file.prepare()
         draws, before = np.random.default_rng(growth.seed), _reset_peak()

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from landseer.ensemble.cores import cores
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.errors import Stopped, TrainingError
-from landseer.ops.backend.inprocess import cores
 from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 

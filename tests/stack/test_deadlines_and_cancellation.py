@@ -78,6 +78,8 @@ def test_a_deadline_that_passes_in_tritons_queue_is_not_run(landseer, triton, al
 
     Nothing can join a full batch, so all but the first are seen to wait.
     """
+    # Tells our backend how long a request takes that does not wait.
+    assert landseer.client.search(COFFEE, top_k=1).hits
     full = np.tile(pixels_of(wheel("retina.jpg"))[None, :512, :512], (8, 1, 1, 1))
     quiet()
     count, seconds = singles(triton)

@@ -8,7 +8,9 @@ import grpc
 import numpy as np
 from plain import PLAIN
 
-from landseer.v1 import index_pb2, search_pb2
+from landseer.ensemble.config import NONE
+from landseer.ensemble.ingest.indexing import MOST_LISTED
+from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2
 
 
 def stream(pairs, sent=None):
@@ -122,3 +124,17 @@ async def test_an_index_that_fails_to_update_is_rebuilt(landseer, picture, monke
     hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(2)))).hits
     assert hits[0].id == "b"
     assert sorted(hit.id for hit in hits) == ["a", "b", "c"]
+
+
+async def test_failures_are_listed_up_to_what_any_client_accepts(start, picture):
+    """With 4 MiB, gRPC's default; the good pictures are stored, so the answer must arrive."""
+    landseer = await start(local_features=NONE)
+    bad = [(f"{place}" + "\N{ELEPHANT}" * 600, b"") for place in range(MOST_LISTED + 2000)]
+    async with grpc.aio.insecure_channel(landseer.server.address) as channel:
+        stub = index_pb2_grpc.IndexServiceStub(channel)
+        answer = await stub.UpsertMany(stream([("first", picture(1)), *bad, ("last", picture(2))]))
+    assert (answer.indexed, len(answer.failures)) == (2, MOST_LISTED)
+    assert [failure.position for failure in answer.failures] == list(range(1, MOST_LISTED + 1))
+    assert "; and 2,000 more pictures of this stream failed" in answer.failures[-1].message
+    assert not any("more pictures" in failure.message for failure in answer.failures[:-1])
+    assert answer.ByteSize() < 3 * 2**20

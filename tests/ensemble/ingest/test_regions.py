@@ -13,6 +13,7 @@ from grpc.aio import AioRpcError
 
 from landseer.ensemble.asmk.codebook import train
 from landseer.ensemble.ingest.regions import regions_of
+from landseer.ensemble.pictures import pictures
 from landseer.ensemble.pictures.pictures import Region, prepare
 from landseer.ensemble.store.local_features import LocalFeatures, joined, of_tensors, pack_features, unpack_features
 from landseer.ensemble.store.store import Store
@@ -148,3 +149,12 @@ def test_settings_that_cannot_work_are_refused(config, options):
 async def test_the_kernel_follows_the_regions(start, codebook, options, kernel):
     landseer = await start(local_features="deep", codebook=codebook, **options)
     assert (await landseer.index.Stats(index_pb2.StatsRequest())).visual_words.kernel == kernel
+
+
+async def test_a_picture_is_decoded_once_more_for_all_its_regions(start, picture, monkeypatch):
+    landseer = await start(local_features="deep", regions=2)
+    decoded, colours = [], pictures._colours
+    monkeypatch.setattr(pictures, "_colours", lambda one: (decoded.append(1), colours(one))[1])
+    await landseer.put(a=picture(1))
+    assert [call.model for call in landseer.triton.calls] == ["describe_full", "backbone", "backbone"]
+    assert len(decoded) == 2

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 import os
@@ -587,3 +588,42 @@ def simple_tiff(*, width, height, bits, photometric, strip, tile=None):
     directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in sorted(tags))
     strip += b"\0" * (len(strip) % 2)
     return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+REGIONS = [
+    pictures.Region(x=100, y=50, width=900, height=1100),
+    pictures.Region(x=0, y=0, width=300, height=400),
+    pictures.Region(x=40, y=700, width=299.5, height=410.25),
+    pictures.Region(x=0, y=0, width=1200, height=1600),
+    pictures.Region(x=200, y=250, width=320, height=390),
+]
+
+
+@pytest.mark.parametrize(("format", "decodings"), [("JPEG", 2), ("PNG", 1)])
+def test_regions_are_those_prepared_alone_with_fewer_decodings(monkeypatch, format, decodings):
+    """A JPEG is decoded once for all regions that need it at one of its sizes."""
+    small = dataclasses.replace(PROFILE, long_side=256)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(smooth(1600, 1200), format, exif=exif)
+    alone = [pictures.prepare(data, profile=small, region=region) for region in REGIONS]
+    counted, colours = [], pictures._colours
+    monkeypatch.setattr(pictures, "_colours", lambda picture: (counted.append(1), colours(picture))[1])
+    together = pictures.prepare_regions(data, REGIONS, profile=small)
+    assert len(counted) == decodings
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert (one.region, one.width, one.height) == (other.region, other.width, other.height)
+
+
+def test_regions_of_a_picture_that_cannot_be_read_or_are_outside():
+    good = encode(smooth(96, 64), "JPEG")
+    for data, region, field in (
+        (b"junk", REGIONS[0], "image"),
+        (good[:-200], pictures.Region(x=0, y=0, width=9, height=9), "image"),
+        (good, REGIONS[0], "region"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            pictures.prepare_regions(data, [region], profile=PROFILE)
+        assert caught.value.field == field
+    assert pictures.prepare_regions(good, [], profile=PROFILE) == []

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from landseer.ensemble.cores import cores
 from landseer.ops.backend.model_settings import THREADS_VARIABLE, from_triton
 
 OPENVINO = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino", "parameters": {}}]}}
@@ -20,7 +20,7 @@ def test_a_bare_configuration(monkeypatch):
     bare = settings()
     assert bare.path == Path("/models/net/3/model.onnx")
     assert (bare.engine, bare.precision, bare.batching, bare.bounds) == ("onnxruntime", "fp32", False, {})
-    assert bare.threads == len(os.sched_getaffinity(0))
+    assert bare.threads == cores()
 
 
 def test_everything_said():

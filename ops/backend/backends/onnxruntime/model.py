@@ -14,7 +14,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from landseer.ops.backend.deadlines import is_past
+from landseer.ops.backend.deadlines import Deadlines
 from landseer.ops.backend.model_settings import from_triton
 from landseer.ops.backend.runner import Job, Outputs, RequestFailure, Runner
 
@@ -30,6 +30,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         settings = from_triton(config, repository=Path(args["model_repository"]), version=args["model_version"])
         self._runner = Runner(settings)
+        self._deadlines = Deadlines()
         log = pb_utils.Logger
         if self._runner.precision != settings.precision:
             log.log_warn(f"{args['model_name']}: this CPU has no {settings.precision}, using {self._runner.precision}")
@@ -41,8 +42,9 @@ class TritonPythonModel:
 
         Triton may pass requests of several shapes at once; none waits for the inferences of the others.
         """
-        senders = [request.get_response_sender() for request in requests]
-        for place, answer in self._runner.answers([_job(request) for request in requests]):
+        senders, now = [request.get_response_sender() for request in requests], time.monotonic()
+        jobs = [_job(request, self._deadlines.of(request.parameters(), now=now)) for request in requests]
+        for place, answer in self._runner.answers(jobs):
             senders[place].send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
@@ -50,19 +52,19 @@ class TritonPythonModel:
         self._runner.close()
 
 
-def _job(request: Any) -> Job:
+def _job(request: Any, deadline: float) -> Job:
     return Job(
         inputs={tensor.name(): tensor.as_numpy() for tensor in request.inputs()},
         outputs=frozenset(request.requested_output_names()),
-        refused=lambda: _refused(request),
+        refused=lambda: _refused(request, deadline),
     )
 
 
-def _refused(request: Any) -> RequestFailure | None:
+def _refused(request: Any, deadline: float) -> RequestFailure | None:
     """Return a failure if the request was cancelled or is late; Triton does not tell an ensemble's steps itself."""
     if request.is_cancelled():
         return RequestFailure(message="cancelled by the caller", kind="cancelled")
-    if is_past(request.parameters(), now=time.time()):
+    if time.monotonic() > deadline:
         return RequestFailure(message="Request timeout expired: the deadline passed in the queue", kind="late")
     return None
 

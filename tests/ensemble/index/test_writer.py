@@ -1,0 +1,105 @@
+"""Writes while reads are overloaded or metrics fail: what was stored and indexed is reported as done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+from fake_triton import PROFILE, SIZES
+from records import plain_record, unit_halves
+
+from landseer.ensemble.config import NONE, ServerConfig
+from landseer.ensemble.errors import NotFound, Overloaded
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.telemetry.metrics import Metrics
+
+VECTORS = unit_halves(4, SIZES.channels, seed=0)
+
+
+def record(row):
+    return plain_record(f"p{row}", reduced=SIZES.reduced, descriptor=VECTORS[row])
+
+
+@pytest.fixture
+async def collection(tmp_path):
+    config = ServerConfig(store=tmp_path / "store", store_limit_bytes=2**24, threads=1, local_features=NONE)
+    opened = await Collection.open(config, PROFILE, Metrics())
+    await opened.load()
+    yield opened
+    await asyncio.to_thread(opened.close)
+
+
+@pytest.fixture
+async def writer(collection):
+    made = Writer(collection)
+    yield made
+    await made.close()
+
+
+@contextlib.asynccontextmanager
+async def overloaded_reads(collection, monkeypatch):
+    """All threads that read are busy, and their queue is full."""
+    gate, get = threading.Event(), collection.store.get
+    monkeypatch.setattr(collection.store, "get", lambda id: (gate.wait(30), get(id))[1])
+    readers = [asyncio.create_task(collection.get("p0")) for _ in range(260)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(Overloaded):
+        await collection.stats()
+    try:
+        yield
+    finally:
+        gate.set()
+        await asyncio.gather(*readers)
+
+
+async def found(collection, row):
+    return (await collection.search(VECTORS[row].astype(np.float32), 1)).keys.tolist()
+
+
+async def test_writes_succeed_while_reads_are_overloaded(collection, writer, monkeypatch):
+    await writer.put([record(0), record(1)])
+    async with overloaded_reads(collection, monkeypatch):
+        assert (await writer.put([record(2)]))[0].key == 3
+        assert await found(collection, 2) == [3]
+        assert (await writer.delete("p1")).replaced_key == 2
+    with pytest.raises(NotFound):
+        await writer.delete("p1")
+
+
+async def test_an_index_is_rebuilt_once_while_reads_are_overloaded(collection, writer, monkeypatch):
+    await writer.put([record(0)])
+    loads, load = [], collection.load
+
+    async def counted():
+        loads.append(1)
+        await load()
+
+    async def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(collection, "load", counted)
+    async with overloaded_reads(collection, monkeypatch):
+        with monkeypatch.context() as once:
+            once.setattr(collection, "apply", broken)
+            await writer.put([record(1)])
+        await writer.put([record(2)])
+        assert loads == [1]
+        assert [await found(collection, row) for row in (1, 2)] == [[2], [3]]
+
+
+async def test_metrics_that_fail_decide_no_result(collection, writer, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no figures")
+
+    monkeypatch.setattr(collection.store, "stats", broken)
+    monkeypatch.setattr(collection.metrics.write_batch, "observe", broken)
+    monkeypatch.setattr(collection.metrics.search_batch, "observe", broken)
+    await collection.load()
+    assert [change.key for change in await writer.put([record(0)])] == [1]
+    for _ in range(2):
+        assert await asyncio.wait_for(found(collection, 0), 5) == [1]
+    assert "no figures" in caplog.text
