@@ -17,12 +17,9 @@ from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.describe import DescribedPicture
 from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.search.search import SearchResult
-from landseer.ensemble.search.stages import Stages
+from landseer.ensemble.search.stages import STAGES, Stages
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
-
-STAGES = ("decode", "describe", "keypoints", "search", "words", "expand", "research", "rerank", "group", "total")
-"""The stages reported to callers, in this order."""
 
 
 def search_response(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import InvalidInput, LandseerError, reason_of
@@ -19,6 +19,7 @@ T = TypeVar("T")
 Stage = Literal[
     "decode",
     "describe",
+    "regions",
     "keypoints",
     "search",
     "words",
@@ -26,10 +27,11 @@ Stage = Literal[
     "research",
     "rerank",
     "group",
-    "regions",
     "store",
     "total",
 ]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which they run: keypoints beside describe, words beside search."""
 
 
 class Stages:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from landseer.ensemble.search.stages import STAGES
 from landseer.ops.watch.scrape import Scrape, buckets, increase, quantile
 
 SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
 BACKBONE = "backbone"
 """The model that runs once per picture; counting the ensembles too would count twice."""
-STAGES = ("decode", "describe", "search", "expand", "research", "rerank", "store")
-"""In the order in which they run, without `total`, which is shown as the latency of Search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,8 @@ def figures(before: Scrape, now: Scrape) -> Figures:
         stage_p95_s={
             stage: quantile(0.95, buckets(grown, "landseer_stage_duration_seconds", stage=stage))
             for stage in STAGES
-            if ran.get(stage)
+            # The total is shown as the latency of Search.
+            if stage != "total" and ran.get(stage)
         },
         errors_per_s={code: rate for code, rate in errors.items() if rate and code != "OK"},
         in_flight=_or_0(now.total("grpc_server_in_flight")),

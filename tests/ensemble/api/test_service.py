@@ -27,8 +27,8 @@ async def fill(landseer, picture, count=12):
 @pytest.mark.parametrize(
     ("how", "stages"),
     [
-        (PLAIN, ["decode", "describe", "search", "total"]),
-        ({}, ["decode", "describe", "keypoints", "search", "words", "rerank", "total"]),
+        (PLAIN, ["decode", "describe", "search", "store", "total"]),
+        ({}, ["decode", "describe", "keypoints", "search", "words", "rerank", "store", "total"]),
     ],
 )
 async def test_a_picture_finds_itself_first(landseer, picture, how, stages):

@@ -79,7 +79,7 @@ async def test_a_turned_and_tilted_photograph_finds_its_cover_and_where_it_lies(
     assert first.scores.HasField("words") and first.scores.HasField("global")
     assert [hit.score for hit in answer.hits] == sorted((hit.score for hit in answer.hits), reverse=True)
     stages = [timing.stage for timing in answer.timings]
-    assert stages == ["decode", "describe", "keypoints", "search", "words", "rerank", "total"]
+    assert stages == ["decode", "describe", "keypoints", "search", "words", "rerank", "store", "total"]
 
     # The outline is the box around what agrees in the photograph, seen in the cover.
     back = np.linalg.inv(SEEN)
@@ -117,7 +117,7 @@ async def test_an_indexed_picture_finds_its_photograph(shop, photograph):
     assert "c3" not in {hit.id for hit in answer.hits}
     outline = told_of(answer.hits[0].verification.outline)
     np.testing.assert_allclose(outline.mean(axis=0), apply(SEEN, corners_of()).mean(axis=0), atol=60)
-    assert [timing.stage for timing in answer.timings] == ["search", "words", "rerank", "total"]
+    assert [timing.stage for timing in answer.timings] == ["search", "words", "rerank", "store", "total"]
 
 
 async def test_a_raw_descriptor_is_searched_for_by_the_global_search(shop):
@@ -126,7 +126,7 @@ async def test_a_raw_descriptor_is_searched_for_by_the_global_search(shop):
     assert answer.hits[0].id == "c1" and answer.hits[0].score == pytest.approx(1, abs=1e-3)
     assert not answer.degradations
     assert not any(hit.HasField("verification") or hit.scores.HasField("words") for hit in answer.hits)
-    assert [timing.stage for timing in answer.timings] == ["search", "total"]
+    assert [timing.stage for timing in answer.timings] == ["search", "store", "total"]
 
 
 async def test_by_words_alone_it_is_found_too(shop, photograph):
