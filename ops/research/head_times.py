@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,31 +32,44 @@ class Time:
     """To the baseline's in the same round, median over rounds."""
 
 
-def times(heads: Mapping[str, Variant], trunk: Trunk, *, baseline: str, precision: str, rounds: int) -> dict[str, Time]:
-    """Time each head in turn, `rounds` times. baseline: the key of the head that the others are compared to."""
-    runs = {name: _compiled(variant, trunk, precision) for name, variant in heads.items()}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contender:
+    """A graph to time."""
+
+    trunk: Trunk
+    variant: Variant
+    precision: str
+    """"f32" or "bf16"."""
+
+
+Key = TypeVar("Key")
+
+
+def times(contenders: Mapping[Key, Contender], *, baseline: Key, rounds: int) -> dict[Key, Time]:
+    """Time each graph in turn, `rounds` times. baseline: the key of the one that the others are compared to."""
+    runs = {key: _compiled(contender) for key, contender in contenders.items()}
     picture = np.random.default_rng(0).integers(0, 256, (1, 640, 640, 3), dtype=np.uint8)
     for run in runs.values():
         run(picture)  # the first call allocates
-    taken = {name: np.empty(rounds) for name in runs}
+    taken = {key: np.empty(rounds) for key in runs}
     for number in range(rounds):
-        for name, run in runs.items():
+        for key, run in runs.items():
             started = time.perf_counter()
             run(picture)
-            taken[name][number] = time.perf_counter() - started
+            taken[key][number] = time.perf_counter() - started
     return {
-        name: Time(milliseconds=1000 * float(np.median(seconds)), ratio=float(np.median(seconds / taken[baseline])))
-        for name, seconds in taken.items()
+        key: Time(milliseconds=1000 * float(np.median(seconds)), ratio=float(np.median(seconds / taken[baseline])))
+        for key, seconds in taken.items()
     }
 
 
-def _compiled(variant: Variant, trunk: Trunk, precision: str) -> Callable[[Picture], object]:
-    """Compile the served graph with a variant's head, for pictures of 640 x 640."""
+def _compiled(one: Contender) -> Callable[[Picture], object]:
+    """Compile the graph that a server would run with this trunk and head, for pictures of 640 x 640."""
     import openvino as ov
 
-    served, sizes = as_served(variant), Sizes(channels=trunk.channels)
+    served, sizes = as_served(one.variant), Sizes(channels=one.trunk.channels)
     graph = Backbone(
-        trunk=trunk,
+        trunk=one.trunk,
         sizes=sizes,
         head=served.head,
         scales=served.scales,
@@ -63,9 +77,9 @@ def _compiled(variant: Variant, trunk: Trunk, precision: str) -> Callable[[Pictu
         reduction=Projection.untrained(sizes.channels, sizes.reduced, seed=0),
         locals=Projection.untrained(sizes.channels, sizes.local, seed=0),
     ).eval()
-    shape = (1, 640, 640, 3)
     with torch.no_grad():
-        model = ov.convert_model(graph, example_input=torch.zeros(shape, dtype=torch.uint8), input=[list(shape)])
-    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        program = torch.export.export(graph, (torch.zeros(1, 640, 640, 3, dtype=torch.uint8),))
+    model = ov.convert_model(program)
+    hints = {"INFERENCE_PRECISION_HINT": one.precision, "PERFORMANCE_HINT": "LATENCY"}
     compiled: Callable[[Picture], object] = ov.Core().compile_model(model, "CPU", hints)
     return compiled

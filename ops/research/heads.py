@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from landseer.ensemble.evaluation import Evaluation
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import trunk_sha256
@@ -25,7 +27,7 @@ from landseer.ops.progress import bars
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.head_kinds import Kind, kinds
 from landseer.ops.research.head_parts import BackboneSource, HeadParts, console
-from landseer.ops.research.head_times import ENGINE, Time, times
+from landseer.ops.research.head_times import ENGINE, Contender, Time, times
 from landseer.ops.research.heads_report import HeadRow, HeadTable
 from landseer.ops.research.writing import add_report, made_by, written
 
@@ -40,6 +42,7 @@ SCALES = {
     "one": "At one scale; a server pools three, or five for CiDeR's attention.",
 }
 """Choices of --scales, and what the report says of them."""
+GraphKey = tuple[str, str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,26 +101,48 @@ def _source(text: str) -> BackboneSource:
     return BackboneSource(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
 
 
-def _table(parts: HeadParts, tests: Sequence[Kind], args: argparse.Namespace) -> HeadTable:
-    trunk, source = parts.loaded.trunk, parts.source
-    served = args.scales == SERVED
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """One backbone, its variants, and their figures."""
+
+    parts: HeadParts
+    chosen: Sequence[Variant]
+    figures: Mapping[str, Sequence[Evaluation]]
+    """By kind of pictures, then one of each of `chosen`."""
+
+    def first(self, name: str) -> Variant:
+        """Return the first variant of a name: seeds share it."""
+        return next(variant for variant in self.chosen if variant.name == name)
+
+    def key(self, variant: Variant) -> GraphKey:
+        """Return what graphs that take the same time share: the backbone and the kind of head."""
+        return self.parts.source.backbone, type(variant.head).__name__
+
+
+def _judged(parts: HeadParts, tests: Sequence[Kind], args: argparse.Namespace) -> Judged:
     plain = list(parts.variants(args.heads, args.seeds))
-    chosen = [as_served(variant) for variant in plain] if served else plain
+    chosen = [as_served(variant) for variant in plain] if args.scales == SERVED else plain
     found = _described(parts, chosen, tests, args.folder / "vectors")
     figures = {kind.name: [kind.judged([of[path] for path in kind.pictures]) for of in found] for kind in tests}
-    timed = _timed(chosen, parts, args.rounds)
-    names = dict.fromkeys(variant.name for variant in chosen)
+    return Judged(parts=parts, chosen=chosen, figures=figures)
+
+
+def _table(
+    judged: Judged, tests: Sequence[Kind], timed: Mapping[GraphKey, Time], args: argparse.Namespace
+) -> HeadTable:
+    parts, source = judged.parts, judged.parts.source
+    scales = LOCAL_SCALES if args.scales == SERVED else ONE_SCALE
     rows = [
         HeadRow(
             name=name,
             figures={
-                kind: [one for variant, one in zip(chosen, all_of, strict=True) if variant.name == name]
-                for kind, all_of in figures.items()
+                kind: [one for variant, one in zip(judged.chosen, every, strict=True) if variant.name == name]
+                for kind, every in judged.figures.items()
             },
-            cost=cost(_first(chosen, name), trunk, side=SIDE, scales=LOCAL_SCALES if served else ONE_SCALE),
-            time=timed.get(_architecture(_first(chosen, name))),
+            cost=cost(judged.first(name), parts.loaded.trunk, side=SIDE, scales=scales),
+            time=timed.get(judged.key(judged.first(name))),
         )
-        for name in names
+        for name in dict.fromkeys(variant.name for variant in judged.chosen)
     ]
     learned_from = f"heads learned from {len(parts.learned.photographs):,} photographs, {source.views} views of each"
     return HeadTable(
@@ -154,25 +179,19 @@ def _described(
     return found
 
 
-def _timed(chosen: Sequence[Variant], parts: HeadParts, rounds: int) -> dict[str, Time]:
-    """Return the time of each architecture of a head."""
+def _timed(all_judged: Sequence[Judged], rounds: int) -> dict[GraphKey, Time]:
+    """Return the time of each backbone with each kind of head."""
     if not rounds:
         return {}
-    heads = {_architecture(variant): variant for variant in reversed(chosen)}
-    baseline = _architecture(_first(chosen, BASELINE))
-    console().print(f"timing {parts.source.backbone}")
-    return times(
-        heads, parts.loaded.trunk, baseline=baseline, precision=precision_of(parts.source.backbone), rounds=rounds
-    )
-
-
-def _architecture(variant: Variant) -> str:
-    """Return what variants that take the same time share."""
-    return type(variant.head).__name__
-
-
-def _first(chosen: Sequence[Variant], name: str) -> Variant:
-    return next(variant for variant in chosen if variant.name == name)
+    graphs = {
+        one.key(variant): Contender(
+            trunk=one.parts.loaded.trunk, variant=variant, precision=precision_of(one.parts.source.backbone)
+        )
+        for one in all_judged
+        for variant in one.chosen
+    }
+    console().print(f"timing {len(graphs)} graphs")
+    return times(graphs, baseline=all_judged[0].key(all_judged[0].first(BASELINE)), rounds=rounds)
 
 
 def _report(args: argparse.Namespace) -> str:
@@ -184,27 +203,38 @@ def _report(args: argparse.Namespace) -> str:
         HeadParts(source=source, learned=source.learns_from(learned), data=args.train, folder=args.folder)
         for source in args.backbone
     ]
-    tables = [_table(parts, tests, args) for parts in sources]
+    judged = [_judged(parts, tests, args) for parts in sources]
+    timed = _timed(judged, args.rounds)
+    tables = [_table(one, tests, timed, args) for one in judged]
     classes = len({one.label for one in learned.photographs})
     head = f"""# Descriptors side by side
 
 {made_by(PROGRAM, development=args.development)}
 
-- Training data: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or the number that a table
-  states.
+- Training data: {args.train}: {len(learned.photographs):,} photographs of {classes} classes, or as many of them as a
+  table states.
 {_told(tests)}
 - No head was trained on the classes of the test data. A query never finds itself.
-- {SCALES[args.scales]} Long side {SIDE} px. The trunk keeps its ImageNet weights; only heads are trained, on feature
-  maps of views of the training photographs that were computed once.
+- {SCALES[args.scales]}
+- Long side {SIDE} px. The trunk keeps its ImageNet weights; only heads are trained, on feature maps of views of the
+  training photographs that were computed once.
 - A head that was trained with several seeds has their mean as its row; *seeds* gives the lowest and the highest mAP.
 - GFLOPs are for one picture of {SIDE} x {SIDE}; a multiplication and an addition count as two.
-- Milliseconds: {ENGINE}; median of {args.rounds} rounds in which the heads take turns. The ratio is to GeM in the same
-  round.
-
+{_times_told(sources[0].source.backbone, args.rounds)}
 {INTERVALS}
 
 """
     return head + "\n".join(table.text() for table in tables)
+
+
+def _times_told(backbone: str, rounds: int) -> str:
+    if not rounds:
+        return ""
+    return f"""\
+- Milliseconds: {ENGINE}.
+  Graphs take turns, so that other work on the machine slows all alike; medians of {rounds} rounds. The ratio is to GeM
+  on {backbone}, round by round.
+"""
 
 
 def _told(tests: Sequence[Kind]) -> str:
