@@ -21,8 +21,8 @@ from landseer.export.photographs import photographs
 from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import head_vectors
-from landseer.ops.evaluate.attended_rmac import AttendedRMAC
-from landseer.ops.evaluate.head_variants import BASELINE, Cost, as_served, cost, variants
+from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
+from landseer.ops.evaluate.head_variants import BASELINE, Cost, as_served, cost, variant_of, variants
 from landseer.ops.evaluate.head_vectors import describe_by_heads
 from landseer.ops.research import heads as run
 from landseer.ops.research.head_kinds import kinds
@@ -102,6 +102,17 @@ def test_attended_regions_are_those_of_the_weighed_map() -> None:
         torch.testing.assert_close(described[0], GridRMAC(8)(localised, 160, 224)[0])
         torch.testing.assert_close(described[1], attention)
         assert torch.equal(head.regions(feature_map, 160, 224), GridRMAC(8).regions(localised, 160, 224))
+
+
+def test_a_learned_regional_whitening_fits_attended_regions() -> None:
+    head = AttendedRMAC(8)
+    head.projection = Projection(torch.ones(8), torch.eye(8))
+    tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
+    parts = Parts(
+        backbone="small", trunk_sha256="", descriptor=ATTENDED_RMAC, learned=(), tensors=tensors, card={"seed": 0}
+    )
+    made = variant_of(parts, 8).head
+    assert isinstance(made, AttendedRMAC) and torch.equal(made.projection.mean, torch.ones(8))
 
 
 def test_variants_at_several_scales_are_those_of_the_served_backbone(pictures: list[Path], tmp_path: Path) -> None:
