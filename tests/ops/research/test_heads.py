@@ -250,7 +250,10 @@ def test_a_report_needs_no_training(
         "| GeM off the shelf",
         "| R-MAC grid off the shelf",
         "| CiDeR as shipped",
-        "| descriptor",
+        "| descriptor",  # against GeM
         "| R-MAC grid off the shelf",
         "| CiDeR as shipped",
+        "| descriptor",  # against the shipped head
+        "| GeM off the shelf",
+        "| R-MAC grid off the shelf",
     ]
