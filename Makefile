@@ -72,9 +72,10 @@ bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure the co
 bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
-results: $(STAMP) ## Train every head with three seeds and compare them (hours; TRAIN="SPEC" TEST="SPEC" BACKBONES="NAME=WEIGHTS ...")
-	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" --test "$(TEST)" \
-	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one))
+results: $(STAMP) ## Train every head with three seeds and compare them (hours; TRAIN="SPEC" TEST="NAME=SPEC ..." DISTRACTORS="NAME=FOLDER ..." BACKBONES="NAME=WEIGHTS ..." ARGS="...")
+	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" $(foreach one,$(TEST),--test "$(one)") \
+	    $(foreach one,$(DISTRACTORS),--distractors "$(one)") \
+	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one)) $(ARGS)
 
 results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)

@@ -74,8 +74,8 @@ def add_stages(response: Any, stages: Stages) -> None:
     for stage in STAGES:
         if stage in stages.timings:
             response.timings.add(stage=stage, seconds=stages.timings[stage])
-    for stage, reason in stages.degradations.items():
-        response.degradations.add(stage=stage, reason=reason)
+    for skipped, reason in stages.degradations.items():
+        response.degradations.add(stage=skipped, reason=reason)
 
 
 def model_versions(served: Served | None, names: Iterable[str]) -> list[common_pb2.ModelVersion]:

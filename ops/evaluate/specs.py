@@ -4,7 +4,7 @@ SPECS = """\
   folder:DIR[,DIR...]          the folder of a picture is its class, by name; every picture is a query
   csv:FILE                     lines of path,class (paths relative to the file); every picture is a query
   grocery:ROOT[,PART...]       GroceryStoreDataset or parts of it, such as Packages; every picture is a query
-  pairs:QUERIES,REFERENCES     two folders; pictures with the same file stem match
+  pairs:QUERIES[,...],REFERENCES  folders; pictures with the same file stem match, the last folder is searched
   revisitop:ROOT,NAME          Revisited Oxford or Paris: gnd_NAME.pkl and jpg/ in ROOT or ROOT/NAME"""
 METHOD_SPECS = """\
   none                                 rank by cosine, without expansion

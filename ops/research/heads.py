@@ -4,58 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from landseer.client.commands.output import console as plain_console
-from landseer.ensemble.evaluation import Evaluation, evaluate
+from landseer.ensemble.evaluation import Evaluation
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.build import trunk_sha256
-from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.readers import read as read_photographs
-from landseer.export.models.trunks import BACKBONES, Loaded
-from landseer.export.parts import Parts, read_parts, write_parts
+from landseer.export.models.backbone import LOCAL_SCALES
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
-from landseer.export.training.localisation import LocalisationRecipe
-from landseer.export.training.part_trainers import TRAINERS, Training, train_head
-from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_runner, trunk_views, views_key
+from landseer.export.training.part_trainers import TRAINERS
+from landseer.export.training.trunk_views import trunk_runner
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate.dataset import Dataset
-from landseer.ops.evaluate.head_variants import Variant, cost, variants
+from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC
+from landseer.ops.evaluate.head_variants import BASELINE, ONE_SCALE, Variant, as_served, cost
 from landseer.ops.evaluate.head_vectors import Vectors, describe_by_heads
-from landseer.ops.evaluate.methods import NONE, Method, rankings
-from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.progress import bars
 from landseer.ops.research.cells import INTERVALS
+from landseer.ops.research.head_kinds import Kind, kinds
+from landseer.ops.research.head_parts import BackboneSource, HeadParts, console
+from landseer.ops.research.head_times import ENGINE, Contender, Time, times
 from landseer.ops.research.heads_report import HeadRow, HeadTable
 from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"
 REPORT = Path("docs/reports/results.md")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneSource:
-    """One --backbone on the command line."""
-
-    backbone: str
-    weights: Path | None
-    views: int
-    """Views of each photograph that heads learn from."""
-    photographs: int | None
-    """Number of photographs that heads learn from, drawn at random; None for all."""
-
-    def learns_from(self, found: Photographs) -> Photographs:
-        """Return the photographs that heads learn from, the same for every seed of a head."""
-        if self.photographs is None or self.photographs >= len(found.photographs):
-            return found
-        draw = np.random.default_rng(0)
-        rows = np.sort(draw.choice(len(found.photographs), self.photographs, replace=False))
-        return replace(found, photographs=tuple(found.photographs[row] for row in rows))
+HEADS = [*TRAINERS, ATTENDED_RMAC]
+SIDE = 640
+"""Long side of pictures, as served by default."""
+SERVED = "served"
+SCALES = {
+    SERVED: "At the scales that a server pools: five for CiDeR's attention, the middle three for the others.",
+    "one": "At one scale; a server pools three, or five for CiDeR's attention.",
+}
+"""Choices of --scales, and what the report says of them."""
+GraphKey = tuple[str, str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +54,20 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--train", required=True, metavar="SPEC", help="photographs that heads learn from")
-    parser.add_argument("--test", required=True, metavar="SPEC", help="data set to search, with other classes")
+    parser.add_argument(
+        "--test",
+        action="append",
+        required=True,
+        metavar="[NAME=]SPEC",
+        help="data set to search, with other classes; may be repeated, one for each kind of pictures",
+    )
+    parser.add_argument(
+        "--distractors",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="pictures that are searched beside those of the test NAME; may be repeated",
+    )
     parser.add_argument(
         "--backbone",
         action="append",
@@ -76,8 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[=WEIGHTS[:VIEWS[:PHOTOGRAPHS]]]",
         help="may be repeated; VIEWS of each photograph (4) and number of PHOTOGRAPHS (all) to learn from",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each head (%(default)s)")
-    parser.add_argument("--heads", nargs="+", choices=TRAINERS, default=list(TRAINERS), help="heads to train (all)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each head, 0 for none (%(default)s)")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS, help="heads to train (all)")
+    parser.add_argument(
+        "--scales", choices=tuple(SCALES), default=SERVED, help="describe pictures at the scales of (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of timing, 0 for no times (%(default)s)")
     parser.add_argument(
         "--folder", type=Path, default=Path("var/train"), help="folder for intermediate results (%(default)s)"
     )
@@ -97,120 +101,144 @@ def _source(text: str) -> BackboneSource:
     return BackboneSource(backbone=name, weights=Path(weights) if weights else None, views=count, photographs=most)
 
 
-def _table(source: BackboneSource, learned: Photographs, test: Dataset, args: argparse.Namespace) -> HeadTable:
-    loaded = BACKBONES[source.backbone].load(source.weights, "auto")
-    trunk = loaded.trunk
-    chosen = list(variants(trunk.channels, _trained(source, loaded, learned, args)))
-    profile = Profile(backbone=source.backbone, weights_sha256="", sizes=Sizes(channels=trunk.channels))
-    with bars(plain_console(sys.stderr, pipe_width=None)) as bar:
-        task = bar.add_task(f"describing {source.backbone}", total=len(test.references))
-        vectors = describe_by_heads(
-            test.references,
-            chosen,
-            run=trunk_runner(trunk, precision_of(source.backbone)),
-            trunk=trunk_sha256(loaded),
-            profile=profile,
-            folder=args.folder / "vectors",
-            progress=lambda: bar.advance(task),
-        )
-    figures = [_judged(one, test) for one in vectors]
-    names = dict.fromkeys(variant.name for variant in chosen)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """One backbone, its variants, and their figures."""
+
+    parts: HeadParts
+    chosen: Sequence[Variant]
+    figures: Mapping[str, Sequence[Evaluation]]
+    """By kind of pictures, then one of each of `chosen`."""
+
+    def first(self, name: str) -> Variant:
+        """Return the first variant of a name: seeds share it."""
+        return next(variant for variant in self.chosen if variant.name == name)
+
+    def key(self, variant: Variant) -> GraphKey:
+        """Return what graphs that take the same time share: the backbone and the kind of head."""
+        return self.parts.source.backbone, type(variant.head).__name__
+
+
+def _judged(parts: HeadParts, tests: Sequence[Kind], args: argparse.Namespace) -> Judged:
+    plain = list(parts.variants(args.heads, args.seeds))
+    chosen = [as_served(variant) for variant in plain] if args.scales == SERVED else plain
+    found = _described(parts, chosen, tests, args.folder / "vectors")
+    figures = {kind.name: [kind.judged([of[path] for path in kind.pictures]) for of in found] for kind in tests}
+    return Judged(parts=parts, chosen=chosen, figures=figures)
+
+
+def _table(
+    judged: Judged, tests: Sequence[Kind], timed: Mapping[GraphKey, Time], args: argparse.Namespace
+) -> HeadTable:
+    parts, source = judged.parts, judged.parts.source
+    scales = LOCAL_SCALES if args.scales == SERVED else ONE_SCALE
     rows = [
         HeadRow(
             name=name,
-            figures=[found for variant, found in zip(chosen, figures, strict=True) if variant.name == name],
-            cost=cost(_first(chosen, name), trunk, side=profile.long_side),
+            figures={
+                kind: [one for variant, one in zip(judged.chosen, every, strict=True) if variant.name == name]
+                for kind, every in judged.figures.items()
+            },
+            cost=cost(judged.first(name), parts.loaded.trunk, side=SIDE, scales=scales),
+            time=timed.get(judged.key(judged.first(name))),
         )
-        for name in names
+        for name in dict.fromkeys(variant.name for variant in judged.chosen)
     ]
-    learned_from = f"heads learned from {len(learned.photographs):,} photographs, {source.views} views of each"
+    learned_from = f"heads learned from {len(parts.learned.photographs):,} photographs, {source.views} views of each"
     return HeadTable(
-        backbone=source.backbone, source=f"{loaded.source}; {learned_from}", rows=rows, classes=test.classes()
+        backbone=source.backbone,
+        source=f"{parts.loaded.source}; {learned_from}" if args.seeds else parts.loaded.source,
+        rows=rows,
+        classes={kind.name: kind.classes for kind in tests},
     )
 
 
-def _first(chosen: Sequence[Variant], name: str) -> Variant:
-    return next(variant for variant in chosen if variant.name == name)
+def _described(
+    parts: HeadParts, chosen: Sequence[Variant], tests: Sequence[Kind], folder: Path
+) -> list[dict[Path, Vectors]]:
+    """Return the vector of every picture of all tests, by variant. Each test's are kept on disk for themselves."""
+    found: list[dict[Path, Vectors]] = [{} for _ in chosen]
+    loaded, backbone = parts.loaded, parts.source.backbone
+    run = trunk_runner(loaded.trunk, precision_of(backbone))
+    profile = Profile(backbone=backbone, weights_sha256="", sizes=Sizes(channels=loaded.trunk.channels), long_side=SIDE)
+    with bars(console()) as bar:
+        for kind in tests:
+            fresh = [path for path in kind.pictures if path not in found[0]]
+            task = bar.add_task(f"describing {kind.name} by {backbone}", total=len(fresh))
+            vectors = describe_by_heads(
+                fresh,
+                chosen,
+                run=run,
+                trunk=trunk_sha256(loaded),
+                profile=profile,
+                folder=folder,
+                progress=partial(bar.advance, task),
+            )
+            for known, more in zip(found, vectors, strict=True):
+                known.update(zip(fresh, more, strict=True))
+    return found
 
 
-def _judged(vectors: Vectors, test: Dataset) -> Evaluation:
-    rows = {path: row for row, path in enumerate(test.references)}
-    queries = vectors[[rows[query.shot.path] for query in test.queries]]
-    ranked = list(rankings(Method(name=NONE), queries, vectors, test.own_rows(), lattqe=_no_lattqe))
-    return evaluate(ranked, test.truths(), ks=(1, 10))
-
-
-def _no_lattqe(query: Vectors, neighbours: Vectors) -> Vectors:
-    raise OpsError("no query is expanded here")
-
-
-def _trained(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> list[Parts]:
-    """Return the trained parts of every head and seed; trains those that do not exist."""
-    proposals = args.folder / f"{source.backbone}-rpn" / "best.safetensors"
-    made = [descriptor for descriptor in args.heads if descriptor != "rmac-rpn" or proposals.exists()]
-    wanted = [(descriptor, seed) for descriptor in made for seed in range(args.seeds)]
-    key = views_key(
-        learned.photographs, trunk_sha256(loaded), ViewSpec(views=source.views), precision_of(source.backbone)
-    )
-    names = {(kind, seed): f"{source.backbone}-{kind}-{seed}-{key[:8]}" for kind, seed in wanted}
-    files = {one: args.folder / "parts" / f"{name}.safetensors" for one, name in names.items()}
-    views = None
-    for (descriptor, seed), path in files.items():
-        if path.exists():
-            continue
-        views = views or _views(source, loaded, learned, args)
-        training = Training(
-            loaded=loaded,
-            backbone=source.backbone,
-            views=views,
-            recipe=LocalisationRecipe(seed=seed),
-            folder=args.folder / names[descriptor, seed],
-            proposals=proposals,
-            card={"data": args.train},
+def _timed(all_judged: Sequence[Judged], rounds: int) -> dict[GraphKey, Time]:
+    """Return the time of each backbone with each kind of head."""
+    if not rounds:
+        return {}
+    graphs = {
+        one.key(variant): Contender(
+            trunk=one.parts.loaded.trunk, variant=variant, precision=precision_of(one.parts.source.backbone)
         )
-        plain_console(sys.stderr, pipe_width=None).print(f"training {source.backbone} {descriptor}, seed {seed}")
-        write_parts(train_head(descriptor, training), path)
-    return [read_parts(path) for path in files.values()]
-
-
-def _views(source: BackboneSource, loaded: Loaded, learned: Photographs, args: argparse.Namespace) -> TrunkViews:
-    with bars(plain_console(sys.stderr, pipe_width=None)) as bar:
-        task = bar.add_task(f"views {source.backbone}", total=len(learned.photographs))
-        return trunk_views(
-            learned.photographs,
-            loaded.trunk,
-            fingerprint=trunk_sha256(loaded),
-            spec=ViewSpec(views=source.views),
-            folder=args.folder / "views",
-            precision=precision_of(source.backbone),
-            progress=lambda done: bar.advance(task, done),
-        )
+        for one in all_judged
+        for variant in one.chosen
+    }
+    console().print(f"timing {len(graphs)} graphs")
+    return times(graphs, baseline=all_judged[0].key(all_judged[0].first(BASELINE)), rounds=rounds)
 
 
 def _report(args: argparse.Namespace) -> str:
-    learned, test = read_photographs(args.train), read_dataset(args.test)
-    shared = {photograph.path for photograph in learned.photographs} & set(test.references)
+    learned, tests = read_photographs(args.train), kinds(args.test, args.distractors)
+    shared = {photograph.path for photograph in learned.photographs} & {path for one in tests for path in one.pictures}
     if shared:
         raise OpsError(f"{len(shared)} photographs are in both sets, such as {min(shared)}; test on others")
-    tables = [_table(source, source.learns_from(learned), test, args) for source in args.backbone]
-    classes, kinds = len({one.label for one in learned.photographs}), len({query.label for query in test.queries})
+    sources = [
+        HeadParts(source=source, learned=source.learns_from(learned), data=args.train, folder=args.folder)
+        for source in args.backbone
+    ]
+    judged = [_judged(parts, tests, args) for parts in sources]
+    timed = _timed(judged, args.rounds)
+    tables = [_table(one, tests, timed, args) for one in judged]
+    classes = len({one.label for one in learned.photographs})
     head = f"""# Descriptors side by side
 
 {made_by(PROGRAM, development=args.development)}
 
-- Training data: {args.train}, {len(learned.photographs):,} photographs of {classes} classes, or the number that a table
-  states.
-- Test data: {args.test}, {len(test.queries):,} queries of {kinds} classes. No head was trained on these classes. Each
-  photograph is searched for among all others.
-- One scale, long side 640 px. The trunk keeps its ImageNet weights; only heads are trained, on feature maps of views of
-  the training photographs that were computed once.
-- A head that was trained with several seeds has their mean as its row; *seeds* gives the lowest and the highest.
-- GFLOPs are for one picture of 640 x 640; a multiplication and an addition count as two.
-
+- Training data: {args.train}: {len(learned.photographs):,} photographs of {classes} classes, or as many of them as a
+  table states.
+{_told(tests)}
+- No head was trained on the classes of the test data. A query never finds itself.
+- {SCALES[args.scales]}
+- Long side {SIDE} px. The trunk keeps its ImageNet weights; only heads are trained, on feature maps of views of the
+  training photographs that were computed once.
+- A head that was trained with several seeds has their mean as its row; *seeds* gives the lowest and the highest mAP.
+- GFLOPs are for one picture of {SIDE} x {SIDE}; a multiplication and an addition count as two.
+{_times_told(sources[0].source.backbone, args.rounds)}
 {INTERVALS}
 
 """
     return head + "\n".join(table.text() for table in tables)
+
+
+def _times_told(backbone: str, rounds: int) -> str:
+    if not rounds:
+        return ""
+    return f"""\
+- Milliseconds: {ENGINE}.
+  Graphs take turns, so that other work on the machine slows all alike; medians of {rounds} rounds. The ratio is to GeM
+  on {backbone}, round by round.
+"""
+
+
+def _told(tests: Sequence[Kind]) -> str:
+    return "\n".join(f"- Test data, *{kind.name}*: {kind.data.name}: {kind.data.summary()}." for kind in tests)
 
 
 if __name__ == "__main__":

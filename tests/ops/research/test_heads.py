@@ -7,17 +7,26 @@ import torch
 from PIL import Image
 from torch import nn
 
-from landseer.ensemble.evaluation import Evaluation
+from landseer.ensemble.evaluation import Evaluation, Ids
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.build import untrained_head
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
+from landseer.export.models.pooling import Projection
+from landseer.export.models.rmac import GridRMAC
+from landseer.export.models.trunks import BACKBONES, Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
+from landseer.export.training.trunk_views import trunk_runner
+from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import head_vectors
-from landseer.ops.evaluate.head_variants import BASELINE, Cost, cost, variants
+from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
+from landseer.ops.evaluate.head_variants import BASELINE, Cost, as_served, cost, variant_of, variants
 from landseer.ops.evaluate.head_vectors import describe_by_heads
 from landseer.ops.research import heads as run
+from landseer.ops.research.head_kinds import kinds
+from landseer.ops.research.head_times import Time
 from landseer.ops.research.heads_report import HeadRow, HeadTable
 
 PROFILE = Profile(backbone="small", weights_sha256="", sizes=Sizes(channels=8), long_side=128)
@@ -25,33 +34,33 @@ COST = Cost(parameters=1_500_000, gflops=2.0)
 
 
 def judged(aps: list[float]) -> Evaluation:
-    ones = np.ones((len(aps), 2))
-    return Evaluation(aps=np.array(aps), precisions=ones)
+    return Evaluation(aps=np.array(aps), precisions=np.ones((len(aps), 1)))
 
 
-def row(name: str, *aps: list[float]) -> HeadRow:
-    return HeadRow(name=name, figures=[judged(one) for one in aps], cost=COST)
+def row(name: str, *aps: list[float], time: Time | None = None) -> HeadRow:
+    return HeadRow(name=name, figures={"things": [judged(one) for one in aps]}, cost=COST, time=time)
 
 
-def test_the_table_gives_means_spreads_and_paired_differences() -> None:
-    table = HeadTable(
-        backbone="a trunk",
-        source="from somewhere",
-        rows=[row(BASELINE, [0.2, 0.4]), row("CiDeR", [0.3, 0.5], [0.5, 0.7])],
-        classes=np.arange(2),
-    )
-    base, cider = table.text().splitlines()[-2:]
+def table(*rows: HeadRow, classes: Ids) -> str:
+    return HeadTable(backbone="a trunk", source="from somewhere", rows=rows, classes={"things": classes}).text()
+
+
+def test_the_tables_give_figures_costs_and_paired_differences() -> None:
+    timed = Time(milliseconds=123.4, ratio=1.25)
+    rows = (row(BASELINE, [0.2, 0.4]), row("CiDeR", [0.3, 0.5], [0.5, 0.7], time=timed))
+    _, figures, gains = table(*rows, classes=np.arange(2)).split("| descriptor |")
     few = "too few classes"
-    assert base.startswith(f"| GeM off the shelf | 30.0 ({few}) | 20.0 to 40.0 | - | - | - | 100.0% | 1.5 M | 2.0 |")
+    assert figures.startswith(" things: mAP | things: first right | parameters | GFLOPs | ms | to GeM's |")
+    assert f"| GeM off the shelf | 30.0 ({few}) | 100.0 ({few}) | 1.5 M | 2.0 | - | - |" in figures
+    assert f"| CiDeR | 50.0 ({few}) | 100.0 ({few}) | 1.5 M | 2.0 | 123 | 1.25 |" in figures
     # Each query gains the same, so that the paired interval has no width although those of the maps have.
-    assert cider.startswith(
-        f"| CiDeR | 50.0 ({few}) | 40.0 to 60.0 | 2: 40.0 to 60.0 | +20.0 ({few}) | +20.0 to +20.0 |"
-    )
+    assert f"| CiDeR | +20.0 ({few}) | +20.0 to +20.0 | 2: 40.0 to 60.0 |" in gains
+    assert BASELINE not in gains
 
 
-def test_the_table_has_intervals_over_classes() -> None:
-    rows = [row(BASELINE, [0.2] * 10), row("CiDeR", [0.1] * 5 + [0.9] * 5)]
-    text = HeadTable(backbone="t", source="s", rows=rows, classes=np.arange(10) % 5).text()
+def test_the_tables_have_intervals_over_classes() -> None:
+    rows = (row(BASELINE, [0.2] * 10), row("CiDeR", [0.1] * 5 + [0.9] * 5))
+    text = table(*rows, classes=np.arange(10) % 5)
     # Each class has one query of each value, so the mean is the same whatever classes are drawn.
     assert "| CiDeR | 50.0 (50.0 to 50.0) | " in text and "| +30.0 (+30.0 to +30.0) | " in text
 
@@ -81,15 +90,75 @@ def test_trained_parts_are_rows_of_their_own() -> None:
     )
     made = list(variants(8, [parts, dataclasses.replace(parts, card={"seed": 3})]))
     assert [(one.name, one.seed) for one in made[2:]] == [("CiDeR", 2), ("CiDeR", 3)]
+    assert [as_served(one).scales for one in made[1:3]] == [GLOBAL_SCALES, LOCAL_SCALES]
+
+
+def test_attended_regions_are_those_of_the_weighed_map() -> None:
+    head = AttendedRMAC(8).eval()
+    feature_map = torch.rand(1, 8, 5, 7)
+    with torch.no_grad():
+        localised, attention = head.cider.localise(feature_map)
+        described = head(feature_map, 160, 224)
+        torch.testing.assert_close(described[0], GridRMAC(8)(localised, 160, 224)[0])
+        torch.testing.assert_close(described[1], attention)
+        assert torch.equal(head.regions(feature_map, 160, 224), GridRMAC(8).regions(localised, 160, 224))
+
+
+def test_a_learned_regional_whitening_fits_attended_regions() -> None:
+    head = AttendedRMAC(8)
+    head.projection = Projection(torch.ones(8), torch.eye(8))
+    tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
+    parts = Parts(
+        backbone="small", trunk_sha256="", descriptor=ATTENDED_RMAC, learned=(), tensors=tensors, card={"seed": 0}
+    )
+    made = variant_of(parts, 8).head
+    assert isinstance(made, AttendedRMAC) and torch.equal(made.projection.mean, torch.ones(8))
+
+
+def test_variants_at_several_scales_are_those_of_the_served_backbone(pictures: list[Path], tmp_path: Path) -> None:
+    trunk = BACKBONES["efficientnet_lite0"].load(None, "auto").trunk
+    served = as_served(next(iter(variants(1280, []))))
+    profile, sizes = dataclasses.replace(PROFILE, long_side=160), Sizes(channels=1280)
+    [found] = describe_by_heads(
+        pictures[:1],
+        [served],
+        run=trunk_runner(trunk, "f32"),
+        trunk="t",
+        profile=profile,
+        folder=tmp_path / "v",
+        progress=lambda: None,
+    )
+    backbone = Backbone(
+        trunk=trunk,
+        sizes=sizes,
+        head=served.head,
+        scales=served.scales,
+        whitening=served.whitening,
+        reduction=Projection.untrained(1280, sizes.reduced, seed=0),
+        locals=Projection.untrained(1280, sizes.local, seed=0),
+    ).eval()
+    pixels = prepare(pictures[0].read_bytes(), profile=profile).pixels[None]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, backbone(torch.from_numpy(pixels)).descriptor.numpy(), atol=2e-3)
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
     paths = []
     for i, pixels in enumerate(photographs(side=150)):
-        paths.append(tmp_path / f"{i}.png")
+        paths.append(tmp_path / "pictures" / f"{i}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> str:
+    """Two classes of two pictures, as a data set."""
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 80)).save(tmp_path / "classes" / name)
+    return f"folder:{tmp_path / 'classes'}"
 
 
 class OnTrunk:
@@ -133,10 +202,58 @@ def test_describing_goes_on_after_the_last_block(
     assert len(list((tmp_path / "v").iterdir())) == len(whole)
 
 
-def test_judging_on_what_was_trained_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (80, 80)).save(tmp_path / name)
-    data = f"folder:{tmp_path}"
-    assert run.main(["--train", data, "--test", data, "--backbone", "efficientnet_lite0"]) == 1
+def test_judging_on_what_was_trained_on_is_refused(classes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--train", classes, "--test", classes, "--backbone", "efficientnet_lite0"]) == 1
     assert "4 photographs are in both sets" in capsys.readouterr().err
+
+
+def test_a_kind_is_judged_among_its_distractors(classes: str, pictures: list[Path]) -> None:
+    [kind] = kinds([f"things={classes}"], [f"things={pictures[0].parent}"])
+    assert kind.name == "things" and len(kind.pictures) == 4 + len(pictures)
+    vectors = np.eye(len(kind.pictures), dtype=np.float32)[: len(kind.pictures)]
+    # The first class is alike and the second is not: its pictures resemble a distractor more.
+    vectors[1] = vectors[0]
+    vectors[2] = vectors[4]
+    found = kind.judged(list(vectors))
+    assert found.precisions[:, 0].tolist() == [1, 1, 0, 0] and found.aps[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("tests", "distractors", "said"),
+    [
+        (["things={}"], ["gone={}"], "got distractors for gone; expected the name of a test: things"),
+        (["things={}"], ["{}"], "expected NAME=FOLDER"),
+        (["things={}", "things={}"], [], "two tests have one name"),
+    ],
+)
+def test_kinds_that_do_not_fit_are_refused(tests: list[str], distractors: list[str], said: str, classes: str) -> None:
+    folder = classes.partition(":")[2]
+    with pytest.raises(OpsError, match=said):
+        kinds([text.format(classes) for text in tests], [text.format(folder) for text in distractors])
+
+
+def test_a_report_needs_no_training(
+    classes: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = tmp_path / "train"
+    for name in ("x/1.png", "y/1.png"):
+        (train / name).parent.mkdir(parents=True)
+        Image.new("RGB", (80, 80)).save(train / name)
+    out = tmp_path / "report.md"
+    command = ["--train", f"folder:{train}", "--test", f"things={classes}", "--backbone", "efficientnet_lite0"]
+    settings = ["--seeds", "0", "--heads", "gem", "--scales", "one", "--rounds", "0"]
+    assert run.main([*command, *settings, "--folder", str(tmp_path / "kept"), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "- Test data, *things*" in text and "4 queries of 2 classes" in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
+        "| descriptor",
+        "| GeM off the shelf",
+        "| R-MAC grid off the shelf",
+        "| CiDeR as shipped",
+        "| descriptor",  # against GeM
+        "| R-MAC grid off the shelf",
+        "| CiDeR as shipped",
+        "| descriptor",  # against the shipped head
+        "| GeM off the shelf",
+        "| R-MAC grid off the shelf",
+    ]

@@ -1,0 +1,85 @@
+"""The time of a picture in the graph that a server runs, by head: interleaved, so that other work slows all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.export.models.backbone import Backbone
+from landseer.export.models.pooling import Projection
+from landseer.export.models.trunks import Trunk
+from landseer.ops.evaluate.head_variants import Variant, as_served
+
+ENGINE = "OpenVINO in process, the whole `backbone` graph at five scales, without patches, one picture of 640 x 640"
+"""What is timed, for people."""
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """The time of one picture."""
+
+    milliseconds: float
+    """Median over rounds."""
+    ratio: float
+    """To the baseline's in the same round, median over rounds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contender:
+    """A graph to time."""
+
+    trunk: Trunk
+    variant: Variant
+    precision: str
+    """"f32" or "bf16"."""
+
+
+Key = TypeVar("Key")
+
+
+def times(contenders: Mapping[Key, Contender], *, baseline: Key, rounds: int) -> dict[Key, Time]:
+    """Time each graph in turn, `rounds` times. baseline: the key of the one that the others are compared to."""
+    runs = {key: _compiled(contender) for key, contender in contenders.items()}
+    picture = np.random.default_rng(0).integers(0, 256, (1, 640, 640, 3), dtype=np.uint8)
+    for run in runs.values():
+        run(picture)  # the first call allocates
+    taken = {key: np.empty(rounds) for key in runs}
+    for number in range(rounds):
+        for key, run in runs.items():
+            started = time.perf_counter()
+            run(picture)
+            taken[key][number] = time.perf_counter() - started
+    return {
+        key: Time(milliseconds=1000 * float(np.median(seconds)), ratio=float(np.median(seconds / taken[baseline])))
+        for key, seconds in taken.items()
+    }
+
+
+def _compiled(one: Contender) -> Callable[[Picture], object]:
+    """Compile the graph that a server would run with this trunk and head, for pictures of 640 x 640."""
+    import openvino as ov
+
+    served, sizes = as_served(one.variant), Sizes(channels=one.trunk.channels)
+    graph = Backbone(
+        trunk=one.trunk,
+        sizes=sizes,
+        head=served.head,
+        scales=served.scales,
+        whitening=served.whitening,
+        reduction=Projection.untrained(sizes.channels, sizes.reduced, seed=0),
+        locals=Projection.untrained(sizes.channels, sizes.local, seed=0),
+    ).eval()
+    with torch.no_grad():
+        program = torch.export.export(graph, (torch.zeros(1, 640, 640, 3, dtype=torch.uint8),))
+    model = ov.convert_model(program)
+    hints = {"INFERENCE_PRECISION_HINT": one.precision, "PERFORMANCE_HINT": "LATENCY"}
+    compiled: Callable[[Picture], object] = ov.Core().compile_model(model, "CPU", hints)
+    return compiled
