@@ -39,7 +39,7 @@ from landseer.v1.search_pb2 import (
 )
 
 Image: TypeAlias = bytes | Path
-"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or its path."""
+"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF; HEIC if the server reads it), or its path."""
 Query: TypeAlias = bytes | Path | str | Descriptor | Iterable[float]
 """A picture, the id (str) of an indexed one, or a raw descriptor."""
 Region: TypeAlias = Box | tuple[float, float, float, float]
