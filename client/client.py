@@ -135,7 +135,9 @@ class SearchClient:
         self, id: str, image: Image, *, metadata: Mapping[str, str] | None = None, timeout: float | None = None
     ) -> UpsertResponse:
         """Index a picture, replacing any with the same id. When the call returns, searches find the picture."""
-        picture = Picture(id=id, image=await queries.image_bytes(image), metadata=metadata)
+        for name, value in (metadata or {}).items():
+            queries.utf8("metadata", f"{name}={value}")
+        picture = Picture(id=queries.utf8("id", id), image=await queries.image_bytes(image), metadata=metadata)
         answer: UpsertResponse = await self._call(
             "IndexService/Upsert", self._index.Upsert, UpsertRequest(picture=picture), timeout
         )
@@ -162,13 +164,13 @@ class SearchClient:
     async def delete(self, id: str, *, timeout: float | None = None) -> DeleteResponse:
         """Remove a picture from the index. Raises NotIndexed for an unknown id."""
         answer: DeleteResponse = await self._call(
-            "IndexService/Delete", self._index.Delete, DeleteRequest(id=id), timeout
+            "IndexService/Delete", self._index.Delete, DeleteRequest(id=queries.utf8("id", id)), timeout
         )
         return answer
 
     async def get(self, id: str, *, include_vectors: bool = False, timeout: float | None = None) -> GetResponse:
         """Return what the index stores about a picture. Raises NotIndexed for an unknown id."""
-        request = GetRequest(id=id, include_vectors=include_vectors)
+        request = GetRequest(id=queries.utf8("id", id), include_vectors=include_vectors)
         answer: GetResponse = await self._call("IndexService/Get", self._index.Get, request, timeout)
         return answer
 
@@ -198,7 +200,7 @@ class SearchClient:
     def _channel(self) -> grpc.aio.Channel:
         # Opened on the first call, so that it belongs to the event loop that uses it.
         if self._opened is None:
-            self._opened = open_channel(self.server)
+            self._opened = open_channel(queries.utf8("server", self.server))
         return self._opened
 
     @property

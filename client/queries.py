@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from landseer.client.errors import UnusableInput
+from landseer.client.readable import size
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_ALPHA_QE,
@@ -37,11 +39,13 @@ from landseer.v1.search_pb2 import (
 )
 
 Image: TypeAlias = bytes | Path
-"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or its path."""
+"""An encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF; HEIC if the server reads it), or its path."""
 Query: TypeAlias = bytes | Path | str | Descriptor | Iterable[float]
 """A picture, the id (str) of an indexed one, or a raw descriptor."""
 Region: TypeAlias = Box | tuple[float, float, float, float]
 """x, y, width, height in pixels of the picture after EXIF rotation."""
+MOST_FROM_STDIN = 256 << 20
+"""Bytes of a picture on standard input, which may never end; servers refuse pictures long before that."""
 _T = TypeVar("_T")
 
 ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe", "rank-curve"]
@@ -82,7 +86,7 @@ async def search_request(query: Query) -> SearchRequest:
     if isinstance(query, bytes | Path):
         return SearchRequest(image=await image_bytes(query))
     if isinstance(query, str):
-        return SearchRequest(id=query)
+        return SearchRequest(id=utf8("id", query))
     if isinstance(query, Descriptor):
         return SearchRequest(descriptor=query)
     return SearchRequest(descriptor=Descriptor(values=query))
@@ -98,11 +102,36 @@ def read_picture(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
+        if str(path).startswith(("http:/", "https:/")):
+            raise UnusableInput(f"{path} is an address; download it: curl -sSL URL | landseer search -") from None
         raise UnusableInput(f"there is no file {path}; give the path of a picture") from None
     except IsADirectoryError:
         raise UnusableInput(f"{path} is a folder; give the path of one picture") from None
     except OSError as error:
         raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_stdin() -> bytes:
+    """Read a picture from standard input. Raises UnusableInput if nothing comes, or too much."""
+    try:
+        image = sys.stdin.buffer.read(MOST_FROM_STDIN + 1)
+    except OSError as error:
+        raise UnusableInput(f"cannot read standard input: {error.strerror or error}") from error
+    if not image:
+        raise UnusableInput("got nothing on standard input; expected a picture, as in: landseer search - < query.jpg")
+    if len(image) > MOST_FROM_STDIN:
+        raise UnusableInput(f"got more than {size(MOST_FROM_STDIN)} on standard input; expected one picture")
+    return image
+
+
+def utf8(name: str, text: str) -> str:
+    """Return a text as it is. Raises UnusableInput if it cannot be sent, as a file name that is not valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        got = text.encode("utf-8", "backslashreplace").decode()
+        raise UnusableInput(f"{name}: got {got}, which is not valid UTF-8; give a text in UTF-8") from None
+    return text
 
 
 def box(region: Region | None) -> Box | None:

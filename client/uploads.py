@@ -16,7 +16,7 @@ from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, R
 from landseer.client.picture_files import PictureFile
 from landseer.client.queries import image_bytes
 from landseer.client.readable import one_line
-from landseer.v1.index_pb2 import Picture, UpsertManyResponse
+from landseer.v1.index_pb2 import GetResponse, Picture, UpsertManyResponse
 
 # google.rpc.Code and grpc.StatusCode use the same numbers.
 _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -24,6 +24,8 @@ _TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # How calls end when the server is killed; which one depends on the moment.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 _LONGEST_PAUSE = 5.0
+VERSION = "file_version"
+"""Key of the metadata that tells whether a file has changed: its size and the time of its last change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,9 @@ class UploadPlan:
     """Settings of an upload."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Stored with every picture, in addition to its `path`."""
+    """Stored with every picture, in addition to its `path` and `file_version`."""
     skip_indexed: bool = False
-    """Skip pictures whose id is already indexed."""
+    """Skip pictures whose id is already indexed, unless the file has changed since."""
     chunk: int = 16
     """Pictures per UpsertMany call."""
     concurrency: int = 2
@@ -155,20 +157,23 @@ class Upload:
         return [failure for failure in named if failure.code in _TRY_AGAIN]
 
     async def _not_indexed(self, chunk: Sequence[PictureFile]) -> list[PictureFile]:
-        known = await asyncio.gather(*(self._is_indexed(picture.id) for picture in chunk))
+        known = await asyncio.gather(*(self._is_indexed(picture) for picture in chunk))
         self._tally.skipped += sum(known)
         return [picture for picture, there in zip(chunk, known, strict=True) if not there]
 
-    async def _is_indexed(self, id: str) -> bool:
+    async def _is_indexed(self, picture: PictureFile) -> bool:
+        """Return whether the index has the file as it is now."""
         try:
-            await self._client.get(id)
-        except (NotIndexed, UnicodeEncodeError):
+            found = await self._client.get(picture.id)
+            return not _changed(picture, found)
+        except (NotIndexed, UnusableInput):
             return False
+        except OSError:
+            return False  # Sending it reports the reason.
         except RpcFailed as error:
             if error.code not in _LOST:
                 raise
             return False  # Unknown for now. Sending it waits for the server, and indexing it twice is harmless.
-        return True
 
 
 class _Batch:
@@ -194,8 +199,9 @@ class _Batch:
 
     async def _message(self, picture: PictureFile) -> Picture:
         self._check_size(picture.path)
+        version = _version(picture)  # Before it is read: what changes meanwhile is indexed again.
         image = await image_bytes(picture.path)
-        metadata = {"path": picture.absolute, **self._metadata}
+        metadata = {"path": picture.absolute, **self._metadata, VERSION: version}
         try:
             return Picture(id=picture.id, image=image, metadata=metadata)
         except (UnicodeEncodeError, ValueError) as error:
@@ -208,6 +214,20 @@ class _Batch:
             return  # Reading the file reports the reason.
         if self._limit and size > self._limit:
             raise UnusableInput(f"{size:,} bytes, above the server's limit of {self._limit:,}")
+
+
+def _version(picture: PictureFile) -> str:
+    try:
+        return picture.version()
+    except OSError:
+        return ""  # Reading the file reports the reason.
+
+
+def _changed(picture: PictureFile, found: GetResponse) -> bool:
+    """Return whether a file differs from the indexed one; by the time alone for a record without a version."""
+    if VERSION in found.metadata:
+        return picture.version() != found.metadata[VERSION]
+    return picture.changed_since(found.indexed_at.ToNanoseconds() / 1e9)
 
 
 def _failure(picture: PictureFile, code: str, message: str) -> FailedPicture:

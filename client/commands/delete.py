@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.output import print_json, say
+from landseer.client.commands.spelling import as_indexed
 from landseer.client.errors import NotIndexed
 
 _JSON = """\
@@ -17,7 +18,10 @@ _JSON = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer delete`."""
     parser.add_argument(
-        "ids", nargs="+", metavar="ID", help="a picture's id: by default its path as given to `landseer index`"
+        "ids",
+        nargs="+",
+        metavar="ID",
+        help="a picture's id: by default its path, from the folder where `landseer index` ran",
     )
     connection.add_arguments(parser, json_help=_JSON)
 
@@ -39,7 +43,7 @@ async def _delete(client: SearchClient, ids: Sequence[str]) -> dict[str, bool]:
     there = {}
     for id in ids:
         try:
-            await client.delete(id)
+            await as_indexed(id, client.delete)
             there[id] = True
         except NotIndexed:
             there.setdefault(id, False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table
+from landseer.client.commands.spelling import as_indexed
 from landseer.v1.index_pb2 import GetResponse
 
 _JSON = """\
@@ -17,14 +19,16 @@ _JSON = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
-    parser.add_argument("id", metavar="ID", help="a picture's id: by default its path as given to `landseer index`")
+    parser.add_argument(
+        "id", metavar="ID", help="a picture's id: by default its path, from the folder where `landseer index` ran"
+    )
     parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     connection.add_arguments(parser, json_help=_JSON)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the record."""
-    found = connection.call(args, lambda client: client.get(args.id, include_vectors=args.vectors))
+    found = connection.call(args, lambda client: _get(client, args))
     if args.json:
         print_json(as_dict(found))
         return 0
@@ -34,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
         made.add_row(cell(name, "dim"), cell(value))
     console().print(made)
     return 0
+
+
+async def _get(client: SearchClient, args: argparse.Namespace) -> GetResponse:
+    return await as_indexed(args.id, lambda id: client.get(id, include_vectors=args.vectors))
 
 
 def _rows(found: GetResponse) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,17 +14,19 @@ from typing import Any
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
-from landseer.client.commands.output import print_json, say, warn
+from landseer.client.commands.output import print_json, say, tell, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
-from landseer.client.picture_files import FoundPictures, find_pictures
+from landseer.client.picture_files import FoundPictures, PictureFile, check_found, find_pictures, picture_id
+from landseer.client.queries import utf8
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.uploads import Upload, UploadPlan, UploadTally
+from landseer.client.uploads import FailedPicture, Upload, UploadPlan, UploadTally
 
 _JSON = """\
   {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0, "seconds": 1.4,
    "failed": [{"id": "photos/a.jpg", "path": "/home/me/photos/a.jpg", "code": "INVALID_ARGUMENT", "message": "..."}],
-   "error": null}
+   "ignored": [{"path": "/home/me/photos/notes.txt", "reason": "..."}], "linked_folders": 0, "error": null}
+  `found` counts pictures; `failed` also names files and folders that cannot be read, `ignored` what is no picture.
   `error` is the reason if the run stopped early; `not_sent` counts the pictures it did not reach."""
 _RESUME = "run it again with --skip-indexed to resume"
 
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
     )
     parser.add_argument(
-        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest of an id is the path as given here"
+        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest is the path, from the working folder"
     )
     parser.add_argument(
         "--metadata",
@@ -42,9 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_pair,
         metavar="KEY=VALUE",
-        help="stored with every picture and returned with its hits, in addition to `path`; repeatable",
+        help="stored with every picture, beside `path` and `file_version`, and returned with its hits; repeatable",
     )
-    parser.add_argument("--skip-indexed", action="store_true", help="skip pictures whose id is already indexed")
+    parser.add_argument(
+        "--skip-indexed", action="store_true", help="skip pictures that are already indexed and have not changed"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="name each file that is ignored because it is no picture"
+    )
     parser.add_argument(
         "--concurrency", type=positive, default=2, metavar="N", help="number of parallel uploads (default %(default)s)"
     )
@@ -53,7 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index the pictures and print a summary; return 1 if any failed or was not sent."""
+    _check(args)
     found = find_pictures(args.paths, prefix=args.prefix)
+    if args.verbose:
+        for over in found.ignored:
+            tell(f"ignored: {over.path}: {over.reason}")
+    check_found(found, args.paths)
     tally, start = UploadTally(total=len(found.pictures)), time.monotonic()
     error: LandseerClientError | None = None
     try:
@@ -69,7 +82,14 @@ def run(args: argparse.Namespace) -> int:
         warn(f"interrupted after {tally.done:,} of {tally.total:,} pictures; {_RESUME}")
         raise
     _report(args, found, tally, error, time.monotonic() - start)
-    return 1 if error or tally.failures else 0
+    return 1 if error or tally.failures or found.unreadable else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UnusableInput for what no picture's record could hold."""
+    utf8("--prefix", args.prefix)
+    for pair in args.metadata:
+        utf8("--metadata", "=".join(pair))
 
 
 async def _upload(
@@ -101,26 +121,48 @@ def _report(
     args: argparse.Namespace, found: FoundPictures, tally: UploadTally, error: LandseerClientError | None, took: float
 ) -> None:
     if args.json:
-        print_json(_as_dict(tally, error, took))
+        print_json(_as_dict(args, found, tally, error, took))
         return
-    say(_summary(found, tally, took))
-    for failure in sorted(tally.failures, key=lambda failure: failure.picture.id):
+    say(_summary(args, found, tally, took))
+    for failure in sorted(_failures(args, found, tally), key=lambda failure: failure.picture.id):
         say(f"not indexed: {failure.picture.id}: {failure.message}", "red")
     if error:
         print(f"landseer index: {error}", file=sys.stderr)
         warn(f"{tally.total - tally.done:,} pictures were not sent; {_RESUME}")
 
 
-def _summary(found: FoundPictures, tally: UploadTally, took: float) -> str:
+def _summary(args: argparse.Namespace, found: FoundPictures, tally: UploadTally, took: float) -> str:
     parts = [f"indexed {tally.indexed:,} of {plural(tally.total, 'picture')} in {duration(took)}"]
-    counts = {"replaced": tally.replaced, "already indexed": tally.skipped, "failed": len(tally.failures)}
+    counts = {
+        "replaced": tally.replaced,
+        "already indexed": tally.skipped,
+        "failed": len(_failures(args, found, tally)),
+    }
     parts += [f"{count:,} {what}" for what, count in counts.items() if count]
+    if found.linked:
+        parts.append(f"{plural(found.linked, 'link')} to folders followed")
     if found.ignored:
-        parts.append(f"{plural(found.ignored, 'other file')} ignored")
+        named = "" if args.verbose else " (--verbose names them)"
+        parts.append(f"{plural(len(found.ignored), 'other file')} ignored{named}")
     return ", ".join(parts)
 
 
-def _as_dict(tally: UploadTally, error: LandseerClientError | None, took: float) -> dict[str, Any]:
+def _failures(args: argparse.Namespace, found: FoundPictures, tally: UploadTally) -> list[FailedPicture]:
+    """Return what was not indexed: what cannot be read, and what failed later."""
+    unreadable = [
+        FailedPicture(
+            picture=PictureFile(id=picture_id(over.path, prefix=args.prefix), path=over.path),
+            code="INVALID_ARGUMENT",
+            message=over.reason,
+        )
+        for over in found.unreadable
+    ]
+    return unreadable + tally.failures
+
+
+def _as_dict(
+    args: argparse.Namespace, found: FoundPictures, tally: UploadTally, error: LandseerClientError | None, took: float
+) -> dict[str, Any]:
     return {
         "found": tally.total,
         "indexed": tally.indexed,
@@ -130,8 +172,10 @@ def _as_dict(tally: UploadTally, error: LandseerClientError | None, took: float)
         "seconds": round(took, 3),
         "failed": [
             {"id": f.picture.id, "path": f.picture.absolute, "code": f.code, "message": one_line(f.message)}
-            for f in tally.failures
+            for f in _failures(args, found, tally)
         ],
+        "ignored": [{"path": os.path.normpath(over.path.absolute()), "reason": over.reason} for over in found.ignored],
+        "linked_folders": found.linked,
         "error": str(error) if error else None,
     }
 

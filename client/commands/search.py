@@ -12,9 +12,10 @@ from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
+from landseer.client.commands.spelling import as_indexed
 from landseer.client.errors import UnusableInput
 from landseer.client.hits_page import render
-from landseer.client.queries import EXPANSIONS, FIRST_STAGES, GROUPINGS, RERANKINGS, read_picture
+from landseer.client.queries import EXPANSIONS, FIRST_STAGES, GROUPINGS, RERANKINGS, read_picture, read_stdin
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, plural
 from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of
@@ -28,11 +29,15 @@ _JSON = """\
                               "patches": 61}, "near_identical": ["photos/a-small.jpg"], ...}],
    "timings": [{"stage": "describe", "seconds": 0.06}], "index_size": 24, "degradations": [], "untrained": [], ...}"""
 
+_STDIN = Path("-")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer search`."""
     query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="the picture to search for")
+    query.add_argument(
+        "image", nargs="?", type=Path, metavar="IMAGE", help="the picture to search for; - reads standard input"
+    )
     query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
     parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="search only for this region of IMAGE, in pixels")
     parser.add_argument("--top-k", type=positive, metavar="N", help="number of hits (default 10)")
@@ -55,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, print the hits and write the page."""
     _check(args)
-    image = read_picture(args.image) if args.image else None
+    image = _image(args.image) if args.image else None
     answer, picture = connection.call(args, lambda client: _search(client, args, image))
     if args.html:
-        name = str(args.image or args.id)
+        name = "standard input" if args.image == _STDIN else str(args.image or args.id)
         args.html.write_text(render(answer, query=picture, query_name=name), encoding="utf-8")
     if args.json:
         print_json(as_dict(answer))
@@ -119,11 +124,23 @@ def _check(args: argparse.Namespace) -> None:
         raise UnusableInput(f"cannot write {args.html}: the folder {args.html.absolute().parent} does not exist")
 
 
+def _image(path: Path) -> bytes:
+    return read_stdin() if path == _STDIN else read_picture(path)
+
+
 async def _search(
     client: SearchClient, args: argparse.Namespace, image: bytes | None
 ) -> tuple[SearchResponse, QueryPicture | None]:
+    if image is None:
+        return await as_indexed(args.id, lambda id: _search_for(client, args, id))
+    return await _search_for(client, args, image)
+
+
+async def _search_for(
+    client: SearchClient, args: argparse.Namespace, query: bytes | str
+) -> tuple[SearchResponse, QueryPicture | None]:
     answer = await client.search(
-        args.id if image is None else image,
+        query,
         region=args.box,
         top_k=args.top_k,
         expansion=_expansion(args),
@@ -134,9 +151,9 @@ async def _search(
     )
     if not args.html:
         return answer, None
-    if image is None:
-        return answer, QueryPicture.of_indexed(await client.get(args.id))
-    return answer, QueryPicture.of_query(answer, image)
+    if isinstance(query, str):
+        return answer, QueryPicture.of_indexed(await client.get(query))
+    return answer, QueryPicture.of_query(answer, query)
 
 
 def _expansion(args: argparse.Namespace) -> Expansion | None:

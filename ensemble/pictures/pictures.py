@@ -1,8 +1,9 @@
 """From the bytes of a picture to pixels for the backbone: decoding, EXIF rotation, region of interest, resizing.
 
-Input is untrusted. Only JPEG, PNG, WebP, GIF, BMP and TIFF are accepted; sizes are checked before decoding; every error
-of Pillow becomes InvalidInput; truncated pictures are rejected, not padded with grey. (libjpeg does not detect a JPEG
-whose scan is cut short but ends with a valid end marker.) All functions are pure and may run in several threads.
+Input is untrusted. Only JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and, with pillow-heif, HEIC are accepted; sizes are
+checked before decoding; every error of Pillow becomes InvalidInput; truncated pictures are rejected, not padded with
+grey. (libjpeg does not detect a JPEG whose scan is cut short but ends with a valid end marker.) All functions are pure
+and may run in several threads.
 
 How pictures are read:
 
@@ -10,7 +11,8 @@ How pictures are read:
 - Transparency is composited over white.
 - CMYK and YCCK JPEG are inverted, as Adobe writes them, then converted by the plain formula, without a colour profile.
 - 16 and 12 bits are scaled to 8, not clipped. 32-bit integers and floats have no agreed range and are rejected.
-- ICC profiles are ignored: values are treated as sRGB, also in training and evaluation.
+- An ICC profile of RGB or grey is followed, after resizing: values become sRGB, also in training and evaluation.
+- Texts of a PNG that are too large to unpack are left out.
 
 Resizing is bicubic with antialiasing (Pillow's fixed-point arithmetic, so the same bytes on every machine). The trunks
 were trained with bicubic or similar resizing; bilinear blurs when reducing, Lanczos rings and takes 1.5 times as long.
@@ -31,20 +33,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from landseer.client.picture_content import HEAD, format_of
 from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.colour_profile import to_srgb
 from landseer.ensemble.pictures.orientation import TURNS, Box, Turn
+from landseer.ensemble.pictures.png_texts import without_large_texts
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 THUMBNAIL_SIDE = 256
 THUMBNAIL_QUALITY = 80
 TOLERANCE = 0.5
 """How far a region may extend beyond the picture, in pixels."""
 
-_EXPECTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_EXPECTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+_NO_HEIF = "and the server has no pillow-heif; install it there (pip install 'landseer[heif]'), or send JPEG"
 # TIFF and EXIF tags.
 _BITS, _PHOTOMETRIC, _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 274, 322, 323
 
@@ -197,8 +203,21 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
     A JPEG can be decoded at a smaller size, so decoding waits until that size is known. Other formats must be decoded
     first: PNG may store the orientation after the pixels, and Pillow rotates a TIFF while decoding it.
     """
-    _hush_pillow()
-    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    formats = _formats()
+    try:
+        return _opened(data, formats, limits)
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error):
+            raise
+        return _opened(without_large_texts(data), formats, limits)
+    except UnidentifiedImageError:
+        if format_of(data[:HEAD]) == "HEIF" and "HEIF" not in formats:
+            raise InvalidInput("image", f"got HEIC, {_NO_HEIF}", kind="format") from None
+        raise
+
+
+def _opened(data: bytes, formats: tuple[str, ...], limits: Limits) -> ImageFile.ImageFile:
+    picture = Image.open(io.BytesIO(data), formats=formats)
     _check_pixels(picture, limits)
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         picture.load()
@@ -206,9 +225,21 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
 
 
 @functools.cache
-def _hush_pillow() -> None:
-    """Silence Pillow's warnings about damaged metadata and large pictures; we check both ourselves."""
+def _formats() -> tuple[str, ...]:
+    """Set Pillow up and return the formats that it reads: HEIC only where pillow-heif is installed.
+
+    Warnings about damaged metadata and large pictures are silenced; we check both ourselves. Each picture is decoded by
+    one thread, as several pictures are decoded at once.
+    """
     warnings.filterwarnings("ignore", module=r"PIL\b")
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener(thumbnails=False)
+    pillow_heif.options.DECODE_THREADS = 1
+    return (*FORMATS, "HEIF")
 
 
 def _check_pixels(picture: ImageFile.ImageFile, limits: Limits) -> None:
@@ -298,16 +329,19 @@ def _eight_bits(picture: ImageFile.ImageFile) -> Image.Image:
         values = highest - values if picture.tag_v2.get(_PHOTOMETRIC) == 0 else values
     if isinstance(transparent, int):
         values[values == transparent] = highest
-    return Image.fromarray(((values * 255 + highest // 2) // highest).astype(np.uint8))
+    grey = Image.fromarray(((values * 255 + highest // 2) // highest).astype(np.uint8))
+    grey.info["icc_profile"] = picture.info.get("icc_profile")
+    return grey
 
 
 def _resized(
     decoded: Image.Image, size: tuple[int, int], box: Box, scale: float, *, gap: float | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Resize `box`, given in stored pixels, to `size`; return [H, W, 3] RGB, composited over white.
+    """Resize `box`, given in stored pixels, to `size`; return [H, W, 3] sRGB, composited over white.
 
     gap: first reduce by an integer factor to at least that many times `size`: faster, good enough for thumbnails.
     """
+    profile = decoded.info.get("icc_profile")
     left, top, right, bottom = (side / scale for side in box)
     x, y = int(left), int(top)
     # Crop first, because the filter would read pixels outside: a region must give the same result as the same crop.
@@ -317,8 +351,8 @@ def _resized(
     # Pillow resizes RGBA premultiplied, so transparent pixels do not bleed their colour.
     small = decoded.resize(size, Image.Resampling.BICUBIC, box=inside, reducing_gap=gap)
     if small.mode == "RGBA":
-        small = Image.alpha_composite(Image.new("RGBA", size, "white"), small)
-    return np.asarray(small.convert("RGB"))
+        small = Image.alpha_composite(Image.new("RGBA", size, "white"), small).convert("RGB")
+    return np.asarray(to_srgb(small, profile))
 
 
 def _thumbnail(decoded: Image.Image, turn: Turn, seen: tuple[int, int], scale: float) -> bytes:

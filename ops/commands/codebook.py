@@ -107,13 +107,17 @@ def _of_pictures(args: argparse.Namespace) -> FeatureSample:
     import cv2
 
     from landseer.client.commands.progress import display
-    from landseer.client.picture_files import find_pictures
+    from landseer.client.picture_files import check_found, find_pictures
     from landseer.ensemble.ingest.picture_features import MOST_FEATURES, sample_pictures
 
     if args.threads:
         cv2.setNumThreads(args.threads)
-    files = [picture.path for picture in find_pictures(args.pictures).pictures]
+    found = find_pictures(args.pictures)
+    check_found(found, args.pictures)
+    files = [picture.path for picture in found.pictures]
     with display("finding keypoints, picture", len(files)) as shown:
+        for over in found.unreadable:
+            shown.note(f"skipped {over.path}: {over.reason}")
         return sample_pictures(
             files,
             folders=", ".join(map(str, args.pictures)),

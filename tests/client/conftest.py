@@ -7,6 +7,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 
 import grpc
@@ -37,6 +38,7 @@ class Fake(search_pb2_grpc.SearchServiceServicer, index_pb2_grpc.IndexServiceSer
         self.judge: Callable[[index_pb2.Picture], tuple[int, str] | None] = lambda picture: None
         self.answer: search_pb2.SearchResponse | None = None
         self.max_image_bytes = 1000
+        self.indexed_at = datetime.now(timezone.utc)
         self.health = health.HealthServicer()
         self._failures: dict[str, list] = defaultdict(list)
         self._server: grpc.Server | None = None
@@ -132,6 +134,7 @@ class Fake(search_pb2_grpc.SearchServiceServicer, index_pb2_grpc.IndexServiceSer
             height=480,
             boxes=boxes,
             sequence=7,
+            indexed_at=self.indexed_at,
             thumbnail=b"\xff\xd8\xff",
         )
 
@@ -168,5 +171,5 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a.jpg", "b.PNG", "deep/a.jpg", "notes.txt", ".hidden.jpg", ".git/c.jpg"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"\xff\xd8\xff" + name.encode())
+        path.write_bytes(name.encode() if name == "notes.txt" else b"\xff\xd8\xff" + name.encode())
     return tmp_path / "photos"

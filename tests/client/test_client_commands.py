@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -46,9 +49,13 @@ def test_index_a_folder(run, fake, photos: Path) -> None:
     status, out, err = run("index", "photos", "--metadata", "shop=north", "--prefix", "x/")
     assert (status, err) == (0, "")
     assert "indexed 3 of 3 pictures in" in out
-    assert "1 other file ignored" in out
+    assert "1 other file ignored (--verbose names them)" in out
     assert sorted(fake.pictures) == ["x/photos/a.jpg", "x/photos/b.PNG", "x/photos/deep/a.jpg"]
-    assert dict(fake.pictures["x/photos/a.jpg"].metadata) == {"shop": "north", "path": str(photos / "a.jpg")}
+    assert dict(fake.pictures["x/photos/a.jpg"].metadata) == {
+        "shop": "north",
+        "path": str(photos / "a.jpg"),
+        "file_version": f"8-{(photos / 'a.jpg').stat().st_mtime_ns}",
+    }
 
 
 def test_index_reports_failures_and_indexes_the_rest(run, fake, photos: Path) -> None:
@@ -66,7 +73,62 @@ def test_index_json(run, fake, photos: Path) -> None:
     assert told.pop("seconds") >= 0
     bad = {"id": "photos/b.PNG", "path": str(photos / "b.PNG"), "code": "INVALID_ARGUMENT", "message": "not a picture"}
     counts = {"found": 3, "indexed": 2, "replaced": 0, "skipped": 0, "not_sent": 0}
-    assert (status, told) == (1, counts | {"failed": [bad], "error": None})
+    ignored = [{"path": str(photos / "notes.txt"), "reason": "no picture, by its name and its first bytes"}]
+    others = {"failed": [bad], "ignored": ignored, "linked_folders": 0, "error": None}
+    assert (status, told) == (1, counts | others)
+
+
+def test_index_names_what_it_cannot_read_and_indexes_the_rest(run, fake, photos: Path) -> None:
+    (photos / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+    status, out, err = run("index", "photos", "gone", os.fsdecode(b"\xe9.jpg"), "--prefix", "x/")
+    assert (status, err) == (1, "")
+    assert "indexed 3 of 3 pictures" in out and "3 failed" in out
+    assert "not indexed: x/gone: there is no such file or folder; check the path" in out
+    assert "the name is not UTF-8: b'photos/\\xff.jpg'; rename the file" in out
+    assert len(fake.pictures) == 3
+    status, out, _ = run("index", "photos", "gone", "--json")
+    told = json.loads(out)
+    assert (status, told["indexed"], [bad["id"] for bad in told["failed"]]) == (1, 3, ["gone", "photos/\udcff.jpg"])
+
+
+def test_index_names_ignored_files(run, fake, photos: Path) -> None:
+    line = "ignored: photos/notes.txt: no picture, by its name and its first bytes\n"
+    status, out, err = run("index", "photos", "--verbose")
+    assert (status, err) == (0, line)
+    assert out.endswith(", 1 other file ignored\n")
+    status, _, err = run("index", "photos/notes.txt", "--verbose")
+    assert status == 1 and err.startswith(line) and err.endswith("; 1 file there are none\n")
+
+
+def test_index_follows_links_to_folders(run, fake, photos: Path) -> None:
+    (photos.parent / "real").mkdir()
+    (photos.parent / "real" / "c.jpg").write_bytes(b"x")
+    (photos / "link").symlink_to("../real")
+    _, out, _ = run("index", "photos")
+    assert "indexed 4 of 4 pictures" in out and "1 link to folders followed" in out
+
+
+BYTES = os.fsdecode(b"\xff")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", "photos", "--prefix", BYTES],
+        ["index", "photos", "--metadata", f"shop={BYTES}"],
+        ["search", "--id", BYTES],
+        ["search", BYTES],
+        ["search", "photos/a.jpg", "--html", f"{BYTES}/a.html"],
+        ["get", BYTES],
+        ["delete", BYTES],
+        ["stats", "--server", BYTES],
+        [BYTES],
+    ],
+)
+def test_arguments_that_are_not_utf8_get_one_line(run, fake, photos: Path, arguments: list[str]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1), err
+    assert "Traceback" not in err and not fake.pictures
 
 
 def test_index_resumes_after_an_interruption(run, fake, photos: Path, monkeypatch) -> None:
@@ -131,7 +193,9 @@ def test_commands_do_not_wait_longer_than_they_were_told(run, fake, photos: Path
 
 def test_index_errors(run, photos: Path) -> None:
     assert run("index", "photos/notes.txt")[2].startswith("landseer index: no pictures in photos/notes.txt")
-    assert run("index", "gone")[2] == "landseer index: there is no file or folder gone\n"
+    assert run("index", "gone")[2] == (
+        "landseer index: no pictures: gone: there is no such file or folder; check the path\n"
+    )
     with pytest.raises(SystemExit):
         run("index", "photos", "--metadata", "novalue")
     status, _, err = run("index", "photos", "--server", "unix:/nowhere/s")
@@ -281,6 +345,35 @@ def test_search_warns_and_shows_hostile_ids_as_text(run, fake, photos: Path) -> 
     assert "\x1b" not in out
     assert "warning: rerank was skipped: no time was left" in err
     assert "warning: results depend on models with random, untrained weights: lattqe" in err
+
+
+def test_search_reads_standard_input(run, fake, photos: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a picture")))
+    status, _, err = run("search", "-", "--box", "1,2,3,4", "--html", "out.html")
+    assert (status, err) == (0, "")
+    assert fake.requests["Search"][0].image == b"a picture"
+    assert "standard input" in Path("out.html").read_text(encoding="utf-8")
+    Path("-").write_bytes(b"x")
+    run("search", "./-")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert "got nothing on standard input" in run("search", "-")[2]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(11))))
+    monkeypatch.setattr("landseer.client.queries.MOST_FROM_STDIN", 10)
+    assert "got more than 10 B on standard input" in run("search", "-")[2]
+
+
+def test_search_tells_what_to_do_with_an_address(run, photos: Path) -> None:
+    assert "curl -sSL URL | landseer search -" in run("search", "https://example.org/a.jpg")[2]
+
+
+def test_decomposed_ids_find_composed_ones(run, fake) -> None:
+    one, two = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
+    fake.pictures[one] = Picture(id=one)
+    assert run("get", two)[0] == 0
+    assert run("delete", two)[0] == 0 and not fake.pictures
+    assert run("delete", two)[0] == 1 and run("get", two)[0] == 1
+    fake.pictures |= {one: Picture(id=one), two: Picture(id=two)}  # Of a store from before.
+    assert run("delete", two)[0] == 0 and set(fake.pictures) == {one}
 
 
 def test_search_an_empty_index(run, photos: Path) -> None:

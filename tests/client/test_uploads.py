@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -39,7 +40,37 @@ async def test_all_arrive_in_chunks_with_their_metadata(fake, files) -> None:
     assert (tally.indexed, tally.done, troubles) == (10, 10, [])
     assert progress == [4, 8, 10]
     assert fake.pictures["p3"].image == b"p3"
-    assert dict(fake.pictures["p3"].metadata) == {"path": str(files[3].path), "shop": "north"}
+    assert dict(fake.pictures["p3"].metadata) == {
+        "path": str(files[3].path),
+        "shop": "north",
+        "file_version": f"2-{files[3].path.stat().st_mtime_ns}",
+    }
+
+
+async def test_a_changed_file_is_not_skipped(fake, files) -> None:
+    await upload(fake, files)
+    files[1].path.write_bytes(b"another size")
+    os.utime(files[2].path, (1e9, 1e9))  # Older, as from a backup.
+    files[3].path.unlink()
+    tally, _, _ = await upload(fake, files, skip_indexed=True)
+    assert (tally.skipped, tally.indexed, tally.replaced) == (7, 2, 2)
+    assert [failure.picture.id for failure in tally.failures] == ["p3"]
+    assert fake.pictures["p1"].image == b"another size"
+    tally, _, _ = await upload(fake, files[:3], skip_indexed=True)
+    assert tally.skipped == 3
+
+
+async def test_without_a_version_a_file_newer_than_its_record_is_not_skipped(fake, files) -> None:
+    await upload(fake, files)
+    for picture in fake.pictures.values():
+        del picture.metadata["file_version"]
+    soon = fake.indexed_at.timestamp() + 60
+    for picture in files:
+        os.utime(picture.path, (1e9, 1e9))
+    os.utime(files[4].path, (soon, soon))
+    tally, _, _ = await upload(fake, files, skip_indexed=True)
+    assert (tally.skipped, tally.indexed) == (9, 1)
+    assert "file_version" in fake.pictures["p4"].metadata
 
 
 async def test_a_bad_picture_stops_no_other(fake, files) -> None:
