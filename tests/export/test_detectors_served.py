@@ -38,8 +38,9 @@ def profile(detector: str) -> Profile:
     return Profile(backbone="x", weights_sha256="0" * 64, sizes=SIZES, detector=detector)
 
 
-def parsed(detector: str, name: str) -> pb.ModelConfig:
-    return text_format.Parse(all_configs(profile(detector), {})[f"{name}/config.pbtxt"], pb.ModelConfig())
+def parsed(detector: str, name: str, *, sizes: Sizes = SIZES) -> pb.ModelConfig:
+    served = dataclasses.replace(profile(detector), sizes=sizes)
+    return text_format.Parse(all_configs(served, {})[f"{name}/config.pbtxt"], pb.ModelConfig())
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_the_export_replaces_a_detector_and_wires_it(repository: Path) -> None:
     assert set(entry.parity) == {"onnxruntime-fp32", "openvino-fp32"}
     text = (repository / "describe_full" / "config.pbtxt").read_text()
     assert (
-        parsed("ssdlite", "describe_full").ensemble_scheduling
+        parsed("ssdlite", "describe_full", sizes=manifest.profile.sizes).ensemble_scheduling
         == text_format.Parse(text, pb.ModelConfig()).ensemble_scheduling
     )
     model = adapted(onnx.load(repository / "detector" / "1" / "model.onnx"))
