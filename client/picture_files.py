@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -129,9 +130,11 @@ def _working_folders() -> list[Path]:
 
     Everything is inside the root, so services, which run there, keep absolute ids.
     """
-    here, shell = Path.cwd(), Path(os.environ.get("PWD", ""))
-    same = shell.is_absolute() and shell.exists() and shell.samefile(here)
-    return [folder for folder in ([here, shell] if same else [here]) if folder != Path(folder.anchor)]
+    folders, shell = [Path.cwd()], Path(os.environ.get("PWD", ""))
+    with contextlib.suppress(OSError):  # The variable may be left over from anywhere.
+        if shell.is_absolute() and shell.samefile(folders[0]):
+            folders.append(shell)
+    return [folder for folder in folders if folder != Path(folder.anchor)]
 
 
 def _unusable(found: PictureFile, other: PictureFile | None) -> str:

@@ -1,7 +1,9 @@
 """Converts pictures with an embedded ICC profile to sRGB, by LittleCMS.
 
 A phone's Display P3 and a camera's Adobe RGB hold the same colours in other numbers: read as sRGB they look paler.
-Profiles are untrusted input: what cannot be read, or belongs to other colours than the picture's, is left alone.
+Profiles are untrusted input: what cannot be read, or belongs to other colours than the picture's, is left alone. So are
+profiles with tables or steps of computation, as screens and printers have: 30 KB of such steps, made for the purpose,
+take LittleCMS 15 s. Those of cameras and phones have a curve for each channel and a matrix.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import io
 import numpy as np
 from PIL import Image, ImageCms, features
 
-LARGEST = 256 << 10
-"""Bytes of a profile. Profiles of cameras and phones have hundreds, those with tables for a screen up to 60 KiB."""
+LARGEST = 64 << 10
+"""Bytes of a profile. Those of cameras and phones have hundreds, with long curves some thousands."""
 ALIKE = 2
 """Levels, of 255, by which colours may differ from sRGB before they are converted; most profiles are sRGB."""
 
 _KEPT = 32
+_TAGS, _TAG = 128, 12
+"""Where the list of a profile's tags begins, with their number, and the bytes of one."""
 _STEPS = (0, 51, 102, 153, 204, 255)
 
 
@@ -36,7 +40,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 @functools.lru_cache(maxsize=_KEPT)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform of pictures of a mode; None if it would change nothing, or the profile does not fit."""
-    if not features.check("littlecms2"):
+    if _computes(profile) or not features.check("littlecms2"):
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -55,6 +59,14 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         raise
     except Exception:  # Damaged in one of many ways: as in browsers, the picture is sRGB then.
         return None
+
+
+def _computes(profile: bytes) -> bool:
+    """Return whether a profile has tables or steps of computation, which LittleCMS prefers to curves and a matrix."""
+    count = int.from_bytes(profile[_TAGS : _TAGS + 4], "big")
+    end = min(_TAGS + 4 + count * _TAG, len(profile))
+    names = {profile[at : at + 3] for at in range(_TAGS + 4, end, _TAG)}
+    return bool(names & {b"A2B", b"D2B"})
 
 
 def _probe(mode: str) -> Image.Image:

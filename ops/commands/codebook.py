@@ -107,6 +107,7 @@ def _of_pictures(args: argparse.Namespace) -> FeatureSample:
     import cv2
 
     from landseer.client.commands.progress import display
+    from landseer.client.errors import UnusableInput
     from landseer.client.picture_files import check_found, find_pictures
     from landseer.ensemble.ingest.picture_features import MOST_FEATURES, sample_pictures
 
@@ -114,6 +115,9 @@ def _of_pictures(args: argparse.Namespace) -> FeatureSample:
         cv2.setNumThreads(args.threads)
     found = find_pictures(args.pictures)
     check_found(found, args.pictures)
+    for over in found.unreadable:
+        if over.path in args.pictures:
+            raise UnusableInput(f"{over.path}: {over.reason}")  # Words would lack what was asked for.
     files = [picture.path for picture in found.pictures]
     with display("finding keypoints, picture", len(files)) as shown:
         for over in found.unreadable:

@@ -6,6 +6,7 @@ import random
 import struct
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -587,6 +588,17 @@ def test_a_profile_that_does_not_fit_is_left_alone(bad):
     assert (pixels(encode(smooth(), "JPEG", icc_profile=bad)) == pixels(encode(smooth(), "JPEG"))).all()
     inks = encode(smooth().convert("CMYK"), "JPEG")
     assert (pixels(encode(smooth().convert("CMYK"), "JPEG", icc_profile=display_p3()[:150])) == pixels(inks)).all()
+
+
+def test_a_profile_of_many_steps_takes_no_time():
+    matrix = b"matf" + bytes(4) + struct.pack(">HH", 3, 3) + struct.pack(">12f", *np.eye(3).ravel(), 0, 0, 0)
+    steps = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, 4000) + struct.pack(">II", 16 + 32000, 64) * 4000 + matrix
+    for name in (b"A2B0", b"A2B1", b"D2B0", b"D2B1"):
+        data = bytearray(profile(b"RGB ", {b"wtpt": xyz(0.9642, 1.0, 0.8249), name: steps}))
+        data[8] = 4
+        started = time.process_time()
+        assert (pixels(encode(smooth(), icc_profile=bytes(data))) == pixels(encode(smooth()))).all()
+        assert time.process_time() - started < 2
 
 
 def test_profiles_are_followed_alike_in_threads():

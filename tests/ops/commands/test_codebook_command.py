@@ -173,6 +173,7 @@ def test_errors_about_pictures_take_one_line(photos, tmp_path, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "empty" / "blank.png")
     for arguments, status, line in (
         ([tmp_path / "gone"], 1, "no pictures: "),
+        ([photos, tmp_path / "gone"], 1, f"{tmp_path / 'gone'}: there is no such file or folder"),
         ([tmp_path / "empty"], 1, "no keypoints in"),
         ([photos, "--words", 100_000], 2, "got 100,000 words; expected at most 65,536"),
     ):
