@@ -100,7 +100,10 @@ def test_a_wrong_command_line_is_status_2_and_one_line(words, said, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--backbone vgg", "got --backbone vgg; expected one of efficientnet_lite0, efficientnet_lite1, efficientnet_lite2"),
+        (
+            "--backbone vgg",
+            "got --backbone vgg; expected one of efficientnet_lite0, efficientnet_lite1, efficientnet_lite2",
+        ),
         ("--backbone resnet50 --descriptor best", "got --descriptor best; expected one of gem"),
         ("--backbone resnet50 --weights /nowhere", "got --weights /nowhere, which is not a file"),
         ("--backbone resnet50 --parts /tmp", "got --parts /tmp, which is not a file"),
