@@ -1,0 +1,38 @@
+"""Which faults are tried, in order."""
+
+from __future__ import annotations
+
+from landseer.ops.chaos.clock_fault import ClockJump
+from landseer.ops.chaos.connection_faults import Idle, Proxied, SlowReaders
+from landseer.ops.chaos.fault import Fault
+from landseer.ops.chaos.model_faults import OtherVersion, Unloaded
+from landseer.ops.chaos.process_faults import Hung, HungAtStage, KilledAtStage, Terminated, TritonKilled, TritonSlow
+from landseer.ops.chaos.store_faults import DiskFull, FileLimit, StoreDamaged, truncated
+from landseer.ops.chaos.tripwires import STAGES
+
+CONNECTIONS = 10_000
+HOUR_S = 3600
+
+
+def every_fault() -> list[Fault]:
+    """Return all faults of `make chaos`."""
+    return [
+        TritonKilled(),
+        Hung("Triton"),
+        TritonSlow(),
+        OtherVersion(),
+        Unloaded("lattqe", "expand"),
+        Unloaded("coattention", "rerank"),
+        *(KilledAtStage(stage) for stage in STAGES),
+        *(HungAtStage(stage) for stage in STAGES),
+        Hung("orchestrator"),
+        Terminated(),
+        DiskFull(),
+        FileLimit(),
+        StoreDamaged("store file truncated", truncated),
+        ClockJump(HOUR_S),
+        ClockJump(-HOUR_S),
+        Idle(CONNECTIONS),
+        SlowReaders(),
+        *(Proxied(where, how) for where in ("orchestrator", "Triton") for how in ("frozen", "forgotten")),
+    ]

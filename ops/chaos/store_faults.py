@@ -1,0 +1,135 @@
+"""Faults of the store's disk: full, a file that may not grow, and damage."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from collections.abc import Callable, Sequence
+
+from landseer.ops.chaos.calls import OK, Call
+from landseer.ops.chaos.fault import Fault
+from landseer.ops.chaos.scene import Scene
+from landseer.ops.errors import OpsError
+
+DISK_MIB = 24
+PAGE = 4096
+
+
+class DiskFull(Fault):
+    """A small file system, filled up by another file."""
+
+    name = "disk full"
+
+    def prepare(self, scene: Scene) -> None:
+        """Serve from a small file system; OpsError where none can be mounted."""
+        self._disk, self._former = scene.folder / "disk", scene.store
+        self._disk.mkdir(exist_ok=True)
+        _run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(self._disk))
+        scene.serve(store=self._disk / "store")
+
+    def inject(self, scene: Scene) -> None:
+        """Fill it."""
+        with (self._disk / "filler").open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(PAGE)):
+                    pass
+            except OSError:
+                return
+
+    def heal(self, scene: Scene) -> None:
+        """Make room."""
+        (self._disk / "filler").unlink()
+
+    def complaints(self, scene: Scene, calls: Sequence[Call]) -> list[str]:
+        """Writers must be told, and readers must not notice."""
+        return _full(calls)
+
+    def clear_up(self, scene: Scene) -> None:
+        """Serve from the former store again."""
+        if self._disk.is_mount():
+            scene.serve(store=self._former)
+            _run("umount", str(self._disk))
+
+
+class FileLimit(Fault):
+    """A limit on the size of files, below the store's (RLIMIT_FSIZE)."""
+
+    name = "store file at its size limit"
+
+    def prepare(self, scene: Scene) -> None:
+        """Serve from a new store, whose file has no free pages."""
+        self._former = scene.store
+        scene.serve(store=scene.folder / "limited")
+
+    def inject(self, scene: Scene) -> None:
+        """Let the store's file not grow."""
+        _limit(scene, (scene.store / "data.mdb").stat().st_size)
+
+    def heal(self, scene: Scene) -> None:
+        """Lift the limit."""
+        _limit(scene, resource.RLIM_INFINITY)
+
+    def complaints(self, scene: Scene, calls: Sequence[Call]) -> list[str]:
+        """Writers must be told, and readers must not notice."""
+        return _full(calls)
+
+    def clear_up(self, scene: Scene) -> None:
+        """Serve from the former store again."""
+        scene.serve(store=self._former)
+
+
+class StoreDamaged(Fault):
+    """The store's file damaged: the orchestrator must not serve from it, and say why."""
+
+    hold_s = 8.0
+
+    def __init__(self, name: str, damage: Callable[[bytes], bytes]) -> None:
+        """damage: turns the bytes of a sound file into those of a damaged one."""
+        self.name = name
+        self._damage = damage
+
+    def inject(self, scene: Scene) -> None:
+        """Damage the file while the orchestrator is stopped, and start it."""
+        scene.may_end = True
+        self._sound = scene.between(lambda: self._exchange(scene, self._damage))
+
+    def heal(self, scene: Scene) -> None:
+        """Restore the file."""
+        self._said = scene.orchestrator.explain()
+        scene.between(lambda: self._exchange(scene, lambda _: self._sound))
+        scene.may_end = False
+
+    def complaints(self, scene: Scene, calls: Sequence[Call]) -> list[str]:
+        """The reason must be in the log."""
+        self.note = f"it said: {self._said}"
+        return [] if "damaged" in self._said else ["the orchestrator did not say that the store is damaged"]
+
+    def _exchange(self, scene: Scene, change: Callable[[bytes], bytes]) -> bytes:
+        file = scene.store / "data.mdb"
+        sound = file.read_bytes()
+        file.write_bytes(change(sound))
+        return sound
+
+
+def truncated(sound: bytes) -> bytes:
+    """Return the first half of a file, in whole pages."""
+    return sound[: len(sound) // 2 // PAGE * PAGE]
+
+
+def _limit(scene: Scene, most: int) -> None:
+    resource.prlimit(scene.orchestrator.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def _full(calls: Sequence[Call]) -> list[str]:
+    told = any(call.kind == "put" and call.outcome == "RESOURCE_EXHAUSTED" for call in calls)
+    disturbed = [call for call in calls if call.kind in ("get", "search") and call.outcome != OK]
+    return [
+        *([] if told else ["no writer was told that the store is full"]),
+        *(f"a {call.kind} failed with {call.outcome}" for call in disturbed),
+    ]
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OpsError(f"{' '.join(command)} failed: {done.stderr.strip()}")
