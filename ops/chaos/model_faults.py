@@ -24,7 +24,7 @@ class OtherVersion(Fault):
 
     def prepare(self, scene: Scene) -> None:
         """Copy the models and change their weights."""
-        self._former, self._other = scene.repository, scene.folder / "other-models"
+        self._former, self._other = scene.triton.config.repository, scene.folder / "other-models"
         if not self._other.exists():
             other_models(self._former, self._other)
 
@@ -48,9 +48,9 @@ class Unloaded(Fault):
     hold_s = 5.0
     allowed = frozenset({"OK"})
 
-    def __init__(self, model: str, stage: str) -> None:
+    def __init__(self, model: str) -> None:
         self.name = f"model `{model}` not available"
-        self._model, self._stage = model, stage
+        self._model = model
 
     def inject(self, scene: Scene) -> None:
         """Unload it."""

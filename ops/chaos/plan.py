@@ -6,7 +6,7 @@ from landseer.ops.chaos.clock_fault import ClockJump
 from landseer.ops.chaos.connection_faults import Idle, Proxied, SlowReaders
 from landseer.ops.chaos.fault import Fault
 from landseer.ops.chaos.model_faults import OtherVersion, Unloaded
-from landseer.ops.chaos.process_faults import Hung, HungAtStage, KilledAtStage, Terminated, TritonKilled, TritonSlow
+from landseer.ops.chaos.process_faults import Hung, HungAtStage, Killed, KilledAtStage, Terminated, TritonSlow
 from landseer.ops.chaos.store_faults import DiskFull, FileLimit, StoreDamaged, truncated
 from landseer.ops.chaos.tripwires import STAGES
 
@@ -17,14 +17,15 @@ HOUR_S = 3600
 def every_fault() -> list[Fault]:
     """Return all faults of `make chaos`."""
     return [
-        TritonKilled(),
+        Killed("Triton"),
         Hung("Triton"),
         TritonSlow(),
         OtherVersion(),
-        Unloaded("lattqe", "expand"),
-        Unloaded("coattention", "rerank"),
+        Unloaded("lattqe"),
+        Unloaded("coattention"),
         *(KilledAtStage(stage) for stage in STAGES),
         *(HungAtStage(stage) for stage in STAGES),
+        Killed("orchestrator"),
         Hung("orchestrator"),
         Terminated(),
         DiskFull(),

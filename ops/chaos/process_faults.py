@@ -26,22 +26,24 @@ GRACE_S = 15.0
 RUN_S, STOP_S = 0.05, 0.45
 
 
-class TritonKilled(Fault):
-    """SIGKILL; whoever watches Triton starts it again."""
+class Killed(Fault):
+    """SIGKILL; whoever watches the server starts it again."""
 
-    name = "Triton killed"
     hold_s = 0.0
+
+    def __init__(self, which: str) -> None:
+        self.name = f"{which} killed"
+        self._which = which
 
     def inject(self, scene: Scene) -> None:
         """Kill it."""
-        self._pid = scene.triton.pid
-        scene.kill(scene.triton)
+        self._pid, self._began = _server(scene, self._which).pid, time.monotonic()
+        scene.kill(_server(scene, self._which))
 
     def heal(self, scene: Scene) -> None:
-        """Wait until the next one has loaded its models."""
-        began = time.monotonic()
-        scene.wait_ready(scene.triton, other_than=self._pid)
-        self.note = f"Triton was started again and had its models after {time.monotonic() - began:.1f} s"
+        """Wait until the next one is ready."""
+        scene.wait_ready(lambda: _server(scene, self._which), other_than=self._pid)
+        self.note = f"it was started again and ready {time.monotonic() - self._began:.1f} s after its end"
 
 
 class Hung(Fault):
@@ -62,7 +64,7 @@ class Hung(Fault):
 
 
 class TritonSlow(Fault):
-    """SIGSTOP in bursts: a tenth of the time remains."""
+    """SIGSTOP in bursts: it runs a tenth of the time."""
 
     name = "Triton slow (runs a tenth of the time)"
     hold_s = 10.0
@@ -86,12 +88,11 @@ class TritonSlow(Fault):
             self._over.wait(RUN_S)
 
 
-class KilledAtStage(Fault):
+class KilledAtStage(Killed):
     """The orchestrator killed as soon as a write reaches a stage."""
 
-    hold_s = 0.0
-
     def __init__(self, stage: str) -> None:
+        super().__init__("orchestrator")
         self.name = f"orchestrator killed in a write: {stage}"
         self._stage = stage
 
@@ -100,14 +101,7 @@ class KilledAtStage(Fault):
         self._pid = scene.orchestrator.pid
         scene.expected.add(self._pid)
         _trip(scene, self._stage, signal.SIGKILL)
-
-    def heal(self, scene: Scene) -> None:
-        """Wait until the next one has been started; its own start belongs to the recovery."""
-        until = time.monotonic() + STAGE_WAIT_S
-        while scene.orchestrator.pid == self._pid:
-            if time.monotonic() > until:
-                raise OpsError("nobody started the orchestrator again")
-            time.sleep(0.02)
+        self._began = time.monotonic()
 
 
 class HungAtStage(Fault):
@@ -148,9 +142,8 @@ class Terminated(Fault):
         self._took = time.monotonic() - self._told
 
     def heal(self, scene: Scene) -> None:
-        """Wait until the next one has been started."""
-        while scene.orchestrator.pid == self._pid:
-            time.sleep(0.02)
+        """Wait until the next one is ready."""
+        scene.wait_ready(lambda: scene.orchestrator, other_than=self._pid)
         self.note = f"it ended {self._took:.1f} s after SIGTERM"
 
     def complaints(self, scene: Scene, calls: Sequence[Call]) -> list[str]:

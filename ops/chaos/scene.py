@@ -17,7 +17,7 @@ from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.processes import how_ended
 from landseer.ops.run.server import Server, Startable
-from landseer.ops.run.triton import TritonConfig, TritonServer
+from landseer.ops.run.triton import TritonServer
 
 T = TypeVar("T")
 WATCH_S = 0.1
@@ -27,11 +27,10 @@ READY_S = 300.0
 class Scene(Startable):
     """Triton, an orchestrator, and a watch that restarts them on the same ports, as `landseer up` or Kubernetes do."""
 
-    def __init__(self, *, repository: Path, folder: Path, triton: TritonServer | None = None) -> None:
-        """triton: one that runs already and that somebody else stops; None starts one of our own."""
-        self.folder, self.repository = folder, repository
-        self._ours = triton is None
-        self.triton = triton or TritonServer(TritonConfig(repository=repository))
+    def __init__(self, triton: TritonServer, *, folder: Path, shared: bool = False) -> None:
+        """folder: for the store and whatever else a fault needs. shared: somebody else starts and stops Triton."""
+        self.triton, self.folder = triton, folder
+        self._ours = not shared
         self._listen, self._metrics = (f"{LOOPBACK}:{free_port()}" for _ in range(2))
         self._orchestrator: Orchestrator | None = None
         self._watch: threading.Thread | None = None
@@ -116,12 +115,12 @@ class Scene(Startable):
         self.expected.add(server.pid)
         os.kill(server.pid, signal.SIGKILL)
 
-    def wait_ready(self, server: Server, *, other_than: int = 0, timeout_s: float = READY_S) -> None:
+    def wait_ready(self, server: Callable[[], Server], *, other_than: int, timeout_s: float = READY_S) -> None:
         """Wait until a server is ready, with another process id; OpsError after `timeout_s`."""
         until = time.monotonic() + timeout_s
-        while not (server.pid != other_than and server.alive and server.ready):
+        while not (server().pid != other_than and server().ready):
             if time.monotonic() > until:
-                raise OpsError(f"{server.name} was not ready again after {timeout_s:g} s: {server.explain()}")
+                raise OpsError(f"{server().name} was not ready again after {timeout_s:g} s: {server().explain()}")
             time.sleep(0.05)
 
     def _begin(self) -> None:

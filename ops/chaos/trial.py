@@ -68,7 +68,7 @@ def _tried(scene: Scene, album: Album, fault: Fault) -> Outcome:
     crashes = len(scene.crashes)
     with Callers(fault.address(scene), album, writers=fault.writers) as callers:
         if not callers.wait_well(since=0.0, times=1, timeout_s=WARM_S):
-            raise OpsError(f"the calls did not succeed before {fault.name!r}: {said(callers.calls.made)}")
+            return _not_begun(fault, f"the calls did not succeed before it: {said(callers.calls.made)}")
         began = time.monotonic()
         fault.inject(scene)
         time.sleep(fault.hold_s)
@@ -91,6 +91,10 @@ def _tried(scene: Scene, album: Album, fault: Fault) -> Outcome:
         ],
         note=fault.note,
     )
+
+
+def _not_begun(fault: Fault, why: str) -> Outcome:
+    return Outcome(fault=fault.name, seen="", recovered_s=math.inf, limit_s=fault.limit_s, complaints=[why])
 
 
 def _unclear(calls: Calls, allowed: frozenset[str]) -> list[str]:
