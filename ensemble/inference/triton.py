@@ -136,7 +136,9 @@ class Triton:
             self._metrics.triton_requests.labels(model, outcome).inc()
 
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
-        """Return the served models, once all that are not optional are loaded. known: the previous answer, which saves looking up versions.
+        """Return the served models, once all but optional ones are loaded.
+
+        known: the previous answer, which saves looking up versions.
 
         Raises CheckMissed without an answer; ModelsUnavailable if Triton says that a model is not loaded;
         ProfileMismatch if `describe` has no profile.

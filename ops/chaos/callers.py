@@ -17,7 +17,7 @@ TIMEOUT_S = 4.0
 PAUSE_S = 0.1
 KINDS = ("search", "put", "get")
 DELETE_EVERY = 5
-_LATTQE = Expansion(method=EXPANSION_METHOD_LATTQE, allow_untrained=True)
+_LATTQE = Expansion(method=EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True)
 
 
 class Callers:

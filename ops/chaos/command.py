@@ -52,13 +52,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     began, machine, load = time.monotonic(), describe_machine(threads=cores()), os.getloadavg()[0]
-    kills = run_kills(options.kills)
-    console.print(f"kills: {kills.said}")
     with tempfile.TemporaryDirectory(prefix="landseer-chaos-") as folder:
         triton = TritonServer(TritonConfig(repository=options.repository))
         with Scene(triton, folder=Path(folder)) as scene:
             outcomes, history = _tried(scene, options, console)
         damage = flips(scene.store, count=options.flips, seed=options.seed)
+    console.print(f"{options.kills} kills of each kind of writer follow")
+    kills = run_kills(options.kills)
     report = ChaosReport(
         outcomes=outcomes,
         history=history,

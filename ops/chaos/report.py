@@ -147,4 +147,4 @@ _METHOD = """## How it was measured
   server ends when the next one says that it is ready; how long that took is said below the table.
 - An answer is wrong if a default search finds another picture first than the one that it was given, or one by
   co-attention misses it among five, if a picture's cosine with itself is below 0.98, or if Get returns other metadata
-  or another descriptor than was indexed. After each fault every acknowledged change is looked up by id and by a search."""
+  or another descriptor than was indexed. After each fault every acknowledged change is looked up by id and by search."""

@@ -17,7 +17,7 @@ from landseer.ops.errors import OpsError
 
 TIMES = 3
 """Calls of each kind in a row that must succeed before a trial ends."""
-WARM_S = 60.0
+WARM_S = 120.0
 OVER_S = 45.0
 """Seconds that a trial waits for the recovery."""
 
