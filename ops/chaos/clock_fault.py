@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from landseer.ops.chaos.calls import OK
-from landseer.ops.chaos.fault import Fault
+from landseer.ops.chaos.fault import CannotTry, Fault
 from landseer.ops.chaos.scene import Scene
-from landseer.ops.errors import OpsError
 
 LIBRARIES = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 CACHED_S = 1
@@ -23,7 +22,7 @@ class ClockJump(Fault):
         self._seconds = seconds
 
     def prepare(self, scene: Scene) -> None:
-        """Start the orchestrator with a clock that can be set; OpsError without libfaketime."""
+        """Start the orchestrator with a clock that can be set; CannotTry without libfaketime."""
         self._former, self._file = dict(scene.orchestrator.config.env), scene.folder / "clock"
         self._set(0)
         scene.serve(env={**self._former, **faked(self._file)})
@@ -45,10 +44,10 @@ class ClockJump(Fault):
 
 
 def faked(file: Path) -> dict[str, str]:
-    """Return the environment of a process whose time of day a file shifts, by seconds such as +60."""
+    """Return the environment of a process whose time of day a file shifts, by seconds such as +60. CannotTry."""
     found = sorted(Path("/").glob(LIBRARIES.lstrip("/")))
     if not found:
-        raise OpsError("no libfaketime; run: apt-get install libfaketime")
+        raise CannotTry("no libfaketime; run: apt-get install libfaketime")
     return {
         "LD_PRELOAD": str(found[0]),
         "FAKETIME_TIMESTAMP_FILE": str(file),

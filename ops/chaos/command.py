@@ -24,7 +24,7 @@ from landseer.ops.chaos.kills import run_kills
 from landseer.ops.chaos.plan import every_fault
 from landseer.ops.chaos.report import ChaosReport, markdown, verdict
 from landseer.ops.chaos.scene import Scene
-from landseer.ops.chaos.trial import Outcome, run_trial, seconds
+from landseer.ops.chaos.trial import Outcome, left_out, run_trial, seconds
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
@@ -43,6 +43,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("docs/reports/chaos.md"), metavar="FILE", help="report (default %(default)s)"
     )
     option("--only", default="", metavar="TEXT", help="try only the faults whose names contain this")
+    option("--minutes", type=float, default=9.0, metavar="N", help="begin no fault after this (default %(default)g)")
     option("--history", type=float, default=60.0, metavar="S", help="seconds of history (default %(default)g)")
     option("--flips", type=int, default=300, metavar="N", help="bits to flip (default %(default)s)")
     option("--kills", type=positive, default=100, metavar="N", help="kills in each test (default %(default)s)")
@@ -67,8 +68,8 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         kills=kills,
         machine=machine,
         load=(load, os.getloadavg()[0]),
-        command=f"python -m landseer.ops.chaos.command --kills {options.kills} --history {options.history:g} "
-        f"--flips {options.flips} --seed {options.seed}",
+        command=f"python -m landseer.ops.chaos.command --minutes {options.minutes:g} --kills {options.kills} "
+        f"--history {options.history:g} --flips {options.flips} --seed {options.seed}",
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
@@ -78,10 +79,10 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
 def _tried(scene: Scene, options: argparse.Namespace, console: Console) -> tuple[list[Outcome], Verdict]:
     with BlockingSearchClient(scene.address) as client:
         album = Album.indexed(client)
-    outcomes = []
+    outcomes, until = [], time.monotonic() + 60 * options.minutes
     for fault in every_fault():
         if options.only in fault.name:
-            outcome = run_trial(scene, album, fault)
+            outcome = run_trial(scene, album, fault) if time.monotonic() < until else left_out(fault)
             took = outcome.skipped or f"recovered after {seconds(outcome.recovered_s)} s"
             console.print(f"{'' if outcome.good else 'NOT AS PROMISED '}{fault.name}: {took}", highlight=False)
             outcomes.append(outcome)

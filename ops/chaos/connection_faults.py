@@ -14,10 +14,9 @@ import psutil
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.errors import LandseerClientError
 from landseer.ops.chaos.calls import OK, Call
-from landseer.ops.chaos.fault import Fault
+from landseer.ops.chaos.fault import CannotTry, Fault
 from landseer.ops.chaos.proxy import Proxy
 from landseer.ops.chaos.scene import Scene
-from landseer.ops.errors import OpsError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """What an HTTP/2 client says first: the preface and empty settings."""
@@ -36,11 +35,14 @@ class Idle(Fault):
         self.allowed = frozenset({OK})
         self._sockets: list[socket.socket] = []
 
+    def prepare(self, scene: Scene) -> None:
+        """Allow this process as many files."""
+        _allow_files(self._count + SPARE_FILES)
+
     def inject(self, scene: Scene) -> None:
         """Open them."""
         host, _, port = scene.address.rpartition(":")
         self._before = _files(scene)
-        _allow_files(self._count + SPARE_FILES)
         for _ in range(self._count):
             idle = socket.create_connection((host, int(port)), timeout=10.0)
             idle.sendall(PREFACE)
@@ -137,8 +139,8 @@ def _files(scene: Scene) -> int:
 
 
 def _allow_files(count: int) -> None:
-    """Raise this process's limit of open files to what it may; OpsError if that is too few."""
+    """Raise this process's limit of open files to what it may; CannotTry if that is too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
-        raise OpsError(f"this process may open {hard:,} files; the fault needs {count:,}: raise `ulimit -Hn`")
+        raise CannotTry(f"this process may open {hard:,} files; the fault needs {count:,}: raise `ulimit -Hn`")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))

@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def flips(store: Path, *, count: int, seed: int = 0) -> DamageFigures:
     )
 
 
-def _run(job: dict[str, object]) -> list[tuple[str, str]]:
+def _run(job: Mapping[str, object]) -> list[tuple[str, str]]:
     """Try bits in another process, until one ends it."""
     command = [sys.executable, "-m", "landseer.ops.chaos.damage"]
     ended = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)

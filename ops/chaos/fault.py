@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from landseer.ops.chaos.calls import CLEAR, Call
 from landseer.ops.chaos.scene import Scene
+from landseer.ops.errors import OpsError
+
+
+class CannotTry(OpsError):
+    """This machine lacks what a fault needs; the message says what."""
 
 
 class Fault:
@@ -23,7 +28,7 @@ class Fault:
     """What else the report says; set by `heal` or `complaints`."""
 
     def prepare(self, scene: Scene) -> None:
-        """Bring the scene into the state that the fault needs, before the callers begin."""
+        """Bring the scene into the state that the fault needs, before the callers begin. CannotTry."""
 
     def inject(self, scene: Scene) -> None:
         """Cause the fault."""

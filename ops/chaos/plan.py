@@ -17,10 +17,8 @@ HOUR_S = 3600
 def every_fault() -> list[Fault]:
     """Return all faults of `make chaos`."""
     return [
-        Killed("Triton"),
         Hung("Triton"),
         TritonSlow(),
-        OtherVersion(),
         Unloaded("lattqe"),
         Unloaded("coattention"),
         *(KilledAtStage(stage) for stage in STAGES),
@@ -35,5 +33,7 @@ def every_fault() -> list[Fault]:
         ClockJump(-HOUR_S),
         Idle(CONNECTIONS),
         SlowReaders(),
+        Killed("Triton"),
+        OtherVersion(),
         *(Proxied(where, how) for where in ("orchestrator", "Triton") for how in ("frozen", "forgotten")),
     ]

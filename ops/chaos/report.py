@@ -52,7 +52,7 @@ def markdown(report: ChaosReport) -> str:
     if report.kills is not None:
         parts.append(_kills(report.kills))
     machine = [*report.machine, ("load before, after", "{:.1f}, {:.1f}".format(*report.load))]
-    parts += [table(("machine", ""), machine), _METHOD]
+    parts += [table(("machine", ""), machine), _METHOD.strip()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -63,8 +63,8 @@ def _head(report: ChaosReport) -> str:
         "# Faults against the real processes\n\n"
         f"Written by `make chaos` on {report.date:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
         f"`{report.command}`, {report.seconds / 60:.1f} minutes.\n\n"
-        f"**{good} of {tried} faults** went as promised. Acknowledged changes lost: **{lost}**. Wrong answers: "
-        f"**{wrong}**."
+        f"**{good} of {tried} faults** went as promised; {len(report.outcomes) - tried} were not tried. Acknowledged "
+        f"changes lost: **{lost}**. Wrong answers: **{wrong}**."
     )
 
 
@@ -147,4 +147,5 @@ _METHOD = """## How it was measured
   server ends when the next one says that it is ready; how long that took is said below the table.
 - An answer is wrong if a default search finds another picture first than the one that it was given, or one by
   co-attention misses it among five, if a picture's cosine with itself is below 0.98, or if Get returns other metadata
-  or another descriptor than was indexed. After each fault every acknowledged change is looked up by id and by search."""
+  or another descriptor than was indexed. After each fault every acknowledged change is looked up, by id and by search.
+"""

@@ -95,11 +95,11 @@ class Scene(Startable):
             self._begin()
 
     def between(self, work: Callable[[], T]) -> T:
-        """Stop the orchestrator, do some work, and start it again, without waiting until it serves."""
+        """Stop the orchestrator, do some work, and start it again; OpsError if it does not serve."""
         with self._hands_off:
             self.orchestrator.stop()
             result = work()
-            self.orchestrator.start()
+            self._begin()
         return result
 
     def exchange(self, repository: Path) -> None:

@@ -11,7 +11,7 @@ from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.chaos.album import PATIENCE_S, Album
 from landseer.ops.chaos.callers import KINDS, Callers
 from landseer.ops.chaos.calls import Calls, said
-from landseer.ops.chaos.fault import Fault
+from landseer.ops.chaos.fault import CannotTry, Fault
 from landseer.ops.chaos.scene import Scene
 from landseer.ops.errors import OpsError
 
@@ -41,23 +41,27 @@ class Outcome:
     note: str = ""
     skipped: str = ""
     """Why there was no trial."""
+    left_out: bool = False
+    """Whether the run had no time for it."""
 
     @property
     def good(self) -> bool:
         """Whether the service kept its promises; a trial that was skipped breaks none."""
-        return bool(self.skipped) or (
+        return (bool(self.skipped) and not self.left_out) or (
             self.recovered_s <= self.limit_s and not self.lost and not self.wrong and not self.complaints
         )
 
 
 def run_trial(scene: Scene, album: Album, fault: Fault) -> Outcome:
-    """Try a fault. OpsError if a server cannot be started afterwards."""
+    """Try a fault. OpsError if a server cannot be started before or after it."""
     try:
         fault.prepare(scene)
-    except OpsError as error:
+    except CannotTry as error:
         return Outcome(fault=fault.name, seen="", recovered_s=0.0, limit_s=fault.limit_s, skipped=str(error))
     try:
         return _tried(scene, album, fault)
+    except OpsError as error:
+        return _failed(fault, str(error))
     finally:
         fault.clear_up(scene)
 
@@ -68,7 +72,7 @@ def _tried(scene: Scene, album: Album, fault: Fault) -> Outcome:
     crashes = len(scene.crashes)
     with Callers(fault.address(scene), album, writers=fault.writers) as callers:
         if not callers.wait_well(since=0.0, times=1, timeout_s=WARM_S):
-            return _not_begun(fault, f"the calls did not succeed before it: {said(callers.calls.made)}")
+            return _failed(fault, f"the calls did not succeed before it: {said(callers.calls.made)}")
         began = time.monotonic()
         fault.inject(scene)
         time.sleep(fault.hold_s)
@@ -93,7 +97,19 @@ def _tried(scene: Scene, album: Album, fault: Fault) -> Outcome:
     )
 
 
-def _not_begun(fault: Fault, why: str) -> Outcome:
+def left_out(fault: Fault) -> Outcome:
+    """Return the outcome of a fault for which a run had no time."""
+    return Outcome(
+        fault=fault.name,
+        seen="",
+        recovered_s=math.inf,
+        limit_s=fault.limit_s,
+        skipped="the run had no time left",
+        left_out=True,
+    )
+
+
+def _failed(fault: Fault, why: str) -> Outcome:
     return Outcome(fault=fault.name, seen="", recovered_s=math.inf, limit_s=fault.limit_s, complaints=[why])
 
 
