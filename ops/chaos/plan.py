@@ -7,7 +7,7 @@ from landseer.ops.chaos.connection_faults import Idle, Proxied, SlowReaders
 from landseer.ops.chaos.fault import Fault
 from landseer.ops.chaos.model_faults import OtherVersion, Unloaded
 from landseer.ops.chaos.process_faults import Hung, HungAtStage, Killed, KilledAtStage, Terminated, TritonSlow
-from landseer.ops.chaos.store_faults import DiskFull, FileLimit, StoreDamaged, truncated
+from landseer.ops.chaos.store_faults import DiskFull, FileLimit, StoreDamaged, flip_descriptor, truncate
 from landseer.ops.chaos.tripwires import STAGES
 
 CONNECTIONS = 10_000
@@ -28,7 +28,8 @@ def every_fault() -> list[Fault]:
         Terminated(),
         DiskFull(),
         FileLimit(),
-        StoreDamaged("store file truncated", truncated),
+        StoreDamaged("store file truncated", truncate),
+        StoreDamaged("one bit of a descriptor flipped in the store file", flip_descriptor),
         ClockJump(HOUR_S),
         ClockJump(-HOUR_S),
         Idle(CONNECTIONS),

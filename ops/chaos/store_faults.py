@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from landseer.ensemble.store.record import to_bytes
+from landseer.ensemble.store.store import Store
 from landseer.ops.chaos.calls import OK, Call
 from landseer.ops.chaos.fault import CannotTry, Fault
 from landseer.ops.chaos.scene import Scene
@@ -84,38 +88,48 @@ class StoreDamaged(Fault):
 
     hold_s = 3.0
 
-    def __init__(self, name: str, damage: Callable[[bytes], bytes]) -> None:
-        """damage: turns the bytes of a sound file into those of a damaged one."""
+    def __init__(self, name: str, damage: Callable[[Path], None]) -> None:
+        """damage: damages the store in a folder, which no process has open."""
         self.name = name
         self._damage = damage
 
     def inject(self, scene: Scene) -> None:
         """Damage the file while the orchestrator is stopped, and start it."""
         scene.may_end = True
-        self._sound = (scene.store / DATA).read_bytes()
         try:
-            scene.between(lambda: self._write(scene, self._damage(self._sound)))
-            self._said = ""
+            scene.between(lambda: self._exchange(scene.store))
+            self.note = ""
         except OpsError as error:
-            self._said = str(error)
+            self.note = str(error)
 
     def heal(self, scene: Scene) -> None:
         """Restore the file."""
-        scene.between(lambda: self._write(scene, self._sound))
+        scene.between(lambda: (scene.store / DATA).write_bytes(self._sound))
         scene.may_end = False
 
     def complaints(self, scene: Scene, calls: Sequence[Call]) -> list[str]:
         """It must have refused to start, and must have said why."""
-        self.note = self._said
-        return [] if "damaged" in self._said else ["the orchestrator did not say that the store is damaged"]
+        return [] if "damaged" in self.note else ["the orchestrator did not say that the store is damaged"]
 
-    def _write(self, scene: Scene, data: bytes) -> None:
-        (scene.store / DATA).write_bytes(data)
+    def _exchange(self, folder: Path) -> None:
+        self._sound = (folder / DATA).read_bytes()
+        self._damage(folder)
 
 
-def truncated(sound: bytes) -> bytes:
-    """Return the first half of a file, in whole pages."""
-    return sound[: len(sound) // 2 // PAGE * PAGE]
+def truncate(folder: Path) -> None:
+    """Cut off the second half of a store's file."""
+    size = (folder / DATA).stat().st_size
+    os.truncate(folder / DATA, size // 2 // PAGE * PAGE)
+
+
+def flip_descriptor(folder: Path) -> None:
+    """Flip one bit of a descriptor in a store's file."""
+    store = Store.open(folder, fingerprint=None)
+    _, vectors = next(store.vectors.scan())
+    store.close()
+    data = bytearray((folder / DATA).read_bytes())
+    data[data.rindex(to_bytes(vectors[0]))] ^= 1
+    (folder / DATA).write_bytes(data)
 
 
 def _limit(scene: Scene, most: int) -> None:

@@ -10,7 +10,7 @@ from landseer.ops.chaos.history_trial import history_trial
 from landseer.ops.chaos.model_faults import Unloaded
 from landseer.ops.chaos.process_faults import Hung, KilledAtStage
 from landseer.ops.chaos.scene import Scene
-from landseer.ops.chaos.store_faults import StoreDamaged, truncated
+from landseer.ops.chaos.store_faults import StoreDamaged, truncate
 from landseer.ops.chaos.trial import run_trial
 
 pytestmark = pytest.mark.stack
@@ -36,7 +36,7 @@ def album(scene):
         Hung("Triton"),
         Unloaded("lattqe"),
         KilledAtStage("committed, not indexed"),
-        StoreDamaged("store file truncated", truncated),
+        StoreDamaged("store file truncated", truncate),
     ],
     ids=lambda fault: fault.name,
 )
