@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,8 @@ class Album:
         with BlockingSearchClient(address, timeout=30.0, patience=PATIENCE_S) as client:
             for id in [id for id in self.stored if not id.startswith("anchor/")]:
                 del self.stored[id]
-                client.delete(id)
+                with contextlib.suppress(NotIndexed):  # one that was lost
+                    client.delete(id)
         self.deleted.clear()
 
 

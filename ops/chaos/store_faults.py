@@ -123,13 +123,13 @@ def truncate(folder: Path) -> None:
 
 
 def flip_descriptor(folder: Path) -> None:
-    """Flip one bit of a descriptor in a store's file."""
+    """Flip one bit of a descriptor in a store's file, also in pages that are free now and held it before."""
     store = Store.open(folder, fingerprint=None)
     _, vectors = next(store.vectors.scan())
     store.close()
-    data = bytearray((folder / DATA).read_bytes())
-    data[data.rindex(to_bytes(vectors[0]))] ^= 1
-    (folder / DATA).write_bytes(data)
+    sound = to_bytes(vectors[0])
+    flipped = bytes([sound[0] ^ 1]) + sound[1:]
+    (folder / DATA).write_bytes((folder / DATA).read_bytes().replace(sound, flipped))
 
 
 def _limit(scene: Scene, most: int) -> None:
