@@ -93,9 +93,8 @@ very-same-thing: $(STAMP) model_repository/manifest.json ## Measure whether the 
 load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
 
-chaos: $(STAMP) ## Run the kill tests at full count; writes docs/reports/chaos.md
-	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \
-	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
+chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 12 minutes; ARGS="...")
+	@$(BIN)/python -m landseer.ops.chaos.command $(ARGS)
 
 fuzz: $(STAMP) ## Run the hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
 	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \

@@ -59,6 +59,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     profile: Profile = PROFILE
     version: str = "1"
     ready: bool = True
+    unloaded: set[str] = field(default_factory=set)
+    """Models that are not loaded."""
     delays: dict[str, float] = field(default_factory=dict)
     """Seconds by model."""
     failures: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
@@ -91,7 +93,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Answer by `ready`, after `delays["ModelReady"]`."""
         await asyncio.sleep(self.delays.get("ModelReady", 0.0))
-        return service_pb2.ModelReadyResponse(ready=self.ready and request.name in MODELS)
+        there = self.ready and request.name in MODELS and request.name not in self.unloaded
+        return service_pb2.ModelReadyResponse(ready=there)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        """Unload a model."""
+        self.unloaded.add(request.model_name)
+        return service_pb2.RepositoryModelUnloadResponse()
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        """Load it again."""
+        self.unloaded.discard(request.model_name)
+        return service_pb2.RepositoryModelLoadResponse()
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         """Answer with the profile."""
@@ -115,6 +128,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         except asyncio.CancelledError:
             self.cancelled.append(request.model_name)
             raise
+        if request.model_name in self.unloaded:
+            said = f"Request for unknown model: '{request.model_name}' has no available versions"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, said)
         if request.model_name in self.failures:
             await context.abort(*self.failures[request.model_name])
         if request.model_name == "describe_full" and not _all_steps(request):

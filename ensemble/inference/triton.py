@@ -35,7 +35,9 @@ from landseer.ensemble.telemetry.tracing import OFF, Tracing
 
 GRAPHS = ("backbone", "detector", "cluster", "lattqe", "coattention")
 MODELS = (*GRAPHS, *ensembles())
-"""The models that Triton must have loaded."""
+"""The models that Triton serves."""
+OPTIONAL = ("lattqe", "coattention")
+"""Those that only optional stages use: while they are not loaded, searches skip these stages."""
 PROFILE_PARAMETER = "landseer_profile"
 """Parameter in the model configuration of `describe` that contains `Profile.to_json`."""
 TIMEOUT_PARAMETER = "landseer_timeout"
@@ -134,7 +136,9 @@ class Triton:
             self._metrics.triton_requests.labels(model, outcome).inc()
 
     async def served(self, timeout_s: float, known: Served | None = None) -> Served:
-        """Return the served models, once all are loaded. known: the previous answer, which saves looking up versions.
+        """Return the served models, once all but optional ones are loaded.
+
+        known: the previous answer, which saves looking up versions.
 
         Raises CheckMissed without an answer; ModelsUnavailable if Triton says that a model is not loaded;
         ProfileMismatch if `describe` has no profile.
@@ -153,7 +157,7 @@ class Triton:
 
     async def _served(self, timeout_s: float, known: Served | None) -> Served:
         ready = await asyncio.gather(*(self._client.is_model_ready(name, client_timeout=timeout_s) for name in MODELS))
-        missing = [name for name, is_ready in zip(MODELS, ready, strict=True) if not is_ready]
+        missing = [name for name, there in zip(MODELS, ready, strict=True) if not there and name not in OPTIONAL]
         if missing:
             raise ModelsUnavailable(f"Triton at {self.address} has not loaded {', '.join(missing)}")
         config = await self._client.get_model_config("describe", client_timeout=timeout_s)

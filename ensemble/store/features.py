@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.store.record import pack_key, unpack_key
+from landseer.ensemble.store.sums import Sums
 
 T = TypeVar("T")
 Keys = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class StoredFeatures(ABC, Generic[T]):
     ) -> None:
         self._folder, self._environment, self._write = folder, environment, write
         self._meta, self._database = databases[b"meta"], databases[self.name]
+        self._sums = Sums(folder, databases)
 
     @staticmethod
     @abstractmethod
@@ -66,8 +68,7 @@ class StoredFeatures(ABC, Generic[T]):
     def read(self, keys: Sequence[int]) -> list[T | None]:
         """Return the features of pictures by key, from one snapshot; None for those without any."""
         with self._environment.begin(db=self._database, buffers=True) as transaction:
-            found = [transaction.get(pack_key(int(key))) for key in keys]
-            return [None if data is None else self._unpacked(key, data) for key, data in zip(keys, found, strict=True)]
+            return [self._read(transaction, int(key)) for key in keys]
 
     def scan(self, *, batch: int = 64, after: int = 0) -> Iterator[tuple[Keys, list[T]]]:
         """Yield keys int64 [n] above `after` and the features of all pictures that have any, in key order.
@@ -79,7 +80,7 @@ class StoredFeatures(ABC, Generic[T]):
                 cursor = transaction.cursor()
                 there = cursor.set_range(pack_key(after + 1))
                 pairs = [(unpack_key(key), data) for key, data in islice(cursor, batch)] if there else []
-                features = [self._unpacked(key, data) for key, data in pairs]
+                features = [self._unpacked(transaction, key, data) for key, data in pairs]
             if not pairs:
                 return
             yield np.array([key for key, _ in pairs], np.int64), features
@@ -102,7 +103,15 @@ class StoredFeatures(ABC, Generic[T]):
     def _stamp(self, transaction: Any) -> str:
         return bytes(transaction.get(self.name, b"", db=self._meta)).decode()
 
-    def _unpacked(self, key: int, data: memoryview) -> T:
+    def _read(self, transaction: Any, key: int) -> T | None:
+        data = transaction.get(pack_key(key), db=self._database)
+        if data is None:
+            self._sums.check(transaction, pack_key(key), self.name, None)
+            return None
+        return self._unpacked(transaction, key, data)
+
+    def _unpacked(self, transaction: Any, key: int, data: memoryview) -> T:
+        self._sums.check(transaction, pack_key(key), self.name, data)
         try:
             return self.unpack(data)
         except ValueError as error:

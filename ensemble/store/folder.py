@@ -25,7 +25,9 @@ WORDS = b"words"
 """Visual words, computed from deep local features."""
 KEYPOINTS = b"keypoints"
 PATCHES = b"patches"
-LATER = (*SLOTS, LOCALS, WORDS, KEYPOINTS, PATCHES)
+SUMS = b"sums"
+"""Checksums."""
+LATER = (*SLOTS, LOCALS, WORDS, KEYPOINTS, PATCHES, SUMS)
 """Databases that older releases lack, and that have entries for some pictures only."""
 DATABASES = (b"meta", b"ids", b"records", b"descriptors", b"clusters", b"thumbnails", *LATER)
 FORMAT = b"landseer-store-1"

@@ -71,6 +71,7 @@ from landseer.ensemble.store.record import (
     to_bytes,
     unpack_key,
 )
+from landseer.ensemble.store.sums import Sums
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.words import StoredWords
 
@@ -91,7 +92,8 @@ class Store:
         self._writing = threading.Lock()
         self.augmented = Augmented(environment, self._databases, self._write)
         """The augmented vectors and the job that writes them."""
-        self.vectors = Vectors(environment, self._databases, self.augmented, clusters=clusters)
+        self._sums = Sums(folder, self._databases)
+        self.vectors = Vectors(environment, self._databases, self.augmented, self._sums, clusters=clusters)
         """Read access to descriptors and clusters."""
         self.locals = Locals(folder, environment, self._databases, partial(self._write, grows=False))
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
@@ -168,6 +170,8 @@ class Store:
             found = self._stored(transaction, key, thumbnails=True, vectors=self.vectors.reader(transaction))
         if found is None:
             raise self._damaged(f"id {id!r} maps to record {unpack_key(key)}, which is missing")
+        if found.record.id != id:
+            raise self._damaged(f"id {id!r} maps to record {unpack_key(key)}, which is that of {found.record.id!r}")
         return found
 
     def by_keys(
@@ -251,6 +255,7 @@ class Store:
             self.patches.put(transaction, key, record.patches)
         if record.words is not None:
             self.words.put(transaction, key, record.words)
+        self._sums.put(transaction, key)
         transaction.put(record.id.encode(), key, db=ids)
         return StoreChange(key=number, replaced_key=None if former is None else unpack_key(former))
 
@@ -286,14 +291,18 @@ class Store:
     def _stored(
         self, transaction: Any, key: bytes, *, thumbnails: bool, vectors: Callable[[bytes], memoryview] | None
     ) -> Stored | None:
-        data = transaction.get(key, db=self._databases[b"records"])
+
+        def value(name: bytes, wanted: bool = True) -> bytes | None:
+            found = transaction.get(key, db=self._databases[name]) if wanted else b""
+            if wanted:
+                self._sums.check(transaction, key, name, found)
+            return None if found is None else bytes(found)
+
+        data = value(b"records")
         if data is None:
             return None
-
-        def value(name: bytes, wanted: bool) -> bytes:
-            return bytes(transaction.get(key, b"", db=self._databases[name])) if wanted else b""
-
-        clusters, thumbnail = halves(value(b"clusters", vectors is not None)), value(b"thumbnails", thumbnails)
+        clusters = halves(value(b"clusters", vectors is not None) or b"")
+        thumbnail = value(b"thumbnails", thumbnails) or b""
         descriptor = halves(vectors(key) if vectors else b"")
         try:
             clusters = clusters.reshape(-1, self._clusters[1])

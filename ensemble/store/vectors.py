@@ -14,15 +14,22 @@ from landseer.ensemble.store.augmented import Augmented
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.read_ahead import ReadAhead
 from landseer.ensemble.store.record import HALF, halves, pack_key, unpack_key
+from landseer.ensemble.store.sums import Sums
 
 
 class Vectors:
     """The vectors of an open store. Threads may share it."""
 
     def __init__(
-        self, environment: Any, databases: dict[bytes, Any], augmented: Augmented, *, clusters: tuple[int, int]
+        self,
+        environment: Any,
+        databases: dict[bytes, Any],
+        augmented: Augmented,
+        sums: Sums,
+        *,
+        clusters: tuple[int, int],
     ) -> None:
-        self._environment, self._databases = environment, databases
+        self._environment, self._databases, self._sums = environment, databases, sums
         self._augmented, self._clusters = augmented, clusters
 
     def clusters(self, keys: Sequence[int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
@@ -33,8 +40,10 @@ class Vectors:
         most, size = self._clusters
         vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
         with self._environment.begin(db=self._databases[b"clusters"], buffers=True) as transaction:
-            found = [transaction.get(pack_key(int(key)), b"") for key in keys]
-            for row, data in enumerate(found):
+            for row, key in enumerate(map(pack_key, map(int, keys))):
+                found = transaction.get(key)
+                self._sums.check(transaction, key, b"clusters", found)
+                data = found or b""
                 flat = np.frombuffer(data, HALF)
                 counts[row] = len(flat) // size
                 vectors[row, : counts[row]] = flat.reshape(-1, size)
@@ -78,9 +87,12 @@ class Vectors:
         current = self._augmented.read(transaction) if augmented else None
 
         def read(key: bytes) -> memoryview:
-            better = transaction.get(key, db=current[1]) if current else None
-            found: memoryview = better or transaction.get(key, b"", db=raw)
-            return found
+            better: memoryview | None = transaction.get(key, db=current[1]) if current else None
+            if better:
+                return better
+            found: memoryview | None = transaction.get(key, db=raw)
+            self._sums.check(transaction, key, b"descriptors", found)
+            return memoryview(b"") if found is None else found
 
         return read
 

@@ -248,3 +248,14 @@ async def test_a_stage_that_fails_unexpectedly_is_left_out(start, picture, monke
     assert [degradation.stage for degradation in answer.degradations] == ["rerank"]
     assert answer.degradations[0].reason.startswith("UNEXPECTED: unexpected error; see the server's log for request ")
     assert [len(answer.hits), answer.hits[0].id] == [5, "p2"]
+
+
+@pytest.mark.parametrize(("model", "stage"), [("coattention", "rerank"), ("lattqe", "expand")])
+async def test_an_optional_model_that_is_not_loaded_costs_its_stage_alone(landseer, picture, model, stage):
+    await fill(landseer, picture)
+    landseer.triton.unloaded.add(model)
+    await asyncio.sleep(0.3)  # three checks
+    assert await landseer.serving()
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER))
+    assert len(answer.hits) == 5
+    assert [one.stage for one in answer.degradations] == [stage]

@@ -551,7 +551,7 @@ def test_the_check_finds_faults(folder, store):
     )
     assert done.returncode == 1 and done.stdout.splitlines() == found
     again = open_store(folder)
-    with pytest.raises(StoreUnusable, match="record 2: not a record"):
+    with pytest.raises(StoreUnusable, match="records of record 2 differ from what was written"):
         again.get("b")
     again.close()
 

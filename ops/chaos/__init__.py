@@ -1,0 +1,1 @@
+"""Faults against the real processes: what callers see, how soon the service recovers, and what is lost."""

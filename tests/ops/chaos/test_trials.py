@@ -1,0 +1,60 @@
+"""Trials as `make chaos` has them: a real orchestrator, over a stand-in for Triton in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+from fake_triton_process import FakeTritonServer
+
+from landseer.client.blocking import BlockingSearchClient
+from landseer.ops.chaos.album import Album
+from landseer.ops.chaos.connection_faults import Idle
+from landseer.ops.chaos.model_faults import Unloaded
+from landseer.ops.chaos.process_faults import HungAtStage, Terminated
+from landseer.ops.chaos.scene import Scene
+from landseer.ops.chaos.store_faults import FileLimit
+from landseer.ops.chaos.trial import run_trial
+
+LONG_S = 60.0
+"""How long a recovery may take beside other tests; `make chaos` measures it."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with Scene(FakeTritonServer(), folder=tmp_path_factory.mktemp("chaos")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def album(scene):
+    with BlockingSearchClient(scene.address) as client:
+        return Album.indexed(client)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [HungAtStage("written, not committed"), Unloaded("coattention"), Idle(300), FileLimit(), Terminated()],
+    ids=lambda fault: fault.name,
+)
+def test_a_fault_goes_as_promised(scene, album, fault):
+    fault.hold_s, fault.limit_s = min(fault.hold_s, 1.0), LONG_S
+    outcome = run_trial(scene, album, fault)
+    assert outcome.good, outcome
+    assert not outcome.skipped
+
+
+def test_a_lost_write_and_a_wrong_answer_are_seen(scene, album):
+    class Tampered(Idle):
+        name = "tampered with"
+
+        def inject(self, scene):
+            super().inject(scene)
+            with BlockingSearchClient(scene.address) as client:
+                client.upsert("anchor/0", album.known[1].image, metadata={"picture": "0"})
+                client.delete("anchor/5")
+
+    fault = Tampered(1)
+    fault.hold_s = 1.0
+    outcome = run_trial(scene, album, fault)
+    assert any("anchor/0 has a descriptor of cosine" in said for said in outcome.lost)
+    assert "anchor/5 was acknowledged and is gone" in outcome.lost
+    assert outcome.wrong and not outcome.good
