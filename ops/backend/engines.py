@@ -77,7 +77,10 @@ class OnnxRuntimeEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, in bf16 if requested and supported by the CPU."""
+    """OpenVINO on the CPU, in bf16 if requested and supported by the CPU.
+
+    What it does about memory was measured in docs/research/triton-memory.md.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         import openvino as ov
@@ -90,6 +93,8 @@ class OpenVinoEngine:
         self.inputs = frozenset(name for tensor in model.inputs for name in tensor.get_names())
         self.outputs = frozenset(name for tensor in model.outputs for name in tensor.get_names())
         self._variants = Variants(self._request, self.outputs)
+        self._last: Any = None
+        """The request that ran last; only it keeps memory for the tensors between its nodes."""
 
     def prepare(self, outputs: frozenset[str]) -> None:
         """See LoadedGraph.prepare."""
@@ -97,7 +102,11 @@ class OpenVinoEngine:
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
         """See LoadedGraph.infer."""
-        results = self._variants.get(outputs).infer(dict(inputs), share_inputs=True, share_outputs=True)
+        request = self._variants.get(outputs)
+        if self._last is not None and self._last is not request:
+            self._last.get_compiled_model().release_memory()
+        self._last = request
+        results = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         return {name: results[name] for name in outputs}
 
     def _request(self, outputs: frozenset[str]) -> Any:
@@ -109,6 +118,9 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", self._properties()).create_infer_request()
 
     def _properties(self) -> dict[str, Any]:
+        # By default OpenVINO keeps what it prepared for the last 5,000 shapes of a kind of node: 40 MB for each size of
+        # picture, of which there are hundreds.
+        kept = {"CPU_RUNTIME_CACHE_CAPACITY": 0} if self._settings.pictures else {}
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -116,6 +128,7 @@ class OpenVinoEngine:
             # Several models share the cores, each in its own process: pinned threads would queue for the same core.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            **kept,
         }
 
 
