@@ -121,6 +121,11 @@ class TritonServer(Server):
         return self.alive and _answers(config.host, config.http_port or 0) and _listens(config.host, config.grpc_port)
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of Triton and the relay; the processes of the models are Triton's children."""
+        return (self.pid, *([self._relay.pid] if self._relay else []))
+
+    @property
     def grpc_url(self) -> str:
         """host:port of the gRPC service, as tritonclient expects it; the relay answers there."""
         return f"{self.config.host}:{self.config.grpc_port}"
