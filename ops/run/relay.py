@@ -55,11 +55,11 @@ Headers = tuple[tuple[str, str | bytes], ...]
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
-class Relay(grpc.GenericRpcHandler):
+class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Passes calls to the Triton at `address`, host:port. Create it inside a running event loop."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._channel: Any = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._running: set[asyncio.Future[bytes]] = set()
         self._handlers: dict[str, Handler] = {name: self._asking(name) for name in ASKED}
         self._handlers |= {INFER: self._infer, METADATA: self._metadata}
@@ -68,7 +68,7 @@ class Relay(grpc.GenericRpcHandler):
         """Return the handler of a method; None for one that does not pass."""
         name = str(handler_call_details.method).removeprefix(SERVICE)
         handler = self._handlers.get(name)
-        return None if handler is None else grpc.unary_unary_rpc_method_handler(handler)  # type: ignore[arg-type]
+        return None if handler is None else grpc.unary_unary_rpc_method_handler(handler)
 
     async def close(self) -> None:
         """Close the connection, which cuts off what still runs."""
