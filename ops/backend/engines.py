@@ -92,21 +92,15 @@ class OpenVinoEngine:
         model = self._core.read_model(settings.path)
         self.inputs = frozenset(name for tensor in model.inputs for name in tensor.get_names())
         self.outputs = frozenset(name for tensor in model.outputs for name in tensor.get_names())
-        self._variants = Variants(self._request, self.outputs)
-        self._last: Any = None
-        """The request that ran last; only it keeps memory for the tensors between its nodes."""
+        self._variants = Variants(self._request, self.outputs, most=1 if settings.one_graph else 4)
 
     def prepare(self, outputs: frozenset[str]) -> None:
         """See LoadedGraph.prepare."""
-        self._variants.add(outputs)
+        self._variants.get(outputs)
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
         """See LoadedGraph.infer."""
-        request = self._variants.get(outputs)
-        if self._last is not None and self._last is not request:
-            self._last.get_compiled_model().release_memory()
-        self._last = request
-        results = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+        results = self._variants.get(outputs).infer(dict(inputs), share_inputs=True, share_outputs=True)
         return {name: results[name] for name in outputs}
 
     def _request(self, outputs: frozenset[str]) -> Any:

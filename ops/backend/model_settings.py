@@ -65,6 +65,15 @@ class ModelSettings:
         return any(sum(least < most for least, most in axes) > 1 for axes in self.bounds.values())
 
     @property
+    def one_graph(self) -> bool:
+        """Whether one graph answers for all sets of outputs.
+
+        OpenVINO takes 0.5 GB or more for each graph of pictures, and the time that it spends on outputs which nobody
+        wants was too short to be measured.
+        """
+        return self.pictures and self.engine == "openvino"
+
+    @property
     def most(self) -> int:
         """Rows of one inference at most.
 

@@ -143,6 +143,8 @@ class Runner:
 
         Each set of outputs is a separate graph, whose first run of a shape takes up to twice as long as the next.
         """
+        if self.settings.one_graph:
+            return
         everything = frozenset(self.settings.outputs)
         for request in self.settings.warm_up:
             for outputs in set(self.settings.prepared) - {everything}:
