@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
+from landseer.ensemble.control_groups import CGROUPS, MEMBERSHIP, folders
 
 
 def cores() -> int:
@@ -26,23 +24,8 @@ def cpu_quota(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float | 
 
     groups: where control groups are mounted, of version 1 or 2; membership: our groups, as Linux lists them.
     """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    quotas = [_quota(folder) for folder in _folders(groups, lines)]
+    quotas = [_quota(folder) for folder in folders("cpu", groups, membership)]
     return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _folders(groups: Path, lines: list[str]) -> Iterator[Path]:
-    """Yield the folders of our groups, up to the root, which in a container is often all that there is."""
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = groups / controllers if controllers else groups
-        inner = Path(path.lstrip("/"))
-        yield from (root / part for part in (inner, *inner.parents))
 
 
 def _quota(folder: Path) -> float | None:

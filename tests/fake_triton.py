@@ -58,6 +58,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     profile: Profile = PROFILE
     version: str = "1"
+    release: str = "2.75.0"
+    """Of Triton; one before 2.57 may crash when an inference is cancelled."""
     ready: bool = True
     unloaded: set[str] = field(default_factory=set)
     """Models that are not loaded."""
@@ -65,9 +67,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     """Seconds by model."""
     failures: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
     """What a model answers instead of tensors."""
+    answered_version: str = ""
+    """Version that answers name, if it is not `version`."""
     calls: list[Call] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     """Models whose call was cancelled while it ran."""
+    ended: list[str] = field(default_factory=list)
+    """Models whose call ran to its end."""
     port: int = 0
     """Taken at the first start and kept for later ones."""
     _server: Any = None
@@ -119,8 +125,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             response.models.add(name=name, version=self.version, state="READY" if self.ready else "UNAVAILABLE")
         return response
 
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        """Answer with the release."""
+        return service_pb2.ServerMetadataResponse(name="triton", version=self.release)
+
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        """Wait, fail or compute."""
+        """Wait, fail or compute; only for the version that is there now, or for any."""
         inputs = _inputs(request)
         self.calls.append(_call(request, inputs, context))
         try:
@@ -135,8 +145,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             await context.abort(*self.failures[request.model_name])
         if request.model_name == "describe_full" and not _all_steps(request):
             await context.abort(grpc.StatusCode.INTERNAL, "unexpected deadlock, at least one output is not set")
+        if request.model_version not in ("", self.version):
+            unknown = f"'{request.model_name}' version {request.model_version} is not found"
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: {unknown}")
         outputs = _MODELS[request.model_name](inputs, self.profile.sizes)
-        return _response(request, outputs)
+        self.ended.append(request.model_name)
+        return _response(request, outputs, self.answered_version or self.version)
 
 
 def free_port() -> int:
@@ -283,9 +297,9 @@ def _all_steps(request: Any) -> bool:
     return bool(wanted & detector) and bool(wanted & cluster)
 
 
-def _response(request: Any, outputs: Tensors) -> Any:
+def _response(request: Any, outputs: Tensors, version: str) -> Any:
     """Only what was asked for, as Triton does."""
-    response = service_pb2.ModelInferResponse(model_name=request.model_name)
+    response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=version)
     for wanted in request.outputs:
         array = outputs[wanted.name]
         response.outputs.add(name=wanted.name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)

@@ -16,6 +16,7 @@ from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
@@ -78,7 +79,8 @@ class Collection:
         """Open the store, without loading its index.
 
         ProfileMismatch if its vectors, local features or the codebook were made by other models; StoreUnusable if
-        augmented vectors are configured and there are none; ValueError for an invalid codebook; OSError.
+        augmented vectors are configured and there are none, or if its indexes do not fit in memory; ValueError for an
+        invalid codebook; OSError.
         """
         opener = Workers("open", threads=1)
         try:
@@ -89,13 +91,22 @@ class Collection:
         finally:
             await asyncio.to_thread(opener.close)
         opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
-        if config.vectors == AUGMENTED and store.stats().augmentation is None:
+        try:
+            opened.check(store.stats())
+        except StoreUnusable:
             opened.close()
+            raise
+        return opened
+
+    def check(self, stats: StoreStats) -> None:
+        """StoreUnusable if there are no augmented vectors to search, or too little memory; stats: of the store."""
+        if self._augmented and stats.augmentation is None:
             raise StoreUnusable(
-                f"{config.store} has no augmented vectors; run `landseer augment {config.store}` first, "
+                f"{self._config.store} has no augmented vectors; run `landseer augment {self._config.store}` first, "
                 f"or start the server with --vectors {RAW}"
             )
-        return opened
+        words = 0 if self.words is None else DEEP_WORDS_BYTES if self.deep_words else KEYPOINT_WORDS_BYTES
+        check_memory(stats, self._config, self.profile.sizes.channels, words_bytes=words)
 
     @property
     def size(self) -> int:
@@ -106,7 +117,8 @@ class Collection:
         """Rebuild the index from the store and switch to it. The previous index is used until then."""
         fresh, stop = self._empty(), threading.Event()
         try:
-            await fresh.load(_until(stop, self.store.vectors.scan(augmented=self._augmented)), _report)
+            stored = self.store.vectors.scan(augmented=self._augmented)
+            await fresh.load(_until(stop, stored), _report, expected=self.store.stats().pictures)
             if self.words is not None:
                 await self.words.load(stop)
             if self.sources.verification == KEYPOINTS and not self._compiled:

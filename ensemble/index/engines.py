@@ -39,6 +39,9 @@ class IndexEngine(Protocol):
     def size(self) -> int:
         """Number of vectors."""
 
+    def reserve(self, count: int) -> None:
+        """Make room for so many vectors in an empty engine, so that adding them copies none of the others."""
+
     def add(self, keys: Keys, vectors: Vectors) -> None:
         """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""
 
@@ -84,6 +87,18 @@ class FaissExact:
     def size(self) -> int:
         """Number of vectors."""
         return len(self._rows)
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many vectors in an empty engine: growing step by step takes up to twice the memory.
+
+        FAISS cannot be told, but keeps the room of vectors that are removed. Reading zeros that were never written
+        takes no memory.
+        """
+        if self.size or count < 1:
+            return
+        self._faiss.omp_set_num_threads(self._threads)
+        self._index.add(np.zeros((count, self.dimension), np.float32))
+        self._index.remove_ids(self._faiss.IDSelectorRange(0, count))
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
         """Add vectors [n, D] under keys [n]. Existing keys are replaced; of duplicate keys the last one counts."""

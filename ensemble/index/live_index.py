@@ -112,14 +112,18 @@ class LiveIndex:
         self,
         batches: Iterator[tuple[Keys, npt.NDArray[Any]]],
         progress: Callable[[int], None] | None = None,
+        *,
+        expected: int = 0,
     ) -> int:
         """Add the batches of a store's `vectors.scan` and return the number of vectors.
 
-        `progress` is called on the event loop after each batch with the number of vectors so far.
+        `progress` is called on the event loop after each batch with the number of vectors so far. expected: how many
+        there will be, about; the engine makes room for so many at once.
         """
         loop = asyncio.get_running_loop()
 
         def work() -> int:
+            self._engine.reserve(expected)
             for keys, vectors in batches:
                 self._change(keys, vectors, np.empty(0, np.int64))
                 if progress is not None:

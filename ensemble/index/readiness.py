@@ -12,7 +12,7 @@ from landseer.ensemble.errors import CheckMissed, IndexLoading, LandseerError, M
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.inference.profile import Profile
-from landseer.ensemble.inference.triton import Served, Triton
+from landseer.ensemble.inference.triton import MENDED, Served, Triton
 from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ class Readiness:
         if served != self._served:
             profile = served.profile
             log.info("Triton at %s serves %s, version %s", self._config.triton, profile.backbone, profile.version)
+            _tell_of_fault(served, self._config.triton)
             with only_metrics():
                 self._metrics.show_models(served.versions)
         self._served = served
@@ -175,8 +176,26 @@ class Readiness:
         self._report(self._served is not None and self._writer is not None)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until the next check, or until the index is loaded."""
-        if self._opening is None or self._opening.done():
-            await asyncio.sleep(seconds)
-        else:
-            await asyncio.wait([self._opening], timeout=seconds)
+        """Wait until the next check: sooner if the index is loaded, or an answer shows that models were replaced."""
+        replaced = asyncio.ensure_future(self._triton.replaced.wait())
+        loading = [] if self._opening is None or self._opening.done() else [self._opening]
+        try:
+            await asyncio.wait([replaced, *loading], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            replaced.cancel()
+
+
+def _tell_of_fault(served: Served, address: str) -> None:
+    """Log whether this release of Triton may crash when an inference is cancelled."""
+    if not served.fragile:
+        return
+    fault = f"Triton {served.server} at {address} may crash when an inference is cancelled or its caller is killed"
+    if served.relayed:
+        log.info("%s; the relay before it cancels none", fault)
+    else:
+        log.warning(
+            "%s. This server cancels none, but if it is itself killed, Triton may crash, and all its callers wait for "
+            "its restart. Use Triton %d.%d or later, or start this one with `landseer triton`",
+            fault,
+            *MENDED,
+        )

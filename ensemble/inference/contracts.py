@@ -100,6 +100,9 @@ IMAGE = Tensor(
 """RGB pixels [H, W, 3]."""
 
 
+RELAYED = "landseer_relayed"
+"""Among the extensions that the server names where `ops/run/relay.py` stands before it: no inference is cancelled."""
+
 ATTENTION = Tensor(name="attention", dtype="float32", dims=(-1, -1))
 """In [0, 1], on the feature map of scale 1."""
 IMAGE_SIZE = Tensor(name="image_size", dtype="int32", dims=(2,))

@@ -77,7 +77,10 @@ class OnnxRuntimeEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, in bf16 if requested and supported by the CPU."""
+    """OpenVINO on the CPU, in bf16 if requested and supported by the CPU.
+
+    What it does about memory was measured in docs/research/triton-memory.md.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         import openvino as ov
@@ -89,11 +92,11 @@ class OpenVinoEngine:
         model = self._core.read_model(settings.path)
         self.inputs = frozenset(name for tensor in model.inputs for name in tensor.get_names())
         self.outputs = frozenset(name for tensor in model.outputs for name in tensor.get_names())
-        self._variants = Variants(self._request, self.outputs)
+        self._variants = Variants(self._request, self.outputs, most=1 if settings.one_graph else 4)
 
     def prepare(self, outputs: frozenset[str]) -> None:
         """See LoadedGraph.prepare."""
-        self._variants.add(outputs)
+        self._variants.get(outputs)
 
     def infer(self, inputs: Mapping[str, Array], outputs: frozenset[str]) -> dict[str, Array]:
         """See LoadedGraph.infer."""
@@ -109,6 +112,9 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", self._properties()).create_infer_request()
 
     def _properties(self) -> dict[str, Any]:
+        # By default OpenVINO keeps what it prepared for the last 5,000 shapes of a kind of node: 40 MB for each size of
+        # picture, of which there are hundreds.
+        kept = {"CPU_RUNTIME_CACHE_CAPACITY": 0} if self._settings.pictures else {}
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -116,6 +122,7 @@ class OpenVinoEngine:
             # Several models share the cores, each in its own process: pinned threads would queue for the same core.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            **kept,
         }
 
 

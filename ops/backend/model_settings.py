@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,29 @@ class ModelSettings:
     """Sets of outputs to compile for when the model is loaded."""
     warm_up: tuple[WarmUp, ...] = ()
     """Requests to run on each of the `prepared` sets when the model is loaded."""
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it takes pictures: an input of two or more axes of any length besides the batch."""
+        return any(sum(least < most for least, most in axes) > 1 for axes in self.bounds.values())
+
+    @property
+    def one_graph(self) -> bool:
+        """Whether one graph answers for all sets of outputs.
+
+        OpenVINO takes 0.5 GB or more for each graph of pictures, and the time that it spends on outputs which nobody
+        wants was too short to be measured.
+        """
+        return self.pictures and self.engine == "openvino"
+
+    @property
+    def most(self) -> int:
+        """Rows of one inference at most.
+
+        The tensors between the nodes of a picture take about 200 MB, and a batch saves no time on two threads: so one
+        picture for two threads. Other models have no bound but `max_batch_size`.
+        """
+        return max(1, self.threads // 2) if self.pictures else sys.maxsize
 
 
 def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) -> ModelSettings:

@@ -61,18 +61,31 @@ class Runner:
     def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outputs | RequestFailure]]:
         """Yield each job's place and answer as soon as it is known.
 
-        Jobs of equal shapes share one inference; a failure affects no other group. The arrays are valid only until the
-        next step.
+        Jobs of equal shapes share inferences, of at most `settings.most` rows; a failure affects no other group. The
+        arrays are valid only until the next step.
         """
         groups: dict[object, list[int]] = {}
         for place, job in enumerate(jobs):
             groups.setdefault(self._key(place, job), []).append(place)
         for places in groups.values():
-            yield from self._answered({place: jobs[place] for place in places})
+            for some in self._parts(jobs, places):
+                yield from self._answered({place: jobs[place] for place in some})
 
     def close(self) -> None:
         """Free the model. The next run loads it again."""
         self._engine = None
+
+    def _parts(self, jobs: Sequence[Job], places: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the places of jobs that share an inference; one that has too many rows is alone."""
+        part, rows = list[int](), 0
+        for place in places:
+            more = _rows(jobs[place])
+            if part and rows + more > self.settings.most:
+                yield part
+                part, rows = [], 0
+            part.append(place)
+            rows += more
+        yield part
 
     def _answered(self, group: Mapping[int, Job]) -> Iterator[tuple[int, Outputs | RequestFailure]]:
         wanted = dict(group)
@@ -102,10 +115,19 @@ class Runner:
     def _infer(self, jobs: Sequence[Job]) -> Sequence[Outputs]:
         wanted = frozenset[str]().union(*(job.outputs for job in jobs))
         inputs = {name: batched([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        if not self.settings.batching:
+            return [self._engine_infers(inputs, wanted)]
+        most, rows = self.settings.most, sum(_rows(job) for job in jobs)
+        if rows <= most:
+            return _split(self._engine_infers(inputs, wanted), jobs)
+        slices = ({name: value[at : at + most] for name, value in inputs.items()} for at in range(0, rows, most))
+        parts = [copied(self._engine_infers(some, wanted)) for some in slices]
+        return _split({name: np.concatenate([part[name] for part in parts]) for name in wanted}, jobs)
+
+    def _engine_infers(self, inputs: Mapping[str, Array], wanted: frozenset[str]) -> Outputs:
         engine = self._ready()
         self.inferences += 1
-        results = engine.infer(inputs, wanted)
-        return _split(results, jobs) if self.settings.batching else [results]
+        return engine.infer(inputs, wanted)
 
     def _prepared(self) -> LoadedGraph:
         """Check the graph against its configuration, and compile the sets of outputs that will be requested."""
@@ -121,6 +143,8 @@ class Runner:
 
         Each set of outputs is a separate graph, whose first run of a shape takes up to twice as long as the next.
         """
+        if self.settings.one_graph:
+            return
         everything = frozenset(self.settings.outputs)
         for request in self.settings.warm_up:
             for outputs in set(self.settings.prepared) - {everything}:
@@ -160,8 +184,13 @@ def out_of_bounds(inputs: Mapping[str, Array], bounds: Bounds, *, batching: bool
     return None
 
 
+def _rows(job: Job) -> int:
+    first = next(iter(job.inputs.values()))
+    return first.shape[0] if first.ndim else 1
+
+
 def _split(results: Mapping[str, Array], jobs: Sequence[Job]) -> Sequence[Outputs]:
-    sizes = [next(iter(job.inputs.values())).shape[0] for job in jobs]
+    sizes = [_rows(job) for job in jobs]
     for name, value in results.items():
         if value.ndim == 0 or value.shape[0] != sum(sizes):
             raise ValueError(f"output '{name}' has shape {list(value.shape)}; expected a batch of {sum(sizes)}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 from landseer.ops.arguments import options_of
 from landseer.ops.commands.ending import failed
 from landseer.ops.errors import OpsError
 from landseer.ops.run.ports import LOOPBACK, port_or_auto
-from landseer.ops.run.processes import Stopping, how_ended
+from landseer.ops.run.processes import Stopping
+from landseer.ops.run.restarts import Restarts
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.run.triton_log import is_worth_showing
+from landseer.ops.run.watched import Watched
 
 WATCH_S = 0.5
 
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run Triton until it ends, or until SIGINT or SIGTERM. Return its exit status; 1 if it cannot serve."""
+    """Run Triton, again if it ends, until SIGINT or SIGTERM. Return its exit status; 1 if it cannot serve."""
     try:
         return _serve(_config(args), args.timeout)
     except OpsError as error:
@@ -59,12 +62,21 @@ def _config(args: argparse.Namespace) -> TritonConfig:
 
 
 def _serve(config: TritonConfig, timeout: float) -> int:
-    with Stopping() as stopping, TritonServer(config) as server:
+    server = TritonServer(config)
+
+    def start(stop: threading.Event | None) -> None:
+        server.start()
+        server.wait_ready(timeout, stop=stop)
+
+    with Stopping() as stopping, server:
         server.wait_ready(timeout, stop=stopping.event)
         if not stopping.event.is_set():
             print(f"Triton is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, {server.metrics_url}", flush=True)
-        while server.look() and not stopping.event.wait(WATCH_S):
-            pass
-        if not stopping.event.is_set():
-            raise OpsError(f"Triton ended unexpectedly ({how_ended(server.returncode)}): {server.explain()}")
+        watched = Watched(server, Restarts(name=server.name), start)
+        while not stopping.event.wait(WATCH_S):
+            watched.look(stopping.event, _say)
         return server.stop() or 0
+
+
+def _say(text: str) -> None:
+    print(f"landseer triton: {text}", file=sys.stderr, flush=True)

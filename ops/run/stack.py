@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port, parse_address, require_free
-from landseer.ops.run.processes import how_ended
 from landseer.ops.run.restarts import Restarts
-from landseer.ops.run.server import Server, Startable
+from landseer.ops.run.server import Startable
 from landseer.ops.run.triton import TritonConfig, TritonServer
+from landseer.ops.run.watched import Watched
 
 WATCH_S = 0.5
 
@@ -93,8 +92,8 @@ class Stack(Startable):
     def supervise(self, stop: threading.Event, say: Callable[[str], None]) -> None:
         """Restart a server that ends, on the same ports, until `stop` is set; OpsError if it keeps ending."""
         watched = (
-            _Watched(self.triton, Restarts(name=self.triton.name), self._start_triton),
-            _Watched(self.orchestrator, Restarts(name=self.orchestrator.name), self._start_orchestrator),
+            Watched(self.triton, Restarts(name=self.triton.name), self._start_triton),
+            Watched(self.orchestrator, Restarts(name=self.orchestrator.name), self._start_orchestrator),
         )
         while not stop.wait(WATCH_S):
             for one in watched:
@@ -111,40 +110,6 @@ class Stack(Startable):
     def _sink(self, name: str) -> Callable[[str], None] | None:
         on_line = self.config.on_line
         return None if on_line is None else lambda line: on_line(name, line)
-
-
-class _Watched:
-    """One supervised server."""
-
-    def __init__(
-        self,
-        server: Server,
-        restarts: Restarts,
-        start: Callable[[threading.Event | None], None],
-    ) -> None:
-        self._server = server
-        self._restarts = restarts
-        self._start = start
-        self._since = time.monotonic()
-
-    def look(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Restart the server if it has ended."""
-        if self._server.look():
-            return
-        reason = f"{how_ended(self._server.returncode)}: {self._server.explain()}"
-        while not stop.is_set():
-            delay = self._restarts.delay_after(time.monotonic() - self._since, reason)
-            say(f"{self._restarts.name} ended ({reason}); restarting it in {delay:g} s")
-            stop.wait(delay)
-            self._since = time.monotonic()
-            try:
-                self._start(stop)
-            except OpsError as error:
-                self._server.stop()
-                reason = str(error)
-            else:
-                say(f"{self._restarts.name} is ready again")
-                return
 
 
 def _address(asked: str | None, flag: str) -> str:

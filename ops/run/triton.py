@@ -8,6 +8,8 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,26 +52,37 @@ class TritonConfig:
 
 
 class TritonServer(Server):
-    """One Triton. start() does not wait until it is ready; wait_ready() does."""
+    """One Triton, and a relay before its gRPC front end. start() does not wait until it is ready; wait_ready() does."""
 
     name = "Triton"
 
     def __init__(self, config: TritonConfig) -> None:
         super().__init__()
         self.config = config
+        self._relay: Child | None = None
         self._dead: set[int] = set()
-        self._broken = False
+        self._broken = ""
 
     def start(self) -> None:
         """Start the process; OpsError if something is missing. A restart uses the same ports."""
         if self.alive:
             raise OpsError(f"Triton is already running as process {self.pid}; stop it first")
+        self.stop()
         models_of(self.config.repository)
         check_log_file(self.config.log_file)
         install = find_triton()
         self.config = _with_ports(self.config)
-        self._dead, self._broken = set(), False
-        self._child = _spawn(install, self.config)
+        self._dead, self._broken = set(), ""
+        inner = free_port()
+        self._child = _spawn(install, self.config, inner)
+        self._relay = _spawn_relay(self.config, inner)
+
+    def stop(self) -> int | None:
+        """Stop both, Triton first: a relay that ends cuts off inferences, which may crash Triton."""
+        status = super().stop()
+        if self._relay is not None:
+            self._relay.stop()
+        return status
 
     def look(self) -> bool:
         """Return whether it still works; a supervisor calls this about once a second.
@@ -78,9 +91,13 @@ class TritonServer(Server):
         it. So this kills Triton when it sees the same dead stub twice, and the supervisor can restart it. A stub that
         was stopped on purpose is reaped in between.
         """
-        dead = dead_stubs(self.pid) if self.alive else set()
-        if dead & self._dead:
-            self._broken = True
+        running = super().alive
+        dead = dead_stubs(self.pid) if running else set()
+        if running and not self.alive:
+            self._broken = "the relay before it died"
+        elif dead & self._dead:
+            self._broken = "the process of one of its models died; it may have been killed, or run out of memory"
+        if self._broken:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.stop()
@@ -88,13 +105,29 @@ class TritonServer(Server):
         return self.alive
 
     @property
+    def alive(self) -> bool:
+        """Whether Triton and the relay run."""
+        return super().alive and self._relay is not None and self._relay.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """Triton's exit status, 128 + N if signal N killed it; None while it runs."""
+        return None if self._child is None or self.alive else self.stop()
+
+    @property
     def ready(self) -> bool:
-        """Whether it runs and every model is loaded."""
-        return self.alive and _answers(self.config.host, self.config.http_port or 0)
+        """Whether it runs, every model is loaded and the relay listens."""
+        config = self.config
+        return self.alive and _answers(config.host, config.http_port or 0) and _listens(config.host, config.grpc_port)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of Triton and the relay; the processes of the models are Triton's children."""
+        return (self.pid, *([self._relay.pid] if self._relay else []))
 
     @property
     def grpc_url(self) -> str:
-        """host:port of the gRPC service, as tritonclient expects it."""
+        """host:port of the gRPC service, as tritonclient expects it; the relay answers there."""
         return f"{self.config.host}:{self.config.grpc_port}"
 
     @property
@@ -110,7 +143,7 @@ class TritonServer(Server):
     def explain(self) -> str:
         """Return the reasons in the log, in one line."""
         if self._broken:
-            return "the process of one of its models died; it may have been killed, or run out of memory"
+            return self._broken
         return "; ".join(reasons(self._child.lines if self._child else ())) or "it gave no reason"
 
 
@@ -149,14 +182,14 @@ def _with_ports(config: TritonConfig) -> TritonConfig:
     )
 
 
-def _spawn(install: TritonInstall, config: TritonConfig) -> Child:
+def _spawn(install: TritonInstall, config: TritonConfig, grpc_port: int) -> Child:
     prefix = f"landseer-{os.getpid()}-{secrets.token_hex(4)}-"
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         install.lay_out_backends(folder)
         return Child.start(
             ChildConfig(
-                command=_command(install, config, folder, prefix),
+                command=_command(install, config, folder, prefix, grpc_port=grpc_port),
                 env={**install.environment(), **({THREADS_VARIABLE: str(config.threads)} if config.threads else {})},
                 remove=(str(folder), f"/dev/shm/{prefix}*"),
                 grace_s=DRAIN_S + 5,
@@ -169,7 +202,15 @@ def _spawn(install: TritonInstall, config: TritonConfig) -> Child:
         raise
 
 
-def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_prefix: str) -> list[str]:
+def _spawn_relay(config: TritonConfig, inner: int) -> Child:
+    listen = f"{config.host}:{config.grpc_port}"
+    words = ["-m", "landseer.ops.run.relay", "--listen", listen, "--triton", f"{LOOPBACK}:{inner}"]
+    return Child.start(ChildConfig(command=[sys.executable, *words], log_file=config.log_file, on_line=config.on_line))
+
+
+def _command(
+    install: TritonInstall, config: TritonConfig, backends: Path, shm_prefix: str, *, grpc_port: int
+) -> list[str]:
     return [
         str(install.server),
         f"--model-repository={config.repository.resolve()}",
@@ -181,8 +222,9 @@ def _command(install: TritonInstall, config: TritonConfig, backends: Path, shm_p
         "--disable-auto-complete-config",
         f"--http-address={config.host}",
         f"--http-port={config.http_port}",
-        f"--grpc-address={config.host}",
-        f"--grpc-port={config.grpc_port}",
+        # Only the relay calls it.
+        f"--grpc-address={LOOPBACK}",
+        f"--grpc-port={grpc_port}",
         f"--metrics-address={config.host}",
         f"--metrics-port={config.metrics_port}",
         f"--exit-timeout-secs={DRAIN_S}",
@@ -204,6 +246,14 @@ def dead_stubs(pid: int) -> set[int]:
         return {child.pid for child in psutil.Process(pid).children() if child.status() == psutil.STATUS_ZOMBIE}
     except psutil.NoSuchProcess:
         return set()
+
+
+def _listens(host: str, port: int | None) -> bool:
+    try:
+        socket.create_connection((host, port or 0), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _answers(host: str, port: int) -> bool:

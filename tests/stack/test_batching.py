@@ -71,8 +71,8 @@ def test_searches_at_once_are_executed_together(triton, landseer):
     assert cosines(np.array(alone), np.array(again)).min() > 0.9999
 
 
-def test_describe_neither_computes_nor_copies_local_features(triton):
-    """Of eight small pictures the 20 MB of local features, gathered and copied, are most of the work there is."""
+def test_describe_does_not_copy_local_features(triton):
+    """Of eight small pictures the 20 MB of local features, which would be copied, are much of the work there is."""
     assert not LOCAL & set(ensembles()["describe"].outputs)
     images = {"image": np.concatenate(parts(64, 64, 8))}
     assert set(triton.infer("backbone", images)) >= LOCAL

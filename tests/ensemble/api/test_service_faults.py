@@ -259,3 +259,23 @@ async def test_an_optional_model_that_is_not_loaded_costs_its_stage_alone(landse
     answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER))
     assert len(answer.hits) == 5
     assert [one.stage for one in answer.degradations] == [stage]
+
+
+async def test_models_replaced_between_two_checks_describe_nothing_for_the_store(start, picture, rich):
+    landseer = await start(poll_s=60.0, local_features=NONE)
+    await landseer.put(before=picture(1))
+    # Triton now serves other models, and the next regular check is a minute away.
+    landseer.triton.profile = dataclasses.replace(PROFILE, weights_sha256="9" * 64, version="2")
+    landseer.triton.version = "2"
+    request = index_pb2.UpsertRequest(picture=index_pb2.Picture(id="after", image=picture(2)))
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.index.Upsert(request)
+    assert (rich(caught.value).reason, rich(caught.value).retry_s) == ("MODELS_UNAVAILABLE", 2.0)
+
+    async def known():
+        with pytest.raises(AioRpcError) as caught:
+            await landseer.index.Upsert(request)
+        return rich(caught.value).reason == "PROFILE_MISMATCH"
+
+    await until(known)
+    assert landseer.metric("landseer_index_pictures") == 1

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import faiss
@@ -141,3 +143,32 @@ def test_removing_a_vector_moves_only_the_last_one():
     engine.remove(np.array([10, 14, 15, 99]))
     assert engine._index.ntotal == engine.size == 2
     np.testing.assert_array_equal(engine.vectors(np.array([12, 13])), rows[[2, 3]])
+
+
+def test_room_made_at_once_changes_no_answer(engine):
+    vectors, keys = unit(50), np.arange(50)
+    engine.reserve(40)
+    assert engine.size == 0 and engine.search(vectors[:1], 3)[0].shape == (1, 0)
+    for start in range(0, 50, 10):
+        engine.add(keys[start : start + 10], vectors[start : start + 10])
+    np.testing.assert_array_equal(engine.search(vectors, 1)[0][:, 0], keys)
+    engine.reserve(1000)
+    assert engine.size == 50
+
+
+def test_loading_into_reserved_room_takes_no_second_copy():
+    """In a process of its own, whose peak nothing else has raised."""
+    count, dimension = 60_000, 512
+    script = f"""
+import resource, numpy as np
+from landseer.ensemble.index.engines import FaissExact
+engine = FaissExact({dimension}, threads=1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+engine.reserve({count})
+for start in range(0, {count}, 1000):
+    engine.add(np.arange(start, start + 1000), np.ones((1000, {dimension}), np.float32))
+print(peak() - before)
+"""
+    grown = int(subprocess.check_output([sys.executable, "-c", script], text=True))
+    assert grown < 1.25 * count * dimension * 4

@@ -26,6 +26,7 @@ class Answers:
     def __init__(self, *outcomes):
         self.outcomes, self.checks = list(outcomes), 0
         self.inferred = -1.0
+        self.replaced = asyncio.Event()
 
     async def served(self, timeout_s, known=None):
         self.checks += 1

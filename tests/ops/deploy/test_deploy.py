@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from landseer.ensemble.config import KEYPOINTS, parse_bytes
+from landseer.ensemble.index.footprint import DISK_BYTES, KEYPOINT_WORDS_BYTES, WORKING_BYTES, Footprint
+
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "ops" / "deploy"
 CHART = DEPLOY / "chart"
@@ -489,3 +492,16 @@ def test_envoy_takes_its_file(tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_memory_of_an_orchestrator_is_enough_for_a_full_store():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["orchestrator"]
+    limit = parse_bytes(values["store"]["limit"])
+    need = Footprint(
+        pictures=limit // DISK_BYTES[KEYPOINTS],
+        dimension=1280,
+        words_bytes=KEYPOINT_WORDS_BYTES,
+        rest_bytes=WORKING_BYTES,
+    )
+    asked, most = (values["resources"][kind]["memory"].replace("Gi", "GiB") for kind in ("requests", "limits"))
+    assert need.bytes <= parse_bytes(asked) <= parse_bytes(most), str(need)

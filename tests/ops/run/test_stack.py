@@ -11,7 +11,8 @@ from landseer.ops.errors import OpsError
 from landseer.ops.run.orchestrator import Warnings, _told
 from landseer.ops.run.ports import free_port
 from landseer.ops.run.restarts import Restarts
-from landseer.ops.run.stack import Stack, StackConfig, _Watched
+from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.run.watched import Watched
 
 
 class Server:
@@ -39,7 +40,7 @@ class Server:
 def watch(server, **more):
     restarts = Restarts(name="Triton", first_delay_s=0.0, **more)
     said = []
-    _Watched(server, restarts, server.start).look(threading.Event(), said.append)
+    Watched(server, restarts, server.start).look(threading.Event(), said.append)
     return said
 
 
@@ -73,7 +74,7 @@ def test_a_stack_that_is_told_to_stop_starts_nothing():
     server, stop = Server(), threading.Event()
     server.running = False
     stop.set()
-    _Watched(server, Restarts(name="Triton"), server.start).look(stop, print)
+    Watched(server, Restarts(name="Triton"), server.start).look(stop, print)
     assert server.starts == 0
 
 

@@ -152,6 +152,55 @@ def test_the_command_runs_until_it_is_told_to_end(number, small_repository, left
     assert not leftovers(process.pid)
 
 
+CALLER = """
+import asyncio, sys
+import numpy as np
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc.aio import InferenceServerClient
+
+async def one(client, image):
+    while True:
+        await client.infer("brief", [image], outputs=[InferRequestedOutput("descriptor")], client_timeout=30)
+        print("answered", flush=True)
+
+async def main():
+    image = InferInput("image", [1, 256, 256, 3], "UINT8")
+    image.set_data_from_numpy(np.zeros((1, 256, 256, 3), np.uint8))
+    client = InferenceServerClient(sys.argv[1])
+    await asyncio.gather(*(one(client, image) for _ in range(16)))
+
+asyncio.run(main())
+"""
+
+
+def test_the_command_outlives_killed_callers_and_starts_a_killed_triton_again(full_repository, leftovers, eventually):
+    """Without the relay half of the kills crash Triton 2.51 with the real models (docs/triton.md)."""
+    options = ["--http-port", "auto", "--grpc-port", "auto", "--metrics-port", "auto"]
+    command = [sys.executable, "-m", "landseer.client.cli", "triton", "--repository", str(full_repository), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[4].rstrip(",")
+        before = _tritonserver(process.pid)
+        for _ in range(10):
+            with subprocess.Popen([sys.executable, "-c", CALLER, address], stdout=subprocess.PIPE) as caller:
+                assert caller.stdout.readline() == b"answered\n"
+                caller.kill()
+        assert eventually(lambda: _tritonserver(process.pid) == before, 1)
+        os.kill(before, signal.SIGKILL)
+        assert "Triton ended (killed by signal 9: " in process.stderr.readline()
+        assert "Triton is ready again" in process.stderr.readline()
+        assert _tritonserver(process.pid) not in (None, before)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not leftovers(process.pid)
+
+
+def _tritonserver(launcher):
+    """The process id of the one Triton that a launcher has started."""
+    children = psutil.Process(launcher).children(recursive=True)
+    found = [child.pid for child in children if (child.cmdline() or [""])[0].endswith("/tritonserver")]
+    return found[0] if found else None
+
+
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "landseer.client.cli", "triton", "--repository", str(tmp_path / "none")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

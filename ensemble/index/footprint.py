@@ -1,0 +1,80 @@
+"""The memory that a store's indexes need, and whether there is that much."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from landseer.ensemble.config import BOTH, DEEP, KEYPOINTS, NONE, ServerConfig
+from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.memory import GIB, memory_limit
+from landseer.ensemble.store.record import StoreStats
+
+log = logging.getLogger(__name__)
+
+PROCESS_BYTES = GIB // 5
+"""The process without indexes, measured with a million pictures (docs/indexing.md)."""
+WORKING_BYTES = GIB
+"""The process at work: it decodes pictures, and two of 100 megapixels take 0.8 GB."""
+KEYPOINT_WORDS_BYTES = 8_167
+"""Words of a picture's keypoints in memory, measured over 881 pictures (docs/indexing.md)."""
+DEEP_WORDS_BYTES = 2_000
+"""Words of a picture's deep local features, about 100 of 20 bytes."""
+DISK_BYTES = {NONE: 28_800, KEYPOINTS: 61_600, DEEP: 98_400, BOTH: 131_200}
+"""A picture in the store, by its local features, measured over 5,000 pictures (docs/indexing.md)."""
+SURE = 1000
+"""Pictures from which on the store itself tells how much disk one takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Memory for the indexes of so many pictures, and for the process."""
+
+    pictures: int
+    dimension: int
+    """D, values of a descriptor."""
+    words_bytes: int
+    """Bytes of a picture's words; 0 without an index of words."""
+    rest_bytes: int
+    """Bytes of all else."""
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.rest_bytes + self.pictures * (4 * self.dimension + self.words_bytes)
+
+    def __str__(self) -> str:
+        vectors = f"{self.pictures:,} vectors of {self.dimension:,} x 4 bytes"
+        words = f" + {self.words_bytes:,} bytes each for visual words" if self.words_bytes else ""
+        return f"{vectors}{words} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
+
+
+def check_memory(stats: StoreStats, config: ServerConfig, dimension: int, *, words_bytes: int) -> None:
+    """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
+
+    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words.
+    """
+    there = memory_limit()
+    make = partial(Footprint, dimension=dimension, words_bytes=words_bytes)
+    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES)
+    if now.bytes > there:
+        raise StoreUnusable(
+            f"{config.store} does not fit in memory: {now}, and this process may take {there / GIB:.1f} GiB; raise the "
+            f"container's memory limit, or {_less(words_bytes)}"
+        )
+    disk = stats.used_bytes / stats.pictures if stats.pictures >= SURE else DISK_BYTES[config.local_features]
+    full = make(pictures=int(stats.limit_bytes / disk), rest_bytes=WORKING_BYTES)
+    if full.bytes > there:
+        log.warning(
+            "a store as full as its limit of %.1f GiB allows will not fit in memory: %s, and this process may take "
+            "%.1f GiB; lower --store-limit, or give it more memory",
+            stats.limit_bytes / GIB,
+            full,
+            there / GIB,
+        )
+
+
+def _less(words_bytes: int) -> str:
+    without = "serve it with `--local-features none`, or " if words_bytes else ""
+    return f"{without}split the collection over several servers"

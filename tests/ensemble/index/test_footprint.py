@@ -1,0 +1,71 @@
+"""What does not fit in memory is refused at the start, with the arithmetic."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from fake_triton import PROFILE
+
+from landseer.ensemble.config import KEYPOINTS, NONE, ServerConfig
+from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.index import footprint
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.footprint import KEYPOINT_WORDS_BYTES, Footprint, check_memory
+from landseer.ensemble.memory import GIB
+from landseer.ensemble.store.record import StoreStats
+from landseer.ensemble.telemetry.metrics import Metrics
+
+
+def stats(pictures, *, each=61_600, limit=16 * GIB):
+    used = pictures * each
+    return StoreStats(pictures=pictures, sequence=pictures, used_bytes=used, limit_bytes=limit, last_change=None)
+
+
+def check(found, there, monkeypatch, *, local=KEYPOINTS):
+    monkeypatch.setattr(footprint, "memory_limit", lambda: int(there * GIB))
+    words = KEYPOINT_WORDS_BYTES if local == KEYPOINTS else 0
+    check_memory(found, ServerConfig(store="pictures", local_features=local), 1280, words_bytes=words)
+
+
+def test_a_store_that_does_not_fit_is_refused(monkeypatch):
+    with pytest.raises(StoreUnusable) as caught:
+        check(stats(280_000), 3.5, monkeypatch)
+    assert str(caught.value) == (
+        "pictures does not fit in memory: 280,000 vectors of 1,280 x 4 bytes + 8,167 bytes each for visual words + "
+        "0.2 GiB for the rest = 3.7 GiB, and this process may take 3.5 GiB; raise the container's memory limit, or "
+        "serve it with `--local-features none`, or split the collection over several servers"
+    )
+    check(stats(280_000), 3.5, monkeypatch, local=NONE)
+
+
+@pytest.mark.parametrize(
+    ("found", "there", "warned"),
+    [
+        (stats(0), 4.0, True),
+        (stats(0), 6.0, False),
+        (stats(0, limit=8 * GIB), 4.0, False),
+        # As its own pictures are: half as large as those measured, so twice as many fit the limit.
+        (stats(10_000, each=30_800), 6.0, True),
+    ],
+)
+def test_a_store_that_may_grow_beyond_memory_is_warned_of(monkeypatch, caplog, found, there, warned):
+    with caplog.at_level(logging.WARNING):
+        check(found, there, monkeypatch)
+    assert bool(caplog.records) == warned
+
+
+def test_the_measured_million():
+    """docs/indexing.md: 4.97 GiB for a million pictures by global descriptors alone."""
+    found = Footprint(pictures=1_000_000, dimension=1280, words_bytes=0, rest_bytes=footprint.PROCESS_BYTES)
+    assert found.bytes / GIB == pytest.approx(4.97, abs=0.01)
+
+
+async def test_a_server_with_too_little_memory_does_not_open_its_store(monkeypatch, tmp_path):
+    config = ServerConfig(store=tmp_path / "store", store_limit_bytes=2**24, threads=1, local_features=NONE)
+    monkeypatch.setattr(footprint, "memory_limit", lambda: GIB // 8)
+    with pytest.raises(StoreUnusable, match="does not fit in memory"):
+        await Collection.open(config, PROFILE, Metrics())
+    monkeypatch.undo()
+    # It was closed again.
+    (await Collection.open(config, PROFILE, Metrics())).close()

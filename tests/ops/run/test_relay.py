@@ -1,0 +1,111 @@
+"""The relay passes calls and answers, and cancels no inference whatever its callers do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from fake_triton import FakeTriton, free_port
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from landseer.ensemble.inference.contracts import RELAYED
+from landseer.ops.run import relay
+
+PICTURE = bytes(64 * 64 * 3)
+
+
+@pytest.fixture
+async def triton():
+    running = await FakeTriton(release="2.51.0").start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def stub(triton):
+    """Calls the relay before it."""
+    address, listening, stop = f"127.0.0.1:{free_port()}", asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(relay.serve(address, triton.address, listening.set, stop))
+    await listening.wait()
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    stop.set()
+    await serving
+
+
+def inference(**more):
+    image = service_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, 64, 64, 3])
+    wanted = service_pb2.ModelInferRequest.InferRequestedOutputTensor(name="descriptor")
+    return service_pb2.ModelInferRequest(
+        model_name="describe", inputs=[image], outputs=[wanted], raw_input_contents=[PICTURE], **more
+    )
+
+
+async def until(condition):
+    async def wait():
+        while not condition():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(), 10)
+
+
+async def test_calls_headers_answers_and_errors_pass(triton, stub):
+    answer = await stub.ModelInfer(inference(), metadata=(("traceparent", "00-1-2-01"),))
+    assert answer.outputs[0].name == "descriptor" and len(answer.raw_output_contents) == 1
+    assert triton.calls[0].traceparent == "00-1-2-01"
+    assert (await stub.ModelReady(service_pb2.ModelReadyRequest(name="describe"))).ready
+    triton.failures["describe"] = (grpc.StatusCode.INVALID_ARGUMENT, "no such size")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(inference())
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no such size")
+
+
+async def test_it_says_that_it_is_there(stub):
+    found = await stub.ServerMetadata(service_pb2.ServerMetadataRequest())
+    assert (found.version, list(found.extensions)) == ("2.51.0", [RELAYED])
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+async def test_an_inference_goes_on_without_its_caller(triton, stub, how):
+    triton.delays["describe"] = 0.4
+    call = stub.ModelInfer(inference(), timeout=0.1 if how == "deadline" else None)
+    await until(lambda: len(triton.calls) == 1)
+    assert triton.calls[0].time_remaining is None, "a deadline that passes would cancel"
+    if how == "cancelled":
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    else:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+    await until(lambda: triton.ended == ["describe"])
+    assert triton.cancelled == []
+
+
+async def test_abandoned_inferences_are_bounded(triton, stub, monkeypatch):
+    monkeypatch.setattr(relay, "MOST", 1)
+    triton.delays["describe"] = 0.4
+    first = stub.ModelInfer(inference())
+    await until(lambda: len(triton.calls) == 1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(inference())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await first).outputs
+
+
+async def test_what_would_change_the_server_does_not_pass(stub):
+    for call, request in (
+        (stub.RepositoryModelUnload, service_pb2.RepositoryModelUnloadRequest(model_name="backbone")),
+        (stub.SystemSharedMemoryRegister, service_pb2.SystemSharedMemoryRegisterRequest(name="x", key="/x")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(request)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_without_a_triton_it_fails_at_once(triton, stub):
+    await triton.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(stub.ModelInfer(inference()), 5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
