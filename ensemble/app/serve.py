@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--max-image-pixels", "most pixels per picture", limits.max_pixels, type=int, metavar="N")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
+    late = "refuse searches that would be answered later than this, so that the others are not"
+    option("--refuse-after", late, ServerConfig.refuse_after_s, type=float, metavar="SECONDS")
+    option("--calls", "most calls open at a time", ServerConfig.calls, type=int, metavar="N")
+    held = "most bytes of requests being answered; they take up to three times that in memory"
+    option("--bytes-in-flight", held, f"{ServerConfig.bytes_in_flight >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
@@ -84,6 +89,9 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         max_top_k=args.max_top_k,
         in_flight=args.in_flight,
         waiting=args.queue,
+        refuse_after_s=args.refuse_after,
+        calls=args.calls,
+        bytes_in_flight=args.bytes_in_flight,
         store_limit_bytes=args.store_limit,
         thumbnails=not args.no_thumbnails,
         local_features=args.local_features,
