@@ -19,8 +19,8 @@ _RETRY = {
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
 _BUDGET = {"maxTokens": 20, "tokenRatio": 0.1}
-"""Ten failures end the retries of a client, and ten successes allow one again. So retries soon add at most a tenth to the
-load of a server that can answer some, and nothing to that of one that answers nobody."""
+"""Ten failures end the retries of a client, and ten successes allow one again. So retries soon add at most a tenth to
+the load of a server that can answer some, and nothing to that of one that answers nobody."""
 
 SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
