@@ -155,6 +155,7 @@ def _method(report: OverloadReport) -> str:
     return (
         "## How it was measured\n\n"
         f"- {report.photos} photographs of the demo are indexed; searches are those that a server runs by default.\n"
-        "- `1x` and `4x` arrive at random (Poisson) at that multiple of the capacity, whatever becomes of others.\n  The others wait for each answer; after a refusal they pause as long as its RetryInfo says, up to twice.\n"
+        "- `1x` and `4x` arrive at random (Poisson) at that multiple of the capacity, whatever becomes of others. The\n"
+        "  other callers wait for each answer, and after a refusal as long as its RetryInfo says, up to twice that.\n"
         "- Triton, the orchestrator and the callers share the cores.\n\n" + machine_table(report.machine, report.others)
     )
