@@ -19,26 +19,31 @@ from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics
 
 SLOW_S = 2.0
-"""A sender who needs longer for a message does not keep others from being received: what he sends comes slowly."""
+"""A sender who needs longer for a message makes way, so that a few of them do not keep out all others."""
 
 
 class Door:
     """Lets calls in. For one event loop."""
 
-    def __init__(self, *, calls: int, receiving: int, held: HeldBytes, metrics: Metrics) -> None:
-        """calls: most open ones; receiving: most messages received at a time."""
+    def __init__(self, *, calls: int, receiving: int, slow: int, held: HeldBytes, metrics: Metrics) -> None:
+        """Each number is the most at a time. calls: open ones; receiving: messages; slow: those of slow senders beside.
+
+        Each slow sender has a part of his message in memory, so further ones are refused.
+        """
         self._most = calls
+        self._most_slow = slow
         self._open = 0
         self._receiving = asyncio.Semaphore(receiving)
+        self._slow = 0
         self._held = held
-        self._shed = metrics.shed.labels("any", "calls")
+        self._shed = metrics.shed
         metrics.open_calls.set_function(lambda: self._open)
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Be an open call, or raise Overloaded at once."""
         if self._open >= self._most:
-            self._shed.inc()
+            self._shed.labels("any", "calls").inc()
             raise Overloaded(f"{self._open} calls are open, as many as may be; try again later")
         self._open += 1
         try:
@@ -61,10 +66,24 @@ class Door:
             reading = asyncio.ensure_future(_first(messages))
             try:
                 await asyncio.wait({reading}, timeout=SLOW_S)
-            except asyncio.CancelledError:
+                if not reading.done():
+                    self._check_slow()
+            except BaseException:
                 reading.cancel()
                 raise
-        return await reading
+        self._slow += 1
+        try:
+            return await reading
+        finally:
+            self._slow -= 1
+
+    def _check_slow(self) -> None:
+        if self._slow >= self._most_slow:
+            self._shed.labels("any", "sending").inc()
+            raise Overloaded(
+                f"the message did not arrive within {SLOW_S:g} s, nor did those of {self._slow} other calls; try again "
+                "later, or send smaller pictures"
+            )
 
 
 def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> Any:

@@ -71,7 +71,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return await answered(messages, context, request_id, span)
 
         async def answered(messages: Any, context: Any, request_id: str, span: RpcSpan) -> Any:
-            started, code, why = time.perf_counter(), grpc.StatusCode.OK, ""
+            started, code, why, request = time.perf_counter(), grpc.StatusCode.OK, "", None
             self._metrics.in_flight.labels(service, method).inc()
             try:
                 with self._door.open():
@@ -90,6 +90,8 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 status, why = _status(error, request_id), f": {_told(error, name)}"
                 code, when = grpc_code(status), pushback(error, context.time_remaining())
             finally:
+                # gRPC keeps this frame, until the next garbage collection, with the error that `abort` raises.
+                request = None
                 seconds = time.perf_counter() - started
                 self._metrics.in_flight.labels(service, method).dec()
                 self._metrics.handling.labels(service, method).observe(seconds)

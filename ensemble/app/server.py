@@ -18,6 +18,7 @@ from landseer.ensemble.api.door import Door
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import Gates, IndexService, SearchService, ServiceParts
+from landseer.ensemble.app.heap import keep_trimmed
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.index.codebooks import codebooks_of
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 WINDOW_BYTES = 2**20
 """How far a call may send ahead of what was read: enough for streams of 20 MB/s at a round trip of 50 ms. A message
 that is being read may be longer."""
-RECEIVING = 8
-"""Messages received at a time."""
+RECEIVING = 4
+"""Messages received at a time: enough to keep a core busy with copying them."""
 
 
 class RunningServer:
@@ -68,6 +69,7 @@ class RunningServer:
         self._grpc = self._grpc_server()
         self._http: MetricsServer | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._trim: asyncio.Task[None] | None = None
         self._stopped = False
         self.port = 0
         """The bound gRPC port."""
@@ -90,6 +92,7 @@ class RunningServer:
             self._http = MetricsServer(self.metrics, self._config.metrics)
         await self._grpc.start()
         self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
+        self._trim = asyncio.create_task(keep_trimmed(lambda: self._held.released), name="landseer-trim")
         log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
 
     async def ready(self, timeout_s: float | None = None) -> None:
@@ -115,9 +118,9 @@ class RunningServer:
         self.health.close()
         self.metrics.serving.set(0)
         await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        for task in filter(None, (self._watch, self._trim)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._readiness.close()
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
@@ -150,9 +153,11 @@ class RunningServer:
             raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
 
     def _grpc_server(self) -> grpc.aio.Server:
-        door = Door(calls=self._config.calls, receiving=RECEIVING, held=self._held, metrics=self.metrics)
+        config = self._config
+        slow = max(RECEIVING, config.bytes_in_flight // config.limits.max_bytes)
+        door = Door(calls=config.calls, receiving=RECEIVING, slow=slow, held=self._held, metrics=self.metrics)
         observer = Observer(self.metrics, door, self._tracing)
-        server = grpc.aio.server(interceptors=[observer], options=_options(self._config))
+        server = grpc.aio.server(interceptors=[observer], options=_options(config))
         parts = self._parts()
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
         index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]

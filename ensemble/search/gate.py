@@ -32,7 +32,7 @@ WEIGHT = 0.1
 """Of the latest request in the smoothed time; the first ones count alike."""
 OUTLIER = 4.0
 """One request counts as at most this many times the smoothed time: Triton may have been restarted meanwhile."""
-MARGIN = 1.25
+MARGIN = 1.1
 """A deadline must leave this many times the expected time."""
 PIPELINE = 2
 """As many may always be inside, deadlines permitting: one is prepared while the models run for the other."""

@@ -97,10 +97,10 @@ async def test_more_bytes_than_may_be_in_flight_are_refused_and_small_ones_are_n
     error = rich(await refused(landseer.search.Search(Search(image=large(1)))))
     assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
     assert landseer.metric("landseer_shed_total", lane="any", reason="bytes") == 1
+    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
     busy.cancel()
     await settled(landseer, calls=0)
     assert landseer.metric("landseer_bytes_in_flight") == 0
-    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
 
 
 async def test_a_stream_waits_instead(start):
