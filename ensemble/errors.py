@@ -102,8 +102,9 @@ class Overloaded(LandseerError):
 
     code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
+    retry_after_s = 1.0
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = retry_after_s) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -1,4 +1,4 @@
-"""`make overload`: what a stack does with more load than it can answer, and with 300 large pictures at once."""
+"""`make overload`: what a stack does with more load than it can answer, and with many large pictures at once."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from landseer.client.blocking import BlockingSearchClient
 from landseer.client.commands.connection import seconds
 from landseer.ensemble.cores import cores
+from landseer.ops.arguments import positive
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.load.callers import Callers, Calls
@@ -39,7 +40,6 @@ WAITING = 24
 """Callers who wait for their answers, as in the fault that this holds: 1 of 96 was answered."""
 TIMES = 4
 """How many times the capacity arrives."""
-BURST = 300
 BURST_BYTES = 19 * 10**6
 """About the largest picture that a server takes by default."""
 BURST_DEADLINE_S = 20.0
@@ -57,6 +57,8 @@ class _Bench:
     lookups: Sequence[bytes]
     deadline_s: float
     length_s: float
+    burst: int
+    """Number of searches with large pictures at once."""
 
     async def run(self, requests: Sequence[bytes], how: Callable[[Callers], Awaitable[Calls]], *, by_s: float) -> Calls:
         """Let callers with a deadline of `by_s` search as `how` says."""
@@ -75,13 +77,13 @@ class _Bench:
         await asyncio.sleep(SETTLE_S)
         return Load(name=name, offered=offered, calls=calls, lookups=lookups, rss_mib=memory.most_mib)
 
-    async def burst(self) -> Load:
+    async def at_once(self) -> Load:
         """Search with many large pictures at once."""
         requests = [search_pb2.SearchRequest(image=_large(BURST_BYTES)).SerializeToString()]
         async with _Memory(self.stack) as memory:
-            calls = await self.run(requests, lambda callers: callers.together(BURST), by_s=BURST_DEADLINE_S)
+            calls = await self.run(requests, lambda callers: callers.together(self.burst), by_s=BURST_DEADLINE_S)
         await asyncio.sleep(SETTLE_S)
-        offered = f"{BURST} searches of {BURST_BYTES / 1e6:.0f} MB, all at once, deadline {BURST_DEADLINE_S:g} s"
+        offered = f"{self.burst} searches of {BURST_BYTES / 1e6:.0f} MB, all at once, deadline {BURST_DEADLINE_S:g} s"
         return Load(name="large pictures", offered=offered, calls=calls, lookups=None, rss_mib=memory.most_mib)
 
 
@@ -126,6 +128,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--deadline", type=seconds, default=3.0, metavar="S", help="of each search in seconds (default %(default)s)"
     )
+    parser.add_argument(
+        "--burst",
+        type=positive,
+        default=300,
+        metavar="N",
+        help="searches with pictures of 19 MB at once; this process takes 40 MB for each (default %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -140,6 +149,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
             lookups=lookups,
             deadline_s=options.deadline,
             length_s=options.length,
+            burst=options.burst,
         )
         sessions = (stack.triton.pid, stack.orchestrator.pid)
         before = cpu_time(sessions)
@@ -171,7 +181,7 @@ async def _run(bench: _Bench, options: argparse.Namespace, console: Console, beg
         waiting = lambda callers: callers.waiting(WAITING, length_s)  # noqa: E731
         loads.append(await bench.load(f"{WAITING} callers", f"{WAITING} callers who wait for each answer", waiting))
     with console.status("large pictures"):
-        burst = await bench.burst()
+        burst = await bench.at_once()
     shed = fetch(bench.stack.metrics_address).by("reason", "landseer_shed_total")
     return OverloadReport(
         unloaded=unloaded,
@@ -187,7 +197,7 @@ async def _run(bench: _Bench, options: argparse.Namespace, console: Console, beg
         photos=len(bench.pictures),
         machine=describe_machine(threads=cores()),
         others=0.0,
-        command=repeated("landseer.ops.load.overload", options, "length", "deadline"),
+        command=repeated("landseer.ops.load.overload", options, "length", "deadline", "burst"),
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
