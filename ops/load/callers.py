@@ -72,14 +72,14 @@ class Callers:
         """requests: SearchRequests, serialised."""
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(address, options=[*options, ("grpc.enable_retries", 0)])
-        self._search: Any = self._channel.unary_unary(SEARCH)
+        self._search: Any = self._channel.unary_unary(SEARCH, None, None)
         self._requests: Iterator[bytes] = itertools.cycle(requests)
         self._deadline_s = deadline_s
         self.calls: list[Call] = []
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def one(self) -> Call:
         """Make a call and note it."""

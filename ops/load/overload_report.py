@@ -54,6 +54,8 @@ class OverloadReport:
     """Refused calls by reason, over the whole run."""
     deadline_s: float
     photos: int
+    light: bool
+    """Whether strips were searched for by the global descriptor alone."""
     machine: Sequence[tuple[str, str]]
     others: float
     """Share of all cores that other programs used."""
@@ -88,8 +90,10 @@ def _head(report: OverloadReport) -> str:
 def _loads(report: OverloadReport) -> str:
     rows = [_row(report, "one caller", "1 caller", report.unloaded)]
     rows += [_row(report, load.name, load.offered, load.calls) for load in report.loads]
-    head = ("load", "offered", "answered/s", "of capacity", "p50 ms", "p99 ms", "p99 / unloaded")
-    head += ("refused", "too late", "refused within, p99 ms")
+    head = (
+        *("load", "offered", "answered/s", "of capacity", "p50 ms", "p99 ms", "p99 / unloaded"),
+        *("refused", "too late", "refused within, p99 ms"),
+    )
     return (
         "## Searches by picture\n\n"
         + table(head, rows)
@@ -152,9 +156,11 @@ def _memory(report: OverloadReport) -> str:
 
 
 def _method(report: OverloadReport) -> str:
+    default = "photographs of the demo are indexed; searches are those that a server runs by default"
+    light = "strips of photographs of the demo are indexed, and searched for by the global descriptor alone (`--light`)"
     return (
         "## How it was measured\n\n"
-        f"- {report.photos} photographs of the demo are indexed; searches are those that a server runs by default.\n"
+        f"- {report.photos} {light if report.light else default}.\n"
         "- `1x` and `4x` arrive at random (Poisson) at that multiple of the capacity, whatever becomes of others. The\n"
         "  other callers wait for each answer, and after a refusal as long as its RetryInfo says, up to twice that.\n"
         "- Triton, the orchestrator and the callers share the cores.\n\n" + machine_table(report.machine, report.others)

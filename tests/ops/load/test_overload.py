@@ -42,6 +42,7 @@ def report():
         shed={"slow": 400.0, "calls": 30.0, "bytes": 0.0},
         deadline_s=3.0,
         photos=40,
+        light=False,
         machine=[("processor", "one")],
         others=0.0,
         command="python -m landseer.ops.load.overload",
