@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional very-same-thing load dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking results results-boxes results-expansion results-regional very-same-thing load overload dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ very-same-thing: $(STAMP) model_repository/manifest.json ## Measure whether the 
 
 load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
+
+overload: $(STAMP) model_repository/manifest.json ## Measure what more load than capacity does; writes docs/reports/overload.md (about 5 minutes)
+	@$(BIN)/python -m landseer.ops.load.overload
 
 chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 12 minutes; ARGS="...")
 	@$(BIN)/python -m landseer.ops.chaos.command $(ARGS)

@@ -15,8 +15,12 @@ _RETRY = {
     "initialBackoff": "0.2s",
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # An overloaded server says when to come back, or that no retry can help (grpc-retry-pushback-ms), and gRPC obeys.
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
+_BUDGET = {"maxTokens": 20, "tokenRatio": 0.1}
+"""Ten failures end the retries of a client, and ten successes allow one again. So retries soon add at most a tenth to
+the load of a server that can answer some, and nothing to that of one that answers nobody."""
 
 SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -34,8 +38,10 @@ SERVICE_CONFIG: dict[str, Any] = {
             ],
         },
     ],
+    "retryThrottling": _BUDGET,
 }
-"""The gRPC service config: calls are spread over all addresses of a target, and only UNAVAILABLE is retried."""
+"""The gRPC service config: calls are spread over all addresses of a target; UNAVAILABLE and RESOURCE_EXHAUSTED are
+retried, after pauses that gRPC varies at random."""
 
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),

@@ -18,7 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from landseer.client import queries, tracing
 from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, ServerUnavailable, ServerUnreachable
+from landseer.client.errors import NotReady, RpcFailed, ServerUnavailable, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
@@ -53,11 +53,12 @@ class SearchClient:
     """Calls a Landseer server. Use it as `async with SearchClient() as client:`; any number of tasks can share one.
 
     Every call has a deadline (`timeout`, seconds). While the server is unavailable, a call is tried up to four times
-    within about two seconds, except `upsert_many` and `delete`. Failures raise a `LandseerClientError`.
+    within about two seconds, except `upsert_many` and `delete`; so it is while the server is overloaded, when that says
+    so. A client whose calls mostly fail tries each once. Failures raise a `LandseerClientError`.
 
-    With `patience`, in seconds, a call that a server refuses because it is still loading, or its models do not answer,
-    is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each pause. Where nothing
-    answers at the address, a call fails as without.
+    With `patience`, in seconds, a call that a server refuses because it is still loading, has too much to do, or its
+    models do not answer, is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each
+    pause. Where nothing answers at the address, a call fails as without.
     """
 
     def __init__(
@@ -212,13 +213,13 @@ class SearchClient:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        """Call `method`, again while the server loads, for as long as patience lasts."""
+        """Call `method`, again while the server loads or has too much to do, for as long as patience lasts."""
         pause, end = _FIRST_PAUSE, time.monotonic() + self.patience
         while True:
             try:
                 return await self._once(name, method, request, timeout)
-            except ServerUnavailable as error:
-                if time.monotonic() + pause > end:
+            except RpcFailed as error:
+                if not _passes(error) or time.monotonic() + pause > end:
                     raise
                 self._on_wait(str(error))
             await asyncio.sleep(pause)
@@ -233,6 +234,11 @@ class SearchClient:
         except grpc.aio.AioRpcError as error:
             _raise_if_cancelled(error)
             raise from_rpc_error(error, address=self.server, timeout=limit) from error
+
+
+def _passes(error: RpcFailed) -> bool:
+    """Return whether a failure may pass by itself."""
+    return isinstance(error, ServerUnavailable) or error.reason == "OVERLOADED"
 
 
 def _raise_if_cancelled(error: grpc.aio.AioRpcError) -> None:

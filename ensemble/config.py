@@ -75,7 +75,15 @@ class ServerConfig:
     in_flight: int = 8
     """Pictures processed by Triton at a time: one full batch. Requests that wait beyond that can still be dropped."""
     waiting: int = 64
-    """Queries that may wait for Triton; the next one gets RESOURCE_EXHAUSTED at once."""
+    """Queries that may wait for Triton beside those that it processes; the next one gets RESOURCE_EXHAUSTED at once."""
+    refuse_after_s: float = 1.5
+    """A search that would be answered later than this gets RESOURCE_EXHAUSTED at once; so does one that would be
+    answered after its deadline. Three times the objective for a search."""
+    calls: int = 256
+    """Most calls open at a time; the next one gets RESOURCE_EXHAUSTED before its message is read."""
+    bytes_in_flight: int = 256 * MIB
+    """Bytes of requests that are being answered, beyond which one with a picture gets RESOURCE_EXHAUSTED; from half as
+    many on, streams wait. They take up to three times that in memory."""
     poll_s: float = 0.5
     """Seconds from one readiness check of Triton to the next, or longer if a check takes longer."""
     poll_timeout_s: float = 1.4
@@ -92,13 +100,22 @@ class ServerConfig:
     """How long requests in flight may take to finish after SIGTERM."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "max_top_k", "store_limit_bytes", "bulk_in_flight", "in_flight", "poll_misses"):
+        for name in (
+            "threads",
+            "max_top_k",
+            "store_limit_bytes",
+            "bulk_in_flight",
+            "in_flight",
+            "poll_misses",
+            "calls",
+            "bytes_in_flight",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
         if self.waiting < 0:
             raise ValueError(f"queue is {self.waiting}; expected 0 or more queries that wait for Triton")
         # Written so that NaN fails, too.
-        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s"):
+        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s", "refuse_after_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected seconds above 0")
         for name in ("answer_reserve_s", "drain_s"):

@@ -9,7 +9,7 @@ LandseerError
 ├── ProfileMismatch       FAILED_PRECONDITION  the store was filled by other models than Triton serves
 ├── StoreUnusable         FAILED_PRECONDITION  the folder is not a store, is damaged, or is in use
 ├── StoreFull             RESOURCE_EXHAUSTED   the store's limit or the disk is full; nothing was written
-├── Overloaded            RESOURCE_EXHAUSTED   Triton's queue is full; try again
+├── Overloaded            RESOURCE_EXHAUSTED   more load than can be answered in time; try again
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
@@ -30,7 +30,7 @@ class LandseerError(Exception):
     """Name of the grpc.StatusCode."""
     reason: ClassVar[str] = "INTERNAL"
     """`google.rpc.ErrorInfo.reason`, in domain `landseer`."""
-    retry_after_s: ClassVar[float | None] = None
+    retry_after_s: float | None = None
     """`google.rpc.RetryInfo`, if a retry can help."""
 
 
@@ -98,11 +98,15 @@ class StoreFull(LandseerError):
 
 
 class Overloaded(LandseerError):
-    """Triton's queue is full."""
+    """There is more load than can be answered in time; nothing was done."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
     retry_after_s = 1.0
+
+    def __init__(self, message: str, *, retry_after_s: float = retry_after_s) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ModelsUnavailable(LandseerError):

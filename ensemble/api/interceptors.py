@@ -6,12 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import grpc
 from google.rpc import status_pb2
 
-from landseer.ensemble.api.status import clip, grpc_code, status_of, trailers, unexpected
+from landseer.ensemble.api.door import Door
+from landseer.ensemble.api.status import clip, grpc_code, pushback, status_of, trailers, unexpected
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.telemetry.request_id import ANSWERING, KEY, Answering, request_id_of
@@ -29,13 +32,15 @@ _LEVELS = dict.fromkeys(
 )
 """Log level by status code. Successes and callers' mistakes are logged at debug level."""
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
+Receive = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Observes our own services; health and reflection are passed through."""
 
-    def __init__(self, metrics: Metrics, tracing: Tracing = OFF) -> None:
+    def __init__(self, metrics: Metrics, door: Door, tracing: Tracing = OFF) -> None:
         self._metrics = metrics
+        self._door = door
         self._tracing = tracing
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -44,26 +49,36 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         service, _, method = handler_call_details.method.lstrip("/").partition("/")
         if handler is None or not service.startswith("landseer.") or handler.response_streaming:
             return handler
-        observed: Any = self._observed(handler.stream_unary or handler.unary_unary, service, method)
-        make = grpc.stream_unary_rpc_method_handler if handler.stream_unary else grpc.unary_unary_rpc_method_handler
-        return make(observed, handler.request_deserializer, handler.response_serializer)
+        parse, serialise = handler.request_deserializer, handler.response_serializer
+        if handler.stream_unary:
+            observed: Any = self._observed(handler.stream_unary, nullcontext, service, method)
+            return grpc.stream_unary_rpc_method_handler(observed, parse, serialise)
+        # As a stream of one message, so that it is the door that reads it.
+        receive = partial(self._door.request, parse=parse)
+        observed = self._observed(handler.unary_unary, receive, service, method)
+        return grpc.stream_unary_rpc_method_handler(observed, None, serialise)
 
-    def _observed(self, inner: Behaviour, service: str, method: str) -> Behaviour:
+    def _observed(self, inner: Behaviour, receive: Receive, service: str, method: str) -> Behaviour:
+        """inner: takes what `receive` makes of the messages."""
         name = f"{service}/{method}"
 
-        async def observed(request: Any, context: Any) -> Any:
+        async def observed(messages: Any, context: Any) -> Any:
             metadata = context.invocation_metadata() or ()
             request_id = request_id_of(metadata)
             with self._tracing.rpc(service, method, metadata, request_id) as span:
                 # This task handles only this RPC, so there is nothing to reset.
                 ANSWERING.set(Answering(request_id=request_id, trace_id=span.trace_id))
-                return await answered(request, context, request_id, span)
+                return await answered(messages, context, request_id, span)
 
-        async def answered(request: Any, context: Any, request_id: str, span: RpcSpan) -> Any:
-            started, code, why = time.perf_counter(), grpc.StatusCode.OK, ""
+        async def answered(messages: Any, context: Any, request_id: str, span: RpcSpan) -> Any:
+            started, code, why, request = time.perf_counter(), grpc.StatusCode.OK, "", None
             self._metrics.in_flight.labels(service, method).inc()
             try:
-                answer = await inner(request, context)
+                with self._door.open():
+                    async with receive(messages) as request:
+                        # How fast it was sent is the sender's doing.
+                        started = time.perf_counter()
+                        answer = await inner(request, context)
                 # As a trailer: headers would be sent before the answer, and clients do not retry a call whose response
                 # has begun, should this process die in between.
                 context.set_trailing_metadata(((KEY, request_id),))
@@ -73,8 +88,10 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 raise
             except Exception as error:
                 status, why = _status(error, request_id), f": {_told(error, name)}"
-                code = grpc_code(status)
+                code, when = grpc_code(status), pushback(error, context.time_remaining())
             finally:
+                # gRPC keeps this frame, until the next garbage collection, with the error that `abort` raises.
+                request = None
                 seconds = time.perf_counter() - started
                 self._metrics.in_flight.labels(service, method).dec()
                 self._metrics.handling.labels(service, method).observe(seconds)
@@ -83,7 +100,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 level = _LEVELS.get(code, logging.DEBUG)
                 log.log(level, "%s: %s after %.1f ms%s", name, code.name, 1000 * seconds, why)
             # Count before sending, as for answers: the caller may read the metrics right after.
-            return await context.abort(code, status.message, ((KEY, request_id), *trailers(status)))
+            return await context.abort(code, status.message, ((KEY, request_id), *trailers(status), *when))
 
         return observed
 

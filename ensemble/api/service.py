@@ -29,8 +29,10 @@ from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
 from landseer.ensemble.ingest.indexing import MOST_LISTED, Indexer, StreamTally
 from landseer.ensemble.keypoints.extractor import Extractor
+from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
-from landseer.ensemble.search.plan import PictureQuery, SearchPlan
+from landseer.ensemble.search.gate import Gate
+from landseer.ensemble.search.plan import PictureQuery, Query, SearchPlan
 from landseer.ensemble.search.search import SearchRun
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import MAX_ID_BYTES, check_id
@@ -42,6 +44,22 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gates:
+    """The gate of each kind of request that takes work."""
+
+    pictures: Gate
+    """Searches by picture, and Describe."""
+    lookups: Gate
+    """Searches by id and by descriptor, which need no picture described: they do not queue behind those that do."""
+    uploads: Gate
+    """Upsert. UpsertMany is slowed down instead, by not being read."""
+
+    def of(self, query: Query) -> Gate:
+        """Return the gate of a search."""
+        return self.pictures if isinstance(query, PictureQuery) else self.lookups
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServiceParts:
     """The components that both services share."""
 
@@ -49,7 +67,10 @@ class ServiceParts:
     metrics: Metrics
     tracing: Tracing
     readiness: Readiness
+    gates: Gates
     triton: Triton
+    lane: Lane
+    """Of the calls of Triton that follow describing."""
     describer: Describer
     extractor: Extractor | None
     """None if the server has no keypoints."""
@@ -78,7 +99,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                 max_top_k=parts.config.max_top_k,
                 sources=collection.sources,
             )
-            response = await self._search(plan, collection, stages)
+            with parts.gates.of(plan.query).admitted(stages.deadline):
+                response = await self._search(plan, collection, stages)
         add_stages(response, stages)
         return response
 
@@ -89,10 +111,12 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         parts, stages = self._parts, self._parts.stages(context)
         with stages.time("total"):
             served = parts.readiness.models()
-            described = await parts.describer.describe(
-                request.image, served.profile, stages, outputs=FOR_DESCRIBE, region=region_of(request)
-            )
-            response = describe_response(described, served)
+            region = region_of(request)
+            with parts.gates.pictures.admitted(stages.deadline):
+                described = await parts.describer.describe(
+                    request.image, served.profile, stages, outputs=FOR_DESCRIBE, region=region
+                )
+                response = describe_response(described, served)
         add_stages(response, stages)
         return response
 
@@ -107,6 +131,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             profile=profile,
             stages=stages,
             triton=self._parts.triton,
+            lane=self._parts.lane,
             describer=self._parts.describer,
             extractor=self._parts.extractor,
             metrics=self._parts.metrics,
@@ -125,7 +150,7 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
     async def Upsert(self, request: index_pb2.UpsertRequest, context: Context) -> index_pb2.UpsertResponse:  # noqa: N802
         """Index a picture."""
         stages = self._parts.stages(context)
-        with stages.time("total"):
+        with stages.time("total"), self._parts.gates.uploads.admitted(stages.deadline):
             written = await self._parts.indexer.upsert(request.picture, stages)
         return index_pb2.UpsertResponse(replaced=written.replaced_key is not None, sequence=written.key)
 

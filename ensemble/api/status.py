@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import grpc
@@ -13,6 +14,8 @@ from landseer.ensemble.errors import InvalidInput, LandseerError
 DOMAIN = "landseer"
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata where gRPC libraries look for a serialised google.rpc.Status."""
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Key of the trailing metadata that gRPC's retries obey; a negative value means none."""
 _LONGEST_MESSAGE = 600
 """Characters. Trailers share 8 KiB with the other metadata, and a message may quote the request."""
 
@@ -50,6 +53,19 @@ def grpc_code(status: status_pb2.Status) -> grpc.StatusCode:
 def trailers(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
     """Return the trailing metadata that carries a status."""
     return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def pushback(error: Exception, left_s: float | None) -> tuple[tuple[str, str], ...]:
+    """Return the trailer that tells gRPC's own retries of a RESOURCE_EXHAUSTED when to come back, or not to.
+
+    That is after RetryInfo's time, spread over half as long again, so that those refused together do not come back
+    together; never if the deadline, `left_s` seconds from now, comes first. gRPC reads this, not RetryInfo.
+    """
+    if not isinstance(error, LandseerError) or error.code != "RESOURCE_EXHAUSTED":
+        return ()
+    after = None if error.retry_after_s is None else error.retry_after_s * random.uniform(1.0, 1.5)
+    never = after is None or (left_s is not None and after >= left_s)
+    return ((PUSHBACK_KEY, "-1" if never or after is None else str(round(1000 * after))),)
 
 
 def clip(text: str) -> str:

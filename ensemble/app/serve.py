@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.client.readable import one_line
+from landseer.ensemble.app.heap import give_back_large_blocks
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--max-image-pixels", "most pixels per picture", limits.max_pixels, type=int, metavar="N")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
+    late = "refuse searches that would be answered later than this, so that the others are not"
+    option("--refuse-after", late, ServerConfig.refuse_after_s, type=float, metavar="SECONDS")
+    option("--calls", "most calls open at a time", ServerConfig.calls, type=int, metavar="N")
+    held = "most bytes of requests being answered; they take up to three times that in memory"
+    option("--bytes-in-flight", held, f"{ServerConfig.bytes_in_flight >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
@@ -62,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Return 0 after a clean stop, 1 with one line on stderr on failure."""
     log_to_stderr(args.log_level, args.log_format)
+    give_back_large_blocks()
     try:
         asyncio.run(_serve(config_of(args)))
     except (LandseerError, OSError, ValueError, ImportError) as error:
@@ -84,6 +91,9 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         max_top_k=args.max_top_k,
         in_flight=args.in_flight,
         waiting=args.queue,
+        refuse_after_s=args.refuse_after,
+        calls=args.calls,
+        bytes_in_flight=args.bytes_in_flight,
         store_limit_bytes=args.store_limit,
         thumbnails=not args.no_thumbnails,
         local_features=args.local_features,

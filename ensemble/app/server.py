@@ -14,9 +14,11 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from landseer.ensemble.api.door import Door
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
-from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
+from landseer.ensemble.api.service import Gates, IndexService, SearchService, ServiceParts
+from landseer.ensemble.app.heap import keep_trimmed
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import ServerConfig, split_address
 from landseer.ensemble.index.codebooks import codebooks_of
@@ -27,6 +29,8 @@ from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
+from landseer.ensemble.search.gate import Gate
+from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
 from landseer.ensemble.telemetry.tracing import OFF, Tracing
 from landseer.ensemble.workers import Workers
@@ -34,8 +38,11 @@ from landseer.v1 import index_pb2_grpc, search_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-WINDOW_BYTES = 4 * 2**20
-"""How far a stream may send ahead of what was read: enough for 80 MB/s at a round trip of 50 ms."""
+WINDOW_BYTES = 2**20
+"""How far a call may send ahead of what was read: enough for streams of 20 MB/s at a round trip of 50 ms. A message
+that is being read may be longer."""
+RECEIVING = 4
+"""Messages received at a time: enough to keep a core busy with copying them."""
 
 
 class RunningServer:
@@ -58,9 +65,11 @@ class RunningServer:
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
         self._extractor = _extractor(config)
+        self._held = HeldBytes(most=config.bytes_in_flight, metrics=self.metrics)
         self._grpc = self._grpc_server()
         self._http: MetricsServer | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._trim: asyncio.Task[None] | None = None
         self._stopped = False
         self.port = 0
         """The bound gRPC port."""
@@ -83,6 +92,7 @@ class RunningServer:
             self._http = MetricsServer(self.metrics, self._config.metrics)
         await self._grpc.start()
         self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
+        self._trim = asyncio.create_task(keep_trimmed(lambda: self._held.released), name="landseer-trim")
         log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
 
     async def ready(self, timeout_s: float | None = None) -> None:
@@ -108,9 +118,9 @@ class RunningServer:
         self.health.close()
         self.metrics.serving.set(0)
         await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        for task in filter(None, (self._watch, self._trim)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._readiness.close()
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
@@ -143,7 +153,11 @@ class RunningServer:
             raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
 
     def _grpc_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[Observer(self.metrics, self._tracing)], options=_options(self._config))
+        config = self._config
+        slow = max(RECEIVING, config.bytes_in_flight // config.limits.max_bytes)
+        door = Door(calls=config.calls, receiving=RECEIVING, slow=slow, held=self._held, metrics=self.metrics)
+        observer = Observer(self.metrics, door, self._tracing)
+        server = grpc.aio.server(interceptors=[observer], options=_options(config))
         parts = self._parts()
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
         index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]
@@ -155,6 +169,8 @@ class RunningServer:
     def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits
         admission = Admission(running=config.in_flight, metrics=self.metrics)
+        # First, so that what was begun is ended.
+        stages = admission.lane("stage", waiting=config.calls)
         searches = admission.lane("search", waiting=config.waiting)
         uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
         describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
@@ -165,7 +181,9 @@ class RunningServer:
             metrics=self.metrics,
             tracing=self._tracing,
             readiness=self._readiness,
+            gates=_gates(config, self.metrics),
             triton=self._triton,
+            lane=stages,
             describer=describer,
             extractor=self._extractor,
             indexer=Indexer(
@@ -178,6 +196,7 @@ class RunningServer:
                 patches=config.keypoints,
                 regions=config.regions,
                 in_flight=config.bulk_in_flight,
+                held=self._held,
             ),
         )
 
@@ -194,6 +213,16 @@ async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningS
         await server.stop(grace_s=0.0)
         raise
     return server
+
+
+def _gates(config: ServerConfig, metrics: Metrics) -> Gates:
+    most, late = config.in_flight + config.waiting, config.refuse_after_s
+    return Gates(
+        pictures=Gate("search", most=most, refuse_after_s=late, metrics=metrics),
+        lookups=Gate("lookup", most=most, refuse_after_s=late, metrics=metrics),
+        # Whoever indexes would rather wait.
+        uploads=Gate("upload", most=16 * config.bulk_in_flight, metrics=metrics),
+    )
 
 
 def _extractor(config: ServerConfig) -> Extractor | None:

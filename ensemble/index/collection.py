@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
-from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.errors import Overloaded, StoreUnusable
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES
@@ -71,6 +71,7 @@ class Collection:
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
         self._index = self._empty()
+        metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
         self._compiled = False
         """Whether the loops of verification are compiled; once is enough."""
 
@@ -136,8 +137,12 @@ class Collection:
             log.warning("%s", searched.warning)
 
     async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first."""
-        return await self._index.search(vector, k)
+        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded."""
+        try:
+            return await self._index.search(vector, k)
+        except Overloaded:
+            self.metrics.shed.labels("index", "full").inc()
+            raise
 
     async def apply(
         self, added: list[int], vectors: NDArray[np.float32], records: list[Record], removed: list[int]

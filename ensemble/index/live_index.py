@@ -27,11 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
 from landseer.ensemble.telemetry.metrics import only_metrics
 
 BATCH = 64
 """Most searches in one call of the engine."""
+MOST_WAITING = 1024
+"""Most searches in the queue: sixteen calls of the engine."""
 CHUNK = 4096
 """Candidates rescored at a time; bounds the memory for long lists."""
 
@@ -68,6 +71,7 @@ class LiveIndex:
         self._searched = searched
         self._size = engine.size
         self._longest = 1.0
+        self._waiting = 0
         self._jobs: queue.SimpleQueue[_Search | _Task | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="landseer-index", daemon=True)
@@ -83,19 +87,30 @@ class LiveIndex:
         """Number of vectors that can be found."""
         return self._size
 
+    @property
+    def waiting(self) -> int:
+        """Number of searches that are not answered yet."""
+        return self._waiting
+
     async def search(self, vector: npt.ArrayLike, k: int) -> Hits:
         """Return the k nearest to vector [D], or all if there are fewer.
 
-        ValueError if k < 1, or the vector has another size or is not finite. Cancelling the call removes it from the
-        queue unless it has started.
+        ValueError if k < 1, or the vector has another size or is not finite. Overloaded if the queue is full.
+        Cancelling the call removes it from the queue unless it has started.
         """
         query = np.array(vector, np.float32)
         size = self._engine.dimension
         if query.shape != (size,) or k < 1 or not np.isfinite(query).all():
             raise ValueError(f"got k = {k} and shape {query.shape}; expected k of 1 or more and {size} finite values")
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded(f"{self._waiting} searches already wait for the index; try again later")
         job = _Search(query=query, k=k)
         self._put(job)
-        return await asyncio.wrap_future(job.answer)
+        self._waiting += 1
+        try:
+            return await asyncio.wrap_future(job.answer)
+        finally:
+            self._waiting -= 1
 
     async def apply(
         self, added_keys: Sequence[int] | Keys, vectors: npt.ArrayLike, removed_keys: Sequence[int] | Keys

@@ -23,6 +23,7 @@ from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.pictures.heatmap import FeatureMap
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import FOR_INDEX, DescribedPicture, Describer
+from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.local_features import LOCAL_OUTPUTS, LocalFeatures, joined
 from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata
@@ -88,7 +89,9 @@ class Indexer:
         patches: bool,
         regions: int,
         in_flight: int,
+        held: HeldBytes,
     ) -> None:
+        """in_flight: pictures of a stream processed at a time; held: bytes of those of all streams and calls."""
         self._readiness = readiness
         self._metrics = metrics
         self._describer = describer
@@ -97,6 +100,7 @@ class Indexer:
         self._local_features, self._patches = local_features, patches
         self._regions = regions
         self._most = in_flight
+        self._held = held
 
     async def upsert(self, picture: index_pb2.Picture, stages: Stages) -> StoreChange:
         """Index one picture; on return it is on disk and can be found."""
@@ -108,8 +112,8 @@ class Indexer:
     ) -> StreamTally:
         """Index a stream. Pictures are described concurrently and written in the order of the stream.
 
-        At most `in_flight` pictures are processed at a time; beyond that the stream is not read, and gRPC's flow
-        control slows the sender down.
+        At most `in_flight` pictures are processed at a time, fewer while too many bytes are in flight; beyond that the
+        stream is not read, and gRPC's flow control slows the sender down.
         """
         tally, flying, position = StreamTally(), deque[_InFlight](), 0
         try:
@@ -117,8 +121,12 @@ class Indexer:
                 if len(flying) >= self._most:
                     await self._land(flying, tally)
                 work = asyncio.create_task(self._record(request.picture, new_stages()))
+                self._hold(len(request.picture.image), work)
                 flying.append(_InFlight(id=request.picture.id, position=position, work=work))
                 position += 1
+                while flying and self._held.full:
+                    await self._land(flying, tally)
+                await self._held.room()
             while flying:
                 await self._land(flying, tally)
         finally:
@@ -126,6 +134,11 @@ class Indexer:
                 one.work.cancel()
             await asyncio.gather(*(one.work for one in flying), return_exceptions=True)
         return tally
+
+    def _hold(self, count: int, work: asyncio.Task[Record]) -> None:
+        """Hold the bytes of a picture until it is described."""
+        self._held.hold(count)
+        work.add_done_callback(lambda _: self._held.release(count))
 
     async def _land(self, flying: deque[_InFlight], tally: StreamTally) -> None:
         """Wait for the first picture and write it together with the following ones that are also done."""

@@ -2,7 +2,8 @@
 
 Triton cannot drop queued requests: a cancelled request of an ensemble still runs (measured on 2.51). And its own queue
 limit makes it stall (docs/triton.md). So both limits are enforced here: on running requests, and on waiting ones,
-beyond which the answer is Overloaded at once.
+beyond which the answer is Overloaded at once. Every call of Triton for a request takes a turn. How long the whole
+request will take was judged before (`gate`), so few wait here, and who waits longer than its deadline leaves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.telemetry.metrics import Metrics
 
 PATIENCE = 7
-"""Turns of the first lane after which a later lane gets one. Otherwise searches could block uploads forever."""
+"""Turns of other lanes after which the last one gets one. Otherwise searches could block uploads forever."""
 
 
 class Admission:
@@ -51,8 +52,8 @@ class Admission:
                 turn = lane.queue.popleft()
                 if not turn.done():
                     turn.set_result(None)
-                    others_wait = lane is self._lanes[0] and any(other.queue for other in self._lanes[1:])
-                    self._passed_by = self._passed_by + 1 if others_wait else 0
+                    last = self._lanes[-1]
+                    self._passed_by = self._passed_by + 1 if lane is not last and last.queue else 0
                     return
         self._free += 1
 
@@ -64,7 +65,7 @@ class Lane:
         self._admission = admission
         self._name = name
         self._most = waiting
-        self._shed = metrics.shed.labels(name)
+        self._shed = metrics.shed.labels(name, "full")
         self.queue: deque[asyncio.Future[None]] = deque()
         metrics.waiting.labels(name).set_function(lambda: len(self.queue))
 
@@ -81,7 +82,7 @@ class Lane:
     async def _wait(self, deadline: Deadline) -> None:
         if len(self.queue) >= self._most:
             self._shed.inc()
-            raise Overloaded(f"{len(self.queue)} {self._name} requests are already waiting; try again later")
+            raise Overloaded(f"{len(self.queue)} {self._name} requests are already waiting for Triton; try again later")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queue.append(turn)
         try:

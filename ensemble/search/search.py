@@ -22,6 +22,7 @@ from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.pictures.pictures import Prepared
+from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.coattention import coattend
 from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, DescribedPicture, Describer
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
@@ -107,6 +108,8 @@ class SearchRun:
     """Of the models served now, or of the collection while Triton is unavailable."""
     stages: Stages
     triton: Triton
+    lane: Lane
+    """Of the calls of Triton that follow describing."""
     describer: Describer
     extractor: Extractor | None
     """None if the server has no keypoints."""
@@ -240,7 +243,8 @@ class SearchRun:
             if not len(neighbours):
                 return query.vector
             if how.method == LATTQE:
-                return await expand(self.triton, query.vector, neighbours, left, most=self.profile.sizes.neighbours)
+                async with self.lane.turn(left):
+                    return await expand(self.triton, query.vector, neighbours, left, most=self.profile.sizes.neighbours)
             lowest = await self._lowest(query) if how.method == DQE else neighbours[:0]
             vector = query.vector
             return await asyncio.to_thread(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
@@ -294,7 +298,8 @@ class SearchRun:
             return before
         clusters, counts = await self.collection.clusters(before.keys[:count])
         most = self.profile.sizes.candidates
-        found = await coattend(self.triton, query.query_vector, clusters, counts, left, most=most)
+        async with self.lane.turn(left):
+            found = await coattend(self.triton, query.query_vector, clusters, counts, left, most=most)
         return sorted_by_coattention(before, found, weight)
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:

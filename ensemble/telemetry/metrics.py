@@ -71,9 +71,15 @@ class Metrics:
 
         self.triton = seconds("landseer_triton_request_duration_seconds", "Duration of a call to Triton.", ("model",))
         self.triton_requests = counter("landseer_triton_requests", "Calls to Triton, by outcome.", ("model", "outcome"))
-        self.triton_in_flight = gauge("landseer_triton_in_flight", "Pictures being processed by Triton.")
-        self.waiting = gauge("landseer_waiting", "Pictures waiting for Triton.", ("lane",))
-        self.shed = counter("landseer_shed", "Requests rejected because the queue was full.", ("lane",))
+        self.triton_in_flight = gauge("landseer_triton_in_flight", "Requests being processed by Triton.")
+        self.waiting = gauge("landseer_waiting", "Requests waiting for Triton or for the index, by lane.", ("lane",))
+        self.admitted = gauge("landseer_admitted", "Requests let in and not yet answered, by lane.", ("lane",))
+        self.expected = gauge(
+            "landseer_expected_seconds", "Seconds after which the next request would be answered, by lane.", ("lane",)
+        )
+        self.shed = counter("landseer_shed", "Requests refused because of load, by reason.", ("lane", "reason"))
+        self.open_calls = gauge("landseer_open_calls", "Calls that are open, streams included.")
+        self.bytes_in_flight = gauge("landseer_bytes_in_flight", "Bytes of requests that are being answered.")
 
         self.pictures = gauge("landseer_index_pictures", "Pictures in the index.")
         self.index_changed = gauge(

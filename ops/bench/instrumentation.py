@@ -27,7 +27,7 @@ from landseer.ops.bench.served import index
 from landseer.ops.bench.statistics import MedianEstimate, Round, estimate, latency, ratios, throughputs, turns
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
-from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.orchestrator import PATIENT, Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.processes import Child, ChildConfig
 from landseer.ops.run.triton import TritonConfig, TritonServer
@@ -110,7 +110,7 @@ def _servers(repository: Path) -> Iterator[dict[str, BlockingSearchClient]]:
                 triton=triton.grpc_url,
                 store=folder / str(len(clients)),
                 metrics=metrics,
-                extra_args=() if name == OFF else ("--log-format", "json"),
+                extra_args=PATIENT if name == OFF else (*PATIENT, "--log-format", "json"),
                 module=module,
                 env=env,
             )

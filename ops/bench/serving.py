@@ -39,6 +39,7 @@ from landseer.ops.bench.serving_report import ServingReport, markdown, verdict
 from landseer.ops.bench.statistics import Round
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
+from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.stack import Stack, StackConfig
 
 AT_LEAST = 0.85
@@ -119,7 +120,8 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
 def _serving(options: argparse.Namespace, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
     with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
-        stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
+        config = StackConfig(repository=options.repository, store=Path(folder) / "store", serve_args=PATIENT)
+        stack = Stack(config)
         try:
             with console.status("starting Triton and the orchestrator"):
                 stack.start()

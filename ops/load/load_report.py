@@ -197,5 +197,7 @@ def _method(report: LoadReport) -> str:
         "Prometheus and the\n  servers share the cores.\n"
         "- Each user waits for an answer before the next call. p50, p95 and p99 by kind of call are measured by the "
         "callers; those by\n  number of users come from `grpc_server_handling_seconds` in Prometheus.\n"
-        "- The weights in `ops/locustfile.py` set how often each kind of call is made."
+        "- The weights in `ops/locustfile.py` set how often each kind of call is made.\n"
+        "- The server runs with `--refuse-after 60`, so that calls wait; by default it refuses what would wait long\n"
+        "  ([overload](overload.md))."
     )

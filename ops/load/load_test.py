@@ -26,6 +26,7 @@ from landseer.ops.load.locust_run import LoadConfig, LoadFigures
 from landseer.ops.load.photos import make_photos
 from landseer.ops.load.shapes import SHAPES
 from landseer.ops.machine import describe as describe_machine
+from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 from landseer.ops.watch.queries import panel_queries, series
@@ -127,7 +128,9 @@ def _measure(options: LoadOptions, console: Console) -> tuple[str, bool]:
 def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
     """Run both servers on an empty store, and a Prometheus that scrapes them."""
     with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
-        stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
+        # More users than it can answer in time are to wait, so that the report shows how long; `make overload` refuses.
+        config = StackConfig(repository=options.repository, store=Path(folder) / "store", serve_args=PATIENT)
+        stack = Stack(config)
         try:
             with console.status("starting Triton and the orchestrator"):
                 stack.start()

@@ -17,6 +17,8 @@ from landseer.ops.run.processes import Child, ChildConfig
 from landseer.ops.run.server import Server
 
 LAST_LINES = 3
+PATIENT = ("--refuse-after", "60")
+"""More options of `landseer serve`, for benchmarks and tests whose callers would rather wait than be refused."""
 _RECORD = re.compile(r"""(?:\d{4}-\d\d-\d\d \S+ |\{"time": "[^"]+", "level": ")([A-Z]+)\b""")
 """The start of a log record, in either format."""
 _ERROR = "landseer serve: "

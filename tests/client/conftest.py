@@ -44,9 +44,18 @@ class Fake(search_pb2_grpc.SearchServiceServicer, index_pb2_grpc.IndexServiceSer
         self._server: grpc.Server | None = None
 
     def fail(
-        self, method: str, code: str, message: str, *, reason: str = "", times: int = 1, **violations: str
+        self,
+        method: str,
+        code: str,
+        message: str,
+        *,
+        reason: str = "",
+        times: int = 1,
+        pushback: str = "",
+        **violations: str,
     ) -> None:
         trailing = (("grpc-status-details-bin", status_bytes(code, reason, message, violations)),) if reason else ()
+        trailing += (("grpc-retry-pushback-ms", pushback),) if pushback else ()
         self._failures[method] += [(grpc.StatusCode[code], message, trailing)] * times
 
     def start(self) -> None:

@@ -175,6 +175,42 @@ async def test_unavailable_is_retried_even_with_a_large_picture(fake) -> None:
     assert len(fake.requests["Search"]) == 3
 
 
+async def test_a_server_that_is_overloaded_says_when_to_come_back(fake) -> None:
+    fake.fail("Search", "RESOURCE_EXHAUSTED", "full", reason="OVERLOADED", pushback="300", times=2)
+    began = time.monotonic()
+    async with SearchClient(fake.address) as client:
+        await client.search(b"x")
+    assert len(fake.requests["Search"]) == 3
+    assert time.monotonic() - began >= 0.6
+
+
+async def test_what_no_retry_can_mend_is_not_retried(fake) -> None:
+    fake.fail("Upsert", "RESOURCE_EXHAUSTED", "full", reason="STORE_FULL", pushback="-1")
+    async with SearchClient(fake.address) as client:
+        with pytest.raises(Exhausted):
+            await client.upsert("a", b"x")
+    assert len(fake.requests["Upsert"]) == 1
+
+
+async def test_retries_have_a_budget(fake) -> None:
+    """When all calls fail, they are soon sent once each: four times the load is the last that a full server needs."""
+    calls = 100
+    fake.fail("Search", "RESOURCE_EXHAUSTED", "full", reason="OVERLOADED", pushback="1", times=4 * calls)
+    async with SearchClient(fake.address) as client:
+        for _ in range(calls):
+            with pytest.raises(Exhausted):
+                await client.search(b"x")
+    assert calls <= len(fake.requests["Search"]) <= calls + 20
+
+
+async def test_patience_outlasts_overload(fake) -> None:
+    fake.fail("Search", "RESOURCE_EXHAUSTED", "full", reason="OVERLOADED", pushback="-1", times=2)
+    waits: list[str] = []
+    async with SearchClient(fake.address, patience=10.0, on_wait=waits.append) as client:
+        await client.search(b"x")
+    assert waits == ["full", "full"]
+
+
 @pytest.mark.parametrize("method", ["Delete", "UpsertMany"])
 async def test_calls_that_cannot_be_repeated_are_not_retried(fake, method: str) -> None:
     fake.fail(method, "UNAVAILABLE", "starting")

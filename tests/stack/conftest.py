@@ -16,7 +16,7 @@ from stack.photos import WHEEL, groceries, wheel
 from stack.repository import exported
 from stack.servers import Landseer, TritonClient
 
-from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
+from landseer.ops.run.orchestrator import PATIENT, Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.stack import Stack, StackConfig
 
@@ -37,7 +37,8 @@ def eager(repository: Path) -> Eager:
 @pytest.fixture(scope="session")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Triton and an orchestrator, for tests that end neither."""
-    with Stack(StackConfig(repository=repository, store=tmp_path_factory.mktemp("stack") / "store")) as running:
+    store = tmp_path_factory.mktemp("stack") / "store"
+    with Stack(StackConfig(repository=repository, store=store, serve_args=PATIENT)) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ from stack.photos import WHEEL, wheel
 
 from landseer.ops.load import locust_run
 from landseer.ops.load.locust_run import LoadConfig
+from landseer.ops.run.orchestrator import PATIENT
 
 pytestmark = [
     pytest.mark.stack,
@@ -27,7 +28,7 @@ def photos(tmp_path):
 
 def test_locust_and_the_server_count_the_same(another, photos, tmp_path):
     # An index of its own: other tests expect their pictures to be the only ones that look so.
-    _, landseer = another(tmp_path / "store")
+    _, landseer = another(tmp_path / "store", *PATIENT)
     config = LoadConfig(
         host=landseer.address, photos=photos, shape="ramp", peak=4, length_s=12, out=tmp_path / "out" / "ramp"
     )

@@ -103,9 +103,28 @@ BOARD = Board(
                     description="Waiting uploads do not delay searches: searches have priority.",
                 ),
                 Panel(
-                    title="Rejected calls",
+                    title="A next request would take",
+                    unit="s",
+                    queries=one(f"max by (lane) (landseer_expected_seconds{{{I}}})", "{{lane}}"),
+                    description="The server refuses what would be answered after its deadline, or later than "
+                    "--refuse-after.",
+                ),
+                Panel(
+                    title="Let in and not yet answered",
+                    queries=one(f"sum by (lane) (landseer_admitted{{{I}}})", "{{lane}}"),
+                ),
+                Panel(title="Open calls", queries=one(f"landseer_open_calls{{{I}}}", "{{instance}}")),
+                Panel(
+                    title="Requests in flight",
+                    unit="bytes",
+                    queries=one(f"landseer_bytes_in_flight{{{I}}}", "{{instance}}"),
+                ),
+                Panel(
+                    title="Refused because of load",
                     unit="reqps",
-                    queries=one(f"sum by (lane) (rate(landseer_shed_total{{{I}}}[{R}]))", "{{lane}}"),
+                    queries=one(
+                        f"sum by (lane, reason) (rate(landseer_shed_total{{{I}}}[{R}]))", "{{lane}}, {{reason}}"
+                    ),
                 ),
             ],
         ),

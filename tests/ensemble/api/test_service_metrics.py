@@ -91,5 +91,7 @@ async def test_rejected_requests_are_counted(start, picture):
     calls = [landseer.search.Search(Search(image=picture())) for _ in range(4)]
     codes = [await call.code() for call in calls]
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2
-    assert landseer.metric("landseer_shed_total", lane="search") == 2
-    assert landseer.metric("landseer_waiting", lane="search") == 0
+    assert landseer.metric("landseer_shed_total", lane="search", reason="full") == 2
+    for name in ("landseer_waiting", "landseer_admitted"):
+        assert landseer.metric(name, lane="search") == 0
+    assert (landseer.metric("landseer_open_calls"), landseer.metric("landseer_bytes_in_flight")) == (0, 0)

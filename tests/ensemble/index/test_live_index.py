@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landseer.ensemble.errors import Overloaded
+from landseer.ensemble.index import live_index
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.index.live_index import BATCH, LiveIndex, inner_products, nearest
 
@@ -163,6 +165,21 @@ async def test_cancelled_searches_are_not_run(index, watched):
     assert len((await stays).keys) == 4 and len((await busy).keys) == 3
     searches = [call for call in watched.calls if call[0] == "search"]
     assert [call[1] for call in searches] == [1, 1] and searches[1][2] < 100
+
+
+async def test_more_searches_than_may_wait_are_refused(index, watched, monkeypatch):
+    monkeypatch.setattr(live_index, "MOST_WAITING", 2)
+    await index.apply(np.arange(200), unit(200), NONE)
+    query = unit(1, seed=1)[0].astype(np.float32)
+    watched.gate.clear()
+    waiting = [asyncio.ensure_future(index.search(query, 3)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 searches already wait for the index"):
+        await index.search(query, 3)
+    watched.gate.set()
+    await asyncio.gather(*waiting)
+    assert index.waiting == 0
+    assert len((await index.search(query, 3)).keys) == 3
 
 
 async def test_a_change_completes_even_if_its_caller_is_cancelled(index, watched):

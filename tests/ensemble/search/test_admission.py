@@ -73,6 +73,20 @@ async def test_the_second_lane_is_not_passed_by_for_ever() -> None:
     assert door.inside.index("bulk 2") == 2 + 2 * PATIENCE
 
 
+async def test_what_ends_a_request_goes_first_and_the_last_lane_still_gets_its_turns() -> None:
+    door = Door(running=1, waiting=40)
+    last = door.admission.lane("upload", waiting=40)
+    tasks = await door.start(door.first, "running")
+    tasks += await door.start(last, "upload")
+    tasks += await door.start(door.second, *(f"search {number}" for number in range(20)))
+    tasks += await door.start(door.first, "stage")
+    while not all(task.done() for task in tasks):
+        door.leave[door.inside[-1]].set()
+        await settle()
+    assert door.inside[:3] == ["running", "stage", "search 0"]
+    assert door.inside.index("upload") == 1 + PATIENCE
+
+
 async def test_too_many_waiting_is_overloaded_at_once() -> None:
     door = Door(running=1, waiting=1)
     tasks = await door.start(door.first, "a", "b")

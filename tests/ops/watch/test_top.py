@@ -102,7 +102,7 @@ def test_figures_are_of_the_interval_between_two_looks():
         metrics.handling.labels("landseer.v1.IndexService", "Upsert").observe(9)
         metrics.stage.labels("search").observe(0.003)
     metrics.degraded.labels("rerank").inc(2)
-    metrics.shed.labels("search").inc(4)
+    metrics.shed.labels("search", "slow").inc(4)
     metrics.waiting.labels("search").set(5)
     metrics.in_flight.labels(*SEARCH).set(7)
     metrics.triton_in_flight.set(3)

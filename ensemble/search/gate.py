@@ -1,0 +1,116 @@
+"""The gate before each kind of request: what would be answered too late is refused at once, before any work.
+
+A gate counts the requests inside, and measures how long one takes of the machine: the time inside, shared evenly among
+those inside. With n inside the next one is answered after about (n + 1) times that. A request is refused
+
+- if that is after its caller's deadline: it would be worked on for nobody,
+- if that is later than `refuse_after_s`: a line as long as that only makes all answers late, since those behind it are
+  answered no sooner than those that come back,
+- if `most` are inside.
+
+Why so: the line is kept short at its end, so the order within matters little. It stays first in, first out, which is
+fair; last in, first out, or dropping from the front as CoDel does, would help only if the line could grow long, and
+both throw away what has been received and decoded. Nobody inside has to be told to leave, as gRPC cancels the work of
+callers who have gone or whose deadline has passed.
+
+Each kind of request has a gate of its own, so searches by id are counted and refused apart from searches by picture.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import Overloaded
+from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, Metrics
+
+FIRST_GUESS_S = SEARCH_OBJECTIVE_S
+"""What a request is taken to need before any was measured."""
+WEIGHT = 0.1
+"""Of the latest request in the smoothed time; the first ones count alike."""
+OUTLIER = 4.0
+"""One request counts as at most this many times the smoothed time: Triton may have been restarted meanwhile."""
+MARGIN = 1.1
+"""A deadline must leave this many times the expected time."""
+PIPELINE = 2
+"""As many may always be inside, deadlines permitting: one is prepared while the models run for the other."""
+LEAST_PAUSE_S = 0.5
+"""Refused callers are asked to wait at least this long."""
+
+
+class Gate:
+    """Lets requests of one kind in. For one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        most: int,
+        metrics: Metrics,
+        refuse_after_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """refuse_after_s: None if only deadlines count. clock: in seconds, the same as deadlines have."""
+        self._name = name
+        self._most = most
+        self._refuse_after_s = refuse_after_s
+        self._clock = clock
+        self._shed = metrics.shed
+        self._inside = 0
+        self._each_s = FIRST_GUESS_S
+        self._measured = 0
+        self._work = 0.0
+        self._looked = clock()
+        metrics.admitted.labels(name).set_function(lambda: self._inside)
+        metrics.expected.labels(name).set_function(lambda: self.expected_s)
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds after which the next request would be answered."""
+        return (self._inside + 1) * self._each_s
+
+    @contextmanager
+    def admitted(self, deadline: Deadline) -> Iterator[None]:
+        """Be inside, or raise Overloaded at once."""
+        self._check(deadline)
+        started, answered = self._advance(), False
+        self._inside += 1
+        try:
+            yield
+            answered = True
+        finally:
+            took = self._advance() - started
+            self._inside -= 1
+            # What fails early says nothing; what took long before it failed would have taken longer still.
+            if answered or took > self._each_s:
+                self._measure(min(took, OUTLIER * self._each_s))
+
+    def _measure(self, took: float) -> None:
+        self._measured += 1
+        self._each_s += max(WEIGHT, 1 / self._measured) * (took - self._each_s)
+
+    def _advance(self) -> float:
+        """Return a clock that goes n times slower while n are inside."""
+        now = self._clock()
+        self._work += (now - self._looked) / max(1, self._inside)
+        self._looked = now
+        return self._work
+
+    def _check(self, deadline: Deadline) -> None:
+        left = None if deadline.at is None else deadline.at - self._clock()
+        takes, limit = self.expected_s, self._refuse_after_s
+        if self._inside >= self._most:
+            self._refuse("full", f"{self._inside} {self._name} requests are being answered, as many as may be", takes)
+        # With nobody inside there is nothing to wait for, whatever was measured before.
+        if left is not None and self._inside and MARGIN * takes > left:
+            said = f"an answer would take {takes:.1f} s now, and the deadline leaves {max(0.0, left):.1f} s"
+            self._refuse("deadline", said, takes - left / MARGIN)
+        if limit is not None and self._inside >= PIPELINE and takes > limit:
+            said = f"an answer would take {takes:.1f} s now, and this server refuses what takes longer than {limit:g} s"
+            self._refuse("slow", said, takes - limit)
+
+    def _refuse(self, reason: str, said: str, excess_s: float) -> None:
+        self._shed.labels(self._name, reason).inc()
+        raise Overloaded(f"{said}; try again later", retry_after_s=max(LEAST_PAUSE_S, excess_s))

@@ -1,0 +1,167 @@
+"""The report of an overload test, in Markdown; every number comes from one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from landseer.ops.bench.report_parts import machine_table, noise, table
+from landseer.ops.load.callers import Calls
+
+ENOUGH_GOODPUT = 0.9
+"""Least share of the capacity that must be answered at any load above it."""
+MOST_STRETCH = 3.0
+"""A p99 of admitted searches of at most this many times the unloaded one is good."""
+MOST_LOOKUP_STRETCH = 2.0
+"""The same for searches by id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What one load did."""
+
+    name: str
+    offered: str
+    """In words."""
+    calls: Calls
+    """Searches by picture."""
+    lookups: Calls | None
+    """Searches by id beside them."""
+    rss_mib: float
+    """Largest resident memory of the orchestrator meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverloadReport:
+    """All results of a run, and what it ran on."""
+
+    unloaded: Calls
+    """One caller, alone, who searches by picture."""
+    lookups: Calls
+    """One caller, alone, who searches by id."""
+    capacity: float
+    """Answers per second with a few callers and no deadline."""
+    capacity_callers: int
+    loads: Sequence[Load]
+    burst: Load
+    """Many searches with large pictures at once."""
+    idle_mib: float
+    """Resident memory of the orchestrator before any load."""
+    settled_mib: float
+    """And after all of it."""
+    shed: Mapping[str, float]
+    """Refused calls by reason, over the whole run."""
+    deadline_s: float
+    photos: int
+    light: bool
+    """Whether strips were searched for by the global descriptor alone."""
+    machine: Sequence[tuple[str, str]]
+    others: float
+    """Share of all cores that other programs used."""
+    command: str
+    date: datetime
+    seconds: float
+
+
+def goodput_holds(report: OverloadReport) -> bool:
+    """Return whether enough is answered at every load above the capacity, and each refusal says when to come back."""
+    enough = all(load.calls.goodput >= ENOUGH_GOODPUT * report.capacity for load in report.loads[1:])
+    return enough and all(call.retry_s is not None for load in report.loads for call in load.calls.shed)
+
+
+def markdown(report: OverloadReport) -> str:
+    """Return the whole report."""
+    return "\n\n".join([_head(report), _loads(report), _lookups(report), _memory(report), _method(report)]) + "\n"
+
+
+def _head(report: OverloadReport) -> str:
+    least = min(load.calls.goodput for load in report.loads[1:]) / report.capacity
+    return (
+        "# Overload\n\n"
+        f"Written by `make overload` on {report.date:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
+        f"`{report.command}`, {report.seconds:.0f} s.\n\n"
+        f"**Above its capacity of {report.capacity:.2f} searches by picture a second the server answers at least "
+        f"{least:.2f} of it** before\ntheir deadline of {report.deadline_s:g} s, and refuses the rest at once."
+        f"{noise(report.others)}"
+    )
+
+
+def _loads(report: OverloadReport) -> str:
+    rows = [_row(report, "one caller", "1 caller", report.unloaded)]
+    rows += [_row(report, load.name, load.offered, load.calls) for load in report.loads]
+    head = (
+        *("load", "offered", "answered/s", "of capacity", "p50 ms", "p99 ms", "p99 / unloaded"),
+        *("refused", "too late", "refused within, p99 ms"),
+    )
+    return (
+        "## Searches by picture\n\n"
+        + table(head, rows)
+        + f"\n\nCapacity: {report.capacity_callers} callers who wait for each answer, without a deadline that matters. "
+        f"p50 and p99 are those of answers.\nThe aim is {ENOUGH_GOODPUT:g} of the capacity, and a p99 of at most "
+        f"{MOST_STRETCH:g} times the unloaded one."
+    )
+
+
+def _row(report: OverloadReport, name: str, offered: str, calls: Calls) -> tuple[str, ...]:
+    p99, unloaded = calls.quantile_ms(0.99), report.unloaded.quantile_ms(0.99)
+    return (
+        name,
+        offered,
+        f"{calls.goodput:.2f}",
+        f"{calls.goodput / report.capacity:.2f}",
+        f"{calls.quantile_ms(0.5):.0f}",
+        f"{p99:.0f}",
+        f"{p99 / unloaded:.1f}",
+        str(len(calls.shed)),
+        str(calls.count("DEADLINE_EXCEEDED")),
+        f"{calls.quantile_ms(0.99, 'RESOURCE_EXHAUSTED'):.0f}" if calls.shed else "",
+    )
+
+
+def _lookups(report: OverloadReport) -> str:
+    beside = [(load.name, load.lookups) for load in report.loads if load.lookups is not None]
+    rows = [
+        (
+            name,
+            f"{calls.goodput:.1f}",
+            f"{calls.quantile_ms(0.5):.0f}",
+            f"{calls.quantile_ms(0.99):.0f}",
+            f"{calls.quantile_ms(0.99) / report.lookups.quantile_ms(0.99):.1f}",
+            str(len(calls.shed)),
+            str(calls.count("DEADLINE_EXCEEDED")),
+        )
+        for name, calls in [("alone", report.lookups), *beside]
+    ]
+    head = ("beside", "answered/s", "p50 ms", "p99 ms", "p99 / alone", "refused", "too late")
+    return (
+        "## Searches by id beside them\n\n"
+        + table(head, rows)
+        + "\n\nOne caller who waits for each answer. They have a gate of their own, but share the cores with Triton.\n"
+        f"The aim is a p99 of at most {MOST_LOOKUP_STRETCH:g} times the one alone."
+    )
+
+
+def _memory(report: OverloadReport) -> str:
+    rows = [("before", f"{report.idle_mib:.0f}")]
+    rows += [(load.name, f"{load.rss_mib:.0f}") for load in (*report.loads, report.burst)]
+    rows.append(("at the end", f"{report.settled_mib:.0f}"))
+    burst, why = report.burst, ", ".join(f"{reason}: {count:.0f}" for reason, count in report.shed.items() if count)
+    return (
+        "## Memory\n\n"
+        + table(("load", "resident, MiB (largest)"), rows)
+        + f"\n\n{burst.name}: {burst.offered}; {burst.calls.count('OK')} answered, {len(burst.calls.shed)} refused, "
+        f"{burst.calls.count('DEADLINE_EXCEEDED')} too late.\nRefused calls of the whole run, by reason: {why}."
+    )
+
+
+def _method(report: OverloadReport) -> str:
+    default = "photographs of the demo are indexed; searches are those that a server runs by default"
+    light = "strips of photographs of the demo are indexed, and searched for by the global descriptor alone (`--light`)"
+    return (
+        "## How it was measured\n\n"
+        f"- {report.photos} {light if report.light else default}.\n"
+        "- `1x` and `4x` arrive at random (Poisson) at that multiple of the capacity, whatever becomes of others. The\n"
+        "  other callers wait for each answer, and after a refusal as long as its RetryInfo says, up to twice that.\n"
+        "- Triton, the orchestrator and the callers share the cores.\n\n" + machine_table(report.machine, report.others)
+    )

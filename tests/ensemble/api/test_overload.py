@@ -1,0 +1,152 @@
+"""Overload at the door and at the gates of a running orchestrator: real gRPC, a stand-in for Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import numpy as np
+import pytest
+from grpc.aio import AioRpcError
+from PIL import Image
+
+from landseer.ensemble.api.status import PUSHBACK_KEY, pushback
+from landseer.ensemble.errors import Overloaded, StoreFull
+from landseer.v1 import index_pb2, search_pb2
+
+Search = search_pb2.SearchRequest
+LARGE = 3_000_000
+
+
+def large(seed: int) -> bytes:
+    """A picture of nearly 4 MB: noise, which PNG cannot compress."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (1000, 1200, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def settled(landseer, *, calls: int) -> None:
+    """Wait until so many calls are open."""
+    while landseer.metric("landseer_open_calls") != calls:
+        await asyncio.sleep(0.01)
+
+
+async def refused(call) -> AioRpcError:
+    with pytest.raises(AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_searches_by_id_are_let_in_while_those_by_picture_are_refused_and_cost_no_decoding(start, picture, rich):
+    landseer = await start(in_flight=1, waiting=0)
+    await landseer.put(a=picture())
+    landseer.triton.delays["describe"] = 30.0
+    busy = landseer.search.Search(Search(image=picture()))
+    while not landseer.metric("landseer_admitted", lane="search"):
+        await asyncio.sleep(0.01)
+    error = rich(await refused(landseer.search.Search(Search(image=b"refused before anybody looks at it"))))
+    assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert error.retry_s is not None
+    assert landseer.metric("landseer_decode_failures_total", reason="format") == 0
+    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
+    busy.cancel()
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(start, picture, rich):
+    landseer = await start()
+    await landseer.put(a=picture())
+    landseer.triton.delays["describe"] = 1.0
+    for _ in range(2):
+        await landseer.search.Search(Search(image=picture()))
+    busy = landseer.search.Search(Search(image=picture()))
+    while not landseer.metric("landseer_admitted", lane="search"):
+        await asyncio.sleep(0.01)
+    described = len(landseer.triton.calls)
+    error = rich(await refused(landseer.search.Search(Search(image=picture()), timeout=0.8)))
+    assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert "the deadline leaves" in error.message
+    await busy
+    assert landseer.metric("landseer_shed_total", lane="search", reason="deadline") == 1
+    assert len(landseer.triton.calls) <= described + 1
+
+
+async def test_more_calls_than_may_be_open_are_refused_before_they_are_read(start, picture, rich):
+    landseer = await start(calls=2)
+    await landseer.put(a=picture())
+    landseer.triton.delays["describe"] = 30.0
+    busy = [landseer.search.Search(Search(image=picture())) for _ in range(2)]
+    await settled(landseer, calls=2)
+    error = rich(await refused(landseer.search.Search(Search(id="a"))))
+    assert (error.code.name, error.reason, error.retry_s) == ("RESOURCE_EXHAUSTED", "OVERLOADED", 1.0)
+    assert "2 calls are open" in error.message
+    assert landseer.metric("landseer_shed_total", lane="any", reason="calls") == 1
+    assert await landseer.serving(), "health checks are no calls of ours"
+    for call in busy:
+        call.cancel()
+    await settled(landseer, calls=0)
+    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
+
+
+async def test_more_bytes_than_may_be_in_flight_are_refused_and_small_ones_are_not(start, picture, rich):
+    landseer = await start(bytes_in_flight=LARGE)
+    await landseer.put(a=picture())
+    landseer.triton.delays["describe"] = 30.0
+    busy = landseer.search.Search(Search(image=large(0)))
+    while not landseer.metric("landseer_bytes_in_flight"):
+        await asyncio.sleep(0.01)
+    error = rich(await refused(landseer.search.Search(Search(image=large(1)))))
+    assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert landseer.metric("landseer_shed_total", lane="any", reason="bytes") == 1
+    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
+    busy.cancel()
+    await settled(landseer, calls=0)
+    assert landseer.metric("landseer_bytes_in_flight") == 0
+
+
+async def test_a_stream_waits_instead(start):
+    landseer = await start(bytes_in_flight=LARGE)
+    landseer.triton.delays["describe_full"] = 0.1
+    most = 0.0
+
+    async def watch():
+        nonlocal most
+        while True:
+            most = max(most, landseer.metric("landseer_bytes_in_flight"))
+            await asyncio.sleep(0.005)
+
+    watching = asyncio.create_task(watch())
+    one = large(0)
+    pictures = [index_pb2.Picture(id=f"p{number}", image=one) for number in range(4)]
+    answer = await landseer.index.UpsertMany(index_pb2.UpsertManyRequest(picture=picture) for picture in pictures)
+    watching.cancel()
+    assert (answer.indexed, len(answer.failures)) == (4, 0)
+    assert len(one) <= most < 2 * len(one)
+
+
+async def test_a_message_that_is_none_is_the_callers_mistake(landseer, rich):
+    raw = landseer.channel.unary_unary("/landseer.v1.SearchService/Search")
+    error = rich(await refused(raw(b"\xff\xff\xff")))
+    assert (error.code.name, error.fields) == ("INVALID_ARGUMENT", ["request"])
+    empty = landseer.channel.stream_unary("/landseer.v1.SearchService/Search")
+    error = rich(await refused(empty(iter(()))))
+    assert (error.code.name, error.fields) == ("INVALID_ARGUMENT", ["request"])
+
+
+async def test_a_slow_sender_keeps_nobody_out(landseer, picture):
+    """More of them than are received at a time, each with a call whose message never comes."""
+    await landseer.put(a=picture())
+    search = landseer.channel.stream_unary("/landseer.v1.SearchService/Search")
+    slow = [search() for _ in range(20)]
+    await settled(landseer, calls=20)
+    assert (await landseer.search.Search(Search(id="a", top_k=1), timeout=20.0)).index_size == 1
+    for call in slow:
+        call.cancel()
+
+
+def test_grpcs_own_retries_are_told_when_to_come_back_or_not_to():
+    [(key, value)] = pushback(Overloaded("full", retry_after_s=2.0), None)
+    assert key == PUSHBACK_KEY
+    assert 2000 <= int(value) <= 3000
+    assert pushback(Overloaded("full", retry_after_s=2.0), 1.5) == ((PUSHBACK_KEY, "-1"),), "no time is left for it"
+    assert pushback(StoreFull("full"), None) == ((PUSHBACK_KEY, "-1"),)
+    assert pushback(ValueError(), None) == ()

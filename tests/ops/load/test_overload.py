@@ -1,0 +1,81 @@
+"""The report of an overload test, and how its callers take a refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timezone
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from landseer.ops.load.callers import DETAILS, Call, Calls, retry_of
+from landseer.ops.load.overload_report import Load, OverloadReport, goodput_holds, markdown
+
+
+def calls(*, answered=0, refused=0, late=0, seconds=10.0, took=0.4):
+    made = [Call(ended=0.0, seconds=took, code="OK")] * answered
+    made += [Call(ended=0.0, seconds=0.002, code="RESOURCE_EXHAUSTED", retry_s=0.5)] * refused
+    made += [Call(ended=0.0, seconds=3.0, code="DEADLINE_EXCEEDED")] * late
+    return Calls(calls=made, seconds=seconds)
+
+
+def load(name, found):
+    return Load(name=name, offered="many", calls=found, lookups=calls(answered=100, took=0.05), rss_mib=400.0)
+
+
+@pytest.fixture
+def report():
+    return OverloadReport(
+        unloaded=calls(answered=20),
+        lookups=calls(answered=200, took=0.04),
+        capacity=2.5,
+        capacity_callers=3,
+        loads=(
+            load("1x", calls(answered=20, refused=3)),
+            load("4x", calls(answered=24, refused=70, late=1, took=1.0)),
+            load("24 callers", calls(answered=25, refused=60)),
+        ),
+        burst=load("large pictures", calls(answered=3, refused=297)),
+        idle_mib=250.0,
+        settled_mib=300.0,
+        shed={"slow": 400.0, "calls": 30.0, "bytes": 0.0},
+        deadline_s=3.0,
+        photos=40,
+        light=False,
+        machine=[("processor", "one")],
+        others=0.0,
+        command="python -m landseer.ops.load.overload",
+        date=datetime(2026, 11, 29, tzinfo=timezone.utc),
+        seconds=200.0,
+    )
+
+
+def test_the_report_has_each_load(report):
+    text = markdown(report)
+    assert "at least 0.96 of it" in text
+    assert "| 4x | many | 2.40 | 0.96 | 1000 | 1000 | 2.5 | 70 | 1 | 2 |" in text
+    assert "| 4x | 10.0 | 50 | 50 | 1.2 | 0 | 0 |" in text
+    assert "3 answered, 297 refused, 0 too late" in text
+    assert "slow: 400, calls: 30." in text
+
+
+def test_the_goodput_must_hold_above_the_capacity_and_refusals_say_when_to_come_back(report):
+    assert goodput_holds(report)
+    collapsed = load("4x", calls(answered=2, late=80))
+    assert not goodput_holds(dataclasses.replace(report, loads=(report.loads[0], collapsed)))
+    silent = Calls(calls=[Call(ended=0.0, seconds=0.1, code="RESOURCE_EXHAUSTED")], seconds=10.0)
+    assert not goodput_holds(dataclasses.replace(report, loads=(load("1x", silent), *report.loads[1:])))
+
+
+@pytest.mark.parametrize("seconds", [None, 1.5])
+def test_retry_info_is_read(seconds):
+    status = status_pb2.Status(code=8)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="OVERLOADED"))
+    if seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(1000 * seconds))
+        status.details.add().Pack(retry)
+    details = grpc.aio.Metadata((DETAILS, status.SerializeToString()))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), details)
+    assert retry_of(error) == seconds
