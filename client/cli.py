@@ -42,6 +42,8 @@ COMMANDS = {
     ),
     "get": Command("landseer.client.commands.get", "cli", "show what the index stores about a picture"),
     "delete": Command("landseer.client.commands.delete", "cli", "remove pictures from the index; files are kept"),
+    "list": Command("landseer.client.commands.list", "cli", "print the ids of the indexed pictures"),
+    "prune": Command("landseer.client.commands.prune", "cli", "remove pictures from the index whose files are gone"),
     "stats": Command("landseer.client.commands.stats", "cli", "show the size, models and limits of the index"),
     "top": Command("landseer.ops.commands.top", "serve", "show live metrics of a running Landseer"),
     "serve": Command(

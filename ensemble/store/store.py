@@ -55,6 +55,7 @@ from landseer.ensemble.store.folder import (
     stamp,
 )
 from landseer.ensemble.store.keypoints import StoredKeypoints
+from landseer.ensemble.store.listing import Page, PageQuery, page_of
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.store.record import (
@@ -181,6 +182,14 @@ class Store:
         with self._environment.begin(buffers=True) as transaction:
             read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
             return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
+
+    def page(self, query: PageQuery) -> Page:
+        """List pictures in the order of their ids."""
+        with self._environment.begin(buffers=True) as transaction:
+            try:
+                return page_of(transaction, self._databases, query)
+            except ValueError as error:
+                raise self._damaged(str(error)) from error
 
     def stats(self) -> StoreStats:
         """Return the current figures of the store."""
