@@ -21,12 +21,17 @@ _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 class Limits:
     """The largest picture accepted. ValueError for a limit below 1.
 
-    Decoding takes about 4 bytes per pixel, twice that for unusual formats. Pillow's own limit of 178,956,970 pixels
-    applies above `max_pixels`.
+    Decoding takes about 4 bytes per pixel, twice that for unusual formats.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 100_000_000
+    """Pixels to decode."""
+
+    @property
+    def max_reduced_pixels(self) -> int:
+        """Pixels of a JPEG that is reduced while it is decoded, to half its width and height or less."""
+        return 4 * self.max_pixels
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):

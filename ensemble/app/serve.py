@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
-    option("--max-image-pixels", "most pixels per picture", limits.max_pixels, type=int, metavar="N")
+    option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
