@@ -56,6 +56,7 @@ COMMANDS = {
     "augment": Command(
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
+    "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 

@@ -63,6 +63,8 @@ class ServerConfig:
     """Most hits per search."""
     store_limit_bytes: int = 16 * 2**30
     """Most bytes the store may take on disk."""
+    network_store: bool = False
+    """Whether the store may be on a file system of another machine or a program: NFS, SMB, FUSE."""
     thumbnails: bool = True
     """Whether to store a small JPEG of each indexed picture, for `explain` and Get."""
     local_features: str = KEYPOINTS

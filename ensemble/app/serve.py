@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
+    flag("--allow-network-store", help="even where the folder of the store is on NFS, SMB or FUSE; unsafe")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
     local = "local features to store, for visual words and verification: keypoints (32 KiB per picture), deep (68 KiB)"
     option("--local-features", local, ServerConfig.local_features, choices=LOCAL_FEATURES)
@@ -85,6 +86,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         in_flight=args.in_flight,
         waiting=args.queue,
         store_limit_bytes=args.store_limit,
+        network_store=args.allow_network_store,
         thumbnails=not args.no_thumbnails,
         local_features=args.local_features,
         regions=args.regions,

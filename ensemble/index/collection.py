@@ -235,6 +235,7 @@ async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codeb
             locals_sha256=profile.locals_sha256 if config.deep else None,
             codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
             patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
+            network=config.network_store,
         )
     )
     try:
