@@ -59,6 +59,10 @@ class ServerConfig:
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
     """The largest picture accepted."""
+    decode_processes: bool = True
+    """Whether pictures are decoded in processes of their own, so that one that crashes the decoder fails alone."""
+    decode_s: float = 10.0
+    """Most seconds of processor time to decode a picture, in such a process."""
     max_top_k: int = 1000
     """Most hits per search."""
     store_limit_bytes: int = 16 * 2**30
@@ -105,7 +109,7 @@ class ServerConfig:
         if self.waiting < 0:
             raise ValueError(f"queue is {self.waiting}; expected 0 or more queries that wait for Triton")
         # Written so that NaN fails, too.
-        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s"):
+        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s", "decode_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected seconds above 0")
         for name in ("answer_reserve_s", "drain_s"):

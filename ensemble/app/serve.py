@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
+    seconds = "most seconds of processor time to decode a picture"
+    option("--max-decode-seconds", seconds, ServerConfig.decode_s, type=float, metavar="S")
+    flag("--decode-in-process", help="decode in the server's process: a picture that crashes the decoder ends it")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
@@ -82,6 +85,8 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         vectors=args.vectors,
         engine=args.engine,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
+        decode_processes=not args.decode_in_process,
+        decode_s=args.max_decode_seconds,
         max_top_k=args.max_top_k,
         in_flight=args.in_flight,
         waiting=args.queue,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from typing import Any
 
 import cv2
@@ -25,6 +26,7 @@ from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.ingest.indexing import Indexer
 from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.keypoints.quantiser import Quantiser
+from landseer.ensemble.pictures.decoders import Decode, Decoders, decode_here, memory_of
 from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
 from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
@@ -57,6 +59,7 @@ class RunningServer:
         self._readiness = Readiness(config, self._triton, self.metrics, self._show_serving)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
+        self._decoders = Decoders(memory=memory_of(config.limits), seconds=config.decode_s)
         self._extractor = _extractor(config)
         self._grpc = self._grpc_server()
         self._http: MetricsServer | None = None
@@ -81,6 +84,8 @@ class RunningServer:
         self._bind()
         if self._config.metrics:
             self._http = MetricsServer(self.metrics, self._config.metrics)
+        if self._config.decode_processes:
+            self._decoders.start()
         await self._grpc.start()
         self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
         log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
@@ -122,6 +127,7 @@ class RunningServer:
     def _close_threads(self) -> None:
         self._query_workers.close()
         self._index_workers.close()
+        self._decoders.close()
         if self._extractor is not None:
             self._extractor.close()
         if self._http is not None:
@@ -157,9 +163,11 @@ class RunningServer:
         admission = Admission(running=config.in_flight, metrics=self.metrics)
         searches = admission.lane("search", waiting=config.waiting)
         uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
-        describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
+        decode: Decode = self._decoders.run if config.decode_processes else decode_here
+        describing = partial(Describer, self._triton, limits=limits, decode=decode)
+        describer = describing(searches, self._query_workers, self.metrics)
         # Separate threads, so that searches do not queue behind a bulk upload.
-        bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
+        bulk = describing(uploads, self._index_workers, self.metrics, patience_s=PATIENCE_S)
         return ServiceParts(
             config=config,
             metrics=self.metrics,

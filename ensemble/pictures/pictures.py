@@ -158,6 +158,12 @@ def upright(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[np.u
         return turn.apply(_resized(_colours(picture), size, (0.0, 0.0, *size), 1.0))
 
 
+def load_readers() -> None:
+    """Load the readers of all formats, which otherwise happens when the first picture is read."""
+    Image.init()
+    _formats()
+
+
 def target_size(width: float, height: float, profile: Profile) -> tuple[int, int]:
     """Return width and height, in pixels, to which a picture or region of that size is resized for the backbone.
 
