@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
+from landseer.v1.index_pb2 import ListedPicture
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -43,6 +44,7 @@ class BlockingSearchClient:
     upsert_many = _Blocking(SearchClient.upsert_many)
     delete = _Blocking(SearchClient.delete)
     get = _Blocking(SearchClient.get)
+    list_page = _Blocking(SearchClient.list_page)
     stats = _Blocking(SearchClient.stats)
     ready = _Blocking(SearchClient.ready)
     wait_ready = _Blocking(SearchClient.wait_ready)
@@ -67,6 +69,16 @@ class BlockingSearchClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def list(self, prefix: str = "", *, include_metadata: bool = False) -> Iterator[ListedPicture]:
+        """Yield all indexed pictures whose ids start with `prefix`, as `SearchClient.list` does."""
+        token = ""
+        while True:
+            page = self.list_page(prefix, page_token=token, include_metadata=include_metadata)
+            yield from page.pictures
+            token = page.next_page_token
+            if not token:
+                return
 
     def close(self) -> None:
         """Close the connection and stop the thread. Closing twice is harmless."""

@@ -42,6 +42,8 @@ COMMANDS = {
     ),
     "get": Command("landseer.client.commands.get", "cli", "show what the index stores about a picture"),
     "delete": Command("landseer.client.commands.delete", "cli", "remove pictures from the index; files are kept"),
+    "list": Command("landseer.client.commands.list", "cli", "print the ids of the indexed pictures"),
+    "prune": Command("landseer.client.commands.prune", "cli", "remove pictures from the index whose files are gone"),
     "stats": Command("landseer.client.commands.stats", "cli", "show the size, models and limits of the index"),
     "top": Command("landseer.ops.commands.top", "serve", "show live metrics of a running Landseer"),
     "serve": Command(
@@ -54,6 +56,7 @@ COMMANDS = {
     "augment": Command(
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
+    "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 

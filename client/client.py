@@ -27,6 +27,9 @@ from landseer.v1.index_pb2 import (
     DeleteResponse,
     GetRequest,
     GetResponse,
+    ListedPicture,
+    ListRequest,
+    ListResponse,
     Picture,
     StatsRequest,
     StatsResponse,
@@ -174,6 +177,42 @@ class SearchClient:
         request = GetRequest(id=queries.utf8("id", id), include_vectors=include_vectors)
         answer: GetResponse = await self._call("IndexService/Get", self._index.Get, request, timeout)
         return answer
+
+    async def list_page(
+        self,
+        prefix: str = "",
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        include_metadata: bool = False,
+        timeout: float | None = None,
+    ) -> ListResponse:
+        """Return some of the indexed pictures whose ids start with `prefix`, sorted by the bytes of their ids.
+
+        `page_token` is the `next_page_token` of the page before. `page_size` 0 leaves the size to the server.
+        """
+        request = ListRequest(
+            prefix=queries.utf8("prefix", prefix),
+            page_size=queries.not_negative("page_size", page_size),
+            page_token=queries.utf8("page_token", page_token),
+            include_metadata=include_metadata,
+        )
+        answer: ListResponse = await self._call("IndexService/List", self._index.List, request, timeout)
+        return answer
+
+    async def list(self, prefix: str = "", *, include_metadata: bool = False) -> AsyncIterator[ListedPicture]:
+        """Yield all indexed pictures whose ids start with `prefix`, sorted by the bytes of their ids.
+
+        Pictures that are indexed or deleted meanwhile may be among them or not.
+        """
+        token = ""
+        while True:
+            page = await self.list_page(prefix, page_token=token, include_metadata=include_metadata)
+            for picture in page.pictures:
+                yield picture
+            token = page.next_page_token
+            if not token:
+                return
 
     async def stats(self, *, timeout: float | None = None) -> StatsResponse:
         """Return the size, the models and the limits of the index."""

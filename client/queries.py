@@ -134,6 +134,13 @@ def utf8(name: str, text: str) -> str:
     return text
 
 
+def not_negative(name: str, number: int) -> int:
+    """Return a number as it is. Raises UnusableInput if it does not fit an unsigned field of 32 bits."""
+    if not 0 <= number < 2**32:
+        raise UnusableInput(f"{name}: got {number}, expected 0 or more")
+    return number
+
+
 def box(region: Region | None) -> Box | None:
     """Return a region as a Box; None stays None."""
     if region is None or isinstance(region, Box):

@@ -21,12 +21,17 @@ _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 class Limits:
     """The largest picture accepted. ValueError for a limit below 1.
 
-    Decoding takes about 4 bytes per pixel, twice that for unusual formats. Pillow's own limit of 178,956,970 pixels
-    applies above `max_pixels`.
+    Decoding takes about 4 bytes per pixel, twice that for unusual formats.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 100_000_000
+    """Pixels to decode."""
+
+    @property
+    def max_reduced_pixels(self) -> int:
+        """Pixels of a JPEG that is reduced while it is decoded, to half its width and height or less."""
+        return 4 * self.max_pixels
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):
@@ -54,10 +59,16 @@ class ServerConfig:
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
     """The largest picture accepted."""
+    decode_processes: bool = True
+    """Whether pictures are decoded in processes of their own, so that one that crashes the decoder fails alone."""
+    decode_s: float = 10.0
+    """Most seconds of processor time to decode a picture, in such a process."""
     max_top_k: int = 1000
     """Most hits per search."""
     store_limit_bytes: int = 16 * 2**30
     """Most bytes the store may take on disk."""
+    network_store: bool = False
+    """Whether the store may be on a file system of another machine or a program: NFS, SMB, FUSE."""
     thumbnails: bool = True
     """Whether to store a small JPEG of each indexed picture, for `explain` and Get."""
     local_features: str = KEYPOINTS
@@ -115,7 +126,7 @@ class ServerConfig:
         if self.waiting < 0:
             raise ValueError(f"queue is {self.waiting}; expected 0 or more queries that wait for Triton")
         # Written so that NaN fails, too.
-        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s", "refuse_after_s"):
+        for name in ("poll_s", "poll_timeout_s", "inference_timeout_s", "refuse_after_s", "decode_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected seconds above 0")
         for name in ("answer_reserve_s", "drain_s"):

@@ -55,6 +55,11 @@ class IndexServiceStub:
                 request_serializer=landseer_dot_v1_dot_index__pb2.GetRequest.SerializeToString,
                 response_deserializer=landseer_dot_v1_dot_index__pb2.GetResponse.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/landseer.v1.IndexService/List',
+                request_serializer=landseer_dot_v1_dot_index__pb2.ListRequest.SerializeToString,
+                response_deserializer=landseer_dot_v1_dot_index__pb2.ListResponse.FromString,
+                _registered_method=True)
         self.Stats = channel.unary_unary(
                 '/landseer.v1.IndexService/Stats',
                 request_serializer=landseer_dot_v1_dot_index__pb2.StatsRequest.SerializeToString,
@@ -95,6 +100,14 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """Lists the ids of indexed pictures, a page at a time. Pages are no snapshot: a picture that is indexed or deleted
+        meanwhile may be listed or not; each other one is listed exactly once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stats(self, request, context):
         """Returns the size, models and limits of the index.
         """
@@ -124,6 +137,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=landseer_dot_v1_dot_index__pb2.GetRequest.FromString,
                     response_serializer=landseer_dot_v1_dot_index__pb2.GetResponse.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=landseer_dot_v1_dot_index__pb2.ListRequest.FromString,
+                    response_serializer=landseer_dot_v1_dot_index__pb2.ListResponse.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -240,6 +258,33 @@ class IndexService:
             '/landseer.v1.IndexService/Get',
             landseer_dot_v1_dot_index__pb2.GetRequest.SerializeToString,
             landseer_dot_v1_dot_index__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/landseer.v1.IndexService/List',
+            landseer_dot_v1_dot_index__pb2.ListRequest.SerializeToString,
+            landseer_dot_v1_dot_index__pb2.ListResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,7 @@ from landseer.ensemble.search.describe import DescribedPicture
 from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.search.search import SearchResult
 from landseer.ensemble.search.stages import STAGES, Stages
+from landseer.ensemble.store.listing import Page
 from landseer.ensemble.store.record import Record, Stored
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
@@ -66,6 +67,14 @@ def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetRespo
         thumbnail=record.thumbnail,
         descriptor=record.descriptor.astype(np.float32).tolist() if include_vectors else (),
         cluster_count=len(record.clusters),
+    )
+
+
+def list_response(page: Page) -> index_pb2.ListResponse:
+    """Return a page of pictures; the token of the next page is the last id of this one."""
+    return index_pb2.ListResponse(
+        pictures=[index_pb2.ListedPicture(id=one.id, metadata=one.metadata) for one in page.pictures],
+        next_page_token=page.pictures[-1].id if page.more else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Parse a SearchRequest into a search plan: validate it and fill in defaults."""
+"""Parse requests: a SearchRequest into a search plan, a ListRequest into a page query. Validate, fill in defaults."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ from landseer.ensemble.search.plan import (
     SearchPlan,
     VectorQuery,
 )
-from landseer.ensemble.store.record import check_id
-from landseer.v1 import common_pb2, search_pb2
+from landseer.ensemble.store.listing import PageQuery
+from landseer.ensemble.store.record import MAX_ID_BYTES, check_id
+from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 TOP_K = 10
 CANDIDATES = 100
 WEIGHT = 0.5
 """Of co-attention: at 1 it loses first hits on book covers and landmarks, docs/local-features.md."""
 MOST_ALPHA = 100.0
+PAGE, MOST_PAGE = 1000, 10_000
+"""Ids of a page: unless a request says otherwise, and at most."""
 EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_LATTQE: LATTQE,
     search_pb2.EXPANSION_METHOD_AQE: "aqe",
@@ -104,6 +107,16 @@ def region_of(request: Any) -> Region | None:
         if not math.isfinite(value):
             raise InvalidInput("region", f"{name} is {value}; expected a finite number of pixels")
     return Region(**sides)
+
+
+def page_query(request: index_pb2.ListRequest) -> PageQuery:
+    """Validate a ListRequest and return what its page shows. InvalidInput names the field."""
+    for field, text in (("prefix", request.prefix), ("page_token", request.page_token)):
+        if (size := len(text.encode())) > MAX_ID_BYTES:
+            raise InvalidInput(field, f"got {size} bytes; expected at most {MAX_ID_BYTES}, as ids have no more")
+    size = request.page_size or PAGE
+    _in_range("page_size", size, 1, MOST_PAGE)
+    return PageQuery(prefix=request.prefix, after=request.page_token, size=size, metadata=request.include_metadata)
 
 
 def _query(request: search_pb2.SearchRequest, kind: str | None, profile: Profile) -> Query:

@@ -15,11 +15,12 @@ from landseer.ensemble.api.messages import (
     add_stages,
     describe_response,
     get_response,
+    list_response,
     model_versions,
     search_response,
     timestamp,
 )
-from landseer.ensemble.api.request import region_of, search_plan
+from landseer.ensemble.api.request import page_query, region_of, search_plan
 from landseer.ensemble.api.status import clip
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.deadline import Deadline
@@ -142,7 +143,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
-    """Upsert, UpsertMany, Delete, Get and Stats."""
+    """Upsert, UpsertMany, Delete, Get, List and Stats."""
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
@@ -172,6 +173,10 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
         check_id(request.id)
         stored = await self._parts.readiness.collection().get(request.id)
         return get_response(stored, include_vectors=request.include_vectors)
+
+    async def List(self, request: index_pb2.ListRequest, context: Context) -> index_pb2.ListResponse:  # noqa: N802
+        """List pictures by their ids."""
+        return list_response(await self._parts.readiness.collection().page(page_query(request)))
 
     async def Stats(self, request: index_pb2.StatsRequest, context: Context) -> index_pb2.StatsResponse:  # noqa: N802
         """Return sizes, models and limits."""

@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
-    option("--max-image-pixels", "most pixels per picture", limits.max_pixels, type=int, metavar="N")
+    option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
+    seconds = "most seconds of processor time to decode a picture"
+    option("--max-decode-seconds", seconds, ServerConfig.decode_s, type=float, metavar="S")
+    flag("--decode-in-process", help="decode in the server's process: a picture that crashes the decoder ends it")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     late = "refuse searches that would be answered later than this, so that the others are not"
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--bytes-in-flight", held, f"{ServerConfig.bytes_in_flight >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
+    flag("--allow-network-store", help="even where the folder of the store is on NFS, SMB or FUSE; unsafe")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
     local = "local features to store, for visual words and verification: keypoints (32 KiB per picture), deep (68 KiB)"
     option("--local-features", local, ServerConfig.local_features, choices=LOCAL_FEATURES)
@@ -88,6 +92,8 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         vectors=args.vectors,
         engine=args.engine,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
+        decode_processes=not args.decode_in_process,
+        decode_s=args.max_decode_seconds,
         max_top_k=args.max_top_k,
         in_flight=args.in_flight,
         waiting=args.queue,
@@ -95,6 +101,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         calls=args.calls,
         bytes_in_flight=args.bytes_in_flight,
         store_limit_bytes=args.store_limit,
+        network_store=args.allow_network_store,
         thumbnails=not args.no_thumbnails,
         local_features=args.local_features,
         regions=args.regions,

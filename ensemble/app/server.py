@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from typing import Any
 
 import cv2
@@ -27,6 +28,7 @@ from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.ingest.indexing import Indexer
 from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.keypoints.quantiser import Quantiser
+from landseer.ensemble.pictures.decoders import Decode, Decoders, decode_here, memory_of
 from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
 from landseer.ensemble.search.gate import Gate
@@ -64,6 +66,7 @@ class RunningServer:
         self._readiness = Readiness(config, self._triton, self.metrics, self._show_serving)
         self._query_workers = Workers("decode", threads=config.threads)
         self._index_workers = Workers("decode-bulk", threads=config.threads)
+        self._decoders = Decoders(memory=memory_of(config.limits), seconds=config.decode_s)
         self._extractor = _extractor(config)
         self._held = HeldBytes(most=config.bytes_in_flight, metrics=self.metrics)
         self._grpc = self._grpc_server()
@@ -90,6 +93,8 @@ class RunningServer:
         self._bind()
         if self._config.metrics:
             self._http = MetricsServer(self.metrics, self._config.metrics)
+        if self._config.decode_processes:
+            self._decoders.start()
         await self._grpc.start()
         self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
         self._trim = asyncio.create_task(keep_trimmed(lambda: self._held.released), name="landseer-trim")
@@ -132,6 +137,7 @@ class RunningServer:
     def _close_threads(self) -> None:
         self._query_workers.close()
         self._index_workers.close()
+        self._decoders.close()
         if self._extractor is not None:
             self._extractor.close()
         if self._http is not None:
@@ -173,9 +179,11 @@ class RunningServer:
         stages = admission.lane("stage", waiting=config.calls)
         searches = admission.lane("search", waiting=config.waiting)
         uploads = admission.lane("upload", waiting=16 * config.bulk_in_flight)
-        describer = Describer(self._triton, searches, self._query_workers, self.metrics, limits=limits)
+        decode: Decode = self._decoders.run if config.decode_processes else decode_here
+        describing = partial(Describer, self._triton, limits=limits, decode=decode)
+        describer = describing(searches, self._query_workers, self.metrics)
         # Separate threads, so that searches do not queue behind a bulk upload.
-        bulk = Describer(self._triton, uploads, self._index_workers, self.metrics, limits=limits, patience_s=PATIENCE_S)
+        bulk = describing(uploads, self._index_workers, self.metrics, patience_s=PATIENCE_S)
         return ServiceParts(
             config=config,
             metrics=self.metrics,

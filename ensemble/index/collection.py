@@ -24,6 +24,7 @@ from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
+from landseer.ensemble.store.listing import Page, PageQuery
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
 from landseer.ensemble.store.store import Store
@@ -197,6 +198,10 @@ class Collection:
         """Return the patches of a picture by key, or None."""
         return (await self._reads.run(self.store.patches.read, [key]))[0]
 
+    async def page(self, query: PageQuery) -> Page:
+        """List pictures in the order of their ids."""
+        return await self._reads.run(self.store.page, query)
+
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
         return await self._reads.run(self.store.stats)
@@ -247,6 +252,7 @@ async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codeb
             locals_sha256=profile.locals_sha256 if config.deep else None,
             codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
             patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
+            network=config.network_store,
         )
     )
     try:

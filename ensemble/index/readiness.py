@@ -22,7 +22,8 @@ class Readiness:
     """Polls Triton, opens the collection once the models are known, and reports whether requests can be answered.
 
     A store belongs to one profile, so it cannot be opened before Triton has reported its models once. After that,
-    requests that need no model (Get, Delete, Stats, Search by id or descriptor) work even while Triton is unavailable.
+    requests that need no model (Get, List, Delete, Stats, Search by id or descriptor) work even while Triton is
+    unavailable.
 
     A check without an answer may only say that Triton is busy. So its models are given up after `poll_misses` of them
     in a row, and inferences that succeed meanwhile count as answers. What Triton does answer counts at once: that a

@@ -18,7 +18,8 @@ Resizing is bicubic with antialiasing (Pillow's fixed-point arithmetic, so the s
 were trained with bicubic or similar resizing; bilinear blurs when reducing, Lanczos rings and takes 1.5 times as long.
 Large JPEGs are decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse transform), the smallest size that is at least the
 target: reducing 12 megapixels (4000 x 3000, 2.2 MB) to 640 takes 34 ms on one core instead of 160, at a PSNR of 51.7 dB
-instead of 52.9.
+instead of 52.9. So a JPEG may have four times as many pixels as are decoded at most: a phone's 200 megapixels
+(16,320 x 12,240) take no more memory than a picture of 3. Not if it is progressive: `jpeg_scans`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from landseer.ensemble.config import Limits
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.colour_profile import to_srgb
+from landseer.ensemble.pictures.jpeg_scans import in_strips
 from landseer.ensemble.pictures.orientation import TURNS, Box, Turn
 from landseer.ensemble.pictures.png_texts import without_large_texts
 
@@ -113,7 +115,7 @@ def prepare(
         turn = _turn(picture)
         width, height = turn.size(*picture.size)
         cut = _cut(region, width, height, turn, profile)
-        scale = _draft(picture, cut)
+        scale = _draft(picture, cut, limits)
         decoded = _colours(picture)
         pixels = turn.apply(_resized(decoded, cut.target, cut.box, scale))
         small = _thumbnail(decoded, turn, (width, height), scale) if thumbnail else b""
@@ -138,7 +140,7 @@ def prepare_regions(
             cut = _cut(region, width, height, turn, profile)
             # Reads the header only: which size is decoded is settled once per opened JPEG.
             fresh = _open(data, limits) if isinstance(picture, JpegImagePlugin.JpegImageFile) else picture
-            alike.setdefault(_draft(fresh, cut), (fresh, []))[1].append((place, cut))
+            alike.setdefault(_draft(fresh, cut, limits), (fresh, []))[1].append((place, cut))
         for scale, (drafted, cuts) in alike.items():
             decoded = _colours(drafted)
             for place, cut in cuts:
@@ -151,9 +153,15 @@ def upright(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[np.u
     """Decode a picture at its own size, after EXIF rotation: RGB [H, W, 3]. InvalidInput as from `prepare`."""
     _check_bytes(data, limits)
     with _blaming_the_picture():
-        picture = _open(data, limits)
+        picture = _open(data, limits, reducible=False)
         size, turn = picture.size, _turn(picture)
         return turn.apply(_resized(_colours(picture), size, (0.0, 0.0, *size), 1.0))
+
+
+def load_readers() -> None:
+    """Load the readers of all formats, which otherwise happens when the first picture is read."""
+    Image.init()
+    _formats()
 
 
 def target_size(width: float, height: float, profile: Profile) -> tuple[int, int]:
@@ -188,8 +196,6 @@ def _blaming_the_picture() -> Iterator[None]:
         raise InvalidInput(
             "image", f"got bytes that are not a picture; expected a complete {_EXPECTED}", kind="format"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise InvalidInput("image", f"got too many pixels: {error}; send a smaller picture", kind="pixels") from error
     except Exception as error:
         why = str(error) or type(error).__name__
         raise InvalidInput(
@@ -197,28 +203,30 @@ def _blaming_the_picture() -> Iterator[None]:
         ) from error
 
 
-def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
+def _open(data: bytes, limits: Limits, *, reducible: bool = True) -> ImageFile.ImageFile:
     """Open a picture and check it against the limits; decode it, too, unless it is a JPEG.
+
+    reducible: whether a JPEG may be decoded at half its size or less, and so have four times as many pixels.
 
     A JPEG can be decoded at a smaller size, so decoding waits until that size is known. Other formats must be decoded
     first: PNG may store the orientation after the pixels, and Pillow rotates a TIFF while decoding it.
     """
     formats = _formats()
     try:
-        return _opened(data, formats, limits)
+        return _opened(data, formats, limits, reducible=reducible)
     except ValueError as error:
         if "MAX_TEXT" not in str(error):
             raise
-        return _opened(without_large_texts(data), formats, limits)
+        return _opened(without_large_texts(data), formats, limits, reducible=reducible)
     except UnidentifiedImageError:
         if format_of(data[:HEAD]) == "HEIF" and "HEIF" not in formats:
             raise InvalidInput("image", f"got HEIC, {_NO_HEIF}", kind="format") from None
         raise
 
 
-def _opened(data: bytes, formats: tuple[str, ...], limits: Limits) -> ImageFile.ImageFile:
+def _opened(data: bytes, formats: tuple[str, ...], limits: Limits, *, reducible: bool) -> ImageFile.ImageFile:
     picture = Image.open(io.BytesIO(data), formats=formats)
-    _check_pixels(picture, limits)
+    _check_pixels(picture, limits, data if reducible else b"")
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         picture.load()
     return picture
@@ -228,9 +236,10 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: Limits) -> ImageFile.
 def _formats() -> tuple[str, ...]:
     """Set Pillow up and return the formats that it reads: HEIC only where pillow-heif is installed.
 
-    Warnings about damaged metadata and large pictures are silenced; we check both ourselves. Each picture is decoded by
-    one thread, as several pictures are decoded at once.
+    Warnings about damaged metadata and large pictures are silenced, and Pillow's own limit of pixels is lifted; we
+    check both ourselves. Each picture is decoded by one thread, as several pictures are decoded at once.
     """
+    Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\b")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
@@ -242,17 +251,23 @@ def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def _check_pixels(picture: ImageFile.ImageFile, limits: Limits) -> None:
-    """Check the size in the header. Tiles of a TIFF are decoded whole, and may be larger than the picture."""
+def _check_pixels(picture: ImageFile.ImageFile, limits: Limits, reduced: bytes) -> None:
+    """Check the size in the header. Tiles of a TIFF are decoded whole, and may be larger than the picture.
+
+    reduced: the bytes of a picture that may be reduced while it is decoded.
+    """
     width, height = picture.size
-    pixels = width * height
+    pixels, most, why = width * height, limits.max_pixels, ""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         pixels = max(pixels, int(picture.tag_v2.get(_TILE_WIDTH, 0)) * int(picture.tag_v2.get(_TILE_LENGTH, 0)))
-    if pixels > limits.max_pixels:
+    if pixels > most and reduced and isinstance(picture, JpegImagePlugin.JpegImageFile):
+        if in_strips(reduced):
+            most = limits.max_reduced_pixels
+        else:
+            why = f", or {limits.max_reduced_pixels:,} of a JPEG that is not progressive"
+    if pixels > most:
         got = f"got {width} x {height}, {pixels:,} pixels to decode"
-        raise InvalidInput(
-            "image", f"{got}; expected at most {limits.max_pixels:,}; send a smaller picture", kind="pixels"
-        )
+        raise InvalidInput("image", f"{got}; expected at most {most:,}{why}; send a smaller picture", kind="pixels")
 
 
 def _turn(picture: ImageFile.ImageFile) -> Turn:
@@ -295,12 +310,17 @@ def _cut(region: Region | None, width: int, height: int, turn: Turn, profile: Pr
     return _Cut(seen=seen, box=box, target=turn.size(*target_size(seen.width, seen.height, profile)))
 
 
-def _draft(picture: ImageFile.ImageFile, cut: _Cut) -> float:
-    """Decode a JPEG smaller if the box stays as large as the target. Return stored pixels per decoded pixel."""
+def _draft(picture: ImageFile.ImageFile, cut: _Cut, limits: Limits) -> float:
+    """Decode a JPEG smaller if the box stays as large as the target. Return stored pixels per decoded pixel.
+
+    One above the limit is decoded at half its size even if a small region of it must be enlarged then.
+    """
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         return 1.0
     (width, height), box, target = picture.size, cut.box, cut.target
     asked = (math.ceil(width * target[0] / (box[2] - box[0])), math.ceil(height * target[1] / (box[3] - box[1])))
+    if width * height > limits.max_pixels:
+        asked = (min(asked[0], width // 2), min(asked[1], height // 2))
     drafted = picture.draft(None, asked)
     return width / drafted[1][2] if drafted else 1.0
 
@@ -317,7 +337,8 @@ def _colours(picture: ImageFile.ImageFile) -> Image.Image:
         )
     if picture.has_transparency_data:
         return picture.convert("RGBA")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    mode = "L" if picture.mode in ("1", "L") else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # Pillow would copy it.
 
 
 def _eight_bits(picture: ImageFile.ImageFile) -> Image.Image:

@@ -17,6 +17,7 @@ from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.patches import Patches, patches_of
+from landseer.ensemble.pictures.decoders import Decode, decode_here
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare, prepare_regions
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.stages import Stages
@@ -97,15 +98,17 @@ class Describer:
         metrics: Metrics,
         *,
         limits: Limits,
+        decode: Decode = decode_here,
         patience_s: Sequence[float] = (),
     ) -> None:
-        """patience_s: seconds to wait before each retry when the queue is full."""
+        """decode: runs on the threads; patience_s: seconds to wait before each retry when the queue is full."""
         self._triton = triton
         self._lane = lane
         self._patience_s = patience_s
         self._workers = workers
         self._metrics = metrics
         self._limits = limits
+        self._decode = decode
 
     async def describe(
         self,
@@ -185,7 +188,8 @@ class Describer:
     async def _decoded(self, work: Callable[..., T], data: bytes, *rest: Any, **options: Any) -> T:
         """Run `prepare` or `prepare_regions` on a thread, and count a picture that is refused."""
         try:
-            return await self._workers.run(work, data, *rest, limits=self._limits, **options)
+            found: T = await self._workers.run(self._decode, work, data, *rest, limits=self._limits, **options)
+            return found
         except InvalidInput as error:
             self._metrics.decode_failures.labels(error.kind).inc()
             raise

@@ -86,10 +86,15 @@ def is_full(error: lmdb.Error, folder: Path) -> bool:
 
     LMDB reports EIO when a disk fills up in the middle of a write, so in that case this tries to grow the data file.
     """
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in codes):
+    if is_no_room(error):
         return True
     return os.strerror(errno.EIO) in str(error) and not _has_room(folder / DATA)
+
+
+def is_no_room(error: Exception) -> bool:
+    """Return whether an error says that there is no space: a full disk, a quota, or a limit on file sizes."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in codes)
 
 
 def _has_room(file: Path, size: int = 2**20) -> bool:
@@ -153,7 +158,7 @@ def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
             meta = environment.open_db(b"meta", txn=transaction)
             transaction.put(b"format", FORMAT, db=meta)
             transaction.put(b"fingerprint", fingerprint.encode(), db=meta)
-            _sync_names(folder)
+            sync_names(folder)
             return
         try:
             meta = environment.open_db(b"meta", txn=transaction, create=False)
@@ -178,7 +183,7 @@ def no_store(folder: Path) -> StoreUnusable:
     return StoreUnusable(f"there is no store in {folder}; give the folder of `landseer serve --store`")
 
 
-def _sync_names(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
     """Sync the directory entries of new files to disk; LMDB only syncs their contents."""
     for each in (folder, folder.parent):
         file = os.open(each, os.O_RDONLY)

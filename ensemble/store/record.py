@@ -209,6 +209,16 @@ def decode(
         raise ValueError(f"not a record: {error}") from error
 
 
+def metadata_of(data: bytes | memoryview) -> dict[str, str]:
+    """Return the metadata in the bytes of a record, without reading the rest. ValueError as from `decode`."""
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        metadata: dict[str, str] = json.loads(bytes(data[_LENGTH.size : _LENGTH.size + length]))["metadata"]
+        return metadata
+    except (struct.error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a record: {error}") from error
+
+
 def to_bytes(array: npt.NDArray[Any]) -> bytes:
     """Return the elements of an array, little-endian, in C order."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

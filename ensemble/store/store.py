@@ -55,7 +55,9 @@ from landseer.ensemble.store.folder import (
     stamp,
 )
 from landseer.ensemble.store.keypoints import StoredKeypoints
+from landseer.ensemble.store.listing import Page, PageQuery, page_of
 from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.store.mounts import require_local
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.store.record import (
     Record,
@@ -111,13 +113,15 @@ class Store:
         locals_sha256: str | None = None,
         codebook: str | None = None,
         patches_sha256: str | None = None,
+        network: bool = False,
     ) -> Store:
         """Open the store in a folder, or create one; limit_bytes may change between runs.
 
         fingerprint: of the profile of its vectors; None accepts any existing store and creates none. clusters_shape: K,
         most clusters of a picture, and P, their size. locals_sha256: of the models that make deep local features; None
         if they are not stored. codebook: fingerprint of the codebook of keypoints; None if they are not stored.
-        patches_sha256: of the models that make patches; None if they are not stored.
+        patches_sha256: of the models that make patches; None if they are not stored. network: whether the folder may
+        be on a file system of another machine.
         ProfileMismatch if the store has another fingerprint, other local features or keypoints; StoreUnusable if the
         folder is not a store, is damaged, or is in use; StoreFull if the disk is full; ValueError for a limit below
         1 MiB.
@@ -126,6 +130,8 @@ class Store:
             raise ValueError(f"got a store limit of {limit_bytes} bytes; expected at least {MIN_LIMIT_BYTES}")
         if fingerprint is None and not (path / DATA).exists():
             raise no_store(path)
+        if not network:
+            require_local(path)
         lock = FolderLock(prepare_folder(path))
         with contextlib.ExitStack() as undo:
             undo.callback(lock.release)
@@ -185,6 +191,14 @@ class Store:
         with self._environment.begin(buffers=True) as transaction:
             read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
             return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
+
+    def page(self, query: PageQuery) -> Page:
+        """List pictures in the order of their ids."""
+        with self._environment.begin(buffers=True) as transaction:
+            try:
+                return page_of(transaction, self._databases, query)
+            except ValueError as error:
+                raise self._damaged(str(error)) from error
 
     def stats(self) -> StoreStats:
         """Return the current figures of the store."""

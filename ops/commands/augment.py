@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store-limit", default="16GiB", metavar="SIZE", help="maximum size of the store (default %(default)s)"
     )
     parser.add_argument(
+        "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
+    )
+    parser.add_argument(
         "--repository",
         type=Path,
         default=Path("model_repository"),
@@ -92,7 +95,8 @@ def _on_store(args: argparse.Namespace, recipe: Recipe | None, limit: int) -> in
     from landseer.ensemble.store.store import Store
 
     network = _network(args, recipe)
-    store = Store.open(args.store, fingerprint=network.pop("fingerprint", None), limit_bytes=limit)
+    fingerprint, remote = network.pop("fingerprint", None), args.allow_network_store
+    store = Store.open(args.store, fingerprint=fingerprint, limit_bytes=limit, network=remote)
     try:
         if recipe is None:
             store.augmented.drop()

@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "deep local features, 1.3 GB)",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default %(default)s)")
+    parser.add_argument(
+        "--allow-network-store", action="store_true", help="even where STORE is on NFS, SMB or FUSE; unsafe"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="number of threads (default: all cores)")
 
 
@@ -95,7 +98,7 @@ def _of_store(args: argparse.Namespace) -> FeatureSample:
     from landseer.ensemble.ingest.store_features import MOST_FEATURES, sample
     from landseer.ensemble.store.store import Store
 
-    store = Store.open(args.store, fingerprint=None)
+    store = Store.open(args.store, fingerprint=None, network=args.allow_network_store)
     try:
         return sample(store, name=str(args.store), most=args.features or MOST_FEATURES, seed=args.seed)
     finally:

@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also describe up to N boxes per picture (default %(default)s)",
     )
+    parser.add_argument(
+        "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
+    )
     parser.add_argument("--codebook", type=Path, metavar="FILE", help="visual words from `landseer codebook`")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
@@ -106,7 +109,9 @@ def _config(args: argparse.Namespace) -> StackConfig:
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
     kept = ("--local-features", args.local_features)
     words = ("--codebook", str(args.codebook)) if args.codebook else ()
-    return ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions), *kept, *words)
+    network = ("--allow-network-store",) if args.allow_network_store else ()
+    always = ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions))
+    return (*always, *kept, *words, *network)
 
 
 def _summary(stack: Stack, seconds: float) -> str:

@@ -147,6 +147,17 @@ class Fake(search_pb2_grpc.SearchServiceServicer, index_pb2_grpc.IndexServiceSer
             thumbnail=b"\xff\xd8\xff",
         )
 
+    def List(self, request, context):
+        self._seen("List", request, context)
+        ids = sorted((id for id in self.pictures if id.startswith(request.prefix)), key=str.encode)
+        ids = [id for id in ids if id > request.page_token]
+        page = ids[: request.page_size or 2]
+        listed = [
+            index_pb2.ListedPicture(id=id, metadata=self.pictures[id].metadata if request.include_metadata else {})
+            for id in page
+        ]
+        return index_pb2.ListResponse(pictures=listed, next_page_token=page[-1] if len(ids) > len(page) else "")
+
     def Stats(self, request, context):
         self._seen("Stats", request, context)
         return index_pb2.StatsResponse(

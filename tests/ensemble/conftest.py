@@ -124,6 +124,7 @@ def config(fake_triton: FakeTriton, tmp_path: Path) -> ServerConfig:
         poll_s=0.1,
         poll_timeout_s=10.0,  # what is measured here is not how busy the machine is
         bulk_in_flight=4,
+        decode_processes=False,  # These take a second to start.
     )
 
 

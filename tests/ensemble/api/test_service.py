@@ -60,6 +60,30 @@ async def test_search_equals_brute_force_over_the_stored_descriptors(landseer, p
     assert [hit.score for hit in answer.hits] == pytest.approx([stored[id] for id in expected], abs=1e-6)
 
 
+async def test_list_pages_through_the_ids_of_a_folder(landseer, picture):
+    ids = ["a/é.png", "a/b.png", "a/c.png", "ab.png", "z.png"]
+    for seed, id in enumerate(ids):
+        one = index_pb2.Picture(id=id, image=picture(seed), metadata={"path": f"/{id}"})
+        await landseer.index.Upsert(index_pb2.UpsertRequest(picture=one))
+    first = await landseer.index.List(index_pb2.ListRequest(prefix="a/", page_size=2))
+    assert [(one.id, dict(one.metadata)) for one in first.pictures] == [("a/b.png", {}), ("a/c.png", {})]
+    await landseer.index.Delete(index_pb2.DeleteRequest(id="a/c.png"))  # The page goes on behind it all the same.
+    more = {"page_token": first.next_page_token, "include_metadata": True}
+    last = await landseer.index.List(index_pb2.ListRequest(prefix="a/", **more))
+    assert [(one.id, dict(one.metadata)) for one in last.pictures] == [("a/é.png", {"path": "/a/é.png"})]
+    assert not last.next_page_token
+    everything = await landseer.index.List(index_pb2.ListRequest())
+    assert [one.id for one in everything.pictures] == sorted(set(ids) - {"a/c.png"}, key=str.encode)
+    assert not (await landseer.index.List(index_pb2.ListRequest(prefix="zz"))).pictures
+
+
+@pytest.mark.parametrize("bad", [{"page_size": 10_001}, {"prefix": "é" * 251}, {"page_token": "a" * 501}], ids=str)
+async def test_list_names_the_field_that_is_wrong(landseer, rich, bad):
+    with pytest.raises(AioRpcError) as caught:
+        await landseer.index.List(index_pb2.ListRequest(**bad))
+    assert rich(caught.value).fields == list(bad)
+
+
 async def test_search_by_id_leaves_the_picture_itself_out(landseer, picture):
     await fill(landseer, picture, 5)
     answer = await landseer.search.Search(search_pb2.SearchRequest(id="p03", top_k=50))

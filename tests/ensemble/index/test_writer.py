@@ -103,3 +103,47 @@ async def test_metrics_that_fail_decide_no_result(collection, writer, monkeypatc
     for _ in range(2):
         assert await asyncio.wait_for(found(collection, 0), 5) == [1]
     assert "no figures" in caplog.text
+
+
+@contextlib.asynccontextmanager
+async def slow_index(collection, monkeypatch):
+    """Changes are stored, and reach the index only at the end of the block."""
+    gate, stored, apply = asyncio.Event(), asyncio.Event(), collection.apply
+
+    async def slow(*change):
+        stored.set()
+        await gate.wait()
+        await apply(*change)
+
+    monkeypatch.setattr(collection, "apply", slow)
+    try:
+        yield stored
+    finally:
+        gate.set()
+
+
+async def test_a_write_given_up_before_its_turn_is_dropped_and_one_that_began_completes(
+    collection, writer, monkeypatch
+):
+    async with slow_index(collection, monkeypatch) as stored:
+        began = asyncio.create_task(writer.put([record(0)]))
+        await stored.wait()
+        waits = asyncio.create_task(writer.put([record(1)]))
+        await asyncio.sleep(0)
+        for task in (began, waits):
+            task.cancel()
+        await asyncio.wait([began, waits])
+    assert [change.key for change in await writer.put([record(2)])] == [2]
+    assert [await found(collection, row) for row in (0, 2)] == [[1], [2]]
+    with pytest.raises(NotFound):
+        await collection.get("p1")
+
+
+async def test_get_may_show_a_write_that_is_not_acknowledged_yet(collection, writer, monkeypatch):
+    async with slow_index(collection, monkeypatch) as stored:
+        put = asyncio.create_task(writer.put([record(0)]))
+        await stored.wait()
+        assert (await collection.get("p0")).key == 1
+        assert not put.done() and await found(collection, 0) == []
+    await put
+    assert await found(collection, 0) == [1]

@@ -4,6 +4,7 @@ import math
 import os
 import random
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from flat_jpeg import flat_jpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
@@ -23,6 +25,7 @@ from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures import colour_profile, pictures, png_texts
+from landseer.ensemble.pictures.jpeg_scans import in_strips
 from landseer.ensemble.pictures.pictures import FORMATS, Region, prepare, target_size, upright
 from landseer.ensemble.pictures.png_texts import without_large_texts
 
@@ -333,6 +336,64 @@ def test_regions_of_a_scaled_jpeg_are_where_they_should_be(orientation):
     assert np.abs(found - pixels(encode(picture, "BMP"), region=region, limits=Limits(max_bytes=2**30))).max() <= 8
 
 
+PEAK = """
+import resource, sys
+from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.pictures.pictures import prepare
+profile = Profile(backbone="test", weights_sha256="0", sizes=Sizes(channels=8))
+data = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ready = prepare(data, profile=profile, thumbnail=True)
+print(ready.width, ready.height, *ready.pixels.shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_two_hundred_megapixels_of_a_phone_take_little_memory():
+    data = flat_jpeg(16_320, 12_240)
+    ran = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)
+    *shapes, kibibytes = map(int, ran.stdout.split())
+    assert shapes == [16_320, 12_240, 480, 640, 3]
+    assert kibibytes < 100 * 1024  # 23 MiB were measured; undivided it would take 760.
+
+
+def test_a_jpeg_may_have_more_pixels_if_it_is_reduced_while_it_is_decoded(monkeypatch):
+    limits = Limits(max_pixels=400 * 300)
+    large, progressive = flat_jpeg(800, 600), flat_jpeg(800, 600, kind="progressive")
+    assert prepare(large, profile=PROFILE, limits=limits).width == 800
+    decoded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    small = Region(x=700, y=500, width=100, height=100)
+    assert prepare(large, profile=PROFILE, limits=limits, region=small).region == small
+    assert decoded[0] == (400, 300)
+    assert "at most 120,000, or 480,000 of a JPEG that is not progressive" in refuse(progressive, limits=limits)
+    assert "at most 480,000;" in refuse(flat_jpeg(801, 600), limits=limits)
+    with pytest.raises(InvalidInput, match="at most 120,000"):
+        upright(large, limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("options", "strips"),
+    [({}, True), ({"progressive": True}, False), ({"restart_marker_rows": 1, "comment": b"\xff\xda"}, True)],
+    ids=str,
+)
+def test_progressive_jpegs_are_known_by_their_headers(options, strips):
+    for picture in (smooth(), smooth().convert("L"), smooth().convert("CMYK")):
+        assert in_strips(encode(picture, "JPEG", **options)) == strips
+
+
+def test_a_jpeg_with_a_scan_for_each_colour_is_kept_whole():
+    data = encode(smooth(), "JPEG")
+    at = data.index(b"\xff\xda") + 4
+    assert in_strips(data) and not in_strips(data[:at] + b"\1" + data[at + 1 :])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_may_be_asked_about(tail):
+    in_strips(b"\xff\xd8" + tail)
+
+
 # Regions.
 
 
@@ -420,8 +481,9 @@ def test_too_many_pixels_are_refused_from_the_header(monkeypatch):
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
     monkeypatch.setattr(Image.Image, "load", load)
-    for data in encodings:
-        assert "96 x 64" in refuse(data, limits=Limits(max_pixels=6143))
+    for format, data in zip(FORMATS, encodings, strict=True):
+        most = 6143 // 4 if format == "JPEG" else 6143  # It may be decoded at half its size.
+        assert "96 x 64" in refuse(data, limits=Limits(max_pixels=most))
 
 
 @pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])

@@ -20,6 +20,7 @@ from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, St
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.check import faults
+from landseer.ensemble.store.listing import PageQuery
 from landseer.ensemble.store.record import Record, StoreChange, check_id, check_metadata, decode, encode
 from landseer.ensemble.store.store import Store
 
@@ -152,7 +153,17 @@ def test_gathers_keep_the_order_asked_for(store):
         np.testing.assert_array_equal(descriptors[row], expected.descriptor.astype(np.float32))
 
 
+def test_pages_end_early_where_metadata_are_large(store):
+    large = {"note": "x" * 60_000}
+    store.put_many([record(f"p{number:02}", metadata=large) for number in range(20)])
+    page = store.page(PageQuery(prefix="p", metadata=True))
+    assert (len(page.pictures), page.more, page.pictures[0].metadata) == (18, True, large)
+    rest = store.page(PageQuery(prefix="p", after=page.pictures[-1].id, metadata=True))
+    assert ([one.id for one in rest.pictures], rest.more) == (["p18", "p19"], False)
+
+
 def test_an_empty_store(store):
+    assert store.page(PageQuery()).pictures == ()
     assert list(store.vectors.scan()) == []
     vectors, counts = store.vectors.clusters([])
     assert vectors.shape == (0, *SHAPE) and counts.shape == (0,)

@@ -1,0 +1,77 @@
+"""Lists the pictures of a store in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from landseer.ensemble.store.record import metadata_of, unpack_key
+
+METADATA_BYTES = 2**20
+"""Bytes of metadata after which a page ends: a thousand pictures may have 64 MiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedPicture:
+    """A picture on a page."""
+
+    id: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Empty unless asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some pictures, sorted by the bytes of their ids."""
+
+    pictures: tuple[ListedPicture, ...]
+    more: bool
+    """Whether others follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageQuery:
+    """What a page shows."""
+
+    prefix: str = ""
+    """Only ids that start with this."""
+    after: str = ""
+    """Only ids behind this one; empty for the first page."""
+    size: int = 1000
+    """Most pictures."""
+    metadata: bool = False
+    """Whether to read the metadata: a page of the disk each."""
+
+
+def page_of(transaction: Any, databases: dict[bytes, Any], query: PageQuery) -> Page:
+    """Read a page. ValueError for a record that is damaged."""
+    found: list[ListedPicture] = []
+    room = METADATA_BYTES
+    for id, key in _ids(transaction.cursor(databases[b"ids"]), query):
+        if len(found) == query.size or room <= 0:
+            return Page(pictures=tuple(found), more=True)
+        metadata = _metadata(transaction, databases, key) if query.metadata else {}
+        room -= sum(len(name) + len(value) for name, value in metadata.items())
+        found.append(ListedPicture(id=id, metadata=metadata))
+    return Page(pictures=tuple(found), more=False)
+
+
+def _ids(cursor: Any, query: PageQuery) -> Iterator[tuple[str, bytes]]:
+    """Yield ids with their keys, from the first that the query wants."""
+    prefix, after = query.prefix.encode(), query.after.encode()
+    start = max(prefix, after)
+    if not (cursor.set_range(start) if start else cursor.first()):
+        return
+    for id, key in cursor:
+        if not bytes(id).startswith(prefix):
+            return
+        if bytes(id) > after:
+            yield str(id, "utf-8"), bytes(key)
+
+
+def _metadata(transaction: Any, databases: dict[bytes, Any], key: bytes) -> dict[str, str]:
+    data = transaction.get(key, db=databases[b"records"])
+    if data is None:
+        raise ValueError(f"record {unpack_key(key)} is missing")
+    return metadata_of(data)
