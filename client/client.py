@@ -16,9 +16,9 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from landseer.client import queries, tracing
-from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, ServerUnavailable, ServerUnreachable
+from landseer.client import forking, queries, tracing
+from landseer.client.channel import MAX_ANSWER_BYTES, open_channel
+from landseer.client.errors import DeadlinePassed, NotReady, ServerUnavailable, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
@@ -47,6 +47,8 @@ UPLOAD_TIMEOUT = 600.0
 """Deadline of a stream of uploads in seconds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 """Seconds between two tries while a server loads: the first, and the longest."""
+_SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 5.0
+"""Seconds that one check of `wait_ready` may take: a server that hangs may recover, or another take its address."""
 
 
 class SearchClient:
@@ -58,6 +60,13 @@ class SearchClient:
     With `patience`, in seconds, a call that a server refuses because it is still loading, or its models do not answer,
     is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each pause. Where nothing
     answers at the address, a call fails as without.
+
+    `max_answer_bytes` bounds an answer. A server started with a larger `--max-top-k` may send more than the default.
+
+    A connection that went dead silently, as behind a firewall that forgot it, is noticed and replaced within 20 s.
+
+    Make a client in each process: after a `fork`, one that has made no call works in the child, and any other raises
+    ForkedClient.
     """
 
     def __init__(
@@ -67,10 +76,12 @@ class SearchClient:
         timeout: float = DEFAULT_TIMEOUT,
         patience: float = 0.0,
         on_wait: Callable[[str], None] = lambda why: None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self.server = server
         self.timeout = timeout
         self.patience = patience
+        self.max_answer_bytes = max_answer_bytes
         self._on_wait = on_wait
         self._opened: grpc.aio.Channel | None = None
 
@@ -86,7 +97,9 @@ class SearchClient:
         """Close the connection and cancel running calls. A later call reopens it."""
         if self._opened is not None:
             channel, self._opened = self._opened, None
-            await channel.close(None)
+            if not forking.broken():
+                forking.closed(channel)
+                await channel.close(None)
 
     async def search(
         self,
@@ -180,27 +193,34 @@ class SearchClient:
         return answer
 
     async def ready(self, *, timeout: float | None = None) -> bool:
-        """Return whether the server is ready: models and index loaded. False if it cannot be reached."""
-        try:
-            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
-        except ServerUnreachable:
-            return False
-        return bool(health.status == HealthCheckResponse.SERVING)
+        """Return whether the server is ready: models and index loaded. False if it does not answer in time."""
+        return await self._why_not_ready(timeout) is None
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the server is ready. Raises NotReady after `timeout` seconds."""
+        """Wait until the server is ready. Raises NotReady after `timeout` seconds, with what it found last."""
         end, pause = time.monotonic() + timeout, 0.05
-        while not await self.ready(timeout=max(0.5, min(5.0, end - time.monotonic()))):
+        while why := await self._why_not_ready(max(_SHORTEST_CHECK, min(_LONGEST_CHECK, end - time.monotonic()))):
             if time.monotonic() + pause > end:
-                raise NotReady(f"the server at {self.server} was not ready within {timeout:g} s; see its log")
+                raise NotReady(f"the server at {self.server} was not ready within {timeout:g} s: {why}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
 
+    async def _why_not_ready(self, timeout: float | None) -> str | None:
+        """Return why the server is not ready, None if it is."""
+        try:
+            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
+        except (ServerUnreachable, ServerUnavailable, DeadlinePassed) as error:
+            return str(error)
+        serving = health.status == HealthCheckResponse.SERVING
+        return None if serving else "it answers, but its models or its index are not loaded; see its log"
+
     @property
     def _channel(self) -> grpc.aio.Channel:
+        forking.check()
         # Opened on the first call, so that it belongs to the event loop that uses it.
         if self._opened is None:
-            self._opened = open_channel(queries.utf8("server", self.server))
+            self._opened = open_channel(queries.utf8("server", self.server), max_answer_bytes=self.max_answer_bytes)
+            forking.opened(self._opened)
         return self._opened
 
     @property

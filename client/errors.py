@@ -3,6 +3,7 @@
 LandseerClientError
 ├── UnusableInput           an unreadable file or an invalid value; nothing was sent
 ├── NotReady                the server did not become ready in time
+├── ForkedClient            the process was forked while a client was connected
 └── RpcFailed               a call failed; has `code`, `reason` and `violations`
     ├── ServerUnreachable   UNAVAILABLE, not sent by a server: nothing answers at the address
     ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer; try again
@@ -37,6 +38,10 @@ class UnusableInput(LandseerClientError):
 
 class NotReady(LandseerClientError):
     """The server did not become ready in time."""
+
+
+class ForkedClient(LandseerClientError):
+    """The process was forked while a client was connected, so that no call can work in it."""
 
 
 class RpcFailed(LandseerClientError):

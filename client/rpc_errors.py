@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from landseer.client.errors import (
     ServerUnavailable,
     ServerUnreachable,
 )
+from landseer.client.readable import size
 
 _M = TypeVar("_M", bound=Message)
 
@@ -43,6 +45,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str, timeout: float 
         kind, text = ServerUnreachable, _unreachable(address, text)
     if status is None and code.name == "DEADLINE_EXCEEDED" and timeout:
         text = f"no answer from {address} within {timeout:g} s; set a longer timeout"
+    if status is None and code.name == "RESOURCE_EXHAUSTED":
+        text = _too_large(text)
     status = status or Status()
     reason = next((info.reason for info in _details(status, ErrorInfo)), "")
     violations = tuple((v.field, v.description) for bad in _details(status, BadRequest) for v in bad.field_violations)
@@ -73,6 +77,17 @@ def _unreachable(address: str, text: str) -> str:
     cause = text.rpartition(": ")[2]
     why = f" ({cause})" if cause else ""
     return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address"
+
+
+def _too_large(text: str) -> str:
+    """Return what to do about a message that gRPC refused by its size; other texts as they are."""
+    found = re.search(r"(CLIENT|SERVER): \w+ message larger than max \((\d+) vs\. (\d+)\)", text)
+    if found is None:
+        return text
+    got, most = size(int(found[2])), size(int(found[3]))
+    if found[1] == "SERVER":
+        return f"the request has {got}, and the server takes no larger request than {most}; send a smaller picture"
+    return f"the answer has {got}, more than {most}; ask for fewer hits, or raise max_answer_bytes of the client"
 
 
 def _message(text: str, violations: tuple[tuple[str, str], ...], code: grpc.StatusCode) -> str:

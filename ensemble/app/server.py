@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from landseer.client import keepalive
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
@@ -223,4 +224,5 @@ def _options(config: ServerConfig) -> list[tuple[str, Any]]:
         # ever further ahead of what was read: 84 MB were seen. A fixed window bounds what is buffered here.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        *keepalive.server_options(),
     ]
