@@ -39,7 +39,7 @@ def client_options() -> Options:
 def server_options() -> Options:
     """Return the server's options, which accept what `client_options` sends."""
     return (
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", SHORTEST_PAUSE_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", SHORTEST_PAUSE_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", SERVER_TIME_MS),
         ("grpc.keepalive_timeout_ms", 2 * TIMEOUT_MS),
