@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from landseer.client import forking
 from landseer.client.channel import MAX_ANSWER_BYTES
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
+from landseer.client.credentials import PLAIN, Credentials
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -58,9 +59,15 @@ class BlockingSearchClient:
         patience: float = 0.0,
         on_wait: Callable[[str], None] = lambda why: None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: Credentials = PLAIN,
     ) -> None:
         self._client = SearchClient(
-            server, timeout=timeout, patience=patience, on_wait=on_wait, max_answer_bytes=max_answer_bytes
+            server,
+            timeout=timeout,
+            patience=patience,
+            on_wait=on_wait,
+            max_answer_bytes=max_answer_bytes,
+            credentials=credentials,
         )
         self._starting = threading.Lock()
         self._running: _Loop | None = None

@@ -57,7 +57,17 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
-def open_channel(address: str, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> grpc.aio.Channel:
-    """Return a plaintext channel to `address`: host:port or any gRPC target. It connects on the first call."""
-    limit = ("grpc.max_receive_message_length", max_answer_bytes)
-    return grpc.aio.insecure_channel(address, options=(*_OPTIONS, *keepalive.client_options(), limit))
+def open_channel(
+    address: str,
+    *,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> grpc.aio.Channel:
+    """Return a channel to `address`: host:port or any gRPC target. It connects on the first call.
+
+    credentials: those of TLS, None for plain text.
+    """
+    options = (*_OPTIONS, *keepalive.client_options(), ("grpc.max_receive_message_length", max_answer_bytes))
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

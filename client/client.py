@@ -18,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from landseer.client import forking, queries, tracing
 from landseer.client.channel import MAX_ANSWER_BYTES, open_channel
+from landseer.client.credentials import PLAIN, Credentials, TokenMetadata
 from landseer.client.errors import DeadlinePassed, NotReady, ServerUnavailable, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
@@ -63,6 +64,8 @@ class SearchClient:
 
     `max_answer_bytes` bounds an answer. A server started with a larger `--max-top-k` may send more than the default.
 
+    `credentials` are for a server with TLS or tokens.
+
     A connection that went dead silently, as behind a firewall that forgot it, is noticed and replaced within 20 s.
 
     Make a client in each process: after a `fork`, one that has made no call works in the child, and any other raises
@@ -77,12 +80,15 @@ class SearchClient:
         patience: float = 0.0,
         on_wait: Callable[[str], None] = lambda why: None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: Credentials = PLAIN,
     ) -> None:
         self.server = server
+        self.credentials = credentials
         self.timeout = timeout
         self.patience = patience
         self.max_answer_bytes = max_answer_bytes
         self._on_wait = on_wait
+        self._token = TokenMetadata(credentials, server)
         self._opened: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> SearchClient:
@@ -167,7 +173,7 @@ class SearchClient:
         """
         try:
             with tracing.call("IndexService/UpsertMany") as metadata:
-                call = self._index.UpsertMany(timeout=timeout, metadata=tuple(metadata.items()))
+                call = self._index.UpsertMany(timeout=timeout, metadata=self._metadata(metadata))
                 answer: UpsertManyResponse = await send_all(call, _requests(pictures))
         except grpc.aio.AioRpcError as error:
             _raise_if_cancelled(error)
@@ -219,7 +225,11 @@ class SearchClient:
         forking.check()
         # Opened on the first call, so that it belongs to the event loop that uses it.
         if self._opened is None:
-            self._opened = open_channel(queries.utf8("server", self.server), max_answer_bytes=self.max_answer_bytes)
+            self._opened = open_channel(
+                queries.utf8("server", self.server),
+                max_answer_bytes=self.max_answer_bytes,
+                credentials=self.credentials.channel_credentials(),
+            )
             forking.opened(self._opened)
         return self._opened
 
@@ -230,6 +240,9 @@ class SearchClient:
     @property
     def _index(self) -> Any:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def _metadata(self, traced: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        return (*traced.items(), *self._token.current().items())
 
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         """Call `method`, again while the server loads, for as long as patience lasts."""
@@ -249,7 +262,7 @@ class SearchClient:
         limit = self.timeout if timeout is None else timeout
         try:
             with tracing.call(name) as metadata:
-                return await method(request, timeout=limit, metadata=tuple(metadata.items()))
+                return await method(request, timeout=limit, metadata=self._metadata(metadata))
         except grpc.aio.AioRpcError as error:
             _raise_if_cancelled(error)
             raise from_rpc_error(error, address=self.server, timeout=limit) from error

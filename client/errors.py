@@ -10,7 +10,9 @@ LandseerClientError
     ├── InvalidRequest      INVALID_ARGUMENT    the request is invalid; `violations` name the fields
     ├── NotIndexed          NOT_FOUND           no picture has that id
     ├── Refused             FAILED_PRECONDITION an untrained model, or an index made by other models
-    ├── Exhausted           RESOURCE_EXHAUSTED  the store is full, the queue is full, or the message is too large
+    ├── NotAuthenticated    UNAUTHENTICATED     the server asks for a token, and got none that it knows
+    ├── NotAllowed          PERMISSION_DENIED   the token's role does not allow the call
+    ├── Exhausted           RESOURCE_EXHAUSTED  the store, the queue or a rate is full, or the message is too large
     ├── DeadlinePassed      DEADLINE_EXCEEDED   no answer in time
     └── ServerFault         any other code
 """
@@ -78,8 +80,16 @@ class Refused(RpcFailed):
     """The server's state does not allow the call: an untrained model, or an index made by other models."""
 
 
+class NotAuthenticated(RpcFailed):
+    """The server asks for a token, and got none that it knows."""
+
+
+class NotAllowed(RpcFailed):
+    """The token's role does not allow the call."""
+
+
 class Exhausted(RpcFailed):
-    """The store or the queue is full, or the message is too large."""
+    """The store or the queue is full, the token has used its rate, or the message is too large."""
 
 
 class DeadlinePassed(RpcFailed):

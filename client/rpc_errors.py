@@ -16,6 +16,8 @@ from landseer.client.errors import (
     DeadlinePassed,
     Exhausted,
     InvalidRequest,
+    NotAllowed,
+    NotAuthenticated,
     NotIndexed,
     Refused,
     RpcFailed,
@@ -32,6 +34,8 @@ _BY_CODE: dict[str, type[RpcFailed]] = {
     "INVALID_ARGUMENT": InvalidRequest,
     "NOT_FOUND": NotIndexed,
     "FAILED_PRECONDITION": Refused,
+    "UNAUTHENTICATED": NotAuthenticated,
+    "PERMISSION_DENIED": NotAllowed,
     "RESOURCE_EXHAUSTED": Exhausted,
     "DEADLINE_EXCEEDED": DeadlinePassed,
 }
@@ -74,9 +78,20 @@ def _details(status: Status, kind: type[_M]) -> list[_M]:
 
 
 def _unreachable(address: str, text: str) -> str:
+    if found := re.search(r"Tls handshake failed.*OPENSSL_internal:(\w+)(?:: ([^:]+))?", text):
+        if found[1] == "WRONG_VERSION_NUMBER":
+            return f"the server at {address} does not speak TLS; leave out --tls-ca, or name an address that does"
+        why = found[2] if found[1] == "CERTIFICATE_VERIFY_FAILED" and found[2] else found[1].lower().replace("_", " ")
+        return (
+            f"the certificate of the server at {address} is not trusted: {why}; --tls-ca must name its authority, and "
+            "the certificate this host"
+        )
     cause = text.rpartition(": ")[2]
     why = f" ({cause})" if cause else ""
-    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address"
+    # What a client in plain text sees of a server with TLS, and one without a certificate of a server that asks for it.
+    tls = "; if it speaks TLS, add --tls-ca, and --tls-cert if it asks for certificates"
+    hint = tls if cause == "Socket closed" else ""
+    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address{hint}"
 
 
 def _too_large(text: str) -> str:

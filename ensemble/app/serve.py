@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.client.readable import one_line
+from landseer.ensemble.app import security_options
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kernel = f"similarity by visual words: {', '.join(KERNELS)} (default how-idf; for deep local features asmk, or "
     kernel += "r-asmk with --regions)"
     parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
+    security_options.add_arguments(parser)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
     option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))
 
@@ -90,6 +92,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         regions=args.regions,
         codebook=args.codebook,
         kernel=args.kernel,
+        **security_options.settings(args),
         **threads,
     )
 

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from landseer.client import keepalive
+from landseer.ensemble.api.authorization import Authorizer
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
@@ -28,7 +29,10 @@ from landseer.ensemble.keypoints.extractor import Extractor
 from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
-from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
+from landseer.ensemble.security.certificates import certificates_of
+from landseer.ensemble.security.tokens import TokenFile
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics_server import MetricsServer
 from landseer.ensemble.telemetry.tracing import OFF, Tracing
 from landseer.ensemble.workers import Workers
 from landseer.v1 import index_pb2_grpc, search_pb2_grpc
@@ -42,7 +46,8 @@ WINDOW_BYTES = 4 * 2**20
 class RunningServer:
     """A listening orchestrator, not necessarily SERVING yet: see `ready`.
 
-    ValueError for an unknown kernel or an unfit codebook, OSError if the codebook cannot be read.
+    ValueError for an unknown kernel, or an unfit codebook, certificate or file of tokens; OSError if the codebook
+    cannot be read.
     """
 
     def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
@@ -50,6 +55,7 @@ class RunningServer:
             raise ValueError(f"kernel is {config.kernel!r}; expected one of {', '.join(KERNELS)}")
         self._config = config
         self._tracing = tracing
+        self._certificates = certificates_of(config)
         self.metrics = Metrics()
         self.health = Health()
         self._triton = Triton(
@@ -81,7 +87,7 @@ class RunningServer:
         """Bind and listen. OSError with a one-line message if a port is taken."""
         self._bind()
         if self._config.metrics:
-            self._http = MetricsServer(self.metrics, self._config.metrics)
+            self._http = MetricsServer(self.metrics, self._config.metrics, self._certificates)
         await self._grpc.start()
         self._watch = asyncio.create_task(self._readiness.watch(), name="landseer-watch")
         log.info("listening on %s, metrics on port %s", self.address, self.metrics_port)
@@ -138,13 +144,16 @@ class RunningServer:
         """Bind the gRPC port. gRPC only logs why it cannot bind, so try with a plain socket first."""
         try:
             _probe(self._config.listen)
-            self.port = self._grpc.add_insecure_port(self._config.listen)
+            if self._certificates is None:
+                self.port = self._grpc.add_insecure_port(self._config.listen)
+            else:
+                self.port = self._grpc.add_secure_port(self._config.listen, self._certificates.grpc_credentials())
         except (OSError, RuntimeError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
 
     def _grpc_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[Observer(self.metrics, self._tracing)], options=_options(self._config))
+        server = grpc.aio.server(interceptors=self._interceptors(), options=_options(self._config))
         parts = self._parts()
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
         index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]
@@ -152,6 +161,12 @@ class RunningServer:
         names = (*(name for name in SERVICES if name), "grpc.health.v1.Health", reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)
         return server
+
+    def _interceptors(self) -> list[Any]:
+        """Return the interceptors, the outermost first."""
+        tokens = self._config.tokens
+        authorizer = [] if tokens is None else [Authorizer(TokenFile(tokens))]
+        return [Observer(self.metrics, self._tracing), *authorizer]
 
     def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits

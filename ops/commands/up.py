@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ensemble.app import security_options
 from landseer.ensemble.config import KEYPOINTS, LOCAL_FEATURES
 from landseer.ops.arguments import options_of
 from landseer.ops.commands.ending import failed
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         help="the orchestrator's log format (default %(default)s)",
     )
+    security_options.add_arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="show all log lines of both")
 
 
@@ -106,7 +108,17 @@ def _config(args: argparse.Namespace) -> StackConfig:
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
     kept = ("--local-features", args.local_features)
     words = ("--codebook", str(args.codebook)) if args.codebook else ()
-    return ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions), *kept, *words)
+    return (
+        "--log-format",
+        args.log_format,
+        "--vectors",
+        args.vectors,
+        "--regions",
+        str(args.regions),
+        *kept,
+        *words,
+        *security_options.words(args),
+    )
 
 
 def _summary(stack: Stack, seconds: float) -> str:
