@@ -99,6 +99,9 @@ class ServerConfig:
     """File written by `landseer token`; None lets everybody call everything."""
     insecure: bool = False
     """Whether addresses that other machines can reach may lack TLS or tokens."""
+    ready_file: Path | None = None
+    """File that is there, and written at each readiness check, while the server is SERVING: for probes that have no
+    certificate. None writes none."""
     drain_s: float = 10.0
     """How long requests in flight may take to finish after SIGTERM."""
 

@@ -114,6 +114,7 @@ class RunningServer:
         self._stopped = True
         self.health.close()
         self.metrics.serving.set(0)
+        self._mark(False)
         await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
         if self._watch is not None:
             self._watch.cancel()
@@ -125,6 +126,17 @@ class RunningServer:
     def _show_serving(self, serving: bool) -> None:
         self.health.set(serving)
         self.metrics.serving.set(self.health.serving)
+        self._mark(self.health.serving)
+
+    def _mark(self, serving: bool) -> None:
+        """Show probes without a certificate whether we serve."""
+        path = self._config.ready_file
+        if path is None:
+            return
+        try:
+            path.touch() if serving else path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot write --ready-file %s: %s", path, error.strerror)
 
     def _close_threads(self) -> None:
         self._query_workers.close()

@@ -102,7 +102,9 @@ def _config(args: argparse.Namespace) -> StackConfig:
             # Print a JSON record unchanged: it names its logger, and a program may read it.
             print(line if is_json(line) else f"{name}: {line}", file=sys.stderr, flush=True)
 
-    return options_of(StackConfig, args, timeout_s=args.timeout, serve_args=_serve_args(args), on_line=show)
+    return options_of(
+        StackConfig, args, timeout_s=args.timeout, serve_args=_serve_args(args), tls=bool(args.tls_cert), on_line=show
+    )
 
 
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:

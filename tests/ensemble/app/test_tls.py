@@ -127,3 +127,19 @@ def test_credentials_that_do_not_go_together_are_refused(authority, tmp_path):
     with pytest.raises(UnusableInput, match="cannot read --tls-ca"):
         Credentials(tls_ca=tmp_path / "gone").channel_credentials()
     assert isinstance(Credentials(tls_ca="system").channel_credentials(), grpc.ChannelCredentials)
+
+
+async def test_a_file_shows_probes_without_a_certificate_whether_it_serves(tls, fake_triton, tmp_path):
+    running = await tls(ready_file=tmp_path / "ready")
+    assert (tmp_path / "ready").exists()
+    fake_triton.ready = False
+    for _ in range(100):
+        if not (tmp_path / "ready").exists():
+            break
+        await asyncio.sleep(0.05)
+    assert not (tmp_path / "ready").exists()
+    fake_triton.ready = True
+    await running.server.ready(10)
+    assert (tmp_path / "ready").exists()
+    await running.server.stop(0.0)
+    assert not (tmp_path / "ready").exists()
