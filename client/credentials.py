@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,18 @@ class Credentials:
             raise UnusableInput("a certificate needs its key: give both --tls-cert and --tls-key, or neither")
         if self.tls_cert is not None and self.tls_ca is None:
             raise UnusableInput("--tls-cert needs --tls-ca: the authority of the server, or `system` for public ones")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the same for Python's own TLS, None without `tls_ca`. UnusableInput for a file that cannot be used."""
+        if self.tls_ca is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=None if self.tls_ca == SYSTEM else self.tls_ca)
+            if self.tls_cert is not None:
+                context.load_cert_chain(self.tls_cert, self.tls_key)
+        except OSError as error:  # SSLError is one
+            raise UnusableInput(f"cannot use --tls-ca, --tls-cert or --tls-key: {error}") from error
+        return context
 
     def channel_credentials(self) -> grpc.ChannelCredentials | None:
         """Return the credentials of a channel, None for plain text. UnusableInput for a file that cannot be read."""

@@ -13,7 +13,7 @@ from landseer.client.cli import COMMANDS, main
 from landseer.client.commands import connection
 from landseer.ops.run.ports import LOOPBACK, free_port
 
-CALLERS = ("index", "search", "get", "delete", "stats", "evaluate")
+CALLERS = ("index", "search", "get", "delete", "stats", "evaluate", "top")
 """Commands that call a server."""
 
 

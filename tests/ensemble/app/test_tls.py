@@ -17,6 +17,8 @@ from landseer.client import Credentials, SearchClient
 from landseer.client.errors import ServerUnreachable, UnusableInput
 from landseer.ensemble.config import NONE
 from landseer.ensemble.security.certificates import Certificates
+from landseer.ops.errors import OpsError
+from landseer.ops.watch.scrape import fetch
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,14 @@ async def test_a_replaced_certificate_is_used_without_a_restart(tls, authority):
         await old.stats()  # connections there were go on
     async with SearchClient(running.server.address, credentials=Credentials(tls_ca=authority.cert)) as client:
         await client.stats()
+
+
+async def test_top_reads_metrics_by_https(tls, authority):
+    server = (await tls()).server
+    trust, url = Credentials(tls_ca=authority.cert).ssl_context(), f"https://127.0.0.1:{server.metrics_port}/metrics"
+    assert (await asyncio.to_thread(fetch, url, trust)).total("landseer_serving") == 1
+    with pytest.raises(OpsError, match="CERTIFICATE_VERIFY_FAILED"):
+        await asyncio.to_thread(fetch, url)
 
 
 async def test_a_caller_that_hangs_in_its_handshake_keeps_no_other_from_the_metrics(tls, authority):
