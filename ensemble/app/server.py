@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 
 from landseer.client import keepalive
 from landseer.ensemble.api.authorization import Authorizer
+from landseer.ensemble.api.decoding import Decoder
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import IndexService, SearchService, ServiceParts
@@ -178,7 +179,7 @@ class RunningServer:
         """Return the interceptors, the outermost first."""
         tokens = self._config.tokens
         authorizer = [] if tokens is None else [Authorizer(TokenFile(tokens))]
-        return [Observer(self.metrics, self._tracing), *authorizer]
+        return [Observer(self.metrics, self._tracing), Decoder(), *authorizer]
 
     def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits
