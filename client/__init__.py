@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from landseer.client.blocking import BlockingSearchClient
     from landseer.client.client import SearchClient
+    from landseer.client.credentials import Credentials
     from landseer.client.errors import LandseerClientError
     from landseer.v1.common_pb2 import Box
     from landseer.v1.index_pb2 import Picture
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockingSearchClient",
     "Box",
+    "Credentials",
     "Descriptor",
     "Expansion",
     "LandseerClientError",
@@ -30,6 +32,7 @@ __all__ = [
 _HOMES = {
     "BlockingSearchClient": "landseer.client.blocking",
     "Box": "landseer.v1.common_pb2",
+    "Credentials": "landseer.client.credentials",
     "Descriptor": "landseer.v1.search_pb2",
     "Expansion": "landseer.v1.search_pb2",
     "LandseerClientError": "landseer.client.errors",

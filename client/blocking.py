@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from landseer.client import forking
+from landseer.client.channel import MAX_ANSWER_BYTES
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
+from landseer.client.credentials import PLAIN, Credentials
 from landseer.v1.index_pb2 import ListedPicture
 
 _P = ParamSpec("_P")
@@ -56,11 +60,20 @@ class BlockingSearchClient:
         timeout: float = DEFAULT_TIMEOUT,
         patience: float = 0.0,
         on_wait: Callable[[str], None] = lambda why: None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: Credentials = PLAIN,
     ) -> None:
-        self._client = SearchClient(server, timeout=timeout, patience=patience, on_wait=on_wait)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="landseer-client", daemon=True)
-        self._thread.start()
+        self._client = SearchClient(
+            server,
+            timeout=timeout,
+            patience=patience,
+            on_wait=on_wait,
+            max_answer_bytes=max_answer_bytes,
+            credentials=credentials,
+        )
+        self._starting = threading.Lock()
+        self._running: _Loop | None = None
+        self._closed = False
 
     def __enter__(self) -> BlockingSearchClient:
         return self
@@ -82,20 +95,53 @@ class BlockingSearchClient:
 
     def close(self) -> None:
         """Close the connection and stop the thread. Closing twice is harmless."""
-        if self._loop.is_closed():
-            return
-        self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._closed = True
+        running, self._running = self._running, None
+        # A forked child has no thread to stop; the connection is its parent's.
+        if running is not None and running.pid == os.getpid():
+            running.run(self._client.close())
+            running.stop()
 
     def _run(self, coroutine: Coroutine[Any, Any, _R]) -> _R:
-        if self._loop.is_closed():
+        try:
+            loop = self._loop()
+        except BaseException:
             coroutine.close()
-            raise RuntimeError("this client is closed; make a new one")
+            raise
+        return loop.run(coroutine)
+
+    def _loop(self) -> _Loop:
+        """Return the event loop of this process, started on the first call."""
+        forking.check()
+        with self._starting:
+            if self._closed:
+                raise RuntimeError("this client is closed; make a new one")
+            if self._running is None:
+                self._running = _Loop()
+            return self._running
+
+
+class _Loop:
+    """An event loop in its own thread."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        """The process that has the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="landseer-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, _R]) -> _R:
+        """Run a coroutine to its end."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()  # Ctrl-C must not leave the call running; no effect on a finished future.
             raise
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

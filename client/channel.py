@@ -7,8 +7,13 @@ from typing import Any
 
 import grpc
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Largest message in bytes: fits a picture to upload, or 1000 hits with explanations."""
+from landseer.client import keepalive
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""Largest answer that a client accepts by default, in bytes. By default a server sends up to 141 MiB: 1000 hits with
+explanations. Requests have no limit here: the server has one, and says so."""
+RETRIED_BYTES = 64 * 1024 * 1024
+"""Largest request that gRPC keeps in order to retry it: the most that a server takes by default."""
 
 _RETRY = {
     "maxAttempts": 4,
@@ -43,13 +48,12 @@ SERVICE_CONFIG: dict[str, Any] = {
 """The gRPC service config: calls are spread over all addresses of a target; UNAVAILABLE and RESOURCE_EXHAUSTED are
 retried, after pauses that gRPC varies at random."""
 
-OPTIONS: tuple[tuple[str, str | int], ...] = (
+_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
     # gRPC retries only requests that fit this buffer. Most photographs exceed its default of 256 KiB.
-    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.per_rpc_retry_buffer_size", RETRIED_BYTES),
+    ("grpc.max_send_message_length", -1),
     # Reconnect soon after a server comes back; by default gRPC waits for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
@@ -59,6 +63,17 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Return a plaintext channel to `address`: host:port or any gRPC target. It connects on the first call."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+def open_channel(
+    address: str,
+    *,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> grpc.aio.Channel:
+    """Return a channel to `address`: host:port or any gRPC target. It connects on the first call.
+
+    credentials: those of TLS, None for plain text.
+    """
+    options = (*_OPTIONS, *keepalive.client_options(), ("grpc.max_receive_message_length", max_answer_bytes))
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -49,6 +49,7 @@ COMMANDS = {
     "serve": Command(
         "landseer.ensemble.app.serve", "cpu", "run the orchestrator: the gRPC services, the index and the store"
     ),
+    "token": Command("landseer.ensemble.app.token", "serve", "make a token for callers of a server, or remove one"),
     "triton": Command("landseer.ops.commands.triton", "triton", "run Triton on the model repository"),
     "evaluate": Command("landseer.ops.commands.evaluate", "demo", "measure mAP on a data set"),
     "train": Command("landseer.ops.commands.train", "train", "train a descriptor, detector or query expansion"),

@@ -16,9 +16,10 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from landseer.client import queries, tracing
-from landseer.client.channel import open_channel
-from landseer.client.errors import NotReady, RpcFailed, ServerUnavailable, ServerUnreachable
+from landseer.client import forking, queries, tracing
+from landseer.client.channel import MAX_ANSWER_BYTES, open_channel
+from landseer.client.credentials import PLAIN, Credentials, TokenMetadata
+from landseer.client.errors import DeadlinePassed, NotReady, RpcFailed, ServerUnavailable, ServerUnreachable
 from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
@@ -50,6 +51,8 @@ UPLOAD_TIMEOUT = 600.0
 """Deadline of a stream of uploads in seconds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 """Seconds between two tries while a server loads: the first, and the longest."""
+_SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 5.0
+"""Seconds that one check of `wait_ready` may take: a server that hangs may recover, or another take its address."""
 
 
 class SearchClient:
@@ -62,6 +65,15 @@ class SearchClient:
     With `patience`, in seconds, a call that a server refuses because it is still loading, has too much to do, or its
     models do not answer, is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each
     pause. Where nothing answers at the address, a call fails as without.
+
+    `max_answer_bytes` bounds an answer. A server started with a larger `--max-top-k` may send more than the default.
+
+    `credentials` are for a server with TLS or tokens.
+
+    A connection that went dead silently, as behind a firewall that forgot it, is noticed and replaced within 20 s.
+
+    Make a client in each process: after a `fork`, one that has made no call works in the child, and any other raises
+    ForkedClient.
     """
 
     def __init__(
@@ -71,11 +83,16 @@ class SearchClient:
         timeout: float = DEFAULT_TIMEOUT,
         patience: float = 0.0,
         on_wait: Callable[[str], None] = lambda why: None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: Credentials = PLAIN,
     ) -> None:
         self.server = server
+        self.credentials = credentials
         self.timeout = timeout
         self.patience = patience
+        self.max_answer_bytes = max_answer_bytes
         self._on_wait = on_wait
+        self._token = TokenMetadata(credentials, server)
         self._opened: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> SearchClient:
@@ -90,7 +107,9 @@ class SearchClient:
         """Close the connection and cancel running calls. A later call reopens it."""
         if self._opened is not None:
             channel, self._opened = self._opened, None
-            await channel.close(None)
+            if not forking.broken():
+                forking.closed(channel)
+                await channel.close(None)
 
     async def search(
         self,
@@ -158,7 +177,7 @@ class SearchClient:
         """
         try:
             with tracing.call("IndexService/UpsertMany") as metadata:
-                call = self._index.UpsertMany(timeout=timeout, metadata=tuple(metadata.items()))
+                call = self._index.UpsertMany(timeout=timeout, metadata=self._metadata(metadata))
                 answer: UpsertManyResponse = await send_all(call, _requests(pictures))
         except grpc.aio.AioRpcError as error:
             _raise_if_cancelled(error)
@@ -220,27 +239,38 @@ class SearchClient:
         return answer
 
     async def ready(self, *, timeout: float | None = None) -> bool:
-        """Return whether the server is ready: models and index loaded. False if it cannot be reached."""
-        try:
-            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
-        except ServerUnreachable:
-            return False
-        return bool(health.status == HealthCheckResponse.SERVING)
+        """Return whether the server is ready: models and index loaded. False if it does not answer in time."""
+        return await self._why_not_ready(timeout) is None
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the server is ready. Raises NotReady after `timeout` seconds."""
+        """Wait until the server is ready. Raises NotReady after `timeout` seconds, with what it found last."""
         end, pause = time.monotonic() + timeout, 0.05
-        while not await self.ready(timeout=max(0.5, min(5.0, end - time.monotonic()))):
+        while why := await self._why_not_ready(max(_SHORTEST_CHECK, min(_LONGEST_CHECK, end - time.monotonic()))):
             if time.monotonic() + pause > end:
-                raise NotReady(f"the server at {self.server} was not ready within {timeout:g} s; see its log")
+                raise NotReady(f"the server at {self.server} was not ready within {timeout:g} s: {why}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
 
+    async def _why_not_ready(self, timeout: float | None) -> str | None:
+        """Return why the server is not ready, None if it is."""
+        try:
+            health = await self._call("", HealthStub(self._channel).Check, HealthCheckRequest(), timeout)
+        except (ServerUnreachable, ServerUnavailable, DeadlinePassed) as error:
+            return str(error)
+        serving = health.status == HealthCheckResponse.SERVING
+        return None if serving else "it answers, but its models or its index are not loaded; see its log"
+
     @property
     def _channel(self) -> grpc.aio.Channel:
+        forking.check()
         # Opened on the first call, so that it belongs to the event loop that uses it.
         if self._opened is None:
-            self._opened = open_channel(queries.utf8("server", self.server))
+            self._opened = open_channel(
+                queries.utf8("server", self.server),
+                max_answer_bytes=self.max_answer_bytes,
+                credentials=self.credentials.channel_credentials(),
+            )
+            forking.opened(self._opened)
         return self._opened
 
     @property
@@ -250,6 +280,9 @@ class SearchClient:
     @property
     def _index(self) -> Any:
         return IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def _metadata(self, traced: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        return (*traced.items(), *self._token.current().items())
 
     async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         """Call `method`, again while the server loads or has too much to do, for as long as patience lasts."""
@@ -269,7 +302,7 @@ class SearchClient:
         limit = self.timeout if timeout is None else timeout
         try:
             with tracing.call(name) as metadata:
-                return await method(request, timeout=limit, metadata=tuple(metadata.items()))
+                return await method(request, timeout=limit, metadata=self._metadata(metadata))
         except grpc.aio.AioRpcError as error:
             _raise_if_cancelled(error)
             raise from_rpc_error(error, address=self.server, timeout=limit) from error

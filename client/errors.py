@@ -3,13 +3,16 @@
 LandseerClientError
 ├── UnusableInput           an unreadable file or an invalid value; nothing was sent
 ├── NotReady                the server did not become ready in time
+├── ForkedClient            the process was forked while a client was connected
 └── RpcFailed               a call failed; has `code`, `reason` and `violations`
     ├── ServerUnreachable   UNAVAILABLE, not sent by a server: nothing answers at the address
     ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer; try again
     ├── InvalidRequest      INVALID_ARGUMENT    the request is invalid; `violations` name the fields
     ├── NotIndexed          NOT_FOUND           no picture has that id
     ├── Refused             FAILED_PRECONDITION an untrained model, or an index made by other models
-    ├── Exhausted           RESOURCE_EXHAUSTED  the store is full, the queue is full, or the message is too large
+    ├── NotAuthenticated    UNAUTHENTICATED     the server asks for a token, and got none that it knows
+    ├── NotAllowed          PERMISSION_DENIED   the token's role does not allow the call
+    ├── Exhausted           RESOURCE_EXHAUSTED  the store, the queue or a rate is full, or the message is too large
     ├── DeadlinePassed      DEADLINE_EXCEEDED   no answer in time
     └── ServerFault         any other code
 """
@@ -37,6 +40,10 @@ class UnusableInput(LandseerClientError):
 
 class NotReady(LandseerClientError):
     """The server did not become ready in time."""
+
+
+class ForkedClient(LandseerClientError):
+    """The process was forked while a client was connected, so that no call can work in it."""
 
 
 class RpcFailed(LandseerClientError):
@@ -73,8 +80,16 @@ class Refused(RpcFailed):
     """The server's state does not allow the call: an untrained model, or an index made by other models."""
 
 
+class NotAuthenticated(RpcFailed):
+    """The server asks for a token, and got none that it knows."""
+
+
+class NotAllowed(RpcFailed):
+    """The token's role does not allow the call."""
+
+
 class Exhausted(RpcFailed):
-    """The store or the queue is full, or the message is too large."""
+    """The store or the queue is full, the token has used its rate, or the message is too large."""
 
 
 class DeadlinePassed(RpcFailed):

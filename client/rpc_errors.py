@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from landseer.client.errors import (
     DeadlinePassed,
     Exhausted,
     InvalidRequest,
+    NotAllowed,
+    NotAuthenticated,
     NotIndexed,
     Refused,
     RpcFailed,
@@ -22,6 +25,7 @@ from landseer.client.errors import (
     ServerUnavailable,
     ServerUnreachable,
 )
+from landseer.client.readable import size
 
 _M = TypeVar("_M", bound=Message)
 
@@ -30,6 +34,8 @@ _BY_CODE: dict[str, type[RpcFailed]] = {
     "INVALID_ARGUMENT": InvalidRequest,
     "NOT_FOUND": NotIndexed,
     "FAILED_PRECONDITION": Refused,
+    "UNAUTHENTICATED": NotAuthenticated,
+    "PERMISSION_DENIED": NotAllowed,
     "RESOURCE_EXHAUSTED": Exhausted,
     "DEADLINE_EXCEEDED": DeadlinePassed,
 }
@@ -43,6 +49,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str, timeout: float 
         kind, text = ServerUnreachable, _unreachable(address, text)
     if status is None and code.name == "DEADLINE_EXCEEDED" and timeout:
         text = f"no answer from {address} within {timeout:g} s; set a longer timeout"
+    if status is None and code.name == "RESOURCE_EXHAUSTED":
+        text = _too_large(text)
     status = status or Status()
     reason = next((info.reason for info in _details(status, ErrorInfo)), "")
     violations = tuple((v.field, v.description) for bad in _details(status, BadRequest) for v in bad.field_violations)
@@ -70,9 +78,31 @@ def _details(status: Status, kind: type[_M]) -> list[_M]:
 
 
 def _unreachable(address: str, text: str) -> str:
+    if found := re.search(r"Tls handshake failed.*OPENSSL_internal:(\w+)(?:: ([^:]+))?", text):
+        if found[1] == "WRONG_VERSION_NUMBER":
+            return f"the server at {address} does not speak TLS; leave out --tls-ca, or name an address that does"
+        why = found[2] if found[1] == "CERTIFICATE_VERIFY_FAILED" and found[2] else found[1].lower().replace("_", " ")
+        return (
+            f"the certificate of the server at {address} is not trusted: {why}; --tls-ca must name its authority, and "
+            "the certificate this host"
+        )
     cause = text.rpartition(": ")[2]
     why = f" ({cause})" if cause else ""
-    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address"
+    # What a client in plain text sees of a server with TLS, and one without a certificate of a server that asks for it.
+    tls = "; if it speaks TLS, add --tls-ca, and --tls-cert if it asks for certificates"
+    hint = tls if cause == "Socket closed" else ""
+    return f"no Landseer server answers at {address}{why}; start one with `landseer up` or use another address{hint}"
+
+
+def _too_large(text: str) -> str:
+    """Return what to do about a message that gRPC refused by its size; other texts as they are."""
+    found = re.search(r"(CLIENT|SERVER): \w+ message larger than max \((\d+) vs\. (\d+)\)", text)
+    if found is None:
+        return text
+    got, most = size(int(found[2])), size(int(found[3]))
+    if found[1] == "SERVER":
+        return f"the request has {got}, and the server takes no larger request than {most}; send a smaller picture"
+    return f"the answer has {got}, more than {most}; ask for fewer hits, or raise max_answer_bytes of the client"
 
 
 def _message(text: str, violations: tuple[tuple[str, str], ...], code: grpc.StatusCode) -> str:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from landseer.client.addresses import is_loopback
 from landseer.ensemble.cores import cores
 
 MIB = 2**20
@@ -107,6 +108,19 @@ class ServerConfig:
     """Timeout of one inference if the caller set no deadline."""
     answer_reserve_s: float = 0.05
     """Time that optional stages must leave before the deadline, for reading and sending the hits."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate, for gRPC and metrics; None serves plain text."""
+    tls_key: Path | None = None
+    """PEM file of its key."""
+    tls_client_ca: Path | None = None
+    """PEM file of the authorities whose certificates clients must have; None asks for none."""
+    tokens: Path | None = None
+    """File written by `landseer token`; None lets everybody call everything."""
+    insecure: bool = False
+    """Whether addresses that other machines can reach may lack TLS or tokens."""
+    ready_file: Path | None = None
+    """File that is there, and written at each readiness check, while the server is SERVING: for probes that have no
+    certificate. None writes none."""
     drain_s: float = 10.0
     """How long requests in flight may take to finish after SIGTERM."""
 
@@ -144,6 +158,29 @@ class ServerConfig:
             )
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
+        self._check_security()
+
+    def _check_security(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("a certificate needs its key: give both --tls-cert and --tls-key, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls-client-ca asks clients for certificates, which needs --tls-cert and --tls-key")
+        if self.insecure:
+            return
+        no_tls, no_callers = self.tls_cert is None, self.tokens is None and self.tls_client_ca is None
+        if not is_loopback(split_address(self.listen)[0]) and (no_tls or no_callers):
+            lacks = " and ".join((["TLS"] if no_tls else []) + (["tokens"] if no_callers else []))
+            raise ValueError(
+                f"listen is {self.listen}, which other machines can reach, without {lacks}: whoever does may read, "
+                "add and delete pictures, or listen in. Give --tls-cert and --tls-key, and --tokens (`landseer token` "
+                "makes them; docs/security.md shows each step), or listen on 127.0.0.1, or pass --insecure on a "
+                "network of your own"
+            )
+        if self.metrics is not None and not is_loopback(split_address(self.metrics)[0]) and no_tls:
+            raise ValueError(
+                f"metrics is {self.metrics}, which other machines can reach, without TLS: give --tls-cert and "
+                "--tls-key (docs/security.md), or an address on 127.0.0.1, or --insecure on a network of your own"
+            )
 
     @property
     def keypoints(self) -> bool:

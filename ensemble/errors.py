@@ -13,6 +13,9 @@ LandseerError
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
+├── Unauthenticated       UNAUTHENTICATED      the call has no valid token
+├── NotPermitted          PERMISSION_DENIED    the token's role does not allow the call
+├── RateLimited           RESOURCE_EXHAUSTED   the token has used its requests or bytes per second; try again
 ├── DeadlinePassed        DEADLINE_EXCEEDED    no time was left for a required stage
 └── InferenceFailed       INTERNAL             Triton failed to run a model
 """
@@ -107,6 +110,28 @@ class Overloaded(LandseerError):
     def __init__(self, message: str, *, retry_after_s: float = retry_after_s) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unauthenticated(LandseerError):
+    """The server asks for tokens, and the call has none that is valid."""
+
+    code = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+
+
+class NotPermitted(LandseerError):
+    """The token's role does not allow this call."""
+
+    code = "PERMISSION_DENIED"
+    reason = "NOT_PERMITTED"
+
+
+class RateLimited(LandseerError):
+    """The token has used its requests or its bytes per second."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "RATE_LIMITED"
+    retry_after_s = 1.0
 
 
 class ModelsUnavailable(LandseerError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from landseer.client import tracing
 from landseer.client.client import DEFAULT_SERVER, DEFAULT_TIMEOUT, SearchClient
 from landseer.client.commands.output import tell
+from landseer.client.credentials import SYSTEM, Credentials
 
 SERVER_VARIABLE = "LANDSEER_SERVER"
 
@@ -20,8 +22,17 @@ PATIENCE = 60.0
 _T = TypeVar("_T")
 
 
+_FILES = {
+    "tls_ca": "authorities that may sign the server's certificate, or that certificate itself; `system`: public ones",
+    "tls_cert": "our certificate, for a server that asks clients for one",
+    "tls_key": "its key",
+    "token_file": "file with a token, for a server that asks for one",
+}
+"""Options that are files: their help. Each has a variable: LANDSEER_ and its name."""
+
+
 def add_arguments(parser: argparse.ArgumentParser, *, json_help: str, patience: float = PATIENCE) -> None:
-    """Declare --server, --timeout, --patience and --json. `json_help` documents the JSON below the options."""
+    """Declare --server, --timeout, --patience, --json and credentials. `json_help` documents the JSON below them."""
     parser.add_argument(
         "--server", metavar="HOST:PORT", help=f"server address (default: ${SERVER_VARIABLE}, else {DEFAULT_SERVER})"
     )
@@ -40,8 +51,34 @@ def add_arguments(parser: argparse.ArgumentParser, *, json_help: str, patience: 
         help="how long to retry while the server loads or its models do not answer (default %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print only JSON, as described below")
+    add_credentials(parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"JSON:\n{json_help}\nFields may be added later; within version 1 none is renamed or removed."
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Declare --tls-ca, --tls-cert, --tls-key, --token-file and --insecure."""
+    group = parser.add_argument_group("security")
+    for name, help in _FILES.items():
+        option, variable = f"--{name.replace('_', '-')}", f"LANDSEER_{name.upper()}"
+        group.add_argument(
+            option, metavar="FILE", default=os.environ.get(variable), help=f"{help} (default: ${variable})"
+        )
+    group.add_argument(
+        "--insecure", action="store_true", help="send the token without TLS, readable on its way, beyond this machine"
+    )
+
+
+def credentials_of(args: argparse.Namespace) -> Credentials:
+    """Return the credentials that the options of `add_credentials` name. UnusableInput if they do not fit together."""
+    files = {name: getattr(args, name) for name in _FILES if getattr(args, name)}
+    return Credentials(
+        tls_ca=SYSTEM if files.get("tls_ca") == SYSTEM else _path(files, "tls_ca"),
+        tls_cert=_path(files, "tls_cert"),
+        tls_key=_path(files, "tls_key"),
+        token_file=_path(files, "token_file"),
+        insecure=args.insecure,
+    )
 
 
 def call(
@@ -58,11 +95,21 @@ def call(
 
     async def run() -> _T:
         server = args.server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
-        async with SearchClient(server, timeout=args.timeout, patience=args.patience, on_wait=on_wait) as client:
+        async with SearchClient(
+            server,
+            timeout=args.timeout,
+            patience=args.patience,
+            on_wait=on_wait,
+            credentials=credentials_of(args),
+        ) as client:
             return await do(client)
 
     with tracing.exporting("landseer-client"):
         return asyncio.run(run())
+
+
+def _path(files: Mapping[str, str], name: str) -> Path | None:
+    return Path(files[name]) if name in files else None
 
 
 def waiting(patience: float, show: Callable[[str], None]) -> Callable[[str], None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landseer.client.readable import one_line
+from landseer.ensemble.app import security_options
 from landseer.ensemble.app.heap import give_back_large_blocks
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
@@ -65,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kernel = f"similarity by visual words: {', '.join(KERNELS)} (default how-idf; for deep local features asmk, or "
     kernel += "r-asmk with --regions)"
     parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
+    ready = "file that is there while the health status is SERVING, for probes without a certificate"
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help=ready)
+    security_options.add_arguments(parser)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
     option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))
 
@@ -107,6 +111,8 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         regions=args.regions,
         codebook=args.codebook,
         kernel=args.kernel,
+        ready_file=args.ready_file,
+        **security_options.settings(args),
         **threads,
     )
 

@@ -15,6 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from landseer.client import keepalive
+from landseer.ensemble.api.authorization import Authorizer
+from landseer.ensemble.api.decoding import Decoder
 from landseer.ensemble.api.door import Door
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
@@ -33,7 +36,10 @@ from landseer.ensemble.search.admission import Admission
 from landseer.ensemble.search.describe import PATIENCE_S, Describer
 from landseer.ensemble.search.gate import Gate
 from landseer.ensemble.search.held_bytes import HeldBytes
-from landseer.ensemble.telemetry.metrics import Metrics, MetricsServer
+from landseer.ensemble.security.certificates import certificates_of
+from landseer.ensemble.security.tokens import TokenFile
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.telemetry.metrics_server import MetricsServer
 from landseer.ensemble.telemetry.tracing import OFF, Tracing
 from landseer.ensemble.workers import Workers
 from landseer.v1 import index_pb2_grpc, search_pb2_grpc
@@ -50,7 +56,8 @@ RECEIVING = 4
 class RunningServer:
     """A listening orchestrator, not necessarily SERVING yet: see `ready`.
 
-    ValueError for an unknown kernel or an unfit codebook, OSError if the codebook cannot be read.
+    ValueError for an unknown kernel, or an unfit codebook, certificate or file of tokens; OSError if the codebook
+    cannot be read.
     """
 
     def __init__(self, config: ServerConfig, tracing: Tracing = OFF) -> None:
@@ -58,6 +65,7 @@ class RunningServer:
             raise ValueError(f"kernel is {config.kernel!r}; expected one of {', '.join(KERNELS)}")
         self._config = config
         self._tracing = tracing
+        self._certificates = certificates_of(config)
         self.metrics = Metrics()
         self.health = Health()
         self._triton = Triton(
@@ -92,7 +100,7 @@ class RunningServer:
         """Bind and listen. OSError with a one-line message if a port is taken."""
         self._bind()
         if self._config.metrics:
-            self._http = MetricsServer(self.metrics, self._config.metrics)
+            self._http = MetricsServer(self.metrics, self._config.metrics, self._certificates)
         if self._config.decode_processes:
             self._decoders.start()
         await self._grpc.start()
@@ -122,6 +130,7 @@ class RunningServer:
         self._stopped = True
         self.health.close()
         self.metrics.serving.set(0)
+        self._mark(False)
         await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
         for task in filter(None, (self._watch, self._trim)):
             task.cancel()
@@ -133,6 +142,17 @@ class RunningServer:
     def _show_serving(self, serving: bool) -> None:
         self.health.set(serving)
         self.metrics.serving.set(self.health.serving)
+        self._mark(self.health.serving)
+
+    def _mark(self, serving: bool) -> None:
+        """Show probes without a certificate whether we serve."""
+        path = self._config.ready_file
+        if path is None:
+            return
+        try:
+            path.touch() if serving else path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot write --ready-file %s: %s", path, error.strerror)
 
     def _close_threads(self) -> None:
         self._query_workers.close()
@@ -153,17 +173,16 @@ class RunningServer:
         """Bind the gRPC port. gRPC only logs why it cannot bind, so try with a plain socket first."""
         try:
             _probe(self._config.listen)
-            self.port = self._grpc.add_insecure_port(self._config.listen)
+            if self._certificates is None:
+                self.port = self._grpc.add_insecure_port(self._config.listen)
+            else:
+                self.port = self._grpc.add_secure_port(self._config.listen, self._certificates.grpc_credentials())
         except (OSError, RuntimeError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise OSError(f"cannot listen on {self._config.listen}: {why}; choose another with --listen") from error
 
     def _grpc_server(self) -> grpc.aio.Server:
-        config = self._config
-        slow = max(RECEIVING, config.bytes_in_flight // config.limits.max_bytes)
-        door = Door(calls=config.calls, receiving=RECEIVING, slow=slow, held=self._held, metrics=self.metrics)
-        observer = Observer(self.metrics, door, self._tracing)
-        server = grpc.aio.server(interceptors=[observer], options=_options(config))
+        server = grpc.aio.server(interceptors=self._interceptors(), options=_options(self._config))
         parts = self._parts()
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(parts), server)  # type: ignore[no-untyped-call]
         index_pb2_grpc.add_IndexServiceServicer_to_server(IndexService(parts), server)  # type: ignore[no-untyped-call]
@@ -171,6 +190,17 @@ class RunningServer:
         names = (*(name for name in SERVICES if name), "grpc.health.v1.Health", reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)
         return server
+
+    def _interceptors(self) -> list[Any]:
+        """Return the interceptors, the outermost first."""
+        tokens = self._config.tokens
+        authorizer = [] if tokens is None else [Authorizer(TokenFile(tokens))]
+        return [Observer(self.metrics, self._door(), self._tracing), Decoder(), *authorizer]
+
+    def _door(self) -> Door:
+        config = self._config
+        slow = max(RECEIVING, config.bytes_in_flight // config.limits.max_bytes)
+        return Door(calls=config.calls, receiving=RECEIVING, slow=slow, held=self._held, metrics=self.metrics)
 
     def _parts(self) -> ServiceParts:
         config, limits = self._config, self._config.limits
@@ -260,4 +290,5 @@ def _options(config: ServerConfig) -> list[tuple[str, Any]]:
         # ever further ahead of what was read: 84 MB were seen. A fixed window bounds what is buffered here.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        *keepalive.server_options(),
     ]

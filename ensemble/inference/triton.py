@@ -17,6 +17,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from landseer.client.keepalive import client_options
 from landseer.ensemble.deadline import Deadline, bounded
 from landseer.ensemble.errors import (
     CheckMissed,
@@ -57,8 +58,6 @@ _CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A separate connection per client: channels of one process share connections otherwise.
-    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
@@ -93,7 +92,9 @@ class Triton:
         self.replaced = asyncio.Event()
         """Set when an answer shows that the models are not those last checked: time to check again."""
         self._clock = secrets.token_hex(8)
-        self._client = InferenceServerClient(address, channel_args=_CHANNEL)
+        # Triton 2.51 cuts off a client that pings twice in 5 minutes without data in between. We ping only when nothing
+        # came back for seconds, and the checks of readiness make it send something twice a second.
+        self._client = InferenceServerClient(address, channel_args=[*_CHANNEL, *client_options()])
 
     async def infer(
         self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], deadline: Deadline

@@ -10,11 +10,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
-
-from landseer.ensemble.config import split_address
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 log = logging.getLogger(__name__)
 SEARCH_OBJECTIVE_S = 0.5
@@ -122,27 +119,3 @@ def _version() -> str:
         return metadata.version("landseer")
     except metadata.PackageNotFoundError:  # run from a folder on the path, not installed
         return "unknown"
-
-
-class MetricsServer:
-    """Serves the registry over HTTP from a separate thread."""
-
-    def __init__(self, metrics: Metrics, address: str) -> None:
-        host, port = split_address(address)
-        self._server: Any
-        try:
-            self._server, self._thread = start_http_server(port, host, metrics.registry)
-        except OSError as error:
-            said = f"cannot serve metrics on {address}: {error.strerror}; choose another with --metrics"
-            raise OSError(said) from error
-
-    @property
-    def port(self) -> int:
-        """The bound port."""
-        return int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop serving; blocks for up to half a second."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

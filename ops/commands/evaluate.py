@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from landseer.client.commands.connection import PATIENCE, not_negative
+from landseer.client.commands.connection import PATIENCE, add_credentials, credentials_of, not_negative
+from landseer.client.errors import UnusableInput
 from landseer.ops.arguments import options_of, positive, seed
 from landseer.ops.commands.ending import failed
 from landseer.ops.evaluate.specs import METHOD_SPECS, METHODS, NEIGHBOURS, REGIONS, SERVED_METHODS, SPECS
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with plots")
     _add_local(parser.add_argument_group("methods that rank by local features"))
     _add_systems(parser.add_argument_group("what is evaluated"))
+    add_credentials(parser)
 
 
 def _add_local(group: argparse._ArgumentGroup) -> None:
@@ -140,9 +142,9 @@ def run(args: argparse.Namespace) -> int:
     from landseer.ops.evaluate.exported_models import ExportRequest
 
     backbones = [ExportRequest(**backbone) for backbone in args.backbones]
-    options = options_of(evaluation.EvaluationOptions, args, backbones=backbones)
     try:
+        options = options_of(evaluation.EvaluationOptions, args, backbones=backbones, credentials=credentials_of(args))
         evaluation.run(options, console(sys.stderr, pipe_width=None))
-    except (OpsError, OSError) as error:
+    except (OpsError, OSError, UnusableInput) as error:
         return failed("evaluate", str(error))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from landseer.client.commands.connection import seconds
+from landseer.client.commands.connection import add_credentials, credentials_of, seconds
 from landseer.client.commands.output import cell, console, print_json, table
 from landseer.client.readable import duration, size
 from landseer.ops.errors import OpsError
@@ -45,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--once", action="store_true", help="print the figures of one interval and exit")
     parser.add_argument("--json", action="store_true", help="print JSON, see below")
+    add_credentials(parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _JSON
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the figures until Ctrl-C. With --once, return 1 if the orchestrator does not answer."""
-    views = _views(_url(args.metrics), _url(args.triton_metrics) if args.triton_metrics else None, args.interval)
+    triton_url, trust = _url(args.triton_metrics) if args.triton_metrics else None, credentials_of(args).ssl_context()
+    views = _views(_url(args.metrics), triton_url, args.interval, trust)
     if args.once:
         view = next(views)
         _print(view, as_json=args.json)
@@ -87,13 +90,14 @@ class _Target:
     """A metrics page that is read repeatedly."""
 
     url: str
+    trust: ssl.SSLContext | None = None
     before: Scrape | None = None
     now: Scrape | None = None
     down: list[str] = field(default_factory=list)
 
     def look(self) -> None:
         try:
-            self.before, self.now, self.down = self.now, fetch(self.url), []
+            self.before, self.now, self.down = self.now, fetch(self.url, self.trust), []
         except OpsError as error:
             self.before, self.now, self.down = None, None, [str(error)]
 
@@ -101,9 +105,11 @@ class _Target:
         return how(self.before, self.now) if self.before and self.now else None
 
 
-def _views(url: str, triton_url: str | None, interval_s: float) -> Iterator[TopView]:
+def _views(
+    url: str, triton_url: str | None, interval_s: float, trust: ssl.SSLContext | None = None
+) -> Iterator[TopView]:
     """Read every `interval_s` seconds; the first view comes after two reads, or at once if there is no answer."""
-    landseer = _Target(url=url)
+    landseer = _Target(url=url, trust=trust)
     triton = _Target(url=triton_url) if triton_url else None
     targets = [landseer, *([triton] if triton else [])]
     for target in targets:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from landseer.ensemble.app import security_options
 from landseer.ensemble.config import KEYPOINTS, LOCAL_FEATURES
 from landseer.ops.arguments import options_of
 from landseer.ops.commands.ending import failed
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         help="the orchestrator's log format (default %(default)s)",
     )
+    security_options.add_arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="show all log lines of both")
 
 
@@ -103,7 +105,9 @@ def _config(args: argparse.Namespace) -> StackConfig:
             # Print a JSON record unchanged: it names its logger, and a program may read it.
             print(line if is_json(line) else f"{name}: {line}", file=sys.stderr, flush=True)
 
-    return options_of(StackConfig, args, timeout_s=args.timeout, serve_args=_serve_args(args), on_line=show)
+    return options_of(
+        StackConfig, args, timeout_s=args.timeout, serve_args=_serve_args(args), tls=bool(args.tls_cert), on_line=show
+    )
 
 
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
     words = ("--codebook", str(args.codebook)) if args.codebook else ()
     network = ("--allow-network-store",) if args.allow_network_store else ()
     always = ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions))
-    return (*always, *kept, *words, *network)
+    return (*always, *kept, *words, *network, *security_options.words(args))
 
 
 def _summary(stack: Stack, seconds: float) -> str:

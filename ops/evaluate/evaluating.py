@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.client.commands.connection import PATIENCE
+from landseer.client.credentials import PLAIN, Credentials
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import plots
@@ -60,6 +61,8 @@ class EvaluationOptions:
     regions: int = REGIONS
     patience: float = PATIENCE
     """Seconds to wait for a service that is still loading."""
+    credentials: Credentials = PLAIN
+    """For `server`."""
 
 
 def run(options: EvaluationOptions, console: Console) -> Results:
@@ -169,7 +172,7 @@ def _given(options: EvaluationOptions) -> list[System]:
     if _baseline_alone(options):
         return [SiftSystem(options.cache)]
     if options.server:
-        return [ServedSystem(options.server, patience=options.patience)]
+        return [ServedSystem(options.server, patience=options.patience, credentials=options.credentials)]
     return [_local(options, options.repository or REPOSITORY)]
 
 

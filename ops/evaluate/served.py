@@ -15,6 +15,7 @@ from rich.console import Console
 from landseer.client.client import SearchClient
 from landseer.client.commands.connection import waiting
 from landseer.client.commands.output import tell
+from landseer.client.credentials import PLAIN, Credentials
 from landseer.client.errors import LandseerClientError, RpcFailed
 from landseer.client.picture_files import PictureFile, picture_id
 from landseer.client.queries import EXPANSIONS, FirstStageName
@@ -57,14 +58,14 @@ _T = TypeVar("_T")
 class ServedSystem:
     """The service at an address. References that it lacks are indexed first, with their path as the id."""
 
-    def __init__(self, address: str, *, patience: float = 0.0) -> None:
+    def __init__(self, address: str, *, patience: float = 0.0, credentials: Credentials = PLAIN) -> None:
         """Read the status of the service. OpsError if it does not answer.
 
         patience: seconds to wait, at each call, for a service that is still loading; a line on stderr says so.
         """
         parse_address(address, "--server")
         self._address, self._references = address, 0
-        self._patience, self._on_wait = patience, waiting(patience, tell)
+        self._patience, self._on_wait, self._credentials = patience, waiting(patience, tell), credentials
         self._set(self._call(lambda client: client.stats()))
 
     def check(self, methods: Sequence[Method]) -> None:
@@ -231,7 +232,9 @@ class ServedSystem:
 
     def _call(self, do: Callable[[SearchClient], Awaitable[_T]]) -> _T:
         async def run() -> _T:
-            async with SearchClient(self._address, patience=self._patience, on_wait=self._on_wait) as client:
+            async with SearchClient(
+                self._address, patience=self._patience, on_wait=self._on_wait, credentials=self._credentials
+            ) as client:
                 return await do(client)
 
         try:

@@ -33,6 +33,8 @@ class OrchestratorConfig:
     triton: str
     store: Path
     metrics: str
+    ready_file: Path | None = None
+    """What shows that it serves; None asks its health by gRPC, which a server with TLS does not answer."""
     extra_args: tuple[str, ...] = ()
     module: str = "landseer.client.cli"
     """The module that Python runs; a benchmark replaces it."""
@@ -70,6 +72,8 @@ class Orchestrator(Server):
 
     def start(self) -> None:
         """Start the process."""
+        if self.config.ready_file is not None:
+            self.config.ready_file.unlink(missing_ok=True)
         self._child = Child.start(
             ChildConfig(
                 command=_command(self.config),
@@ -81,7 +85,8 @@ class Orchestrator(Server):
     @property
     def ready(self) -> bool:
         """Whether its health is SERVING."""
-        return is_serving(self.config.listen)
+        file = self.config.ready_file
+        return is_serving(self.config.listen) if file is None else file.exists()
 
     def explain(self) -> str:
         """Return why it ended, in one line."""
@@ -125,5 +130,7 @@ def _command(config: OrchestratorConfig) -> list[str]:
         "--store": str(config.store),
         "--metrics": config.metrics,
     }
+    if config.ready_file is not None:
+        options["--ready-file"] = str(config.ready_file)
     flat = [word for option in options.items() for word in option]
     return [sys.executable, "-m", config.module, "serve", *flat, *config.extra_args]

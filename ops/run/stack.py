@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class StackConfig:
     """For Triton to load its models, and separately for the orchestrator to serve."""
     serve_args: tuple[str, ...] = ()
     """More options for `landseer serve`."""
+    tls: bool = False
+    """Whether they have the orchestrator use TLS."""
     on_line: Callable[[str, str], None] | None = None
     """Called with the name of the process and each line of its log, in separate threads."""
 
@@ -48,11 +51,12 @@ class Stack(Startable):
             TritonConfig(repository=config.repository, threads=config.threads, on_line=self._sink("triton"))
         )
         self._orchestrator: Orchestrator | None = None
+        self._ready = tempfile.TemporaryDirectory(prefix="landseer-") if config.tls else None
 
     @property
     def metrics_address(self) -> str:
         """URL of the orchestrator's Prometheus metrics."""
-        return f"http://{self._metrics}/metrics"
+        return f"{'https' if self.config.tls else 'http'}://{self._metrics}/metrics"
 
     @property
     def targets(self) -> dict[str, str]:
@@ -76,6 +80,7 @@ class Stack(Startable):
                 triton=self.triton.grpc_url,
                 store=self.config.store,
                 metrics=self._metrics,
+                ready_file=Path(self._ready.name, "ready") if self._ready else None,
                 extra_args=self.config.serve_args,
                 on_line=self._sink("orchestrator"),
             )
@@ -88,6 +93,8 @@ class Stack(Startable):
         if self._orchestrator is not None:
             self._orchestrator.stop()
         self.triton.stop()
+        if self._ready is not None:
+            self._ready.cleanup()
 
     def supervise(self, stop: threading.Event, say: Callable[[str], None]) -> None:
         """Restart a server that ends, on the same ports, until `stop` is set; OpsError if it keeps ending."""

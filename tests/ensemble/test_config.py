@@ -57,6 +57,43 @@ def test_no_queue_no_reserve_and_no_drain_are_allowed():
     assert (config.waiting, config.answer_reserve_s, config.drain_s) == (0, 0.0, 0.0)
 
 
+TLS = {"tls_cert": Path("c"), "tls_key": Path("k")}
+OUTSIDE = "0.0.0.0:7070"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "listen is 0.0.0.0:7070, which other machines can reach, without TLS and tokens.*--insecure"),
+        (TLS, "without tokens: .*`landseer token`"),
+        ({"tokens": Path("t")}, "without TLS: .*--tls-cert and --tls-key"),
+        ({"listen": "127.0.0.1:1", "metrics": "0.0.0.0:7071"}, "metrics is 0.0.0.0:7071.*without TLS"),
+        ({"listen": "[::]:1"}, r"listen is \[::\]:1"),
+        ({"listen": "search.example:1"}, "listen is search.example:1"),
+        ({"tls_cert": Path("c"), "insecure": True}, "both --tls-cert and --tls-key"),
+        ({"tls_client_ca": Path("c"), "insecure": True}, "needs --tls-cert"),
+    ],
+)
+def test_what_other_machines_can_reach_needs_tls_and_tokens(given, told):
+    with pytest.raises(ValueError, match=told):
+        ServerConfig(store=Path("s"), **{"listen": OUTSIDE, **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"listen": OUTSIDE, "insecure": True, "metrics": "0.0.0.0:1"},
+        {"listen": OUTSIDE, **TLS, "tokens": Path("t"), "metrics": "0.0.0.0:1"},
+        {"listen": OUTSIDE, **TLS, "tls_client_ca": Path("a")},
+        {"listen": "localhost:1"},
+        {"listen": "127.9.9.9:1"},
+        {"listen": "[::1]:1", "metrics": None},
+    ],
+)
+def test_what_is_safe_or_asked_for_is_allowed(given):
+    assert ServerConfig(store=Path("s"), **given).listen == given["listen"]
+
+
 @pytest.mark.parametrize("field", ["max_bytes", "max_pixels"])
 def test_a_picture_limit_of_zero_is_refused(field):
     with pytest.raises(ValueError, match=f"{field.replace('max_', 'max-image-')} is 0; expected at least 1"):

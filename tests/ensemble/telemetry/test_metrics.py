@@ -6,7 +6,8 @@ import urllib.request
 import pytest
 from fake_triton import free_port
 
-from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, SECONDS, Metrics, MetricsServer
+from landseer.ensemble.telemetry.metrics import SEARCH_OBJECTIVE_S, SECONDS, Metrics
+from landseer.ensemble.telemetry.metrics_server import MetricsServer
 from landseer.v1 import search_pb2
 
 

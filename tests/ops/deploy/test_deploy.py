@@ -40,6 +40,10 @@ VALUES = {
             "dashboards": {"enabled": True},
         }
     },
+    "secured": {
+        "orchestrator": {"secret": "landseer-tls"},
+        "metrics": {"serviceMonitor": {"enabled": True}},
+    },
     "everything set": {
         "fullnameOverride": "pictures",
         "imagePullSecrets": ["registry"],
@@ -199,7 +203,10 @@ def test_every_container_is_probed_and_no_liveness_asks_for_health(render, name)
             assert one[probe].get("httpGet", {}).get("port") in {None, *ports}
         # Health is that of Triton too: an orchestrator must not be killed because Triton is away.
         assert "grpc" not in one["livenessProbe"]
-        if one["name"] == "orchestrator":
+        if one["name"] == "orchestrator" and name == "secured":
+            assert one["livenessProbe"]["httpGet"]["scheme"] == one["startupProbe"]["httpGet"]["scheme"] == "HTTPS"
+            assert f"--ready-file={one['readinessProbe']['exec']['command'][-1]}" in one["args"]
+        elif one["name"] == "orchestrator":
             assert one["readinessProbe"]["grpc"] == {"port": 7070}
 
 
@@ -272,18 +279,39 @@ def test_the_orchestrator_is_given_options_that_it_knows(render):
 
     from landseer.ensemble.app.serve import add_arguments, config_of
 
-    lines = [named(render(name), "StatefulSet", "shop") for name in ("as it comes", "sidecar")]
+    lines = [named(render(name), "StatefulSet", "shop") for name in ("as it comes", "sidecar", "secured")]
     words = [pod_of(line)["containers"][0]["args"] for line in lines]
     words += [
         named(render("everything set"), "StatefulSet", "pictures")["spec"]["template"]["spec"]["containers"][0]["args"]
     ]
-    words += [SERVICES["orchestrator"]["command"], dockerfile_list("CMD")]
+    words += [SERVICES["orchestrator"]["command"], [*dockerfile_list("CMD"), "--insecure"]]
     for given in words:
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         config = config_of(parser.parse_args(given))
         assert config.listen.endswith(":7070") and str(config.store).startswith("/var/lib/landseer/")
-    assert {config_of_triton(given) for given in words[:2]} == {"shop-triton:8001", "127.0.0.1:8001"}
+    assert {config_of_triton(given) for given in words[:3]} == {"shop-triton:8001", "127.0.0.1:8001"}
+
+
+def test_nothing_is_open_to_all_unless_it_says_so(render):
+    """The image refuses to start by itself; what says --insecure is within a network of its own."""
+    assert "--insecure" not in dockerfile_list("CMD")
+    assert "--insecure" in SERVICES["orchestrator"]["command"]
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["orchestrator"]["ports"])
+    for name in VALUES:
+        [workload] = of_kind(render(name), "StatefulSet")
+        words = pod_of(workload)["containers"][0]["args"]
+        assert ("--insecure" in words) != (name == "secured")
+        if name == "secured":
+            mounts = {mount["mountPath"]: mount["name"] for mount in pod_of(workload)["containers"][0]["volumeMounts"]}
+            files = [word.partition("=")[2] for word in words if word.startswith(("--tls-", "--tokens="))]
+            assert {str(Path(file).parent) for file in files} == {"/etc/landseer"} and len(files) == 3
+            [volume] = [one for one in pod_of(workload)["volumes"] if one["name"] == mounts["/etc/landseer"]]
+            assert volume["secret"]["secretName"] == "landseer-tls"
+            [monitor] = [
+                m for m in of_kind(render(name), "ServiceMonitor") if not m["metadata"]["name"].endswith("-triton")
+            ]
+            assert monitor["spec"]["endpoints"][0]["scheme"] == "https"
 
 
 def config_of_triton(words):
