@@ -8,6 +8,7 @@ three that LAttQE uses (Gordo et al. 2020), 1/√2, 1 and √2, or all five with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -96,23 +97,45 @@ class Backbone(nn.Module):
         self.patches = patches
 
     def forward(self, image: Tensor) -> Description | PatchDescription:
-        """Describe. image: uint8 [B, H, W, 3] → its description, shapes in `ensemble.contracts`."""
+        """Describe. image: uint8 [B, H, W, 3] → its description, shapes in `ensemble.contracts`.
+
+        In stages, which the exporter traces one by one.
+        """
+        pictures = dict(zip(LOCAL_SCALES, self.pyramid(image), strict=True))
+        maps = {scale: self.maps(picture) for scale, picture in pictures.items()}
+        pooled = [self.pool(maps[scale][0], pictures[scale]) for scale in self.scales]
+        return self.finish(image, *(found for pair in (*maps.values(), *pooled) for found in pair))
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return image, uint8 [B, H, W, 3], as float [B, 3, ., .] at each of `LOCAL_SCALES`."""
         pixels = image.permute(0, 3, 1, 2).float()
-        pictures = {scale: resized(pixels, scale) for scale in LOCAL_SCALES}
-        both = {scale: self.trunk.maps(picture) for scale, picture in pictures.items()}
-        maps = {scale: last for scale, (last, _) in both.items()}
-        described = self._described(image, pictures, maps)
+        return tuple(resized(pixels, scale) for scale in LOCAL_SCALES)
+
+    def maps(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last and the middle map of one picture of the pyramid, [B, C, h, w] each."""
+        return self.trunk.maps(picture)
+
+    def pool(self, feature_map: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's descriptor [B, C] and attention [B, h, w] of one picture's last map [B, C, h, w]."""
+        pooled: tuple[Tensor, Tensor] = self.head(feature_map, *picture.shape[2:])
+        return pooled
+
+    def finish(self, image: Tensor, *found: Tensor) -> Description | PatchDescription:
+        """Describe from the two maps of each of `LOCAL_SCALES`, in turn, then what is pooled at each of `scales`."""
+        count = 2 * len(LOCAL_SCALES)
+        last, middle, pooled = list(found[:count:2]), list(found[1:count:2]), found[count:]
+        described = self._described(image, last, pooled[::2], pooled[1::2])
         if self.patches is None:
             return described
-        found = strongest_patches([middle for _, middle in both.values()], list(maps.values()), self.sizes.patches)
-        return PatchDescription(*described, *self._patches(image, both, found, self.patches))
+        picked = strongest_patches(middle, last, self.sizes.patches)
+        return PatchDescription(*described, *self._patches(image, middle, picked, self.patches))
 
     def _patches(
-        self, image: Tensor, both: dict[int, tuple[Tensor, Tensor]], found: PatchFeatures, projection: Projection
+        self, image: Tensor, maps: list[Tensor], found: PatchFeatures, projection: Projection
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         height, width = image.shape[1], image.shape[2]
-        positions = torch.cat([cell_centres(middle, height, width) for _, middle in both.values()])
-        scales = torch.cat([cell_scales(middle, scale) for scale, (_, middle) in both.items()])
+        positions = torch.cat([cell_centres(middle, height, width) for middle in maps])
+        scales = torch.cat([cell_scales(middle, scale) for scale, middle in zip(LOCAL_SCALES, maps, strict=True)])
         valid = found.valid
         return (
             packed(projection(l2n(found.features)), valid),
@@ -121,16 +144,17 @@ class Backbone(nn.Module):
             scales[found.picked] * valid,
         )
 
-    def _described(self, image: Tensor, pictures: dict[int, Tensor], maps: dict[int, Tensor]) -> Description:
-        described = {scale: self.head(maps[scale], *pictures[scale].shape[2:]) for scale in self.scales}
-        feats = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps.values()], dim=1)  # [B, L, C]
+    def _described(
+        self, image: Tensor, maps: list[Tensor], descriptors: Sequence[Tensor], attentions: Sequence[Tensor]
+    ) -> Description:
         height, width = image.shape[1], image.shape[2]
-        positions = torch.cat([cell_centres(feature_map, height, width) for feature_map in maps.values()])  # [L, 2]
-        scales = torch.cat([cell_scales(feature_map, scale) for scale, feature_map in maps.items()])  # [L]
+        feats = torch.cat([one.flatten(2).transpose(1, 2) for one in maps], dim=1)  # [B, L, C]
+        positions = torch.cat([cell_centres(one, height, width) for one in maps])  # [L, 2]
+        scales = torch.cat([cell_scales(one, scale) for scale, one in zip(LOCAL_SCALES, maps, strict=True)])  # [L]
         features, norms, picked, valid = strongest(feats, self.sizes.locals)
         query = self.reduction(masked_gem(features, valid, self.p))
         return Description(
-            descriptor=self.whitening(multi_scale([descriptor for descriptor, _ in described.values()])),
+            descriptor=self.whitening(multi_scale(list(descriptors))),
             query_vector=query,
             local_features=features,
             local_count=valid.sum(dim=1, keepdim=True).to(torch.int32),
@@ -138,7 +162,7 @@ class Backbone(nn.Module):
             local_scales=scales[picked] * valid,
             local_norms=norms,
             local_descriptors=(self.locals(l2n(features)) * valid[..., None]).to(torch.float16),
-            attention=described[SCALE_UNIT][1],
+            attention=attentions[self.scales.index(SCALE_UNIT)],
             image_size=spatial_size(image),
         )
 
