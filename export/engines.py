@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from landseer.export.to_onnx import Arrays
 
@@ -31,8 +32,14 @@ def openvino(precision: str) -> Callable[[Path], Run]:
 
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         model = ov.Core().compile_model(str(path), "CPU", hints)
-        names = [output.get_any_name() for output in model.outputs]
-        return lambda inputs: dict(zip(names, (np.array(v) for v in model(inputs).values()), strict=True))
+        # OpenVINO computes what is equal once, and gives the result the names of both.
+        names = [output.name for output in onnx.load(path, load_external_data=False).graph.output]
+
+        def run(inputs: Arrays) -> Arrays:
+            found = model(inputs)
+            return {name: np.array(found[name]) for name in names}
+
+        return run
 
     return load
 
