@@ -18,8 +18,10 @@ from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics
 
-SLOW_S = 2.0
+SLOW_S = 0.5
 """A sender who needs longer for a message makes way, so that a few of them do not keep out all others."""
+WAIT_S = 1.5
+"""A call that is not received by then is refused."""
 
 
 class Door:
@@ -62,7 +64,7 @@ class Door:
             yield request
 
     async def _received(self, messages: AsyncIterator[bytes]) -> bytes:
-        async with self._receiving:
+        async with self._turn():
             reading = asyncio.ensure_future(_first(messages))
             try:
                 await asyncio.wait({reading}, timeout=SLOW_S)
@@ -77,13 +79,28 @@ class Door:
         finally:
             self._slow -= 1
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Take part in receiving, or raise Overloaded."""
+        waiting = asyncio.ensure_future(self._receiving.acquire())
+        try:
+            await asyncio.wait({waiting}, timeout=WAIT_S)
+            if not waiting.done():
+                self._refuse(f"so many messages are being received that this one's turn did not come in {WAIT_S:g} s")
+            yield
+        finally:
+            # Done even if this call is cancelled just as its turn comes.
+            if waiting.done():
+                self._receiving.release()
+            waiting.cancel()
+
     def _check_slow(self) -> None:
         if self._slow >= self._most_slow:
-            self._shed.labels("any", "sending").inc()
-            raise Overloaded(
-                f"the message did not arrive within {SLOW_S:g} s, nor did those of {self._slow} other calls; try again "
-                "later, or send smaller pictures"
-            )
+            self._refuse(f"the message did not arrive within {SLOW_S:g} s, nor did those of {self._slow} other calls")
+
+    def _refuse(self, said: str) -> None:
+        self._shed.labels("any", "sending").inc()
+        raise Overloaded(f"{said}; try again later, or send smaller pictures")
 
 
 def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> Any:

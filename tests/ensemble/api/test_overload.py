@@ -10,7 +10,9 @@ import pytest
 from grpc.aio import AioRpcError
 from PIL import Image
 
+from landseer.ensemble.api import door
 from landseer.ensemble.api.status import PUSHBACK_KEY, pushback
+from landseer.ensemble.app.server import RECEIVING
 from landseer.ensemble.errors import Overloaded, StoreFull
 from landseer.v1 import index_pb2, search_pb2
 
@@ -132,15 +134,37 @@ async def test_a_message_that_is_none_is_the_callers_mistake(landseer, rich):
     assert (error.code.name, error.fields) == ("INVALID_ARGUMENT", ["request"])
 
 
-async def test_a_slow_sender_keeps_nobody_out(landseer, picture):
-    """More of them than are received at a time, each with a call whose message never comes."""
+@pytest.fixture
+async def slow_senders(landseer, picture):
+    """As many as are received at a time, each with a call whose message never comes."""
     await landseer.put(a=picture())
     search = landseer.channel.stream_unary("/landseer.v1.SearchService/Search")
-    slow = [search() for _ in range(20)]
-    await settled(landseer, calls=20)
-    assert (await landseer.search.Search(Search(id="a", top_k=1), timeout=20.0)).index_size == 1
+    calls = [search() for _ in range(RECEIVING)]
+    await settled(landseer, calls=RECEIVING)
+    yield
+    for call in calls:
+        call.cancel()
+    await settled(landseer, calls=0)
+
+
+async def test_slow_senders_make_way(monkeypatch, landseer, slow_senders):
+    monkeypatch.setattr(door, "WAIT_S", 60.0)
+    assert (await landseer.search.Search(Search(id="a", top_k=1))).index_size == 1
+
+
+async def test_what_is_not_received_soon_is_refused(monkeypatch, landseer, rich):
+    monkeypatch.setattr(door, "SLOW_S", 60.0)
+    monkeypatch.setattr(door, "WAIT_S", 0.1)
+    search = landseer.channel.stream_unary("/landseer.v1.SearchService/Search")
+    slow = [search() for _ in range(RECEIVING)]
+    await settled(landseer, calls=RECEIVING)
+    error = rich(await refused(landseer.search.Search(Search(id="a"))))
+    assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert landseer.metric("landseer_shed_total", lane="any", reason="sending") == 1
     for call in slow:
         call.cancel()
+    await settled(landseer, calls=0)
+    assert (await landseer.index.Stats(index_pb2.StatsRequest())).pictures == 0
 
 
 def test_grpcs_own_retries_are_told_when_to_come_back_or_not_to():
