@@ -203,7 +203,8 @@ def _spawn(install: TritonInstall, config: TritonConfig, grpc_port: int) -> Chil
 
 
 def _spawn_relay(config: TritonConfig, inner: int) -> Child:
-    listen = f"{config.host}:{config.grpc_port}"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    listen = f"{host}:{config.grpc_port}"
     words = ["-m", "landseer.ops.run.relay", "--listen", listen, "--triton", f"{LOOPBACK}:{inner}"]
     return Child.start(ChildConfig(command=[sys.executable, *words], log_file=config.log_file, on_line=config.on_line))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 
 import pytest
@@ -85,3 +86,14 @@ async def test_inferences_that_succeed_meanwhile_count_as_answers(watched):
 @pytest.mark.parametrize("answer", [ModelsUnavailable("backbone is not loaded"), ProfileMismatch("no profile"), OTHERS])
 async def test_what_triton_does_answer_counts_at_once(watched, answer):
     assert await watched(answer, SERVED, checks=2) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("release", "relayed", "level"),
+    [("2.51.0", False, logging.WARNING), ("2.51.0", True, logging.INFO), ("2.75.0", False, None)],
+)
+async def test_a_triton_that_may_crash_is_told_of(watched, caplog, release, relayed, level):
+    with caplog.at_level(logging.INFO):
+        await watched(dataclasses.replace(SERVED, server=release, relayed=relayed), checks=1)
+    told = [record.levelno for record in caplog.records if "may crash" in record.getMessage()]
+    assert told == ([] if level is None else [level])
