@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -91,7 +90,7 @@ class Proxy(Startable):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, slow: bool = False
     ) -> None:
         """Forward in one direction until either side closes."""
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(self._size(slow=slow)):
                 await self._flowing.wait()
                 if number <= self._lost:
@@ -100,7 +99,10 @@ class Proxy(Startable):
                     await asyncio.sleep(len(data) / self.rate)
                 writer.write(data)
                 await writer.drain()
-        writer.transport.abort()
+        except OSError:
+            return
+        finally:
+            writer.transport.abort()
 
     def _size(self, *, slow: bool) -> int:
         return CHUNK if self.rate is None or not slow else max(1, int(self.rate / 10))
