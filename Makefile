@@ -97,9 +97,11 @@ chaos: $(STAMP) ## Run the kill tests at full count; writes docs/reports/chaos.m
 	@LANDSEER_KILLS=500 bash ops/record.sh chaos "Killing the store's writer (records, local features, words), the augmentation and the training loop 500 times each" -- \
 	    $(BIN)/python -m pytest -q tests/ensemble tests/export/test_training_loop.py -k "kill"
 
-fuzz: $(STAMP) ## Run the hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
-	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
-	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py -k "fuzz or hostile or mutat"
+fuzz: $(STAMP) ## Run the hostile-input tests at full count; writes docs/reports/fuzz.md
+	@LANDSEER_FUZZ=200000 LANDSEER_FUZZ_REQUESTS=100000 \
+	    bash ops/record.sh fuzz "Decoding 200,000 hostile pictures and answering 100,000 hostile requests" -- \
+	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py tests/ensemble/api/test_fuzz.py \
+	    -k "fuzz or hostile or mutat"
 
 dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/boards
 	@$(BIN)/python -m landseer.ops.watch.dashboards
