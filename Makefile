@@ -99,9 +99,11 @@ overload: $(STAMP) model_repository/manifest.json ## Measure what more load than
 chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 12 minutes; ARGS="...")
 	@$(BIN)/python -m landseer.ops.chaos.command $(ARGS)
 
-fuzz: $(STAMP) ## Run the hostile-input tests at full count (half a minute); writes docs/reports/fuzz.md
-	@LANDSEER_FUZZ=200000 bash ops/record.sh fuzz "Decoding 200,000 hostile pictures" -- \
-	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py -k "fuzz or hostile or mutat"
+fuzz: $(STAMP) ## Run the hostile-input tests at full count; writes docs/reports/fuzz.md
+	@LANDSEER_FUZZ=200000 LANDSEER_FUZZ_REQUESTS=100000 \
+	    bash ops/record.sh fuzz "Decoding 200,000 hostile pictures and answering 100,000 hostile requests" -- \
+	    $(BIN)/python -m pytest -q tests/ensemble/pictures/test_pictures.py tests/ensemble/api/test_fuzz.py \
+	    -k "fuzz or hostile or mutat"
 
 dashboards: $(STAMP) ## Generate ops/grafana/dashboards from ops/watch/boards
 	@$(BIN)/python -m landseer.ops.watch.dashboards
