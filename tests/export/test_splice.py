@@ -9,7 +9,6 @@ from onnx import TensorProto, helper, numpy_helper
 from landseer.export.splice import Use, spliced
 
 
-
 def affine(scale: float, shift: float) -> onnx.ModelProto:
     """Return y = scale x + shift, which names its inner values and weights as every other such model does."""
     nodes = [
