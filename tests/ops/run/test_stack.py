@@ -8,7 +8,7 @@ import pytest
 
 from landseer.ensemble.telemetry.logs import JsonFormatter
 from landseer.ops.errors import OpsError
-from landseer.ops.run.orchestrator import Warnings, _told
+from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig, Warnings, _command, _told
 from landseer.ops.run.ports import free_port
 from landseer.ops.run.restarts import Restarts
 from landseer.ops.run.stack import Stack, StackConfig
@@ -135,3 +135,14 @@ def test_an_orchestrator_that_cannot_start_is_explained_and_leaves_nothing(small
         pass
     assert not stack.triton.alive
     assert not leftovers(os.getpid())
+
+
+def test_an_orchestrator_with_tls_is_ready_when_its_file_says_so(tmp_path):
+    file = tmp_path / "ready"
+    config = OrchestratorConfig(
+        listen="127.0.0.1:1", triton="127.0.0.1:1", store=tmp_path, metrics="none", ready_file=file
+    )
+    assert [*_command(config)[-2:]] == ["--ready-file", str(file)]
+    assert not Orchestrator(config).ready
+    file.touch()
+    assert Orchestrator(config).ready
