@@ -22,6 +22,7 @@ NEEDED = {
     "/landseer.v1.SearchService/Search": SEARCH,
     "/landseer.v1.SearchService/Describe": SEARCH,
     "/landseer.v1.IndexService/Get": SEARCH,
+    "/landseer.v1.IndexService/List": SEARCH,
     "/landseer.v1.IndexService/Stats": SEARCH,
     "/landseer.v1.IndexService/Upsert": WRITE,
     "/landseer.v1.IndexService/UpsertMany": WRITE,
