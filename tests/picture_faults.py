@@ -9,6 +9,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 
 
@@ -69,5 +71,5 @@ def by_name(data: bytes, **options: Any) -> Prepared:
 
 def process(data: bytes, **options: Any) -> Prepared:
     """The process id of the decoder, as a width."""
-    ready = prepare(data, **options)
-    return Prepared(pixels=ready.pixels, width=os.getpid(), height=1, region=ready.region, thumbnail=b"")
+    pixels, whole = np.zeros((1, 1, 3), np.uint8), Region(x=0, y=0, width=1, height=1)
+    return Prepared(pixels=pixels, width=os.getpid(), height=1, region=whole, thumbnail=b"")

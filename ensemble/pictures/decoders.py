@@ -126,10 +126,13 @@ class Decoders:
         return found
 
     def _taken(self) -> _Decoder:
-        try:
+        with contextlib.suppress(IndexError):
             return self._idle.pop()
-        except IndexError:
+        try:
             return _Decoder(self._nursery, self._memory)
+        except OSError as error:
+            log.exception("no decoder could be started")
+            raise LandseerError(f"the picture was not decoded: no decoder could be started ({error})") from error
 
     def _keep(self, decoder: _Decoder) -> None:
         decoder.forget()

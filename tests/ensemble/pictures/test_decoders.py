@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +134,14 @@ def test_another_nursery_takes_the_place_of_one_that_was_killed(decoders: Decode
     assert refused(decoders, picture_faults.crash).kind == "crash"
 
 
+def test_where_no_decoder_can_be_started_no_picture_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    made = Decoders(memory=300 << 20, seconds=1)
+    with pytest.raises(LandseerError, match="no decoder could be started"):
+        made.run(prepare, photograph(), **HOW)
+    made.close()
+
+
 def test_a_decoder_is_used_again_until_it_has_seen_many_pictures(
     decoders: Decoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +172,13 @@ def test_two_hundred_megapixels_fit_into_little_memory(decoders: Decoders) -> No
         patient.close()
 
 
+def until_gone(pid: int) -> None:
+    end = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end, f"process {pid} is still there"
+        time.sleep(0.02)
+
+
 def test_nothing_is_left_behind(importable: None) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     made = Decoders(memory=300 << 20, seconds=1)
@@ -168,10 +186,25 @@ def test_nothing_is_left_behind(importable: None) -> None:
     made.close()
     made.close()
     assert set(Path("/proc/self/fd").iterdir()) == before
-    end = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{pid}").exists()
+    until_gone(pid)
+
+
+KILLED = """
+import os, signal, sys
+import picture_faults
+from landseer.ensemble.pictures.decoders import Decoders
+made = Decoders(memory=300 << 20, seconds=1)
+pid = made.run(picture_faults.process, b"")
+print(pid.width, made._nursery._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_decoders_end_with_a_server_that_is_killed() -> None:
+    ran = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    for pid in map(int, ran.stdout.split()):
+        until_gone(pid)
 
 
 async def test_a_server_outlives_what_its_decoders_do_not(start, rich, picture, monkeypatch) -> None:
