@@ -64,6 +64,7 @@ class Service:
         self.triton = await FakeTriton(profile=options.pop("profile", PROFILE)).start()
         self._stack.push_async_callback(self.triton.stop)
         config = {"max_top_k": 50, "store_limit_bytes": 64 * 2**20, "poll_s": 0.1, "bulk_in_flight": 4, "threads": 2}
+        config["decode_processes"] = False
         listen = f"127.0.0.1:{free_port()}"
         server = await start_server(
             ServerConfig(store=store, listen=listen, triton=self.triton.address, metrics=None, **(config | options))
