@@ -79,7 +79,7 @@ class OnnxRuntimeEngine:
 class OpenVinoEngine:
     """OpenVINO on the CPU, in bf16 if requested and supported by the CPU.
 
-    What it does about memory was measured in docs/research/triton-memory.md.
+    What it does about memory is in docs/research/triton-memory.md; landseer.ops.bench.triton_memory measures it.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
