@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from landseer.client.channel import MAX_MESSAGE_BYTES
 from landseer.ops.chaos.register import Operation, Value, is_linearisable, stale_reads
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2, search_pb2_grpc
 
@@ -26,7 +25,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", -1),
 )
 
 
