@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -19,7 +20,10 @@ TIMEOUT_S = 4.0
 PAUSE_S = 0.05
 LATE_S = 10.0
 """How long after its caller gave up a change can still happen: the server may hang in between."""
+AFTER_FAILURE_S = 0.5
 _VALUE = "value"
+_STATUS = "grpc-status-details-bin"
+"""Metadata that the server itself sends with every error."""
 _OPTIONS = (
     # A call that gRPC repeats by itself may happen twice, and is no longer one operation.
     ("grpc.enable_retries", 0),
@@ -106,11 +110,8 @@ class Recorder:
         began = time.monotonic()
         try:
             self._index.Upsert(index_pb2.UpsertRequest(picture=picture), timeout=TIMEOUT_S)
-        except grpc.RpcError:
-            # Even an error that says that nothing was written is taken as unknown.
-            self.history.calls[key].append(
-                Operation(kind="write", value=value, began=began, ended=time.monotonic() + LATE_S, answered=False)
-            )
+        except grpc.RpcError as error:
+            self._failed(key, Operation(kind="write", value=value, began=began, ended=_late(), answered=False), error)
             return
         self.history.calls[key].append(Operation(kind="write", value=value, began=began, ended=time.monotonic()))
 
@@ -120,11 +121,16 @@ class Recorder:
             self._index.Delete(index_pb2.DeleteRequest(id=key), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
-                late = time.monotonic() + LATE_S
-                self.history.calls[key].append(Operation(kind="delete", began=began, ended=late, answered=False))
+                self._failed(key, Operation(kind="delete", began=began, ended=_late(), answered=False), error)
                 return
             found = False
         self.history.calls[key].append(Operation(kind="delete", began=began, ended=time.monotonic(), found=found))
+
+    def _failed(self, key: str, change: Operation, error: grpc.RpcError) -> None:
+        """Note a change that may have happened in spite of its error, and give the server a moment."""
+        if not _refused(error):
+            self.history.calls[key].append(change)
+        self._over.wait(AFTER_FAILURE_S)
 
     def _get(self, key: str, draws: random.Random) -> None:
         began, value = time.monotonic(), None
@@ -147,6 +153,20 @@ class Recorder:
         ended, found = time.monotonic(), {hit.id: _value(hit.metadata) for hit in answer.hits if _VALUE in hit.metadata}
         for key in (f"key/{number}" for number in range(KEYS)):
             self.history.searches[key].append(Operation(kind="read", value=found.get(key), began=began, ended=ended))
+
+
+def _late() -> float:
+    return time.monotonic() + LATE_S
+
+
+def _refused(error: grpc.RpcError) -> bool:
+    """Return whether a call was never sent, or the server says that it changed nothing."""
+    metadata: Any = error.trailing_metadata() or ()
+    text, answered = error.details() or "", _STATUS in dict(metadata)
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return False
+    # A picture that is stored and not indexed yet is an error, too.
+    return "failed to connect" in text.lower() or (answered and "is stored" not in text)
 
 
 def _value(metadata: Mapping[str, str]) -> Value:
