@@ -21,6 +21,12 @@ PAUSE_S = 0.05
 LATE_S = 10.0
 """How long after its caller gave up a change can still happen: the server may hang in between."""
 AFTER_FAILURE_S = 0.5
+_REFUSALS = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+"""The codes with which the server promises that nothing was changed."""
 _VALUE = "value"
 _STATUS = "grpc-status-details-bin"
 """Metadata that the server itself sends with every error."""
@@ -163,10 +169,9 @@ def _refused(error: grpc.RpcError) -> bool:
     """Return whether a call was never sent, or the server says that it changed nothing."""
     metadata: Any = error.trailing_metadata() or ()
     text, answered = error.details() or "", _STATUS in dict(metadata)
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return False
     # A picture that is stored and not indexed yet is an error, too.
-    return "failed to connect" in text.lower() or (answered and "is stored" not in text)
+    refused = answered and error.code() in _REFUSALS and "is stored" not in text
+    return refused or "failed to connect" in text.lower()
 
 
 def _value(metadata: Mapping[str, str]) -> Value:
