@@ -22,7 +22,7 @@ NEWEST = 4
 """Of the ids that come and go, how many are never deleted, and so can be read at any time."""
 SAME = 0.98
 """Least cosine of two descriptors of one picture by the same model; the store's half precision gives 0.9999."""
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
-from landseer.client.channel import MAX_ANSWER_BYTES
 from landseer.ops.chaos.register import Operation, Value, is_linearisable, stale_reads
 from landseer.v1 import index_pb2, index_pb2_grpc, search_pb2, search_pb2_grpc
 
@@ -20,13 +20,22 @@ TIMEOUT_S = 4.0
 PAUSE_S = 0.05
 LATE_S = 10.0
 """How long after its caller gave up a change can still happen: the server may hang in between."""
+AFTER_FAILURE_S = 0.5
+_REFUSALS = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+"""The codes with which the server promises that nothing was changed."""
 _VALUE = "value"
+_STATUS = "grpc-status-details-bin"
+"""Metadata that the server itself sends with every error."""
 _OPTIONS = (
     # A call that gRPC repeats by itself may happen twice, and is no longer one operation.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_receive_message_length", -1),
 )
 
 
@@ -107,11 +116,8 @@ class Recorder:
         began = time.monotonic()
         try:
             self._index.Upsert(index_pb2.UpsertRequest(picture=picture), timeout=TIMEOUT_S)
-        except grpc.RpcError:
-            # Even an error that says that nothing was written is taken as unknown.
-            self.history.calls[key].append(
-                Operation(kind="write", value=value, began=began, ended=time.monotonic() + LATE_S, answered=False)
-            )
+        except grpc.RpcError as error:
+            self._failed(key, Operation(kind="write", value=value, began=began, ended=_late(), answered=False), error)
             return
         self.history.calls[key].append(Operation(kind="write", value=value, began=began, ended=time.monotonic()))
 
@@ -121,11 +127,16 @@ class Recorder:
             self._index.Delete(index_pb2.DeleteRequest(id=key), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
-                late = time.monotonic() + LATE_S
-                self.history.calls[key].append(Operation(kind="delete", began=began, ended=late, answered=False))
+                self._failed(key, Operation(kind="delete", began=began, ended=_late(), answered=False), error)
                 return
             found = False
         self.history.calls[key].append(Operation(kind="delete", began=began, ended=time.monotonic(), found=found))
+
+    def _failed(self, key: str, change: Operation, error: grpc.RpcError) -> None:
+        """Note a change that may have happened in spite of its error, and give the server a moment."""
+        if not _refused(error):
+            self.history.calls[key].append(change)
+        self._over.wait(AFTER_FAILURE_S)
 
     def _get(self, key: str, draws: random.Random) -> None:
         began, value = time.monotonic(), None
@@ -148,6 +159,19 @@ class Recorder:
         ended, found = time.monotonic(), {hit.id: _value(hit.metadata) for hit in answer.hits if _VALUE in hit.metadata}
         for key in (f"key/{number}" for number in range(KEYS)):
             self.history.searches[key].append(Operation(kind="read", value=found.get(key), began=began, ended=ended))
+
+
+def _late() -> float:
+    return time.monotonic() + LATE_S
+
+
+def _refused(error: grpc.RpcError) -> bool:
+    """Return whether a call was never sent, or the server says that it changed nothing."""
+    metadata: Any = error.trailing_metadata() or ()
+    text, answered = error.details() or "", _STATUS in dict(metadata)
+    # A picture that is stored and not indexed yet is an error, too.
+    refused = answered and error.code() in _REFUSALS and "is stored" not in text
+    return refused or "failed to connect" in text.lower()
 
 
 def _value(metadata: Mapping[str, str]) -> Value:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from landseer.client.blocking import BlockingSearchClient
+from landseer.client.errors import LandseerClientError
 from landseer.ops.chaos.album import PATIENCE_S, Album
 from landseer.ops.chaos.callers import KINDS, Callers
 from landseer.ops.chaos.calls import Calls, said
@@ -60,7 +61,7 @@ def run_trial(scene: Scene, album: Album, fault: Fault) -> Outcome:
         return Outcome(fault=fault.name, seen="", recovered_s=0.0, limit_s=fault.limit_s, skipped=str(error))
     try:
         return _tried(scene, album, fault)
-    except OpsError as error:
+    except (OpsError, LandseerClientError) as error:
         return _failed(fault, str(error))
     finally:
         fault.clear_up(scene)
