@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from landseer.ensemble.store.record import metadata_of, unpack_key
+from landseer.ensemble.store.sums import Sums
 
 METADATA_BYTES = 2**20
 """Bytes of metadata after which a page ends: a thousand pictures may have 64 MiB."""
@@ -44,14 +45,14 @@ class PageQuery:
     """Whether to read the metadata: a page of the disk each."""
 
 
-def page_of(transaction: Any, databases: dict[bytes, Any], query: PageQuery) -> Page:
-    """Read a page. ValueError for a record that is damaged."""
+def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery) -> Page:
+    """Read a page. StoreUnusable or ValueError for a record that is damaged."""
     found: list[ListedPicture] = []
     room = METADATA_BYTES
     for id, key in _ids(transaction.cursor(databases[b"ids"]), query):
         if len(found) == query.size or room <= 0:
             return Page(pictures=tuple(found), more=True)
-        metadata = _metadata(transaction, databases, key) if query.metadata else {}
+        metadata = _metadata(transaction, databases, sums, key) if query.metadata else {}
         room -= sum(len(name) + len(value) for name, value in metadata.items())
         found.append(ListedPicture(id=id, metadata=metadata))
     return Page(pictures=tuple(found), more=False)
@@ -70,8 +71,9 @@ def _ids(cursor: Any, query: PageQuery) -> Iterator[tuple[str, bytes]]:
             yield str(id, "utf-8"), bytes(key)
 
 
-def _metadata(transaction: Any, databases: dict[bytes, Any], key: bytes) -> dict[str, str]:
+def _metadata(transaction: Any, databases: dict[bytes, Any], sums: Sums, key: bytes) -> dict[str, str]:
     data = transaction.get(key, db=databases[b"records"])
+    sums.check(transaction, key, b"records", data)
     if data is None:
         raise ValueError(f"record {unpack_key(key)} is missing")
     return metadata_of(data)

@@ -196,7 +196,7 @@ class Store:
         """List pictures in the order of their ids."""
         with self._environment.begin(buffers=True) as transaction:
             try:
-                return page_of(transaction, self._databases, query)
+                return page_of(transaction, self._databases, self._sums, query)
             except ValueError as error:
                 raise self._damaged(str(error)) from error
 

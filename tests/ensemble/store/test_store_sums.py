@@ -3,6 +3,7 @@ import pytest
 from store_records import open_store, record
 
 from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.store.listing import PageQuery
 from landseer.ensemble.store.record import pack_key
 
 
@@ -38,6 +39,9 @@ def test_a_flipped_bit_is_an_error_for_its_picture_alone(folder, name):
     with pytest.raises(StoreUnusable, match=rf"damaged: {name.decode()} of record 3 differ from what was written"):
         store.get("a")
     assert store.get("b").record.width == 400
+    if name == b"records":
+        with pytest.raises(StoreUnusable):
+            store.page(PageQuery(metadata=True))
     if name == b"clusters":
         with pytest.raises(StoreUnusable):
             store.vectors.clusters([2, 3])
