@@ -111,11 +111,12 @@ class StoredFeatures(ABC, Generic[T]):
         return self._unpacked(transaction, key, data)
 
     def _unpacked(self, transaction: Any, key: int, data: memoryview) -> T:
-        self._sums.check(transaction, pack_key(key), self.name, data)
         try:
-            return self.unpack(data)
+            features = self.unpack(data)
         except ValueError as error:
             raise StoreUnusable(
                 f"{self._folder} is damaged: {self.noun} of record {key}: {error}; "
                 "restore it from a backup or index the pictures again"
             ) from error
+        self._sums.check(transaction, pack_key(key), self.name, data)
+        return features
