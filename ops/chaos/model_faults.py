@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,13 +55,21 @@ class Unloaded(Fault):
 
     def inject(self, scene: Scene) -> None:
         """Unload it."""
-        with tritonclient.InferenceServerClient(scene.triton.grpc_url) as client:
-            client.unload_model(self._model)
+        _control(scene, self._model, "unload")
 
     def heal(self, scene: Scene) -> None:
         """Load it again."""
-        with tritonclient.InferenceServerClient(scene.triton.grpc_url) as client:
-            client.load_model(self._model)
+        _control(scene, self._model, "load")
+
+
+def _control(scene: Scene, model: str, action: str) -> None:
+    """Load or unload a model: by HTTP where Triton has it, since a relay before its gRPC need not pass this on."""
+    if scene.triton.config.http_port:
+        url = f"http://{scene.triton.http_url}/v2/repository/models/{model}/{action}"
+        urllib.request.urlopen(urllib.request.Request(url, method="POST", data=b"{}"), timeout=120.0).close()
+        return
+    with tritonclient.InferenceServerClient(scene.triton.grpc_url) as client:
+        getattr(client, f"{action}_model")(model)
 
 
 def other_models(repository: Path, folder: Path) -> None:
