@@ -120,7 +120,7 @@ class Collection:
         fresh, stop = self._empty(), threading.Event()
         try:
             stored = self.store.vectors.scan(augmented=self._augmented)
-            await fresh.load(_until(stop, stored), _report, expected=self.store.stats().pictures)
+            await fresh.load(_until(stop, stored), _report, expected=self.store.count())
             if self.words is not None:
                 await self.words.load(stop)
             if self.sources.verification == KEYPOINTS and not self._compiled:

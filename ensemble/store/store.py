@@ -200,6 +200,11 @@ class Store:
             except ValueError as error:
                 raise self._damaged(str(error)) from error
 
+    def count(self) -> int:
+        """Return the number of pictures."""
+        with self._environment.begin() as transaction:
+            return int(transaction.stat(self._databases[b"records"])["entries"])
+
     def stats(self) -> StoreStats:
         """Return the current figures of the store."""
         with self._environment.begin() as transaction:

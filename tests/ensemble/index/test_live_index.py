@@ -51,6 +51,9 @@ class Watched:
         self.threads.add(threading.current_thread().name)
         self.calls.append(call)
 
+    def reserve(self, count):
+        self.inner.reserve(count)
+
     def add(self, keys, vectors):
         self._note("add", len(keys))
         self.inner.add(keys, vectors)
