@@ -21,8 +21,8 @@ def adapted(model: Any) -> Any:
     """Return a copy of an `onnx.ModelProto` in documented operators. GraphError if something has no equivalent."""
     import onnx
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    # Whether an operator is documented depends on its type, which not every graph declares.
+    copy: Any = onnx.shape_inference.infer_shapes(model)
     _name_nodes(copy.graph)
     _cast_bytes_first(copy.graph)
     _rewrite(copy.graph)

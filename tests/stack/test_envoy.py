@@ -22,6 +22,7 @@ from PIL import Image
 from stack.photos import encoded, strips, wheel
 from stack.servers import Landseer, within
 
+from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.processes import Child, ChildConfig
 from landseer.v1 import index_pb2, search_pb2, search_pb2_grpc
@@ -142,7 +143,7 @@ class Callers:
 @pytest.fixture(scope="module")
 def pair(another, tmp_path_factory):
     """Two orchestrators that hold the same pictures."""
-    servers = [another(tmp_path_factory.mktemp("envoy") / "store") for _ in range(2)]
+    servers = [another(tmp_path_factory.mktemp("envoy") / "store", *PATIENT) for _ in range(2)]
     for _, landseer in servers:
         landseer.put(PICTURES)
     return servers

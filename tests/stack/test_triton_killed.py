@@ -17,6 +17,7 @@ import pytest
 from stack.photos import strips, wheel
 from stack.servers import Landseer, within
 
+from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1 import index_pb2, search_pb2
@@ -83,7 +84,7 @@ def refused_at_once(landseer, call, request):
 def stack(repository, tmp_path_factory):
     """One of our own, to be killed."""
     store = tmp_path_factory.mktemp("killed") / "store"
-    with Stack(StackConfig(repository=repository, store=store)) as running:
+    with Stack(StackConfig(repository=repository, store=store, serve_args=PATIENT)) as running:
         yield running
 
 
