@@ -1,4 +1,8 @@
-"""Join ONNX models into one, a model that is used several times keeping one copy of its weights."""
+"""Join ONNX models into one, a model that is used several times keeping one copy of its weights.
+
+Biases and other vectors are copied for each use: OpenVINO (2026.4) adds a bias within its convolution only if nothing
+else uses that bias. Shared ones made the backbone 11% slower.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ class Use:
     """One use of a model within a larger one."""
 
     name: str
-    """Prefix of its inner values; uses differ in it."""
+    """Prefix of its inner values and its vectors; uses differ in it."""
     model: onnx.ModelProto
     weights: str
-    """Prefix of its weights: uses of the same model share it."""
+    """Prefix of its weights of two or more dimensions: uses of the same model share it."""
     inputs: Sequence[str]
     """Names of its inputs in the larger model, in the model's order."""
     outputs: Sequence[str]
@@ -50,7 +54,10 @@ def _names(use: Use) -> dict[str, str]:
     """Return the names in the larger model of a model's inputs, outputs and weights."""
     graph = use.model.graph
     return (
-        {tensor.name: f"{use.weights}/{tensor.name}" for tensor in graph.initializer}
+        {
+            tensor.name: f"{use.weights if len(tensor.dims) > 1 else use.name}/{tensor.name}"
+            for tensor in graph.initializer
+        }
         | {value.name: name for value, name in zip(graph.input, use.inputs, strict=True)}
         | {value.name: name for value, name in zip(graph.output, use.outputs, strict=True)}
     )
