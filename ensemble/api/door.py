@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -58,7 +56,7 @@ class Door:
         """Receive and parse the only message of a call, and hold its bytes. InvalidInput for none; Overloaded."""
         message = await self._received(messages)
         with self._held.holding(len(message)):
-            request = _parsed(message, parse)
+            request = parse(message)
             # A picture is in memory once, not twice, while it is searched for.
             del message
             yield request
@@ -101,13 +99,6 @@ class Door:
     def _refuse(self, said: str) -> None:
         self._shed.labels("any", "sending").inc()
         raise Overloaded(f"{said}; try again later, or send smaller pictures")
-
-
-def _parsed(message: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(message)
-    except DecodeError as error:
-        raise InvalidInput("request", f"got {len(message):,} bytes that are no such message: {error}") from error
 
 
 async def _first(messages: AsyncIterator[bytes]) -> bytes:
