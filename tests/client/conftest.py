@@ -15,6 +15,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from landseer.client.cli import main
 from landseer.v1 import common_pb2, index_pb2, index_pb2_grpc, search_pb2, search_pb2_grpc
 
 
@@ -193,3 +194,17 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode() if name == "notes.txt" else b"\xff\xd8\xff" + name.encode())
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(fake, capsys, monkeypatch):
+    """Run a command against the fake server: status, stdout, stderr."""
+    monkeypatch.setenv("LANDSEER_SERVER", fake.address)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from landseer.client.cli import main
 from landseer.client.uploads import Upload
 from landseer.v1.common_pb2 import Degradation, Heatmap, StageTiming
 from landseer.v1.index_pb2 import Picture
@@ -29,20 +28,6 @@ from landseer.v1.search_pb2 import (
     StageScores,
     Verification,
 )
-
-
-@pytest.fixture
-def run(fake, capsys, monkeypatch):
-    """Run a command against the fake server: status, stdout, stderr."""
-    monkeypatch.setenv("LANDSEER_SERVER", fake.address)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main(list(arguments))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def test_index_a_folder(run, fake, photos: Path) -> None:

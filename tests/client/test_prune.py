@@ -10,24 +10,9 @@ from pathlib import Path
 import pytest
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.client.cli import main
 from landseer.client.client import SearchClient
 from landseer.client.folder_tree import FolderTree
 from landseer.v1.index_pb2 import Picture
-
-
-@pytest.fixture
-def run(fake, capsys, monkeypatch):
-    """Run a command against the fake server: status, stdout, stderr."""
-    monkeypatch.setenv("LANDSEER_SERVER", fake.address)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main(list(arguments))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def refuse(folder: Path) -> None:
