@@ -22,6 +22,7 @@ from typing import Any, cast
 import grpc
 from tritonclient.grpc import service_pb2
 
+from landseer.client import keepalive
 from landseer.ensemble.inference.contracts import RELAYED
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -122,7 +123,8 @@ async def _answered(call: Awaitable[bytes], context: grpc.aio.ServicerContext[by
 
 async def serve(listen: str, triton: str, ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Relay from the address `listen` to `triton` until `stop` is set. RuntimeError if the port is taken."""
-    server, relay = grpc.aio.server(options=_OPTIONS), Relay(triton)
+    # While Triton hangs, orchestrators hear nothing and ping: without these options they would be cut off for it.
+    server, relay = grpc.aio.server(options=[*_OPTIONS, *keepalive.server_options()]), Relay(triton)
     server.add_generic_rpc_handlers((relay,))
     server.add_insecure_port(listen)
     await server.start()

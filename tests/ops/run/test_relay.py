@@ -9,6 +9,7 @@ import pytest
 from fake_triton import FakeTriton, free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from landseer.client import keepalive
 from landseer.ensemble.inference.contracts import RELAYED
 from landseer.ops.run import relay
 
@@ -64,6 +65,23 @@ async def test_calls_headers_answers_and_errors_pass(triton, stub):
 async def test_it_says_that_it_is_there(stub):
     found = await stub.ServerMetadata(service_pb2.ServerMetadataRequest())
     assert (found.version, list(found.extensions)) == ("2.51.0", [RELAYED])
+
+
+async def test_orchestrators_that_ping_while_triton_hangs_are_not_cut_off(triton, monkeypatch):
+    monkeypatch.setattr(keepalive, "SHORTEST_PAUSE_MS", 500)
+    accepted = keepalive.server_options()
+    monkeypatch.setattr(keepalive, "server_options", lambda: (*accepted, ("grpc.http2.max_ping_strikes", 1)))
+    monkeypatch.setattr(keepalive, "TIME_MS", 300)
+    triton.delays["describe"] = 4.5
+    address, listening, stop = f"127.0.0.1:{free_port()}", asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(relay.serve(address, triton.address, listening.set, stop))
+    await listening.wait()
+    async with grpc.aio.insecure_channel(address, options=keepalive.client_options()) as channel:
+        # gRPC pings once a second at most, and now allows one that comes too soon.
+        answer = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(inference())
+        assert answer.outputs[0].name == "descriptor"
+    stop.set()
+    await serving
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
