@@ -95,7 +95,7 @@ class ServerConfig:
     """Most calls open at a time; the next one gets RESOURCE_EXHAUSTED before its message is read."""
     bytes_in_flight: int = 256 * MIB
     """Bytes of requests that are being answered, beyond which one with a picture gets RESOURCE_EXHAUSTED; from half as
-    many on, streams wait. They take up to three times that in memory."""
+    many on, streams wait. They take up to four times that in memory."""
     poll_s: float = 0.5
     """Seconds from one readiness check of Triton to the next, or longer if a check takes longer."""
     poll_timeout_s: float = 1.4

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     late = "refuse searches that would be answered later than this, so that the others are not"
     option("--refuse-after", late, ServerConfig.refuse_after_s, type=float, metavar="SECONDS")
     option("--calls", "most calls open at a time", ServerConfig.calls, type=int, metavar="N")
-    held = "most bytes of requests being answered; they take up to three times that in memory"
+    held = "most bytes of requests being answered; they take up to four times that in memory"
     option("--bytes-in-flight", held, f"{ServerConfig.bytes_in_flight >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
     option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")

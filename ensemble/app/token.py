@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--role",
         choices=ROLES,
         default=SEARCH,
-        help="search: search, describe, get, stats; write: also add, delete; admin: also reflection (default search)",
+        help="search: search, describe, get, list, stats; write: also add, delete; admin: also reflection "
+        "(default search)",
     )
     parser.add_argument(
         "--requests-per-s", type=float, metavar="N", help="most requests per second (default: no limit)"
