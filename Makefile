@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml ops/setup.sh
 demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
-test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (20 to 25 minutes on 2 cores)
+test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (35 to 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint test-models
 	@$(MAKE) --no-print-directory fast stack
 
