@@ -1,0 +1,30 @@
+"""Which pictures a search may return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """A set of keys, as a bitmap: keys are sequence numbers of the store, so a bit each is small (1 MB a million)."""
+
+    allowed: NDArray[np.bool_]
+    """[K] by key; keys from K on are not allowed."""
+
+    @classmethod
+    def of(cls, keys: NDArray[np.int64]) -> Selection:
+        """Return the selection of these keys, 0 or more each, in any order."""
+        allowed = np.zeros(int(keys.max(initial=-1)) + 1, np.bool_)
+        allowed[keys] = True
+        return cls(allowed=allowed)
+
+    def has(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether each of keys [n] is allowed: [n]. Keys below 0 are not."""
+        inside = (keys >= 0) & (keys < len(self.allowed))
+        found = np.zeros(len(keys), np.bool_)
+        found[inside] = self.allowed[keys[inside]]
+        return found
