@@ -22,7 +22,7 @@ test: $(STAMP) ## Set up and run all checks and tests, including those on a real
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint test-models
 	@$(MAKE) --no-print-directory fast stack
 
-up: $(STAMP) model_repository/manifest.json ## Run Triton and the orchestrator until Ctrl-C
+up: $(STAMP) model_repository/manifest.json ## Run Triton and the server until Ctrl-C
 	@$(BIN)/landseer up
 
 export: $(STAMP) ## Write model_repository/ (ARGS="--backbone resnet50 ...")

@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 
 
 _FILES = {
-    "tls_ca": "authorities that may sign the server's certificate, or that certificate itself; `system`: public ones",
-    "tls_cert": "our certificate, for a server that asks clients for one",
+    "tls_ca": "CA certificates to trust, or the server's own certificate; `system` for the public CAs",
+    "tls_cert": "client certificate, for a server that requires one",
     "tls_key": "its key",
     "token_file": "file with a token, for a server that asks for one",
 }
@@ -65,7 +65,9 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
             option, metavar="FILE", default=os.environ.get(variable), help=f"{help} (default: ${variable})"
         )
     group.add_argument(
-        "--insecure", action="store_true", help="send the token without TLS, readable on its way, beyond this machine"
+        "--insecure",
+        action="store_true",
+        help="send the token in plain text to another machine: anyone on the network can read it",
     )
 
 

@@ -20,7 +20,9 @@ _JSON = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
     parser.add_argument(
-        "id", metavar="ID", help="a picture's id: by default its path, from the folder where `landseer index` ran"
+        "id",
+        metavar="ID",
+        help="a picture's id: by default its path relative to the directory where `landseer index` ran",
     )
     parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     connection.add_arguments(parser, json_help=_JSON)

@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
     )
     parser.add_argument(
-        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest is the path, from the working folder"
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="put TEXT before every id; the rest is the path relative to the current directory",
     )
     parser.add_argument(
         "--metadata",
