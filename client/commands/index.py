@@ -186,5 +186,5 @@ def _as_dict(
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected KEY=VALUE")
     return key, value

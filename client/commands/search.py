@@ -214,5 +214,5 @@ def _box(text: str) -> Box:
     try:
         x, y, width, height = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected four numbers x,y,width,height") from None
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected four numbers x,y,width,height") from None
     return Box(x=x, y=y, width=width, height=height)
