@@ -58,6 +58,8 @@ COMMANDS = {
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
     "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
+    "backup": Command("landseer.ops.commands.backup", "cpu", "back up a store, also while a server uses it"),
+    "restore": Command("landseer.ops.commands.restore", "cpu", "restore a store from a backup"),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 
