@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def _pages(folder: Path, environment: Any) -> Iterator[tuple[Iterator[memoryview
     fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 1)
     failures: list[Exception] = []
     copier = threading.Thread(target=_copier, args=(environment, sink, failures), name="copy", daemon=True)
-    with os.fdopen(source, "rb", buffering=_PIPE_BYTES) as pages:
+    with BufferedReader(FileIO(source), _PIPE_BYTES) as pages:
         copier.start()
         try:
             select.select([pages], [], [])

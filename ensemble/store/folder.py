@@ -202,11 +202,11 @@ def reserve(limit: int) -> int:
     return max(128 * 2**10, min(limit // 16, 16 * 2**20))
 
 
-def explain_difference(stored: str, served: str) -> str:
-    """Describe how two `Profile.fingerprint`s differ."""
+def explain_difference(stored: str, served: str, *, other: str = "served") -> str:
+    """Describe how two `Profile.fingerprint`s differ. other: where the second one is."""
     try:
         old, new = json.loads(stored), json.loads(served)
         differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     except (ValueError, TypeError, AttributeError):
-        return f"{stored!r} in the store, {served!r} served"
-    return "; ".join(f"{name} {old.get(name)!r} in the store, {new.get(name)!r} served" for name in differing)
+        return f"{stored!r} in the store, {served!r} {other}"
+    return "; ".join(f"{name} {old.get(name)!r} in the store, {new.get(name)!r} {other}" for name in differing)

@@ -155,13 +155,13 @@ def packed(blocks: Sequence[Block]) -> bytes:
     return b"".join(_ENTRY.pack(*block) for block in blocks)
 
 
-def verify(backup: Path, progress: Callable[[int], None] = lambda _: None) -> Manifest:
-    """Read a whole backup and compare every byte's checksum. progress: gets the bytes read so far. BackupUnusable."""
+def verify(backup: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
+    """Read a whole backup and compare every byte's checksum. progress: gets the bytes read, and all. BackupUnusable."""
     manifest, done = read_manifest(backup), 0
     with Backup(backup, manifest) as there:
         for data in there.sound():
             done += len(data)
-            progress(done)
+            progress(done, manifest.bytes)
     return manifest
 
 

@@ -21,12 +21,16 @@ _HARMLESS = {LOCK, "lock.mdb", "lost+found", BESIDE}
 
 
 def restore(
-    backup: Path, folder: Path, *, network: bool = False, progress: Callable[[int], None] = lambda _: None
+    backup: Path,
+    folder: Path,
+    *,
+    network: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """Write the store of a backup into an empty or new folder. A kill at any moment leaves a complete store, or none.
 
     Every block is compared with its checksum, and the number of entries with the manifest. progress: gets the bytes
-    written so far.
+    that are written, and all.
     BackupUnusable for a damaged backup, or one of another release; StoreUnusable if the folder holds something or is in
     use; StoreFull if there is no room.
     """
@@ -69,7 +73,7 @@ def _require_empty(folder: Path) -> None:
         )
 
 
-def _restore(backup: Path, manifest: Manifest, folder: Path, progress: Callable[[int], None]) -> None:
+def _restore(backup: Path, manifest: Manifest, folder: Path, progress: Callable[[int, int], None]) -> None:
     copy = folder / BESIDE
     copy.unlink(missing_ok=True)
     room = shutil.disk_usage(folder).free
@@ -91,13 +95,13 @@ def _restore(backup: Path, manifest: Manifest, folder: Path, progress: Callable[
         copy.unlink(missing_ok=True)
 
 
-def _write(backup: Path, manifest: Manifest, copy: Path, progress: Callable[[int], None]) -> None:
+def _write(backup: Path, manifest: Manifest, copy: Path, progress: Callable[[int, int], None]) -> None:
     done = 0
     with Backup(backup, manifest) as there, copy.open("wb") as file:
         for data in there.sound():
             file.write(data)
             done += len(data)
-            progress(done)
+            progress(done, manifest.bytes)
         file.flush()
         os.fsync(file.fileno())
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from landseer.ops.commands.ending import INTERRUPTED, failed
 
-MIB = 2**20
 _MORE = """\
 The server may run: it goes on reading and writing, and the backup is the store as it was at one moment, between two
 changes. Run this on the server's machine, as the server's user; in containers, in the server's container.
 
 TARGET must not exist yet. It is written as TARGET.partial, and gets its name when all of it is on disk, so a backup
-that has its name is complete. What did not change since the newest backup beside it takes no room: they share it by hard
-links. Each backup is whole, and can be deleted on its own. So make each a new folder in one place:
+that has its name is complete. What did not change since the newest backup beside it takes no room: they share it, by
+hard links. Each backup is whole, and can be deleted on its own. So make each a new folder in one place:
 
   landseer backup var/store /backup/$(date +%F)
   landseer restore /backup/2026-11-29 var/restored
@@ -55,21 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _back_up(args: argparse.Namespace) -> int:
-    from landseer.client.commands.progress import display
     from landseer.ensemble.store.backup import back_up
-    from landseer.ensemble.store.folder import DATA, no_store
+    from landseer.ops.commands.shown import MIB, shown
 
-    if not (args.store / DATA).exists():
-        raise no_store(args.store)
-    total = -(-(args.store / DATA).stat().st_size // MIB)
-    with display("copying, MiB", total) as shown:
-        done = back_up(
-            args.store,
-            args.target,
-            whole=args.whole,
-            network=args.allow_network_store,
-            progress=lambda size, _: shown.update(size // MIB),
-        )
+    with shown("copying, MiB", MIB) as progress:
+        done = back_up(args.store, args.target, whole=args.whole, network=args.allow_network_store, progress=progress)
     made = done.manifest
     print(
         f"{args.target}: {made.pictures:,} pictures after change {made.sequence:,}; {made.bytes:,} bytes, of which "
@@ -79,11 +68,11 @@ def _back_up(args: argparse.Namespace) -> int:
 
 
 def _verify(backup: Path) -> int:
-    from landseer.client.commands.progress import display
-    from landseer.ensemble.store.manifest import read_manifest, verify
+    from landseer.ensemble.store.manifest import verify
+    from landseer.ops.commands.shown import MIB, shown
 
-    with display("reading, MiB", -(-read_manifest(backup).bytes // MIB)) as shown:
-        found = verify(backup, lambda size: shown.update(size // MIB))
+    with shown("reading, MiB", MIB) as progress:
+        found = verify(backup, progress)
     print(
         f"{backup} is sound: {found.pictures:,} pictures after change {found.sequence:,}, made at {found.made_at} by "
         f"release {found.release}"

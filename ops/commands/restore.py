@@ -7,7 +7,6 @@ from pathlib import Path
 
 from landseer.ops.commands.ending import INTERRUPTED, failed
 
-MIB = 2**20
 _MORE = """\
 STORE must be empty, or not exist yet; a store that is there is never overwritten. Every byte is compared with the
 backup's checksums. You can interrupt it at any time: there is a complete store at the end, or none.
@@ -30,19 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore. Returns 0; 1 with one line on stderr if it fails, 130 after Ctrl-C."""
     # Imported here because it loads LMDB and numpy, and `landseer --help` must stay fast.
-    from landseer.client.commands.progress import display
     from landseer.ensemble.errors import LandseerError
-    from landseer.ensemble.store.manifest import read_manifest
     from landseer.ensemble.store.restoring import restore
+    from landseer.ops.commands.shown import MIB, shown
 
     try:
-        with display("restoring, MiB", -(-read_manifest(args.backup).bytes // MIB)) as shown:
-            done = restore(
-                args.backup,
-                args.store,
-                network=args.allow_network_store,
-                progress=lambda size: shown.update(size // MIB),
-            )
+        with shown("restoring, MiB", MIB) as progress:
+            done = restore(args.backup, args.store, network=args.allow_network_store, progress=progress)
     except (LandseerError, OSError) as error:
         return failed("restore", str(error))
     except KeyboardInterrupt:
