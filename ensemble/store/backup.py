@@ -123,6 +123,8 @@ def _written_aside(aside: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BackupUnusable(f"another backup is being written to {aside}; wait for it, or name another") from error
+        except OSError:
+            pass  # Some network file systems lock no folders.
         try:
             _empty(aside)
             yield
@@ -241,7 +243,7 @@ def _require_same(folder: Path, first: bytes, page: int, transaction: Any) -> No
         raise StoreUnusable(f"{folder} changed while the copy began; try again")
 
 
-def _chunks(first: bytes, pages: BufferedReader) -> Iterator[memoryview]:
+def _chunks(first: bytes, pages: BufferedReader[FileIO]) -> Iterator[memoryview]:
     buffer, filled = memoryview(bytearray(_CHUNK_BYTES)), len(first)
     buffer[:filled] = first
     while filled := filled + pages.readinto(buffer[filled:]):

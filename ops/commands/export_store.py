@@ -9,9 +9,9 @@ from landseer.ops.commands.ending import INTERRUPTED, failed
 
 _MORE = """\
 A row is a picture, with all that the store keeps about it: id, metadata (a map), descriptor (a list of float16), width,
-height, clusters, boxes, thumbnail, keypoints and the rest; docs/operate.md has every column. pandas, DuckDB, Spark and
-the like read it. `landseer import-store` makes a store of it again, also in another release. Augmented vectors are left
-out, as `landseer augment` makes them again.
+height, clusters, boxes, thumbnail, keypoints and the rest; docs/operate.md has every column. pandas and DuckDB read it.
+`landseer import-store` makes a store of it again, also in another release. Augmented vectors are left out, as `landseer
+augment` makes them again.
 
 The server may run: the file holds the store as it was at one moment. While the export runs, what is written makes the
 store's file grow. FILE must not exist yet, and gets its name when all of it is on disk."""
