@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,8 @@ class Ran:
     """A command that was run."""
 
     seconds: float
+    processor: float
+    """Seconds of a core."""
     memory: int
     """Bytes of its own at most, without pages of files that it mapped."""
 
@@ -114,7 +117,8 @@ class Measurement:
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self._folder, self._pictures = folder, options.pictures
-        self._draws = np.random.default_rng(options.seed)
+        draws = np.random.default_rng(options.seed)
+        self._patterns = [record(number, draws) for number in range(BATCH)]
         self._written = 0
         self.size = 0
         """Of the store's file, bytes."""
@@ -145,7 +149,7 @@ class Measurement:
         alone, beside = self._beside()
         return "\n".join(
             [
-                table(("", "seconds", "MiB/s", "bytes written", "MiB of memory"), quiet),
+                table(("", "seconds", "of a core", "MiB/s", "bytes written", "MiB of memory"), quiet),
                 "",
                 f"Pictures written meanwhile, one at a time, each on disk before the next. Alone: {_said(alone)}.",
                 "",
@@ -158,7 +162,7 @@ class Measurement:
 
     def _next(self) -> Record:
         self._written += 1
-        return record(self._written, self._draws)
+        return replace(self._patterns[self._written % BATCH], id=f"generated/{self._written:08d}")
 
     @contextmanager
     def _store(self) -> Iterator[Store]:
@@ -173,7 +177,7 @@ class Measurement:
 
     def _command(self, *words: str, meanwhile: Callable[[], None] = lambda: time.sleep(0.02)) -> Ran:
         """Run a command of `landseer` in the folder. OpsError if it fails."""
-        began, memory = time.monotonic(), 0
+        began, spent, memory = time.monotonic(), _spent_by_children(), 0
         command = [sys.executable, "-m", "landseer.client.cli", *words]
         with subprocess.Popen(
             command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -185,7 +189,7 @@ class Measurement:
             assert process.stderr is not None
             if process.returncode:
                 raise OpsError(f"landseer {' '.join(words)} failed: {process.stderr.read().strip()}")
-        return Ran(seconds=seconds, memory=memory)
+        return Ran(seconds=seconds, processor=_spent_by_children() - spent, memory=memory)
 
     def _again(self, name: str) -> tuple[Ran, int]:
         """Back up once more, and return the bytes that are new."""
@@ -242,12 +246,24 @@ class Measurement:
 
     def _row(self, what: str, ran: Ran, written: int) -> tuple[str, ...]:
         rate = self.size / MIB / ran.seconds
-        return what, f"{ran.seconds:.1f}", f"{rate:,.0f}", f"{written:,}", f"{ran.memory / MIB:,.0f}"
+        return (
+            what,
+            f"{ran.seconds:.1f}",
+            f"{ran.processor:.1f}",
+            f"{rate:,.0f}",
+            f"{written:,}",
+            f"{ran.memory / MIB:,.0f}",
+        )
 
 
 def _processors() -> CpuTime:
     """Return the time of all cores, and that of this process and the commands that it ran."""
     return replace(cpu_time(()), ours=sum(os.times()[:4]))
+
+
+def _spent_by_children() -> float:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def _own_memory(pid: int) -> int:
@@ -297,9 +313,9 @@ def report(rows: str, measured: Measurement, others: float, options: argparse.Na
     lines = [
         "# Backing up",
         "",
-        f"A generated store of {options.pictures:,} pictures with what the default keeps of each, "
-        f"{measured.size:,} bytes. Seconds are of the whole command, its start included; source and target are on one "
-        "disk; what was just written was in memory. Rates are of the store's bytes. Memory is the process's own, without "
+        f"A generated store of {options.pictures:,} pictures with what the default keeps of each, {measured.size:,} "
+        "bytes. Seconds are of the whole command, with its start; source and target are on one disk; what was "
+        "just written was in memory. Rates are of the store's bytes. Memory is the process's own, without "
         "mapped pages of files. [How to back up](../operate.md#back-up-and-restore)." + noise(others),
         "",
         rows,

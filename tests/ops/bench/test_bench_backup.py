@@ -20,5 +20,7 @@ def test_a_generated_picture_takes_what_the_default_takes(tmp_path):
 
 
 def test_writes_beside_a_command_are_compared_with_writes_alone():
-    one = Beside(what="backup", ran=Ran(seconds=2.0, memory=0), writes=[0.003, 0.004, 0.005], grown=3 * MIB)
+    one = Beside(
+        what="backup", ran=Ran(seconds=2.0, processor=1.0, memory=0), writes=[0.003, 0.004, 0.005], grown=3 * MIB
+    )
     assert _beside_row(one, [0.002, 0.002, 0.004]) == ("backup", "2.0", "3", "4.0", "2.00", "5.0", "3.0")
