@@ -157,7 +157,8 @@ def _import(
     for rows in batches:
         wanted = [row for row in rows if fresh or not _has(store, row)]
         try:
-            store.put_many([_whole(store, row, words=bool(words)) for row in wanted])
+            if wanted:
+                store.put_many([_whole(store, row, words=bool(words)) for row in wanted])
         except (ValueError, InvalidInput) as error:
             where = f"between rows {done:,} and {done + len(rows):,}"
             raise ExportUnusable(f"{file} has a picture {where} that no store takes: {error}") from error

@@ -21,6 +21,7 @@ from landseer.ensemble.store.reading import reading
 from landseer.ensemble.store.record import encode
 from landseer.ensemble.store.restoring import restore
 
+KILLS = int(os.environ.get("LANDSEER_KILLS", "10"))
 LARGE = 6000
 """Seeds from here on give pictures with thumbnails of 1.2 MB."""
 
@@ -202,15 +203,20 @@ def test_a_kill_leaves_a_complete_backup_or_none_and_the_store_in_use_goes_on(fo
 
 
 def test_kills_at_random_instants_lose_nothing(folder, tmp_path, other):
-    store, draws = open_store(folder), random.Random(3)
+    store, draws, restored = open_store(folder), random.Random(3), []
     with writing(store) as done:
-        for number in range(20):
-            target = tmp_path / f"b{number}"
-            if other("backup", folder, target, die=str(draws.uniform(0, 0.05))) == 0 or target.exists():
-                verify(target)
-    sequence = store.stats().sequence
+        for number in range(KILLS):
+            target, into = tmp_path / f"b{number}", tmp_path / f"r{number}"
+            other("backup", folder, target, die=str(draws.uniform(0, 0.1)))
+            if target.exists():
+                made = verify(target)
+                other("restore", target, into, die=str(draws.uniform(0, 0.1)))
+                if (into / "data.mdb").exists():
+                    restored.append((into, made.sequence))
+    restored.append((folder, store.stats().sequence))
     store.close()
-    check_every_record(folder, sequence, done)
+    for into, sequence in restored:
+        check_every_record(into, sequence, done)
 
 
 def test_a_store_that_is_not_in_use_can_be_backed_up_too(folder, tmp_path, capsys):
