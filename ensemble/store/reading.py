@@ -8,6 +8,7 @@ the next write.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,8 +46,7 @@ def reading(folder: Path, *, network: bool = False) -> Iterator[Any]:
         require_local(folder)
     with data_held(folder):
         _share_notes(folder)
-        # Without a size LMDB takes the one that the writer noted, so the file may grow under the reader.
-        environment = open_environment(folder, limit_bytes=0, readonly=True, create=False)
+        environment = _opened(folder)
         try:
             _require_whole(folder, environment)
             stamp(folder, environment, None)
@@ -61,12 +61,23 @@ def snapshot(folder: Path, environment: Any) -> Iterator[Any]:
     try:
         transaction = environment.begin(buffers=True)
     except lmdb.Error as error:
-        raise StoreUnusable(
-            f"{folder} cannot be read beside its server ({error}). If one of the two runs in another container, their "
-            "process ids may be the same: run this in the server's container, as with `docker exec`"
-        ) from error
+        raise StoreUnusable(f"{folder} cannot be read beside its server ({error}); try again") from error
     with transaction:
         yield transaction
+
+
+def _opened(folder: Path) -> Any:
+    try:
+        # Without a size LMDB takes the one that the writer noted, so the file may grow under the reader.
+        return open_environment(folder, limit_bytes=0, readonly=True, create=False)
+    except StoreUnusable as error:
+        # LMDB holds a lock for each process at the place of its id.
+        if os.strerror(errno.EAGAIN) in str(error):
+            raise StoreUnusable(
+                f"{folder} cannot be read beside its server: a process with the same id, {os.getpid()}, has it open in "
+                "another container. Run this in the server's container, as with `docker exec`"
+            ) from error
+        raise
 
 
 def _share_notes(folder: Path) -> None:

@@ -1,8 +1,10 @@
+import fcntl
 import json
 import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -310,6 +312,25 @@ def test_nothing_is_overwritten(sound, folder, tmp_path):
     with pytest.raises(StoreUnusable, match="there is no store in"):
         back_up(tmp_path / "none", tmp_path / "y")
     assert not list(tmp_path.glob("y*"))
+
+
+def test_a_server_of_the_same_process_id_in_another_container_is_said(folder, tmp_path):
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # As LMDB does there.
+        notes = os.open(folder / "lock.mdb", os.O_RDWR)
+        fcntl.lockf(notes, fcntl.LOCK_EX, 1, os.getppid())
+        os.write(told, b"!")
+        signal.pause()
+    try:
+        os.read(ready, 1)
+        with pytest.raises(StoreUnusable, match=f"a process with the same id, {os.getpid()}, has it open"):
+            back_up(folder, tmp_path / "b")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    back_up(folder, tmp_path / "b")
 
 
 def test_a_store_that_is_read_is_not_compacted(folder):
