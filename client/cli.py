@@ -60,6 +60,14 @@ COMMANDS = {
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
     "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
+    "backup": Command("landseer.ops.commands.backup", "cpu", "back up a store, also while a server uses it"),
+    "restore": Command("landseer.ops.commands.restore", "cpu", "restore a store from a backup"),
+    "export-store": Command(
+        "landseer.ops.commands.export_store", "cpu,parquet", "write a store to a Parquet file, with all that it holds"
+    ),
+    "import-store": Command(
+        "landseer.ops.commands.import_store", "cpu,parquet", "make a store of a Parquet file of `export-store`"
+    ),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 

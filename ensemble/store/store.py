@@ -240,6 +240,8 @@ class Store:
         """
         with self._writing:
             try:
+                # A backup that was killed would keep the pages of its snapshot from being used again.
+                self._environment.reader_check()
                 with self._environment.begin(write=True) as transaction:
                     yield transaction
                     if grows and self._used(transaction) > self._limit - reserve(self._limit):
