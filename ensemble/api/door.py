@@ -24,7 +24,7 @@ WAIT_S = 1.5
 QUIET_S = 0.05
 """Where no call came for so long, none waits to be refused."""
 REFUSING_S = 0.2
-"""A server that stops refuses calls for no longer than that before it closes their connections. Clients pause longer."""
+"""A server that stops refuses calls for no longer before it closes their connections. Clients pause longer."""
 ANSWERING_S = 1.0
 """Calls that are ended because the server stops have so long to send their answers."""
 
