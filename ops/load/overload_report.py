@@ -87,7 +87,8 @@ def _missed_by_searches(report: OverloadReport) -> Iterator[str]:
         if part < ENOUGH_GOODPUT:
             yield f"{load.name}: {part:.2f} of the capacity was answered, not {ENOUGH_GOODPUT:g}"
         if not stretch <= MOST_STRETCH:
-            yield f"{load.name}: the p99 of answers is {stretch:.1f} times the unloaded one, not {MOST_STRETCH:g} or less"
+            most = f"{MOST_STRETCH:g} or less"
+            yield f"{load.name}: the p99 of answers is {stretch:.1f} times the unloaded one, not {most}"
     for load in (*report.loads, report.burst):
         silent = sum(call.retry_s is None for call in load.calls.shed)
         if silent:
