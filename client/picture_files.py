@@ -184,6 +184,8 @@ class _Search:
                 self._walk(path, again=True)
             elif path.exists():
                 self._add_file(path)
+            elif str(path).startswith(("http:/", "https:/")):
+                self._fail(path, "an address; only files are indexed: download it, then index the file")
             else:
                 self._fail(path, "there is no such file or folder; check the path")
         except OSError as error:

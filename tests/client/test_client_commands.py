@@ -362,8 +362,8 @@ def test_search_reads_standard_input(run, fake, photos: Path, monkeypatch) -> No
     assert "got more than 10 B on standard input" in run("search", "-")[2]
 
 
-def test_search_tells_what_to_do_with_an_address(run, photos: Path) -> None:
-    assert "curl -sSL URL | landseer search -" in run("search", "https://example.org/a.jpg")[2]
+def test_index_tells_what_to_do_with_an_address(run, photos: Path) -> None:
+    assert "only files are indexed: download it, then index the file" in run("index", "https://example.org/a.jpg")[2]
 
 
 def test_decomposed_ids_find_composed_ones(run, fake) -> None:
