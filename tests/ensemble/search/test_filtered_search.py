@@ -29,14 +29,24 @@ async def put(landseer, id, image, **metadata):
     await landseer.index.Upsert(index_pb2.UpsertRequest(picture=picture))
 
 
-@pytest.fixture
-async def album(start, picture):
+async def filled(start, picture, **options):
     """Pictures p00 to p11 of three places in turn, one a year."""
-    landseer = await start(index_fields=FIELDS)
+    landseer = await start(index_fields=FIELDS, **options)
     for seed in range(COUNT):
         metadata = {"place": PLACES[seed % 3], "year": str(1990 + seed), "path": f"/p/{seed}"}
         await put(landseer, f"p{seed:02}", picture(seed), **metadata)
     return landseer
+
+
+@pytest.fixture
+async def album(start, picture):
+    """Without keypoints, which take most of the time."""
+    return await filled(start, picture, local_features="none")
+
+
+@pytest.fixture
+async def wordy(start, picture):
+    return await filled(start, picture)
 
 
 async def search(landseer, **fields):
@@ -51,18 +61,18 @@ def ids(answer):
     return [hit.id for hit in answer.hits]
 
 
-async def test_a_filter_holds_in_every_kind_of_search(album, picture):
+async def test_a_filter_holds_in_every_kind_of_search(wordy, picture):
     for way, how in WAYS.items():
-        answer = await search(album, image=picture(4, noise=4.0), filter="place = Wells AND year > 1991", **how)
+        answer = await search(wordy, image=picture(4, noise=4.0), filter="place = Wells AND year > 1991", **how)
         found = ids(answer)
         assert answer.matched == 3 and answer.index_size == COUNT and set(found) <= {"p04", "p07", "p10"}
         assert found[0] == "p04" and (len(found) == 3 or way == "words")
         assert answer.timings[0].stage == "filter" and not answer.degradations
-        nothing = await search(album, image=picture(4), filter="year > 3000", **how)
+        nothing = await search(wordy, image=picture(4), filter="year > 3000", **how)
         assert (list(nothing.hits), nothing.matched, nothing.HasField("matched")) == ([], 0, True)
-    assert not (await search(album, id="p01", **PLAIN)).HasField("matched")
+    assert not (await search(wordy, id="p01", **PLAIN)).HasField("matched")
     query = search_pb2.Descriptor(values=[1.0] * SIZES.channels)
-    found = ids(await search(album, descriptor=query, filter='id:"p0*" AND -place = Ely'))
+    found = ids(await search(wordy, descriptor=query, filter='id:"p0*" AND -place = Ely'))
     assert set(found) == {f"p{seed:02}" for seed in range(10) if seed % 3}
 
 
@@ -149,17 +159,17 @@ async def pages(landseer, **fields):
     return found
 
 
-async def test_pages_are_the_whole_answer_in_parts(album, picture):
+async def test_pages_are_the_whole_answer_in_parts(wordy, picture):
     for way in ("global", "default", "coattention"):
         asked = {"image": picture(4), "top_k": 9, "filter": "year < 2001"} | WAYS[way]
-        whole, parts = await search(album, **asked), await pages(album, page_size=4, **asked)
+        whole, parts = await search(wordy, **asked), await pages(wordy, page_size=4, **asked)
         assert [len(part.hits) for part in parts] == [4, 4, 1] and whole.next_page_token == ""
         assert [hit for part in parts for hit in part.hits] == list(whole.hits)
         assert not any(part.collection_changed for part in parts)
-    first = await search(album, id="p00", page_size=3, **PLAIN)
-    await put(album, "new", picture(50))
-    second = await search(album, id="p00", page_size=3, page_token=first.next_page_token, **PLAIN)
-    third = await search(album, id="p00", page_size=5, page_token=second.next_page_token, **PLAIN)
+    first = await search(wordy, id="p00", page_size=3, **PLAIN)
+    await put(wordy, "new", picture(50))
+    second = await search(wordy, id="p00", page_size=3, page_token=first.next_page_token, **PLAIN)
+    third = await search(wordy, id="p00", page_size=5, page_token=second.next_page_token, **PLAIN)
     assert second.collection_changed and third.collection_changed
     assert (len(third.hits), third.next_page_token) == (4, "")
 
