@@ -6,8 +6,8 @@ against exact search.
 
 Measured on two cores, 100,000 vectors of 1280 values (500 MB): adding 0.35 s; one query 17 to 30 ms, 16 together 45 ms,
 64 together 100 ms, hardly more for k = 1100. With a selection of 1% one query takes a 37th of the processor time, 64 a
-6th; with 10% to 99% 64 take 0.9 to 1.1 times that of all. Replacing one of 133,000 vectors takes 0.4 ms, removing 256 of them 1.6 ms
-(on a busy machine, where FAISS's own removal took 116 and 258 ms).
+6th; with 10% to 99% 64 take 0.9 to 1.1 times that of all. Replacing one of 133,000 vectors takes 0.4 ms, removing 256
+of them 1.6 ms (on a busy machine, where FAISS's own removal took 116 and 258 ms).
 """
 
 from __future__ import annotations
