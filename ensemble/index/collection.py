@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
 from landseer.ensemble.errors import Overloaded, StoreUnusable
+from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.fields import Fields
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
+from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
@@ -68,6 +71,8 @@ class Collection:
         source = self.deep_words or _keypoint_words(codebooks, store, config)
         self.words = WordIndex(source, threads=config.threads) if source else None
         """The index of visual words; None without a codebook."""
+        self.fields = Fields(store, config.index_fields)
+        """Answers filters."""
         self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
@@ -123,6 +128,7 @@ class Collection:
             await fresh.load(_until(stop, stored), _report, expected=self.store.count())
             if self.words is not None:
                 await self.words.load(stop)
+            await self.fields.load(_until(stop, self.store.metadata.scan()))
             if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
                 self._compiled = True
@@ -137,10 +143,13 @@ class Collection:
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
 
-    async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded."""
+    async def search(self, vector: NDArray[np.float32], k: int, selection: Selection | None = None) -> Hits:
+        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded.
+
+        selection: which pictures may be found; None for all.
+        """
         try:
-            return await self._index.search(vector, k)
+            return await self._index.search(vector, k, selection)
         except Overloaded:
             self.metrics.shed.labels("index", "full").inc()
             raise
@@ -152,6 +161,11 @@ class Collection:
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, records, removed)
+        await self.fields.apply(added, records, removed)
+
+    async def sequence(self) -> int:
+        """Return the number of changes of the store."""
+        return await self._reads.run(self.store.metadata.sequence)
 
     async def get(self, id: str) -> Stored:
         """Return a picture by its id. NotFound."""
@@ -198,9 +212,12 @@ class Collection:
         """Return the patches of a picture by key, or None."""
         return (await self._reads.run(self.store.patches.read, [key]))[0]
 
-    async def page(self, query: PageQuery) -> Page:
-        """List pictures in the order of their ids."""
-        return await self._reads.run(self.store.page, query)
+    async def page(self, query: PageQuery, filter: Filter | None) -> tuple[Page, int | None]:
+        """List pictures in the order of their ids; return how many a filter lets through, too. Errors of `Fields`."""
+        if filter is None:
+            return await self._reads.run(self.store.page, query), None
+        filtered = await self.fields.select(filter)
+        return await self._reads.run(self.store.page, query, filtered.selection), filtered.matched
 
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
@@ -231,6 +248,7 @@ class Collection:
             self.deep_words.close()
         if self.words is not None:
             self.words.close()
+        self.fields.close()
         self._index.close()
         self.store.close()
 
