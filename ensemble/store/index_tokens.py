@@ -1,0 +1,33 @@
+"""Which index versions belong to a store: their tokens, noted in it.
+
+A store that was put back from a backup does not know the versions that were built after that, which hold other
+pictures under the keys that it will give out again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+_NOTE = b"index_versions"
+
+
+class IndexTokens:
+    """The tokens in an open store. Threads may share it."""
+
+    def __init__(self, environment: Any, meta: Any, write: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._environment, self._meta, self._write = environment, meta, write
+
+    def read(self) -> frozenset[str]:
+        """Return the tokens of the versions that were built from this store."""
+        with self._environment.begin() as transaction:
+            return frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
+
+    def note(self, token: str, *, among: frozenset[str]) -> None:
+        """Add a token, and forget all but it and those in `among`. On disk when this returns. StoreUnusable."""
+        with self._write() as transaction:
+            known = set(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
+            kept = sorted({token, *(known & among)})
+            transaction.put(_NOTE, json.dumps(kept).encode(), db=self._meta)
