@@ -23,7 +23,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from landseer.ensemble.index.manifest import Built, Manifest, VersionDamaged, sync_folder
+from landseer.ensemble.index.manifest import Built, Manifest, sync_folder
 
 FOLDER = "index"
 _ACTIVE, _UNCHECKED = "active", "unchecked"
@@ -138,5 +138,3 @@ class Versions:
         aside.replace(self.folder / name)
         sync_folder(self.folder)
 
-
-__all__ = ["FOLDER", "Version", "VersionDamaged", "Versions"]
