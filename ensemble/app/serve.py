@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
+    files = "pictures from which on the index is kept in files, as versions, and changes lie beside it"
+    option("--versions-from", files, ServerConfig.versions_from, type=int, metavar="N")
+    kept = "index versions kept: the one that serves, and those before it"
+    option("--versions-kept", kept, ServerConfig.versions_kept, type=int, metavar="N")
+    merge = "share of the index that may have changed before a new version is built"
+    option("--merge-share", merge, ServerConfig.merge_share, type=float, metavar="SHARE")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
@@ -95,6 +101,9 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         metrics=None if args.metrics == "none" else args.metrics,
         vectors=args.vectors,
         engine=args.engine,
+        versions_from=args.versions_from,
+        versions_kept=args.versions_kept,
+        merge_share=args.merge_share,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
         decode_processes=not args.decode_in_process,
         decode_s=args.max_decode_seconds,

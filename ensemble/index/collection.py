@@ -15,12 +15,16 @@ from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
 from landseer.ensemble.errors import Overloaded, StoreUnusable
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
-from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.engines import ENGINES, IndexEngine
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.keypoint_words import KeypointWords
+from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import Hits, LiveIndex
+from landseer.ensemble.index.living_main import LivingMain
+from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
@@ -72,6 +76,18 @@ class Collection:
         self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
+        self.files = Workers("index-files", threads=1)
+        """One thread for the files of index versions, so that one thing at a time happens to them."""
+        self.versions = Versions(config.store)
+        self.opener = Opener(
+            self.versions,
+            store,
+            fingerprint=profile.fingerprint,
+            augmented=self._augmented,
+            threads=config.threads,
+            damaged=metrics.index_damaged.inc,
+        )
+        """Maps index versions."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
         self._compiled = False
@@ -116,12 +132,41 @@ class Collection:
         """Number of pictures that are searched."""
         return self._index.size
 
+    @property
+    def config(self) -> ServerConfig:
+        """The server's."""
+        return self._config
+
+    @property
+    def augmented(self) -> bool:
+        """Whether augmented vectors are searched."""
+        return self._augmented
+
+    @property
+    def index(self) -> LiveIndex:
+        """The index that is searched; another one after `load`."""
+        return self._index
+
+    def engine(self) -> IndexEngine:
+        """Return an empty engine for what lies beside the main index, or for all vectors."""
+        return ENGINES[self._config.engine](self.profile.sizes.channels, threads=self._config.threads)
+
+    def setting(self, size: int) -> IndexSetting:
+        """Return how the main index of so many pictures is to be built."""
+        return IndexSetting(factory="SQfp16")
+
+    async def tidy_versions(self) -> None:
+        """Delete index versions that are half built or too many. OSError. None may be under construction."""
+        await self.files.run(self.versions.tidy, kept=self._config.versions_kept)
+
     async def load(self) -> None:
-        """Rebuild the index from the store and switch to it. The previous index is used until then."""
-        fresh, stop = self._empty(), threading.Event()
+        """Build the index from an index version and the store, and switch to it. The previous one is used until then."""
+        main = await self.files.run(self.opener.first, self._fits)
+        fresh, stop = self._empty(main), threading.Event()
         try:
-            stored = self.store.vectors.scan(augmented=self._augmented)
-            await fresh.load(_until(stop, stored), _report, expected=self.store.count())
+            after, there = (0, 0) if main is None else (main.sequence, main.size)
+            stored = self.store.vectors.scan(after=after, augmented=self._augmented)
+            await fresh.load(_until(stop, stored), _report, expected=max(0, self.store.count() - there))
             if self.words is not None:
                 await self.words.load(stop)
             if self.sources.verification == KEYPOINTS and not self._compiled:
@@ -215,6 +260,9 @@ class Collection:
         with only_metrics():
             stats = await self._figures.run(self.store.stats)
             self.metrics.pictures.set(self.size)
+            self.metrics.index_added.set(self._index.added)
+            self.metrics.index_tombstones.set(self._index.tombstones)
+            self.metrics.index_version.set(self._index.main.number if self._index.main else 0)
             self.metrics.store_bytes.set(stats.used_bytes)
             self.metrics.store_limit.set(stats.limit_bytes)
             self.metrics.index_changed.set(stats.last_change or 0.0)
@@ -229,6 +277,7 @@ class Collection:
         """Finish pending reads and close; blocks briefly."""
         self._reads.close()
         self._figures.close()
+        self.files.close()
         self.verifier.close()
         self.keypoint_verifier.close()
         if self.deep_words is not None:
@@ -238,10 +287,12 @@ class Collection:
         self._index.close()
         self.store.close()
 
-    def _empty(self) -> LiveIndex:
-        engine = ENGINES[self._config.engine]
-        searched = self.metrics.search_batch.observe
-        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+    def _empty(self, main: LivingMain | None = None) -> LiveIndex:
+        return LiveIndex(self.engine(), main=main, searched=self.metrics.search_batch.observe)
+
+    def _fits(self, version: Version) -> bool:
+        """Return whether an index version may serve: not an approximate one where exact search is configured."""
+        return version.manifest.setting.exact or not self.setting(version.manifest.size).exact
 
 
 async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:

@@ -197,21 +197,25 @@ class LiveIndex:
 
         return int(await self._run(work))
 
-    async def exchange(self, main: LivingMain) -> None:
+    async def exchange(self, main: LivingMain) -> list[IndexEngine | LivingMain | None]:
         """Search `main` and the vectors added since `begin_exchange` from now on, instead of what was there before.
 
-        Takes no longer than removing from `main` what was removed since then.
+        Takes no longer than removing from `main` what was removed since then. Returns what was there before, as freeing
+        it takes longer: drop it on another thread. RuntimeError if no exchange has begun.
         """
 
-        def work() -> None:
+        def work() -> list[IndexEngine | LivingMain | None]:
             if self._next is None:
                 raise RuntimeError("no exchange has begun")
+            before = [self._engine, self._main]
             main.remove(np.concatenate([np.empty(0, np.int64), *self._removed]))
             self._engine, self._main = self._next, main
             self._next, self._removed = None, []
             self._count()
+            return before
 
-        await self._run(work)
+        found: list[IndexEngine | LivingMain | None] = await self._run(work)
+        return found
 
     async def abandon_exchange(self) -> None:
         """Forget an exchange that has begun; searches go on as before."""

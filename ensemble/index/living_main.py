@@ -16,6 +16,9 @@ Stored = Callable[[Keys], Vectors]
 FEW = 16
 """Candidates beyond those asked for, as some of them may have been removed."""
 
+WARMING = 64
+"""Searches that map what searches read."""
+
 
 class LivingMain:
     """A main index and its tombstones: a bit a picture. Removing a picture takes the same time in any index.
@@ -87,6 +90,13 @@ class LivingMain:
         # Stable: the living first, best first.
         order = np.argsort(~living, axis=1, kind="stable")[:, : min(k, fewest)]
         return np.take_along_axis(keys, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def warm(self) -> None:
+        """Search for some of its own vectors, so that the first searches do not wait for pages to be mapped."""
+        for key in self._index.keys[:: max(1, self._index.size // WARMING)]:
+            query = self._stored(np.array([key]))
+            if query.shape[1]:
+                self._index.search(query, FEW)
 
     def vectors(self, keys: Keys) -> Vectors:
         """Return the stored vectors [n, D] under keys [n]; NaN for what was removed from the store meanwhile."""

@@ -113,14 +113,25 @@ class Versions:
             (self.folder / _UNCHECKED).unlink()
             sync_folder(self.folder)
 
+    def discard(self, number: int) -> None:
+        """Delete a version. What a process has mapped of it stays until it ends. OSError."""
+        (self._versions / str(number)).rename(self.folder / f"{_GONE}{secrets.token_hex(8)}")
+        self._sweep(_GONE)
+
     def tidy(self, *, kept: int) -> None:
-        """Delete what was half built, and all versions but the active one and the newest, `kept` together."""
+        """Delete what was half built, and all versions but the active one and the newest, `kept` together. OSError.
+
+        Nothing may be under construction.
+        """
         if not self.folder.is_dir():
             return
         for number in self.by_preference()[max(1, kept) :]:
             (self._versions / str(number)).rename(self.folder / f"{_GONE}{secrets.token_hex(8)}")
+        self._sweep(_BUILDING, _GONE)
+
+    def _sweep(self, *prefixes: str) -> None:
         for path in self.folder.iterdir():
-            if path.name.startswith((_BUILDING, _GONE)):
+            if path.name.startswith(prefixes):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _number(self, name: str) -> int | None:

@@ -25,9 +25,8 @@ class IndexTokens:
         with self._environment.begin() as transaction:
             return frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
 
-    def note(self, token: str, *, among: frozenset[str]) -> None:
-        """Add a token, and forget all but it and those in `among`. On disk when this returns. StoreUnusable."""
+    def note(self, token: str, *, kept: frozenset[str]) -> None:
+        """Add a token, and forget the others but those in `kept`. On disk when this returns. StoreFull; StoreUnusable."""
         with self._write() as transaction:
-            known = set(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
-            kept = sorted({token, *(known & among)})
-            transaction.put(_NOTE, json.dumps(kept).encode(), db=self._meta)
+            known = frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
+            transaction.put(_NOTE, json.dumps(sorted({token} | (known & kept))).encode(), db=self._meta)

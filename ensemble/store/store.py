@@ -54,6 +54,7 @@ from landseer.ensemble.store.folder import (
     reserve,
     stamp,
 )
+from landseer.ensemble.store.index_tokens import IndexTokens
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.listing import Page, PageQuery, page_of
 from landseer.ensemble.store.locals import Locals
@@ -101,6 +102,7 @@ class Store:
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
         self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
         self.words = StoredWords(environment, self._databases, self._write)
+        self.index_tokens = IndexTokens(environment, self._databases[b"meta"], partial(self._write, grows=False))
 
     @classmethod
     def open(
@@ -225,6 +227,10 @@ class Store:
                 keypoints=self.keypoints.count(transaction),
                 keypoints_bytes=self.keypoints.nbytes(transaction) + self.patches.nbytes(transaction),
             )
+
+    def forget_dead_readers(self) -> None:
+        """Free the pages that processes reading beside this one held when they were killed."""
+        self._environment.reader_check()
 
     def close(self) -> None:
         """Close the store and release its folder. May be called twice."""

@@ -62,6 +62,13 @@ class Vectors:
             row[: len(vector)] = vector
         return rows
 
+    def keys(self, *, upto: int) -> npt.NDArray[np.int64]:
+        """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`."""
+        with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
+            found = b"".join(transaction.cursor().iternext(values=False))
+        keys = np.frombuffer(found, ">i8").astype(np.int64)
+        return keys[: np.searchsorted(keys, upto, side="right")]
+
     def scan(
         self, *, batch: int = 4096, after: int = 0, augmented: bool = False
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
