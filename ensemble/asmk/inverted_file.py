@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,13 @@ LISTED = 4096
 """Pictures listed at a time: 150 MB for 600 words each."""
 STALE = 0.001
 """Share of pictures that may change before words are weighted anew, which reads all postings."""
+
+
+class Allowing(Protocol):
+    """Which pictures a search may return."""
+
+    def has(self, keys: Keys) -> Mask:
+        """Return whether each of keys [n] is allowed: [n]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,16 +169,19 @@ class InvertedFile:
             segments = _without(self._state.segments, np.asarray(keys, np.int64))
             self._state = self._state.changed(_tidied(segments), len(keys))
 
-    def search(self, query: Binary, k: int) -> tuple[Keys, Floats]:
+    def search(self, query: Binary, k: int, selection: Allowing | None = None) -> tuple[Keys, Floats]:
         """Return keys and scores [k'] of the k most similar pictures, best first; ties go to the lower key.
 
         Only pictures that share a word with the query are returned, so k' may be less than k: the others score 0 or -1.
+        selection: which pictures may be returned; None for all. Words weigh what they weigh among all pictures.
         """
         state, asked = self._asked(query)
 
         def hits(segment: _Segment) -> tuple[Keys, Floats]:
             scores, met = self._scored(state, asked, segment)
             found = np.flatnonzero(met & segment.alive)
+            if selection is not None:
+                found = found[selection.has(segment.postings.keys[found])]
             return _best(segment.postings.keys[found], scores[found], k)
 
         return _best(*_joined(self._each(state, hits)), k)

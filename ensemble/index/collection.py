@@ -20,6 +20,7 @@ from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_B
 from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
+from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
@@ -137,10 +138,13 @@ class Collection:
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
 
-    async def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded."""
+    async def search(self, vector: NDArray[np.float32], k: int, selection: Selection | None = None) -> Hits:
+        """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded.
+
+        selection: which pictures may be found; None for all.
+        """
         try:
-            return await self._index.search(vector, k)
+            return await self._index.search(vector, k, selection)
         except Overloaded:
             self.metrics.shed.labels("index", "full").inc()
             raise

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.cores import cores
+from landseer.ensemble.index.selection import Selection
 
 Keys = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -48,8 +49,12 @@ class IndexEngine(Protocol):
     def remove(self, keys: Keys) -> None:
         """Remove the vectors under keys [n]; missing keys are ignored."""
 
-    def search(self, queries: Vectors, k: int) -> tuple[Keys, Vectors]:
-        """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, k' = min(k, size)."""
+    def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
+        """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first.
+
+        With a selection, only of its keys. k' = k, or the number of all vectors that may be found if that is less.
+        Where an engine that is not exact finds fewer for a query than for others, its row ends in keys of -1.
+        """
 
     def vectors(self, keys: Keys) -> Vectors:
         """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
@@ -129,14 +134,18 @@ class FaissExact:
         self._rows.update(zip(moved.tolist(), holes, strict=True))
         self._index.remove_ids(self._faiss.IDSelectorRange(left, before))
 
-    def search(self, queries: Vectors, k: int) -> tuple[Keys, Vectors]:
-        """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, k' = min(k, size)."""
+    def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
+        """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first.
+
+        With a selection, only of its keys. k' = k, or the number of all vectors that may be found if that is less.
+        """
         queries = _rows(queries, self._index.d)
-        k = min(max(k, 0), self.size)
+        allowed = None if selection is None else selection.has(self._keys[: self.size])
+        k = min(max(k, 0), self.size if allowed is None else int(np.count_nonzero(allowed)))
         if not k or not len(queries):
             return np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         self._tune(len(queries))
-        scores, rows = self._index.search(queries, k)
+        scores, rows = self._index.search(queries, k, params=self._only(allowed))
         # FAISS returns row -1 where scores are not numbers.
         return np.where(rows < 0, rows, self._keys[rows]), scores
 
@@ -148,6 +157,16 @@ class FaissExact:
             raise KeyError(f"{len(set(missing))} keys are not in the index, such as {min(missing)}")
         found: Vectors = self._index.reconstruct_batch(np.array([self._rows[key] for key in asked], np.int64))
         return found
+
+    def _only(self, allowed: npt.NDArray[np.bool_] | None) -> Any:
+        """Return what makes FAISS skip the rows that are not allowed [n]; None to skip none.
+
+        FAISS then compares row by row, with a thread for each query: BLAS would compute all of them.
+        """
+        if allowed is None:
+            return None
+        bitmap = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        return self._faiss.SearchParameters(sel=bitmap)
 
     def _tune(self, queries: int) -> None:
         """Choose threads, and BLAS or FAISS's own kernels, for the next search.

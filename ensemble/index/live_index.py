@@ -1,7 +1,7 @@
 """The index for the event loop: waiting searches are batched, and answers are exact and reproducible.
 
 One thread owns the engine and takes jobs from a queue in order, so nothing is locked, and a search sees all changes
-queued before it. Adjacent searches in the queue become one call of the engine.
+queued before it. Searches between two changes become one call of the engine if they have the same selection.
 
 Engines compute in fp32, in an order that depends on the batch, so scores differ in the last bits between calls. Here
 they only select candidates. Every candidate is scored again in fp64, row by row in a fixed order; the list is sorted by
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
+from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.telemetry.metrics import only_metrics
 
 BATCH = 64
@@ -44,7 +45,7 @@ class Hits:
     """The nearest vectors, best first; ties go to the smaller key."""
 
     keys: Keys
-    """[n], n = min(k, size)."""
+    """[n]: k, or all that may be found if there are fewer."""
     scores: npt.NDArray[np.float32]
     """[n] inner products, computed in fp64 from the stored fp16 values and rounded once."""
 
@@ -53,6 +54,7 @@ class Hits:
 class _Search:
     query: Vectors  # [D]
     k: int
+    selection: Selection | None
     answer: Future[Hits] = field(default_factory=Future)
 
 
@@ -92,8 +94,8 @@ class LiveIndex:
         """Number of searches that are not answered yet."""
         return self._waiting
 
-    async def search(self, vector: npt.ArrayLike, k: int) -> Hits:
-        """Return the k nearest to vector [D], or all if there are fewer.
+    async def search(self, vector: npt.ArrayLike, k: int, selection: Selection | None = None) -> Hits:
+        """Return the k nearest to vector [D], or all if there are fewer; with a selection, only of its keys.
 
         ValueError if k < 1, or the vector has another size or is not finite. Overloaded if the queue is full.
         Cancelling the call removes it from the queue unless it has started.
@@ -104,7 +106,7 @@ class LiveIndex:
             raise ValueError(f"got k = {k} and shape {query.shape}; expected k of 1 or more and {size} finite values")
         if self._waiting >= MOST_WAITING:
             raise Overloaded(f"{self._waiting} searches already wait for the index; try again later")
-        job = _Search(query=query, k=k)
+        job = _Search(query=query, k=k, selection=selection)
         self._put(job)
         self._waiting += 1
         try:
@@ -191,7 +193,7 @@ class LiveIndex:
             return
         try:
             queries, ks = np.stack([search.query for search in batch]), [search.k for search in batch]
-            found = nearest(self._engine, queries, ks, longest=self._longest)
+            found = nearest(self._engine, queries, ks, longest=self._longest, selection=batch[0].selection)
         except Exception as error:
             for search in batch:
                 search.answer.set_exception(error)
@@ -211,7 +213,9 @@ class LiveIndex:
         self._size = self._engine.size
 
 
-def nearest(engine: IndexEngine, queries: Vectors, ks: Sequence[int], *, longest: float) -> list[Hits]:
+def nearest(
+    engine: IndexEngine, queries: Vectors, ks: Sequence[int], *, longest: float, selection: Selection | None = None
+) -> list[Hits]:
     """Return the exact hits of queries [Q, D], ks[i] hits for query i, with shared calls of the engine.
 
     longest: an upper bound of the norms of the engine's vectors, which bounds the rounding errors of its scores.
@@ -219,11 +223,15 @@ def nearest(engine: IndexEngine, queries: Vectors, ks: Sequence[int], *, longest
     found: dict[int, Hits] = {}
     lengths = {row: k + 32 + k // 8 for row, k in enumerate(ks)}
     while lengths:
-        rows = list(lengths)
-        keys, rough = engine.search(queries[rows], max(lengths.values()))
+        rows, asked = list(lengths), max(lengths.values())
+        keys, rough = engine.search(queries[rows], asked, selection)
+        there = keys.shape[1] if keys.shape[1] < asked else engine.size
         for row, row_keys, row_rough in zip(rows, keys, rough, strict=True):
-            length = min(lengths.pop(row), engine.size)
-            hits = _rescored(engine, queries[row], row_keys[:length], row_rough[:length], k=ks[row], longest=longest)
+            length = min(lengths.pop(row), there)
+            some = row_keys[:length] >= 0
+            chosen, scores = row_keys[:length][some], row_rough[:length][some]
+            more = engine.exact and length < there
+            hits = _rescored(engine, queries[row], chosen, scores, k=ks[row], longest=longest, more=more)
             if hits is None:
                 lengths[row] = 4 * length
             else:
@@ -245,12 +253,15 @@ def inner_products(rows: Vectors, query: Vectors) -> npt.NDArray[np.float64]:
 
 
 def _rescored(
-    engine: IndexEngine, query: Vectors, keys: Keys, rough: Vectors, *, k: int, longest: float
+    engine: IndexEngine, query: Vectors, keys: Keys, rough: Vectors, *, k: int, longest: float, more: bool
 ) -> Hits | None:
-    """Return the best k of the candidates [C]; None if a vector outside them might belong there."""
+    """Return the best k of the candidates [C]; None if a vector outside them might belong there.
+
+    more: whether there are others, none with a higher rough score.
+    """
     exact = _score(engine, keys, query)
     order = np.lexsort((keys, -exact))[:k]
-    if engine.exact and len(keys) < engine.size:
+    if more:
         # An fp32 inner product of D terms, in any order, is off by at most D * 2^-24 * |x| |q| (Higham, 2002, eq. 3.5).
         slack = 1.01 * len(query) * 2.0**-24 * longest * float(np.linalg.norm(query))
         if exact[order[-1]] <= rough[-1] + slack:
@@ -264,12 +275,22 @@ def _score(engine: IndexEngine, keys: Keys, query: Vectors) -> npt.NDArray[np.fl
 
 
 def _take_searches(waiting: deque[_Search | _Task | None]) -> list[_Search]:
-    """Take the leading searches, at most BATCH; cancelled ones are dropped."""
+    """Take the leading searches with the selection of the first, at most BATCH; cancelled ones are dropped.
+
+    The others of them stay where they were, ahead of the next change.
+    """
     batch: list[_Search] = []
-    while len(batch) < BATCH and waiting and isinstance(waiting[0], _Search):
-        search = waiting.popleft()
-        if isinstance(search, _Search) and search.answer.set_running_or_notify_cancel():
+    others: list[_Search] = []
+    while len(batch) < BATCH and waiting:
+        search = waiting[0]
+        if not isinstance(search, _Search):
+            break
+        waiting.popleft()
+        if batch and search.selection is not batch[0].selection:
+            others.append(search)
+        elif search.answer.set_running_or_notify_cancel():
             batch.append(search)
+    waiting.extendleft(reversed(others))
     return batch
 
 

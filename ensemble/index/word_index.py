@@ -19,6 +19,7 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.inverted_file import InvertedFile
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.index.live_index import Hits
+from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.workers import Workers
 
@@ -82,13 +83,15 @@ class WordIndex:
             bytes=file.nbytes,
         )
 
-    async def search(self, query: Binary, k: int) -> Hits:
+    async def search(self, query: Binary, k: int, selection: Selection | None = None) -> Hits:
         """Return the k most similar pictures that share a word with the query; ties go to the lower key.
+
+        selection: which pictures may be found; None for all. It changes no score.
 
         Scores are from 0 to 1: scores of kernels that are not normalised are divided by the number of the query's
         words, which does not change the order.
         """
-        keys, scores = await self._workers.run(self._file.search, query, k)
+        keys, scores = await self._workers.run(self._file.search, query, k, selection)
         divisor = 1 if self._file.kernel.normalised else max(1, len(query.words))
         return Hits(keys=keys, scores=(scores / divisor).astype(np.float32))
 

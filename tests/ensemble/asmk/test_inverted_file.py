@@ -14,6 +14,7 @@ from landseer.ensemble.asmk.aggregate import Binary, asmk, rasmk
 from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.asmk.inverted_file import InvertedFile
 from landseer.ensemble.asmk.kernel import KERNELS, Kernel, idf, similarity
+from landseer.ensemble.index.selection import Selection
 
 WORDS, BITS = 60, 100
 
@@ -57,6 +58,10 @@ def agree(file, held, query):
         found, values = file.search(query, k)
         assert found.tolist() == [key for _, key in ranked[:k]]
         assert values.tolist() == [-score for score, _ in ranked[:k]]
+        chosen = Selection.of(np.array([key for key in held if key % 3 == 1], np.int64))
+        found, values = file.search(query, k, chosen)
+        few = [(score, key) for score, key in ranked if key % 3 == 1][:k]
+        assert (found.tolist(), values.tolist()) == ([key for _, key in few], [-score for score, _ in few])
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)

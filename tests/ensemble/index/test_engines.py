@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from landseer.ensemble.index.engines import ENGINES, FaissExact
+from landseer.ensemble.index.selection import Selection
 
 DIMENSION = 24
 
@@ -37,6 +38,28 @@ def test_congruence_with_exact_search(engine, queries, k):
     assert found.dtype == np.int64 and scores.dtype == np.float32
     np.testing.assert_array_equal(found, keys[order])
     np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("queries", [1, 7])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.99])
+def test_congruence_among_selected_keys(engine, share, queries):
+    draws = np.random.default_rng(4)
+    vectors, keys = unit(3000), draws.permutation(9000)[:3000].astype(np.int64)
+    engine.add(keys, vectors)
+    gone = keys[::7]
+    engine.remove(gone)
+    chosen = draws.choice(keys, int(share * len(keys)), replace=False)
+    asked = unit(queries, seed=2)
+    # The selection may name keys that are gone, or never were.
+    selection = Selection.of(np.append(chosen, 20_000))
+    there = np.flatnonzero(np.isin(keys, chosen) & ~np.isin(keys, gone))
+    exact = asked.astype(np.float64) @ vectors[there].T
+    for k in (5, len(there), 4000):
+        found, scores = engine.search(asked, k, selection)
+        order = np.argsort(-exact, axis=1)[:, :k]
+        np.testing.assert_array_equal(found, keys[there][order])
+        np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), atol=1e-6)
+    assert engine.search(asked, 5, Selection.of(np.array([20_000])))[0].shape == (queries, 0)
 
 
 def test_nothing_in_it(engine):

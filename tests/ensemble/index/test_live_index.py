@@ -10,6 +10,7 @@ from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.index import live_index
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.index.live_index import BATCH, LiveIndex, inner_products, nearest
+from landseer.ensemble.index.selection import Selection
 
 NONE = np.empty(0, np.int64)
 
@@ -62,9 +63,9 @@ class Watched:
         self._note("remove", len(keys))
         self.inner.remove(keys)
 
-    def search(self, queries, k):
+    def search(self, queries, k, selection=None):
         self._note("search", len(queries), k)
-        return self.inner.search(queries, k)
+        return self.inner.search(queries, k, selection)
 
     def vectors(self, keys):
         return self.inner.vectors(keys)
@@ -93,6 +94,42 @@ async def test_equal_to_brute_force_hit_for_hit(index):
         np.testing.assert_array_equal(hits.keys, expected)
         np.testing.assert_array_equal(hits.scores, scores)
         assert hits.keys.dtype == np.int64 and hits.scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.2, 0.99])
+async def test_a_selection_is_brute_force_among_its_keys(index, share):
+    # Each vector four times, so that ties cross the end of the candidates.
+    draws = np.random.default_rng(8)
+    vectors, keys = unit(500)[np.arange(2000) % 500], draws.permutation(9000)[:2000].astype(np.int64)
+    await index.apply(keys, vectors, NONE)
+    chosen = draws.choice(2000, int(share * 2000), replace=False)
+    selection = Selection.of(keys[chosen])
+    for query in unit(3, seed=9).astype(np.float32):
+        for k in (1, 25, len(chosen), 3000):
+            hits = await index.search(query, k, selection)
+            expected, scores = brute_force(keys[chosen], vectors[chosen], query, k)
+            np.testing.assert_array_equal(hits.keys, expected)
+            np.testing.assert_array_equal(hits.scores, scores)
+    assert len((await index.search(query, 5, Selection.of(NONE))).keys) == 0
+
+
+async def test_searches_share_a_call_only_with_those_of_the_same_selection(index, watched):
+    await index.apply(np.arange(200), unit(200), NONE)
+    query, even, odd = unit(1, seed=1)[0], Selection.of(np.arange(0, 200, 2)), Selection.of(np.arange(1, 200, 2))
+    watched.gate.clear()
+    busy = asyncio.ensure_future(index.search(query, 3))
+    await asyncio.sleep(0.05)
+    mixed = [asyncio.ensure_future(index.search(query, 5, some)) for some in [even, None, odd] * 4]
+    gone = asyncio.ensure_future(index.apply(NONE, np.empty((0, 32)), np.arange(100)))
+    after = asyncio.ensure_future(index.search(query, 200, even))
+    await asyncio.sleep(0.05)
+    watched.gate.set()
+    found = await asyncio.gather(*mixed)
+    await asyncio.gather(busy, gone)
+    assert [call[1] for call in watched.calls if call[0] == "search"] == [1, 4, 4, 4, 1]
+    for hits, parity in zip(found, [{0}, {0, 1}, {1}] * 4, strict=True):
+        assert set((hits.keys % 2).tolist()) == parity and len(hits.keys) == 5
+    assert sorted((await after).keys.tolist()) == list(range(100, 200, 2))
 
 
 @pytest.mark.parametrize("dimension", [32, 37])
