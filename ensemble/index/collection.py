@@ -18,6 +18,7 @@ from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES, IndexEngine
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.keypoint_words import KeypointWords
+from landseer.ensemble.index.faiss_index import main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
@@ -292,7 +293,8 @@ class Collection:
 
     def _fits(self, version: Version) -> bool:
         """Return whether an index version may serve: not an approximate one where exact search is configured."""
-        return version.manifest.setting.exact or not self.setting(version.manifest.size).exact
+        wanted = self.setting(version.manifest.size)
+        return main_index_of(version.manifest.setting).exact or not main_index_of(wanted).exact
 
 
 async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:

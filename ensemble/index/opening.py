@@ -63,7 +63,10 @@ class Opener:
                     log.warning("index version %d is not used: %s", number, why)
                     continue
                 self._check_first(version)
-                return self.living(version)
+                found = self.living(version)
+                if number != self.versions.active:
+                    self.versions.activate(number)
+                return found
             except (VersionDamaged, ValueError, OSError) as error:
                 self.discard(number, error)
         return None

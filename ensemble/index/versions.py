@@ -66,8 +66,9 @@ class Versions:
 
     @property
     def active(self) -> int | None:
-        """Number of the active version; None without one, or if the file that tells it is damaged."""
-        return self._number(_ACTIVE)
+        """Number of the active version; None if there is none, or the file that tells it is damaged."""
+        number = self._number(_ACTIVE)
+        return number if number in self.numbers else None
 
     @property
     def unchecked(self) -> int | None:
@@ -95,7 +96,9 @@ class Versions:
         """Give the version that was built aside, and whose files are synced, its number. VersionDamaged; OSError."""
         Manifest.read(folder)
         self._versions.mkdir(exist_ok=True)
-        number = max(self.numbers, default=0) + 1
+        # Nothing that was noted of a version that is gone may hold for this one.
+        noted = [self._number(_ACTIVE) or 0, self._number(_UNCHECKED) or 0]
+        number = max([*self.numbers, *noted]) + 1
         folder.rename(self._versions / str(number))
         for changed in (self._versions, self.folder, self.folder.parent):
             sync_folder(changed)
