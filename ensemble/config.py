@@ -56,6 +56,9 @@ class ServerConfig:
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `index.engines.ENGINES`."""
+    index: str = ""
+    """How the main index is built and searched, as FACTORY[:EFFORT[:RESCORED]] (`index.setting_choice`); empty for the
+    setting that `landseer tune-index` wrote, or else the default for the number of pictures."""
     threads: int = field(default_factory=cores)
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
