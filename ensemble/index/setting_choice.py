@@ -35,11 +35,16 @@ def parsed(text: str) -> IndexSetting:
     factory, *numbers = text.split(":")
     if not factory.strip() or len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
         raise ValueError(
-            f"index is {text!r}; expected a FAISS factory string, then its effort and the candidates to score again for "
-            "each hit, both optional: FACTORY[:EFFORT[:RESCORED]], such as HNSW32,SQ8:96:4"
+            f"index is {text!r}; expected a FAISS factory string, then its effort and the candidates to score again "
+            "for each hit, both optional: FACTORY[:EFFORT[:RESCORED]], such as HNSW32,SQ8:96:4"
         )
     names = ("effort", "rescored")
     return IndexSetting(factory=factory.strip(), **dict(zip(names, map(int, numbers), strict=False)))
+
+
+def named(setting: IndexSetting) -> str:
+    """Return a setting as `parsed` reads it."""
+    return f"{setting.factory}:{setting.effort}:{setting.rescored}"
 
 
 def tuned(store: Path) -> IndexSetting | None:
