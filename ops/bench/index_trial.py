@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,10 @@ class IndexTrial:
 
     def point(self, index: FaissIndex, asked: Questions) -> TrialPoint:
         """Measure an index with its setting."""
-        hits = self._answers(index, asked, range(len(asked.queries)))
-        alone = [_seconds(lambda row=row: self._answers(index, asked, [row])) for row in range(len(asked.queries))]
-        together = [_seconds(lambda: self._answers(index, asked, range(len(asked.queries)))) for _ in range(ROUNDS)]
+        search, rows = partial(self._answers, index, asked), range(len(asked.queries))
+        hits = search(rows)
+        alone = [_seconds(partial(search, [row])) for row in rows]
+        together = [_seconds(partial(search, rows)) for _ in range(ROUNDS)]
         return TrialPoint(
             setting=index.setting,
             recall=recall(hits, asked),
