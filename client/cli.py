@@ -58,6 +58,9 @@ COMMANDS = {
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
     "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
+    "tune-index": Command(
+        "landseer.ops.commands.tune_index", "cpu", "measure indexes on a store's vectors, and choose the fastest"
+    ),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 

@@ -56,6 +56,9 @@ class ServerConfig:
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `index.engines.ENGINES`."""
+    index: str = ""
+    """How the main index is built and searched, as FACTORY[:EFFORT[:RESCORED]] (`index.setting_choice`); empty for the
+    setting that `landseer tune-index` wrote, or else the default for the number of pictures."""
     versions_from: int = 20_000
     """Pictures from which on the main index is kept in files, as versions, and changes lie beside it."""
     versions_kept: int = 2

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
     option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
     option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
+    index = "FAISS factory string of the main index, its effort, and candidates to score again for each hit, such as "
+    index += "HNSW32,SQ8:96:4 (default: what `landseer tune-index` wrote, or else by the number of pictures)"
+    parser.add_argument("--index", default=ServerConfig.index, metavar="FACTORY[:EFFORT[:RESCORED]]", help=index)
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     files = "pictures from which on the index is kept in files, as versions, and changes lie beside it"
@@ -101,6 +104,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         metrics=None if args.metrics == "none" else args.metrics,
         vectors=args.vectors,
         engine=args.engine,
+        index=args.index,
         versions_from=args.versions_from,
         versions_kept=args.versions_kept,
         merge_share=args.merge_share,

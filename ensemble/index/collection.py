@@ -25,6 +25,7 @@ from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.setting_choice import setting_for
 from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
@@ -153,8 +154,8 @@ class Collection:
         return ENGINES[self._config.engine](self.profile.sizes.channels, threads=self._config.threads)
 
     def setting(self, size: int) -> IndexSetting:
-        """Return how the main index of so many pictures is to be built."""
-        return IndexSetting(factory="SQfp16")
+        """Return how the main index of so many pictures is to be built. ValueError for a damaged setting; OSError."""
+        return setting_for(size, self._config, dimension=self.profile.sizes.channels)
 
     async def tidy_versions(self) -> None:
         """Delete index versions that are half built or too many. OSError. None may be under construction."""

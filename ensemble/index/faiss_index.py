@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from landseer.ensemble.cores import cores
 from landseer.ensemble.index import faiss_factory
 from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.index_setting import IndexSetting
-from landseer.ensemble.index.main_index import Batches, BuildStopped, MainIndex
+from landseer.ensemble.index.main_index import Batches, BuildStopped
 from landseer.ensemble.index.selection import Selection
 
 INDEX, KEYS, SETTING = "index.faiss", "keys.npy", "setting.json"
@@ -35,6 +35,8 @@ LISTS_SHARE = 32
 """One in so many lists is scanned, if the setting has no effort."""
 SCAN = 60
 """HNSW compares a query with all selected codes if they are fewer than this, times its effort under the selection."""
+WRITTEN = 2**22
+"""Bytes that are written at a time."""
 ADDED = 4096
 """Vectors that are added at a time; then progress is reported."""
 EXACT = ("Flat", "SQfp16")
@@ -86,6 +88,11 @@ class FaissIndex:
         """Keys [n] of its rows, increasing. Read only."""
         return self._keys
 
+    def searched_with(self, *, effort: int, rescored: int) -> FaissIndex:
+        """Return the same index, with another effort, and candidates to score again."""
+        setting = replace(self._setting, effort=effort, rescored=rescored)
+        return type(self)(setting, self._whole, self._keys, threads=self._threads)
+
     def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of candidates for the nearest to each of queries [Q, D], best first."""
         rows = np.ascontiguousarray(queries, np.float32)
@@ -107,15 +114,14 @@ class FaissIndex:
 
     def save(self, folder: Path) -> None:
         """Write its files into an empty folder. They are not synced: that is the caller's. OSError."""
-        try:
-            self._faiss.write_index(self._whole, str(folder / INDEX))
-        except RuntimeError as error:
-            raise OSError(f"cannot write {folder / INDEX}: {_why(error)}") from error
+        # FAISS's own files hide what fails when they are closed: on a full disk one would lack its end.
+        with (folder / INDEX).open("wb") as file:
+            self._faiss.write_index(self._whole, self._faiss.PyCallbackIOWriter(file.write, WRITTEN))
         np.save(folder / KEYS, self._keys)
         (folder / SETTING).write_text(self._setting.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int) -> MainIndex:
+    def load(cls, folder: Path, *, threads: int) -> FaissIndex:
         """Map the files that `save` wrote; vectors are read when searches first need them. ValueError, OSError."""
         import faiss
 
@@ -145,7 +151,7 @@ class FaissIndex:
         threads: int,
         progress: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
-    ) -> MainIndex:
+    ) -> FaissIndex:
         """Build from vectors of D values, as many as there are. BuildStopped, ValueError."""
         import faiss
 
