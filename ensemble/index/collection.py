@@ -127,7 +127,9 @@ class Collection:
                 f"or start the server with --vectors {RAW}"
             )
         words = 0 if self.words is None else DEEP_WORDS_BYTES if self.deep_words else KEYPOINT_WORDS_BYTES
-        check_memory(stats, self._config, self.profile.sizes.channels, words_bytes=words)
+        version = next(self.opener.usable(self._fits), None)
+        in_files = 0 if version is None else version.manifest.size
+        check_memory(stats, self._config, self.profile.sizes.channels, words_bytes=words, in_files=in_files)
 
     @property
     def size(self) -> int:

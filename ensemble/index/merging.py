@@ -89,9 +89,9 @@ class Merger:
         await self._check()
         while True:
             await asyncio.sleep(self._look_s)
-            if not self._due():
-                continue
             merged = await self._try()
+            if merged is None:
+                continue
             with only_metrics():
                 self._collection.metrics.index_merges.labels("done" if merged else "failed").inc()
             await asyncio.sleep(0 if merged else pause)
@@ -122,10 +122,12 @@ class Merger:
             return True
         return index.added + index.tombstones > config.merge_share * main.size
 
-    async def _try(self) -> bool:
-        """Merge; return whether it was done."""
+    async def _try(self) -> bool | None:
+        """Merge if it is time to; return whether it was done, None if it is not time."""
         began, index = time.monotonic(), self._collection.index
         try:
+            if not self._due():
+                return None
             version = await self._merge(index)
         except _FAILURES as error:
             why = one_line(str(error)) or type(error).__name__

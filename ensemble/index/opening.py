@@ -49,8 +49,8 @@ class Opener:
         """Return what an index of the store would be built from now."""
         return state_of(self._store.stats(), self._fingerprint, augmented=self._augmented)
 
-    def first(self, fits: Callable[[Version], bool]) -> LivingMain | None:
-        """Return the active version, or the newest of those that serve the store as well; None to build anew.
+    def usable(self, fits: Callable[[Version], bool]) -> Iterator[Version]:
+        """Yield the versions that can serve the store: the active one first, then the others, newest first.
 
         fits: whether a version is wanted at all. Damaged versions are deleted, and named in the log.
         """
@@ -58,17 +58,27 @@ class Opener:
         for number in self.versions.by_preference():
             try:
                 version = self.versions.read(number)
-                why = version.why_not(state, tokens) or ("" if fits(version) else "another index is configured")
-                if why:
-                    log.warning("index version %d is not used: %s", number, why)
-                    continue
+            except VersionDamaged as error:
+                self.discard(number, error)
+                continue
+            why = version.why_not(state, tokens) or ("" if fits(version) else "another index is configured")
+            if why:
+                log.info("index version %d is not used: %s", number, why)
+            else:
+                yield version
+
+    def first(self, fits: Callable[[Version], bool]) -> LivingMain | None:
+        """Map the first of the usable versions that is not damaged, and make it the active one; None without any."""
+        for version in self.usable(fits):
+            try:
                 self._check_first(version)
                 found = self.living(version)
-                if number != self.versions.active:
-                    self.versions.activate(number)
-                return found
-            except (VersionDamaged, ValueError, OSError) as error:
-                self.discard(number, error)
+            except (VersionDamaged, OSError) as error:
+                self.discard(version.number, error)
+                continue
+            if version.number != self.versions.active:
+                self.versions.activate(version.number)
+            return found
         return None
 
     def living(self, version: Version) -> LivingMain:
