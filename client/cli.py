@@ -61,6 +61,9 @@ COMMANDS = {
     "tune-index": Command(
         "landseer.ops.commands.tune_index", "cpu", "measure indexes on a store's vectors, and choose the fastest"
     ),
+    "index-versions": Command(
+        "landseer.ops.commands.index_versions", "cpu", "list, check, choose or build the index files of a store"
+    ),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }
 

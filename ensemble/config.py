@@ -157,10 +157,7 @@ class ServerConfig:
         for name in ("answer_reserve_s", "drain_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected 0 seconds or more")
-        if not 0 < self.merge_share <= 1:
-            raise ValueError(f"merge-share is {self.merge_share}; expected a share above 0, and 1 at most")
-        if self.vectors not in (RAW, AUGMENTED):
-            raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
+        self._check_index()
         if self.local_features not in LOCAL_FEATURES:
             raise ValueError(f"local-features is {self.local_features!r}; expected one of {', '.join(LOCAL_FEATURES)}")
         if self.codebook is not None and self.local_features == NONE:
@@ -172,6 +169,12 @@ class ServerConfig:
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
         self._check_security()
+
+    def _check_index(self) -> None:
+        if not 0 < self.merge_share <= 1:
+            raise ValueError(f"merge-share is {self.merge_share}; expected a share above 0, and 1 at most")
+        if self.vectors not in (RAW, AUGMENTED):
+            raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
 
     def _check_security(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

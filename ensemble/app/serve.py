@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
     option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
     option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
-    index = "FAISS factory string of the main index, its effort, and candidates to score again for each hit, such as "
-    index += "HNSW32,SQ8:96:4 (default: what `landseer tune-index` wrote, or else by the number of pictures)"
-    parser.add_argument("--index", default=ServerConfig.index, metavar="FACTORY[:EFFORT[:RESCORED]]", help=index)
+    _add_index_arguments(parser, option)
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
-    files = "pictures from which on the index is kept in files, as versions, and changes lie beside it"
-    option("--versions-from", files, ServerConfig.versions_from, type=int, metavar="N")
-    kept = "index versions kept: the one that serves, and those before it"
-    option("--versions-kept", kept, ServerConfig.versions_kept, type=int, metavar="N")
-    merge = "share of the index that may have changed before a new version is built"
-    option("--merge-share", merge, ServerConfig.merge_share, type=float, metavar="SHARE")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
     option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
     option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
@@ -80,6 +73,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     security_options.add_arguments(parser)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)
     option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))
+
+
+def _add_index_arguments(parser: argparse.ArgumentParser, option: Callable[..., None]) -> None:
+    """Declare those of the main index."""
+    index = "FAISS factory string of the main index, its effort, and candidates to score again for each hit, such as "
+    index += "HNSW32,SQ8:96:4 (default: what `landseer tune-index` wrote, or else by the number of pictures)"
+    parser.add_argument("--index", default=ServerConfig.index, metavar="FACTORY[:EFFORT[:RESCORED]]", help=index)
+    files = "pictures from which on the index is kept in files, as versions, and changes lie beside it"
+    option("--versions-from", files, ServerConfig.versions_from, type=int, metavar="N")
+    kept = "index versions kept: the one that serves, and those before it"
+    option("--versions-kept", kept, ServerConfig.versions_kept, type=int, metavar="N")
+    merge = "share of the index that may have changed before a new version is built"
+    option("--merge-share", merge, ServerConfig.merge_share, type=float, metavar="SHARE")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ class BuildOrder:
     """D."""
     expected: int
     """Number of vectors, about."""
+    threads: int = 1
+    """0 uses all cores."""
 
     def to_json(self) -> str:
         """Return it as a line of JSON."""
@@ -68,7 +70,7 @@ class BuildOrder:
 
 
 def build(order: BuildOrder, vectors: Vectors) -> Manifest:
-    """Build a version from the vectors of a store, and sync its files. With one thread.
+    """Build a version from the vectors of a store, and sync its files.
 
     Batches are read one after the other while the store changes: what is removed meanwhile may be missing, and what is
     added has larger keys than the order's. So no old pages are kept alive for as long as it takes. StoreUnusable for
@@ -87,7 +89,7 @@ def build(order: BuildOrder, vectors: Vectors) -> Manifest:
             yield keys[:count], kept
 
     kind = main_index_of(order.setting)
-    index = kind.build(order.setting, order.dimension, batches, expected=order.expected, threads=1)
+    index = kind.build(order.setting, order.dimension, batches, expected=order.expected, threads=order.threads)
     folder = Path(order.folder)
     index.save(folder)
     made = Manifest(

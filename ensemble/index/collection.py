@@ -16,10 +16,10 @@ from landseer.ensemble.errors import Overloaded, StoreUnusable
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES, IndexEngine
-from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
-from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.faiss_index import main_index_of
+from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.opening import Opener
@@ -164,7 +164,7 @@ class Collection:
         await self.files.run(self.versions.tidy, kept=self._config.versions_kept)
 
     async def load(self) -> None:
-        """Build the index from an index version and the store, and switch to it. The previous one is used until then."""
+        """Build the index from a version and the store, and switch to it. The previous one is used until then."""
         main = await self.files.run(self.opener.first, self._fits)
         fresh, stop = self._empty(main), threading.Event()
         try:

@@ -53,7 +53,9 @@ class Footprint:
         return f"{vectors}{words} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
 
 
-def check_memory(stats: StoreStats, config: ServerConfig, dimension: int, *, words_bytes: int, in_files: int = 0) -> None:
+def check_memory(
+    stats: StoreStats, config: ServerConfig, dimension: int, *, words_bytes: int, in_files: int = 0
+) -> None:
     """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
 
     dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files: pictures of

@@ -291,7 +291,7 @@ class LiveIndex:
             selection=selection,
             candidates=self._main.candidates,
         )
-        return [_hits(*_best_of(*pair, k)) for *pair, k in zip(main, engine, ks, strict=True)]
+        return [_hits(*_best_of(one, other, k)) for one, other, k in zip(main, engine, ks, strict=True)]
 
     def _change(self, added: Keys, vectors: npt.NDArray[Any], removed: Keys) -> None:
         if len(added):

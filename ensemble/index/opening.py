@@ -73,8 +73,11 @@ class Opener:
             try:
                 self._check_first(version)
                 found = self.living(version)
-            except (VersionDamaged, OSError) as error:
+            except VersionDamaged as error:
                 self.discard(version.number, error)
+                continue
+            except OSError as error:
+                log.error("index version %d cannot be mapped, and is passed over: %s", version.number, error)
                 continue
             if version.number != self.versions.active:
                 self.versions.activate(version.number)
@@ -91,9 +94,7 @@ class Opener:
         if (index.size, index.dimension) != (made.size, made.dimension):
             raise VersionDamaged(f"{version.folder} has {index.size:,} vectors; its manifest says {made.size:,}")
         stored = partial(self._store.vectors.descriptors, augmented=self._augmented)
-        found = LivingMain(
-            index, stored, sequence=made.built.sequence, longest=made.longest, number=version.number
-        )
+        found = LivingMain(index, stored, sequence=made.built.sequence, longest=made.longest, number=version.number)
         found.keep(self._store.vectors.keys(upto=made.built.sequence))
         return found
 
@@ -144,4 +145,3 @@ class Opener:
             self.versions.mark_unchecked(None)
         else:
             self.versions.mark_unchecked(version.number)
-

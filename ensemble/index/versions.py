@@ -151,4 +151,3 @@ class Versions:
             os.fsync(file.fileno())
         aside.replace(self.folder / name)
         sync_folder(self.folder)
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.inference.contracts import Sizes
@@ -24,7 +25,7 @@ def vectors_beside(folder: Path, *, limit_bytes: int) -> Iterator[Vectors]:
     try:
         databases = {name: environment.open_db(name, create=False) for name in DATABASES}
 
-        def refuse() -> None:
+        def refuse() -> AbstractContextManager[Any]:
             raise StoreUnusable(f"{folder} is only read here")
 
         sums, augmented = Sums(folder, databases), Augmented(environment, databases, refuse)

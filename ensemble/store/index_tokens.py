@@ -26,7 +26,7 @@ class IndexTokens:
             return frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
 
     def note(self, token: str, *, kept: frozenset[str]) -> None:
-        """Add a token, and forget the others but those in `kept`. On disk when this returns. StoreFull; StoreUnusable."""
+        """Add a token and forget the others but `kept`. On disk when this returns. StoreFull; StoreUnusable."""
         with self._write() as transaction:
             known = frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
             transaction.put(_NOTE, json.dumps(sorted({token} | (known & kept))).encode(), db=self._meta)

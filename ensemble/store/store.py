@@ -207,6 +207,12 @@ class Store:
         with self._environment.begin() as transaction:
             return int(transaction.stat(self._databases[b"records"])["entries"])
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the profile of its vectors."""
+        with self._environment.begin() as transaction:
+            return bytes(transaction.get(b"fingerprint", b"", db=self._databases[b"meta"])).decode(errors="replace")
+
     def stats(self) -> StoreStats:
         """Return the current figures of the store."""
         with self._environment.begin() as transaction:

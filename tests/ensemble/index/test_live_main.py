@@ -59,7 +59,7 @@ class Truth:
 
 async def agree(live, truth, *, ks=(1, 7, 60, 2000)):
     query = truth.draws.standard_normal(D).astype(np.float32)
-    some = set(truth.draws.permutation(list(truth.held) + [99_999])[: len(truth.held) // 3].tolist())
+    some = set(truth.draws.permutation([*truth.held, 99_999])[: len(truth.held) // 3].tolist())
     for selected in (None, some):
         selection = None if selected is None else Selection.of(np.array(sorted(selected), np.int64))
         for hits, k in zip(await asyncio.gather(*(live.search(query, k, selection) for k in ks)), ks, strict=True):

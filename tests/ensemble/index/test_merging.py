@@ -16,7 +16,7 @@ from landseer.ensemble.config import NONE, ServerConfig
 from landseer.ensemble.index import merging, opening
 from landseer.ensemble.index.building import build
 from landseer.ensemble.index.collection import Collection
-from landseer.ensemble.index.merging import Merger, MergeFailed, build_in_a_process
+from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.telemetry.metrics import Metrics
 
@@ -321,6 +321,6 @@ async def test_a_version_is_built_in_a_process_of_its_own_while_the_store_is_ser
         dimension=SIZES.channels,
         expected=50,
     )
-    with pytest.raises(MergeFailed, match="ended with 1: .*missing"):
+    with pytest.raises(MergeFailed, match=r"ended with 1: .*missing"):
         await build_in_a_process(order)
     await running.stop()
