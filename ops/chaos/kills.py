@@ -1,4 +1,4 @@
-"""The tests that kill the writer of the store, and of index versions, at random moments, at a higher count than with the other tests."""
+"""The tests that kill the writers of the store and of index versions, at a higher count than with the other tests."""
 
 from __future__ import annotations
 

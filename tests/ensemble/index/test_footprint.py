@@ -34,8 +34,8 @@ def test_a_store_that_does_not_fit_is_refused(monkeypatch):
     assert str(caught.value) == (
         "pictures does not fit in memory: 280,000 vectors of 1,280 x 4 bytes + 8,167 bytes each for visual words + "
         "0.2 GiB for the rest = 3.7 GiB, and this process may take 3.5 GiB; raise the container's memory limit, "
-        "put the vectors in files with `landseer index-versions build pictures`, or serve it with `--local-features none`, "
-        "or split the collection over several servers"
+        "put the vectors in files with `landseer index-versions build pictures`, or serve it with "
+        "`--local-features none`, or split the collection over several servers"
     )
     check(stats(280_000), 3.5, monkeypatch, local=NONE)
 
