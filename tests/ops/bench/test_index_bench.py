@@ -81,7 +81,7 @@ def test_the_report_has_what_was_measured(trial, tmp_path):
         neighbourhoods=neighbourhoods(real, real),
         machine=[("processor", "x")],
         others=0.0,
-        profile=Profile(backbone="lite0", weights_sha256="y", sizes=Sizes()),
+        profile=Profile(backbone="lite0", weights_sha256="y", sizes=Sizes(channels=32)),
         photographs="40 of `x`",
         command="python -m landseer.ops.bench.index_bench",
         date=datetime(2026, 1, 2, tzinfo=timezone.utc),
