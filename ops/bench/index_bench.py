@@ -27,13 +27,13 @@ from landseer.ops.bench.index_report import FILTERED, EngineRow, IndexReport, Si
 from landseer.ops.bench.index_trial import IndexTrial, fastest, folder_of, suiting
 from landseer.ops.bench.likeness import Likeness, likeness
 from landseer.ops.bench.neighbourhood import neighbourhoods
-from landseer.ops.bench.real_store import PhotographSource, real_records
+from landseer.ops.bench.real_store import PhotographSource, real_records, stored_records
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
 
 SIZES = (10_000, 100_000)
-REPEATED = ("photographs", "like", "queries", "target", "seed")
-"""The options that decide the result, beside the sizes."""
+REPEATED = ("like", "queries", "target", "seed")
+"""The options that decide the result, beside the real pictures and the sizes."""
 K = 10
 
 
@@ -47,7 +47,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = bench_parser("bench-index", __doc__)
     parser.set_defaults(out=Path("docs/reports/index.md"))
     add = parser.add_argument
-    add("--photographs", required=True, metavar="SPEC", help="real pictures that the generated entries imitate")
+    real = parser.add_mutually_exclusive_group(required=True)
+    real.add_argument("--photographs", metavar="SPEC", help="real pictures that the generated entries imitate")
+    real.add_argument("--like-store", type=Path, metavar="DIR", help="a store that has them indexed already")
     like = "maximum number of real pictures, spread evenly over them (default %(default)s)"
     add("--like", type=positive, default=400, metavar="N", help=like)
     sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 22 GB of disk, and hours)"
@@ -61,7 +63,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     began, before, profile = time.monotonic(), cpu_time(()), read_profile(options.repository)
     options.scratch.mkdir(parents=True, exist_ok=True)
-    real = real_records(_source(options, profile), console)
+    real = _real(options, profile, console)
     fitted = fit(real)
     require_room(options.scratch, 2 * expected_bytes(fitted.patterns, max(options.entries)))
     sizes = [_sized(count, fitted, profile, options, console) for count in sorted(options.entries)]
@@ -74,8 +76,8 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         machine=describe_machine(threads=cores()),
         others=cpu_time(()).others_since(before),
         profile=profile,
-        photographs=f"{len(real)} of `{options.photographs}`",
-        command=f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} --entries {_joined(options)}",
+        photographs=f"{len(real)} of `{options.like_store or options.photographs}`",
+        command=_command(options),
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
@@ -86,18 +88,24 @@ def _descriptor_likeness(real: Sequence[Record], sample: Sequence[Record]) -> li
     return [one for one in likeness(real, sample) if one.name.startswith("descriptor")]
 
 
-def _source(options: argparse.Namespace, profile: Profile) -> PhotographSource:
-    return PhotographSource(
+def _real(options: argparse.Namespace, profile: Profile, console: Console) -> list[Record]:
+    """Return the records of real pictures: of a store, or of photographs, which are indexed first. OpsError."""
+    if options.like_store is not None:
+        return stored_records(options.like_store, profile, limit=options.like)
+    source = PhotographSource(
         repository=options.repository,
         profile=profile,
         photographs=options.photographs,
         limit=options.like,
         home=options.scratch,
     )
+    return real_records(source, console)
 
 
-def _joined(options: argparse.Namespace) -> str:
-    return " ".join(map(str, options.entries))
+def _command(options: argparse.Namespace) -> str:
+    real = "like-store" if options.like_store is not None else "photographs"
+    told = f"--{real} {getattr(options, real.replace('-', '_'))} --entries {' '.join(map(str, options.entries))}"
+    return f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} {told}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
+from landseer.ops.bench import index_trial
 
 SIZES = Sizes(channels=32)
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=SIZES, untrained=())
@@ -78,7 +79,8 @@ def test_what_cannot_be_measured_is_told(filled, capsys, count, options, status,
     assert not (store / TUNED).exists()
 
 
-def test_a_target_nobody_reaches_writes_nothing(filled, capsys):
+def test_a_target_nobody_reaches_writes_nothing(filled, capsys, monkeypatch):
+    monkeypatch.setattr(index_trial, "_started", lambda folder: {"seconds": 0.001, "own_bytes": 2**20})
     store = filled(600)
     options = ["--index", "IVF4,PQ2x4fs", "--queries", "40", "--target", "1", "--threads", "1"]
     assert main(["tune-index", str(store), *options]) == 1
