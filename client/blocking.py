@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -83,11 +83,14 @@ class BlockingSearchClient:
     ) -> None:
         self.close()
 
-    def list(self, prefix: str = "", *, include_metadata: bool = False) -> Iterator[ListedPicture]:
+    def list(
+        self, prefix: str = "", *, include_metadata: bool = False, filter: str = "", fields: Sequence[str] = ()
+    ) -> Iterator[ListedPicture]:
         """Yield all indexed pictures whose ids start with `prefix`, as `SearchClient.list` does."""
+        how: dict[str, Any] = {"include_metadata": include_metadata, "filter": filter, "fields": fields}
         token = ""
         while True:
-            page = self.list_page(prefix, page_token=token, include_metadata=include_metadata)
+            page = self.list_page(prefix, page_token=token, **how)
             yield from page.pictures
             token = page.next_page_token
             if not token:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +20,7 @@ from landseer.client import forking, queries, tracing
 from landseer.client.channel import MAX_ANSWER_BYTES, open_channel
 from landseer.client.credentials import PLAIN, Credentials, TokenMetadata
 from landseer.client.errors import DeadlinePassed, NotReady, RpcFailed, ServerUnavailable, ServerUnreachable
-from landseer.client.queries import ExpansionName, FirstStageName, GroupingName, Image, Query, Region, RerankingName
+from landseer.client.queries import ExpansionName, FirstStageName, Image, Query, Region, RerankingName
 from landseer.client.rpc_errors import from_rpc_error
 from landseer.client.streaming import send_all
 from landseer.v1.index_pb2 import (
@@ -120,7 +120,11 @@ class SearchClient:
         expansion: Expansion | ExpansionName | None = None,
         reranking: Reranking | RerankingName | None = None,
         first_stage: FirstStageName | None = None,
-        group_by: GroupingName | None = None,
+        group_by: str | None = None,
+        filter: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        fields: Sequence[str] = (),
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResponse:
@@ -129,8 +133,13 @@ class SearchClient:
         `query` is a picture (bytes), a file (Path), the id of an indexed picture (str) or a descriptor (floats). A
         `str` is never read as a file name. `region` is x, y, width, height in pixels and needs a picture. `None`
         means the server's default. `expansion` and `reranking` take a name, or the message for finer control.
-        `group_by="near-identical"` returns copies of one photograph as one hit; `top_k` then counts groups.
+        `group_by="near-identical"` returns copies of one photograph as one hit, `group_by="field:NAME"` the best hit
+        of each value of a field of the metadata; `top_k` then counts groups.
+        `filter` says which pictures are searched, such as `place = "Ely" AND year > 1990`.
+        With `page_size` the `top_k` hits come in pages; `page_token` is the `next_page_token` of the page before.
+        `fields` names the metadata that hits have: all if empty; `-NAME` leaves one out, `NAME*` is all that begin so.
         """
+        grouping, group_field = queries.grouping(group_by)
         request = await queries.search_request(query)
         request.MergeFrom(
             type(request)(
@@ -139,7 +148,12 @@ class SearchClient:
                 expansion=queries.expansion(expansion),
                 reranking=queries.reranking(reranking),
                 first_stage=queries.first_stage(first_stage),
-                group_by=queries.grouping(group_by),
+                group_by=grouping,
+                group_field=group_field,
+                filter=queries.utf8("filter", filter),
+                page_size=queries.not_negative("page_size", page_size),
+                page_token=queries.utf8("page_token", page_token),
+                metadata_mask=queries.metadata_mask(fields),
                 explain=explain,
             )
         )
@@ -191,9 +205,12 @@ class SearchClient:
         )
         return answer
 
-    async def get(self, id: str, *, include_vectors: bool = False, timeout: float | None = None) -> GetResponse:
-        """Return what the index stores about a picture. Raises NotIndexed for an unknown id."""
-        request = GetRequest(id=queries.utf8("id", id), include_vectors=include_vectors)
+    async def get(
+        self, id: str, *, include_vectors: bool = False, fields: Sequence[str] = (), timeout: float | None = None
+    ) -> GetResponse:
+        """Return what the index stores about a picture. Raises NotIndexed for an unknown id. `fields`: as in search."""
+        mask = queries.metadata_mask(fields)
+        request = GetRequest(id=queries.utf8("id", id), include_vectors=include_vectors, metadata_mask=mask)
         answer: GetResponse = await self._call("IndexService/Get", self._index.Get, request, timeout)
         return answer
 
@@ -204,29 +221,37 @@ class SearchClient:
         page_size: int = 0,
         page_token: str = "",
         include_metadata: bool = False,
+        filter: str = "",
+        fields: Sequence[str] = (),
         timeout: float | None = None,
     ) -> ListResponse:
         """Return some of the indexed pictures whose ids start with `prefix`, sorted by the bytes of their ids.
 
-        `page_token` is the `next_page_token` of the page before. `page_size` 0 leaves the size to the server.
+        `page_token` is the `next_page_token` of the page before. `page_size` 0 leaves the size to the server. `filter`
+        and `fields`: as in search; a page may be empty and not the last.
         """
         request = ListRequest(
             prefix=queries.utf8("prefix", prefix),
             page_size=queries.not_negative("page_size", page_size),
             page_token=queries.utf8("page_token", page_token),
             include_metadata=include_metadata,
+            filter=queries.utf8("filter", filter),
+            metadata_mask=queries.metadata_mask(fields),
         )
         answer: ListResponse = await self._call("IndexService/List", self._index.List, request, timeout)
         return answer
 
-    async def list(self, prefix: str = "", *, include_metadata: bool = False) -> AsyncIterator[ListedPicture]:
+    async def list(
+        self, prefix: str = "", *, include_metadata: bool = False, filter: str = "", fields: Sequence[str] = ()
+    ) -> AsyncIterator[ListedPicture]:
         """Yield all indexed pictures whose ids start with `prefix`, sorted by the bytes of their ids.
 
-        Pictures that are indexed or deleted meanwhile may be among them or not.
+        `filter` and `fields`: as in search. Pictures that are indexed or deleted meanwhile may be among them or not.
         """
+        how: dict[str, Any] = {"include_metadata": include_metadata, "filter": filter, "fields": fields}
         token = ""
         while True:
-            page = await self.list_page(prefix, page_token=token, include_metadata=include_metadata)
+            page = await self.list_page(prefix, page_token=token, **how)
             for picture in page.pictures:
                 yield picture
             token = page.next_page_token

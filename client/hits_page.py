@@ -17,7 +17,7 @@ from landseer.client.heatmap import css_gradient, overlay
 from landseer.client.markup import data_url, escaped, percent, ratio
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.scores import STAGES, copies_of, is_same, patches_of, sameness, score_of
+from landseer.client.scores import STAGES, copies_of, is_same, patches_of, sameness, score_of, searched
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
@@ -85,9 +85,8 @@ def render(answer: SearchResponse, *, query: QueryPicture | None, query_name: st
 
 
 def _summary(answer: SearchResponse, made: datetime) -> str:
-    searched = f"{plural(answer.index_size, 'picture')} searched"
     took = next((f" in {duration(t.seconds)}" for t in answer.timings if t.stage == "total"), "")
-    return f"{searched}{took}, {made:%-d %B %Y, %H:%M} {escaped(made.tzname() or '')}"
+    return f"{searched(answer)} searched{took}, {made:%-d %B %Y, %H:%M} {escaped(made.tzname() or '')}"
 
 
 def _notes(answer: SearchResponse) -> str:
@@ -183,10 +182,12 @@ def _scores(hit: Hit, most: Mapping[str, int]) -> str:
 
 def _copies(hit: Hit) -> str:
     """Return how many near-identical pictures the hit stands for; their ids unfold."""
-    if not hit.near_identical:
+    others = hit.near_identical or hit.grouped
+    if not others:
         return ""
-    ids = "".join(f"<li>{escaped(id)}</li>" for id in hit.near_identical)
-    return f'<details class="copies"><summary>{copies_of(hit)} near-identical</summary><ul>{ids}</ul></details>'
+    ids = "".join(f"<li>{escaped(id)}</li>" for id in others)
+    what = "near-identical" if hit.near_identical else f"of {escaped(hit.group)}"
+    return f'<details class="copies"><summary>{copies_of(hit)} {what}</summary><ul>{ids}</ul></details>'
 
 
 def _metadata(hit: Hit) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from landseer.client.errors import UnusableInput
 from landseer.client.readable import size
-from landseer.v1.common_pb2 import Box
+from landseer.v1.common_pb2 import Box, MetadataMask
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_ALPHA_QE,
     EXPANSION_METHOD_AQE,
@@ -23,6 +23,7 @@ from landseer.v1.search_pb2 import (
     FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
+    GROUPING_FIELD,
     GROUPING_NEAR_IDENTICAL,
     GROUPING_NONE,
     RERANKING_METHOD_COATTENTION,
@@ -74,11 +75,12 @@ FIRST_STAGES: dict[str, FirstStage] = {
     "both": FIRST_STAGE_BOTH,
 }
 
-GroupingName = Literal["none", "near-identical"]
 GROUPINGS: dict[str, Grouping] = {
     "none": GROUPING_NONE,
     "near-identical": GROUPING_NEAR_IDENTICAL,
 }
+BY_FIELD = "field:"
+"""How a grouping by a field of the metadata begins; its name follows."""
 
 
 async def search_request(query: Query) -> SearchRequest:
@@ -168,9 +170,25 @@ def first_stage(name: FirstStageName | None) -> FirstStage | None:
     return None if name is None else _named(name, FIRST_STAGES, "first_stage")
 
 
-def grouping(name: GroupingName | None) -> Grouping | None:
-    """Return the enum value of a grouping's name. Raises UnusableInput for an unknown name."""
-    return None if name is None else _named(name, GROUPINGS, "group_by")
+def grouping(name: str | None) -> tuple[Grouping | None, str]:
+    """Return the enum value of `none`, `near-identical` or `field:NAME`, and that NAME. Raises UnusableInput."""
+    if name is None:
+        return None, ""
+    if name.startswith(BY_FIELD) and name != BY_FIELD:
+        return GROUPING_FIELD, utf8("group_by", name[len(BY_FIELD) :])
+    if name not in GROUPINGS:
+        raise UnusableInput(f"group_by: got {name!r}, expected one of {', '.join(GROUPINGS)} or {BY_FIELD}NAME")
+    return GROUPINGS[name], ""
+
+
+def metadata_mask(fields: Sequence[str]) -> MetadataMask | None:
+    """Return the mask of names to include and, with a minus before them, to exclude; None without any."""
+    if not fields:
+        return None
+    for name in fields:
+        utf8("fields", name)
+    excluded = [name[1:] for name in fields if name.startswith("-")]
+    return MetadataMask(include=[name for name in fields if not name.startswith("-")], exclude=excluded)
 
 
 def _named(name: str, methods: dict[str, _T], what: str) -> _T:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from landseer.v1.search_pb2 import Hit
+from landseer.client.readable import plural
+from landseer.v1.search_pb2 import Hit, SearchResponse
 
 STAGES = {
     "global": "global",
@@ -30,8 +31,16 @@ def patches_of(hit: Hit) -> str:
 
 
 def copies_of(hit: Hit) -> str:
-    """Format how many near-identical pictures a hit stands for besides itself; empty if none."""
-    return f"+{len(hit.near_identical):,}" if hit.near_identical else ""
+    """Format how many pictures a hit stands for besides itself; empty if none."""
+    others = len(hit.near_identical) + len(hit.grouped)
+    return f"+{others:,}" if others else ""
+
+
+def searched(answer: SearchResponse) -> str:
+    """Format how many pictures were searched, and of how many."""
+    if not answer.HasField("matched"):
+        return plural(answer.index_size, "picture")
+    return f"{answer.matched:,} of {plural(answer.index_size, 'picture')}"
 
 
 def is_same(hit: Hit) -> bool:

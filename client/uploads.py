@@ -16,6 +16,7 @@ from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, R
 from landseer.client.picture_files import PictureFile
 from landseer.client.queries import image_bytes
 from landseer.client.readable import one_line
+from landseer.client.sidecar import Sidecar
 from landseer.v1.index_pb2 import GetResponse, Picture, UpsertManyResponse
 
 # google.rpc.Code and grpc.StatusCode use the same numbers.
@@ -34,6 +35,8 @@ class UploadPlan:
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Stored with every picture, in addition to its `path` and `file_version`."""
+    sidecar: Sidecar = field(default_factory=Sidecar)
+    """Metadata of single pictures, which win over those of all."""
     skip_indexed: bool = False
     """Skip pictures whose id is already indexed, unless the file has changed since."""
     chunk: int = 16
@@ -125,7 +128,7 @@ class Upload:
 
     async def _send(self, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
         """Send pictures once; return those to retry, each with the reason."""
-        batch = _Batch(pictures, self._plan.metadata, self._limit)
+        batch = _Batch(pictures, self._plan, self._limit)
         try:
             answer = await self._client.upsert_many(batch.messages())
         except RpcFailed as error:
@@ -179,8 +182,8 @@ class Upload:
 class _Batch:
     """The pictures of one call, each read when the call needs it."""
 
-    def __init__(self, pictures: Sequence[PictureFile], metadata: Mapping[str, str], limit: int) -> None:
-        self._pictures, self._metadata, self._limit = pictures, metadata, limit
+    def __init__(self, pictures: Sequence[PictureFile], plan: UploadPlan, limit: int) -> None:
+        self._pictures, self._plan, self._limit = pictures, plan, limit
         self.sent: list[PictureFile] = []
         """Pictures sent so far, in the order of the stream."""
         self.unreadable: list[FailedPicture] = []
@@ -201,7 +204,8 @@ class _Batch:
         self._check_size(picture.path)
         version = _version(picture)  # Before it is read: what changes meanwhile is indexed again.
         image = await image_bytes(picture.path)
-        metadata = {"path": picture.absolute, **self._metadata, VERSION: version}
+        given = {**self._plan.metadata, **self._plan.sidecar.of(picture)}
+        metadata = {"path": picture.absolute, **given, VERSION: version}
         try:
             return Picture(id=picture.id, image=image, metadata=metadata)
         except (UnicodeEncodeError, ValueError) as error:

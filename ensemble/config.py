@@ -9,6 +9,7 @@ from pathlib import Path
 
 from landseer.client.addresses import is_loopback
 from landseer.ensemble.cores import cores
+from landseer.ensemble.filters.kinds import IndexedField
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -91,6 +92,8 @@ class ServerConfig:
     kernel: str = ""
     """Similarity by visual words, a key of `asmk.kernel.KERNELS`; empty means how-idf for keypoints; for deep local
     features r-asmk with regions, else asmk."""
+    index_fields: tuple[IndexedField, ...] = ()
+    """Fields of the metadata that are kept in memory, so that filters by them take milliseconds."""
     bulk_in_flight: int = 16
     """Pictures of one UpsertMany stream processed at a time: two full batches of Triton's."""
     in_flight: int = 8
@@ -168,6 +171,7 @@ class ServerConfig:
             )
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
+        self._check_fields()
         self._check_security()
 
     def _check_index(self) -> None:
@@ -175,6 +179,11 @@ class ServerConfig:
             raise ValueError(f"merge-share is {self.merge_share}; expected a share above 0, and 1 at most")
         if self.vectors not in (RAW, AUGMENTED):
             raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
+
+    def _check_fields(self) -> None:
+        names = [field.name for field in self.index_fields]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"index-field {twice[0]} is given {names.count(twice[0])} times; expected once")
 
     def _check_security(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

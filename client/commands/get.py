@@ -6,6 +6,7 @@ import argparse
 
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
+from landseer.client.commands.fields import FIELDS_HELP, names
 from landseer.client.commands.output import as_dict, cell, console, print_json, table
 from landseer.client.commands.spelling import as_indexed
 from landseer.v1.index_pb2 import GetResponse
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id", metavar="ID", help="a picture's id: by default its path, from the folder where `landseer index` ran"
     )
     parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
+    parser.add_argument("--fields", type=names, default=[], metavar="NAMES", help=FIELDS_HELP)
     connection.add_arguments(parser, json_help=_JSON)
 
 
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _get(client: SearchClient, args: argparse.Namespace) -> GetResponse:
-    return await as_indexed(args.id, lambda id: client.get(id, include_vectors=args.vectors))
+    return await as_indexed(args.id, lambda id: client.get(id, include_vectors=args.vectors, fields=args.fields))
 
 
 def _rows(found: GetResponse) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from landseer.client.errors import LandseerClientError
 from landseer.client.picture_files import FoundPictures, PictureFile, check_found, find_pictures, picture_id
 from landseer.client.queries import utf8
 from landseer.client.readable import duration, one_line, plural
+from landseer.client.sidecar import Sidecar, read_sidecar
 from landseer.client.uploads import FailedPicture, Upload, UploadPlan, UploadTally
 
 _JSON = """\
@@ -48,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stored with every picture, beside `path` and `file_version`, and returned with its hits; repeatable",
     )
     parser.add_argument(
+        "--metadata-file",
+        type=Path,
+        metavar="FILE",
+        help="metadata of single pictures: a .csv, or a .jsonl of one object a line, with a column `id`, or `path`",
+    )
+    parser.add_argument(
         "--skip-indexed", action="store_true", help="skip pictures that are already indexed and have not changed"
     )
     parser.add_argument(
@@ -62,17 +69,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Index the pictures and print a summary; return 1 if any failed or was not sent."""
     _check(args)
+    sidecar = read_sidecar(args.metadata_file) if args.metadata_file else Sidecar()
     found = find_pictures(args.paths, prefix=args.prefix)
     if args.verbose:
         for over in found.ignored:
             tell(f"ignored: {over.path}: {over.reason}")
     check_found(found, args.paths)
+    if unused := sidecar.unused(found.pictures):
+        warn(f"{plural(unused, 'row')} of {args.metadata_file} name no picture that was found; check the ids or paths")
     tally, start = UploadTally(total=len(found.pictures)), time.monotonic()
     error: LandseerClientError | None = None
     try:
         with display("indexing", tally.total) as shown:
             trouble = connection.waiting(args.patience, shown.note)
-            upload = partial(_upload, args=args, found=found, tally=tally, shown=shown, trouble=trouble)
+            upload = partial(
+                _upload, args=args, sidecar=sidecar, found=found, tally=tally, shown=shown, trouble=trouble
+            )
             connection.call(args, upload, on_wait=trouble)
     except LandseerClientError as stopped:
         if not tally.done:
@@ -96,6 +108,7 @@ async def _upload(
     client: SearchClient,
     *,
     args: argparse.Namespace,
+    sidecar: Sidecar,
     found: FoundPictures,
     tally: UploadTally,
     shown: Display,
@@ -103,6 +116,7 @@ async def _upload(
 ) -> None:
     plan = UploadPlan(
         metadata=dict(args.metadata),
+        sidecar=sidecar,
         skip_indexed=args.skip_indexed,
         concurrency=args.concurrency,
         patience=args.patience,

@@ -11,14 +11,15 @@ from rich.table import Table
 from landseer.client.client import SearchClient
 from landseer.client.commands import connection
 from landseer.client.commands.connection import positive
+from landseer.client.commands.fields import FIELDS_HELP, names
 from landseer.client.commands.output import as_dict, cell, console, print_json, say, table, warn
 from landseer.client.commands.spelling import as_indexed
 from landseer.client.errors import UnusableInput
 from landseer.client.hits_page import render
-from landseer.client.queries import EXPANSIONS, FIRST_STAGES, GROUPINGS, RERANKINGS, read_picture, read_stdin
+from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, grouping, read_picture, read_stdin
 from landseer.client.query_picture import QueryPicture
-from landseer.client.readable import duration, plural
-from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of
+from landseer.client.readable import duration
+from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of, searched
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
@@ -49,9 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--group-by",
-        choices=GROUPINGS,
-        help="near-identical: show copies of one photograph as one hit, and count those with --top-k (default none)",
+        type=_grouping,
+        metavar="HOW",
+        help="near-identical: show copies of one photograph as one hit, and count those with --top-k; field:NAME: show "
+        "the best hit of each value of a field of the metadata (default none)",
     )
+    parser.add_argument(
+        "--filter", default="", metavar="TEXT", help='search only pictures such as: place = "Ely" AND year > 1990'
+    )
+    parser.add_argument("--fields", type=names, default=[], metavar="NAMES", help=FIELDS_HELP)
+    parser.add_argument("--page-size", type=positive, default=0, metavar="N", help="show the --top-k hits N at a time")
+    parser.add_argument("--page-token", default="", metavar="TOKEN", help="show the next page, as the one before said")
     _add_expansion(parser)
     _add_reranking(parser)
     connection.add_arguments(parser, json_help=_JSON)
@@ -68,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_dict(answer))
     else:
-        _print(answer)
+        _print(answer, args)
         _warn(answer)
         if args.html:
             say(f"wrote {args.html}")
@@ -120,6 +129,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UnusableInput("--candidates and --shared-words do not work with --rerank none")
     if args.rerank != "coattention" and args.weight is not None:
         raise UnusableInput("--weight needs --rerank coattention")
+    if args.page_token and not args.page_size:
+        raise UnusableInput("--page-token needs --page-size")
     if args.html and not args.html.absolute().parent.is_dir():
         raise UnusableInput(f"cannot write {args.html}: the folder {args.html.absolute().parent} does not exist")
 
@@ -147,6 +158,10 @@ async def _search_for(
         reranking=_reranking(args),
         first_stage=args.first_stage,
         group_by=args.group_by,
+        filter=args.filter,
+        fields=args.fields,
+        page_size=args.page_size,
+        page_token=args.page_token,
         explain=args.html is not None,
     )
     if not args.html:
@@ -178,36 +193,56 @@ def _reranking(args: argparse.Namespace) -> Reranking | None:
     )
 
 
-def _print(answer: SearchResponse) -> None:
+def _print(answer: SearchResponse, args: argparse.Namespace) -> None:
     if answer.hits:
-        console().print(_table(answer.hits))
+        console().print(_table(answer.hits, shown=[name for name in args.fields if name[0] != "-" and name[-1] != "*"]))
     else:
-        say("no hits" if answer.index_size else "no hits: the index is empty; add pictures with `landseer index`")
+        say(f"no hits{_why_none(answer)}")
     stages = ", ".join(f"{timing.stage} {duration(timing.seconds)}" for timing in answer.timings)
-    say(f"{plural(answer.index_size, 'picture')} searched; {stages}", "dim")
+    say(f"{searched(answer)} searched; {stages}", "dim")
+    if answer.next_page_token:
+        say(f"next page: the same with --page-token {answer.next_page_token}", "dim")
 
 
-def _table(hits: Sequence[Hit]) -> Table:
+def _why_none(answer: SearchResponse) -> str:
+    if not answer.index_size:
+        return ": the index is empty; add pictures with `landseer index`"
+    return ": the filter lets no picture through" if answer.HasField("matched") and not answer.matched else ""
+
+
+def _table(hits: Sequence[Hit], *, shown: Sequence[str]) -> Table:
     ran = [stage for stage in STAGES if any(hit.scores.HasField(stage) for hit in hits)]
     verified = ["same"] if any(hit.HasField("verification") for hit in hits) else []
     patches = ["patches"] if any(hit.verification.patches for hit in hits) else []
     others = ["near-identical"] if any(hit.near_identical for hit in hits) else []
+    others += ["in group"] if any(hit.grouped for hit in hits) else []
     columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran), *patches, *others]
-    made = table(*((column, "right") for column in columns), ("id", "left"))
+    made = table(*((column, "right") for column in columns), *((name, "left") for name in ("id", *shown)))
     for rank, hit in enumerate(hits, start=1):
         same = [sameness(hit) for _ in verified]
         scores = [score_of(hit, stage, digits=4) for stage in ran]
         agreeing = [patches_of(hit) for _ in patches]
         more = [copies_of(hit) for _ in others]
-        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, *more, cell(hit.id))
+        values = [cell(hit.metadata.get(name, "")) for name in shown]
+        made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, *more, cell(hit.id), *values)
     return made
 
 
 def _warn(answer: SearchResponse) -> None:
+    if answer.collection_changed:
+        warn("pictures were indexed or deleted since the first page: hits may be missing, or come twice")
     for skipped in answer.degradations:
         warn(f"{skipped.stage} was skipped: {skipped.reason}")
     if answer.untrained:
         warn(f"results depend on models with random, untrained weights: {', '.join(answer.untrained)}")
+
+
+def _grouping(text: str) -> str:
+    try:
+        grouping(text)
+    except UnusableInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _box(text: str) -> Box:

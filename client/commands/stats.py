@@ -7,7 +7,14 @@ import argparse
 from landseer.client.commands import connection
 from landseer.client.commands.output import as_dict, cell, console, print_json, table, warn
 from landseer.client.readable import plural, size
-from landseer.v1.index_pb2 import KeypointsStats, LocalFeaturesStats, SearchedVectors, StatsResponse, VisualWordsStats
+from landseer.v1.index_pb2 import (
+    IndexedFieldStats,
+    KeypointsStats,
+    LocalFeaturesStats,
+    SearchedVectors,
+    StatsResponse,
+    VisualWordsStats,
+)
 
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
@@ -53,6 +60,7 @@ def _rows(stats: StatsResponse) -> dict[str, str]:
         "local features": _local(stats.local_features),
         "keypoints": _keypoints(stats.keypoints),
         "visual words": _words(stats.visual_words),
+        "indexed fields": ", ".join(map(_field, stats.indexed_fields)) or "none",
         "backbone": f"{stats.backbone}, {stats.descriptor_size} values, pictures at {stats.long_side} px",
         "models": ", ".join(f"{model.name} {model.version}" for model in stats.model_versions) or "none",
         "picture limit": f"{size(stats.max_image_bytes)}, {stats.max_image_pixels / 1e6:,.1f} megapixels",
@@ -80,6 +88,10 @@ def _local(features: LocalFeaturesStats) -> str:
 def _keypoints(keypoints: KeypointsStats) -> str:
     found = f"of {keypoints.pictures:,} pictures, {size(keypoints.bytes)}"
     return found if keypoints.kept else f"{found if keypoints.pictures else 'none'}, not kept for new ones"
+
+
+def _field(field: IndexedFieldStats) -> str:
+    return f"{field.name} ({field.kind}) of {plural(field.pictures, 'picture')}, {size(field.bytes)} of memory"
 
 
 def _words(words: VisualWordsStats) -> str:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18landseer/v1/common.proto\x12\x0blandseer.v1\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\";\n\x0b\x44\x65tectedBox\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.landseer.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\"8\n\x07Heatmap\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x03(\x02\"-\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"-\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\",\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18landseer/v1/common.proto\x12\x0blandseer.v1\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\";\n\x0b\x44\x65tectedBox\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.landseer.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\"8\n\x07Heatmap\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x03(\x02\"0\n\x0cMetadataMask\x12\x0f\n\x07include\x18\x01 \x03(\t\x12\x0f\n\x07\x65xclude\x18\x02 \x03(\t\"-\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"-\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\",\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTEDBOX']._serialized_end=160
   _globals['_HEATMAP']._serialized_start=162
   _globals['_HEATMAP']._serialized_end=218
-  _globals['_STAGETIMING']._serialized_start=220
-  _globals['_STAGETIMING']._serialized_end=265
-  _globals['_MODELVERSION']._serialized_start=267
-  _globals['_MODELVERSION']._serialized_end=312
-  _globals['_DEGRADATION']._serialized_start=314
-  _globals['_DEGRADATION']._serialized_end=358
+  _globals['_METADATAMASK']._serialized_start=220
+  _globals['_METADATAMASK']._serialized_end=268
+  _globals['_STAGETIMING']._serialized_start=270
+  _globals['_STAGETIMING']._serialized_end=315
+  _globals['_MODELVERSION']._serialized_start=317
+  _globals['_MODELVERSION']._serialized_end=362
+  _globals['_DEGRADATION']._serialized_start=364
+  _globals['_DEGRADATION']._serialized_end=408
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,14 @@ class Heatmap(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class MetadataMask(_message.Message):
+    __slots__ = ("include", "exclude")
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    include: _containers.RepeatedScalarFieldContainer[str]
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class StageTiming(_message.Message):
     __slots__ = ("stage", "seconds")
     STAGE_FIELD_NUMBER: _ClassVar[int]

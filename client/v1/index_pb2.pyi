@@ -82,12 +82,14 @@ class DeleteResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("id", "include_vectors")
+    __slots__ = ("id", "include_vectors", "metadata_mask")
     ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_MASK_FIELD_NUMBER: _ClassVar[int]
     id: str
     include_vectors: bool
-    def __init__(self, id: _Optional[str] = ..., include_vectors: _Optional[bool] = ...) -> None: ...
+    metadata_mask: _common_pb2.MetadataMask
+    def __init__(self, id: _Optional[str] = ..., include_vectors: _Optional[bool] = ..., metadata_mask: _Optional[_Union[_common_pb2.MetadataMask, _Mapping]] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("id", "metadata", "width", "height", "boxes", "sequence", "indexed_at", "thumbnail", "descriptor", "cluster_count")
@@ -121,16 +123,20 @@ class GetResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., sequence: _Optional[int] = ..., indexed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thumbnail: _Optional[bytes] = ..., descriptor: _Optional[_Iterable[float]] = ..., cluster_count: _Optional[int] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("prefix", "page_size", "page_token", "include_metadata")
+    __slots__ = ("prefix", "page_size", "page_token", "include_metadata", "filter", "metadata_mask")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    METADATA_MASK_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     page_size: int
     page_token: str
     include_metadata: bool
-    def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
+    filter: str
+    metadata_mask: _common_pb2.MetadataMask
+    def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., filter: _Optional[str] = ..., metadata_mask: _Optional[_Union[_common_pb2.MetadataMask, _Mapping]] = ...) -> None: ...
 
 class ListedPicture(_message.Message):
     __slots__ = ("id", "metadata")
@@ -148,12 +154,14 @@ class ListedPicture(_message.Message):
     def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ListResponse(_message.Message):
-    __slots__ = ("pictures", "next_page_token")
+    __slots__ = ("pictures", "next_page_token", "matched")
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
     pictures: _containers.RepeatedCompositeFieldContainer[ListedPicture]
     next_page_token: str
-    def __init__(self, pictures: _Optional[_Iterable[_Union[ListedPicture, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    matched: int
+    def __init__(self, pictures: _Optional[_Iterable[_Union[ListedPicture, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., matched: _Optional[int] = ...) -> None: ...
 
 class StatsRequest(_message.Message):
     __slots__ = ()
@@ -209,8 +217,20 @@ class VisualWordsStats(_message.Message):
     bytes: int
     def __init__(self, codebook: _Optional[str] = ..., words: _Optional[int] = ..., kernel: _Optional[str] = ..., pictures: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class IndexedFieldStats(_message.Message):
+    __slots__ = ("name", "kind", "pictures", "bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    pictures: int
+    bytes: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., pictures: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class StatsResponse(_message.Message):
-    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels", "searched_vectors", "local_features", "visual_words", "keypoints")
+    __slots__ = ("pictures", "sequence", "store_bytes", "store_limit_bytes", "index_engine", "descriptor_size", "long_side", "backbone", "model_versions", "untrained", "last_change", "max_top_k", "max_image_bytes", "max_image_pixels", "searched_vectors", "local_features", "visual_words", "keypoints", "indexed_fields")
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +249,7 @@ class StatsResponse(_message.Message):
     LOCAL_FEATURES_FIELD_NUMBER: _ClassVar[int]
     VISUAL_WORDS_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_FIELDS_FIELD_NUMBER: _ClassVar[int]
     pictures: int
     sequence: int
     store_bytes: int
@@ -247,4 +268,5 @@ class StatsResponse(_message.Message):
     local_features: LocalFeaturesStats
     visual_words: VisualWordsStats
     keypoints: KeypointsStats
-    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., searched_vectors: _Optional[_Union[SearchedVectors, _Mapping]] = ..., local_features: _Optional[_Union[LocalFeaturesStats, _Mapping]] = ..., visual_words: _Optional[_Union[VisualWordsStats, _Mapping]] = ..., keypoints: _Optional[_Union[KeypointsStats, _Mapping]] = ...) -> None: ...
+    indexed_fields: _containers.RepeatedCompositeFieldContainer[IndexedFieldStats]
+    def __init__(self, pictures: _Optional[int] = ..., sequence: _Optional[int] = ..., store_bytes: _Optional[int] = ..., store_limit_bytes: _Optional[int] = ..., index_engine: _Optional[str] = ..., descriptor_size: _Optional[int] = ..., long_side: _Optional[int] = ..., backbone: _Optional[str] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., untrained: _Optional[_Iterable[str]] = ..., last_change: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_top_k: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., searched_vectors: _Optional[_Union[SearchedVectors, _Mapping]] = ..., local_features: _Optional[_Union[LocalFeaturesStats, _Mapping]] = ..., visual_words: _Optional[_Union[VisualWordsStats, _Mapping]] = ..., keypoints: _Optional[_Union[KeypointsStats, _Mapping]] = ..., indexed_fields: _Optional[_Iterable[_Union[IndexedFieldStats, _Mapping]]] = ...) -> None: ...

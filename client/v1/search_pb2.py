@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from landseer.v1 import common_pb2 as landseer_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18landseer/v1/search.proto\x12\x0blandseer.v1\x1a\x18landseer/v1/common.proto\"\x1c\n\nDescriptor\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x98\x01\n\tExpansion\x12,\n\x06method\x18\x01 \x01(\x0e\x32\x1c.landseer.v1.ExpansionMethod\x12\x17\n\nneighbours\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\x0f\x61llow_untrained\x18\x03 \x01(\x08\x12\x12\n\x05\x61lpha\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\r\n\x0b_neighboursB\x08\n\x06_alpha\"\x9f\x01\n\tReranking\x12,\n\x06method\x18\x01 \x01(\x0e\x32\x1c.landseer.v1.RerankingMethod\x12\x17\n\ncandidates\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1c\n\x14require_shared_words\x18\x04 \x01(\rB\r\n\x0b_candidatesB\t\n\x07_weight\"\xe4\x02\n\rSearchRequest\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x0c\n\x02id\x18\x02 \x01(\tH\x00\x12-\n\ndescriptor\x18\x03 \x01(\x0b\x32\x17.landseer.v1.DescriptorH\x00\x12 \n\x06region\x18\x04 \x01(\x0b\x32\x10.landseer.v1.Box\x12\x12\n\x05top_k\x18\x05 \x01(\rH\x01\x88\x01\x01\x12)\n\texpansion\x18\x06 \x01(\x0b\x32\x16.landseer.v1.Expansion\x12)\n\treranking\x18\x07 \x01(\x0b\x32\x16.landseer.v1.Reranking\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12,\n\x0b\x66irst_stage\x18\t \x01(\x0e\x32\x17.landseer.v1.FirstStage\x12\'\n\x08group_by\x18\n \x01(\x0e\x32\x15.landseer.v1.GroupingB\x07\n\x05queryB\x08\n\x06_top_k\"\xbb\x01\n\x0bStageScores\x12\x13\n\x06global\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08\x65xpanded\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x18\n\x0b\x63oattention\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07inliers\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05words\x18\x05 \x01(\x02H\x04\x88\x01\x01\x42\t\n\x07_globalB\x0b\n\t_expandedB\x0e\n\x0c_coattentionB\n\n\x08_inliersB\x08\n\x06_words\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"j\n\x0cVerification\x12\x0f\n\x07inliers\x18\x01 \x01(\r\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12#\n\x07outline\x18\x03 \x03(\x0b\x32\x12.landseer.v1.Point\x12\x0f\n\x07patches\x18\x04 \x01(\r\"P\n\nPointMatch\x12!\n\x05query\x18\x01 \x01(\x0b\x32\x12.landseer.v1.Point\x12\x1f\n\x03hit\x18\x02 \x01(\x0b\x32\x12.landseer.v1.Point\"\xba\x01\n\x0eHitExplanation\x12\x11\n\tthumbnail\x18\x01 \x01(\x0c\x12)\n\x0b\x63oattention\x18\x02 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12\x17\n\x0f\x63luster_weights\x18\x03 \x03(\x02\x12\'\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\x12(\n\x07matches\x18\x05 \x03(\x0b\x32\x17.landseer.v1.PointMatch\"\xc7\x02\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12(\n\x06scores\x18\x03 \x01(\x0b\x32\x18.landseer.v1.StageScores\x12\x30\n\x08metadata\x18\x04 \x03(\x0b\x32\x1e.landseer.v1.Hit.MetadataEntry\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x30\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x1b.landseer.v1.HitExplanation\x12/\n\x0cverification\x18\x08 \x01(\x0b\x32\x19.landseer.v1.Verification\x12\x16\n\x0enear_identical\x18\t \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x10QueryExplanation\x12\x11\n\tthumbnail\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12 \n\x06region\x18\x04 \x01(\x0b\x32\x10.landseer.v1.Box\x12\'\n\tattention\x18\x05 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12\'\n\x05\x62oxes\x18\x06 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\"\x9f\x02\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.landseer.v1.Hit\x12)\n\x07timings\x18\x02 \x03(\x0b\x32\x18.landseer.v1.StageTiming\x12\x31\n\x0emodel_versions\x18\x03 \x03(\x0b\x32\x19.landseer.v1.ModelVersion\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0b\x32\x18.landseer.v1.Degradation\x12\x12\n\nindex_size\x18\x05 \x01(\x04\x12\x38\n\x11query_explanation\x18\x06 \x01(\x0b\x32\x1d.landseer.v1.QueryExplanation\x12\x11\n\tuntrained\x18\x07 \x03(\t\"B\n\x0f\x44\x65scribeRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12 \n\x06region\x18\x02 \x01(\x0b\x32\x10.landseer.v1.Box\"\xe8\x02\n\x10\x44\x65scribeResponse\x12+\n\ndescriptor\x18\x01 \x01(\x0b\x32\x17.landseer.v1.Descriptor\x12-\n\x0cquery_vector\x18\x02 \x01(\x0b\x32\x17.landseer.v1.Descriptor\x12\'\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\x12\'\n\tattention\x18\x04 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12)\n\x08\x63lusters\x18\x05 \x03(\x0b\x32\x17.landseer.v1.Descriptor\x12\r\n\x05width\x18\x06 \x01(\r\x12\x0e\n\x06height\x18\x07 \x01(\r\x12)\n\x07timings\x18\x08 \x03(\x0b\x32\x18.landseer.v1.StageTiming\x12\x31\n\x0emodel_versions\x18\t \x03(\x0b\x32\x19.landseer.v1.ModelVersion*\x9b\x02\n\x0f\x45xpansionMethod\x12 \n\x1c\x45XPANSION_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPANSION_METHOD_NONE\x10\x01\x12\x1b\n\x17\x45XPANSION_METHOD_LATTQE\x10\x02\x12\x18\n\x14\x45XPANSION_METHOD_AQE\x10\x03\x12\x1a\n\x16\x45XPANSION_METHOD_AQEWD\x10\x04\x12\x1e\n\x1a\x45XPANSION_METHOD_AQEWD_DIR\x10\x05\x12\x1d\n\x19\x45XPANSION_METHOD_ALPHA_QE\x10\x06\x12\x18\n\x14\x45XPANSION_METHOD_DQE\x10\x07\x12\x1f\n\x1b\x45XPANSION_METHOD_RANK_CURVE\x10\x08*n\n\nFirstStage\x12\x1b\n\x17\x46IRST_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46IRST_STAGE_GLOBAL\x10\x01\x12\x15\n\x11\x46IRST_STAGE_WORDS\x10\x02\x12\x14\n\x10\x46IRST_STAGE_BOTH\x10\x03*\x8e\x01\n\x0fRerankingMethod\x12 \n\x1cRERANKING_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15RERANKING_METHOD_NONE\x10\x01\x12 \n\x1cRERANKING_METHOD_COATTENTION\x10\x02\x12\x1c\n\x18RERANKING_METHOD_SPATIAL\x10\x03*T\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x11\n\rGROUPING_NONE\x10\x01\x12\x1b\n\x17GROUPING_NEAR_IDENTICAL\x10\x02\x32\x9b\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.landseer.v1.SearchRequest\x1a\x1b.landseer.v1.SearchResponse\x12G\n\x08\x44\x65scribe\x12\x1c.landseer.v1.DescribeRequest\x1a\x1d.landseer.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18landseer/v1/search.proto\x12\x0blandseer.v1\x1a\x18landseer/v1/common.proto\"\x1c\n\nDescriptor\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x98\x01\n\tExpansion\x12,\n\x06method\x18\x01 \x01(\x0e\x32\x1c.landseer.v1.ExpansionMethod\x12\x17\n\nneighbours\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\x0f\x61llow_untrained\x18\x03 \x01(\x08\x12\x12\n\x05\x61lpha\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\r\n\x0b_neighboursB\x08\n\x06_alpha\"\x9f\x01\n\tReranking\x12,\n\x06method\x18\x01 \x01(\x0e\x32\x1c.landseer.v1.RerankingMethod\x12\x17\n\ncandidates\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1c\n\x14require_shared_words\x18\x04 \x01(\rB\r\n\x0b_candidatesB\t\n\x07_weight\"\xe2\x03\n\rSearchRequest\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x0c\n\x02id\x18\x02 \x01(\tH\x00\x12-\n\ndescriptor\x18\x03 \x01(\x0b\x32\x17.landseer.v1.DescriptorH\x00\x12 \n\x06region\x18\x04 \x01(\x0b\x32\x10.landseer.v1.Box\x12\x12\n\x05top_k\x18\x05 \x01(\rH\x01\x88\x01\x01\x12)\n\texpansion\x18\x06 \x01(\x0b\x32\x16.landseer.v1.Expansion\x12)\n\treranking\x18\x07 \x01(\x0b\x32\x16.landseer.v1.Reranking\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12,\n\x0b\x66irst_stage\x18\t \x01(\x0e\x32\x17.landseer.v1.FirstStage\x12\'\n\x08group_by\x18\n \x01(\x0e\x32\x15.landseer.v1.Grouping\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\t\x12\x13\n\x0bgroup_field\x18\x0c \x01(\t\x12\x11\n\tpage_size\x18\r \x01(\r\x12\x12\n\npage_token\x18\x0e \x01(\t\x12\x30\n\rmetadata_mask\x18\x0f \x01(\x0b\x32\x19.landseer.v1.MetadataMaskB\x07\n\x05queryB\x08\n\x06_top_k\"\xbb\x01\n\x0bStageScores\x12\x13\n\x06global\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08\x65xpanded\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x18\n\x0b\x63oattention\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07inliers\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05words\x18\x05 \x01(\x02H\x04\x88\x01\x01\x42\t\n\x07_globalB\x0b\n\t_expandedB\x0e\n\x0c_coattentionB\n\n\x08_inliersB\x08\n\x06_words\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"j\n\x0cVerification\x12\x0f\n\x07inliers\x18\x01 \x01(\r\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12#\n\x07outline\x18\x03 \x03(\x0b\x32\x12.landseer.v1.Point\x12\x0f\n\x07patches\x18\x04 \x01(\r\"P\n\nPointMatch\x12!\n\x05query\x18\x01 \x01(\x0b\x32\x12.landseer.v1.Point\x12\x1f\n\x03hit\x18\x02 \x01(\x0b\x32\x12.landseer.v1.Point\"\xba\x01\n\x0eHitExplanation\x12\x11\n\tthumbnail\x18\x01 \x01(\x0c\x12)\n\x0b\x63oattention\x18\x02 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12\x17\n\x0f\x63luster_weights\x18\x03 \x03(\x02\x12\'\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\x12(\n\x07matches\x18\x05 \x03(\x0b\x32\x17.landseer.v1.PointMatch\"\xe7\x02\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12(\n\x06scores\x18\x03 \x01(\x0b\x32\x18.landseer.v1.StageScores\x12\x30\n\x08metadata\x18\x04 \x03(\x0b\x32\x1e.landseer.v1.Hit.MetadataEntry\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x30\n\x0b\x65xplanation\x18\x07 \x01(\x0b\x32\x1b.landseer.v1.HitExplanation\x12/\n\x0cverification\x18\x08 \x01(\x0b\x32\x19.landseer.v1.Verification\x12\x16\n\x0enear_identical\x18\t \x03(\t\x12\r\n\x05group\x18\n \x01(\t\x12\x0f\n\x07grouped\x18\x0b \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x10QueryExplanation\x12\x11\n\tthumbnail\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12 \n\x06region\x18\x04 \x01(\x0b\x32\x10.landseer.v1.Box\x12\'\n\tattention\x18\x05 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12\'\n\x05\x62oxes\x18\x06 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\"\xf6\x02\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.landseer.v1.Hit\x12)\n\x07timings\x18\x02 \x03(\x0b\x32\x18.landseer.v1.StageTiming\x12\x31\n\x0emodel_versions\x18\x03 \x03(\x0b\x32\x19.landseer.v1.ModelVersion\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0b\x32\x18.landseer.v1.Degradation\x12\x12\n\nindex_size\x18\x05 \x01(\x04\x12\x38\n\x11query_explanation\x18\x06 \x01(\x0b\x32\x1d.landseer.v1.QueryExplanation\x12\x11\n\tuntrained\x18\x07 \x03(\t\x12\x14\n\x07matched\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12\x1a\n\x12\x63ollection_changed\x18\n \x01(\x08\x42\n\n\x08_matched\"B\n\x0f\x44\x65scribeRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12 \n\x06region\x18\x02 \x01(\x0b\x32\x10.landseer.v1.Box\"\xe8\x02\n\x10\x44\x65scribeResponse\x12+\n\ndescriptor\x18\x01 \x01(\x0b\x32\x17.landseer.v1.Descriptor\x12-\n\x0cquery_vector\x18\x02 \x01(\x0b\x32\x17.landseer.v1.Descriptor\x12\'\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x18.landseer.v1.DetectedBox\x12\'\n\tattention\x18\x04 \x01(\x0b\x32\x14.landseer.v1.Heatmap\x12)\n\x08\x63lusters\x18\x05 \x03(\x0b\x32\x17.landseer.v1.Descriptor\x12\r\n\x05width\x18\x06 \x01(\r\x12\x0e\n\x06height\x18\x07 \x01(\r\x12)\n\x07timings\x18\x08 \x03(\x0b\x32\x18.landseer.v1.StageTiming\x12\x31\n\x0emodel_versions\x18\t \x03(\x0b\x32\x19.landseer.v1.ModelVersion*\x9b\x02\n\x0f\x45xpansionMethod\x12 \n\x1c\x45XPANSION_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPANSION_METHOD_NONE\x10\x01\x12\x1b\n\x17\x45XPANSION_METHOD_LATTQE\x10\x02\x12\x18\n\x14\x45XPANSION_METHOD_AQE\x10\x03\x12\x1a\n\x16\x45XPANSION_METHOD_AQEWD\x10\x04\x12\x1e\n\x1a\x45XPANSION_METHOD_AQEWD_DIR\x10\x05\x12\x1d\n\x19\x45XPANSION_METHOD_ALPHA_QE\x10\x06\x12\x18\n\x14\x45XPANSION_METHOD_DQE\x10\x07\x12\x1f\n\x1b\x45XPANSION_METHOD_RANK_CURVE\x10\x08*n\n\nFirstStage\x12\x1b\n\x17\x46IRST_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46IRST_STAGE_GLOBAL\x10\x01\x12\x15\n\x11\x46IRST_STAGE_WORDS\x10\x02\x12\x14\n\x10\x46IRST_STAGE_BOTH\x10\x03*\x8e\x01\n\x0fRerankingMethod\x12 \n\x1cRERANKING_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15RERANKING_METHOD_NONE\x10\x01\x12 \n\x1cRERANKING_METHOD_COATTENTION\x10\x02\x12\x1c\n\x18RERANKING_METHOD_SPATIAL\x10\x03*h\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x11\n\rGROUPING_NONE\x10\x01\x12\x1b\n\x17GROUPING_NEAR_IDENTICAL\x10\x02\x12\x12\n\x0eGROUPING_FIELD\x10\x03\x32\x9b\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.landseer.v1.SearchRequest\x1a\x1b.landseer.v1.SearchResponse\x12G\n\x08\x44\x65scribe\x12\x1c.landseer.v1.DescribeRequest\x1a\x1d.landseer.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HIT_METADATAENTRY']._loaded_options = None
   _globals['_HIT_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_EXPANSIONMETHOD']._serialized_start=2612
-  _globals['_EXPANSIONMETHOD']._serialized_end=2895
-  _globals['_FIRSTSTAGE']._serialized_start=2897
-  _globals['_FIRSTSTAGE']._serialized_end=3007
-  _globals['_RERANKINGMETHOD']._serialized_start=3010
-  _globals['_RERANKINGMETHOD']._serialized_end=3152
-  _globals['_GROUPING']._serialized_start=3154
-  _globals['_GROUPING']._serialized_end=3238
+  _globals['_EXPANSIONMETHOD']._serialized_start=2857
+  _globals['_EXPANSIONMETHOD']._serialized_end=3140
+  _globals['_FIRSTSTAGE']._serialized_start=3142
+  _globals['_FIRSTSTAGE']._serialized_end=3252
+  _globals['_RERANKINGMETHOD']._serialized_start=3255
+  _globals['_RERANKINGMETHOD']._serialized_end=3397
+  _globals['_GROUPING']._serialized_start=3399
+  _globals['_GROUPING']._serialized_end=3503
   _globals['_DESCRIPTOR']._serialized_start=67
   _globals['_DESCRIPTOR']._serialized_end=95
   _globals['_EXPANSION']._serialized_start=98
@@ -49,29 +49,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RERANKING']._serialized_start=253
   _globals['_RERANKING']._serialized_end=412
   _globals['_SEARCHREQUEST']._serialized_start=415
-  _globals['_SEARCHREQUEST']._serialized_end=771
-  _globals['_STAGESCORES']._serialized_start=774
-  _globals['_STAGESCORES']._serialized_end=961
-  _globals['_POINT']._serialized_start=963
-  _globals['_POINT']._serialized_end=992
-  _globals['_VERIFICATION']._serialized_start=994
-  _globals['_VERIFICATION']._serialized_end=1100
-  _globals['_POINTMATCH']._serialized_start=1102
-  _globals['_POINTMATCH']._serialized_end=1182
-  _globals['_HITEXPLANATION']._serialized_start=1185
-  _globals['_HITEXPLANATION']._serialized_end=1371
-  _globals['_HIT']._serialized_start=1374
-  _globals['_HIT']._serialized_end=1701
-  _globals['_HIT_METADATAENTRY']._serialized_start=1654
-  _globals['_HIT_METADATAENTRY']._serialized_end=1701
-  _globals['_QUERYEXPLANATION']._serialized_start=1704
-  _globals['_QUERYEXPLANATION']._serialized_end=1888
-  _globals['_SEARCHRESPONSE']._serialized_start=1891
-  _globals['_SEARCHRESPONSE']._serialized_end=2178
-  _globals['_DESCRIBEREQUEST']._serialized_start=2180
-  _globals['_DESCRIBEREQUEST']._serialized_end=2246
-  _globals['_DESCRIBERESPONSE']._serialized_start=2249
-  _globals['_DESCRIBERESPONSE']._serialized_end=2609
-  _globals['_SEARCHSERVICE']._serialized_start=3241
-  _globals['_SEARCHSERVICE']._serialized_end=3396
+  _globals['_SEARCHREQUEST']._serialized_end=897
+  _globals['_STAGESCORES']._serialized_start=900
+  _globals['_STAGESCORES']._serialized_end=1087
+  _globals['_POINT']._serialized_start=1089
+  _globals['_POINT']._serialized_end=1118
+  _globals['_VERIFICATION']._serialized_start=1120
+  _globals['_VERIFICATION']._serialized_end=1226
+  _globals['_POINTMATCH']._serialized_start=1228
+  _globals['_POINTMATCH']._serialized_end=1308
+  _globals['_HITEXPLANATION']._serialized_start=1311
+  _globals['_HITEXPLANATION']._serialized_end=1497
+  _globals['_HIT']._serialized_start=1500
+  _globals['_HIT']._serialized_end=1859
+  _globals['_HIT_METADATAENTRY']._serialized_start=1812
+  _globals['_HIT_METADATAENTRY']._serialized_end=1859
+  _globals['_QUERYEXPLANATION']._serialized_start=1862
+  _globals['_QUERYEXPLANATION']._serialized_end=2046
+  _globals['_SEARCHRESPONSE']._serialized_start=2049
+  _globals['_SEARCHRESPONSE']._serialized_end=2423
+  _globals['_DESCRIBEREQUEST']._serialized_start=2425
+  _globals['_DESCRIBEREQUEST']._serialized_end=2491
+  _globals['_DESCRIBERESPONSE']._serialized_start=2494
+  _globals['_DESCRIBERESPONSE']._serialized_end=2854
+  _globals['_SEARCHSERVICE']._serialized_start=3506
+  _globals['_SEARCHSERVICE']._serialized_end=3661
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,7 @@ class Grouping(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GROUPING_UNSPECIFIED: _ClassVar[Grouping]
     GROUPING_NONE: _ClassVar[Grouping]
     GROUPING_NEAR_IDENTICAL: _ClassVar[Grouping]
+    GROUPING_FIELD: _ClassVar[Grouping]
 EXPANSION_METHOD_UNSPECIFIED: ExpansionMethod
 EXPANSION_METHOD_NONE: ExpansionMethod
 EXPANSION_METHOD_LATTQE: ExpansionMethod
@@ -59,6 +60,7 @@ RERANKING_METHOD_SPATIAL: RerankingMethod
 GROUPING_UNSPECIFIED: Grouping
 GROUPING_NONE: Grouping
 GROUPING_NEAR_IDENTICAL: Grouping
+GROUPING_FIELD: Grouping
 
 class Descriptor(_message.Message):
     __slots__ = ("values",)
@@ -91,7 +93,7 @@ class Reranking(_message.Message):
     def __init__(self, method: _Optional[_Union[RerankingMethod, str]] = ..., candidates: _Optional[int] = ..., weight: _Optional[float] = ..., require_shared_words: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain", "first_stage", "group_by")
+    __slots__ = ("image", "id", "descriptor", "region", "top_k", "expansion", "reranking", "explain", "first_stage", "group_by", "filter", "group_field", "page_size", "page_token", "metadata_mask")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +104,11 @@ class SearchRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     FIRST_STAGE_FIELD_NUMBER: _ClassVar[int]
     GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    METADATA_MASK_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     id: str
     descriptor: Descriptor
@@ -112,7 +119,12 @@ class SearchRequest(_message.Message):
     explain: bool
     first_stage: FirstStage
     group_by: Grouping
-    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ..., first_stage: _Optional[_Union[FirstStage, str]] = ..., group_by: _Optional[_Union[Grouping, str]] = ...) -> None: ...
+    filter: str
+    group_field: str
+    page_size: int
+    page_token: str
+    metadata_mask: _common_pb2.MetadataMask
+    def __init__(self, image: _Optional[bytes] = ..., id: _Optional[str] = ..., descriptor: _Optional[_Union[Descriptor, _Mapping]] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., top_k: _Optional[int] = ..., expansion: _Optional[_Union[Expansion, _Mapping]] = ..., reranking: _Optional[_Union[Reranking, _Mapping]] = ..., explain: _Optional[bool] = ..., first_stage: _Optional[_Union[FirstStage, str]] = ..., group_by: _Optional[_Union[Grouping, str]] = ..., filter: _Optional[str] = ..., group_field: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., metadata_mask: _Optional[_Union[_common_pb2.MetadataMask, _Mapping]] = ...) -> None: ...
 
 class StageScores(_message.Message):
     __slots__ = ("expanded", "coattention", "inliers", "words")
@@ -170,7 +182,7 @@ class HitExplanation(_message.Message):
     def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[PointMatch, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification", "near_identical")
+    __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification", "near_identical", "group", "grouped")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +199,8 @@ class Hit(_message.Message):
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     VERIFICATION_FIELD_NUMBER: _ClassVar[int]
     NEAR_IDENTICAL_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    GROUPED_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     scores: StageScores
@@ -196,7 +210,9 @@ class Hit(_message.Message):
     explanation: HitExplanation
     verification: Verification
     near_identical: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., near_identical: _Optional[_Iterable[str]] = ...) -> None: ...
+    group: str
+    grouped: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., scores: _Optional[_Union[StageScores, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., near_identical: _Optional[_Iterable[str]] = ..., group: _Optional[str] = ..., grouped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryExplanation(_message.Message):
     __slots__ = ("thumbnail", "width", "height", "region", "attention", "boxes")
@@ -215,7 +231,7 @@ class QueryExplanation(_message.Message):
     def __init__(self, thumbnail: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., region: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., attention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "timings", "model_versions", "degradations", "index_size", "query_explanation", "untrained")
+    __slots__ = ("hits", "timings", "model_versions", "degradations", "index_size", "query_explanation", "untrained", "matched", "next_page_token", "collection_changed")
     HITS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +239,9 @@ class SearchResponse(_message.Message):
     INDEX_SIZE_FIELD_NUMBER: _ClassVar[int]
     QUERY_EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_CHANGED_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     timings: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageTiming]
     model_versions: _containers.RepeatedCompositeFieldContainer[_common_pb2.ModelVersion]
@@ -230,7 +249,10 @@ class SearchResponse(_message.Message):
     index_size: int
     query_explanation: QueryExplanation
     untrained: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., degradations: _Optional[_Iterable[_Union[_common_pb2.Degradation, _Mapping]]] = ..., index_size: _Optional[int] = ..., query_explanation: _Optional[_Union[QueryExplanation, _Mapping]] = ..., untrained: _Optional[_Iterable[str]] = ...) -> None: ...
+    matched: int
+    next_page_token: str
+    collection_changed: bool
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., model_versions: _Optional[_Iterable[_Union[_common_pb2.ModelVersion, _Mapping]]] = ..., degradations: _Optional[_Iterable[_Union[_common_pb2.Degradation, _Mapping]]] = ..., index_size: _Optional[int] = ..., query_explanation: _Optional[_Union[QueryExplanation, _Mapping]] = ..., untrained: _Optional[_Iterable[str]] = ..., matched: _Optional[int] = ..., next_page_token: _Optional[str] = ..., collection_changed: _Optional[bool] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("image", "region")

@@ -9,12 +9,15 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from landseer.ensemble.api.metadata_mask import MetadataMask
+from landseer.ensemble.api.page_tokens import PageToken, digest_of
 from landseer.ensemble.api.verified import matches, verification
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Served
 from landseer.ensemble.pictures.heatmap import FeatureMap, coattention_heatmap
 from landseer.ensemble.pictures.pictures import Region
 from landseer.ensemble.search.describe import DescribedPicture
+from landseer.ensemble.search.plan import HitsPage
 from landseer.ensemble.search.ranking import Ranking
 from landseer.ensemble.search.search import SearchResult
 from landseer.ensemble.search.stages import STAGES, Stages
@@ -24,11 +27,11 @@ from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 
 def search_response(
-    found: SearchResult, served: Served | None, profile: Profile, *, explain: bool
+    found: SearchResult, served: Served | None, profile: Profile, *, explain: bool, mask: MetadataMask
 ) -> search_pb2.SearchResponse:
-    """Return the answer to a search, without timings. With `explain` this computes heat maps."""
+    """Return the answer to a search, without timings and pages. With `explain` this computes heat maps."""
     shown = None if found.picture is None else found.picture.prepared.region
-    hits = [_hit(found, place, profile, explain=explain, shown=shown) for place in range(len(found.records))]
+    hits = [_hit(found, place, profile, explain=explain, shown=shown, mask=mask) for place in range(len(found.records))]
     picture = found.picture if explain else None
     return search_pb2.SearchResponse(
         hits=hits,
@@ -36,7 +39,19 @@ def search_response(
         index_size=found.index_size,
         query_explanation=None if picture is None else _query_explanation(picture),
         untrained=found.untrained,
+        matched=found.matched,
     )
+
+
+def add_page(
+    response: search_pb2.SearchResponse, request: search_pb2.SearchRequest, page: HitsPage, found: SearchResult
+) -> None:
+    """Add the token of the next page, and whether the collection has changed since the first one."""
+    first = found.sequence if page.since is None else page.since
+    response.collection_changed = first != found.sequence
+    if found.more:
+        token = PageToken(offset=page.offset + page.size, sequence=first, digest=digest_of(request))
+        response.next_page_token = str(token)
 
 
 def describe_response(described: DescribedPicture, served: Served) -> search_pb2.DescribeResponse:
@@ -53,12 +68,12 @@ def describe_response(described: DescribedPicture, served: Served) -> search_pb2
     )
 
 
-def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetResponse:
+def get_response(stored: Stored, *, include_vectors: bool, mask: MetadataMask) -> index_pb2.GetResponse:
     """Return the stored record of a picture."""
     record = stored.record
     return index_pb2.GetResponse(
         id=record.id,
-        metadata=record.metadata,
+        metadata=mask.of(record.metadata),
         width=record.width,
         height=record.height,
         boxes=detected_boxes(record.boxes),
@@ -70,11 +85,12 @@ def get_response(stored: Stored, *, include_vectors: bool) -> index_pb2.GetRespo
     )
 
 
-def list_response(page: Page) -> index_pb2.ListResponse:
-    """Return a page of pictures; the token of the next page is the last id of this one."""
+def list_response(page: Page, matched: int | None, *, mask: MetadataMask) -> index_pb2.ListResponse:
+    """Return a page of pictures; the token of the next page is the last id that was looked at for this one."""
     return index_pb2.ListResponse(
-        pictures=[index_pb2.ListedPicture(id=one.id, metadata=one.metadata) for one in page.pictures],
-        next_page_token=page.pictures[-1].id if page.more else "",
+        pictures=[index_pb2.ListedPicture(id=one.id, metadata=mask.of(one.metadata)) for one in page.pictures],
+        next_page_token=page.next,
+        matched=matched,
     )
 
 
@@ -121,18 +137,22 @@ def _descriptor(vector: NDArray[Any]) -> search_pb2.Descriptor:
     return search_pb2.Descriptor(values=vector.astype(np.float32).tolist())
 
 
-def _hit(found: SearchResult, place: int, profile: Profile, *, explain: bool, shown: Region | None) -> search_pb2.Hit:
+def _hit(
+    found: SearchResult, place: int, profile: Profile, *, explain: bool, shown: Region | None, mask: MetadataMask
+) -> search_pb2.Hit:
     ranking, record = found.ranking, found.records[place]
+    others = "near_identical" if found.group_field is None else "grouped"
     return search_pb2.Hit(
         id=record.id,
         score=float(ranking.scores[place]),
         scores=_scores(ranking, place),
-        metadata=record.metadata,
+        metadata=mask.of(record.metadata),
         width=record.width,
         height=record.height,
         explanation=_explanation(ranking, place, record, profile, shown) if explain else None,
         verification=verification(ranking.evidence[place], record.width, record.height),
-        near_identical=found.others[place],
+        group=found.values[place],
+        **{others: found.others[place]},
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.ensemble.api.page_tokens import PageToken, digest_of
 from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.errors import CodebookMissing, InvalidInput, LocalFeaturesMissing, Untrained
+from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
@@ -23,6 +25,7 @@ from landseer.ensemble.search.plan import (
     SPATIAL,
     WORDS,
     ExpansionPlan,
+    HitsPage,
     IdQuery,
     PictureQuery,
     Query,
@@ -85,6 +88,7 @@ def search_plan(
         )
     top_k = request.top_k if request.HasField("top_k") else TOP_K
     _in_range("top_k", top_k, 1, max_top_k)
+    groups, group_field = _groups(request, sources)
     return SearchPlan(
         query=_query(request, kind, profile),
         top_k=top_k,
@@ -92,7 +96,10 @@ def search_plan(
         rerank=rerank,
         explain=request.explain,
         first=first,
-        compared=compared(top_k, most=max_top_k) if _groups(request, sources) else 0,
+        compared=compared(top_k, most=max_top_k) if groups else 0,
+        group_field=group_field,
+        filter=parse(request.filter),
+        page=_page(request, top_k),
         sources=sources,
     )
 
@@ -181,17 +188,35 @@ def _first(request: search_pb2.SearchRequest, kind: str | None, sources: LocalSo
     return first
 
 
-def _groups(request: search_pb2.SearchRequest, sources: LocalSources) -> bool:
-    """Return whether near-identical hits are grouped; by default they are not."""
+def _page(request: search_pb2.SearchRequest, top_k: int) -> HitsPage | None:
+    """Return the part of the hits that is asked for; None for all of them."""
+    if not request.page_size:
+        if request.page_token:
+            raise InvalidInput("page_token", "got a token without page_size; set both, or neither for all hits at once")
+        return None
+    _in_range("page_size", request.page_size, 1, top_k)
+    if not request.page_token:
+        return HitsPage(offset=0, size=request.page_size, since=None)
+    token = PageToken.read(request.page_token, digest_of(request))
+    return HitsPage(offset=min(token.offset, top_k), size=request.page_size, since=token.sequence)
+
+
+def _groups(request: search_pb2.SearchRequest, sources: LocalSources) -> tuple[bool, str | None]:
+    """Return whether hits are grouped, and by which field, None for near-identical ones; by default they are not."""
     _known("group_by", request.group_by, search_pb2.Grouping)
+    if (request.group_by == search_pb2.GROUPING_FIELD) != bool(request.group_field):
+        said = "group_by GROUPING_FIELD and group_field go together: set both, or neither"
+        raise InvalidInput("group_field", f"got {request.group_field!r}; {said}")
+    if request.group_by == search_pb2.GROUPING_FIELD:
+        return True, request.group_field
     if request.group_by != search_pb2.GROUPING_NEAR_IDENTICAL:
-        return False
+        return False, None
     if sources.verification != KEYPOINTS:
         raise LocalFeaturesMissing(
             "group_by: near-identical pictures are recognised by keypoints, and this server stores none; start it with "
             "`landseer serve --local-features keypoints` and index the pictures again, or search without group_by"
         )
-    return True
+    return True, None
 
 
 def _need_words(field: str, sources: LocalSources) -> None:

@@ -12,6 +12,7 @@ import grpc
 from google.rpc import code_pb2
 
 from landseer.ensemble.api.messages import (
+    add_page,
     add_stages,
     describe_response,
     get_response,
@@ -20,11 +21,13 @@ from landseer.ensemble.api.messages import (
     search_response,
     timestamp,
 )
+from landseer.ensemble.api.metadata_mask import MetadataMask, metadata_mask
 from landseer.ensemble.api.request import page_query, region_of, search_plan
 from landseer.ensemble.api.status import clip
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.readiness import Readiness
 from landseer.ensemble.inference.triton import GRAPHS, Served, Triton
@@ -34,7 +37,7 @@ from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.describe import FOR_DESCRIBE, Describer
 from landseer.ensemble.search.gate import Gate
 from landseer.ensemble.search.plan import PictureQuery, Query, SearchPlan
-from landseer.ensemble.search.search import SearchRun
+from landseer.ensemble.search.search import SearchResult, SearchRun
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import MAX_ID_BYTES, check_id
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -100,8 +103,11 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                 max_top_k=parts.config.max_top_k,
                 sources=collection.sources,
             )
+            mask = metadata_mask(request.metadata_mask)
             with parts.gates.of(plan.query).admitted(stages.deadline):
-                response = await self._search(plan, collection, stages)
+                found, response = await self._search(plan, collection, stages, mask)
+            if plan.page is not None:
+                add_page(response, request, plan.page, found)
         add_stages(response, stages)
         return response
 
@@ -121,7 +127,9 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         add_stages(response, stages)
         return response
 
-    async def _search(self, plan: SearchPlan, collection: Collection, stages: Stages) -> search_pb2.SearchResponse:
+    async def _search(
+        self, plan: SearchPlan, collection: Collection, stages: Stages, mask: MetadataMask
+    ) -> tuple[SearchResult, search_pb2.SearchResponse]:
         readiness = self._parts.readiness
         needs_models = isinstance(plan.query, PictureQuery)
         served: Served | None = readiness.models() if needs_models else readiness.models_if_there()
@@ -139,7 +147,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         )
         found = await search.run()
         # A thousand hits with heat maps would block the event loop.
-        return await asyncio.to_thread(search_response, found, served, profile, explain=plan.explain)
+        explain = plan.explain
+        return found, await asyncio.to_thread(search_response, found, served, profile, explain=explain, mask=mask)
 
 
 class IndexService(index_pb2_grpc.IndexServiceServicer):
@@ -171,12 +180,15 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
     async def Get(self, request: index_pb2.GetRequest, context: Context) -> index_pb2.GetResponse:  # noqa: N802
         """Return the stored record of a picture."""
         check_id(request.id)
+        mask = metadata_mask(request.metadata_mask)
         stored = await self._parts.readiness.collection().get(request.id)
-        return get_response(stored, include_vectors=request.include_vectors)
+        return get_response(stored, include_vectors=request.include_vectors, mask=mask)
 
     async def List(self, request: index_pb2.ListRequest, context: Context) -> index_pb2.ListResponse:  # noqa: N802
         """List pictures by their ids."""
-        return list_response(await self._parts.readiness.collection().page(page_query(request)))
+        query, filter, mask = page_query(request), parse(request.filter), metadata_mask(request.metadata_mask)
+        page, matched = await self._parts.readiness.collection().page(query, filter)
+        return list_response(page, matched, mask=mask)
 
     async def Stats(self, request: index_pb2.StatsRequest, context: Context) -> index_pb2.StatsResponse:  # noqa: N802
         """Return sizes, models and limits."""
@@ -209,6 +221,9 @@ class IndexService(index_pb2_grpc.IndexServiceServicer):
             keypoints=index_pb2.KeypointsStats(
                 kept=config.keypoints, pictures=stats.keypoints, bytes=stats.keypoints_bytes
             ),
+            indexed_fields=[
+                index_pb2.IndexedFieldStats(**dataclasses.asdict(field)) for field in await collection.fields.stats()
+            ],
         )
 
 

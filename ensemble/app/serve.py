@@ -18,6 +18,7 @@ from landseer.ensemble.app.heap import give_back_large_blocks
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
 from landseer.ensemble.errors import LandseerError
+from landseer.ensemble.filters.kinds import KINDS, IndexedField, indexed_field
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
 
@@ -68,6 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kernel = f"similarity by visual words: {', '.join(KERNELS)} (default how-idf; for deep local features asmk, or "
     kernel += "r-asmk with --regions)"
     parser.add_argument("--kernel", default=ServerConfig.kernel, choices=KERNELS, metavar="NAME", help=kernel)
+    kept = f"metadata kept in memory for filters; a KIND is one of {', '.join(KINDS)} (default text); repeatable"
+    parser.add_argument(
+        "--index-field", action="append", default=[], type=_index_field, metavar="NAME[:KIND]", help=kept
+    )
     ready = "file that is there while the health status is SERVING, for probes without a certificate"
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help=ready)
     security_options.add_arguments(parser)
@@ -130,6 +135,7 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         regions=args.regions,
         codebook=args.codebook,
         kernel=args.kernel,
+        index_fields=tuple(args.index_field),
         ready_file=args.ready_file,
         **security_options.settings(args),
         **threads,
@@ -163,6 +169,13 @@ def _say(why: str, log_format: str) -> None:
         log.critical(why)
     else:
         print(f"landseer serve: {why}", file=sys.stderr)
+
+
+def _index_field(text: str) -> IndexedField:
+    try:
+        return indexed_field(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _bytes(text: str) -> int:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
 from landseer.ensemble.errors import Overloaded, StoreUnusable
+from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES, IndexEngine
 from landseer.ensemble.index.faiss_index import main_index_of
+from landseer.ensemble.index.fields import Fields
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.keypoint_words import KeypointWords
@@ -75,6 +77,8 @@ class Collection:
         source = self.deep_words or _keypoint_words(codebooks, store, config)
         self.words = WordIndex(source, threads=config.threads) if source else None
         """The index of visual words; None without a codebook."""
+        self.fields = Fields(store, config.index_fields)
+        """Answers filters."""
         self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
@@ -173,6 +177,7 @@ class Collection:
             await fresh.load(_until(stop, stored), _report, expected=max(0, self.store.count() - there))
             if self.words is not None:
                 await self.words.load(stop)
+            await self.fields.load(_until(stop, self.store.metadata.scan()))
             if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
                 self._compiled = True
@@ -205,6 +210,11 @@ class Collection:
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, records, removed)
+        await self.fields.apply(added, records, removed)
+
+    async def sequence(self) -> int:
+        """Return the number of changes of the store."""
+        return await self._reads.run(self.store.metadata.sequence)
 
     async def get(self, id: str) -> Stored:
         """Return a picture by its id. NotFound."""
@@ -251,9 +261,12 @@ class Collection:
         """Return the patches of a picture by key, or None."""
         return (await self._reads.run(self.store.patches.read, [key]))[0]
 
-    async def page(self, query: PageQuery) -> Page:
-        """List pictures in the order of their ids."""
-        return await self._reads.run(self.store.page, query)
+    async def page(self, query: PageQuery, filter: Filter | None) -> tuple[Page, int | None]:
+        """List pictures in the order of their ids; return how many a filter lets through, too. Errors of `Fields`."""
+        if filter is None:
+            return await self._reads.run(self.store.page, query), None
+        filtered = await self.fields.select(filter)
+        return await self._reads.run(self.store.page, query, filtered.selection), filtered.matched
 
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""
@@ -288,6 +301,7 @@ class Collection:
             self.deep_words.close()
         if self.words is not None:
             self.words.close()
+        self.fields.close()
         self._index.close()
         self.store.close()
 

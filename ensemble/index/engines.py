@@ -82,6 +82,8 @@ class FaissExact:
         """[n] of each row, with room for more."""
         self._rows: dict[int, int] = {}
         """By key."""
+        self._chosen: tuple[Selection, Any, int] | None = None
+        """The selection of the latest search with one, with what `_among` returned."""
 
     @property
     def dimension(self) -> int:
@@ -110,6 +112,7 @@ class FaissExact:
         keys, vectors = _matched(keys, vectors, self._index.d)
         keys, vectors = _last_of_each(keys, vectors)
         self.remove(keys)
+        self._chosen = None
         self._faiss.omp_set_num_threads(self._threads)
         self._index.add(vectors)
         first, end = self.size, self.size + len(keys)
@@ -123,6 +126,7 @@ class FaissExact:
         there = self._rows.keys() & set(np.asarray(keys, np.int64).tolist())
         if not there:
             return
+        self._chosen = None
         before, left = self.size, self.size - len(there)
         gone = {self._rows.pop(key) for key in there}
         holes = [row for row in gone if row < left]
@@ -140,12 +144,12 @@ class FaissExact:
         With a selection, only of its keys. k' = k, or the number of all vectors that may be found if that is less.
         """
         queries = _rows(queries, self._index.d)
-        allowed = None if selection is None else selection.has(self._keys[: self.size])
-        k = min(max(k, 0), self.size if allowed is None else int(np.count_nonzero(allowed)))
+        among, there = (None, self.size) if selection is None else self._among(selection)
+        k = min(max(k, 0), there)
         if not k or not len(queries):
             return np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         self._tune(len(queries))
-        scores, rows = self._index.search(queries, k, params=self._only(allowed))
+        scores, rows = self._index.search(queries, k, params=among)
         # FAISS returns row -1 where scores are not numbers.
         return np.where(rows < 0, rows, self._keys[rows]), scores
 
@@ -158,15 +162,18 @@ class FaissExact:
         found: Vectors = self._index.reconstruct_batch(np.array([self._rows[key] for key in asked], np.int64))
         return found
 
-    def _only(self, allowed: npt.NDArray[np.bool_] | None) -> Any:
-        """Return what makes FAISS skip the rows that are not allowed [n]; None to skip none.
+    def _among(self, selection: Selection) -> tuple[Any, int]:
+        """Return what makes FAISS compare the rows of a selection only, and how many these are.
 
-        FAISS then compares row by row, with a thread for each query: BLAS would compute all of them.
+        FAISS then compares row by row, with a thread for each query: BLAS would compute all of them. The latest one is
+        kept until the next change: finding the rows takes longer than searching few of them.
         """
-        if allowed is None:
-            return None
-        bitmap = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        return self._faiss.SearchParameters(sel=bitmap)
+        if self._chosen is None or self._chosen[0] is not selection:
+            allowed = selection.has(self._keys[: self.size])
+            bitmap = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            rows = int(np.count_nonzero(allowed))
+            self._chosen = selection, self._faiss.SearchParameters(sel=bitmap), rows
+        return self._chosen[1:]
 
     def _tune(self, queries: int) -> None:
         """Choose threads, and BLAS or FAISS's own kernels, for the next search.

@@ -22,6 +22,9 @@ class Selection:
         allowed[keys] = True
         return cls(allowed=allowed)
 
+    def __contains__(self, key: int) -> bool:
+        return 0 <= key < len(self.allowed) and bool(self.allowed[key])
+
     def has(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether each of keys [n] is allowed: [n]. Keys below 0 are not."""
         inside = (keys >= 0) & (keys < len(self.allowed))

@@ -1,4 +1,4 @@
-"""Near-identical hits as one: the best of them stands for the others."""
+"""Hits as one, near-identical ones or those with the same value of a field: the best stands for the others."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Grouped:
     ranking: Ranking
     others: Mapping[int, Keys] = field(default_factory=dict)
     """The keys of the others of a group, best first, by that of its hit; none for a hit that stands for itself."""
+    values: Mapping[int, str] = field(default_factory=dict)
+    """The value that a group has in common, by the key of its hit; none for a picture without the field."""
 
 
 def compared(top_k: int, *, most: int) -> int:
@@ -50,3 +52,30 @@ async def grouped(ranking: Ranking, groups: int, collection: Collection) -> Grou
             left = np.setdiff1d(left, alike[same], assume_unique=True)
         leaders.append(leader)
     return Grouped(ranking=ranking.take(np.array(leaders, np.int64)), others=others)
+
+
+async def grouped_by(name: str, ranking: Ranking, groups: int, collection: Collection) -> Grouped:
+    """Return the best hits of at most so many groups of pictures with the same value of a field, in their order.
+
+    Each picture without the field is a group of its own. Overloaded.
+    """
+    keys = ranking.keys.tolist()
+    stored = await collection.pictures(ranking.keys, thumbnails=False, vectors=False)
+    values = {
+        key: one.record.metadata[name]
+        for key, one in zip(keys, stored, strict=True)
+        if one and name in one.record.metadata
+    }
+    leaders: dict[str | int, int] = {}
+    others: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        group = values.get(key, key)
+        if group in leaders:
+            others.setdefault(keys[leaders[group]], []).append(key)
+        elif len(leaders) < groups:
+            leaders[group] = place
+    return Grouped(
+        ranking=ranking.take(np.array([*leaders.values()], np.int64)),
+        others={key: np.array(some, np.int64) for key, some in others.items()},
+        values=values,
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.config import DEEP, KEYPOINTS
+from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.pictures.pictures import Region
 
@@ -66,6 +67,16 @@ class RerankingPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HitsPage:
+    """The part of the hits that is returned."""
+
+    offset: int
+    size: int
+    since: int | None
+    """Number of changes of the store at the first page; None if this is the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchPlan:
     """A validated search request."""
 
@@ -77,7 +88,13 @@ class SearchPlan:
     first: str = GLOBAL
     """`GLOBAL`, `WORDS` or `BOTH`."""
     compared: int = 0
-    """Hits that are grouped where they are near-identical; `top_k` then counts groups. 0 for no grouping."""
+    """Hits that are grouped; `top_k` then counts groups. 0 for no grouping."""
+    group_field: str | None = None
+    """The field of the metadata whose values make groups; None to group those that are near-identical."""
+    filter: Filter | None = None
+    """Which pictures are searched; None for all."""
+    page: HitsPage | None = None
+    """None to return all hits."""
     sources: LocalSources = field(default_factory=LocalSources)
     """What the server has."""
 

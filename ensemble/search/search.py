@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.fields import Filtered
+from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
@@ -28,7 +31,7 @@ from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
-from landseer.ensemble.search.grouping import Grouped, grouped
+from landseer.ensemble.search.grouping import Grouped, grouped, grouped_by
 from landseer.ensemble.search.plan import (
     GLOBAL,
     SPATIAL,
@@ -79,6 +82,8 @@ class ResolvedQuery:
     """If the plan needs them and the picture has them."""
     patches: Patches | None = None
     """If the plan needs them and the picture has them."""
+    selection: Selection | None = None
+    """The pictures that are searched; None for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +94,19 @@ class SearchResult:
     records: list[Record]
     """One per hit."""
     others: list[list[str]]
-    """Of each hit, the ids of the near-identical pictures that it stands for, best first."""
+    """Of each hit, the ids of the pictures that it stands for, best first."""
+    group_field: str | None
+    """As in the plan."""
+    values: list[str]
+    """Of each hit, the value that its group has in common; empty without."""
     picture: DescribedPicture | None
     index_size: int
+    matched: int | None
+    """Number of pictures that the filter lets through; None without a filter."""
+    sequence: int
+    """Number of changes of the store before the search; 0 without pages."""
+    more: bool
+    """Whether a page follows."""
     models: tuple[str, ...]
     """Names of the graphs that were used."""
     untrained: tuple[str, ...]
@@ -117,8 +132,10 @@ class SearchRun:
 
     async def run(self) -> SearchResult:
         """Run the plan. NotFound, InvalidInput, and errors of describing and searching."""
-        size = self.collection.size
-        query = await self._resolve()
+        size, sequence = self.collection.size, await self._sequence()
+        filtered = await self._filter()
+        selection, matched = (None, None) if filtered is None else (filtered.selection, filtered.matched)
+        query = replace(await self._resolve(), selection=selection)
         ranking, by_words = await self._first_searches(query)
         if self.plan.expand is not None and len(ranking.keys):
             ranking = await self._second_search(self.plan.expand, query, ranking)
@@ -128,16 +145,40 @@ class SearchRun:
             ranking = await self._rerank(self.plan.rerank, query, ranking)
         observe_search(self.metrics, self.plan, ranking)
         groups = await self._group(ranking)
-        ranking, records = await self._read_records(groups.ranking, query)
+        shown, more = self._page(groups.ranking)
+        ranking, records = await self._read_records(shown, query)
         return SearchResult(
             ranking=ranking,
             records=records,
             others=await self._others(ranking, groups.others),
+            group_field=self.plan.group_field,
+            values=[groups.values.get(key, "") for key in ranking.keys.tolist()],
             picture=query.picture,
             index_size=size,
+            matched=matched,
+            sequence=sequence,
+            more=more,
             models=_models(self.plan, ranking),
             untrained=_untrained(self.profile, self.plan, ranking),
         )
+
+    async def _sequence(self) -> int:
+        return 0 if self.plan.page is None else await self.collection.sequence()
+
+    async def _filter(self) -> Filtered | None:
+        """Return the pictures that the filter lets through; None without a filter."""
+        filter = self.plan.filter
+        if filter is None:
+            return None
+        return await self.stages.required("filter", lambda _: self.collection.fields.select(filter))
+
+    def _page(self, ranking: Ranking) -> tuple[Ranking, bool]:
+        """Return the hits of the page, and whether others follow."""
+        page = self.plan.page
+        if page is None:
+            return ranking, False
+        end = page.offset + page.size
+        return ranking.take(slice(page.offset, end)), end < len(ranking.keys)
 
     async def _resolve(self) -> ResolvedQuery:
         query = self.plan.query
@@ -218,12 +259,12 @@ class SearchRun:
         return cut(ranking), None if by_words is None else cut(by_words)
 
     async def _by_vector(self, query: ResolvedQuery, wanted: int) -> Ranking:
-        hits = await self.collection.search(query.vector, wanted)
+        hits = await self.collection.search(query.vector, wanted, query.selection)
         return first_ranking(hits.keys, hits.scores)
 
     async def _by_words(self, query: ResolvedQuery, wanted: int) -> Ranking:
         words, query_words = await self._query_words(query)
-        hits = await words.search(query_words, wanted)
+        hits = await words.search(query_words, wanted, query.selection)
         return words_ranking(hits.keys, hits.scores)
 
     async def _query_words(self, query: ResolvedQuery) -> tuple[WordIndex, Binary]:
@@ -255,7 +296,7 @@ class SearchRun:
         wanted = _depth(self.plan) + (query.key is not None)
 
         async def again(_: Deadline) -> Ranking:
-            hits = await self.collection.search(vector, wanted)
+            hits = await self.collection.search(vector, wanted, query.selection)
             return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
         after = await self.stages.optional("research", again)
@@ -266,7 +307,7 @@ class SearchRun:
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""
-        hits = await self.collection.search(-query.vector, NEGATIVES)
+        hits = await self.collection.search(-query.vector, NEGATIVES, query.selection)
         return await self.collection.descriptors(hits.keys[hits.keys != query.key])
 
     async def _rerank(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
@@ -322,11 +363,13 @@ class SearchRun:
         return replace(before, global_=filled)
 
     async def _group(self, ranking: Ranking) -> Grouped:
-        """Return the first `top_k` hits, or groups of near-identical ones; on failure hits."""
+        """Return the first `top_k` hits, or groups of them; on failure hits."""
         top_k, found = self.plan.top_k, None
         if self.plan.compared:
             first = ranking.take(slice(self.plan.compared))
-            found = await self.stages.optional("group", lambda _: grouped(first, top_k, self.collection))
+            name = self.plan.group_field
+            work = grouped if name is None else partial(grouped_by, name)
+            found = await self.stages.optional("group", lambda _: work(first, top_k, self.collection))
         return found or Grouped(ranking=ranking.take(slice(top_k)))
 
     async def _others(self, ranking: Ranking, others: Mapping[int, NDArray[np.int64]]) -> list[list[str]]:

@@ -17,6 +17,7 @@ from landseer.ensemble.telemetry.tracing import OFF, Tracing
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Stage = Literal[
+    "filter",
     "decode",
     "describe",
     "regions",

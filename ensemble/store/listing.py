@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from landseer.ensemble.store.record import metadata_of, unpack_key
 from landseer.ensemble.store.sums import Sums
 
 METADATA_BYTES = 2**20
 """Bytes of metadata after which a page ends: a thousand pictures may have 64 MiB."""
+LOOKED_AT = 50_000
+"""Pictures after which a page ends even if few of them are among those wanted: 0.1 s."""
+
+
+class KeySet(Protocol):
+    """Some keys."""
+
+    def __contains__(self, key: int) -> bool:
+        """Return whether a key is one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +36,8 @@ class Page:
     """Some pictures, sorted by the bytes of their ids."""
 
     pictures: tuple[ListedPicture, ...]
-    more: bool
-    """Whether others follow."""
+    next: str = ""
+    """The id behind which the next page begins; empty if this is the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +54,20 @@ class PageQuery:
     """Whether to read the metadata: a page of the disk each."""
 
 
-def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery) -> Page:
-    """Read a page. StoreUnusable or ValueError for a record that is damaged."""
+def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery, among: KeySet | None) -> Page:
+    """Read a page. among: which keys; None for all. StoreUnusable or ValueError for a record that is damaged."""
     found: list[ListedPicture] = []
-    room = METADATA_BYTES
-    for id, key in _ids(transaction.cursor(databases[b"ids"]), query):
-        if len(found) == query.size or room <= 0:
-            return Page(pictures=tuple(found), more=True)
+    room, last = METADATA_BYTES, ""
+    for looked_at, (id, key) in enumerate(_ids(transaction.cursor(databases[b"ids"]), query)):
+        if len(found) == query.size or room <= 0 or looked_at == LOOKED_AT:
+            return Page(pictures=tuple(found), next=last)
+        last = id
+        if among is not None and unpack_key(key) not in among:
+            continue
         metadata = _metadata(transaction, databases, sums, key) if query.metadata else {}
         room -= sum(len(name) + len(value) for name, value in metadata.items())
         found.append(ListedPicture(id=id, metadata=metadata))
-    return Page(pictures=tuple(found), more=False)
+    return Page(pictures=tuple(found))
 
 
 def _ids(cursor: Any, query: PageQuery) -> Iterator[tuple[str, bytes]]:

@@ -56,8 +56,9 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.index_tokens import IndexTokens
 from landseer.ensemble.store.keypoints import StoredKeypoints
-from landseer.ensemble.store.listing import Page, PageQuery, page_of
+from landseer.ensemble.store.listing import KeySet, Page, PageQuery, page_of
 from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.store.mounts import require_local
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.store.record import (
@@ -98,6 +99,8 @@ class Store:
         self._sums = Sums(folder, self._databases)
         self.vectors = Vectors(environment, self._databases, self.augmented, self._sums, clusters=clusters)
         """Read access to descriptors and clusters."""
+        self.metadata = StoredMetadata(folder, environment, self._databases, self._sums)
+        """Read access to all ids and metadata."""
         self.locals = Locals(folder, environment, self._databases, partial(self._write, grows=False))
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
         self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
@@ -194,11 +197,11 @@ class Store:
             read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
             return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
 
-    def page(self, query: PageQuery) -> Page:
-        """List pictures in the order of their ids."""
+    def page(self, query: PageQuery, among: KeySet | None = None) -> Page:
+        """List pictures in the order of their ids. among: which keys; None for all."""
         with self._environment.begin(buffers=True) as transaction:
             try:
-                return page_of(transaction, self._databases, self._sums, query)
+                return page_of(transaction, self._databases, self._sums, query, among)
             except ValueError as error:
                 raise self._damaged(str(error)) from error
 

@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
     )
+    parser.add_argument(
+        "--index-field",
+        action="append",
+        default=[],
+        metavar="NAME[:KIND]",
+        help="metadata kept in memory for filters, as `landseer serve` has it; repeatable",
+    )
     parser.add_argument("--codebook", type=Path, metavar="FILE", help="visual words from `landseer codebook`")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each model (default: all cores)")
     parser.add_argument(
@@ -113,9 +120,10 @@ def _config(args: argparse.Namespace) -> StackConfig:
 def _serve_args(args: argparse.Namespace) -> tuple[str, ...]:
     kept = ("--local-features", args.local_features)
     words = ("--codebook", str(args.codebook)) if args.codebook else ()
+    fields = tuple(word for field in args.index_field for word in ("--index-field", field))
     network = ("--allow-network-store",) if args.allow_network_store else ()
     always = ("--log-format", args.log_format, "--vectors", args.vectors, "--regions", str(args.regions))
-    return (*always, *kept, *words, *network, *security_options.words(args))
+    return (*always, *kept, *words, *fields, *network, *security_options.words(args))
 
 
 def _summary(stack: Stack, seconds: float) -> str:

@@ -81,6 +81,12 @@ FLOATS = mostly(
     st.sampled_from([0.5, 1.0, 3.0, 20.0]),
     st.sampled_from([0.0, -0.0, -1.0, 1e30, -1e30, float("nan"), float("inf")]) | st.floats(width=32),
 )
+FILTERS = mostly(
+    st.sampled_from(['a = "b"', 'id:"a*" OR -metadata:b', "NOT (a > 1 AND b:*)", "a != 2019-01-01 b < x", ""]),
+    st.lists(st.sampled_from(["a", "id", "=", ":", "<", "(", ")", "NOT", "OR", '"*"', "'", "\\", "é"]), max_size=9).map(
+        " ".join
+    ),
+)
 VALUES = {
     F.TYPE_STRING: IDS,
     F.TYPE_BYTES: BYTES,
@@ -97,7 +103,7 @@ VALUES = {
 
 def value_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.message_type is None:
-        return VALUES[field.type]
+        return FILTERS if field.name == "filter" else VALUES[field.type]
     return message_of(field.message_type)
 
 

@@ -59,7 +59,11 @@ def test_congruence_among_selected_keys(engine, share, queries):
         order = np.argsort(-exact, axis=1)[:, :k]
         np.testing.assert_array_equal(found, keys[there][order])
         np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), atol=1e-6)
-    assert engine.search(asked, 5, Selection.of(np.array([20_000])))[0].shape == (queries, 0)
+    # The same selection after a change.
+    engine.add(gone, vectors[::7])
+    assert set(engine.search(asked, 4000, selection)[0][0].tolist()) == set(chosen.tolist())
+    engine.remove(chosen)
+    assert engine.search(asked, 5, selection)[0].shape == (queries, 0)
 
 
 def test_nothing_in_it(engine):

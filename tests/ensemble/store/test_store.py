@@ -157,9 +157,9 @@ def test_pages_end_early_where_metadata_are_large(store):
     large = {"note": "x" * 60_000}
     store.put_many([record(f"p{number:02}", metadata=large) for number in range(20)])
     page = store.page(PageQuery(prefix="p", metadata=True))
-    assert (len(page.pictures), page.more, page.pictures[0].metadata) == (18, True, large)
-    rest = store.page(PageQuery(prefix="p", after=page.pictures[-1].id, metadata=True))
-    assert ([one.id for one in rest.pictures], rest.more) == (["p18", "p19"], False)
+    assert (len(page.pictures), page.next, page.pictures[0].metadata) == (18, "p17", large)
+    rest = store.page(PageQuery(prefix="p", after=page.next, metadata=True))
+    assert ([one.id for one in rest.pictures], rest.next) == (["p18", "p19"], "")
 
 
 def test_an_empty_store(store):

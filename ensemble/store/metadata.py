@@ -1,0 +1,73 @@
+"""The metadata of a store's pictures, read in a scan, and the numbers of its changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.errors import StoreUnusable
+from landseer.ensemble.store.record import metadata_of, pack_key, unpack_key
+from landseer.ensemble.store.sums import Sums
+
+Keys = NDArray[np.int64]
+
+
+class StoredMetadata:
+    """The ids and metadata in an open store. Threads may share it."""
+
+    def __init__(self, folder: Path, environment: Any, databases: dict[bytes, Any], sums: Sums) -> None:
+        self._folder, self._environment, self._databases, self._sums = folder, environment, databases, sums
+
+    def sequence(self) -> int:
+        """Return the number of the last change."""
+        with self._environment.begin() as transaction:
+            return unpack_key(transaction.get(b"sequence", pack_key(0), db=self._databases[b"meta"]))
+
+    def ids(self, prefix: str = "") -> tuple[Keys, list[str]]:
+        """Return the keys [n] and ids of the pictures whose ids start with a prefix, in the order of their ids."""
+        first, keys, ids = prefix.encode(), list[int](), list[str]()
+        with self._environment.begin(db=self._databases[b"ids"]) as transaction:
+            cursor = transaction.cursor()
+            there = cursor.set_range(first) if first else cursor.first()
+            for id, key in cursor if there else ():
+                if not id.startswith(first):
+                    break
+                keys.append(unpack_key(key))
+                ids.append(id.decode())
+        return np.array(keys, np.int64), ids
+
+    def scan(self, *, batch: int = 4096) -> Iterator[tuple[Keys, list[dict[str, str]]]]:
+        """Yield keys [n] and the metadata of all pictures, in key order. StoreUnusable for a record that is damaged.
+
+        Each batch is read in its own transaction, so that a slow consumer does not keep old pages alive.
+        """
+        after = 0
+        while True:
+            keys, metadata = self._batch(after + 1, batch)
+            if not len(keys):
+                return
+            yield keys, metadata
+            after = int(keys[-1])
+
+    def _batch(self, first: int, count: int) -> tuple[Keys, list[dict[str, str]]]:
+        keys, metadata = [], []
+        with self._environment.begin(buffers=True) as transaction:
+            cursor = transaction.cursor(self._databases[b"records"])
+            there = cursor.set_range(pack_key(first))
+            for key, data in islice(cursor, count) if there else ():
+                self._sums.check(transaction, bytes(key), b"records", data)
+                keys.append(unpack_key(key))
+                metadata.append(self._metadata(keys[-1], data))
+        return np.array(keys, np.int64), metadata
+
+    def _metadata(self, key: int, data: memoryview) -> dict[str, str]:
+        try:
+            return metadata_of(data)
+        except ValueError as error:
+            said = f"{self._folder} is damaged: record {key}: {error}"
+            raise StoreUnusable(f"{said}; restore it from a backup or index the pictures again") from error

@@ -1,0 +1,211 @@
+"""Filters over a real store: what they let through, by memory and by reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import plain_record
+
+from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.filters.kinds import IndexedField, indexed_field, items, moment, number
+from landseer.ensemble.filters.parser import parse
+from landseer.ensemble.index import columns as columns_module
+from landseer.ensemble.index import fields as fields_module
+from landseer.ensemble.index.columns import Columns
+from landseer.ensemble.index.fields import Fields
+from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.store.store import Store
+
+ALBUM = {
+    "ely": {"place": "Ely", "year": "1083", "tags": '["gothic", "norman"]', "taken": "2019-05-01T12:00:00Z"},
+    "wells": {"place": "Wells", "year": "1176", "tags": "gothic, early english", "listed": "true"},
+    "tate": {"place": "London", "year": "2000.5", "tags": "power station", "taken": "2026-01-02", "listed": "false"},
+    "odd": {"place": "New York*", "year": "unknown", "path": "/home/me/odd.jpg", "a b": "1"},
+    "bare": {},
+}
+KINDS = ("place", "year:number", "tags:list", "taken:time", "listed:bool")
+CASES = {
+    'place = "Ely"': "ely",
+    "place != Ely": "wells tate odd",
+    "NOT place = Ely": "wells tate odd bare",
+    "place = *l*": "ely wells",
+    r'place = "New York\*"': "odd",
+    "place < M": "ely tate",
+    "place:on": "tate",
+    "place:*": "ely wells tate odd",
+    "metadata:place": "ely wells tate odd",
+    "year > 1083": "wells tate",
+    "year = 1176.0": "wells",
+    "year != 1176": "ely tate",
+    "-year:*": "odd bare",
+    "tags:gothic": "ely wells",
+    "tags:goth": "",
+    'tags:"early*"': "wells",
+    "taken > 2020-01-01": "tate",
+    "taken <= 2019-05-01T14:00:00+02:00": "ely",
+    "listed = true": "wells",
+    "listed != TRUE": "tate",
+    "id = ely": "ely",
+    "id:e": "ely wells tate bare",
+    'id:"t*" OR year < 1100': "ely tate",
+    "id > p": "tate wells",
+    'metadata."a b" = 1': "odd",
+    "place = Ely AND year = 1": "",
+}
+"""Filters, and the ids that they let through."""
+UNTYPED = {
+    "year > 1083": "wells tate",
+    'year > "1083"': "wells tate odd",
+    "listed = TRUE": "wells",
+    'listed = "TRUE"': "",
+    "taken < 2020-01-01T00:00:00Z": "ely",
+    "tags:norman": "ely",
+    "tags:goth": "wells",
+    "tags:goth*": "ely wells",
+    "year:1176": "wells",
+}
+"""The same of fields without a kind."""
+
+
+def record(id, **metadata):
+    return plain_record(id, reduced=12, metadata=metadata)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(tmp_path / "store", fingerprint="f", limit_bytes=16 * 2**20, clusters_shape=(4, 12))
+    opened.put_many([record(id, **metadata) for id, metadata in ALBUM.items()])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def made(store):
+    """Makes the fields of the store."""
+    running = []
+
+    async def make(*indexed):
+        running.append(Fields(store, [indexed_field(text) for text in indexed]))
+        await running[-1].load(store.metadata.scan())
+        return running[-1]
+
+    yield make
+    for fields in running:
+        fields.close()
+
+
+async def ids(fields, store, text):
+    found = await fields.select(parse(text))
+    keys = np.flatnonzero(found.selection.allowed)
+    assert found.matched == len(keys)
+    return " ".join(one.record.id for one in store.by_keys(keys.tolist(), vectors=False) if one)
+
+
+@pytest.mark.parametrize("indexed", [KINDS, ()], ids=["indexed", "read"])
+async def test_what_filters_let_through(store, made, indexed):
+    fields, expected = await made(*indexed), CASES if indexed else UNTYPED
+    found = {text: sorted((await ids(fields, store, text)).split()) for text in expected}
+    assert found == {text: sorted(ids.split()) for text, ids in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("year > soon", "year > soon: year is a number; expected 1990 at column 8, got soon"),
+        ("taken > yesterday", "taken is a time; expected 2026-11-29 or 2026-11-29T12:00:00Z at column 9"),
+        ("listed > true", "listed is a bool; compare it by = or !=, at column 10"),
+        ("tags = gothic", "tags is a list; write tags:gothic for one that has it, at column 8"),
+    ],
+)
+async def test_a_value_of_another_kind_is_an_error(made, text, message):
+    with pytest.raises(InvalidInput) as caught:
+        await (await made(*KINDS)).select(parse(text))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("indexed", [("place",), ()], ids=["indexed", "read"])
+async def test_a_change_counts_from_then_on_and_what_is_kept_is_shared(store, made, indexed):
+    fields, wanted = await made(*indexed), parse('place = "Ely"')
+    before = await fields.select(wanted)
+    assert (await fields.select(parse('place = "Ely"'))).selection is before.selection
+    (change,) = store.put_many([record("new", place="Ely")])
+    await fields.apply([change.key], [record("new", place="Ely")], [])
+    assert await ids(fields, store, 'place = "Ely"') == "ely new"
+    gone = store.delete("ely").replaced_key
+    await fields.apply([], [], [gone])
+    assert await ids(fields, store, 'place = "Ely"') == "new"
+    assert await ids(fields, store, "NOT place = Ely") == "wells tate odd bare"
+
+
+async def test_a_field_that_is_not_indexed_is_read_only_where_that_is_soon_done(made, monkeypatch):
+    fields = await made("place")
+    monkeypatch.setattr(fields_module, "SCANNED", 4)
+    said = r"`?year is not indexed, and 5 pictures are too many .*landseer serve --index-field year`"
+    with pytest.raises(InvalidInput, match=said):
+        await fields.select(parse("place = Ely AND year > 3"))
+    assert (await fields.select(parse("place = Ely AND id:e"))).matched == 1
+
+
+async def test_selections_are_kept_within_a_bound(made, monkeypatch):
+    fields = await made("place")
+    monkeypatch.setattr(fields_module, "KEPT_BYTES", 40_000)
+    for year in range(20):
+        await fields.select(parse(f"place = {year}"))
+    assert len(fields._kept) < 5
+
+
+async def test_figures_of_fields(made):
+    stats = {one.name: (one.kind, one.pictures) for one in await (await made("year:number", "place")).stats()}
+    assert stats == {"year": ("number", 3), "place": ("text", 4)}
+
+
+def test_a_kind_is_one_of_a_few():
+    assert indexed_field("year") == IndexedField(name="year", kind="text")
+    assert indexed_field("exif:iso:number") == IndexedField(name="exif:iso", kind="number")
+    for text in ("year:integer", ":number", "a:b"):
+        with pytest.raises(ValueError, match="expected NAME or NAME:KIND with a kind of text, number"):
+            indexed_field(text)
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [
+        (number, {"-1.5e3": -1500.0, " 7 ": 7.0, ".5": 0.5}, ["", "1_000", "nan", "inf", "1e999", "0x1", "1,5"]),
+        (
+            moment,
+            {"1970-01-02": 86400.0, "1970-01-01T01:00:00+01:00": 0.0},
+            ["1970", "1970-13-01", "noon", "0001-01-01x"],
+        ),
+        (items, {'["a", 1]': ("a", "1"), "a, b ,": ("a", "b"), "": (), "[a": ("[a",)}, []),
+    ],
+)
+def test_how_texts_are_read(read, good, bad):
+    assert {text: read(text) for text in good} == good
+    assert [text for text in bad if read(text) is not None] == []
+
+
+VALUES = st.none() | st.sampled_from(["1", "2", "3.5", "x", "xy"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.lists(VALUES, max_size=6), st.sets(st.integers(0, 40), max_size=6)), max_size=8))
+def test_columns_are_a_dictionary_after_any_changes(changes):
+    columns, plain, key = Columns({"n": "number", "t": "text"}), {}, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "LEAST_DEAD", 3)
+        for texts, removed in changes:
+            added = {key + place: {} if text is None else {"n": text, "t": text} for place, text in enumerate(texts)}
+            key += len(texts)
+            columns.add(np.array([*added], np.int64), [*added.values()])
+            columns.remove(np.array([*removed], np.int64))
+            plain = {one: found for one, found in (plain | added).items() if one not in removed}
+    nothing = Selection.of(np.empty(0, np.int64))
+    for text, test in {
+        "n >= 2": lambda found: found.get("n") in ("2", "3.5"),
+        "t:x": lambda found: "x" in found.get("t", ""),
+        "NOT t = x": lambda found: found.get("t") != "x",
+    }.items():
+        allowed = columns.select(parse(text), lambda _: nothing).allowed
+        assert np.flatnonzero(allowed).tolist() == [one for one, found in sorted(plain.items()) if test(found)]
