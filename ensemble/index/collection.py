@@ -28,7 +28,8 @@ from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.setting_choice import setting_for
-from landseer.ensemble.index.versions import Version, Versions
+from landseer.ensemble.index.versions import WORDS, Version, Versions
+from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
@@ -94,6 +95,8 @@ class Collection:
             damaged=metrics.index_damaged.inc,
         )
         """Maps index versions."""
+        self.word_files = None if self.words is None else self._word_files(self.words)
+        """The versions of words; None without words."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
         self._compiled = False
@@ -165,7 +168,8 @@ class Collection:
 
     async def tidy_versions(self) -> None:
         """Delete index versions that are half built or too many. OSError. None may be under construction."""
-        await self.files.run(self.versions.tidy, kept=self._config.versions_kept)
+        for versions in [self.versions, *([self.word_files.versions] if self.word_files else [])]:
+            await self.files.run(versions.tidy, kept=self._config.versions_kept)
 
     async def load(self) -> None:
         """Build the index from a version and the store, and switch to it. The previous one is used until then."""
@@ -175,8 +179,7 @@ class Collection:
             after, there = (0, 0) if main is None else (main.sequence, main.size)
             stored = self.store.vectors.scan(after=after, augmented=self._augmented)
             await fresh.load(_until(stop, stored), _report, expected=max(0, self.store.count() - there))
-            if self.words is not None:
-                await self.words.load(stop)
+            await self._load_words(stop)
             await self.fields.load(_until(stop, self.store.metadata.scan()))
             if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
@@ -304,6 +307,25 @@ class Collection:
         self.fields.close()
         self._index.close()
         self.store.close()
+
+    def _word_files(self, words: WordIndex) -> WordFiles:
+        versions = Versions(self._config.store, WORDS)
+        return WordFiles(self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc)
+
+    async def _load_words(self, stop: threading.Event) -> None:
+        """Load the words from a version and the store, or from the store alone."""
+        if self.words is None or self.word_files is None:
+            return
+        found = await self.files.run(self.word_files.first)
+        if found is None:
+            await self.words.load(stop)
+            return
+        version, saved = found
+        try:
+            await self.words.load(stop, saved)
+        except (ValueError, OSError) as error:
+            await self.files.run(self.word_files.discard, version.number, error)
+            await self.words.load(stop)
 
     def _empty(self, main: LivingMain | None = None) -> LiveIndex:
         return LiveIndex(self.engine(), main=main, searched=self.metrics.search_batch.observe)

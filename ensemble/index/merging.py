@@ -89,7 +89,9 @@ class Merger:
         await self._check()
         while True:
             await asyncio.sleep(self._look_s)
-            merged = await self._try()
+            merged = await self._try(self._merged)
+            if merged is None:
+                merged = await self._try(self._saved_words)
             if merged is None:
                 continue
             with only_metrics():
@@ -122,13 +124,11 @@ class Merger:
             return True
         return index.added + index.tombstones > config.merge_share * main.size
 
-    async def _try(self) -> bool | None:
-        """Merge if it is time to; return whether it was done, None if it is not time."""
-        began, index = time.monotonic(), self._collection.index
+    async def _try(self, work: Callable[[], Awaitable[str]]) -> bool | None:
+        """Do what tells what it did, or nothing if it was not time; return whether it was done, None if not tried."""
+        began = time.monotonic()
         try:
-            if not self._due():
-                return None
-            version = await self._merge(index)
+            done = await work()
         except _FAILURES as error:
             why = one_line(str(error)) or type(error).__name__
             log.warning("no new index version, and the present one serves on: %s", why)
@@ -136,12 +136,33 @@ class Merger:
         except Exception:
             log.exception("no new index version, and the present one serves on")
             return False
+        if not done:
+            return None
         seconds = time.monotonic() - began
-        log.info("index version %d serves: %s pictures, built in %.0f s", version.number, f"{index.size:,}", seconds)
+        log.info("%s, made in %.0f s", done, seconds)
         with only_metrics():
             self._collection.metrics.index_merge.observe(seconds)
             self._collection.metrics.index_built.set_to_current_time()
         return True
+
+    async def _merged(self) -> str:
+        index = self._collection.index
+        if not self._due():
+            return ""
+        version = await self._merge(index)
+        return f"index version {version.number} serves: {index.size:,} pictures"
+
+    async def _saved_words(self) -> str:
+        """Save the words if enough of them changed."""
+        collection = self._collection
+        words, files = collection.words, collection.word_files
+        if words is None or files is None or collection.index.size < collection.config.versions_from:
+            return ""
+        if words.changed <= collection.config.merge_share * words.stats.pictures:
+            return ""
+        version = await collection.files.run(files.save)
+        await collection.tidy_versions()
+        return f"version {version.number} of the words serves: {version.manifest.size:,} pictures"
 
     async def _merge(self, index: LiveIndex) -> Version:
         collection = self._collection

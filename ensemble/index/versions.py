@@ -25,7 +25,8 @@ from pathlib import Path
 
 from landseer.ensemble.index.manifest import Built, Manifest, sync_folder
 
-FOLDER = "index"
+VECTORS, WORDS = "index", "index-words"
+"""Folders in that of the store."""
 _ACTIVE, _UNCHECKED = "active", "unchecked"
 _BUILDING, _GONE = "building-", "gone-"
 
@@ -53,8 +54,9 @@ class Version:
 class Versions:
     """The index versions in the folder of a store. Only the process that has the store's lock may change them."""
 
-    def __init__(self, store: Path) -> None:
-        self.folder = store / FOLDER
+    def __init__(self, store: Path, name: str = VECTORS) -> None:
+        """name: of the folder, `VECTORS` or `WORDS`."""
+        self.folder = store / name
         self._versions = self.folder / "versions"
 
     @property

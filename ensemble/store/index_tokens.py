@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 _NOTE = b"index_versions"
+MOST = 64
+"""Tokens: far more than versions are kept."""
 
 
 class IndexTokens:
@@ -25,8 +27,8 @@ class IndexTokens:
         with self._environment.begin() as transaction:
             return frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
 
-    def note(self, token: str, *, kept: frozenset[str]) -> None:
-        """Add a token and forget the others but `kept`. On disk when this returns. StoreFull; StoreUnusable."""
+    def note(self, token: str) -> None:
+        """Add a token; the latest `MOST` are kept. On disk when this returns. StoreFull; StoreUnusable."""
         with self._write() as transaction:
-            known = frozenset(json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta))))
-            transaction.put(_NOTE, json.dumps(sorted({token} | (known & kept))).encode(), db=self._meta)
+            known = json.loads(bytes(transaction.get(_NOTE, b"[]", db=self._meta)))
+            transaction.put(_NOTE, json.dumps([*known, token][-MOST:]).encode(), db=self._meta)

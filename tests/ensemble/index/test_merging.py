@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
-from landseer.ensemble.index import merging, opening
+from landseer.ensemble.index import choosing, merging
 from landseer.ensemble.index.building import build
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
@@ -240,7 +240,7 @@ async def test_a_damaged_version_is_noticed_and_another_or_none_serves(running, 
 
 
 async def test_damage_that_is_found_late_is_replaced_by_a_new_version(running, monkeypatch, caplog):
-    monkeypatch.setattr(opening, "CHECKED_AT_ONCE", 0)
+    monkeypatch.setattr(choosing, "CHECKED_AT_ONCE", 0)
     await running.put(*(f"p{row}" for row in range(50)))
     await running.merged(1)
     await running.stop()
