@@ -1,7 +1,7 @@
 """Builds an index version aside, in a process of its own: `python -m landseer.ensemble.index.building`.
 
 The order comes as a line of JSON on stdin. A process, because its work then takes no turns of the server's interpreter
-and none of its memory, and because the system gives it the processor only while nobody else wants it. It ends when the
+and none of its memory, and because the system then gives it the processor when others do not want it. It ends when the
 server closes stdin, so also when the server is killed.
 """
 
@@ -33,7 +33,8 @@ from landseer.ensemble.store.beside import vectors_beside
 from landseer.ensemble.store.vectors import Vectors
 
 MODULE = "landseer.ensemble.index.building"
-_LOWEST = 19
+LOWEST = 19
+"""The niceness that leaves the processor to all others: beside one that is busy it gets 1.5% of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class BuildOrder:
     """Number of vectors, about."""
     threads: int = 1
     """0 uses all cores."""
+    nice: int = LOWEST
+    """Added to the process's niceness."""
 
     def to_json(self) -> str:
         """Return it as a line of JSON."""
@@ -110,8 +113,8 @@ def build(order: BuildOrder, vectors: Vectors) -> Manifest:
 
 def main() -> int:
     """Build what the line on stdin orders. Returns 0, or 1 with the reason as the last line on stderr."""
-    _step_back()
     order = BuildOrder.from_json(sys.stdin.readline())
+    os.nice(order.nice)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     try:
         with vectors_beside(Path(order.store), limit_bytes=order.limit_bytes) as vectors:
@@ -120,14 +123,6 @@ def main() -> int:
         print(one_line(str(error)) or type(error).__name__, file=sys.stderr)
         return 1
     return 0
-
-
-def _step_back() -> None:
-    """Leave the processor to everybody else: under Linux this process runs only where no other wants to."""
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(_LOWEST)
 
 
 def _end_with_the_server() -> None:

@@ -178,7 +178,10 @@ class Collection:
         try:
             after, there = (0, 0) if main is None else (main.sequence, main.size)
             stored = self.store.vectors.scan(after=after, augmented=self._augmented)
-            await fresh.load(_until(stop, stored), _report, expected=max(0, self.store.count() - there))
+            expected = max(0, self.store.count() - there)
+            # Room for what is added until the first version is built: else all would be copied, and searches wait.
+            room = expected // 20 if expected >= self._config.versions_from else 0
+            await fresh.load(_until(stop, stored), _report, expected=expected + room)
             await self._load_words(stop)
             await self.fields.load(_until(stop, self.store.metadata.scan()))
             if self.sources.verification == KEYPOINTS and not self._compiled:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from landseer.client.readable import one_line
 from landseer.ensemble.errors import LandseerError
-from landseer.ensemble.index.building import MODULE, BuildOrder
+from landseer.ensemble.index.building import LOWEST, MODULE, BuildOrder
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import LiveIndex
@@ -28,6 +28,10 @@ LOOK_S = 1.0
 """Seconds from one look at the changes to the next."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
 """Seconds after a merge that failed, and after many."""
+BEHIND = 4
+"""Times the changes that make a merge due, from which on it must not starve on a busy machine."""
+HURRY = 5
+"""Niceness of a merge then: it gets a quarter of a core for which one other process competes."""
 _FAILURES = (LandseerError, VersionDamaged, OSError, RuntimeError, ValueError)
 
 
@@ -36,7 +40,7 @@ class MergeFailed(RuntimeError):
 
 
 async def build_in_a_process(order: BuildOrder) -> None:
-    """Build a version with one thread, in a process of the lowest priority. MergeFailed; cancelling kills it."""
+    """Build a version with one thread, in a process of low priority. MergeFailed; cancelling kills it."""
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
@@ -124,6 +128,12 @@ class Merger:
             return True
         return index.added + index.tombstones > config.merge_share * main.size
 
+    def _behind(self) -> bool:
+        """Return whether so much changed that searches become slow."""
+        index, config = self._collection.index, self._collection.config
+        due = config.versions_from if index.main is None else config.merge_share * index.main.size
+        return index.added + index.tombstones > BEHIND * due
+
     async def _try(self, work: Callable[[], Awaitable[str]]) -> bool | None:
         """Do what tells what it did, or nothing if it was not time; return whether it was done, None if not tried."""
         began = time.monotonic()
@@ -196,6 +206,7 @@ class Merger:
                 setting=setting,
                 dimension=collection.profile.sizes.channels,
                 expected=collection.index.size,
+                nice=HURRY if self._behind() else LOWEST,
             )
             await self._build(order)
             return await collection.files.run(collection.opener.publish, folder)

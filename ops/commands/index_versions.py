@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("number", type=positive, nargs="?", metavar="N", help="number of a version, for verify and activate")
     add("--index", default="", metavar="FACTORY[:EFFORT[:RESCORED]]", help="what to build, as of `landseer serve`")
     add("--vectors", choices=("raw", "augmented"), default="raw", help="what to build it of (default %(default)s)")
+    add("--words", action="store_true", help="the versions of visual words instead of those of vectors; not for build")
     add("--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe")
 
 
@@ -48,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from landseer.ensemble.index.manifest import VersionDamaged
     from landseer.ensemble.store.folder import DATA, no_store
 
+    if args.action == "build" and args.words:
+        return failed("index-versions", "words are written by `landseer serve`; build makes versions of vectors", 2)
     if args.action == "activate" and args.number is None:
         return failed("index-versions", f"activate needs a number: landseer index-versions activate {args.store} N", 2)
     try:
@@ -64,11 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from landseer.ensemble.index.manifest import VersionDamaged
-    from landseer.ensemble.index.versions import Versions
 
-    versions = Versions(args.store)
+    versions = _versions(args)
     if not versions.numbers:
-        print(f"{args.store} has no index versions: its server builds the index at each start")
+        print(f"{args.store} has no index versions there: its server builds the index at each start")
         return 0
     print(f"{'version':>8} {'pictures':>10} {'up to change':>12} {'index':<20} {'MiB':>9} {'build s':>8}  built")
     for number in versions.numbers:
@@ -92,9 +95,8 @@ def _line(version: Version) -> str:
 
 def _verify(args: argparse.Namespace) -> int:
     from landseer.ensemble.index.manifest import VersionDamaged
-    from landseer.ensemble.index.versions import Versions
 
-    versions, damaged = Versions(args.store), False
+    versions, damaged = _versions(args), False
     for number in versions.numbers if args.number is None else [args.number]:
         try:
             version = _there(versions, number)
@@ -129,7 +131,11 @@ def _serve_from(store: Store, versions: Versions, number: int) -> int:
     version = _there(versions, number)
     version.manifest.check(version.folder)
     made = version.manifest.built
-    state = state_of(store.stats(), store.fingerprint, augmented=made.vectors != "raw")
+    if made.vectors == "words":
+        # They may be of another codebook than the one that the server is started with, which it sees itself.
+        state = replace(made, sequence=store.stats().sequence)
+    else:
+        state = state_of(store.stats(), store.fingerprint, augmented=made.vectors != "raw")
     if why := version.why_not(state, store.index_tokens.read()):
         return failed("index-versions", f"version {number} cannot serve this store: {why}")
     versions.activate(number)
@@ -186,14 +192,19 @@ def _published(store: Store, versions: Versions, args: argparse.Namespace) -> Ve
 
 def _with_store(args: argparse.Namespace, work: Callable[[Store, Versions], int]) -> int:
     """Do what nobody else may do at the same time. StoreUnusable while a server uses the store."""
-    from landseer.ensemble.index.versions import Versions
     from landseer.ensemble.store.store import Store
 
     store = Store.open(args.store, fingerprint=None, network=args.allow_network_store)
     try:
-        return work(store, Versions(args.store))
+        return work(store, _versions(args))
     finally:
         store.close()
+
+
+def _versions(args: argparse.Namespace) -> Versions:
+    from landseer.ensemble.index.versions import VECTORS, WORDS, Versions
+
+    return Versions(args.store, WORDS if args.words else VECTORS)
 
 
 def _there(versions: Versions, number: int) -> Version:

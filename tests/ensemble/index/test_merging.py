@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +197,31 @@ async def test_a_merge_is_given_up_when_the_index_is_rebuilt_or_the_server_stops
     await running.stop()
     await running.start()
     await running.check()
+
+
+async def test_words_are_saved_when_enough_of_them_changed(running):
+    await running.put(*(f"p{row}" for row in range(30)))
+    saved = []
+    words = SimpleNamespace(changed=100, stats=SimpleNamespace(pictures=400), close=lambda: None, apply=None)
+
+    def save():
+        saved.append(words.changed)
+        words.changed = 0
+        return SimpleNamespace(number=1, manifest=SimpleNamespace(size=400))
+
+    running.collection.word_files = SimpleNamespace(save=save, versions=running.collection.versions)
+    running.collection.words = words
+    await asyncio.sleep(0.05)
+    assert not saved  # a small collection
+    running.collection.words = None
+    await running.put(*(f"q{row}" for row in range(30)))
+    running.collection.words = words
+    await running.merged(2)
+    assert saved == [100]
+    words.changed = 80  # no more than the share
+    await asyncio.sleep(0.05)
+    assert saved == [100]
+    running.collection.words = None
 
 
 def flip(path, place=-100):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from records import plain_record
 
+from landseer.client.cli import main
 from landseer.ensemble.asmk import inverted_file
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.index import word_files
@@ -111,6 +112,7 @@ async def test_words_in_files_find_the_same_through_changes_and_restarts(wordy):
     before = await wordy.answers()
     assert wordy.index.changed == 150
     assert wordy.files.save().number == 1 and wordy.index.changed == 0
+    assert main(["index-versions", "verify", str(wordy.folder), "--words"]) == 0
     assert await wordy.answers() == before
     await wordy.put("p3", "new")
     await wordy.delete("p7")

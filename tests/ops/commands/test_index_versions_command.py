@@ -55,6 +55,7 @@ def test_versions_are_built_listed_checked_and_chosen(folder, capsys):
     file.write_bytes(bytes(data))
     status, said, _ = call("verify")
     assert status == 1 and "version 2 is damaged" in said and "version 3: 3 files are as they were written" in said
+    assert call("list", "--words")[1].count("no index versions") == 1 and call("build", "--words")[0] == 2
     status, _, error = call("rollback")
     assert status == 1 and "index.faiss is not as it was written" in error and Versions(folder).active == 3
 
