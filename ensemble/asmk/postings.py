@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,8 @@ class Postings:
         Mapped as private copies, which nobody writes: compiled code tells arrays that cannot be written apart.
         """
         files = ((array, folder / f"{name}-{array}.npy") for array in _ARRAYS)
-        found = cls(**{array: np.asarray(np.load(file, mmap_mode="c")) for array, file in files})
+        arrays: dict[str, Any] = {array: np.asarray(np.load(file, mmap_mode="c")) for array, file in files}
+        found = cls(**arrays)
         ends = (len(found.sizes), int(found.offsets[-1]), len(found.codes))
         if ends != (len(found.keys), len(found.slots), len(found.slots)):
             raise ValueError(f"{folder} has {ends} for {len(found.keys)} pictures with {len(found.slots)} postings")

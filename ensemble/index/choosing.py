@@ -30,8 +30,11 @@ class Chooser:
 
         fits: whether a version is wanted at all. Damaged versions are deleted, and named in the log.
         """
+        numbers = self.versions.by_preference()
+        if not numbers:
+            return
         state, tokens = self.state(), self._store.index_tokens.read()
-        for number in self.versions.by_preference():
+        for number in numbers:
             try:
                 version = self.versions.read(number)
             except VersionDamaged as error:

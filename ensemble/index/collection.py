@@ -134,9 +134,14 @@ class Collection:
                 f"or start the server with --vectors {RAW}"
             )
         words = 0 if self.words is None else DEEP_WORDS_BYTES if self.deep_words else KEYPOINT_WORDS_BYTES
-        version = next(self.opener.usable(self._fits), None)
-        in_files = 0 if version is None else version.manifest.size
-        check_memory(stats, self._config, self.profile.sizes.channels, words_bytes=words, in_files=in_files)
+        check_memory(
+            stats,
+            self._config,
+            self.profile.sizes.channels,
+            words_bytes=words,
+            in_files=_size(self.opener.usable(self._fits)),
+            words_in_files=0 if self.word_files is None else _size(self.word_files.usable(lambda version: True)),
+        )
 
     @property
     def size(self) -> int:
@@ -361,6 +366,12 @@ async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codeb
             if isinstance(store, Store):
                 store.close()
         raise
+
+
+def _size(versions: Iterator[Version]) -> int:
+    """Return how many pictures the first of the versions has; 0 without any."""
+    version = next(versions, None)
+    return 0 if version is None else version.manifest.size
 
 
 def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:

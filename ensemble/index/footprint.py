@@ -40,30 +40,45 @@ class Footprint:
     """Bytes of all else."""
     in_files: int = 0
     """Pictures whose vectors an index version has in files, which take memory only while there is some to spare."""
+    words_in_files: int = 0
+    """Pictures whose words are in files."""
 
     @property
     def bytes(self) -> int:
         """All of it."""
         vectors = max(0, self.pictures - self.in_files) * 4 * self.dimension
-        return self.rest_bytes + vectors + self.pictures * self.words_bytes
+        return self.rest_bytes + vectors + self._wordy * self.words_bytes
+
+    @property
+    def _wordy(self) -> int:
+        """Pictures whose words are in memory."""
+        return max(0, self.pictures - self.words_in_files)
 
     def __str__(self) -> str:
         vectors = f"{max(0, self.pictures - self.in_files):,} vectors of {self.dimension:,} x 4 bytes"
-        words = f" + {self.words_bytes:,} bytes each for visual words" if self.words_bytes else ""
+        each = f"{self.words_bytes:,} bytes each for visual words"
+        words = f" + {f'{self._wordy:,} times ' if self.words_in_files else ''}{each}" if self.words_bytes else ""
         return f"{vectors}{words} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
 
 
 def check_memory(
-    stats: StoreStats, config: ServerConfig, dimension: int, *, words_bytes: int, in_files: int = 0
+    stats: StoreStats,
+    config: ServerConfig,
+    dimension: int,
+    *,
+    words_bytes: int,
+    in_files: int = 0,
+    words_in_files: int = 0,
 ) -> None:
     """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
 
-    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files: pictures of
-    the index version that will serve.
+    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files and
+    words_in_files: pictures of the index versions that will serve.
     """
     there = memory_limit()
     make = partial(Footprint, dimension=dimension, words_bytes=words_bytes)
-    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES, in_files=in_files)
+    files = {"in_files": in_files, "words_in_files": words_in_files}
+    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES, **files)
     if now.bytes > there:
         raise StoreUnusable(
             f"{config.store} does not fit in memory: {now}, and this process may take {there / GIB:.1f} GiB; raise the "
