@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index results results-boxes results-expansion results-regional very-same-thing load overload dashboards chaos fuzz proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging results results-boxes results-expansion results-regional very-same-thing load overload dashboards chaos fuzz proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention
 
 bench-index: $(STAMP) model_repository/manifest.json ## Measure every index against exact search; writes docs/reports/index.md (PHOTOGRAPHS="SPEC" ARGS="--entries ...")
 	@$(BIN)/python -m landseer.ops.bench.index_bench --photographs "$(PHOTOGRAPHS)" $(ARGS)
+
+bench-merging: $(STAMP) ## Search while a new version of the index is built (STORE="FOLDER", which it changes; ARGS="--index ... --models ...")
+	@$(BIN)/python -m landseer.ops.bench.index_merging "$(STORE)" $(ARGS)
 
 results: $(STAMP) ## Train every head with three seeds and compare them (hours; TRAIN="SPEC" TEST="NAME=SPEC ..." DISTRACTORS="NAME=FOLDER ..." BACKBONES="NAME=WEIGHTS ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" $(foreach one,$(TEST),--test "$(one)") \

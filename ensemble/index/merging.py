@@ -176,6 +176,7 @@ class Merger:
 
     async def _merge(self, index: LiveIndex) -> Version:
         collection = self._collection
+        await collection.tidy_versions()
         upto = await index.begin_exchange(collection.engine())
         try:
             version = await self._built(upto, collection.setting(index.size))
@@ -209,11 +210,12 @@ class Merger:
                 nice=HURRY if self._behind() else LOWEST,
             )
             await self._build(order)
-            return await collection.files.run(collection.opener.publish, folder)
         except BaseException:
             collection.store.forget_dead_readers()
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        # Not cleared up here if it fails: its thread runs on when the merge is given up. The next merge tidies.
+        return await collection.files.run(collection.opener.publish, folder)
 
     def _mapped(self, version: Version) -> LivingMain:
         main = self._collection.opener.living(version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -196,6 +197,20 @@ async def test_a_merge_is_given_up_when_the_index_is_rebuilt_or_the_server_stops
     await begun.wait()
     await running.stop()
     await running.start()
+    await running.check()
+
+
+async def test_a_server_that_stops_while_a_version_is_published_leaves_it_whole(running, monkeypatch):
+    begun, go, publish = threading.Event(), threading.Event(), running.collection.versions.publish
+    monkeypatch.setattr(
+        running.collection.versions, "publish", lambda folder: (begun.set(), go.wait(10), publish(folder))[2]
+    )
+    await running.put(*(f"p{row}" for row in range(50)))
+    assert await asyncio.to_thread(begun.wait, 10)
+    threading.Timer(0.1, go.set).start()
+    await running.stop()
+    await running.start(lambda order: asyncio.Event().wait())
+    assert running.collection.index.main.number == 1 and running.number("landseer_index_damaged_versions_total") == 0
     await running.check()
 
 
