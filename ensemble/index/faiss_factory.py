@@ -60,7 +60,8 @@ def transforms(index: Any) -> list[Any]:
 
     if not isinstance(index, faiss.IndexPreTransform):
         return []
-    return [faiss.downcast_VectorTransform(index.chain.at(place)) for place in range(index.chain.size())]
+    chain: Any = index.chain
+    return [faiss.downcast_VectorTransform(chain.at(place)) for place in range(chain.size())]
 
 
 def lists(index: Any) -> int:

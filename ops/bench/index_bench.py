@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.ensemble.cores import cores
+from landseer.ensemble.index.faiss_factory import least_vectors, made
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -54,6 +55,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--like", type=positive, default=400, metavar="N", help=like)
     sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 22 GB of disk, and hours)"
     add("--entries", type=positive, nargs="+", default=list(SIZES), metavar="N", help=sizes)
+    add("--index", action="append", metavar="FACTORY", help="an index to measure (default: several that suit the size)")
+    add("--threads", type=positive, metavar="N", help="threads of FAISS (default: all cores)")
     add("--queries", type=positive, default=300, metavar="N", help="held-out queries (default %(default)s)")
     add("--target", type=float, default=0.98, metavar="RECALL", help="recall to reach (default %(default)s)")
     add("--scratch", type=Path, default=Path("var/bench"), metavar="DIR", help="folder for stores and indexes")
@@ -105,6 +108,7 @@ def _real(options: argparse.Namespace, profile: Profile, console: Console) -> li
 def _command(options: argparse.Namespace) -> str:
     real = "like-store" if options.like_store is not None else "photographs"
     told = f"--{real} {getattr(options, real.replace('-', '_'))} --entries {' '.join(map(str, options.entries))}"
+    told += "".join(f" --index {factory}" for factory in options.index or ())
     return f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} {told}"
 
 
@@ -136,9 +140,9 @@ def _sized(
 
 def _engines(store: Store, home: Path, options: argparse.Namespace, console: Console) -> Iterator[EngineRow]:
     with console.status("searching exactly for the truth"):
-        trial = IndexTrial(store, queries=options.queries, k=K, seed=options.seed)
+        trial = IndexTrial(store, queries=options.queries, k=K, seed=options.seed, threads=options.threads or 0)
         asked, filtered = trial.questions(), trial.questions(FILTERED)
-    for factory in suiting(len(trial.keys), trial.dimension):
+    for factory in _fitting(options.index or suiting(len(trial.keys), trial.dimension), trial):
         with console.status(f"building {factory}"):
             built = trial.build(factory, folder_of(home, factory))
         with console.status(f"searching {factory}"):
@@ -147,6 +151,11 @@ def _engines(store: Store, home: Path, options: argparse.Namespace, console: Con
             setting = found.setting
             narrowed = built.index.searched_with(effort=setting.effort, rescored=setting.rescored)
             yield EngineRow(built=built, points=points, chosen=found, filtered=trial.point(narrowed, filtered))
+
+
+def _fitting(factories: Sequence[str], trial: IndexTrial) -> list[str]:
+    """Return those that so many vectors can train. ValueError for one that FAISS cannot make."""
+    return [some for some in factories if least_vectors(made(some, trial.dimension)) <= len(trial.keys)]
 
 
 if __name__ == "__main__":

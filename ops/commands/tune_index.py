@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 Tried = list[tuple["BuiltIndex", "list[TrialPoint]"]]
 _MORE = """\
 Builds each index from the vectors of the store, without some that become the queries, and compares what it finds with
-exact search, for several efforts. Of the settings that find the target, the fastest is written into the store's folder;
-`landseer serve` uses it from its next start on. Run it again when the store has grown several times over.
+exact search, for several efforts. Of the settings that find the target, the one that takes least processor time is
+written into the store's folder; `landseer serve` uses it from its next start on. Run it again when the store has grown
+several times over.
 
 The store must not be in use: stop the server first. The indexes are built in a folder beside the store's files and
 removed at the end: they take up to as much room as the vectors, 2.5 KB each. You can interrupt it at any time."""
@@ -134,7 +135,7 @@ def _print(tried: Tried, k: int, chosen: TrialPoint | None) -> None:
             setting = point.setting
             print(
                 f"{setting.factory:<24} {setting.effort or '-':>6} {setting.rescored:>8} {point.recall:>9.4f} "
-                f"{1e3 * point.median_s:>8.2f} {point.rate:>10,.0f} {built.seconds:>8.1f}"
+                f"{1e3 * point.median_s:>8.2f} {1e3 * point.core_s:>8.2f} {point.rate:>10,.0f} {built.seconds:>8.1f}"
                 f"{'  <- chosen' if point is chosen else ''}"
             )
     for built, _ in tried:

@@ -56,8 +56,8 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
     points = list(trial.sweep(built, trial.questions()))
     assert [point.setting.effort for point in points] == [2, 4, 8]
     assert points[0].recall < points[-1].recall and points[-1].recall > 0.9
-    slow, quick = replace(points[-1], rate=10.0), replace(points[-1], rate=20.0)
-    assert fastest([slow, quick, replace(quick, recall=0.5, rate=90.0)], target=0.9) is quick
+    slow, quick = replace(points[-1], core_s=0.2), replace(points[-1], core_s=0.1)
+    assert fastest([slow, quick, replace(quick, recall=0.5, core_s=0.01)], target=0.9) is quick
     assert fastest([slow], target=1.1) is None
     assert built.bytes > built.index.size * DIMENSION and built.index.size == COUNT - 30
     flat = trial.build("Flat", folder_of(tmp_path, "Flat"))
@@ -65,14 +65,14 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
 
 
 def test_what_suits_a_size():
-    assert suiting(10_000, 1280) == ["Flat", "SQfp16", "HNSW32,SQ8"]
-    assert "IVF1024,RaBitQfs4" in suiting(100_000, 1280) and "IVF1024,PQ320x4fs" in suiting(100_000, 1280)
+    assert suiting(5_000, 1280) == ["Flat", "SQfp16", "HNSW32,SQ8"]
+    assert "IVF512,RaBitQfs4" in suiting(100_000, 1280) and "IVF512,PQ320x4fs" in suiting(100_000, 1280)
 
 
 def test_the_report_has_what_was_measured(trial, tmp_path):
     built = trial.build("Flat", folder_of(tmp_path, "Flat"))
-    point = replace(trial.point(built.index, trial.questions()), rate=500.0)
-    row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, rate=250.0))
+    point = replace(trial.point(built.index, trial.questions()), rate=500.0, core_s=0.002)
+    row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, core_s=0.001))
     real = [plain_record("a", reduced=512, descriptor=vector) for vector in np.eye(40, 64, dtype=np.float16)]
     report = IndexReport(
         sizes=[SizeRows(entries=1000, engines=[row]), SizeRows(entries=GOAL_SIZE, engines=[row])],
@@ -89,7 +89,7 @@ def test_the_report_has_what_was_measured(trial, tmp_path):
     )
     text = markdown(report)
     assert verdict(report) and "searches a second among 1,000,000: met" in text
-    assert "| `Flat` |  | 1 | 1.0000 | 500 |" in text and "250 (0.50 of unfiltered)" in text
+    assert "| `Flat` |  | 1 | 1.0000 | 2.00 | 500 |" in text and "| 1.0000 | 1.00 |" in text
     assert "| Flat | 2.00 | 2.00 | 1.0 |" in text
     missed = replace(report, sizes=[SizeRows(entries=1000, engines=[replace(row, chosen=replace(point, recall=0.5))])])
     assert not verdict(missed) and "was not measured in this run" in markdown(missed)
