@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -161,6 +162,8 @@ class _TextColumn:
     def __init__(self, kind: Kind | None) -> None:
         self._kind: Kind | None = kind
         self._numbers: dict[str, int] = {}
+        self._measured = self._text_bytes = 0
+        """How many of the texts were measured, and what they take."""
         self._rows = _Growing(np.int32)
         """-1 for none."""
 
@@ -177,6 +180,7 @@ class _TextColumn:
         missing = int(len(used) > 0 and used[0] < 0)
         self._rows.values[:] = places - missing
         self._numbers = {texts[number]: place for place, number in enumerate(used[missing:].tolist())}
+        self._measured = self._text_bytes = 0
 
     def test(self, comparison: Comparison, filter: str) -> Mask:
         test = text_test(comparison, self._kind, filter)
@@ -190,7 +194,10 @@ class _TextColumn:
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes + sum(len(text) + _TEXT_BYTES for text in self._numbers)
+        for text in islice(self._numbers, self._measured, None):
+            self._text_bytes += len(text) + _TEXT_BYTES
+        self._measured = len(self._numbers)
+        return self._rows.nbytes + self._text_bytes
 
 
 _TEXT_BYTES = 150

@@ -78,7 +78,8 @@ class Fields:
         self._read: tuple[int, frozenset[str], Columns] | None = None
         """Columns from the store: its last change then, and the names of those without a kind."""
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._workers = Workers("fields", threads=1, queue=1024)
+        # More than calls may be open, or the writer would be refused.
+        self._workers = Workers("fields", threads=1, queue=4096)
 
     async def select(self, filter: Filter) -> Filtered:
         """Return the pictures that a filter lets through.

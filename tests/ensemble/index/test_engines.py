@@ -66,6 +66,17 @@ def test_congruence_among_selected_keys(engine, share, queries):
     assert engine.search(asked, 5, selection)[0].shape == (queries, 0)
 
 
+def test_a_selection_far_from_some_queries_is_searched_all_the_same():
+    """Many queries share a search of all vectors, in which those find too few that are allowed."""
+    engine, vectors, asked = FaissExact(DIMENSION, threads=2), unit(3000), unit(5, seed=2)
+    engine.add(np.arange(3000), vectors)
+    far = np.sort(np.argsort(vectors @ asked[0])[:2000])
+    found, scores = engine.search(asked, 20, Selection.of(far))
+    exact = asked.astype(np.float64) @ vectors[far].T
+    np.testing.assert_array_equal(found, far[np.argsort(-exact, axis=1)[:, :20]])
+    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :20], atol=1e-6)
+
+
 def test_nothing_in_it(engine):
     keys, scores = engine.search(unit(3), 5)
     assert keys.shape == scores.shape == (3, 0)

@@ -201,6 +201,7 @@ def test_columns_are_a_dictionary_after_any_changes(changes):
             columns.add(np.array([*added], np.int64), [*added.values()])
             columns.remove(np.array([*removed], np.int64))
             plain = {one: found for one, found in (plain | added).items() if one not in removed}
+    assert columns.nbytes("t") >= 150 * len({found["t"] for found in plain.values() if found})
     nothing = Selection.of(np.empty(0, np.int64))
     for text, test in {
         "n >= 2": lambda found: found.get("n") in ("2", "3.5"),
