@@ -21,7 +21,9 @@ _RETRY = {
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
     # An overloaded server says when to come back, or that no retry can help (grpc-retry-pushback-ms), and gRPC obeys.
-    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+    # CANCELLED is how gRPC's servers in Python answer calls that arrive just as they stop. A call that its own caller
+    # cancels is never retried.
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
 }
 _BUDGET = {"maxTokens": 20, "tokenRatio": 0.1}
 """Ten failures end the retries of a client, and ten successes allow one again. So retries soon add at most a tenth to
@@ -45,8 +47,8 @@ SERVICE_CONFIG: dict[str, Any] = {
     ],
     "retryThrottling": _BUDGET,
 }
-"""The gRPC service config: calls are spread over all addresses of a target; UNAVAILABLE and RESOURCE_EXHAUSTED are
-retried, after pauses that gRPC varies at random."""
+"""The gRPC service config: calls are spread over all addresses of a target; UNAVAILABLE, RESOURCE_EXHAUSTED and
+CANCELLED are retried, after pauses that gRPC varies at random."""
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),

@@ -35,7 +35,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "up": Command("landseer.ops.commands.up", "cpu,triton", "run Triton and the orchestrator together on this machine"),
+    "up": Command("landseer.ops.commands.up", "cpu,triton", "run Triton and the server together on this machine"),
     "index": Command("landseer.client.commands.index", "cli", "add the pictures in folders and files to the index"),
     "search": Command(
         "landseer.client.commands.search", "cli", "find the indexed pictures that show the same thing as a picture"
@@ -43,11 +43,13 @@ COMMANDS = {
     "get": Command("landseer.client.commands.get", "cli", "show what the index stores about a picture"),
     "delete": Command("landseer.client.commands.delete", "cli", "remove pictures from the index; files are kept"),
     "list": Command("landseer.client.commands.list", "cli", "print the ids of the indexed pictures"),
-    "prune": Command("landseer.client.commands.prune", "cli", "remove pictures from the index whose files are gone"),
+    "prune": Command(
+        "landseer.client.commands.prune", "cli", "list indexed pictures whose files are gone; --yes deletes them"
+    ),
     "stats": Command("landseer.client.commands.stats", "cli", "show the size, models and limits of the index"),
     "top": Command("landseer.ops.commands.top", "serve", "show live metrics of a running Landseer"),
     "serve": Command(
-        "landseer.ensemble.app.serve", "cpu", "run the orchestrator: the gRPC services, the index and the store"
+        "landseer.ensemble.app.serve", "cpu", "run the server: the gRPC services, the index and the store"
     ),
     "token": Command("landseer.ensemble.app.token", "serve", "make a token for callers of a server, or remove one"),
     "triton": Command("landseer.ops.commands.triton", "triton", "run Triton on the model repository"),
@@ -63,6 +65,14 @@ COMMANDS = {
     ),
     "index-versions": Command(
         "landseer.ops.commands.index_versions", "cpu", "list, check, choose or build the index files of a store"
+    ),
+    "backup": Command("landseer.ops.commands.backup", "cpu", "back up a store, also while a server uses it"),
+    "restore": Command("landseer.ops.commands.restore", "cpu", "restore a store from a backup"),
+    "export-store": Command(
+        "landseer.ops.commands.export_store", "cpu,parquet", "write a store to a Parquet file, with all that it holds"
+    ),
+    "import-store": Command(
+        "landseer.ops.commands.import_store", "cpu,parquet", "make a store of a Parquet file of `export-store`"
     ),
     "codebook": Command("landseer.ops.commands.codebook", "cpu", "learn visual words from pictures or a store"),
 }

@@ -58,13 +58,13 @@ _SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 5.0
 class SearchClient:
     """Calls a Landseer server. Use it as `async with SearchClient() as client:`; any number of tasks can share one.
 
-    Every call has a deadline (`timeout`, seconds). While the server is unavailable, a call is tried up to four times
-    within about two seconds, except `upsert_many` and `delete`; so it is while the server is overloaded, when that says
-    so. A client whose calls mostly fail tries each once. Failures raise a `LandseerClientError`.
+    Every call has a deadline (`timeout`, seconds). While the server is unavailable or stops, a call is tried up to four
+    times within about two seconds, except `upsert_many` and `delete`; so it is while the server is overloaded, when
+    that says so. A client whose calls mostly fail tries each once. Failures raise a `LandseerClientError`.
 
-    With `patience`, in seconds, a call that a server refuses because it is still loading, has too much to do, or its
-    models do not answer, is tried again for that long, except `upsert_many`; `on_wait` gets the reason before each
-    pause. Where nothing answers at the address, a call fails as without.
+    With `patience`, in seconds, a call that a server refuses because it is still loading or stopping, has too much to
+    do, or its models do not answer, is tried again for that long, except `upsert_many`; `on_wait` gets the reason
+    before each pause. Where nothing answers at the address, a call fails as without.
 
     `max_answer_bytes` bounds an answer. A server started with a larger `--max-top-k` may send more than the default.
 

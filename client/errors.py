@@ -6,7 +6,8 @@ LandseerClientError
 ├── ForkedClient            the process was forked while a client was connected
 └── RpcFailed               a call failed; has `code`, `reason` and `violations`
     ├── ServerUnreachable   UNAVAILABLE, not sent by a server: nothing answers at the address
-    ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer; try again
+    ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer, or it stops; try again.
+    │                       Also CANCELLED, if somebody else than the caller cancelled the call
     ├── InvalidRequest      INVALID_ARGUMENT    the request is invalid; `violations` name the fields
     ├── NotIndexed          NOT_FOUND           no picture has that id
     ├── Refused             FAILED_PRECONDITION an untrained model, or an index made by other models
@@ -65,7 +66,7 @@ class ServerUnreachable(RpcFailed):
 
 
 class ServerUnavailable(RpcFailed):
-    """The server answers, but its models do not."""
+    """The server answers, but its models do not, or it stops."""
 
 
 class InvalidRequest(RpcFailed):

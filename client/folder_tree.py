@@ -85,7 +85,7 @@ def _doubt(folder: Path, entries: dict[str, list[Path]] | str) -> str:
 def _holder(folder: Path) -> str:
     resolved = Path(os.path.realpath(folder))
     holds = resolved in _HOLDERS or resolved.parent in _PERSONAL
-    return f"{folder} is a place of mount points, and one is gone; {_UNMOUNTED}" if holds else ""
+    return f"a mount point in {folder} is missing; {_UNMOUNTED}" if holds else ""
 
 
 def _dangling(link: Path) -> str:

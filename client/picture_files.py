@@ -98,10 +98,11 @@ def check_found(found: FoundPictures, paths: Iterable[Path]) -> None:
         others = f" (and {plural(more, 'more path')} cannot be used)" if more else ""
         raise UnusableInput(f"no pictures: {first.path}: {first.reason}{others}")
     where = ", ".join(str(path) for path in paths)
-    ignored = f"; {plural(len(found.ignored), 'file')} there are none" if found.ignored else ""
+    if not found.ignored:
+        raise UnusableInput(f"no pictures in {where}: found no files; hidden ones are skipped")
     raise UnusableInput(
-        f"no pictures in {where}: looked for names that end in {' '.join(SUFFIXES)}, "
-        f"and for pictures by their first bytes{ignored}"
+        f"no pictures in {where}: found {plural(len(found.ignored), 'file')}, but none with a known suffix "
+        f"({' '.join(SUFFIXES)}) or the first bytes of a picture"
     )
 
 
@@ -183,6 +184,8 @@ class _Search:
                 self._walk(path, again=True)
             elif path.exists():
                 self._add_file(path)
+            elif str(path).startswith(("http:/", "https:/")):
+                self._fail(path, "an address; only files are indexed: download it, then index the file")
             else:
                 self._fail(path, "there is no such file or folder; check the path")
         except OSError as error:

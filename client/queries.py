@@ -105,7 +105,7 @@ def read_picture(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         if str(path).startswith(("http:/", "https:/")):
-            raise UnusableInput(f"{path} is an address; download it: curl -sSL URL | landseer search -") from None
+            raise UnusableInput(f"{path} is an address; download it, and give the path of the file") from None
         raise UnusableInput(f"there is no file {path}; give the path of a picture") from None
     except IsADirectoryError:
         raise UnusableInput(f"{path} is a folder; give the path of one picture") from None

@@ -29,6 +29,9 @@ from landseer.client.readable import size
 
 _M = TypeVar("_M", bound=Message)
 
+_CUT = re.compile("GOAWAY received|Cancelling all calls")
+"""What gRPC says of a call that was under way when its server stopped."""
+
 _BY_CODE: dict[str, type[RpcFailed]] = {
     "UNAVAILABLE": ServerUnavailable,
     "INVALID_ARGUMENT": InvalidRequest,
@@ -45,7 +48,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str, timeout: float 
     """Return the client's error for a gRPC error. `timeout` is the call's deadline in seconds."""
     code, text, status = error.code(), error.details() or "", _status(error)
     kind = _BY_CODE.get(code.name, ServerFault)
-    if status is None and code.name == "UNAVAILABLE":
+    if status is None and (code.name == "CANCELLED" or _CUT.search(text)):
+        kind, text = ServerUnavailable, _cut(address)
+    elif status is None and code.name == "UNAVAILABLE":
         kind, text = ServerUnreachable, _unreachable(address, text)
     if status is None and code.name == "DEADLINE_EXCEEDED" and timeout:
         text = f"no answer from {address} within {timeout:g} s; set a longer timeout"
@@ -75,6 +80,10 @@ def _details(status: Status, kind: type[_M]) -> list[_M]:
             if packed.Unpack(detail):
                 found.append(detail)
     return found
+
+
+def _cut(address: str) -> str:
+    return f"the server at {address} ended the call before it was done, as one that stops does; try again"
 
 
 def _unreachable(address: str, text: str) -> str:

@@ -98,7 +98,7 @@ async def _path(client: SearchClient, id: str) -> list[str]:
 
 def _sort(found: Vanished, one: _Missing, path: str) -> None:
     if not path:
-        reason = "its metadata have no path, so it was not indexed from a file"
+        reason = "its metadata has no `path`, so it was not indexed from a file"
         found.foreign.append(KeptPicture(id=one.id, reason=reason))
     elif _canonical(path) != _canonical(str(one.path)):
         found.foreign.append(KeptPicture(id=one.id, reason=f"it was indexed from {path}"))

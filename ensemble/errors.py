@@ -13,6 +13,7 @@ LandseerError
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
+├── Stopping              UNAVAILABLE          the server stops; try again
 ├── Unauthenticated       UNAUTHENTICATED      the call has no valid token
 ├── NotPermitted          PERMISSION_DENIED    the token's role does not allow the call
 ├── RateLimited           RESOURCE_EXHAUSTED   the token has used its requests or bytes per second; try again
@@ -152,6 +153,14 @@ class IndexLoading(LandseerError):
     code = "UNAVAILABLE"
     reason = "INDEX_LOADING"
     retry_after_s = 2.0
+
+
+class Stopping(LandseerError):
+    """The server stops. A retry finds the next one, or another."""
+
+    code = "UNAVAILABLE"
+    reason = "STOPPING"
+    retry_after_s = 1.0
 
 
 class DeadlinePassed(LandseerError):

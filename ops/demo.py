@@ -69,7 +69,7 @@ def _run(console: Console) -> None:
         raise OpsError("the models could not be exported (see above)")
     console.rule("2. Photographs")
     queries = _write_pictures(console)
-    console.rule("3. Triton and the orchestrator")
+    console.rule("3. Triton and the server")
     stack = Stack(StackConfig(repository=REPOSITORY, store=FOLDER / "store"))
     try:
         with console.status("starting both and loading the models"):

@@ -16,7 +16,7 @@ cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
     echo
     echo '```'
     grep -E ' (passed|failed|error)' "$log" | tail -1
-    grep -E '^(FAILED|ERROR)' "$log"
+    grep -E '^(FAILED|ERROR)|^Not done|[[:space:]]DONE[[:space:]]|^Done ' "$log"
     echo '```'
     echo
     echo "It took $(($(date +%s) - start)) s and ended with status $status."

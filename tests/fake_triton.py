@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
@@ -53,7 +54,7 @@ class Call:
 
 
 @dataclass(kw_only=True)
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer, health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Start it, point an adapter at `address`, and turn its knobs while it runs."""
 
     profile: Profile = PROFILE
@@ -88,6 +89,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.port = self.port or free_port()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.address)
         await self._server.start()
         return self
@@ -95,6 +97,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def stop(self) -> None:
         """Die at once, as if killed: calls that run are cut off."""
         await self._server.stop(None)
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        """Answer gRPC's health check by `ready`."""
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if self.ready else states.NOT_SERVING)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Answer by `ready`, after `delays["ModelReady"]`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -23,8 +24,8 @@ _T = TypeVar("_T")
 
 
 _FILES = {
-    "tls_ca": "authorities that may sign the server's certificate, or that certificate itself; `system`: public ones",
-    "tls_cert": "our certificate, for a server that asks clients for one",
+    "tls_ca": "CA certificates to trust, or the server's own certificate; `system` for the public CAs",
+    "tls_cert": "client certificate, for a server that requires one",
     "tls_key": "its key",
     "token_file": "file with a token, for a server that asks for one",
 }
@@ -65,7 +66,9 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
             option, metavar="FILE", default=os.environ.get(variable), help=f"{help} (default: ${variable})"
         )
     group.add_argument(
-        "--insecure", action="store_true", help="send the token without TLS, readable on its way, beyond this machine"
+        "--insecure",
+        action="store_true",
+        help="send the token in plain text to another machine: anyone on the network can read it",
     )
 
 
@@ -126,23 +129,30 @@ def waiting(patience: float, show: Callable[[str], None]) -> Callable[[str], Non
 
 def not_negative(text: str) -> float:
     """Parse a number of seconds, 0 or more."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text}, expected a number of seconds, 0 or more")
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of seconds, 0 or more")
     return value
 
 
 def seconds(text: str) -> float:
     """Parse a positive number of seconds."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text}, expected a number of seconds above 0")
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of seconds above 0")
     return value
 
 
 def positive(text: str) -> int:
-    """Parse an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
-    return value
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    """Return a number, or NaN, which no range contains."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ids",
         nargs="+",
         metavar="ID",
-        help="a picture's id: by default its path, from the folder where `landseer index` ran",
+        help="a picture's id: by default its path relative to the directory where `landseer index` ran",
     )
     connection.add_arguments(parser, json_help=_JSON)
 

@@ -21,7 +21,9 @@ _JSON = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer get`."""
     parser.add_argument(
-        "id", metavar="ID", help="a picture's id: by default its path, from the folder where `landseer index` ran"
+        "id",
+        metavar="ID",
+        help="a picture's id: by default its path relative to the directory where `landseer index` ran",
     )
     parser.add_argument("--vectors", action="store_true", help="with --json, include the stored descriptor")
     parser.add_argument("--fields", type=names, default=[], metavar="NAMES", help=FIELDS_HELP)

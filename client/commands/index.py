@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
     )
     parser.add_argument(
-        "--prefix", default="", metavar="TEXT", help="prefix of every id; the rest is the path, from the working folder"
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="put TEXT before every id; the rest is the path relative to the current directory",
     )
     parser.add_argument(
         "--metadata",
@@ -197,5 +200,5 @@ def _as_dict(
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected KEY=VALUE")
     return key, value

@@ -29,14 +29,22 @@ _JSON = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer prune`."""
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="as `landseer index` was given, from the same place"
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder that you indexed; run this in the same working directory as `landseer index`",
     )
-    parser.add_argument("--prefix", default="", metavar="TEXT", help="as `landseer index` got it")
-    parser.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="the --prefix that you indexed with")
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="delete the pictures whose files are gone; without --yes they are only listed",
+    )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="also where FOLDER, or one in it, is missing, empty or unreadable, as when a disk is not mounted",
+        help="with --yes, also delete where FOLDER is missing, or it or a folder in it is empty or unreadable; check "
+        "first that the disk is mounted",
     )
     connection.add_arguments(parser, json_help=_JSON)
 

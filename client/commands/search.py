@@ -20,6 +20,7 @@ from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, groupi
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration
 from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of, searched
+from landseer.client.web_picture import fetch_picture, is_address
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
 
@@ -37,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `landseer search`."""
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument(
-        "image", nargs="?", type=Path, metavar="IMAGE", help="the picture to search for; - reads standard input"
+        "image",
+        nargs="?",
+        type=_source,
+        metavar="IMAGE",
+        help="the picture to search for: a file, an address (https://...), which is fetched from here, or - for "
+        "standard input",
     )
     query.add_argument("--id", metavar="ID", help="search for an indexed picture instead")
     parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="search only for this region of IMAGE, in pixels")
@@ -69,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, print the hits and write the page."""
     _check(args)
-    image = _image(args.image) if args.image else None
+    image = _image(args.image, args.timeout) if args.image else None
     answer, picture = connection.call(args, lambda client: _search(client, args, image))
     if args.html:
         name = "standard input" if args.image == _STDIN else str(args.image or args.id)
@@ -135,8 +141,15 @@ def _check(args: argparse.Namespace) -> None:
         raise UnusableInput(f"cannot write {args.html}: the folder {args.html.absolute().parent} does not exist")
 
 
-def _image(path: Path) -> bytes:
-    return read_stdin() if path == _STDIN else read_picture(path)
+def _source(text: str) -> Path | str:
+    """Return the path of a picture, or its address as it is: a path would lose one of two slashes."""
+    return text if is_address(text) else Path(text)
+
+
+def _image(source: Path | str, timeout: float) -> bytes:
+    if isinstance(source, str):
+        return fetch_picture(source, timeout=timeout)
+    return read_stdin() if source == _STDIN else read_picture(source)
 
 
 async def _search(
@@ -249,5 +262,5 @@ def _box(text: str) -> Box:
     try:
         x, y, width, height = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected four numbers x,y,width,height") from None
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected four numbers x,y,width,height") from None
     return Box(x=x, y=y, width=width, height=height)

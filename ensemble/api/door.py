@@ -8,11 +8,12 @@ memory. So every call is handled as a stream, which is read only when we ask for
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from landseer.ensemble.errors import InvalidInput, Overloaded
+from landseer.ensemble.errors import InvalidInput, Overloaded, Stopping
 from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics
 
@@ -20,6 +21,12 @@ SLOW_S = 0.5
 """A sender who needs longer for a message makes way, so that a few of them do not keep out all others."""
 WAIT_S = 1.5
 """A call that is not received by then is refused."""
+QUIET_S = 0.05
+"""Where no call came for so long, none waits to be refused."""
+REFUSING_S = 0.2
+"""A server that stops refuses calls for no longer before it closes their connections. Clients pause longer."""
+ANSWERING_S = 1.0
+"""Calls that are ended because the server stops have so long to send their answers."""
 
 
 class Door:
@@ -35,21 +42,65 @@ class Door:
         self._open = 0
         self._receiving = asyncio.Semaphore(receiving)
         self._slow = 0
+        self._closed = False
+        self._calls: set[asyncio.Task[Any]] = set()
+        """Every call until its answer is sent."""
+        self._cut: set[asyncio.Task[Any]] = set()
+        self._last_came = -QUIET_S
         self._held = held
         self._shed = metrics.shed
         metrics.open_calls.set_function(lambda: self._open)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Be an open call, or raise Overloaded at once."""
+        """Be an open call, or raise Overloaded or Stopping at once. A call that `finish` ends raises Stopping."""
+        call = self._this_call()
+        if self._closed:
+            raise Stopping("the server is stopping and takes no more calls; nothing was done: try again")
         if self._open >= self._most:
             self._shed.labels("any", "calls").inc()
             raise Overloaded(f"{self._open} calls are open, as many as may be; try again later")
         self._open += 1
         try:
             yield
+        except asyncio.CancelledError:
+            if call not in self._cut:
+                raise
+            why = "the server stopped before this call was done; try again: a write may have been applied, and may not"
+            raise Stopping(why) from None
         finally:
             self._open -= 1
+
+    def close(self) -> None:
+        """Let no more calls in: from now on each is refused with Stopping."""
+        self._closed = True
+
+    async def quiet(self, within_s: float) -> None:
+        """Wait until no call has come for a moment, for REFUSING_S and `within_s` seconds at most."""
+        end = time.monotonic() + min(REFUSING_S, within_s)
+        while time.monotonic() < min(end, self._last_came + QUIET_S):
+            await asyncio.sleep(QUIET_S / 5)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is inside."""
+        return self._open > 0
+
+    async def finish(self, grace_s: float) -> None:
+        """Wait for the calls inside. Those that are not done after `grace_s` seconds are ended, with Stopping."""
+        self._cut = await _unfinished(self._calls, grace_s)
+        for call in self._cut:
+            call.cancel()
+        await _unfinished(self._calls, ANSWERING_S)
+
+    def _this_call(self) -> asyncio.Task[Any] | None:
+        """Return the task that handles this call, from now on until its answer is sent one of `_calls`."""
+        self._last_came = time.monotonic()
+        call = asyncio.current_task()
+        if call is not None and call not in self._calls:
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return call
 
     @asynccontextmanager
     async def request(self, messages: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
@@ -99,6 +150,11 @@ class Door:
     def _refuse(self, said: str) -> None:
         self._shed.labels("any", "sending").inc()
         raise Overloaded(f"{said}; try again later, or send smaller pictures")
+
+
+async def _unfinished(calls: set[asyncio.Task[Any]], within_s: float) -> set[asyncio.Task[Any]]:
+    """Wait for calls, and return those that did not end within so many seconds."""
+    return (await asyncio.wait(set(calls), timeout=within_s))[1] if calls else set()
 
 
 async def _first(messages: AsyncIterator[bytes]) -> bytes:

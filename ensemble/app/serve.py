@@ -1,4 +1,4 @@
-"""`landseer serve`: the orchestrator as a command."""
+"""`landseer serve`: the server as a command."""
 
 from __future__ import annotations
 
@@ -42,23 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
-    option("--max-image-bytes", "most bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE")
-    option("--max-image-pixels", "most pixels to decode per picture", limits.max_pixels, type=int, metavar="N")
-    seconds = "most seconds of processor time to decode a picture"
+    option(
+        "--max-image-bytes", "maximum bytes per picture", f"{limits.max_bytes >> 20}MiB", type=_bytes, metavar="SIZE"
+    )
+    option("--max-image-pixels", "maximum pixels per picture", limits.max_pixels, type=int, metavar="N")
+    seconds = "maximum seconds of processor time to decode a picture"
     option("--max-decode-seconds", seconds, ServerConfig.decode_s, type=float, metavar="S")
     flag("--decode-in-process", help="decode in the server's process: a picture that crashes the decoder ends it")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
     late = "refuse searches that would be answered later than this, so that the others are not"
     option("--refuse-after", late, ServerConfig.refuse_after_s, type=float, metavar="SECONDS")
-    option("--calls", "most calls open at a time", ServerConfig.calls, type=int, metavar="N")
-    held = "most bytes of requests being answered; they take up to four times that in memory"
+    option("--calls", "maximum number of open calls", ServerConfig.calls, type=int, metavar="N")
+    held = "maximum bytes of requests being answered; they take up to four times that in memory"
     option("--bytes-in-flight", held, f"{ServerConfig.bytes_in_flight >> 20}MiB", type=_bytes, metavar="SIZE")
-    option("--max-top-k", "most hits per search", ServerConfig.max_top_k, type=int, metavar="K")
-    option("--store-limit", "most disk space that the store may use", "16GiB", type=_bytes, metavar="SIZE")
-    flag("--allow-network-store", help="even where the folder of the store is on NFS, SMB or FUSE; unsafe")
+    option("--max-top-k", "maximum hits per search", ServerConfig.max_top_k, type=int, metavar="K")
+    option("--store-limit", "maximum disk space of the store", "16GiB", type=_bytes, metavar="SIZE")
+    flag("--allow-network-store", help="allow a store on NFS, SMB or FUSE (unsafe: locks and memory maps may fail)")
     flag("--no-thumbnails", help="do not store small pictures for explanations")
-    local = "local features to store, for visual words and verification: keypoints (32 KiB per picture), deep (68 KiB)"
+    local = "local features to store, for visual words and verification: keypoints (32 KiB per picture), "
+    local += "deep (68 KiB), both (100 KiB), none"
     option("--local-features", local, ServerConfig.local_features, choices=LOCAL_FEATURES)
     regions = (
         "also describe the N best boxes of each picture, for R-ASMK*; up to 67 KiB each; needs deep local features"
@@ -73,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index-field", action="append", default=[], type=_index_field, metavar="NAME[:KIND]", help=kept
     )
-    ready = "file that is there while the health status is SERVING, for probes without a certificate"
+    ready = "file that exists while the health status is SERVING, for probes without a certificate"
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help=ready)
     security_options.add_arguments(parser)
     option("--log-level", "least severe messages logged", "info", choices=_LEVELS)

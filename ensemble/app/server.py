@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from landseer.client import keepalive
 from landseer.ensemble.api.authorization import Authorizer
 from landseer.ensemble.api.decoding import Decoder
-from landseer.ensemble.api.door import Door
+from landseer.ensemble.api.door import ANSWERING_S, Door
 from landseer.ensemble.api.health import SERVICES, Health
 from landseer.ensemble.api.interceptors import Observer
 from landseer.ensemble.api.service import Gates, IndexService, SearchService, ServiceParts
@@ -77,6 +77,7 @@ class RunningServer:
         self._decoders = Decoders(memory=memory_of(config.limits), seconds=config.decode_s)
         self._extractor = _extractor(config)
         self._held = HeldBytes(most=config.bytes_in_flight, metrics=self.metrics)
+        self._door = self._make_door()
         self._grpc = self._grpc_server()
         self._http: MetricsServer | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -124,20 +125,35 @@ class RunningServer:
             task.result()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Report NOT_SERVING, let running requests finish for `grace_s`, then close the store. May be called twice."""
+        """Report NOT_SERVING, let running requests finish for `grace_s`, then close the store. May be called twice.
+
+        Meanwhile new requests are refused with Stopping, and so end those that do not finish in time.
+        """
         if self._stopped:
             return
         self._stopped = True
         self.health.close()
         self.metrics.serving.set(0)
         self._mark(False)
-        await self._grpc.stop(self._config.drain_s if grace_s is None else grace_s)
+        await self._end_calls(self._config.drain_s if grace_s is None else grace_s)
         for task in filter(None, (self._watch, self._trim)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._readiness.close()
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
+
+    async def _end_calls(self, grace_s: float) -> None:
+        """Refuse new calls, and end the running ones after `grace_s`.
+
+        gRPC's `stop` tells callers to go elsewhere, and answers what has arrived and is not begun with CANCELLED, as
+        if its caller had done it. So we first refuse, for a moment, what has arrived.
+        """
+        self._door.close()
+        await self._door.quiet(grace_s)
+        finishing = asyncio.create_task(self._door.finish(grace_s))
+        await self._grpc.stop(grace_s + ANSWERING_S if self._door.busy else None)
+        await finishing
 
     def _show_serving(self, serving: bool) -> None:
         self.health.set(serving)
@@ -195,9 +211,9 @@ class RunningServer:
         """Return the interceptors, the outermost first."""
         tokens = self._config.tokens
         authorizer = [] if tokens is None else [Authorizer(TokenFile(tokens))]
-        return [Observer(self.metrics, self._door(), self._tracing), Decoder(), *authorizer]
+        return [Observer(self.metrics, self._door, self._tracing), Decoder(), *authorizer]
 
-    def _door(self) -> Door:
+    def _make_door(self) -> Door:
         config = self._config
         slow = max(RECEIVING, config.bytes_in_flight // config.limits.max_bytes)
         return Door(calls=config.calls, receiving=RECEIVING, slow=slow, held=self._held, metrics=self.metrics)

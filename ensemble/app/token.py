@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default search)",
     )
     parser.add_argument(
-        "--requests-per-s", type=float, metavar="N", help="most requests per second (default: no limit)"
+        "--requests-per-s", type=float, metavar="N", help="maximum requests per second (default: no limit)"
     )
     parser.add_argument(
-        "--bytes-per-s", type=_bytes, metavar="SIZE", help="most bytes per second, such as 5MiB (default: no limit)"
+        "--bytes-per-s", type=_bytes, metavar="SIZE", help="maximum bytes per second, such as 5MiB (default: no limit)"
     )
     parser.add_argument("--remove", action="store_true", help="remove the token NAME instead")
 

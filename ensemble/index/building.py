@@ -43,8 +43,6 @@ class BuildOrder:
 
     store: str
     """Folder of the store."""
-    limit_bytes: int
-    """Of the process that serves the store."""
     folder: str
     """An empty folder for the version."""
     token: str
@@ -117,7 +115,7 @@ def main() -> int:
     os.nice(order.nice)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     try:
-        with vectors_beside(Path(order.store), limit_bytes=order.limit_bytes) as vectors:
+        with vectors_beside(Path(order.store)) as vectors:
             build(order, vectors)
     except (LandseerError, ValueError, OSError, MemoryError, RuntimeError) as error:
         print(one_line(str(error)) or type(error).__name__, file=sys.stderr)

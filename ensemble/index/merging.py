@@ -199,7 +199,6 @@ class Merger:
             state = await collection.files.run(collection.opener.state)
             order = BuildOrder(
                 store=str(collection.config.store),
-                limit_bytes=collection.config.store_limit_bytes,
                 folder=str(folder),
                 token=token,
                 built=replace(state, sequence=upto),
@@ -211,7 +210,6 @@ class Merger:
             )
             await self._build(order)
         except BaseException:
-            collection.store.forget_dead_readers()
             shutil.rmtree(folder, ignore_errors=True)
             raise
         # Not cleared up here if it fails: its thread runs on when the merge is given up. The next merge tidies.

@@ -10,19 +10,17 @@ from typing import Any
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.store.augmented import Augmented
-from landseer.ensemble.store.folder import DATABASES, open_environment
+from landseer.ensemble.store.folder import DATABASES
+from landseer.ensemble.store.reading import reading
 from landseer.ensemble.store.sums import Sums
 from landseer.ensemble.store.vectors import Vectors
 
 
 @contextmanager
-def vectors_beside(folder: Path, *, limit_bytes: int) -> Iterator[Vectors]:
-    """Give read access to the vectors of a store that another process has opened; LMDB keeps the two apart.
-
-    limit_bytes: that process's limit of the store. StoreUnusable; errors of the reading.
-    """
-    environment = open_environment(folder, limit_bytes=limit_bytes // 4096 * 4096, readonly=True, create=False)
-    try:
+def vectors_beside(folder: Path) -> Iterator[Vectors]:
+    """Give read access to the vectors of a store that another process serves. StoreUnusable; errors of the reading."""
+    # That process has checked where the folder is.
+    with reading(folder, network=True) as environment:
         databases = {name: environment.open_db(name, create=False) for name in DATABASES}
 
         def refuse() -> AbstractContextManager[Any]:
@@ -30,5 +28,3 @@ def vectors_beside(folder: Path, *, limit_bytes: int) -> Iterator[Vectors]:
 
         sums, augmented = Sums(folder, databases), Augmented(environment, databases, refuse)
         yield Vectors(environment, databases, augmented, sums, clusters=(Sizes.clusters, Sizes.reduced))
-    finally:
-        environment.close()

@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 
 from landseer.ensemble.errors import StoreFull, StoreUnusable
+from landseer.ensemble.store.data_lock import data_held
 from landseer.ensemble.store.folder import (
     DATA,
     FolderLock,
@@ -39,7 +40,8 @@ class Compacted:
 def compact(folder: Path) -> Compacted:
     """Replace the file of a store by a copy without free pages. A kill at any moment leaves the one or the other.
 
-    StoreUnusable if it is no store, is in use or damaged; StoreFull if there is no room for the copy beside the file.
+    StoreUnusable if it is no store, is in use or damaged, or is being backed up or exported; StoreFull if there is no
+    room for the copy beside the file.
     """
     if not (folder / DATA).exists():
         raise no_store(folder)
@@ -50,8 +52,9 @@ def compact(folder: Path) -> Compacted:
         copy = file.with_name(file.name + BESIDE)
         before = file.stat().st_size
         try:
-            _copy(folder, file, copy)
-            copy.replace(file)
+            with data_held(folder, to_replace=True):
+                _copy(folder, file, copy)
+                copy.replace(file)
         finally:
             copy.unlink(missing_ok=True)
         sync_names(file.parent)

@@ -133,8 +133,7 @@ def require_whole(folder: Path, environment: Any) -> None:
     A sound file may be a few pages short too: LMDB does not write pages that one transaction allocated and freed. So a
     short file is checked in a subprocess, and extended if nothing is missing.
     """
-    file = folder / DATA
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    file, needed = folder / DATA, expected_bytes(environment)
     if file.stat().st_size >= needed:
         return
     checked = subprocess.run(
@@ -146,6 +145,11 @@ def require_whole(folder: Path, environment: Any) -> None:
             "restore the folder from a backup, or index the pictures again into another folder"
         )
     os.truncate(file, needed)
+
+
+def expected_bytes(environment: Any) -> int:
+    """Return the bytes of pages that the newest state of a store may use."""
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
 
 
 def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
@@ -198,11 +202,11 @@ def reserve(limit: int) -> int:
     return max(128 * 2**10, min(limit // 16, 16 * 2**20))
 
 
-def explain_difference(stored: str, served: str) -> str:
-    """Describe how two `Profile.fingerprint`s differ."""
+def explain_difference(stored: str, served: str, *, other: str = "served") -> str:
+    """Describe how two `Profile.fingerprint`s differ. other: where the second one is."""
     try:
         old, new = json.loads(stored), json.loads(served)
         differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     except (ValueError, TypeError, AttributeError):
-        return f"{stored!r} in the store, {served!r} served"
-    return "; ".join(f"{name} {old.get(name)!r} in the store, {new.get(name)!r} served" for name in differing)
+        return f"{stored!r} in the store, {served!r} {other}"
+    return "; ".join(f"{name} {old.get(name)!r} in the store, {new.get(name)!r} {other}" for name in differing)

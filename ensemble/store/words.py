@@ -36,6 +36,12 @@ class StoredWords:
         self._environment, self._write = environment, write
         self._meta, self._database, self._locals = databases[b"meta"], databases[WORDS], databases[LOCALS]
 
+    @property
+    def codebook(self) -> str:
+        """Fingerprint of the codebook of the stored words; empty if there was none yet."""
+        with self._environment.begin() as transaction:
+            return bytes(transaction.get(_STAMP, b"", db=self._meta)).decode()
+
     def stamp(self, codebook: str) -> None:
         """Switch to the codebook with this fingerprint; words of another codebook are deleted."""
         with self._environment.begin() as transaction:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -14,6 +15,8 @@ from rich.markdown import Markdown
 from landseer.client.errors import LandseerClientError
 from landseer.ensemble.errors import LandseerError
 from landseer.ops.errors import OpsError
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def bench_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -53,9 +56,19 @@ def write_report(measure: Callable[[], tuple[str, bool]], out: Path, console: Co
 
 
 def run_as_script(main: Callable[[], int]) -> None:
-    """Exit with the status of `main`. SIGTERM ends it as Ctrl-C does: it stops its servers and removes its files."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Exit with the status of `main`. SIGTERM, or the end of the terminal, ends it as Ctrl-C does.
+
+    It then stops its servers and removes its files; another signal meanwhile does not keep it from that.
+    """
+    for number in ENDING:
+        signal.signal(number, _interrupt)
     sys.exit(main())
+
+
+def _interrupt(*_: object) -> NoReturn:
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _failed(reason: str) -> int:

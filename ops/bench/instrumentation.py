@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,6 +30,7 @@ from landseer.ops.run.orchestrator import PATIENT, Orchestrator, OrchestratorCon
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.processes import Child, ChildConfig
 from landseer.ops.run.triton import TritonConfig, TritonServer
+from landseer.ops.scratch import scratch_folder
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 
 MOST = 0.02
@@ -89,7 +89,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
 def _servers(repository: Path) -> Iterator[dict[str, BlockingSearchClient]]:
     """Run one Triton, three orchestrators, Prometheus and a collector; yield a client of each orchestrator."""
     with ExitStack() as ending:
-        folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="landseer-bench-")))
+        folder = ending.enter_context(scratch_folder("bench"))
         triton = TritonServer(TritonConfig(repository=repository))
         ending.callback(triton.stop)
         triton.start()

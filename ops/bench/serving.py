@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 from rich.console import Console
 
@@ -41,6 +39,7 @@ from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
 from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.scratch import scratch_folder
 
 AT_LEAST = 0.85
 """Share of the throughput in process that serving has to reach."""
@@ -119,8 +118,8 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
 @contextmanager
 def _serving(options: argparse.Namespace, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
-    with tempfile.TemporaryDirectory(prefix="landseer-bench-") as folder:
-        config = StackConfig(repository=options.repository, store=Path(folder) / "store", serve_args=PATIENT)
+    with scratch_folder("bench") as folder:
+        config = StackConfig(repository=options.repository, store=folder / "store", serve_args=PATIENT)
         stack = Stack(config)
         try:
             with console.status("starting Triton and the orchestrator"):

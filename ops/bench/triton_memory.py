@@ -1,6 +1,9 @@
 """How much memory Triton takes, picture after picture of random sizes. Writes docs/reports/triton-memory.md.
 
-    python -m landseer.ops.bench.triton_memory --pictures 2000
+    python -m landseer.ops.bench.triton_memory --pictures 10000 --minutes 120
+
+The report is written again after each twentieth of the pictures. After --minutes, on Ctrl-C or SIGTERM it has what was
+measured until then, and says so. A run cannot be resumed: what it measures is one Triton.
 
 It starts a Triton of its own. Sides are random multiples of 32 pixels, from 64 to 640; every other picture is described
 for a search, the others for the index; as many are with Triton at a time as an orchestrator sends.
@@ -12,6 +15,8 @@ import argparse
 import asyncio
 import itertools
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +24,8 @@ import numpy as np
 import psutil
 from rich.console import Console
 
+from landseer.client.commands.connection import seconds
+from landseer.client.readable import duration
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.cores import cores
 from landseer.ensemble.deadline import Deadline
@@ -27,8 +34,10 @@ from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.search.describe import FOR_INDEX, FOR_SEARCH
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ops import machine
+from landseer.ops.arguments import positive
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.report_parts import table
+from landseer.ops.files import write_text
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 MIB = 2**20
@@ -38,6 +47,8 @@ FLAT = 1.1
 """How much more the last tenth of the pictures may take than the first half."""
 SIDES = range(64, 641, SIDE_MULTIPLE)
 SAMPLES = 20
+FEWEST = 4
+"""Samples without which nothing can be said."""
 KINDS = (("describe", FOR_SEARCH), ("describe_full", FOR_INDEX))
 
 
@@ -75,30 +86,55 @@ def _name(process: psutil.Process) -> str:
     return "relay" if any("relay" in word for word in words) else process.name()
 
 
-async def _measured(server: TritonServer, count: int, seed: int) -> list[Sample]:
-    triton = Triton(server.grpc_url, timeout_s=600.0, metrics=Metrics())
-    rng, samples, done = random.Random(seed), [sample(server, 0)], 0
-    step, waiting = max(1, count // SAMPLES), asyncio.Semaphore(ServerConfig.in_flight)
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What to send, until when, and what was found so far."""
 
-    async def one(model: str, outputs: tuple[str, ...], height: int, width: int) -> None:
+    server: TritonServer
+    count: int
+    seed: int
+    until: float
+    """A point of `time.monotonic` after which no more are sent."""
+    found: Callable[[list[Sample]], None]
+    """Called with all samples after each new one."""
+    samples: list[Sample]
+
+
+async def _describe(run: _Run) -> None:
+    """Describe pictures until there are enough or it is time, and take samples of the memory."""
+    triton = Triton(run.server.grpc_url, timeout_s=600.0, metrics=Metrics())
+    rng, kinds, step = random.Random(run.seed), itertools.cycle(KINDS), max(1, run.count // SAMPLES)
+    pictures = iter([(*next(kinds), rng.choice(SIDES), rng.choice(SIDES)) for _ in range(run.count)])
+    done = 0
+
+    async def caller() -> None:
         nonlocal done
-        async with waiting:
+        for model, outputs, height, width in pictures:
             pixels = np.random.default_rng(height * width).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
             await triton.infer(model, {"image": pixels}, outputs, Deadline())
             done += 1
             if done % step == 0:
-                samples.append(await asyncio.to_thread(sample, server, done))
+                run.samples.append(await asyncio.to_thread(sample, run.server, done))
+                run.found(run.samples)
+            if time.monotonic() > run.until:
+                return
 
-    kinds = itertools.cycle(KINDS)
+    run.samples.append(sample(run.server, 0))
     try:
-        await asyncio.gather(*(one(*next(kinds), rng.choice(SIDES), rng.choice(SIDES)) for _ in range(count)))
+        await asyncio.gather(*(caller() for _ in range(ServerConfig.in_flight)))
     finally:
         await triton.close()
-    return samples
 
 
 def report(samples: list[Sample], options: argparse.Namespace) -> tuple[str, bool]:
-    """Return the report, and whether memory stays below `MOST_MIB` and flat."""
+    """Return the report, and whether all pictures were described and memory stayed below `MOST_MIB` and flat.
+
+    ValueError if there are too few samples to say anything.
+    """
+    if len(samples) < FEWEST:
+        raise ValueError(f"it ended after {samples[-1].pictures if samples else 0} pictures, which tell nothing")
+    done = max(one.pictures for one in samples)
+    whole = done > options.pictures * (1 - 1 / SAMPLES)
     most = max(one.total for one in samples)
     half, last = samples[1 : len(samples) // 2 + 1], samples[-max(1, len(samples) // 10) :]
     grown = max(one.total for one in last) / max(one.total for one in half)
@@ -106,7 +142,8 @@ def report(samples: list[Sample], options: argparse.Namespace) -> tuple[str, boo
     lines = [
         "# Memory of Triton",
         "",
-        f"{options.pictures:,} pictures of {len(SIDES) ** 2} sizes, from 64 x 64 to 640 x 640, in turn for a search "
+        *([] if whole else [f"**Ended early: after {done:,} of {options.pictures:,} pictures.**", ""]),
+        f"{done:,} pictures of {len(SIDES) ** 2} sizes, from 64 x 64 to 640 x 640, in turn for a search "
         f"and for the index, {ServerConfig.in_flight} at a time. MiB by proportional set size (shared pages count once "
         "altogether). [What takes it](../research/triton-memory.md).",
         "",
@@ -127,22 +164,48 @@ def report(samples: list[Sample], options: argparse.Namespace) -> tuple[str, boo
         f"Again: `{repeated('landseer.ops.bench.triton_memory', options, 'pictures', 'seed')}`",
         "",
     ]
-    return "\n".join(lines), most <= MOST_MIB * MIB and grown <= FLAT
+    return "\n".join(lines), whole and most <= MOST_MIB * MIB and grown <= FLAT
 
 
 def main() -> int:
     """Measure and write the report. Returns 1 if Triton takes too much."""
     parser = bench_parser("triton-memory", __doc__)
-    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="default %(default)s")
-    options = parser.parse_args()
+    parser.add_argument("--pictures", type=positive, default=2000, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--minutes", type=seconds, default=120.0, metavar="M", help="end after this time (default %(default)g)"
+    )
+    options, console = parser.parse_args(), Console()
+    return write_report(lambda: _measure(options, console), options.out, console)
 
-    def measure() -> tuple[str, bool]:
-        with TritonServer(TritonConfig(repository=options.repository)) as server:
-            server.wait_ready(600)
-            samples = asyncio.run(_measured(server, options.pictures, options.seed))
-        return report(samples, options)
 
-    return write_report(measure, options.out, Console())
+def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
+    began, samples = time.monotonic(), list[Sample]()
+
+    def found(so_far: list[Sample]) -> None:
+        last, took = so_far[-1], time.monotonic() - began
+        left = took / last.pictures * (options.pictures - last.pictures)
+        console.print(
+            f"{last.pictures:,} of {options.pictures:,} pictures, {last.total // MIB:,} MiB; "
+            f"{duration(left)} left, or {duration(max(0.0, 60 * options.minutes - took))} at most"
+        )
+        if len(so_far) >= FEWEST:  # kept even if this process is killed
+            write_text(options.out, report(so_far, options)[0])
+
+    with TritonServer(TritonConfig(repository=options.repository)) as server:
+        server.wait_ready(600)
+        run = _Run(
+            server=server,
+            count=options.pictures,
+            seed=options.seed,
+            until=began + 60 * options.minutes,
+            found=found,
+            samples=samples,
+        )
+        try:
+            asyncio.run(_describe(run))
+        except KeyboardInterrupt:
+            console.print("stopped; the report has what was measured")
+    return report(samples, options)
 
 
 if __name__ == "__main__":

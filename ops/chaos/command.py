@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -27,6 +26,7 @@ from landseer.ops.chaos.scene import Scene
 from landseer.ops.chaos.trial import Outcome, left_out, run_trial, seconds
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.triton import TritonConfig, TritonServer
+from landseer.ops.scratch import scratch_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,9 +53,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     began, machine, load = time.monotonic(), describe_machine(threads=cores()), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="landseer-chaos-") as folder:
+    with scratch_folder("chaos") as folder:
         triton = TritonServer(TritonConfig(repository=options.repository))
-        with Scene(triton, folder=Path(folder)) as scene:
+        with Scene(triton, folder=folder) as scene:
             outcomes, history = _tried(scene, options, console)
         damage = flips(scene.store, count=options.flips, seed=options.seed)
     console.print(f"{options.kills} kills of each kind of writer follow")

@@ -9,13 +9,13 @@ import json
 import random
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from landseer.ensemble.store.store import Store
 from landseer.ops.chaos.contents import contents
+from landseer.ops.scratch import scratch_folder
 
 PAGE = 4096
 DATA = "data.mdb"
@@ -41,9 +41,13 @@ def flips(store: Path, *, count: int, seed: int = 0) -> DamageFigures:
     """Flip `count` random bits of a store, one at a time, in copies; the store must not be open."""
     draws = random.Random(seed)
     found: dict[str, list[str]] = {OPENED: [], READ: [], SAME: [], SILENT: []}
-    with tempfile.TemporaryDirectory(prefix="landseer-flips-") as folder:
+    with scratch_folder("flips") as folder:
         sound = (store / DATA).read_bytes()
-        job = {"store": str(store), "folder": folder, "bits": [draws.randrange(8 * len(sound)) for _ in range(count)]}
+        job = {
+            "store": str(store),
+            "folder": str(folder),
+            "bits": [draws.randrange(8 * len(sound)) for _ in range(count)],
+        }
         while job["bits"]:
             done = _run(job)
             for outcome, said in done:

@@ -129,7 +129,8 @@ class Terminated(Fault):
     name = "SIGTERM under load"
     hold_s = 0.0
     writers = 6
-    # gRPC's server in Python cancels calls that arrive just as it stops, before any code of ours sees them.
+    # gRPC's server in Python cancels calls that arrive just as it stops, before any code of ours sees them. The client
+    # retries all but a Delete.
     allowed = CLEAR | {"CANCELLED"}
 
     def inject(self, scene: Scene) -> None:

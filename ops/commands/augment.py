@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store-limit", default="16GiB", metavar="SIZE", help="maximum size of the store (default %(default)s)"
     )
     parser.add_argument(
-        "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
+        "--allow-network-store",
+        action="store_true",
+        help="allow a store on NFS, SMB or FUSE (unsafe: locks and memory maps may fail)",
     )
     parser.add_argument(
         "--repository",

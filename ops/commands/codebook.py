@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from landseer.ensemble.ingest.vocabulary import FeatureSample
 
 _MORE = """\
-With --pictures: words of keypoints, for `landseer serve --codebook FILE`. No server and no models are needed. A server
-has such words already; learn others if your pictures are of another kind. Pictures that cannot be read are named and
-skipped.
+With --pictures: words of keypoints, for `landseer serve --codebook FILE`. No server and no models are needed. The
+server ships with such words; learn your own only if your pictures differ much from photographs. Pictures that cannot be
+read are named and skipped.
 
 With STORE: words of deep local features, for `landseer serve --local-features deep --codebook FILE`. The store must
 have been filled with --local-features deep (or both) and must not be in use: stop the server first.
 
 Learn words from other pictures than those you search.
 
-You can interrupt it at any time: finished rounds are kept next to FILE; run the same command again to resume, which
-finds the keypoints again first. Without --words, the number of words is the largest power of two with at least 39
-features per word: at most 16,384 of keypoints, 65,536 of deep local features."""
+You can interrupt it at any time: finished rounds are kept next to FILE. Run the same command to resume; it extracts the
+keypoints again, then continues after the last finished round. Without --words, the number of words is the largest power
+of two with at least 39 features per word: at most 16,384 of keypoints, 65,536 of deep local features."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default %(default)s)")
     parser.add_argument(
-        "--allow-network-store", action="store_true", help="even where STORE is on NFS, SMB or FUSE; unsafe"
+        "--allow-network-store",
+        action="store_true",
+        help="allow a store on NFS, SMB or FUSE (unsafe: locks and memory maps may fail)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="number of threads (default: all cores)")
 

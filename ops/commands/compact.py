@@ -8,8 +8,8 @@ from pathlib import Path
 from landseer.ops.commands.ending import INTERRUPTED, failed
 
 _MORE = """\
-The store must not be in use: stop the server first. Its pages are copied without the free ones to a file beside it,
-which then takes its place; until then that takes up to as much disk space again. You can interrupt it at any time: the
+The store must not be in use: stop the server first. This copies the used pages to a new file next to the old one and
+then replaces it. It needs up to as much free disk space as the store takes now. You can interrupt it at any time: the
 store is unchanged until the copy is complete and on disk."""
 
 
@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _MORE
     parser.add_argument("store", type=Path, metavar="STORE", help="folder of `landseer serve --store`")
     parser.add_argument(
-        "--allow-network-store", action="store_true", help="even where its folder is on NFS, SMB or FUSE"
+        "--allow-network-store",
+        action="store_true",
+        help="allow a store on NFS, SMB or FUSE (unsafe: locks and memory maps may fail)",
     )
 
 

@@ -25,7 +25,7 @@ default methods:
   {METHODS.replace(",adba+", f",{chr(10)}  adba+")}
   with --server: {SERVED_METHODS}
 
-A picture never finds itself (leave-one-out). By default, evaluates the export in --repository, in this process;
+A picture never finds itself (leave-one-out). By default this evaluates the models in --repository, in this process;
 descriptions are cached in --cache. Each --backbone is exported first. --server evaluates a running service: references
 that it lacks are indexed first, with their paths as ids. `landseer augment` and `landseer serve --vectors` decide how
 the database of a service is augmented. See docs/evaluate.md."""
@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _DATA
     parser.add_argument("data", metavar="DATA", help="the data set, see below")
-    parser.add_argument("--methods", metavar="LIST", help="methods to compare: METHOD,METHOD,... (see below)")
-    parser.add_argument("--queries", type=positive, metavar="N", help="number of queries, drawn with --seed (all)")
+    parser.add_argument("--methods", metavar="LIST", help="methods to compare: METHOD,METHOD,... (default: see below)")
+    parser.add_argument(
+        "--queries", type=positive, metavar="N", help="number of queries, drawn with --seed (default: all)"
+    )
     parser.add_argument(
         "--turn",
         type=int,
@@ -54,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=NEIGHBOURS,
         metavar="K,K,...",
-        help=f"also measure with these numbers of neighbours ({NEIGHBOURS}); write DATA before this option",
+        help=f"also measure with these numbers of neighbours (default {NEIGHBOURS}); K,K,... is optional, so put DATA "
+        "before --sweep",
     )
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="seed of random draws and intervals (%(default)s)"
+        "--seed", type=seed, default=0, metavar="N", help="seed of random draws and intervals (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the AP of every query")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with plots")
@@ -70,12 +73,18 @@ def _add_local(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--codebook", type=Path, metavar="FILE", help="visual words, written by landseer codebook")
     group.add_argument("--codebook-from", metavar="DATA", help="learn visual words from this data set instead")
     group.add_argument(
-        "--regions", type=positive, default=REGIONS, metavar="N", help="most regions per picture (%(default)s)"
+        "--regions",
+        type=positive,
+        default=REGIONS,
+        metavar="N",
+        help="maximum number of regions per picture (default %(default)s)",
     )
 
 
 def _add_systems(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--repository", type=Path, metavar="DIR", help="folder of exported models (model_repository)")
+    group.add_argument(
+        "--repository", type=Path, metavar="DIR", help="folder of exported models (default model_repository)"
+    )
     group.add_argument(
         "--backbone",
         action=_Backbone,
@@ -103,14 +112,14 @@ def _add_systems(group: argparse._ArgumentGroup) -> None:
         type=not_negative,
         default=PATIENCE,
         metavar="SECONDS",
-        help="how long to wait for a service that is still loading (%(default)g)",
+        help="how long to wait for a service that is still loading (default %(default)g)",
     )
     group.add_argument(
         "--cache",
         type=Path,
         default=Path("var/evaluate/vectors.sqlite"),
         metavar="FILE",
-        help="cache of descriptions (%(default)s)",
+        help="cache of descriptions (default %(default)s)",
     )
 
 

@@ -172,7 +172,6 @@ def _published(store: Store, versions: Versions, args: argparse.Namespace) -> Ve
     token, folder = versions.aside()
     order = BuildOrder(
         store=str(args.store),
-        limit_bytes=stats.limit_bytes,
         folder=str(folder),
         token=token,
         built=opener.state(),

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         default="http://127.0.0.1:7071/metrics",
         metavar="URL",
-        help="the orchestrator's metrics (default %(default)s)",
+        help="the server's metrics (default %(default)s)",
     )
     parser.add_argument("--triton-metrics", metavar="URL", help="Triton's metrics; `landseer up` prints their URL")
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the figures until Ctrl-C. With --once, return 1 if the orchestrator does not answer."""
+    """Show the figures until Ctrl-C. With --once, return 1 if the server does not answer."""
     triton_url, trust = _url(args.triton_metrics) if args.triton_metrics else None, credentials_of(args).ssl_context()
     views = _views(_url(args.metrics), triton_url, args.interval, trust)
     if args.once:

@@ -32,7 +32,7 @@ methods:
 data sets:
 {SPECS}
 
-Validates on classes that are not trained on, before the first step and after each epoch, and keeps the best weights in
+Training validates on held-out classes, before the first step and after each epoch, and keeps the best weights in
 DIR/best.safetensors. The detectors use the boxes of the data set if it has them (boxes:, revisitop:), and otherwise
 paste photographs into each other.
 

@@ -1,4 +1,4 @@
-"""`landseer up`: run Triton and the orchestrator together on one machine."""
+"""`landseer up`: run Triton and the server together on one machine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also describe up to N boxes per picture (default %(default)s)",
     )
     parser.add_argument(
-        "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
+        "--allow-network-store",
+        action="store_true",
+        help="allow a store on NFS, SMB or FUSE (unsafe: locks and memory maps may fail)",
     )
     parser.add_argument(
         "--index-field",
@@ -75,10 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         default="text",
         choices=("text", "json"),
-        help="the orchestrator's log format (default %(default)s)",
+        help="the server's log format (default %(default)s)",
     )
     security_options.add_arguments(parser)
-    parser.add_argument("--verbose", action="store_true", help="show all log lines of both")
+    parser.add_argument("--verbose", action="store_true", help="show every log line of Triton and the server")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(config: StackConfig, stopping: Stopping) -> int:
     stack = Stack(config)
     began = time.monotonic()
-    _say("starting Triton, which loads and compiles the models, and then the orchestrator ...")
+    _say("starting Triton, which loads and compiles the models, and then the server ...")
     try:
         stack.start(stopping.event)
         if not stopping.event.is_set():
@@ -105,7 +107,7 @@ def _serve(config: StackConfig, stopping: Stopping) -> int:
 
 
 def _config(args: argparse.Namespace) -> StackConfig:
-    picks = {"triton": is_worth_showing, "orchestrator": Warnings().pick}
+    picks = {"triton": is_worth_showing, "server": Warnings().pick}
 
     def show(name: str, line: str) -> None:
         if args.verbose or picks[name](line):

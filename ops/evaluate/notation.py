@@ -41,18 +41,18 @@ def _before(text: str, first: str, rest: list[str], *, positions: int) -> Method
     if _name(first) not in _AUGMENTING:
         if rest:
             known = ", ".join(_AUGMENTING)
-            raise OpsError(f"--methods has {text!r}; expected before the + one of {known}, such as alphadba:10:3")
+            raise OpsError(f"--methods has {text!r}; before `+` expected one of {known}, such as alphadba:10:3")
         return _ranking(first, positions=positions)
     if len(rest) > 1 or rest == [""] or (rest and _name(rest[0]) in (DIFFUSION, *WORDY, *_AUGMENTING)):
         known = ", ".join([NONE, *DEFAULTS, *RERANKERS])
-        raise OpsError(f"--methods has {text!r}; expected after the + one of {known}, such as alphaqe:10:3")
+        raise OpsError(f"--methods has {text!r}; after `+` expected one of {known}, such as alphaqe:10:3")
     ranking = _ranking(rest[0], positions=positions) if rest else NO_EXPANSION
     return replace(ranking, database=_database(first, positions=positions))
 
 
 def _whole(text: str, name: str) -> Method:
     if text.strip() != name:
-        raise OpsError(f"--methods has {text!r}, but {name} is a whole search; expected it without numbers and +")
+        raise OpsError(f"--methods has {text!r}, but {name} takes no numbers and cannot be combined with `+`")
     return Method(name=name)
 
 

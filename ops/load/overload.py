@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +28,7 @@ from landseer.ops.load.overload_report import Load, OverloadReport, goodput_hold
 from landseer.ops.load.photos import make_photos
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
+from landseer.ops.scratch import scratch_folder
 from landseer.ops.watch.scrape import fetch
 from landseer.v1 import index_pb2, search_pb2
 
@@ -120,7 +120,10 @@ class _Memory:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report. Returns 0 if the goodput holds, 1 if not or if it cannot be measured."""
+    """Measure and write the report, which names the aims that were missed.
+
+    Returns 0 if the goodput holds, 1 if not or if it cannot be measured, 130 if it was ended.
+    """
     options, console = _options(argv), Console()
     return write_report(lambda: _measure(options, console), options.out, console)
 
@@ -218,8 +221,8 @@ async def _run(bench: _Bench, options: argparse.Namespace, console: Console, beg
 @contextmanager
 def _serving(options: argparse.Namespace, console: Console) -> Iterator[Stack]:
     """Run Triton and the orchestrator on an empty store."""
-    with tempfile.TemporaryDirectory(prefix="landseer-overload-") as folder:
-        stack = Stack(StackConfig(repository=options.repository, store=Path(folder) / "store"))
+    with scratch_folder("overload") as folder:
+        stack = Stack(StackConfig(repository=options.repository, store=folder / "store"))
         try:
             with console.status("starting Triton and the orchestrator"):
                 stack.start()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from landseer.client.readable import plural
 from landseer.ops.bench.report_parts import machine_table, noise, table
 from landseer.ops.load.callers import Calls
 
@@ -15,6 +16,10 @@ MOST_STRETCH = 3.0
 """A p99 of admitted searches of at most this many times the unloaded one is good."""
 MOST_LOOKUP_STRETCH = 2.0
 """The same for searches by id."""
+MOST_GROWTH = 1.25
+"""How much more memory than before the server may take at a load of ordinary pictures."""
+MOST_BURST_MIB = 1024.0
+"""What large pictures may add: four times the 256 MiB of requests that may be in flight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +75,55 @@ def goodput_holds(report: OverloadReport) -> bool:
     return enough and all(call.retry_s is not None for load in report.loads for call in load.calls.shed)
 
 
+def missed(report: OverloadReport) -> list[str]:
+    """Return the aims that were missed, one a line, in words; none if all are kept."""
+    return [*_missed_by_searches(report), *_missed_by_lookups(report), *_missed_by_memory(report)]
+
+
+def _missed_by_searches(report: OverloadReport) -> Iterator[str]:
+    unloaded = report.unloaded.quantile_ms(0.99)
+    for load in report.loads[1:]:
+        part, stretch = load.calls.goodput / report.capacity, load.calls.quantile_ms(0.99) / unloaded
+        if part < ENOUGH_GOODPUT:
+            yield f"{load.name}: {part:.2f} of the capacity was answered, not {ENOUGH_GOODPUT:g}"
+        if not stretch <= MOST_STRETCH:
+            most = f"{MOST_STRETCH:g} or less"
+            yield f"{load.name}: the p99 of answers is {stretch:.1f} times the unloaded one, not {most}"
+    for load in (*report.loads, report.burst):
+        silent = sum(call.retry_s is None for call in load.calls.shed)
+        if silent:
+            yield f"{load.name}: {silent} refusals do not say when to come back"
+
+
+def _missed_by_lookups(report: OverloadReport) -> Iterator[str]:
+    alone = report.lookups.quantile_ms(0.99)
+    for load in report.loads:
+        stretch = load.lookups.quantile_ms(0.99) / alone if load.lookups else 1.0
+        if not stretch <= MOST_LOOKUP_STRETCH:
+            most = f"{MOST_LOOKUP_STRETCH:g} or less"
+            yield f"{load.name}: the p99 of searches by id is {stretch:.1f} times that alone, not {most}"
+
+
+def _missed_by_memory(report: OverloadReport) -> Iterator[str]:
+    for load in report.loads:
+        if load.rss_mib > MOST_GROWTH * report.idle_mib:
+            yield f"{load.name}: memory grew to {load.rss_mib / report.idle_mib:.2f} times, not at most {MOST_GROWTH:g}"
+    grown = report.burst.rss_mib - report.idle_mib
+    if grown > MOST_BURST_MIB:
+        yield f"{report.burst.name}: memory grew by {grown:.0f} MiB, not at most {MOST_BURST_MIB:.0f}"
+
+
 def markdown(report: OverloadReport) -> str:
     """Return the whole report."""
-    return "\n\n".join([_head(report), _loads(report), _lookups(report), _memory(report), _method(report)]) + "\n"
+    parts = [_head(report), _aims(report), _loads(report), _lookups(report), _memory(report), _method(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _aims(report: OverloadReport) -> str:
+    found = missed(report)
+    if not found:
+        return "Every aim below was kept."
+    return "\n".join([f"**{plural(len(found), 'aim')} missed:**", "", *(f"- {one}." for one in found)])
 
 
 def _head(report: OverloadReport) -> str:
@@ -151,7 +202,9 @@ def _memory(report: OverloadReport) -> str:
         "## Memory\n\n"
         + table(("load", "resident, MiB (largest)"), rows)
         + f"\n\n{burst.name}: {burst.offered}; {burst.calls.count('OK')} answered, {len(burst.calls.shed)} refused, "
-        f"{burst.calls.count('DEADLINE_EXCEEDED')} too late.\nRefused calls of the whole run, by reason: {why}."
+        f"{burst.calls.count('DEADLINE_EXCEEDED')} too late.\nThe aim is at most {MOST_GROWTH:g} times as much as "
+        f"before with ordinary pictures, and {MOST_BURST_MIB:.0f} MiB more with large ones.\n"
+        f"Refused calls of the whole run, by reason: {why}."
     )
 
 

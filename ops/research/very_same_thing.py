@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from landseer.client.commands.output import console as plain_console
@@ -20,6 +19,7 @@ from landseer.ops.research.very_same_data import FLAT, THINGS, libraries
 from landseer.ops.research.very_same_run import Run
 from landseer.ops.research.very_same_steps import FAILURES
 from landseer.ops.research.writing import STOPPED, add_report, made_by
+from landseer.ops.scratch import scratch_folder
 
 PROGRAM = "python -m landseer.ops.research.very_same_thing"
 REPORT = Path("docs/reports/very-same-thing.md")
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = libraries(_specs(args), distractors=args.distractors, queries=args.queries, seed=args.seed)
         run = Run(args, found, made_by(PROGRAM, development=args.development), console)
-        with tempfile.TemporaryDirectory(prefix="landseer-very-same-") as folder:
-            run.measure(Path(folder))
+        with scratch_folder("very-same") as folder:
+            run.measure(folder)
     except FAILURES as error:
         print(f"very-same-thing: {one_line(str(error))}", file=sys.stderr)
         return 1

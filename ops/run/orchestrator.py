@@ -64,7 +64,7 @@ class Warnings:
 class Orchestrator(Server):
     """One orchestrator."""
 
-    name = "the orchestrator"
+    name = "the server"
 
     def __init__(self, config: OrchestratorConfig) -> None:
         super().__init__()

@@ -7,7 +7,8 @@ Triton 2.51, which pip installs, crashes now and then when an inference is cance
 is killed, the relay still waits for Triton's answer and drops it. Messages pass unread. No deadline is set either,
 because gRPC would cancel when it passes; our backend drops what is late by a parameter of the request.
 
-It runs as a process of its own, `python -m landseer.ops.run.relay`, which the launcher starts and ends with Triton.
+It runs as a process of its own, `python -m landseer.ops.run.relay`, which the launcher starts and ends with Triton, or
+in a container beside Triton's (ops/deploy).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ ASKED = (
     "RepositoryIndex",
 )
 """Questions, which may be cancelled. What would change the server does not pass."""
+HEALTH = "/grpc.health.v1.Health/Check"
+"""Asked by Kubernetes: so the relay is ready when Triton is."""
 MOST = 512
 """Inferences with Triton at a time, abandoned ones included: they keep their pictures, about 1 MB each."""
 _OPTIONS = [
@@ -62,13 +65,13 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, address: str) -> None:
         self._channel: Any = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._running: set[asyncio.Future[bytes]] = set()
-        self._handlers: dict[str, Handler] = {name: self._asking(name) for name in ASKED}
-        self._handlers |= {INFER: self._infer, METADATA: self._metadata}
+        self._handlers: dict[str, Handler] = {HEALTH: self._asking(HEALTH)}
+        self._handlers |= {SERVICE + name: self._asking(SERVICE + name) for name in ASKED}
+        self._handlers |= {SERVICE + INFER: self._infer, SERVICE + METADATA: self._metadata}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a method; None for one that does not pass."""
-        name = str(handler_call_details.method).removeprefix(SERVICE)
-        handler = self._handlers.get(name)
+        handler = self._handlers.get(str(handler_call_details.method))
         return None if handler is None else grpc.unary_unary_rpc_method_handler(handler)
 
     async def close(self) -> None:
@@ -79,7 +82,7 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         if len(self._running) >= MOST:
             said = f"{MOST} inferences are with Triton already, which does not answer; try again later"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, said)
-        running = asyncio.ensure_future(self._call(INFER, request, _passed(context)))
+        running = asyncio.ensure_future(self._call(SERVICE + INFER, request, _passed(context)))
         self._running.add(running)
         running.add_done_callback(self._ended)
         return await _answered(asyncio.shield(running), context)
@@ -92,19 +95,19 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     async def _metadata(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """Add to Triton's answer that there is a relay, so that orchestrators know."""
         answer = service_pb2.ServerMetadataResponse.FromString(
-            await _answered(self._call(METADATA, request, _passed(context)), context)
+            await _answered(self._call(SERVICE + METADATA, request, _passed(context)), context)
         )
         answer.extensions.append(RELAYED)
         return cast(bytes, answer.SerializeToString())
 
-    def _asking(self, name: str) -> Handler:
+    def _asking(self, method: str) -> Handler:
         async def ask(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return await _answered(self._call(name, request, _passed(context)), context)
+            return await _answered(self._call(method, request, _passed(context)), context)
 
         return ask
 
-    async def _call(self, name: str, request: bytes, headers: Headers) -> bytes:
-        return cast(bytes, await self._channel.unary_unary(SERVICE + name)(request, metadata=headers))
+    async def _call(self, method: str, request: bytes, headers: Headers) -> bytes:
+        return cast(bytes, await self._channel.unary_unary(method)(request, metadata=headers))
 
 
 def _passed(context: grpc.aio.ServicerContext[bytes, bytes]) -> Headers:

@@ -82,7 +82,7 @@ class Stack(Startable):
                 metrics=self._metrics,
                 ready_file=Path(self._ready.name, "ready") if self._ready else None,
                 extra_args=self.config.serve_args,
-                on_line=self._sink("orchestrator"),
+                on_line=self._sink("server"),
             )
         )
         if stop is None or not stop.is_set():

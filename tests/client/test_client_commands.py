@@ -82,7 +82,7 @@ def test_index_names_ignored_files(run, fake, photos: Path) -> None:
     assert (status, err) == (0, line)
     assert out.endswith(", 1 other file ignored\n")
     status, _, err = run("index", "photos/notes.txt", "--verbose")
-    assert status == 1 and err.startswith(line) and err.endswith("; 1 file there are none\n")
+    assert status == 1 and err.startswith(line) and err.endswith(" or the first bytes of a picture\n")
 
 
 def test_index_follows_links_to_folders(run, fake, photos: Path) -> None:
@@ -315,7 +315,22 @@ def test_search_errors(run, photos: Path, arguments: list[str], line: str) -> No
 def test_search_box_must_be_four_numbers(run, photos: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         run("search", "photos/a.jpg", "--box", "1,2,3")
-    assert "got '1,2,3', expected four numbers x,y,width,height" in capsys.readouterr().err
+    assert "got '1,2,3'; expected four numbers x,y,width,height" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "expected"),
+    [
+        ("--top-k", ("abc", "0", "-1", "1.5", ""), "a whole number of at least 1"),
+        ("--timeout", ("abc", "0", "inf", "nan", ""), "a number of seconds above 0"),
+        ("--patience", ("abc", "-1", "inf", "nan", ""), "a number of seconds, 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_say_what_was_expected(run, option: str, values: tuple[str, ...], expected: str, capsys):
+    for value in values:
+        with pytest.raises(SystemExit):
+            run("search", "photos/a.jpg", f"{option}={value}")
+        assert f"got {value!r}; expected {expected} " in capsys.readouterr().err
 
 
 def test_search_warns_and_shows_hostile_ids_as_text(run, fake, photos: Path) -> None:
@@ -347,8 +362,8 @@ def test_search_reads_standard_input(run, fake, photos: Path, monkeypatch) -> No
     assert "got more than 10 B on standard input" in run("search", "-")[2]
 
 
-def test_search_tells_what_to_do_with_an_address(run, photos: Path) -> None:
-    assert "curl -sSL URL | landseer search -" in run("search", "https://example.org/a.jpg")[2]
+def test_index_tells_what_to_do_with_an_address(run, photos: Path) -> None:
+    assert "only files are indexed: download it, then index the file" in run("index", "https://example.org/a.jpg")[2]
 
 
 def test_decomposed_ids_find_composed_ones(run, fake) -> None:

@@ -126,7 +126,7 @@ def test_pictures_of_another_place_with_the_same_ids_are_kept(run, fake, photos:
     status, out, _ = run("prune", "photos", "--yes", "--force")
     assert (status, len(fake.pictures)) == (0, 4)
     assert f"kept: photos/a.jpg: it was indexed from {photos / 'a.jpg'}" in out
-    assert "kept: photos/sent.jpg: its metadata have no path" in out
+    assert "kept: photos/sent.jpg: its metadata has no `path`" in out
 
 
 def test_names_that_a_disk_spells_otherwise_are_found(photos: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_disk_that_was_unmounted_with_its_mount_point_is_doubted(tmp_path: Pat
     monkeypatch.setattr("landseer.client.folder_tree._HOLDERS", (tmp_path,))
     (tmp_path / "other").mkdir()
     lookup = FolderTree(root=tmp_path).find(["usb", "a.jpg"])
-    assert not lookup.there and "a place of mount points" in lookup.doubt
+    assert not lookup.there and "a mount point in" in lookup.doubt
 
 
 def test_a_file_is_not_a_folder(run, photos: Path) -> None:

@@ -55,3 +55,18 @@ def test_a_broken_status_does_not_hide_the_message(data: bytes) -> None:
 @pytest.mark.parametrize(("status", "kind"), [(None, ServerUnreachable), (b"\xff", ServerUnavailable)])
 def test_only_a_server_attaches_a_status(status: bytes | None, kind: type) -> None:
     assert type(told(status, grpc.StatusCode.UNAVAILABLE)) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("CANCELLED", "CANCELLED"),
+        ("UNAVAILABLE", "Cancelling all calls"),
+        ("UNAVAILABLE", "Stream removed (GOAWAY received; Error code: 2; Debug Text: {http2_error:2})"),
+    ],
+)
+def test_a_call_that_its_server_ended_says_so(code: str, text: str) -> None:
+    failed = AioRpcError(grpc.StatusCode[code], Metadata(), Metadata(), text, None)
+    error = from_rpc_error(failed, address="somewhere", timeout=1)
+    assert isinstance(error, ServerUnavailable)
+    assert str(error) == "the server at somewhere ended the call before it was done, as one that stops does; try again"

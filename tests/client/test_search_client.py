@@ -211,6 +211,29 @@ async def test_patience_outlasts_overload(fake) -> None:
     assert waits == ["full", "full"]
 
 
+async def test_what_somebody_else_cancels_is_retried_and_told_and_what_its_caller_cancels_is_not(fake) -> None:
+    async with SearchClient(fake.address) as client:
+        fake.fail("Search", "CANCELLED", "CANCELLED", times=2)
+        await client.search(b"x")
+        assert len(fake.requests["Search"]) == 3
+        fake.fail("Delete", "CANCELLED", "CANCELLED")
+        with pytest.raises(ServerUnavailable, match=f"the server at {fake.address} ended the call before it was done"):
+            await client.delete("a")
+        call = asyncio.ensure_future(client.upsert_many(endless()))
+        while not fake.requests["UpsertMany"]:
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert len(fake.requests["UpsertMany"]) == 1
+
+
+async def endless():
+    while True:
+        yield Picture(id="a", image=b"1")
+        await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("method", ["Delete", "UpsertMany"])
 async def test_calls_that_cannot_be_repeated_are_not_retried(fake, method: str) -> None:
     fake.fail(method, "UNAVAILABLE", "starting")

@@ -1,4 +1,5 @@
-"""Triton with the very line of ops/deploy/compose.yaml: an orchestrator can use it, and nobody can change it.
+"""Triton with the very line of ops/deploy/compose.yaml, and the relay before it: an orchestrator can use it, and nobody
+can change it.
 
 It is the Triton that pip brings and not NVIDIA's container: paths, ports and backends are others, its words the same.
 """
@@ -6,11 +7,14 @@ It is the Triton that pip brings and not NVIDIA's container: paths, ports and ba
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import grpc
 import pytest
 import tritonclient.grpc as tritonclient
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stack.photos import wheel
 from stack.servers import Landseer, within
 from tritonclient.utils import InferenceServerException
@@ -28,7 +32,7 @@ COFFEE = wheel("coffee.png")
 
 @pytest.fixture(scope="module")
 def triton(repository, tmp_path_factory):
-    """host:port of a Triton that was started as in the compose file."""
+    """host:port of the relay before a Triton, both started as in the compose file, and a client of Triton itself."""
     install, backends = find_triton(), tmp_path_factory.mktemp("backends")
     install.lay_out_backends(backends)
     address, metrics = f"{LOOPBACK}:{free_port()}", free_port()
@@ -40,13 +44,29 @@ def triton(repository, tmp_path_factory):
             remove=(f"/dev/shm/{shared}*",),
         )
     )
+    before = f"{LOOPBACK}:{free_port()}"
+    relay = Child.start(ChildConfig(command=relay_command(before, address)))
     try:
         with tritonclient.InferenceServerClient(address) as client:
             within(120, lambda: child.poll() is not None or ready(client))
             assert child.poll() is None, list(child.lines)[-5:]
-            yield address, client
+            yield before, client
     finally:
         child.stop()
+        relay.stop()
+
+
+def relay_command(listen, triton):
+    """The relay's line of the compose file for this machine."""
+    [service] = [yaml.safe_load(COMPOSE.read_text())["services"]["relay"]]
+    here = {
+        "python": sys.executable,
+        "--listen=0.0.0.0:8001": f"--listen={listen}",
+        "--triton=triton:8003": f"--triton={triton}",
+    }
+    words = [*service["entrypoint"], *service["command"]]
+    assert set(here) <= set(words)
+    return [here.get(word, word) for word in words]
 
 
 def line(server, repository, address, metrics, backends, shared):
@@ -57,7 +77,7 @@ def line(server, repository, address, metrics, backends, shared):
         "tritonserver": str(server),
         "--model-repository=/models": f"--model-repository={repository}",
         "--grpc-address=0.0.0.0": f"--grpc-address={host}",
-        "--grpc-port=8001": f"--grpc-port={port}",
+        "--grpc-port=8003": f"--grpc-port={port}",
         "--metrics-address=0.0.0.0": f"--metrics-address={host}",
         "--metrics-port=8002": f"--metrics-port={metrics}",
     }
@@ -74,6 +94,12 @@ def ready(client):
         return client.is_server_ready()
     except InferenceServerException:
         return False
+
+
+def test_kubernetes_hears_through_the_relay_that_it_is_ready(triton):
+    with grpc.insecure_channel(triton[0]) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_an_orchestrator_serves_from_it(triton, tmp_path):

@@ -231,12 +231,14 @@ def test_fuzz_of_every_request_gives_a_clear_status(running: Running) -> None:
     for name in "ab":
         picture = index_pb2.Picture(id=name, image=PICTURE)
         assert running.run(running.call("/landseer.v1.IndexService/Upsert", index_pb2.UpsertRequest(picture=picture)))
-    before, tasks = psutil.Process().memory_info().rss, running.run(running.tasks())
+    process = psutil.Process()
+    before, files, tasks = process.memory_info().rss, process.num_fds(), running.run(running.tasks())
     answers()
-    # Nothing is left behind: no request, no task, and no memory beyond what the pictures of a test take.
+    # Nothing is left behind: no request, no task, no file, and no memory beyond what the pictures of a test take.
     assert running.server.health.serving
     until = time.monotonic() + 30
     while running.run(running.tasks()) > tasks + 2 and time.monotonic() < until:
         time.sleep(0.1)
     assert running.run(running.tasks()) <= tasks + 2
-    assert psutil.Process().memory_info().rss - before < 500 * MIB
+    assert process.num_fds() <= files + 4  # gRPC may have opened a connection or two.
+    assert process.memory_info().rss - before < 500 * MIB

@@ -13,6 +13,7 @@ from PIL import Image
 from landseer.ensemble.api import door
 from landseer.ensemble.api.status import PUSHBACK_KEY, pushback
 from landseer.ensemble.app.server import RECEIVING
+from landseer.ensemble.config import NONE
 from landseer.ensemble.errors import Overloaded, StoreFull
 from landseer.v1 import index_pb2, search_pb2
 
@@ -174,3 +175,21 @@ def test_grpcs_own_retries_are_told_when_to_come_back_or_not_to():
     assert pushback(Overloaded("full", retry_after_s=2.0), 1.5) == ((PUSHBACK_KEY, "-1"),), "no time is left for it"
     assert pushback(StoreFull("full"), None) == ((PUSHBACK_KEY, "-1"),)
     assert pushback(ValueError(), None) == ()
+
+
+@pytest.mark.parametrize("model", ["lattqe", "coattention"])
+async def test_stages_take_turns_with_triton_like_all_else(start, picture, model):
+    """With one turn, the second request's stage waits, and is not sent."""
+    landseer = await start(in_flight=1, local_features=NONE)
+    await landseer.put(a=picture(1), b=picture(2))
+    landseer.triton.delays[model] = 30.0
+    how = {
+        "lattqe": {"expansion": search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, allow_untrained=True)},
+        "coattention": {"reranking": search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)},
+    }[model]
+    searches = [landseer.search.Search(Search(id="a", **how)) for _ in range(2)]
+    while landseer.metric("landseer_waiting", lane="stage") != 1:
+        await asyncio.sleep(0.01)
+    assert [call.model for call in landseer.triton.calls].count(model) == 1
+    for search in searches:
+        search.cancel()

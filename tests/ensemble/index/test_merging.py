@@ -353,7 +353,6 @@ async def test_a_version_is_built_in_a_process_of_its_own_while_the_store_is_ser
     collection = running.collection
     order = merging.BuildOrder(
         store=str(tmp_path / "store"),
-        limit_bytes=2**26,
         folder=str(tmp_path / "missing"),
         token="t",
         built=collection.opener.state(),

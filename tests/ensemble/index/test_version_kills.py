@@ -54,7 +54,6 @@ def merge(folder, store, opener, factory):
     state = opener.state()
     order = BuildOrder(
         store=str(folder),
-        limit_bytes=2**28,
         folder=str(aside),
         token=token,
         built=state,

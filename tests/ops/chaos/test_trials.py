@@ -7,7 +7,7 @@ from fake_triton_process import FakeTritonServer
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ops.chaos.album import Album
-from landseer.ops.chaos.connection_faults import Idle
+from landseer.ops.chaos.connection_faults import Idle, SlowReaders
 from landseer.ops.chaos.model_faults import Unloaded
 from landseer.ops.chaos.process_faults import HungAtStage, Terminated
 from landseer.ops.chaos.scene import Scene
@@ -32,7 +32,14 @@ def album(scene):
 
 @pytest.mark.parametrize(
     "fault",
-    [HungAtStage("written, not committed"), Unloaded("coattention"), Idle(300), FileLimit(), Terminated()],
+    [
+        HungAtStage("written, not committed"),
+        Unloaded("coattention"),
+        Idle(300),
+        SlowReaders(),
+        FileLimit(),
+        Terminated(),
+    ],
     ids=lambda fault: fault.name,
 )
 def test_a_fault_goes_as_promised(scene, album, fault):

@@ -179,7 +179,7 @@ def test_every_document_is_as_kubernetes_wants_it(render, name, version):
 @pytest.mark.parametrize("name", VALUES)
 def test_no_container_has_more_rights_than_it_needs(render, name):
     found = containers(render(name))
-    assert {one["name"] for _, one in found} == {"orchestrator", "triton"}
+    assert {one["name"] for _, one in found} == {"orchestrator", "triton", "relay"}
     for workload, one in found:
         pod, security = pod_of(workload), one["securityContext"]
         assert pod["securityContext"]["runAsNonRoot"] and security["runAsNonRoot"]
@@ -190,7 +190,7 @@ def test_no_container_has_more_rights_than_it_needs(render, name):
         assert pod["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert one["resources"]["requests"]
-        mounted = {mount["name"] for mount in one["volumeMounts"]}
+        mounted = {mount["name"] for mount in one.get("volumeMounts", ())}
         claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", ())}
         assert mounted <= claims | {volume["name"] for volume in pod["volumes"]}
 
@@ -198,7 +198,7 @@ def test_no_container_has_more_rights_than_it_needs(render, name):
 @pytest.mark.parametrize("name", VALUES)
 def test_every_container_is_probed_and_no_liveness_asks_for_health(render, name):
     for _, one in containers(render(name)):
-        ports = {port["name"] for port in one["ports"]}
+        ports = {port["name"] for port in one.get("ports", ())}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert one[probe].get("httpGet", {}).get("port") in {None, *ports}
         # Health is that of Triton too: an orchestrator must not be killed because Triton is away.
@@ -216,7 +216,7 @@ def test_nothing_refers_to_what_is_not_there(render, name):
     pods = workloads(documents)
     for service in of_kind(documents, "Service"):
         [target] = [one for one in pods if selects(service["spec"]["selector"], one)]
-        ports = {port["name"] for container in pod_of(target)["containers"] for port in container["ports"]}
+        ports = {port["name"] for container in pod_of(target)["containers"] for port in container.get("ports", ())}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
     for budget in of_kind(documents, "PodDisruptionBudget"):
         assert [one for one in pods if selects(budget["spec"]["selector"]["matchLabels"], one)]
@@ -243,6 +243,40 @@ def test_every_workload_has_a_budget_that_lets_nodes_be_drained(render, name):
         assert budget["spec"]["maxUnavailable"] == 1
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_the_relay_ends_after_triton_and_both_in_time(render, name):
+    """Each sleeps before it is told to end; then Triton has 10 s, and an orchestrator beside it needed it till then."""
+    for workload in workloads(render(name)):
+        pod = pod_of(workload)
+        waits = {
+            one["name"]: int(
+                one.get("lifecycle", {"preStop": {"exec": {"command": ["0"]}}})["preStop"]["exec"]["command"][-1]
+            )
+            for one in pod["containers"]
+        }
+        if "relay" in waits:
+            assert waits["triton"] + 10 < waits["relay"] < pod["terminationGracePeriodSeconds"]
+        if "orchestrator" in waits and "triton" in waits:
+            assert waits["orchestrator"] + 10 < waits["triton"]
+
+
+def test_the_relay_is_given_options_that_it_knows(render):
+    """And it is in the image: that has what `serve` needs, so it needs nothing more."""
+    from landseer.ops.run import relay
+
+    triton = [one for name in VALUES for _, one in containers(render(name)) if one["name"] == "relay"]
+    started = [(one["command"], one["args"]) for one in triton]
+    started.append((SERVICES["relay"]["entrypoint"], SERVICES["relay"]["command"]))
+    for command, words in started:
+        assert command == ["python", "-m", relay.__name__]
+        assert {word.partition("=")[0] for word in words} == {"--listen", "--triton"}
+    assert SERVICES["relay"]["image"] == SERVICES["orchestrator"]["image"]
+    assert config_of_triton(SERVICES["orchestrator"]["command"]) == "relay:8001"
+    assert config_of_triton(SERVICES["relay"]["command"]) == "triton:8003"
+    order = [SERVICES[name]["depends_on"] for name in ("orchestrator", "triton")]
+    assert order == [["triton"], ["relay"]], "what depends on another is stopped before it"
+
+
 def test_the_autoscaler_is_there_when_asked_for_and_not_otherwise(render):
     scaled = {name: of_kind(render(name), "HorizontalPodAutoscaler") for name in VALUES}
     assert [name for name, found in scaled.items() if found] == ["autoscaled"]
@@ -259,8 +293,12 @@ def test_triton_has_no_http_and_only_orchestrators_reach_it(render, name):
     [(_, triton)] = [(workload, one) for workload, one in containers(documents) if one["name"] == "triton"]
     assert not ADMIN_PORTS & {port["containerPort"] for port in triton["ports"]}
     assert "--allow-http=false" in triton["args"][0]
-    if VALUES[name].get("triton", {}).get("placement") == "sidecar":
-        assert "--grpc-address=127.0.0.1" in triton["args"][0].split()
+    # Its gRPC is on the pod's loopback; the relay before it is what others reach, and lets inferences pass alone.
+    assert {"--grpc-address=127.0.0.1", "--grpc-port=8003"} <= set(triton["args"][0].split())
+    [(_, relay)] = [(workload, one) for workload, one in containers(documents) if one["name"] == "relay"]
+    alone = VALUES[name].get("triton", {}).get("placement") != "sidecar"
+    assert relay["args"] == [f"--listen={'0.0.0.0' if alone else '127.0.0.1'}:8001", "--triton=127.0.0.1:8003"]
+    if not alone:
         return
     [workload] = of_kind(documents, "Deployment")
     [policy] = [p for p in of_kind(documents, "NetworkPolicy") if p["metadata"]["name"].endswith("-triton")]
@@ -405,13 +443,13 @@ def test_each_service_is_confined_and_checked(name):
 def test_only_search_and_grafana_are_published_and_only_on_loopback():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"orchestrator": ["127.0.0.1:7070:7070"], "grafana": ["127.0.0.1:3000:3000"]}
-    assert SERVICES["triton"]["networks"] == ["inference"]
+    assert SERVICES["triton"]["networks"] == SERVICES["relay"]["networks"] == ["inference"]
     assert COMPOSE["networks"]["inference"] == COMPOSE["networks"]["monitoring"] == {"internal": True}
 
 
 def test_whatever_is_mounted_is_there():
     for service in SERVICES.values():
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", ()):
             source, target, *mode = volume.split(":")
             assert target.startswith("/")
             if not source.startswith("."):

@@ -170,12 +170,12 @@ def test_the_database_is_named_as_the_command_that_augments_names_it():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aqe+aqe", "expected before the + one of adba, adbawd, adbawd-dir, alphadba, ddba, rank-curve-dba, lattdba"),
-        ("+aqe", "expected before the +"),
-        ("adba+", "expected after the + one of none, lattqe, aqe"),
-        ("adba+adba", "expected after the +"),
-        ("adba+diffusion", "expected after the +"),
-        ("adba+aqe+aqe", "expected after the +"),
+        ("aqe+aqe", "before `+` expected one of adba, adbawd, adbawd-dir, alphadba, ddba, rank-curve-dba, lattdba"),
+        ("+aqe", "before `+` expected one of adba"),
+        ("adba+", "after `+` expected one of none, lattqe, aqe"),
+        ("adba+adba", "after `+` expected one of none"),
+        ("adba+diffusion", "after `+` expected one of none"),
+        ("adba+aqe+aqe", "after `+` expected one of none"),
         ("adba+qe", "--methods names 'qe'"),
         ("adba:x", "--methods has 'adba:x', augmentation by aqe: got the method 'aqe:x'; expected NAME:NEIGHBOURS"),
         ("adba:2:3", "got too many numbers for aqe"),

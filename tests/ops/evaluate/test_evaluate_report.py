@@ -246,7 +246,7 @@ def test_pairs_and_revisited_rank_by_all_their_protocols(run, options, pictures,
         ({"methods": "none,coattention", "distractors": "9"}, "which have no local features to rank by; name a folder"),
         ({"methods": "rasmk"}, "rasmk ranks by visual words: name a codebook with --codebook FILE"),
         ({"codebook": "a", "codebook_from": "folder:b"}, "--codebook and --codebook-from both name the visual words"),
-        ({"methods": "aqe+aqe"}, "expected before the + one of adba"),
+        ({"methods": "aqe+aqe"}, "before `+` expected one of adba"),
         ({"server": "a:1", "methods": "ddba:65"}, "--methods has 'ddba:65', augmentation by dqe: got 65 neighbours"),
     ],
 )

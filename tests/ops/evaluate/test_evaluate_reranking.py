@@ -162,7 +162,7 @@ def test_rows_are_read_and_written(text, written):
         ("coattention:5:2", "a weight from 0 to 1"),
         ("coattention:5:nan", "a weight from 0 to 1"),
         ("coattention:5:1:1", "such as coattention:100"),
-        ("coattention+aqe", "expected before the + one of adba"),
+        ("coattention+aqe", "before `+` expected one of adba"),
         ("coattention+coattention", "names 'coattention'"),
     ],
 )

@@ -190,7 +190,7 @@ def test_rows_are_read_and_written(text, written):
         ("asmk:0", "expected asmk:WORDS, from 1 to 65,536"),
         ("rasmk:8:8", "such as rasmk:1024"),
         ("words:x", "expected words:WORDS"),
-        ("adba+asmk", "expected after the + one of none"),
+        ("adba+asmk", "after `+` expected one of none"),
         ("spatial:5:1", "expected spatial:CANDIDATES, with 1 to 1000 candidates, such as spatial:100"),
     ],
 )

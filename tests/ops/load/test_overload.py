@@ -21,7 +21,7 @@ def calls(*, answered=0, refused=0, late=0, seconds=10.0, took=0.4):
 
 
 def load(name, found):
-    return Load(name=name, offered="many", calls=found, lookups=calls(answered=100, took=0.05), rss_mib=400.0)
+    return Load(name=name, offered="many", calls=found, lookups=calls(answered=100, took=0.05), rss_mib=300.0)
 
 
 @pytest.fixture
@@ -58,6 +58,26 @@ def test_the_report_has_each_load(report):
     assert "| 4x | 10.0 | 50 | 50 | 1.2 | 0 | 0 |" in text
     assert "3 answered, 297 refused, 0 too late" in text
     assert "slow: 400, calls: 30." in text
+
+
+def test_an_aim_that_was_missed_is_named(report):
+    assert "Every aim below was kept." in markdown(report)
+    silent = Calls(calls=[Call(ended=0.0, seconds=0.1, code="RESOURCE_EXHAUSTED")] * 3, seconds=10.0)
+    slow = load("24 callers", calls(answered=25, refused=60, took=1.3))
+    busy = dataclasses.replace(load("1x", calls(answered=20)), lookups=calls(answered=9, took=0.1), rss_mib=500.0)
+    burst = dataclasses.replace(report.burst, calls=silent, rss_mib=1300.0)
+    loads = (dataclasses.replace(busy, rss_mib=315.0), load("4x", calls(answered=20, late=9)), slow)
+    bad = dataclasses.replace(report, loads=loads, burst=burst, idle_mib=250.0)
+    found = markdown(bad).split("## Searches")[0]
+    assert [line for line in found.splitlines() if line.startswith(("- ", "**6"))] == [
+        "**6 aims missed:**",
+        "- 4x: 0.80 of the capacity was answered, not 0.9.",
+        "- 24 callers: the p99 of answers is 3.2 times the unloaded one, not 3 or less.",
+        "- large pictures: 3 refusals do not say when to come back.",
+        "- 1x: the p99 of searches by id is 2.5 times that alone, not 2 or less.",
+        "- 1x: memory grew to 1.26 times, not at most 1.25.",
+        "- large pictures: memory grew by 1050 MiB, not at most 1024.",
+    ]
 
 
 def test_the_goodput_must_hold_above_the_capacity_and_refusals_say_when_to_come_back(report):

@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 from fake_triton import FakeTriton, free_port
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from landseer.client import keepalive
@@ -24,15 +25,20 @@ async def triton():
 
 
 @pytest.fixture
-async def stub(triton):
-    """Calls the relay before it."""
+async def channel(triton):
+    """To the relay before it."""
     address, listening, stop = f"127.0.0.1:{free_port()}", asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(relay.serve(address, triton.address, listening.set, stop))
     await listening.wait()
     async with grpc.aio.insecure_channel(address) as channel:
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield channel
     stop.set()
     await serving
+
+
+@pytest.fixture
+def stub(channel):
+    return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 def inference(**more):
@@ -60,6 +66,13 @@ async def test_calls_headers_answers_and_errors_pass(triton, stub):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.ModelInfer(inference())
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no such size")
+
+
+async def test_kubernetes_hears_whether_triton_is_ready(triton, channel):
+    health, states = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckResponse
+    for triton.ready in (True, False):
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == (states.SERVING if triton.ready else states.NOT_SERVING)
 
 
 async def test_it_says_that_it_is_there(stub):

@@ -131,7 +131,7 @@ def test_an_orchestrator_that_cannot_start_is_explained_and_leaves_nothing(small
         serve_args=("--engine", "abacus"),
     )
     stack = Stack(config)
-    with pytest.raises(OpsError, match=r"the orchestrator ended while starting \(status 2\): .*abacus"), stack:
+    with pytest.raises(OpsError, match=r"the server ended while starting \(status 2\): .*abacus"), stack:
         pass
     assert not stack.triton.alive
     assert not leftovers(os.getpid())

@@ -57,7 +57,8 @@ image: {{ printf "%s:%s" .image.repository (default .root.Chart.AppVersion .imag
 imagePullPolicy: {{ .image.pullPolicy }}
 {{- end }}
 
-{{/* Triton, in its own pod or in an orchestrator's: (dict "root" $ "address" "0.0.0.0") */}}
+{{/* Triton and the relay before it, in a pod of their own or in an orchestrator's: (dict "root" $ "address" "0.0.0.0")
+     The address is the relay's; Triton's gRPC is on the pod's loopback. */}}
 {{- define "landseer.triton" -}}
 - name: triton
   {{- include "landseer.image" (dict "root" .root "image" .root.Values.triton.image) | nindent 2 }}
@@ -72,8 +73,8 @@ imagePullPolicy: {{ .image.pullPolicy }}
       --model-control-mode=none
       --disable-auto-complete-config
       --allow-http=false
-      --grpc-address={{ .address }}
-      --grpc-port=8001
+      --grpc-address=127.0.0.1
+      --grpc-port=8003
       --metrics-address=0.0.0.0
       --metrics-port=8002
       --grpc-restricted-protocol=shared-memory,trace,logging:landseer-closed=`cat /proc/sys/kernel/random/uuid`
@@ -84,9 +85,6 @@ imagePullPolicy: {{ .image.pullPolicy }}
     runAsGroup: 1000
     {{- include "landseer.container-security" . | nindent 4 }}
   ports:
-    {{- if eq .address "0.0.0.0" }}
-    - {name: grpc, containerPort: 8001}
-    {{- end }}
     - {name: triton-metrics, containerPort: 8002}
   # Triton opens its ports only after every model is loaded.
   startupProbe:
@@ -99,19 +97,61 @@ imagePullPolicy: {{ .image.pullPolicy }}
     timeoutSeconds: 5
     failureThreshold: 3
   readinessProbe:
-    {{- if eq .address "0.0.0.0" }}
-    grpc: {port: 8001}
-    {{- else }}
     httpGet: {path: /metrics, port: triton-metrics}
-    {{- end }}
     periodSeconds: 5
     timeoutSeconds: 2
     failureThreshold: 2
+  {{- if ne .address "0.0.0.0" }}
+  lifecycle:
+    preStop:
+      # The orchestrator beside it leaves the endpoints for 5 s and then has 10 s to finish its requests.
+      exec: {command: [sleep, "16"]}
+  {{- end }}
   resources: {{- toYaml .root.Values.triton.resources | nindent 4 }}
   volumeMounts:
     - {name: models, mountPath: /models, readOnly: true}
     - {name: triton-tmp, mountPath: /tmp}
     - {name: shm, mountPath: /dev/shm}
+# Orchestrators call it instead of Triton, which may crash when a call is cancelled (docs/triton.md).
+- name: relay
+  {{- include "landseer.image" (dict "root" .root "image" .root.Values.orchestrator.image) | nindent 2 }}
+  command: [python, -m, landseer.ops.run.relay]
+  args: ["--listen={{ .address }}:8001", "--triton=127.0.0.1:8003"]
+  securityContext:
+    # The user of the orchestrator's image.
+    runAsUser: 10001
+    runAsGroup: 10001
+    {{- include "landseer.container-security" . | nindent 4 }}
+  {{- $listens := list "python" "-c" "import socket; socket.create_connection(('127.0.0.1', 8001), 2)" }}
+  {{- if eq .address "0.0.0.0" }}
+  ports:
+    - {name: grpc, containerPort: 8001}
+  {{- end }}
+  startupProbe:
+    exec: {command: {{ toJson $listens }}}
+    periodSeconds: 2
+    timeoutSeconds: 5
+    failureThreshold: 30
+  livenessProbe:
+    exec: {command: {{ toJson $listens }}}
+    periodSeconds: 20
+    timeoutSeconds: 5
+    failureThreshold: 3
+  readinessProbe:
+    {{- if eq .address "0.0.0.0" }}
+    # Triton's own answer.
+    grpc: {port: 8001}
+    {{- else }}
+    exec: {command: {{ toJson $listens }}}
+    {{- end }}
+    periodSeconds: 5
+    timeoutSeconds: 5
+    failureThreshold: 2
+  lifecycle:
+    preStop:
+      # It ends after Triton, whose inferences it would cut off; Triton has 10 s to finish them.
+      exec: {command: [sleep, {{ if eq .address "0.0.0.0" }}"11"{{ else }}"27"{{ end }}]}
+  resources: {{- toYaml .root.Values.triton.relay.resources | nindent 4 }}
 {{- end }}
 
 {{- define "landseer.triton-volumes" -}}
