@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-backup results results-boxes results-expansion results-regional very-same-thing load overload dashboards chaos fuzz sbom proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion results-regional very-same-thing load overload dashboards chaos fuzz sbom proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -71,6 +71,12 @@ bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure the co
 
 bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
+
+bench-index: $(STAMP) model_repository/manifest.json ## Measure every index against exact search; writes docs/reports/index.md (PHOTOGRAPHS="SPEC" ARGS="--entries ...")
+	@$(BIN)/python -m landseer.ops.bench.index_bench --photographs "$(PHOTOGRAPHS)" $(ARGS)
+
+bench-merging: $(STAMP) ## Search while a new version of the index is built (STORE="FOLDER", which it changes; ARGS="--index ... --models ...")
+	@$(BIN)/python -m landseer.ops.bench.index_merging "$(STORE)" $(ARGS)
 
 bench-backup: $(STAMP) ## Measure backup, restore, export and import of 20,000 generated pictures, also while others are written (5 minutes)
 	@$(BIN)/python -m landseer.ops.bench.backup $(ARGS)

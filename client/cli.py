@@ -60,6 +60,12 @@ COMMANDS = {
         "landseer.ops.commands.augment", "cpu,triton", "augment the vectors of a store by their nearest neighbours"
     ),
     "compact": Command("landseer.ops.commands.compact", "cpu", "shrink the file of a store that is not in use"),
+    "tune-index": Command(
+        "landseer.ops.commands.tune_index", "cpu", "measure indexes on a store's vectors, and choose the fastest"
+    ),
+    "index-versions": Command(
+        "landseer.ops.commands.index_versions", "cpu", "list, check, choose or build the index files of a store"
+    ),
     "backup": Command("landseer.ops.commands.backup", "cpu", "back up a store, also while a server uses it"),
     "restore": Command("landseer.ops.commands.restore", "cpu", "restore a store from a backup"),
     "export-store": Command(

@@ -57,6 +57,15 @@ class ServerConfig:
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
     """A key of `index.engines.ENGINES`."""
+    index: str = ""
+    """How the main index is built and searched, as FACTORY[:EFFORT[:RESCORED]] (`index.setting_choice`); empty for the
+    setting that `landseer tune-index` wrote, or else the default for the number of pictures."""
+    versions_from: int = 20_000
+    """Pictures from which on the main index is kept in files, as versions, and changes lie beside it."""
+    versions_kept: int = 2
+    """Index versions that are kept: the one that serves, and those before it."""
+    merge_share: float = 0.05
+    """Share of the main index that may have changed before a new version is built."""
     threads: int = field(default_factory=cores)
     """Threads that decode query pictures, and as many again for pictures to index."""
     limits: Limits = field(default_factory=Limits)
@@ -137,6 +146,8 @@ class ServerConfig:
             "poll_misses",
             "calls",
             "bytes_in_flight",
+            "versions_from",
+            "versions_kept",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
@@ -149,8 +160,7 @@ class ServerConfig:
         for name in ("answer_reserve_s", "drain_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; expected 0 seconds or more")
-        if self.vectors not in (RAW, AUGMENTED):
-            raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
+        self._check_index()
         if self.local_features not in LOCAL_FEATURES:
             raise ValueError(f"local-features is {self.local_features!r}; expected one of {', '.join(LOCAL_FEATURES)}")
         if self.codebook is not None and self.local_features == NONE:
@@ -163,6 +173,12 @@ class ServerConfig:
             split_address(address)
         self._check_fields()
         self._check_security()
+
+    def _check_index(self) -> None:
+        if not 0 < self.merge_share <= 1:
+            raise ValueError(f"merge-share is {self.merge_share}; expected a share above 0, and 1 at most")
+        if self.vectors not in (RAW, AUGMENTED):
+            raise ValueError(f"vectors is {self.vectors!r}; expected {RAW} or {AUGMENTED}")
 
     def _check_fields(self) -> None:
         names = [field.name for field in self.index_fields]

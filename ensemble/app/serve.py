@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
     option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
     option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
+    _add_index_arguments(parser, option)
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode pictures (default: all cores)")
@@ -81,6 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--log-format", "log for people, or one JSON object per line", "text", choices=sorted(FORMATS))
 
 
+def _add_index_arguments(parser: argparse.ArgumentParser, option: Callable[..., None]) -> None:
+    """Declare those of the main index."""
+    index = "FAISS factory string of the main index, its effort, and candidates to score again for each hit, such as "
+    index += "HNSW32,SQ8:96:4 (default: what `landseer tune-index` wrote, or else by the number of pictures)"
+    parser.add_argument("--index", default=ServerConfig.index, metavar="FACTORY[:EFFORT[:RESCORED]]", help=index)
+    files = "pictures from which on the index is kept in files, as versions, and changes lie beside it"
+    option("--versions-from", files, ServerConfig.versions_from, type=int, metavar="N")
+    kept = "index versions kept: the one that serves, and those before it"
+    option("--versions-kept", kept, ServerConfig.versions_kept, type=int, metavar="N")
+    merge = "share of the index that may have changed before a new version is built"
+    option("--merge-share", merge, ServerConfig.merge_share, type=float, metavar="SHARE")
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Return 0 after a clean stop, 1 with one line on stderr on failure."""
     log_to_stderr(args.log_level, args.log_format)
@@ -103,6 +118,10 @@ def config_of(args: argparse.Namespace) -> ServerConfig:
         metrics=None if args.metrics == "none" else args.metrics,
         vectors=args.vectors,
         engine=args.engine,
+        index=args.index,
+        versions_from=args.versions_from,
+        versions_kept=args.versions_kept,
+        merge_share=args.merge_share,
         limits=Limits(max_bytes=args.max_image_bytes, max_pixels=args.max_image_pixels),
         decode_processes=not args.decode_in_process,
         decode_s=args.max_decode_seconds,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -137,6 +138,34 @@ class InvertedFile:
     def nbytes(self) -> int:
         """Memory of its postings, in bytes."""
         return sum(segment.postings.nbytes + segment.alive.nbytes for segment in self._state.segments)
+
+    def save(self, folder: Path) -> list[Postings]:
+        """Write all postings into an empty folder, and return them in the order of their names. OSError.
+
+        Pictures that were removed are written, too, as long as their postings are there.
+        """
+        saved = [segment.postings for segment in self._state.segments]
+        for place, postings in enumerate(saved):
+            postings.save(folder, str(place))
+        return saved
+
+    def move(self, saved: Sequence[Postings], folder: Path) -> None:
+        """Take from files what `save` returned, and is still in use. ValueError; OSError."""
+        moved = {id(postings): postings.moved(folder, str(place)) for place, postings in enumerate(saved)}
+        with self._changing:
+            segments = tuple(
+                replace(segment, postings=moved.get(id(segment.postings), segment.postings))
+                for segment in self._state.segments
+            )
+            self._state = self._state.changed(segments, 0)
+
+    def load(self, folder: Path, living: Keys) -> None:
+        """Map what `save` wrote, without all pictures but those of the keys `living`. ValueError; OSError."""
+        names = sorted(int(path.name.partition("-")[0]) for path in folder.glob("*-keys.npy"))
+        parts = [Postings.mapped(folder, str(name)) for name in names]
+        segments = (_Segment(postings=part, alive=np.isin(part.keys, living)) for part in parts)
+        with self._changing:
+            self._state = self._state.changed(tuple(one for one in segments if one.living), 0)
 
     def prepare(self) -> None:
         """Compile what searches and changes run, which otherwise the first of them does. Takes some seconds."""

@@ -10,7 +10,9 @@ in a core's cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ MOST = 32768
 """Pictures: their scores take 256 KB."""
 _ALWAYS, _NO_CODES = np.ones(1), np.empty((0, 0), np.uint64)
 """What a match is worth if codes are not compared, and those of the words then."""
+_ARRAYS = ("keys", "sizes", "offsets", "slots", "codes")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +75,29 @@ class Postings:
         """Memory of the arrays, in bytes, and of the roots."""
         arrays = (self.keys, self.sizes, self.offsets, self.slots, self.codes)
         return sum(array.nbytes for array in arrays) + 8 * len(self.keys)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the arrays into files of a folder whose names begin with `name`. OSError."""
+        for array in _ARRAYS:
+            np.save(folder / f"{name}-{array}.npy", getattr(self, array))
+
+    @classmethod
+    def mapped(cls, folder: Path, name: str) -> Postings:
+        """Map what `save` wrote; pages are read when they are first needed. ValueError if that was not it; OSError.
+
+        Mapped as private copies, which nobody writes: compiled code tells arrays that cannot be written apart.
+        """
+        files = ((array, folder / f"{name}-{array}.npy") for array in _ARRAYS)
+        arrays: dict[str, Any] = {array: np.asarray(np.load(file, mmap_mode="c")) for array, file in files}
+        found = cls(**arrays)
+        ends = (len(found.sizes), int(found.offsets[-1]), len(found.codes))
+        if ends != (len(found.keys), len(found.slots), len(found.slots)):
+            raise ValueError(f"{folder} has {ends} for {len(found.keys)} pictures with {len(found.slots)} postings")
+        return found
+
+    def moved(self, folder: Path, name: str) -> Postings:
+        """Return these postings, in the files that `save` wrote, with what is known of them."""
+        return replace(Postings.mapped(folder, name), _known=self._known)
 
     def counts(self, alive: Mask) -> Words:
         """Return the number of living pictures [n] that contain each word: [K]."""

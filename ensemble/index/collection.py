@@ -16,13 +16,20 @@ from landseer.ensemble.errors import Overloaded, StoreUnusable
 from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
-from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.index.engines import ENGINES, IndexEngine
+from landseer.ensemble.index.faiss_index import main_index_of
 from landseer.ensemble.index.fields import Fields
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
+from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
+from landseer.ensemble.index.living_main import LivingMain
+from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.setting_choice import setting_for
+from landseer.ensemble.index.versions import WORDS, Version, Versions
+from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
@@ -76,6 +83,20 @@ class Collection:
         self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
+        self.files = Workers("index-files", threads=1)
+        """One thread for the files of index versions, so that one thing at a time happens to them."""
+        self.versions = Versions(config.store)
+        self.opener = Opener(
+            self.versions,
+            store,
+            fingerprint=profile.fingerprint,
+            augmented=self._augmented,
+            threads=config.threads,
+            damaged=metrics.index_damaged.inc,
+        )
+        """Maps index versions."""
+        self.word_files = None if self.words is None else self._word_files(self.words)
+        """The versions of words; None without words."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
         self._compiled = False
@@ -113,21 +134,60 @@ class Collection:
                 f"or start the server with --vectors {RAW}"
             )
         words = 0 if self.words is None else DEEP_WORDS_BYTES if self.deep_words else KEYPOINT_WORDS_BYTES
-        check_memory(stats, self._config, self.profile.sizes.channels, words_bytes=words)
+        check_memory(
+            stats,
+            self._config,
+            self.profile.sizes.channels,
+            words_bytes=words,
+            in_files=_size(self.opener.usable(self._fits)),
+            words_in_files=0 if self.word_files is None else _size(self.word_files.usable(lambda version: True)),
+        )
 
     @property
     def size(self) -> int:
         """Number of pictures that are searched."""
         return self._index.size
 
+    @property
+    def config(self) -> ServerConfig:
+        """The server's."""
+        return self._config
+
+    @property
+    def augmented(self) -> bool:
+        """Whether augmented vectors are searched."""
+        return self._augmented
+
+    @property
+    def index(self) -> LiveIndex:
+        """The index that is searched; another one after `load`."""
+        return self._index
+
+    def engine(self) -> IndexEngine:
+        """Return an empty engine for what lies beside the main index, or for all vectors."""
+        return ENGINES[self._config.engine](self.profile.sizes.channels, threads=self._config.threads)
+
+    def setting(self, size: int) -> IndexSetting:
+        """Return how the main index of so many pictures is to be built. ValueError for a damaged setting; OSError."""
+        return setting_for(size, self._config, dimension=self.profile.sizes.channels)
+
+    async def tidy_versions(self) -> None:
+        """Delete index versions that are half built or too many. OSError. None may be under construction."""
+        for versions in [self.versions, *([self.word_files.versions] if self.word_files else [])]:
+            await self.files.run(versions.tidy, kept=self._config.versions_kept)
+
     async def load(self) -> None:
-        """Rebuild the index from the store and switch to it. The previous index is used until then."""
-        fresh, stop = self._empty(), threading.Event()
+        """Build the index from a version and the store, and switch to it. The previous one is used until then."""
+        main = await self.files.run(self.opener.first, self._fits)
+        fresh, stop = self._empty(main), threading.Event()
         try:
-            stored = self.store.vectors.scan(augmented=self._augmented)
-            await fresh.load(_until(stop, stored), _report, expected=self.store.count())
-            if self.words is not None:
-                await self.words.load(stop)
+            after, there = (0, 0) if main is None else (main.sequence, main.size)
+            stored = self.store.vectors.scan(after=after, augmented=self._augmented)
+            expected = max(0, self.store.count() - there)
+            # Room for what is added until the first version is built: else all would be copied, and searches wait.
+            room = expected // 20 if expected >= self._config.versions_from else 0
+            await fresh.load(_until(stop, stored), _report, expected=expected + room)
+            await self._load_words(stop)
             await self.fields.load(_until(stop, self.store.metadata.scan()))
             if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
@@ -228,6 +288,9 @@ class Collection:
         with only_metrics():
             stats = await self._figures.run(self.store.stats)
             self.metrics.pictures.set(self.size)
+            self.metrics.index_added.set(self._index.added)
+            self.metrics.index_tombstones.set(self._index.tombstones)
+            self.metrics.index_version.set(self._index.main.number if self._index.main else 0)
             self.metrics.store_bytes.set(stats.used_bytes)
             self.metrics.store_limit.set(stats.limit_bytes)
             self.metrics.index_changed.set(stats.last_change or 0.0)
@@ -242,6 +305,7 @@ class Collection:
         """Finish pending reads and close; blocks briefly."""
         self._reads.close()
         self._figures.close()
+        self.files.close()
         self.verifier.close()
         self.keypoint_verifier.close()
         if self.deep_words is not None:
@@ -252,10 +316,32 @@ class Collection:
         self._index.close()
         self.store.close()
 
-    def _empty(self) -> LiveIndex:
-        engine = ENGINES[self._config.engine]
-        searched = self.metrics.search_batch.observe
-        return LiveIndex(engine(self.profile.sizes.channels, threads=self._config.threads), searched=searched)
+    def _word_files(self, words: WordIndex) -> WordFiles:
+        versions = Versions(self._config.store, WORDS)
+        return WordFiles(self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc)
+
+    async def _load_words(self, stop: threading.Event) -> None:
+        """Load the words from a version and the store, or from the store alone."""
+        if self.words is None or self.word_files is None:
+            return
+        found = await self.files.run(self.word_files.first)
+        if found is None:
+            await self.words.load(stop)
+            return
+        version, saved = found
+        try:
+            await self.words.load(stop, saved)
+        except (ValueError, OSError) as error:
+            await self.files.run(self.word_files.discard, version.number, error)
+            await self.words.load(stop)
+
+    def _empty(self, main: LivingMain | None = None) -> LiveIndex:
+        return LiveIndex(self.engine(), main=main, searched=self.metrics.search_batch.observe)
+
+    def _fits(self, version: Version) -> bool:
+        """Return whether an index version may serve: not an approximate one where exact search is configured."""
+        wanted = self.setting(version.manifest.size)
+        return main_index_of(version.manifest.setting).exact or not main_index_of(wanted).exact
 
 
 async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:
@@ -280,6 +366,12 @@ async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codeb
             if isinstance(store, Store):
                 store.close()
         raise
+
+
+def _size(versions: Iterator[Version]) -> int:
+    """Return how many pictures the first of the versions has; 0 without any."""
+    version = next(versions, None)
+    return 0 if version is None else version.manifest.size
 
 
 def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:

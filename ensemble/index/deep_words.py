@@ -51,10 +51,10 @@ class DeepWords:
         """Return the words of a picture that was stored."""
         return record.words
 
-    def stored(self, stop: threading.Event) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
-        """Yield the words in the store; those that are missing are computed and written there."""
+    def stored(self, stop: threading.Event, *, after: int = 0) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
+        """Yield the words in the store of keys above `after`; any that are missing are computed and written there."""
         self._store.words.stamp(self.fingerprint)
-        for keys, pictures in self._store.words.scan():
+        for keys, pictures in self._store.words.scan(after=after):
             yield keys, pictures
             if stop.is_set():
                 return

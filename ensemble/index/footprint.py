@@ -38,33 +38,57 @@ class Footprint:
     """Bytes of a picture's words; 0 without an index of words."""
     rest_bytes: int
     """Bytes of all else."""
+    in_files: int = 0
+    """Pictures whose vectors an index version has in files, which take memory only while there is some to spare."""
+    words_in_files: int = 0
+    """Pictures whose words are in files."""
 
     @property
     def bytes(self) -> int:
         """All of it."""
-        return self.rest_bytes + self.pictures * (4 * self.dimension + self.words_bytes)
+        vectors = max(0, self.pictures - self.in_files) * 4 * self.dimension
+        return self.rest_bytes + vectors + self._wordy * self.words_bytes
+
+    @property
+    def _wordy(self) -> int:
+        """Pictures whose words are in memory."""
+        return max(0, self.pictures - self.words_in_files)
 
     def __str__(self) -> str:
-        vectors = f"{self.pictures:,} vectors of {self.dimension:,} x 4 bytes"
-        words = f" + {self.words_bytes:,} bytes each for visual words" if self.words_bytes else ""
+        vectors = f"{max(0, self.pictures - self.in_files):,} vectors of {self.dimension:,} x 4 bytes"
+        each = f"{self.words_bytes:,} bytes each for visual words"
+        words = f" + {f'{self._wordy:,} times ' if self.words_in_files else ''}{each}" if self.words_bytes else ""
         return f"{vectors}{words} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
 
 
-def check_memory(stats: StoreStats, config: ServerConfig, dimension: int, *, words_bytes: int) -> None:
+def check_memory(
+    stats: StoreStats,
+    config: ServerConfig,
+    dimension: int,
+    *,
+    words_bytes: int,
+    in_files: int = 0,
+    words_in_files: int = 0,
+) -> None:
     """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
 
-    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words.
+    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files and
+    words_in_files: pictures of the index versions that will serve.
     """
     there = memory_limit()
     make = partial(Footprint, dimension=dimension, words_bytes=words_bytes)
-    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES)
+    files = {"in_files": in_files, "words_in_files": words_in_files}
+    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES, **files)
     if now.bytes > there:
         raise StoreUnusable(
             f"{config.store} does not fit in memory: {now}, and this process may take {there / GIB:.1f} GiB; raise the "
-            f"container's memory limit, or {_less(words_bytes)}"
+            f"container's memory limit, {_built_first(stats, config, in_files)}or {_less(words_bytes)}"
         )
     disk = stats.used_bytes / stats.pictures if stats.pictures >= SURE else DISK_BYTES[config.local_features]
-    full = make(pictures=int(stats.limit_bytes / disk), rest_bytes=WORKING_BYTES)
+    pictures = int(stats.limit_bytes / disk)
+    # As much again may be added while a version is built.
+    beside = min(1.0, 2 * config.merge_share) if pictures >= config.versions_from else 1.0
+    full = make(pictures=pictures, rest_bytes=WORKING_BYTES, in_files=int((1 - beside) * pictures))
     if full.bytes > there:
         log.warning(
             "a store as full as its limit of %.1f GiB allows will not fit in memory: %s, and this process may take "
@@ -73,6 +97,12 @@ def check_memory(stats: StoreStats, config: ServerConfig, dimension: int, *, wor
             full,
             there / GIB,
         )
+
+
+def _built_first(stats: StoreStats, config: ServerConfig, in_files: int) -> str:
+    if in_files or stats.pictures < config.versions_from:
+        return ""
+    return f"put the vectors in files with `landseer index-versions build {config.store}`, "
 
 
 def _less(words_bytes: int) -> str:

@@ -29,9 +29,9 @@ class KeypointWords:
         """Return the words of a picture that was stored."""
         return None if record.keypoints is None else record.keypoints.searched()
 
-    def stored(self, stop: threading.Event) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
-        """Yield the words of the pictures in the store."""
-        for keys, pictures in self._stored.scan(batch=BATCH):
+    def stored(self, stop: threading.Event, *, after: int = 0) -> Iterator[tuple[NDArray[np.int64], list[Binary]]]:
+        """Yield the words of the pictures in the store of keys above `after`."""
+        for keys, pictures in self._stored.scan(batch=BATCH, after=after):
             if stop.is_set():
                 return
             yield keys, [picture.searched() for picture in pictures]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.errors import CheckMissed, IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
 from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.merging import Merger
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import MENDED, Served, Triton
@@ -42,6 +43,7 @@ class Readiness:
         """The profile that the store is opened with: the first one reported."""
         self._collection: Collection | None = None
         self._writer: Writer | None = None
+        self._merger: Merger | None = None
         self._opening: asyncio.Task[None] | None = None
         self._misses = 0
         """Checks without an answer since the last one."""
@@ -94,6 +96,8 @@ class Readiness:
             await asyncio.gather(self._opening, return_exceptions=True)
         if self._writer is not None:
             await self._writer.close()
+        if self._merger is not None:
+            await self._merger.close()
         if self._collection is not None:
             await asyncio.to_thread(self._collection.close)
 
@@ -171,7 +175,7 @@ class Readiness:
             await asyncio.to_thread(collection.close)
             raise
         log.info("index loaded: %s pictures", f"{collection.size:,}")
-        self._collection, self._writer = collection, Writer(collection)
+        self._collection, self._writer, self._merger = collection, Writer(collection), Merger(collection)
 
     def _show(self) -> None:
         self._report(self._served is not None and self._writer is not None)

@@ -7,9 +7,10 @@ threads; searches run during changes, and see all of a change or nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -55,8 +56,22 @@ class WordSource(Protocol):
     def of_record(self, record: Record) -> Binary | None:
         """Return the words of a picture that was stored; None without any."""
 
-    def stored(self, stop: threading.Event) -> Iterator[tuple[Keys, list[Binary]]]:
-        """Yield keys [n] and words of all pictures in the store that have any, until `stop` is set."""
+    def stored(self, stop: threading.Event, *, after: int = 0) -> Iterator[tuple[Keys, list[Binary]]]:
+        """Yield keys [n] above `after` and words of the pictures in the store that have any, until `stop` is set.
+
+        Words of smaller keys that the store lacks may be among them.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedWords:
+    """Words in files."""
+
+    folder: Path
+    sequence: int
+    """Of the store, up to which they go."""
+    living: Keys
+    """Keys of the pictures up to that which the store still has, ascending."""
 
 
 class WordIndex:
@@ -70,6 +85,17 @@ class WordIndex:
         # One search among many pictures uses all of these threads.
         self._scans = ThreadPoolExecutor(threads, thread_name_prefix="landseer-words-scan")
         self._file = self._empty()
+        self._newest = self._changes = self._saved = 0
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return self._source.bits
+
+    @property
+    def changed(self) -> int:
+        """Pictures that were added or removed since words were saved in files, or are not in those loaded."""
+        return self._changes - self._saved
 
     @property
     def stats(self) -> WordsStats:
@@ -100,13 +126,32 @@ class WordIndex:
         found = await self._workers.run(self._file.sharing, query, least=least)
         return np.isin(keys, found)
 
-    async def load(self, stop: threading.Event) -> None:
+    async def load(self, stop: threading.Event, saved: SavedWords | None = None) -> None:
         """Load the pictures of the store and switch to them; the previous ones are used until then.
+
+        saved: words in files, which are mapped; only those of other pictures are read from the store. ValueError if
+        they are not what `save` wrote.
 
         Setting `stop` ends it soon, with a partial index. If the caller is cancelled, `close` waits for the thread,
         which reads the store.
         """
-        self._file = await self._bulk.run(self._built, stop)
+        self._file, self._newest, self._changes = await self._bulk.run(self._built, stop, saved)
+        self._saved = 0
+
+    def save(self, folder: Path) -> tuple[int, Callable[[Path], None]]:
+        """Write all words into an empty folder. Returns up to which key they go, and a function.
+
+        That takes them from the folder where the files are then, so that they take no memory of the process any more;
+        the words of changes that were made meanwhile stay in memory. OSError.
+        """
+        file, newest, changes = self._file, self._newest, self._changes
+        saved = file.save(folder)
+
+        def settle(there: Path) -> None:
+            file.move(saved, there)
+            self._saved = changes
+
+        return newest, settle
 
     async def apply(self, keys: Sequence[int], records: Sequence[Record], removed: Sequence[int]) -> None:
         """Add the words of pictures under keys, where there are any, then remove the removed keys."""
@@ -122,12 +167,18 @@ class WordIndex:
         source = self._source
         return InvertedFile(words=source.words, bits=source.bits, kernel=KERNELS[source.kernel], pool=self._scans)
 
-    def _built(self, stop: threading.Event) -> InvertedFile:
+    def _built(self, stop: threading.Event, saved: SavedWords | None) -> tuple[InvertedFile, int, int]:
+        """Return the words, their largest key, and how many are not in files."""
         file = self._empty()
         file.prepare()
-        for keys, pictures in self._source.stored(stop):
+        newest, added = 0, 0
+        if saved is not None:
+            file.load(saved.folder, saved.living)
+            newest = saved.sequence
+        for keys, pictures in self._source.stored(stop, after=newest):
             file.add(keys, pictures)
-        return file
+            newest, added = max(newest, int(keys.max(initial=0))), added + len(keys)
+        return file, newest, added
 
     def _change(self, keys: Sequence[int], records: Sequence[Record], removed: Sequence[int]) -> None:
         words = {key: self._source.of_record(record) for key, record in zip(keys, records, strict=True)}
@@ -136,3 +187,6 @@ class WordIndex:
             self._file.add(np.array(list(there), np.int64), list(there.values()))
         if removed:
             self._file.remove(np.array(removed, np.int64))
+        # After the words of these keys are there: what is saved has all words up to the newest key.
+        self._newest = max([self._newest, *keys])
+        self._changes += len(there) + len(removed)

@@ -54,6 +54,7 @@ from landseer.ensemble.store.folder import (
     reserve,
     stamp,
 )
+from landseer.ensemble.store.index_tokens import IndexTokens
 from landseer.ensemble.store.keypoints import StoredKeypoints
 from landseer.ensemble.store.listing import KeySet, Page, PageQuery, page_of
 from landseer.ensemble.store.locals import Locals
@@ -104,6 +105,7 @@ class Store:
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
         self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
         self.words = StoredWords(environment, self._databases, self._write)
+        self.index_tokens = IndexTokens(environment, self._databases[b"meta"], partial(self._write, grows=False))
 
     @classmethod
     def open(
@@ -207,6 +209,12 @@ class Store:
         """Return the number of pictures."""
         with self._environment.begin() as transaction:
             return int(transaction.stat(self._databases[b"records"])["entries"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the profile of its vectors."""
+        with self._environment.begin() as transaction:
+            return bytes(transaction.get(b"fingerprint", b"", db=self._databases[b"meta"])).decode(errors="replace")
 
     def stats(self) -> StoreStats:
         """Return the current figures of the store."""

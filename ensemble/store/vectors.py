@@ -62,6 +62,17 @@ class Vectors:
             row[: len(vector)] = vector
         return rows
 
+    def keys(self, *, upto: int) -> npt.NDArray[np.int64]:
+        """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`."""
+        found: list[bytes] = []
+        with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
+            cursor = transaction.cursor().iternext(values=False)
+            # In parts, as joining a million keys at once would keep all other threads waiting for a third of a second.
+            while part := b"".join(islice(cursor, 4096)):
+                found.append(part)
+        keys = np.frombuffer(b"".join(found), ">i8").astype(np.int64)
+        return keys[: np.searchsorted(keys, upto, side="right")]
+
     def scan(
         self, *, batch: int = 4096, after: int = 0, augmented: bool = False
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:

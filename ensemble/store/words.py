@@ -65,9 +65,11 @@ class StoredWords:
                 if transaction.get(key, db=self._locals) is not None:
                     self.put(transaction, key, words)
 
-    def scan(self, *, batch: int = 1024) -> Iterator[tuple[Keys, list[Binary]]]:
-        """Yield keys int64 [n] and words of all pictures that have any, in key order, each batch from one snapshot."""
-        after = 0
+    def scan(self, *, batch: int = 1024, after: int = 0) -> Iterator[tuple[Keys, list[Binary]]]:
+        """Yield keys int64 [n] above `after` and words of all pictures that have any, in key order.
+
+        Each batch is from one snapshot.
+        """
         while True:
             with self._environment.begin(db=self._database, buffers=True) as transaction:
                 cursor = transaction.cursor()

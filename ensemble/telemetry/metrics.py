@@ -23,6 +23,8 @@ COUNTS = tuple(2.0**power for power in range(9))
 """Bucket bounds of batch sizes, 1 to 256."""
 COSINES = (*(step / 20 for step in range(-4, 20)), 0.975, 0.99, 1.0)
 """Bucket bounds of scores; descriptors of photographs hardly ever have a negative cosine."""
+BUILDING = tuple(2.0**power for power in range(15))
+"""Bucket bounds in seconds, 1 s to 4.5 hours."""
 SHARES = tuple(step / 10 for step in range(11))
 
 
@@ -83,6 +85,12 @@ class Metrics:
             "landseer_index_change_timestamp_seconds", "When a picture was last indexed or deleted."
         )
         self.index_built = gauge("landseer_index_built_timestamp_seconds", "When the index was built from the store.")
+        self.index_added = gauge("landseer_index_added", "Pictures that the main index lacks, as they came later.")
+        self.index_tombstones = gauge("landseer_index_tombstones", "Pictures of the main index that were removed.")
+        self.index_version = gauge("landseer_index_version", "Number of the index version that serves; 0 without one.")
+        self.index_damaged = counter("landseer_index_damaged_versions", "Index versions that were found damaged.")
+        self.index_merges = counter("landseer_index_merges", "Index versions built, by outcome.", ("outcome",))
+        self.index_merge = sizes("landseer_index_merge_duration_seconds", "Time to build a version.", BUILDING)
         self.search_batch = sizes("landseer_search_batch_size", "Searches answered by one pass over the index.", COUNTS)
         self.write_batch = sizes("landseer_write_batch_size", "Changes written in one transaction.", COUNTS)
         self.ingested = counter(

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
 from landseer.export.datasets.errors import DatasetError
@@ -21,6 +23,7 @@ from landseer.ops.errors import OpsError
 from landseer.ops.run.stack import Stack, StackConfig
 from landseer.v1.index_pb2 import Picture
 
+T = TypeVar("T")
 LEAST = 32
 """Minimum number of real pictures to estimate the distribution of vectors from."""
 UPLOAD_S = 3600.0
@@ -68,7 +71,20 @@ def real_records(source: PhotographSource, console: Console) -> list[Record]:
     return records
 
 
-def spread(some: Sequence[Photograph], limit: int) -> list[Photograph]:
+def stored_records(folder: Path, profile: Profile, *, limit: int) -> list[Record]:
+    """Return at most `limit` records of a store, spread evenly over it. OpsError for fewer than `LEAST`.
+
+    StoreUnusable; ProfileMismatch if other models filled it.
+    """
+    if not (folder / DATA).exists():
+        raise OpsError(f"there is no store in {folder}; give the folder of `landseer serve --store`")
+    records = spread(_records(folder, profile), limit)
+    if len(records) < LEAST:
+        raise OpsError(f"{folder} has {len(records)} pictures; expected at least {LEAST}; use a larger store")
+    return records
+
+
+def spread(some: Sequence[T], limit: int) -> list[T]:
     """Return at most `limit` of them, evenly spaced and in order."""
     places = np.unique(np.linspace(0, len(some) - 1, min(limit, len(some))).round().astype(int)) if some else []
     return [some[place] for place in places]
@@ -88,10 +104,13 @@ def _index(source: PhotographSource, some: Sequence[Photograph]) -> None:
 
 
 def _read(source: PhotographSource) -> list[Record]:
-    sizes = source.profile.sizes
-    store = Store.open(
-        source.store, fingerprint=source.profile.fingerprint, clusters_shape=(sizes.clusters, sizes.reduced)
-    )
+    return _records(source.store, source.profile)
+
+
+def _records(folder: Path, profile: Profile) -> list[Record]:
+    """Return all records of a store, in order."""
+    sizes = profile.sizes
+    store = Store.open(folder, fingerprint=profile.fingerprint, clusters_shape=(sizes.clusters, sizes.reduced))
     try:
         keys = [int(key) for batch, _ in store.vectors.scan() for key in batch]
         return [found.record for found in store.by_keys(keys) if found is not None]

@@ -1,4 +1,4 @@
-"""The tests that kill the store's writer at random moments, at a higher count than with the other tests."""
+"""The tests that kill the writers of the store and of index versions, at a higher count than with the other tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-TESTS = "tests/ensemble/store"
+TESTS = ("tests/ensemble/store", "tests/ensemble/index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class KillFigures:
 
 def run_kills(count: int) -> KillFigures:
     """Run them."""
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS, "-k", "kill"]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, "-k", "kill"]
     ended = subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "LANDSEER_KILLS": str(count)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from landseer.ops.errors import OpsError
@@ -84,6 +84,19 @@ def regimes_png(found: Sequence[Regime]) -> bytes:
         axes.set(xlabel=AXES[panel[2]], ylabel="mAP gain, points")
 
     return _png(panels, draw, width=4.6)
+
+
+def trade_png(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, title: str) -> bytes:
+    """Draw curves in one panel. curves: points (x, y) by name; x, y: what the axes show; y is logarithmic."""
+
+    def draw(axes: Any, panel: tuple[str, str]) -> None:
+        for place, (name, points) in enumerate(curves.items()):
+            axes.plot(*zip(*sorted(points), strict=True), label=name, **_line(place))
+        axes.set_yscale("log")
+        axes.set(xlabel=x, ylabel=y)
+        axes.text(0, 1.02, title, transform=axes.transAxes, fontsize=10)
+
+    return _png([("", "")], draw, width=5.0)
 
 
 def _range(low: float, high: float, by: By) -> str:

@@ -1,0 +1,89 @@
+"""Chooses which index version serves, and deletes those that are damaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from landseer.ensemble.index.manifest import Built, VersionDamaged
+from landseer.ensemble.index.versions import Version, Versions
+from landseer.ensemble.store.store import Store
+
+log = logging.getLogger(__name__)
+CHECKED_AT_ONCE = 2**28
+"""Bytes of a version up to which all of them are read and checked before it serves."""
+
+
+class Chooser:
+    """The versions of one kind that an open store has. Threads may share it."""
+
+    def __init__(
+        self, versions: Versions, store: Store, state: Callable[[], Built], *, damaged: Callable[[], None]
+    ) -> None:
+        """state: returns what a version would be built from now. damaged: called for each version that is damaged."""
+        self.versions, self.state = versions, state
+        self._store, self._damaged = store, damaged
+
+    def usable(self, fits: Callable[[Version], bool]) -> Iterator[Version]:
+        """Yield the versions that can serve the store: the active one first, then the others, newest first.
+
+        fits: whether a version is wanted at all. Damaged versions are deleted, and named in the log.
+        """
+        numbers = self.versions.by_preference()
+        if not numbers:
+            return
+        state, tokens = self.state(), self._store.index_tokens.read()
+        for number in numbers:
+            try:
+                version = self.versions.read(number)
+            except VersionDamaged as error:
+                self.discard(number, error)
+                continue
+            why = version.why_not(state, tokens) or ("" if fits(version) else "another index is configured")
+            if why:
+                log.info("index version %d is not used: %s", number, why)
+            else:
+                yield version
+
+    def publish(self, folder: Path) -> Version:
+        """Make the version that was built in a folder aside the active one. VersionDamaged; StoreUnusable; OSError.
+
+        A kill at any moment leaves the version before or this one active, and both whole.
+        """
+        version = self.versions.publish(folder)
+        self._store.index_tokens.note(version.manifest.token)
+        self.versions.activate(version.number)
+        return version
+
+    def check(self, number: int) -> bool:
+        """Read every byte of a version that serves; delete it, and return False, if it is not as it was written.
+
+        What is mapped of it stays until it is not used any more.
+        """
+        try:
+            version = self.versions.read(number)
+            version.manifest.check(version.folder)
+        except VersionDamaged as error:
+            self.discard(number, error)
+            return False
+        if self.versions.unchecked == number:
+            self.versions.mark_unchecked(None)
+        return True
+
+    def discard(self, number: int, error: Exception) -> None:
+        """Delete a version that is damaged, and say so."""
+        log.error("index version %d is damaged and is deleted: %s; another one, or a new one, serves", number, error)
+        self._damaged()
+        try:
+            self.versions.discard(number)
+        except OSError as why:
+            log.error("index version %d cannot be deleted: %s", number, why)
+
+    def check_first(self, version: Version) -> None:
+        """Check all bytes of a version that is small, or whose check did not end: its use may have ended the server."""
+        if version.manifest.bytes <= CHECKED_AT_ONCE or self.versions.unchecked == version.number:
+            version.manifest.check(version.folder)
+            self.versions.mark_unchecked(None)
+        else:
+            self.versions.mark_unchecked(version.number)

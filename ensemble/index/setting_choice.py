@@ -1,0 +1,72 @@
+"""Which main index a collection gets: the one that the operator names, the tuned one, or the default for its size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.index.faiss_factory import least_vectors, made
+from landseer.ensemble.index.index_setting import IndexSetting
+
+TUNED = "index-setting.json"
+"""In the store's folder, written by `landseer tune-index`."""
+EXACT = IndexSetting(factory="Flat")
+"""For few vectors, and wherever an index has too few to be trained on."""
+EXACT_BELOW = 20_000
+"""Vectors below which the default is exact search."""
+LARGE = IndexSetting(factory="HNSW32,SQ8", effort=96, rescored=4)
+"""The default from there on: docs/scale.md has what it finds, and takes."""
+
+
+def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSetting:
+    """Return how to index a collection of `size` vectors of `dimension` values.
+
+    ValueError if `config.index` or the tuned setting is not one, or FAISS cannot make the index; OSError.
+    """
+    found = parsed(config.index) if config.index else tuned(config.store)
+    if found is None:
+        return EXACT if size < EXACT_BELOW else LARGE
+    return found if size >= least_vectors(made(found.factory, dimension)) else EXACT
+
+
+def parsed(text: str) -> IndexSetting:
+    """Read FACTORY[:EFFORT[:RESCORED]], such as HNSW32,SQ8:96:4. ValueError for another form."""
+    factory, *numbers = text.split(":")
+    if not factory.strip() or len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise ValueError(
+            f"index is {text!r}; expected a FAISS factory string, then its effort and the candidates to score again "
+            "for each hit, both optional: FACTORY[:EFFORT[:RESCORED]], such as HNSW32,SQ8:96:4"
+        )
+    names = ("effort", "rescored")
+    return IndexSetting(factory=factory.strip(), **dict(zip(names, map(int, numbers), strict=False)))
+
+
+def named(setting: IndexSetting) -> str:
+    """Return a setting as `parsed` reads it."""
+    return f"{setting.factory}:{setting.effort}:{setting.rescored}"
+
+
+def tuned(store: Path) -> IndexSetting | None:
+    """Return the setting that `landseer tune-index` wrote for a store; None if it did not. ValueError, OSError."""
+    file = store / TUNED
+    try:
+        return IndexSetting.from_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged: {error}. Remove it, or run `landseer tune-index {store}` again"
+        ) from error
+
+
+def write_tuned(store: Path, setting: IndexSetting) -> Path:
+    """Write the setting for a store and return its file; it is whole and on disk, or the one before is. OSError."""
+    file = store / TUNED
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as opened:
+        opened.write(setting.to_json())
+        opened.flush()
+        os.fsync(opened.fileno())
+    beside.replace(file)
+    return file

@@ -1,0 +1,79 @@
+"""Index versions of visual words: the inverted file in files, mapped at the start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from landseer.ensemble.index.choosing import Chooser
+from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.manifest import Built, Manifest, VersionDamaged, files_of
+from landseer.ensemble.index.versions import Version, Versions
+from landseer.ensemble.index.word_index import SavedWords, WordIndex
+from landseer.ensemble.store.store import Store
+
+log = logging.getLogger(__name__)
+SETTING = IndexSetting(factory="words")
+"""Stands in the manifests: postings are the same for each kernel."""
+
+
+class WordFiles(Chooser):
+    """The versions of a store's words. Threads may share it."""
+
+    def __init__(self, store: Store, index: WordIndex, *, versions: Versions, damaged: Callable[[], None]) -> None:
+        """damaged: called for each version that was found to be damaged."""
+        super().__init__(versions, store, self._now, damaged=damaged)
+        self._index = index
+
+    def first(self) -> tuple[Version, SavedWords] | None:
+        """Return the first of the usable versions that is not damaged, and make it the active one; None without any.
+
+        Every byte is checked: damage that is found later could only be mended by loading all words anew.
+        """
+        for version in self.usable(lambda version: version.manifest.dimension == self._index.bits):
+            try:
+                version.manifest.check(version.folder)
+            except VersionDamaged as error:
+                self.discard(version.number, error)
+                continue
+            if version.number != self.versions.active:
+                self.versions.activate(version.number)
+            sequence = version.manifest.built.sequence
+            living = self._store.vectors.keys(upto=sequence)
+            return version, SavedWords(folder=version.folder, sequence=sequence, living=living)
+        return None
+
+    def save(self) -> Version:
+        """Write the words that are searched into a new version, and search them there. VersionDamaged; OSError."""
+        began = time.monotonic()
+        token, folder = self.versions.aside()
+        try:
+            newest, settle = self._index.save(folder)
+            made = Manifest(
+                token=token,
+                built=replace(self._now(), sequence=newest),
+                setting=SETTING,
+                dimension=self._index.bits,
+                size=self._index.stats.pictures,
+                longest=1.0,
+                made_at=time.time(),
+                made_by=f"{platform.node()}, process {os.getpid()}",
+                seconds=round(time.monotonic() - began, 3),
+                files=files_of(folder),
+            )
+            made.write(folder)
+            version = self.publish(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        settle(version.folder)
+        return version
+
+    def _now(self) -> Built:
+        sequence = self._store.stats().sequence
+        return Built(fingerprint=self._index.stats.codebook, vectors="words", sequence=sequence)

@@ -1,0 +1,366 @@
+"""Merges of a collection over a real store: what searches find, through versions, restarts, damage and failures."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_triton import PROFILE
+from prometheus_client import generate_latest
+from records import plain_record, unit_halves
+
+from landseer.ensemble.config import NONE, ServerConfig
+from landseer.ensemble.index import choosing, merging
+from landseer.ensemble.index.building import build
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
+from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.telemetry.metrics import Metrics
+
+SIZES = dataclasses.replace(PROFILE.sizes, channels=16)
+SMALL = dataclasses.replace(PROFILE, sizes=SIZES)
+VECTORS = unit_halves(400, SIZES.channels, seed=0)
+
+
+class Running:
+    """A collection with its writer and its merger, and what it ought to hold."""
+
+    def __init__(self, folder, **options):
+        limits = {"store_limit_bytes": 2**26, "threads": 1, "local_features": NONE, "versions_from": 40}
+        self.config = ServerConfig(store=folder, **limits | {"merge_share": 0.2} | options)
+        self.held, self.made = {}, 0
+
+    async def start(self, build=None):
+        self.collection = await Collection.open(self.config, SMALL, Metrics())
+        await self.collection.load()
+        self.writer = Writer(self.collection)
+        self.orders = []
+        self.merger = Merger(self.collection, build=build or self.build, look_s=0.01, pause_s=0.01)
+
+    async def build(self, order):
+        """As the process does, on a thread: the process takes a second to start."""
+        self.orders.append(order)
+        await asyncio.to_thread(build, order, self.collection.store.vectors)
+
+    async def stop(self):
+        await self.writer.close()
+        await self.merger.close()
+        await asyncio.to_thread(self.collection.close)
+
+    async def put(self, *names):
+        vectors = [VECTORS[(self.made + place) % len(VECTORS)] for place in range(len(names))]
+        self.made += len(names)
+        records = [
+            plain_record(name, reduced=SIZES.reduced, descriptor=row) for name, row in zip(names, vectors, strict=True)
+        ]
+        for change, name, row in zip(await self.writer.put(records), names, vectors, strict=True):
+            self.held[name] = (change.key, row)
+
+    async def delete(self, name):
+        await self.writer.delete(name)
+        del self.held[name]
+
+    async def merged(self, count, within_s=20):
+        """Wait for so many merges."""
+        for _ in range(within_s * 200):
+            if self.number("landseer_index_merges_total", outcome="done") >= count:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"fewer than {count} merges")
+
+    def number(self, name, **labels):
+        return self.collection.metrics.registry.get_sample_value(name, labels) or 0
+
+    async def check(self):
+        """Searches find exactly what is held."""
+        assert self.collection.size == len(self.held)
+        keys = np.array([key for key, _ in self.held.values()], np.int64)
+        order = np.argsort(keys)
+        keys, rows = keys[order], np.array([row for _, row in self.held.values()])[order].astype(np.float64)
+        for query in unit_halves(3, SIZES.channels, seed=self.made).astype(np.float32):
+            hits = await self.collection.search(query, 30)
+            scores = rows @ query.astype(np.float64)
+            best = np.argsort(-scores, kind="stable")[:30]
+            np.testing.assert_array_equal(hits.keys, keys[best])
+            np.testing.assert_allclose(hits.scores, scores[best], rtol=1e-6)
+
+
+@pytest.fixture
+async def running(tmp_path):
+    made = Running(tmp_path / "store")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_merges_and_restarts_change_no_answer(running):
+    await running.put(*(f"p{row}" for row in range(39)))
+    await asyncio.sleep(0.05)
+    # A small collection has no files.
+    assert running.collection.index.main is None and not running.orders
+    assert not running.collection.versions.folder.exists()
+    await running.put("p39")
+    await running.merged(1)
+    index = running.collection.index
+    assert (index.main.number, index.added, index.tombstones) == (1, 0, 0)
+    await running.check()
+    await running.put("p3", "new")  # one of them replaced
+    await running.delete("p5")
+    assert (index.added, index.tombstones) == (2, 2)
+    await running.check()
+    await running.stop()
+    await running.start()
+    index = running.collection.index
+    assert (index.main.number, index.added, index.tombstones) == (1, 2, 2)
+    await running.check()
+    await running.put(*(f"p{row}" for row in range(40, 60)))
+    await running.merged(1)
+    await running.check()
+    assert running.collection.index.main.number == 2
+    assert running.number("landseer_index_version") == 2
+    await running.put(*(f"p{row}" for row in range(60, 100)))
+    await running.merged(2)
+    await running.check()
+    # The one that serves, and the one before it.
+    for _ in range(100):
+        if len(running.collection.versions.numbers) == 2:
+            break
+        await asyncio.sleep(0.01)
+    numbers = running.collection.versions.numbers
+    assert numbers[-1] == running.collection.versions.active and len(numbers) == 2
+    assert b"landseer_index_merge_duration_seconds_count" in generate_latest(running.collection.metrics.registry)
+
+
+async def test_searches_and_changes_during_a_merge_see_everything(running):
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(order):
+        begun.set()
+        await go.wait()
+        await Running.build(running, order)
+
+    running.merger._build = slow
+    await running.put(*(f"p{row}" for row in range(50)))
+    await begun.wait()
+    await running.put("p0", "p1", "late")
+    await running.delete("p2")
+    await running.check()
+    go.set()
+    await running.merged(1)
+    # What changed meanwhile lies beside the new version, which never had it, or has tombstones.
+    assert (running.collection.index.added, running.collection.index.tombstones) == (3, 0)
+    assert running.orders[0].built.sequence == 50
+    await running.check()
+
+
+async def test_a_merge_that_fails_harms_nothing_and_is_tried_again(running, caplog):
+    failures = iter([OSError(28, "No space left on device"), MergeFailed("killed"), MemoryError()])
+
+    async def failing(order):
+        for error in failures:
+            raise error
+        await Running.build(running, order)
+
+    running.merger._build = failing
+    await running.put(*(f"p{row}" for row in range(50)))
+    await running.check()
+    await running.merged(1)
+    await running.check()
+    assert running.number("landseer_index_merges_total", outcome="failed") == 3
+    assert "No space left on device" in caplog.text and "the present one serves on" in caplog.text
+    assert [path.name for path in running.collection.versions.folder.glob("building-*")] == []
+
+
+async def test_a_merge_is_given_up_when_the_index_is_rebuilt_or_the_server_stops(running):
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(order):
+        begun.set()
+        await go.wait()
+        await Running.build(running, order)
+
+    running.merger._build = slow
+    await running.put(*(f"p{row}" for row in range(50)))
+    await begun.wait()
+    await running.collection.load()
+    await running.put("x")
+    go.set()
+    await running.merged(1)
+    await running.check()
+    begun.clear(), go.clear()
+    await running.put(*(f"q{row}" for row in range(30)))
+    await begun.wait()
+    await running.stop()
+    await running.start()
+    await running.check()
+
+
+async def test_a_server_that_stops_while_a_version_is_published_leaves_it_whole(running, monkeypatch):
+    begun, go, publish = threading.Event(), threading.Event(), running.collection.versions.publish
+    monkeypatch.setattr(
+        running.collection.versions, "publish", lambda folder: (begun.set(), go.wait(10), publish(folder))[2]
+    )
+    await running.put(*(f"p{row}" for row in range(50)))
+    assert await asyncio.to_thread(begun.wait, 10)
+    threading.Timer(0.1, go.set).start()
+    await running.stop()
+    await running.start(lambda order: asyncio.Event().wait())
+    assert running.collection.index.main.number == 1 and running.number("landseer_index_damaged_versions_total") == 0
+    await running.check()
+
+
+async def test_words_are_saved_when_enough_of_them_changed(running):
+    await running.put(*(f"p{row}" for row in range(30)))
+    saved = []
+    words = SimpleNamespace(changed=100, stats=SimpleNamespace(pictures=400), close=lambda: None, apply=None)
+
+    def save():
+        saved.append(words.changed)
+        words.changed = 0
+        return SimpleNamespace(number=1, manifest=SimpleNamespace(size=400))
+
+    running.collection.word_files = SimpleNamespace(save=save, versions=running.collection.versions)
+    running.collection.words = words
+    await asyncio.sleep(0.05)
+    assert not saved  # a small collection
+    running.collection.words = None
+    await running.put(*(f"q{row}" for row in range(30)))
+    running.collection.words = words
+    await running.merged(2)
+    assert saved == [100]
+    words.changed = 80  # no more than the share
+    await asyncio.sleep(0.05)
+    assert saved == [100]
+    running.collection.words = None
+
+
+def flip(path, place=-100):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(bytes(data))
+
+
+def harm_file(folder):
+    flip(folder / "index.faiss")
+
+
+def harm_end(folder):
+    (folder / "index.faiss").write_bytes((folder / "index.faiss").read_bytes()[:-1])
+
+
+def harm_manifest(folder):
+    flip(folder / "manifest.json", 40)
+
+
+def harm_half(folder):
+    (folder / "keys.npy").unlink()
+
+
+@pytest.mark.parametrize("harm", [harm_file, harm_end, harm_manifest, harm_half])
+async def test_a_damaged_version_is_noticed_and_another_or_none_serves(running, harm, caplog):
+    await running.put(*(f"p{row}" for row in range(50)))
+    await running.merged(1)
+    await running.put(*(f"q{row}" for row in range(30)))
+    await running.merged(2)
+    versions = running.collection.versions
+    for left in ([1], []):
+        await running.stop()
+        harm(versions.folder / "versions" / str(versions.active))
+        caplog.clear()
+        await running.start(lambda order: asyncio.Event().wait())
+        await running.check()
+        assert versions.numbers == left and "is damaged and is deleted" in caplog.text
+        main = running.collection.index.main
+        assert [main.number] == left if main else not left
+        assert running.number("landseer_index_damaged_versions_total") == 1
+
+
+async def test_damage_that_is_found_late_is_replaced_by_a_new_version(running, monkeypatch, caplog):
+    monkeypatch.setattr(choosing, "CHECKED_AT_ONCE", 0)
+    await running.put(*(f"p{row}" for row in range(50)))
+    await running.merged(1)
+    await running.stop()
+    harm_file(running.collection.versions.folder / "versions" / "1")
+    await running.start()
+    assert running.collection.index.main.number == 1
+    await running.check()  # scored by the store
+    await running.merged(1)
+    await running.check()
+    assert running.collection.versions.unchecked is None or running.collection.versions.unchecked == 1
+    assert "index version 1 is damaged" in caplog.text
+    # What served unchecked when its process ended is checked before it serves again.
+    await running.stop()
+    versions = running.collection.versions
+    versions.mark_unchecked(versions.active)
+    harm_file(versions.folder / "versions" / str(versions.active))
+    await running.start(lambda order: asyncio.Event().wait())
+    assert running.collection.index.main is None
+    await running.check()
+
+
+async def test_a_store_put_back_from_a_backup_uses_no_version_of_its_lost_future(running, tmp_path):
+    await running.put(*(f"p{row}" for row in range(45)))
+    await running.merged(1)
+    await running.stop()
+    shutil.copy(tmp_path / "store" / "data.mdb", tmp_path / "backup.mdb")
+    held = dict(running.held)
+    await running.start()
+    await running.put(*(f"q{row}" for row in range(30)))
+    await running.merged(1)
+    assert running.collection.versions.active == 2
+    await running.stop()
+    shutil.copy(tmp_path / "backup.mdb", tmp_path / "store" / "data.mdb")
+    running.held = held
+    await running.start(lambda order: asyncio.Event().wait())
+    # The same keys as in version 2, for other pictures.
+    await running.put(*(f"r{row}" for row in range(30)))
+    await running.check()
+    assert running.collection.index.main.number == 1
+
+
+async def test_versions_of_other_vectors_are_not_used(running):
+    await running.put(*(f"p{row}" for row in range(45)))
+    await running.merged(1)
+    store = running.collection.store
+    job = store.augmented.begin("alphaqe:1:3")
+    for keys, vectors in store.vectors.scan():
+        store.augmented.put(job, keys, vectors[::-1])
+    store.augmented.finish(job)
+    await running.stop()
+    running.config = dataclasses.replace(running.config, vectors="augmented")
+    rows = [row for _, row in running.held.values()][::-1]
+    running.held = {name: (key, row) for (name, (key, _)), row in zip(running.held.items(), rows, strict=True)}
+    await running.start()
+    assert running.collection.index.main is None
+    await running.check()
+    await running.merged(1)
+    await running.check()
+    assert running.collection.versions.active == 2
+
+
+async def test_a_version_is_built_in_a_process_of_its_own_while_the_store_is_served(tmp_path):
+    running = Running(tmp_path / "store")
+    await running.start(build_in_a_process)
+    await running.put(*(f"p{row}" for row in range(50)))
+    await running.merged(1, within_s=60)
+    await running.check()
+    # One that fails says why.
+    collection = running.collection
+    order = merging.BuildOrder(
+        store=str(tmp_path / "store"),
+        folder=str(tmp_path / "missing"),
+        token="t",
+        built=collection.opener.state(),
+        augmented=False,
+        setting=collection.setting(50),
+        dimension=SIZES.channels,
+        expected=50,
+    )
+    with pytest.raises(MergeFailed, match=r"ended with 1: .*missing"):
+        await build_in_a_process(order)
+    await running.stop()
