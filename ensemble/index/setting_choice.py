@@ -14,9 +14,9 @@ TUNED = "index-setting.json"
 EXACT = IndexSetting(factory="Flat")
 """For few vectors, and wherever an index has too few to be trained on."""
 EXACT_BELOW = 20_000
-"""Vectors below which the default is exact search."""
-LARGE = IndexSetting(factory="HNSW32,SQ8", effort=96, rescored=4)
-"""The default from there on: docs/scale.md has what it finds, and takes."""
+"""Vectors below which the default is exact search: at 10,000 it takes 1.7 ms of a core, and HNSW 1.5."""
+LARGE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
+"""The default from there on: recall@10 of 0.982 among 100,000 generated vectors (docs/scale.md)."""
 
 
 def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSetting:
