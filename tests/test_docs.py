@@ -88,7 +88,7 @@ def test_every_make_target_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_landseer_command_exists(page, capsys):
     main(["--help"])
-    known = set(re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
+    known = set(re.findall(r"^  ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE))
     assert "search" in known
     assert commands_in(page, "landseer") <= known
 
