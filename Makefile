@@ -72,8 +72,8 @@ bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure the co
 bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
-bench-index: $(STAMP) model_repository/manifest.json ## Measure every index against exact search; writes docs/reports/index.md (PHOTOGRAPHS="SPEC" ARGS="--entries ...")
-	@$(BIN)/python -m landseer.ops.bench.index_bench --photographs "$(PHOTOGRAPHS)" $(ARGS)
+bench-index: $(STAMP) model_repository/manifest.json ## Measure every index against exact search; writes docs/reports/index.md (PHOTOGRAPHS="SPEC", or ARGS="--like-store DIR --entries ...")
+	@$(BIN)/python -m landseer.ops.bench.index_bench $(if $(PHOTOGRAPHS),--photographs "$(PHOTOGRAPHS)") $(ARGS)
 
 bench-merging: $(STAMP) ## Search while a new version of the index is built (STORE="FOLDER", which it changes; ARGS="--index ... --models ...")
 	@$(BIN)/python -m landseer.ops.bench.index_merging "$(STORE)" $(ARGS)

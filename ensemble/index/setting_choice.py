@@ -13,10 +13,11 @@ TUNED = "index-setting.json"
 """In the store's folder, written by `landseer tune-index`."""
 EXACT = IndexSetting(factory="Flat")
 """For few vectors, and wherever an index has too few to be trained on."""
-EXACT_BELOW = 20_000
-"""Vectors below which the default is exact search."""
-LARGE = IndexSetting(factory="HNSW32,SQ8", effort=96, rescored=4)
-"""The default from there on: docs/scale.md has what it finds, and takes."""
+EXACT_BELOW = 200_000
+"""Vectors below which the default is exact search: one search of so many takes 65 ms on two quiet cores, a sixth of
+describing the picture, and nothing is missed."""
+LARGE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
+"""The default from there on: recall@10 of 0.982 among 100,000 generated vectors, and less among more (docs/scale.md)."""
 
 
 def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSetting:
