@@ -17,7 +17,7 @@ EXACT_BELOW = 200_000
 """Vectors below which the default is exact search: one search of so many takes 65 ms on two quiet cores, a sixth of
 describing the picture, and nothing is missed."""
 LARGE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
-"""The default from there on: recall@10 of 0.982 among 100,000 generated vectors, and less among more (docs/scale.md)."""
+"""The default from there on: recall@10 of 0.982 among 100,000 generated vectors, less among more (docs/scale.md)."""
 
 
 def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSetting:
