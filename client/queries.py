@@ -20,6 +20,7 @@ from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
     EXPANSION_METHOD_RANK_CURVE,
+    EXPANSION_METHOD_VERIFIED,
     FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
@@ -49,7 +50,7 @@ MOST_FROM_STDIN = 256 << 20
 """Bytes of a picture on standard input, which may never end; servers refuse pictures long before that."""
 _T = TypeVar("_T")
 
-ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe", "rank-curve"]
+ExpansionName = Literal["none", "lattqe", "aqe", "aqewd", "aqewd-dir", "alphaqe", "dqe", "rank-curve", "verified"]
 RerankingName = Literal["none", "coattention", "spatial"]
 
 EXPANSIONS: dict[str, ExpansionMethod] = {
@@ -61,6 +62,7 @@ EXPANSIONS: dict[str, ExpansionMethod] = {
     "alphaqe": EXPANSION_METHOD_ALPHA_QE,
     "dqe": EXPANSION_METHOD_DQE,
     "rank-curve": EXPANSION_METHOD_RANK_CURVE,
+    "verified": EXPANSION_METHOD_VERIFIED,
 }
 RERANKINGS: dict[str, RerankingMethod] = {
     "none": RERANKING_METHOD_NONE,

@@ -95,7 +95,8 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expansion",
         choices=EXPANSIONS,
-        help="expand the query with its nearest neighbours (default none); lattqe needs a trained network",
+        help="expand the query with its nearest neighbours, or with `verified` hits only (default none); lattqe needs "
+        "a trained network",
     )
     group.add_argument(
         "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"

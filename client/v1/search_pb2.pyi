@@ -19,6 +19,7 @@ class ExpansionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPANSION_METHOD_ALPHA_QE: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_DQE: _ClassVar[ExpansionMethod]
     EXPANSION_METHOD_RANK_CURVE: _ClassVar[ExpansionMethod]
+    EXPANSION_METHOD_VERIFIED: _ClassVar[ExpansionMethod]
 
 class FirstStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +50,7 @@ EXPANSION_METHOD_AQEWD_DIR: ExpansionMethod
 EXPANSION_METHOD_ALPHA_QE: ExpansionMethod
 EXPANSION_METHOD_DQE: ExpansionMethod
 EXPANSION_METHOD_RANK_CURVE: ExpansionMethod
+EXPANSION_METHOD_VERIFIED: ExpansionMethod
 FIRST_STAGE_UNSPECIFIED: FirstStage
 FIRST_STAGE_GLOBAL: FirstStage
 FIRST_STAGE_WORDS: FirstStage

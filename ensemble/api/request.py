@@ -15,7 +15,16 @@ from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region
-from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, MOST, RANK_CURVE, limits
+from landseer.ensemble.search.expansion.methods import (
+    DEFAULTS,
+    DQE,
+    LATTQE,
+    MOST,
+    RANK_CURVE,
+    VERIFIED,
+    VERIFIED_NEIGHBOURS,
+    limits,
+)
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ensemble.search.grouping import compared
 from landseer.ensemble.search.plan import (
@@ -52,6 +61,7 @@ EXPANSIONS = {
     search_pb2.EXPANSION_METHOD_ALPHA_QE: "alphaqe",
     search_pb2.EXPANSION_METHOD_DQE: DQE,
     search_pb2.EXPANSION_METHOD_RANK_CURVE: RANK_CURVE,
+    search_pb2.EXPANSION_METHOD_VERIFIED: VERIFIED,
 }
 """Expansion methods by enum value; any other value means no expansion."""
 FIRST_STAGES = {
@@ -92,7 +102,7 @@ def search_plan(
     return SearchPlan(
         query=_query(request, kind, profile),
         top_k=top_k,
-        expand=_expand(request.expansion, profile),
+        expand=_expand(request.expansion, profile, rerank, sources),
         rerank=rerank,
         explain=request.explain,
         first=first,
@@ -151,11 +161,14 @@ def _unit(values: Any, size: int) -> NDArray[np.float32]:
     return (vector / norm).astype(np.float32)
 
 
-def _expand(request: search_pb2.Expansion, profile: Profile) -> ExpansionPlan | None:
+def _expand(
+    request: search_pb2.Expansion, profile: Profile, rerank: RerankingPlan | None, sources: LocalSources
+) -> ExpansionPlan | None:
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
     method = EXPANSIONS.get(request.method)
     most = limits(profile.sizes.neighbours).get(method or "", MOST)
-    neighbours = request.neighbours if request.HasField("neighbours") else DEFAULTS.get(method or "", 1)
+    default = VERIFIED_NEIGHBOURS if method == VERIFIED else DEFAULTS.get(method or "", 1)
+    neighbours = request.neighbours if request.HasField("neighbours") else default
     alpha = request.alpha if request.HasField("alpha") else ALPHA
     _in_range("expansion.neighbours", neighbours, 1, most)
     if not 0.0 <= alpha <= MOST_ALPHA:
@@ -166,6 +179,13 @@ def _expand(request: search_pb2.Expansion, profile: Profile) -> ExpansionPlan | 
         raise Untrained(
             "expansion.method: the served `lattqe` was never trained, its weights are random; use another method, such "
             "as RANK_CURVE, export a trained network with `--lattqe FILE`, or set expansion.allow_untrained to test it"
+        )
+    verifies = rerank is not None and rerank.method == SPATIAL and sources.verification == KEYPOINTS
+    if method == VERIFIED and not verifies:
+        raise InvalidInput(
+            "expansion.method",
+            "VERIFIED expands the query by hits that were verified by keypoints; it needs a picture as the query, "
+            "reranking.method SPATIAL, which is the default, and a server that stores keypoints",
         )
     return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha)
 

@@ -11,6 +11,7 @@ from landseer.ensemble.config import DEEP, KEYPOINTS
 from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import LocalSources
 from landseer.ensemble.pictures.pictures import Region
+from landseer.ensemble.search.expansion.methods import VERIFIED
 
 COATTENTION, SPATIAL = "coattention", "spatial"
 """Re-ranking methods."""
@@ -48,9 +49,14 @@ class ExpansionPlan:
     """Query expansion over the first hits."""
 
     method: str
-    """A key of `expansion.methods.DEFAULTS`."""
+    """A key of `expansion.methods.DEFAULTS`, or `VERIFIED`."""
     neighbours: int
     alpha: float
+
+    @property
+    def verified(self) -> bool:
+        """Whether only verified hits expand the query, after verification."""
+        return self.method == VERIFIED
 
 
 @dataclass(frozen=True, kw_only=True)

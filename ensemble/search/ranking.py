@@ -16,6 +16,8 @@ from landseer.ensemble.verify.verification import reordered
 Scores = NDArray[np.float32]
 RANK = 60
 """The constant of reciprocal rank fusion, as in its paper."""
+SAME = 0.9
+"""Probability from which a hit counts as the same thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,22 +142,33 @@ def sorted_by_coattention(ranking: Ranking, found: Coattention, weight: float) -
     return replace(ranking, scores=scores, coattention=coattention, weights=weights).take(places)
 
 
-def sorted_by_evidence(ranking: Ranking, evidence: Mapping[int, Evidence], count: int) -> Ranking:
+def sorted_by_evidence(
+    ranking: Ranking, evidence: Mapping[int, Evidence], count: int, *, cosines: Scores | None = None
+) -> Ranking:
     """Sort the first `count` hits by the log odds that they show the same thing; the others follow in their order.
 
     evidence: by key; hits without, as pictures without keypoints, count as those in which nothing was found. The score
     becomes the sum of the log odds of verification (`Evidence.score`) and of the first searches (`log_prior`). So that
     scores descend throughout, those of the other hits fall from the last one's.
+
+    cosines: [count], by which nearness counts; those with the query itself unless given.
     """
+    nearness = ranking.global_[:count] if cosines is None else cosines
     found = np.full(len(ranking.keys), None, np.object_)
     found[:count] = [evidence.get(key) for key in ranking.keys[:count].tolist()]
     odds = np.array([NO_EVIDENCE if one is None else one.score for one in found[:count]], np.float64)
-    odds += log_prior(ranking.global_[:count], ranking.words[:count])
+    odds += log_prior(nearness, ranking.words[:count])
     after = odds.min(initial=0.0) - np.log1p(np.arange(1, len(found) - len(odds) + 1))
     scores = np.concatenate([odds, after]).astype(np.float32)
     inliers = np.array([np.nan if one is None else one.inliers for one in found], np.float32)
     order = np.argsort(-scores, kind="stable")
     return replace(ranking, evidence=found, scores=scores, inliers=inliers).take(order)
+
+
+def verified_keys(ranking: Ranking, most: int) -> NDArray[np.int64]:
+    """Return the keys of the first hits that keypoints say to be the same thing, at most `most`, best first."""
+    sure = [one is not None and one.probability >= SAME for one in ranking.evidence]
+    return np.asarray(ranking.keys[np.flatnonzero(sure)[:most]])
 
 
 def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:

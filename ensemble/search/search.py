@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,6 +32,7 @@ from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
+from landseer.ensemble.search.expansion.weights import combined
 from landseer.ensemble.search.grouping import Grouped, grouped, grouped_by
 from landseer.ensemble.search.plan import (
     GLOBAL,
@@ -53,6 +55,7 @@ from landseer.ensemble.search.ranking import (
     sorted_by_coattention,
     sorted_by_evidence,
     sorted_by_inliers,
+    verified_keys,
     words_ranking,
 )
 from landseer.ensemble.search.stages import Stages
@@ -137,12 +140,15 @@ class SearchRun:
         selection, matched = (None, None) if filtered is None else (filtered.selection, filtered.matched)
         query = replace(await self._resolve(), selection=selection)
         ranking, by_words = await self._first_searches(query)
-        if self.plan.expand is not None and len(ranking.keys):
-            ranking = await self._second_search(self.plan.expand, query, ranking)
+        expand = self.plan.expand
+        if expand is not None and not expand.verified and len(ranking.keys):
+            ranking = await self._second_search(expand, query, ranking)
         if by_words is not None:
             ranking = fused(ranking, by_words)
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
+            if expand is not None and expand.verified:
+                ranking = await self._again_by_verified(expand, self.plan.rerank, query, ranking, by_words)
         observe_search(self.metrics, self.plan, ranking)
         groups = await self._group(ranking)
         shown, more = self._page(groups.ranking)
@@ -291,19 +297,70 @@ class SearchRun:
             return await asyncio.to_thread(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
 
         vector = await self.stages.optional("expand", run)
-        if vector is None:
+        after = None if vector is None else await self._search_by(vector, query, before)
+        if after is None:
             return before
+        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
+        return after
+
+    async def _search_by(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking | None:
+        """Search by an expanded query, float32 [D]; None on failure."""
         wanted = _depth(self.plan) + (query.key is not None)
 
         async def again(_: Deadline) -> Ranking:
             hits = await self.collection.search(vector, wanted, query.selection)
             return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
-        after = await self.stages.optional("research", again)
+        return await self.stages.optional("research", again)
+
+    async def _again_by_verified(
+        self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, by_words: Ranking | None
+    ) -> Ranking:
+        """Search again with the query expanded by its verified hits, and verify what is new; on failure, and where no
+        hit was verified, return the ranking unchanged."""
+        neighbours = verified_keys(before, how.neighbours)
+        if not len(neighbours):
+            return before
+
+        async def run(_: Deadline) -> NDArray[np.float32]:
+            found = await self.collection.descriptors(neighbours)
+            return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
+
+        vector = await self.stages.optional("expand", run)
+        again = None if vector is None else await self._search_by(vector, query, before)
+        if vector is None or again is None:
+            return before
+        merged = again if by_words is None else fused(again, by_words)
+        after = await self.stages.optional("rerank", lambda _: self._verify_new(rerank, query, vector, before, merged))
         if after is None:
             return before
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
+
+    async def _verify_new(
+        self,
+        how: RerankingPlan,
+        query: ResolvedQuery,
+        vector: NDArray[np.float32],
+        before: Ranking,
+        merged: Ranking,
+    ) -> Ranking:
+        """Sort the first hits of `merged` by the evidence of `before`, and by that of hits which had none.
+
+        vector: the expanded query, by which hits are near.
+        """
+        count, ranking = await self._shortlist(how, query, merged)
+        known = {key: one for key, one in zip(before.keys.tolist(), before.evidence, strict=True) if one is not None}
+        new = ranking.keys[:count][~np.isin(ranking.keys[:count], list(known))]
+        if len(new):
+            # The error says that none of these has keypoints; others have.
+            with suppress(LocalFeaturesMissing):
+                known |= await self.collection.keypoint_verifier.evidence(_keypoints(query), query.patches, new)
+        expanded = ranking.expanded.copy()
+        missing = np.flatnonzero(np.isnan(expanded[:count]))
+        if len(missing):
+            expanded[missing] = await self.collection.cosines(vector, ranking.keys[missing])
+        return sorted_by_evidence(replace(ranking, expanded=expanded), known, count, cosines=expanded[:count])
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""
@@ -314,11 +371,7 @@ class SearchRun:
         """Re-rank the first hits; on failure return the ranking unchanged."""
 
         async def run(left: Deadline) -> Ranking:
-            count, ranking = min(how.candidates, len(before.keys)), before
-            if how.shared_words:
-                words, query_words = await self._query_words(query)
-                shared = await words.sharing(query_words, before.keys[:count], least=how.shared_words)
-                count, ranking = int(np.count_nonzero(shared)), moved_to_front(before, shared)
+            count, ranking = await self._shortlist(how, query, before)
             if not count:
                 return before
             if how.method == SPATIAL:
@@ -330,6 +383,15 @@ class SearchRun:
             return before
         observe_kept(self.metrics, "rerank", before, after, wanted=self.plan.top_k)
         return after
+
+    async def _shortlist(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> tuple[int, Ranking]:
+        """Return how many hits are re-ranked, and the ranking with these first."""
+        count = min(how.candidates, len(before.keys))
+        if not how.shared_words:
+            return count, before
+        words, query_words = await self._query_words(query)
+        shared = await words.sharing(query_words, before.keys[:count], least=how.shared_words)
+        return int(np.count_nonzero(shared)), moved_to_front(before, shared)
 
     async def _coattend(
         self, query: ResolvedQuery, before: Ranking, count: int, weight: float, left: Deadline

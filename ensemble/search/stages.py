@@ -41,7 +41,7 @@ class Stages:
     def __init__(self, metrics: Metrics, deadline: Deadline, *, reserve_s: float, tracing: Tracing = OFF) -> None:
         self.deadline = deadline
         self.timings: dict[str, float] = {}
-        """Seconds by stage, in the order they ended."""
+        """Seconds by stage, in the order they ended; the sum for one that ran twice."""
         self.degradations: dict[str, str] = {}
         """Why a stage was skipped, by stage."""
         self._metrics = metrics
@@ -59,8 +59,9 @@ class Stages:
             self._metrics.stage_errors.labels(stage, reason_of(error)).inc()
             raise
         finally:
-            self.timings[stage] = time.perf_counter() - started
-            self._metrics.stage.labels(stage).observe(self.timings[stage])
+            took = time.perf_counter() - started
+            self.timings[stage] = self.timings.get(stage, 0.0) + took
+            self._metrics.stage.labels(stage).observe(took)
 
     async def required(self, stage: Stage, work: Callable[[Deadline], Awaitable[T]]) -> T:
         """Run a required stage; its errors are raised."""

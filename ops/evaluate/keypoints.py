@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,17 @@ from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.index.collection import KEYPOINT_KERNEL
 from landseer.ensemble.keypoints.compact import BITS, unpack_keypoints
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
-from landseer.ensemble.search.ranking import Ranking, first_ranking, fused, sorted_by_evidence, words_ranking
+from landseer.ensemble.search.expansion.methods import VERIFIED_NEIGHBOURS
+from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.search.ranking import (
+    Ranking,
+    expanded_ranking,
+    first_ranking,
+    fused,
+    sorted_by_evidence,
+    verified_keys,
+    words_ranking,
+)
 from landseer.ensemble.verify.keypoint_verifier import compared
 from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, OF_QUERY, PATCHES, quantiser, query_of, stored_patches
 from landseer.ops.evaluate.ranked import Ranked
@@ -54,6 +65,38 @@ def by_default(space: Space, before: Before) -> Search:
 
     size = space.database.vectors[:1].nbytes + library.word_bytes
     return Search(rank=rank, index_bytes=size + library.stored_bytes + patches.stored_bytes, block=FEW)
+
+
+def by_verified(space: Space, before: Before) -> Search:
+    """Rank as a service does with `--expansion verified`: by default, then again by the verified hits."""
+    library, patches = _Library(space), _StoredPatches(space)
+
+    def rank(block: Space) -> list[Ranked]:
+        merged, words = _merge(library, before, block), _words(library, block)
+        first = [_verified(library, patches, place, one) for place, one in enumerate(merged, start=block.first)]
+        expanded = np.stack([_expanded(block, place, one) for place, one in enumerate(first)])
+        again = before(replace(block, queries=expanded))
+        second = (_second(*found) for found in zip(first, again, words, strict=True))
+        return [
+            _ranked(one if other is None else _verified(library, patches, place, other, expanded=True))
+            for place, (one, other) in enumerate(zip(first, second, strict=True), start=block.first)
+        ]
+
+    size = space.database.vectors[:1].nbytes + library.word_bytes
+    return Search(rank=rank, index_bytes=size + library.stored_bytes + patches.stored_bytes, block=FEW)
+
+
+def _expanded(block: Space, place: int, ranking: Ranking) -> NDArray[np.float32]:
+    """Return query `place` of a block expanded by its verified hits, [D]; as it was without any."""
+    found = block.taken(place, verified_keys(ranking, VERIFIED_NEIGHBOURS))
+    return combined(block.queries[place], found, np.ones(len(found) + 1))
+
+
+def _second(first: Ranking, again: Ranked, words: Ranking) -> Ranking | None:
+    """Return what is verified after the second search; None if the first has no verified hit."""
+    if not len(verified_keys(first, 1)):
+        return None
+    return fused(expanded_ranking(again.rows, again.scores.astype(np.float32), first), words)
 
 
 class _Library:
@@ -114,15 +157,24 @@ def _merged(library: _Library, before: Before, block: Space) -> list[Ranked]:
 def _merge(library: _Library, before: Before, block: Space) -> list[Ranking]:
     """Return the merged ranking of each query of a block, without the query itself."""
     merged = []
-    for place, (ranked, own) in enumerate(zip(before(block), block.own, strict=True), start=block.first):
-        keys, scores = library.words.search(library.queries[place].aggregated(), library.words.size)
-        by_words = words_ranking(keys, scores.astype(np.float32)).without(own)
+    for ranked, by_words in zip(before(block), _words(library, block), strict=True):
         merged.append(fused(first_ranking(ranked.rows, ranked.scores.astype(np.float32)), by_words))
     return merged
 
 
-def _verified(library: _Library, patches: _StoredPatches, place: int, ranking: Ranking) -> Ranking:
-    """Return the ranking of query `place` with its first candidates verified."""
+def _words(library: _Library, block: Space) -> list[Ranking]:
+    """Return the ranking by words of each query of a block, without the query itself."""
+    found = []
+    for place, own in enumerate(block.own, start=block.first):
+        keys, scores = library.words.search(library.queries[place].aggregated(), library.words.size)
+        found.append(words_ranking(keys, scores.astype(np.float32)).without(own))
+    return found
+
+
+def _verified(
+    library: _Library, patches: _StoredPatches, place: int, ranking: Ranking, *, expanded: bool = False
+) -> Ranking:
+    """Return the ranking of query `place` with its first candidates verified; expanded: near the expanded query."""
     count = min(CANDIDATES, len(ranking.keys))
     query, query_patches = library.queries[place], stored_patches(patches.of_query(place))
     evidence = {
@@ -134,7 +186,7 @@ def _verified(library: _Library, patches: _StoredPatches, place: int, ranking: R
         )
         for row in ranking.keys[:count].tolist()
     }
-    return sorted_by_evidence(ranking, evidence, count)
+    return sorted_by_evidence(ranking, evidence, count, cosines=ranking.expanded[:count] if expanded else None)
 
 
 def _ranked(ranking: Ranking) -> Ranked:

@@ -16,12 +16,12 @@ import numpy as np
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, classical
+from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, VERIFIED, classical
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, NeighbourGraph, diffuse
-from landseer.ops.evaluate.keypoints import by_both, by_default, by_keypoint_words
+from landseer.ops.evaluate.keypoints import by_both, by_default, by_keypoint_words, by_verified
 from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
@@ -42,7 +42,7 @@ from landseer.ops.evaluate.words import (
 NONE, DIFFUSION, SIFT = "none", "diffusion", "sift"
 DEFAULT, BOTH, KEYPOINT_WORDS = "default", "both", "keypoints"
 """A request without any option, global descriptor and words merged, and words alone."""
-WHOLE = (SIFT, DEFAULT, BOTH, KEYPOINT_WORDS)
+WHOLE = (SIFT, DEFAULT, VERIFIED, BOTH, KEYPOINT_WORDS)
 """Rows that take no numbers and no other part."""
 DATABASE_NAMES: Mapping[str, str] = {
     "aqe": "adba",
@@ -220,5 +220,6 @@ RANKERS: Mapping[str, Ranker] = {
     KEYPOINT_WORDS: lambda method, space: by_keypoint_words(space),
     BOTH: lambda method, space: by_both(space, _ranked),
     DEFAULT: lambda method, space: by_default(space, _ranked),
+    VERIFIED: lambda method, space: by_verified(space, _ranked),
 }
 """By the method's name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from landseer.ensemble.search.expansion.methods import VERIFIED
 from landseer.ops.evaluate.arrays import BOXES, CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, PATCHES
 from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, Method
@@ -22,6 +23,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     KEYPOINT_WORDS: frozenset({KEYPOINTS}),
     BOTH: frozenset({KEYPOINTS}),
     DEFAULT: frozenset({KEYPOINTS, PATCHES}),
+    VERIFIED: frozenset({KEYPOINTS, PATCHES}),
 }
 """By the name of a ranker or a re-ranker; those not listed need only descriptors."""
 

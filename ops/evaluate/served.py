@@ -28,7 +28,7 @@ from landseer.ensemble.index.collection import KEYPOINT_KERNEL
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Region, prepare
-from landseer.ensemble.search.expansion.methods import LATTQE
+from landseer.ensemble.search.expansion.methods import LATTQE, VERIFIED
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
@@ -47,7 +47,7 @@ AT_ONCE = 4
 KERNELS: Mapping[str, str] = {ASMK: "asmk", RASMK: "r-asmk", KEYPOINT_WORDS: KEYPOINT_KERNEL}
 """Rows that search by words alone, and how the service must compare words for them."""
 FIRST_STAGES: Mapping[str, FirstStageName] = {
-    **dict.fromkeys(EXPANSIONS, "global"),
+    **dict.fromkeys((name for name in EXPANSIONS if name != VERIFIED), "global"),
     **dict.fromkeys(KERNELS, "words"),
     BOTH: "both",
 }
@@ -71,8 +71,8 @@ class ServedSystem:
     def check(self, methods: Sequence[Method]) -> None:
         """Raise OpsError for a method that the service lacks, or for another database augmentation than its own."""
         for method in methods:
-            if method.name not in (DEFAULT, *FIRST_STAGES):
-                known = ", ".join([DEFAULT, *FIRST_STAGES])
+            if method.name not in (DEFAULT, VERIFIED, *FIRST_STAGES):
+                known = ", ".join([DEFAULT, VERIFIED, *FIRST_STAGES])
                 raise OpsError(f"{method.name} is not a method of the service; it has {known}")
             if method.reranking is not None:
                 raise OpsError(
@@ -306,9 +306,11 @@ def _expands(method: Method) -> bool:
 
 
 def _stages(method: Method) -> dict[str, Any]:
-    """Return the arguments of a search that name every stage; none for the service's default."""
+    """Return the arguments of a search that name every stage; `default` and `verified` leave stages to the service."""
     if method.name == DEFAULT:
         return {}
+    if method.name == VERIFIED:
+        return {"expansion": VERIFIED}
     expansion = _expansion(method) if _expands(method) else NONE
     return {"first_stage": FIRST_STAGES[method.name], "expansion": expansion, "reranking": "none"}
 

@@ -32,7 +32,8 @@ METHOD_SPECS = """\
   keypoints                            rank by visual words of keypoints
   both                                 global descriptor and these words, merged by rank
   default                              what a service does without options: both, verified by keypoints and patches;
-                                       with --server, whatever that service does"""
+                                       with --server, whatever that service does
+  verified                             the same with --expansion verified: searches again by the verified hits"""
 _EXPANSIONS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 SERVED_METHODS = f"default,{_EXPANSIONS}"
 """The default rows for a service: its default, and the expansions that a request can name."""

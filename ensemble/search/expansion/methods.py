@@ -11,6 +11,10 @@ from landseer.ensemble.search.expansion.dqe import discriminative
 from landseer.ensemble.search.expansion.weights import CURVE, WEIGHTINGS, combined
 
 LATTQE, DQE, RANK_CURVE = "lattqe", "dqe", "rank-curve"
+VERIFIED = "verified"
+"""AQE by hits that spatial verification confirmed (Chum et al. 2007): it runs after verification, unlike the others."""
+VERIFIED_NEIGHBOURS = 10
+"""Most verified hits that expand a query. Products gain less with 3, and with 50, some of which are another kind."""
 DEFAULTS: Mapping[str, int] = {
     LATTQE: 64,
     "aqe": 2,

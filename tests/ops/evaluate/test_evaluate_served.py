@@ -178,7 +178,7 @@ def shop(tmp_path):
 
 @pytest.mark.parametrize("patches", [0, 60])
 def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patches):
-    """`keypoints`, `both` and `default` are computed by the code of a service, so they agree hit by hit."""
+    """Rows by keypoints are computed by the code of a service, so they agree hit by hit."""
     sizes = dataclasses.replace(SIZES, patches=patches)
     profile = dataclasses.replace(PROFILE, long_side=400, sizes=sizes, patches_sha256="2" * 64 if patches else "")
     dataset, system = read(shop), ServedSystem(start(profile=profile).address)
@@ -194,7 +194,7 @@ def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patche
         lattqe=lambda query, near: query,
         arrays=arrays,
     )
-    for method in parse_all("keypoints,both,default", positions=64):
+    for method in parse_all("keypoints,both,default,verified", positions=64):
         mine = [answer.order for answer in answers(method, space)]
         for one, other in zip(mine, ranked(system, dataset, method), strict=True):
             # A service has no hits that share no word with the query.
@@ -330,7 +330,7 @@ def methods(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("diffusion", "diffusion is not a method of the service; it has default, none, lattqe"),
+        ("diffusion", "diffusion is not a method of the service; it has default, verified, none, lattqe"),
         ("both", "has no visual words, so it cannot evaluate both; start the service with `landseer serve"),
         ("asmk", "has no visual words, so it cannot evaluate asmk"),
         ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),

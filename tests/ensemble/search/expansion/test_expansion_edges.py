@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from plain import PLAIN
 
 from landseer.ensemble.api.request import EXPANSIONS
-from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, classical
+from landseer.ensemble.search.expansion.methods import DEFAULTS, DQE, LATTQE, VERIFIED, classical
 from landseer.v1 import index_pb2, search_pb2
 
 CLASSICAL = sorted(set(DEFAULTS) - {LATTQE})
@@ -24,7 +24,7 @@ def test_every_method_of_the_api_has_a_name():
     known = {
         number for name, number in search_pb2.ExpansionMethod.items() if not name.endswith(("UNSPECIFIED", "NONE"))
     }
-    assert EXPANSIONS.keys() == known and set(EXPANSIONS.values()) == set(DEFAULTS)
+    assert EXPANSIONS.keys() == known and set(EXPANSIONS.values()) == {*DEFAULTS, VERIFIED}
     assert NUMBERS["rank-curve"] == search_pb2.EXPANSION_METHOD_RANK_CURVE == 8
 
 
