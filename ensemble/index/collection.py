@@ -322,10 +322,10 @@ class Collection:
 
     async def _load_words(self, stop: threading.Event) -> None:
         """Load the words from a version and the store, or from the store alone."""
-        if self.words is None or self.word_files is None:
+        if self.words is None:
             return
-        found = await self.files.run(self.word_files.first)
-        if found is None:
+        found = None if self.word_files is None else await self.files.run(self.word_files.first)
+        if found is None or self.word_files is None:
             await self.words.load(stop)
             return
         version, saved = found
