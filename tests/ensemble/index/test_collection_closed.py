@@ -29,7 +29,7 @@ class SlowWords:
     def of_record(self, record):
         return None
 
-    def stored(self, stop):
+    def stored(self, stop, *, after=0):
         self.began.set()
         stop.wait(5)
         time.sleep(0.3)
