@@ -6,8 +6,6 @@ import asyncio
 
 import grpc
 import numpy as np
-import pytest
-from grpc.aio import AioRpcError
 from plain import PLAIN
 
 from landseer.ensemble.config import NONE
@@ -126,29 +124,6 @@ async def test_an_index_that_fails_to_update_is_rebuilt(landseer, picture, monke
     hits = (await landseer.search.Search(search_pb2.SearchRequest(image=picture(2)))).hits
     assert hits[0].id == "b"
     assert sorted(hit.id for hit in hits) == ["a", "b", "c"]
-
-
-async def test_a_change_that_is_stored_and_not_in_the_index_says_so(landseer, picture, monkeypatch, rich):
-    from landseer.ensemble.index.collection import Collection
-    from landseer.ensemble.index.live_index import LiveIndex
-
-    async def broken(self, *arguments):
-        raise MemoryError("no room")
-
-    await landseer.put(a=picture(1), b=picture(2))
-
-    async def told(id):
-        with pytest.raises(AioRpcError) as caught:
-            await landseer.index.Delete(index_pb2.DeleteRequest(id=id))
-        return rich(caught.value).reason
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LiveIndex, "apply", broken)
-        patch.setattr(Collection, "load", broken)
-        assert await told("a") == "UNFINISHED"
-        assert await told("b") == "INDEX_LOADING"
-    assert await told("a") == "NOT_INDEXED"
-    await landseer.index.Delete(index_pb2.DeleteRequest(id="b"))
 
 
 async def test_failures_are_listed_up_to_what_any_client_accepts(start, picture):
