@@ -51,6 +51,8 @@ UPLOAD_TIMEOUT = 600.0
 """Deadline of a stream of uploads in seconds."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 """Seconds between two tries while a server loads: the first, and the longest."""
+_NOTHING_DONE = ("INDEX_LOADING", "MODELS_UNAVAILABLE", "OVERLOADED", "STOPPING")
+"""Reasons of a server that did not begin the call."""
 _SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 5.0
 """Seconds that one check of `wait_ready` may take: a server that hangs may recover, or another take its address."""
 
@@ -64,7 +66,8 @@ class SearchClient:
 
     With `patience`, in seconds, a call that a server refuses because it is still loading or stopping, has too much to
     do, or its models do not answer, is tried again for that long, except `upsert_many`; `on_wait` gets the reason
-    before each pause. Where nothing answers at the address, a call fails as without.
+    before each pause. `delete` is sent again only if the server says that nothing was done. Where nothing answers at
+    the address, a call fails as without.
 
     `max_answer_bytes` bounds an answer. A server started with a larger `--max-top-k` may send more than the default.
 
@@ -201,7 +204,12 @@ class SearchClient:
     async def delete(self, id: str, *, timeout: float | None = None) -> DeleteResponse:
         """Remove a picture from the index. Raises NotIndexed for an unknown id."""
         answer: DeleteResponse = await self._call(
-            "IndexService/Delete", self._index.Delete, DeleteRequest(id=queries.utf8("id", id)), timeout
+            "IndexService/Delete",
+            self._index.Delete,
+            DeleteRequest(id=queries.utf8("id", id)),
+            timeout,
+            # One that was applied would find nothing the second time, and say so.
+            repeatable=False,
         )
         return answer
 
@@ -309,14 +317,25 @@ class SearchClient:
     def _metadata(self, traced: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         return (*traced.items(), *self._token.current().items())
 
-    async def _call(self, name: str, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        """Call `method`, again while the server loads or has too much to do, for as long as patience lasts."""
+    async def _call(
+        self,
+        name: str,
+        method: Callable[..., Any],
+        request: Any,
+        timeout: float | None,
+        *,
+        repeatable: bool = True,
+    ) -> Any:
+        """Call `method`, again while the server loads or has too much to do, for as long as patience lasts.
+
+        repeatable: whether it may be called again if it may have been applied.
+        """
         pause, end = _FIRST_PAUSE, time.monotonic() + self.patience
         while True:
             try:
                 return await self._once(name, method, request, timeout)
             except RpcFailed as error:
-                if not _passes(error) or time.monotonic() + pause > end:
+                if not _passes(error, repeatable=repeatable) or time.monotonic() + pause > end:
                     raise
                 self._on_wait(str(error))
             await asyncio.sleep(pause)
@@ -333,9 +352,9 @@ class SearchClient:
             raise from_rpc_error(error, address=self.server, timeout=limit) from error
 
 
-def _passes(error: RpcFailed) -> bool:
-    """Return whether a failure may pass by itself."""
-    return isinstance(error, ServerUnavailable) or error.reason == "OVERLOADED"
+def _passes(error: RpcFailed, *, repeatable: bool) -> bool:
+    """Return whether a failure may pass by itself, so that the call can be made again."""
+    return error.reason in _NOTHING_DONE or (repeatable and isinstance(error, ServerUnavailable))
 
 
 def _raise_if_cancelled(error: grpc.aio.AioRpcError) -> None:

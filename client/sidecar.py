@@ -12,6 +12,7 @@ from typing import Any
 
 from landseer.client.errors import UnusableInput
 from landseer.client.picture_files import PictureFile, composed
+from landseer.client.queries import utf8
 
 _LINES = (".jsonl", ".ndjson")
 _NAMES = ("id", "path")
@@ -86,8 +87,11 @@ def _add(made: Sidecar, row: Any, folder: Path, *, where: str) -> None:
     named = [name for name in _NAMES if row.get(name)]
     if len(named) != 1:
         raise UnusableInput(f"{where}: expected an `id` or a `path`, got {' and '.join(named) or 'neither'}")
-    name = str(row.pop(named[0]))
-    metadata = {key: text for key, value in row.items() if (text := _text(value, f"{where}: {key}")) is not None}
+    name = utf8(where, str(row[named[0]]))
+    metadata = {}
+    for key, value in row.items():
+        if key not in _NAMES and (text := _text(value, f"{where}: {utf8(where, key)}")) is not None:
+            metadata[key] = text
     if named == ["id"]:
         made.by_id.setdefault(composed(name), {}).update(metadata)
     else:
@@ -97,7 +101,7 @@ def _add(made: Sidecar, row: Any, folder: Path, *, where: str) -> None:
 def _text(value: Any, where: str) -> str | None:
     """Return a value as the text that metadata hold; None to leave it out."""
     if value is None or isinstance(value, str):
-        return value
+        return value and utf8(where, value)
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value)):
         raise UnusableInput(f"{where}: expected a text, a number, true, false or a list of texts")
-    return json.dumps(value, ensure_ascii=False)
+    return utf8(where, json.dumps(value, ensure_ascii=False))

@@ -13,7 +13,8 @@ LandseerError
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
-├── Stopping              UNAVAILABLE          the server stops; try again
+├── Stopping              UNAVAILABLE          the server stops, and did not begin the call; try again
+├── Unfinished            UNAVAILABLE          the call ended before it was done; a write may have been applied
 ├── Unauthenticated       UNAUTHENTICATED      the call has no valid token
 ├── NotPermitted          PERMISSION_DENIED    the token's role does not allow the call
 ├── RateLimited           RESOURCE_EXHAUSTED   the token has used its requests or bytes per second; try again
@@ -148,7 +149,7 @@ class CheckMissed(ModelsUnavailable):
 
 
 class IndexLoading(LandseerError):
-    """The index is being built from the store. A retry helps."""
+    """The index is being built from the store, and nothing was done. A retry helps."""
 
     code = "UNAVAILABLE"
     reason = "INDEX_LOADING"
@@ -156,10 +157,18 @@ class IndexLoading(LandseerError):
 
 
 class Stopping(LandseerError):
-    """The server stops. A retry finds the next one, or another."""
+    """The server stops, and nothing was done. A retry finds the next one, or another."""
 
     code = "UNAVAILABLE"
     reason = "STOPPING"
+    retry_after_s = 1.0
+
+
+class Unfinished(LandseerError):
+    """The call ended before it was done. A write may have been applied, and may not."""
+
+    code = "UNAVAILABLE"
+    reason = "UNFINISHED"
     retry_after_s = 1.0
 
 

@@ -65,7 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--filter", default="", metavar="TEXT", help='search only pictures such as: place = "Ely" AND year > 1990'
     )
     parser.add_argument("--fields", type=names, default=[], metavar="NAMES", help=FIELDS_HELP)
-    parser.add_argument("--page-size", type=positive, default=0, metavar="N", help="show the --top-k hits N at a time")
+    parser.add_argument(
+        "--page-size",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="show the --top-k hits N at a time: 1 to --top-k, which is 10 by default",
+    )
     parser.add_argument("--page-token", default="", metavar="TOKEN", help="show the next page, as the one before said")
     _add_expansion(parser)
     _add_reranking(parser)

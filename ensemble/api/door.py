@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from landseer.ensemble.errors import InvalidInput, Overloaded, Stopping
+from landseer.ensemble.errors import InvalidInput, Overloaded, Stopping, Unfinished
 from landseer.ensemble.search.held_bytes import HeldBytes
 from landseer.ensemble.telemetry.metrics import Metrics
 
@@ -53,7 +53,7 @@ class Door:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Be an open call, or raise Overloaded or Stopping at once. A call that `finish` ends raises Stopping."""
+        """Be an open call, or raise Overloaded or Stopping at once. A call that `finish` ends raises Unfinished."""
         call = self._this_call()
         if self._closed:
             raise Stopping("the server is stopping and takes no more calls; nothing was done: try again")
@@ -67,7 +67,7 @@ class Door:
             if call not in self._cut:
                 raise
             why = "the server stopped before this call was done; try again: a write may have been applied, and may not"
-            raise Stopping(why) from None
+            raise Unfinished(why) from None
         finally:
             self._open -= 1
 
@@ -87,7 +87,7 @@ class Door:
         return self._open > 0
 
     async def finish(self, grace_s: float) -> None:
-        """Wait for the calls inside. Those that are not done after `grace_s` seconds are ended, with Stopping."""
+        """Wait for the calls inside. Those that are not done after `grace_s` seconds are ended, with Unfinished."""
         self._cut = await _unfinished(self._calls, grace_s)
         for call in self._cut:
             call.cancel()

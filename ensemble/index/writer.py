@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.errors import IndexLoading, LandseerError
+from landseer.ensemble.errors import IndexLoading, LandseerError, Unfinished
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.store.record import Record, StoreChange
 from landseer.ensemble.telemetry.metrics import only_metrics
@@ -53,13 +53,13 @@ class Writer:
     async def put(self, records: Sequence[Record]) -> list[StoreChange]:
         """Store and index pictures, all or none. Returns one change per picture. StoreFull writes nothing.
 
-        On return they are on disk and can be found. IndexLoading: they are on disk, but cannot be found yet; retrying
-        is safe.
+        On return they are on disk and can be found. IndexLoading: nothing was done. Unfinished: they are on disk, but
+        cannot be found yet. Retrying is safe.
         """
         return await self._submit(_Job(records=records)) if records else []
 
     async def delete(self, id: str) -> StoreChange:
-        """Delete a picture. NotFound."""
+        """Delete a picture. NotFound. IndexLoading: nothing was done. Unfinished: it is deleted, but still found."""
         return (await self._submit(_Job(delete=id)))[0]
 
     async def close(self) -> None:
@@ -136,7 +136,10 @@ class Writer:
         except Exception:
             log.exception("updating the index failed; rebuilding it from the store")
             self._stale = True
-            await self._rebuild()
+            try:
+                await self._rebuild()
+            except IndexLoading as error:
+                raise Unfinished("the change is stored, but not in the index yet; try again") from error
         self._count(changes, deleted=bool(group[0].delete))
         await self._collection.show_size()
 
@@ -153,7 +156,7 @@ class Writer:
             await self._collection.load()
         except Exception as error:
             log.exception("rebuilding the index from the store failed")
-            raise IndexLoading("the picture is stored, but not in the index yet; try again") from error
+            raise IndexLoading("the index cannot be built from the store now; nothing was done: try again") from error
         self._stale = False
 
 

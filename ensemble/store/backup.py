@@ -153,8 +153,9 @@ def _before(folder: Path, target: Path, size: int) -> Backup | None:
     """
     found = []
     for path in target.parent.iterdir():
+        # What is no backup is left alone, and so is a folder that this user may not enter, as lost+found of a disk.
         with suppress(BackupUnusable):
-            if path.suffix != BESIDE and (path / NAME).exists():
+            if path.suffix != BESIDE:
                 found.append((path, read_manifest(path)))
     store = str(folder.resolve())
     newest = max(found, key=lambda one: (one[1].store == store, one[1].made_at), default=None)

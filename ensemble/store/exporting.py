@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import BinaryIO
 
+import lmdb
 import pyarrow.parquet as pq
 
 from landseer.ensemble.errors import StoreFull, StoreUnusable
@@ -48,21 +51,49 @@ def export_store(
     try:
         with reading(folder, network=network) as environment, snapshot(folder, environment) as transaction:
             file.parent.mkdir(parents=True, exist_ok=True)
-            about = _write(WholeStore(folder, environment, transaction), folder, aside, progress)
-        size = aside.stat().st_size
-        aside.replace(file)
+            with _written_aside(aside) as target:
+                about = _write(WholeStore(folder, environment, transaction), folder, target, progress)
+                size = target.tell()
+                aside.replace(file)
         sync_names(file.parent)
+    except lmdb.Error as error:
+        raise StoreUnusable(
+            f"{folder} cannot be read ({error}), and there is no file; check the disk, and restore a backup"
+        ) from error
     except OSError as error:
         if is_no_room(error):
             raise StoreFull(f"there is no room for {file}; nothing of it is left. Free some space") from error
         raise ExportUnusable(f"{file} cannot be written ({error}); the store is unchanged") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
     return Exported(about=about, bytes=size)
 
 
-def _write(store: WholeStore, folder: Path, aside: Path, progress: Callable[[int, int], None]) -> About:
+@contextmanager
+def _written_aside(aside: Path) -> Iterator[BinaryIO]:
+    """Open an empty file for the block to fill and rename; it is removed if the block fails.
+
+    What a kill left there is overwritten. ExportUnusable if another export is writing it.
+    """
+    with os.fdopen(os.open(aside, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as target:
+        try:
+            fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that ended just now gave the file its name: it is complete, and no longer ours to write.
+            busy = not os.path.samestat(os.fstat(target.fileno()), aside.stat())
+        except (BlockingIOError, FileNotFoundError):
+            busy = True
+        except OSError:
+            busy = False  # Some network file systems lock no files.
+        if busy:
+            raise ExportUnusable(f"another export is being written to {aside}; wait for it, or name another file")
+        try:
+            target.truncate()
+            yield target
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+
+
+def _write(store: WholeStore, folder: Path, target: BinaryIO, progress: Callable[[int, int], None]) -> About:
     about = About(
         release=metadata.version("landseer"),
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,28 +107,27 @@ def _write(store: WholeStore, folder: Path, aside: Path, progress: Callable[[int
     if first is None:
         raise StoreUnusable(f"{folder} has no pictures, so there is nothing to export")
     schema = schema_of(about, descriptor=len(first[0].record.descriptor), reduced=len(first[0].record.query_vector))
-    with aside.open("wb") as target:
-        writer = pq.ParquetWriter(
-            target,
-            schema,
-            compression=dict.fromkeys(_TEXTS, "zstd"),
-            use_dictionary=["model_version"],
-            write_statistics=["key", "id", "indexed_at", "width", "height"],
-            write_page_checksum=True,
-        )
-        try:
-            for group in _with(first, groups):
-                writer.write_batch(to_batch(group, schema))
-                done += len(group)
-                progress(done, about.pictures)
-        except BaseException:
-            # So that it does not try to end the file later.
-            with suppress(Exception):
-                writer.close()
-            raise
-        writer.close()
-        target.flush()
-        os.fsync(target.fileno())
+    writer = pq.ParquetWriter(
+        target,
+        schema,
+        compression=dict.fromkeys(_TEXTS, "zstd"),
+        use_dictionary=["model_version"],
+        write_statistics=["key", "id", "indexed_at", "width", "height"],
+        write_page_checksum=True,
+    )
+    try:
+        for group in _with(first, groups):
+            writer.write_batch(to_batch(group, schema))
+            done += len(group)
+            progress(done, about.pictures)
+    except BaseException:
+        # So that it does not try to end the file later.
+        with suppress(Exception):
+            writer.close()
+        raise
+    writer.close()
+    target.flush()
+    os.fsync(target.fileno())
     return about
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch
+from landseer.ensemble.errors import InvalidInput, NotFound, ProfileMismatch, StoreUnusable
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.store.features import StoredFeatures
 from landseer.ensemble.store.folder import DATA, explain_difference
@@ -59,12 +60,17 @@ def import_store(
         raise _unreadable(file, error) from error
     with parquet:
         about = _about(parquet, file)
-        _require_same_models(about, folder)
-        store = _opened(about, parquet.schema_arrow, folder, limit_bytes, network)
         try:
-            return _import(_rows(parquet, file), about, store, progress, file)
-        finally:
-            store.close()
+            _require_same_models(about, folder)
+            store = _opened(about, parquet.schema_arrow, folder, limit_bytes, network)
+            try:
+                return _import(_rows(parquet, file), about, store, progress, file)
+            finally:
+                store.close()
+        except lmdb.Error as error:
+            raise StoreUnusable(
+                f"{folder} cannot be read ({error}); check the disk, and restore a backup or import into a new folder"
+            ) from error
 
 
 def _about(parquet: pq.ParquetFile, file: Path) -> About:

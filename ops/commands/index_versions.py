@@ -25,8 +25,11 @@ build     build a version from the store, with all cores, and activate it: a lar
           needs no memory for its vectors
 
 `list` and `verify` also work while a server uses the store. For the others it must be stopped, and they say so. The
-server builds versions by itself, and deletes the oldest; `landseer serve --versions-kept` says how many stay. All of
-them can be deleted (the folder `index` in the store) while no server runs: they are built again."""
+server builds versions by itself, and deletes the oldest; `landseer serve --versions-kept` says how many stay. `build`
+deletes none. All of them can be deleted (the folder `index` in the store) while no server runs: they are built again.
+
+Give `build`, `activate` and `rollback` the same --index as `landseer serve`. A server that is to search exactly, as by
+default below 200,000 pictures, does not use a version that is approximate."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("action", choices=sorted(_ACTIONS), help="what to do")
     add("store", type=Path, metavar="STORE", help="folder of `landseer serve --store`")
     add("number", type=positive, nargs="?", metavar="N", help="number of a version, for verify and activate")
-    add("--index", default="", metavar="FACTORY[:EFFORT[:RESCORED]]", help="what to build, as of `landseer serve`")
+    add("--index", default="", metavar="FACTORY[:EFFORT[:RESCORED]]", help="the index, as of `landseer serve`")
     add("--vectors", choices=("raw", "augmented"), default="raw", help="what to build it of (default %(default)s)")
     add("--words", action="store_true", help="the versions of visual words instead of those of vectors; not for build")
     add("--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe")
@@ -109,7 +112,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _activate(args: argparse.Namespace) -> int:
-    return _with_store(args, lambda store, versions: _serve_from(store, versions, args.number))
+    return _with_store(args, lambda store, versions: _serve_from(store, versions, args.number, args))
 
 
 def _rollback(args: argparse.Namespace) -> int:
@@ -119,13 +122,13 @@ def _rollback(args: argparse.Namespace) -> int:
         if not before:
             there = ", ".join(map(str, versions.numbers)) or "none"
             return failed("index-versions", f"there is no version before the active one; there: {there}")
-        return _serve_from(store, versions, before[-1])
+        return _serve_from(store, versions, before[-1], args)
 
     return _with_store(args, back)
 
 
-def _serve_from(store: Store, versions: Versions, number: int) -> int:
-    """Activate a version that is whole, and that the store can be served from."""
+def _serve_from(store: Store, versions: Versions, number: int, args: argparse.Namespace) -> int:
+    """Activate a version that is whole, and that a server with the same --index would use."""
     from landseer.ensemble.index.opening import state_of
 
     version = _there(versions, number)
@@ -138,9 +141,29 @@ def _serve_from(store: Store, versions: Versions, number: int) -> int:
         state = state_of(store.stats(), store.fingerprint, augmented=made.vectors != "raw")
     if why := version.why_not(state, store.index_tokens.read()):
         return failed("index-versions", f"version {number} cannot serve this store: {why}")
+    if made.vectors != "words":
+        _require_fit(version, args)
     versions.activate(number)
     print(f"version {number} serves from the next start on: {version.manifest.size:,} pictures")
     return 0
+
+
+def _require_fit(version: Version, args: argparse.Namespace) -> None:
+    """StoreUnusable if a server with this --index would not use the version: it is approximate, and exact is wanted."""
+    from landseer.ensemble.config import ServerConfig
+    from landseer.ensemble.errors import StoreUnusable
+    from landseer.ensemble.index.faiss_index import main_index_of
+    from landseer.ensemble.index.setting_choice import named, setting_for
+
+    made = version.manifest
+    wanted = setting_for(made.size, ServerConfig(store=args.store, index=args.index), dimension=made.dimension)
+    if main_index_of(wanted).exact and not main_index_of(made.setting).exact:
+        option = f"--index {named(made.setting)}"
+        raise StoreUnusable(
+            f"version {version.number} is approximate ({made.setting.factory}), and `landseer serve` would search "
+            f"{made.size:,} pictures exactly, not with it; to use it, give both this command and `landseer serve` "
+            f"{option}"
+        )
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -168,7 +191,7 @@ def _published(store: Store, versions: Versions, args: argparse.Namespace) -> Ve
     )
     config = ServerConfig(store=args.store, index=args.index)
     dimension = next(store.vectors.scan(batch=1))[1].shape[1]
-    versions.tidy(kept=config.versions_kept)
+    _sweep(versions)
     token, folder = versions.aside()
     order = BuildOrder(
         store=str(args.store),
@@ -185,8 +208,13 @@ def _published(store: Store, versions: Versions, args: argparse.Namespace) -> Ve
         build(order, store.vectors)
         version = opener.publish(folder)
     finally:
-        versions.tidy(kept=config.versions_kept)
+        _sweep(versions)
     return version
+
+
+def _sweep(versions: Versions) -> None:
+    """Delete what was half built. The server deletes versions: it knows how many are to stay."""
+    versions.tidy(kept=len(versions.numbers))
 
 
 def _with_store(args: argparse.Namespace, work: Callable[[Store, Versions], int]) -> int:

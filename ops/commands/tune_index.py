@@ -128,7 +128,8 @@ def _tried(store: Store, args: argparse.Namespace) -> Tried:
 def _print(tried: Tried, k: int, chosen: TrialPoint | None) -> None:
     """Print a line for each setting."""
     print(
-        f"{'index':<24} {'effort':>6} {'rescored':>8} {f'recall@{k}':>9} {'ms':>8} {'searches/s':>10} {'build s':>8} "
+        f"{'index':<24} {'effort':>6} {'rescored':>8} {f'recall@{k}':>9} "
+        f"{'ms':>8} {'core ms':>8} {'searches/s':>10} {'build s':>8}"
     )
     for built, points in tried:
         for point in points:

@@ -243,6 +243,23 @@ async def test_calls_that_cannot_be_repeated_are_not_retried(fake, method: str) 
     assert len(fake.requests[method]) == 1
 
 
+async def test_patience_repeats_no_delete_that_may_have_been_applied(fake) -> None:
+    cut = [("CANCELLED", ""), ("UNAVAILABLE", "UNFINISHED"), ("UNAVAILABLE", "")]
+    async with SearchClient(fake.address, patience=5.0) as client:
+        for calls, (code, reason) in enumerate(cut, start=1):
+            fake.fail("Delete", code, "GOAWAY received", reason=reason)
+            with pytest.raises(ServerUnavailable):
+                await client.delete("a")
+            assert len(fake.requests["Delete"]) == calls
+        for reason in ("STOPPING", "OVERLOADED"):
+            fake.fail("Delete", "UNAVAILABLE", "nothing was done", reason=reason)
+        fake.fail("Stats", "UNAVAILABLE", "may have been applied", reason="UNFINISHED", times=5)
+        with pytest.raises(NotIndexed):
+            await client.delete("a")
+        assert len(fake.requests["Delete"]) == 3 + 3
+        await client.stats()
+
+
 async def test_ready_follows_the_health_service(fake) -> None:
     async with SearchClient(fake.address) as client:
         fake.set_serving(False)

@@ -31,7 +31,7 @@ def test_lines_of_json_name_pictures_by_path_and_their_values_become_texts(tmp_p
     file = tmp_path / "meta.jsonl"
     file.write_text(
         '{"path": "sub/../a.jpg", "year": 1990, "good": true, "tags": ["é", "b"], "none": null, "share": 0.5}\n\n'
-        '{"id": "x", "place": "Ely"}\n{"id": "x", "place": "Wells"}\n'
+        '{"id": "x", "path": "", "place": "Ely"}\n{"id": "x", "place": "Wells"}\n'
     )
     found = read_sidecar(file)
     expected = {"year": "1990", "good": "true", "tags": '["é", "b"]', "share": "0.5"}
@@ -49,6 +49,9 @@ def test_lines_of_json_name_pictures_by_path_and_their_values_become_texts(tmp_p
         ("meta.jsonl", '{"id": "a"}\n[1]', "line 2: expected a JSON object"),
         ("meta.jsonl", "{", "line 1: expected a JSON object"),
         ("meta.jsonl", '{"id": "a", "b": {"c": 1}}', "line 1: b: expected a text, a number, true, false or a list"),
+        ("meta.jsonl", '{"id": "a", "b": "\\ud800"}', r"line 1: b: got \\ud800, which is not valid UTF-8"),
+        ("meta.jsonl", '{"id": "a", "b": ["\\ud800"]}', r"line 1: b: got .*, which is not valid UTF-8"),
+        ("meta.jsonl", '{"id": "a", "\\ud800": ""}', "line 1: got .*, which is not valid UTF-8"),
         ("meta.csv", b"id,a\nx,\xff\n", "is not UTF-8"),
         ("gone.csv", None, "cannot read .*gone.csv: No such file"),
     ],

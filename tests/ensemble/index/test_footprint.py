@@ -17,7 +17,7 @@ from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.telemetry.metrics import Metrics
 
 
-def stats(pictures, *, each=61_600, limit=16 * GIB):
+def stats(pictures, *, each=70_656, limit=16 * GIB):
     used = pictures * each
     return StoreStats(pictures=pictures, sequence=pictures, used_bytes=used, limit_bytes=limit, last_change=None)
 
@@ -32,7 +32,7 @@ def test_a_store_that_does_not_fit_is_refused(monkeypatch):
     with pytest.raises(StoreUnusable) as caught:
         check(stats(280_000), 3.5, monkeypatch)
     assert str(caught.value) == (
-        "pictures does not fit in memory: 280,000 vectors of 1,280 x 4 bytes + 8,167 bytes each for visual words + "
+        "pictures does not fit in memory: 280,000 vectors of 1,280 x 4 bytes + 8,240 bytes each for visual words + "
         "0.2 GiB for the rest = 3.7 GiB, and this process may take 3.5 GiB; raise the container's memory limit, "
         "put the vectors in files with `landseer index-versions build pictures`, or serve it with "
         "`--local-features none`, or split the collection over several servers"
@@ -43,11 +43,12 @@ def test_a_store_that_does_not_fit_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("found", "there", "warned"),
     [
-        (stats(0), 3.0, True),
-        (stats(0), 4.0, False),
-        (stats(0, limit=8 * GIB), 3.0, False),
+        # A tenth of 243,000 pictures is in memory, and the rest in files.
+        (stats(0), 1.25, True),
+        (stats(0), 1.35, False),
+        (stats(0, limit=8 * GIB), 1.25, False),
         # As its own pictures are: half as large as those measured, so twice as many fit the limit.
-        (stats(10_000, each=30_800), 5.0, True),
+        (stats(10_000, each=35_328), 1.35, True),
     ],
 )
 def test_a_store_that_may_grow_beyond_memory_is_warned_of(monkeypatch, caplog, found, there, warned):

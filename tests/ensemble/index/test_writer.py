@@ -12,7 +12,7 @@ from fake_triton import PROFILE, SIZES
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
-from landseer.ensemble.errors import NotFound, Overloaded
+from landseer.ensemble.errors import IndexLoading, NotFound, Overloaded, Unfinished
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -68,6 +68,23 @@ async def test_writes_succeed_while_reads_are_overloaded(collection, writer, mon
         assert (await writer.delete("p1")).replaced_key == 2
     with pytest.raises(NotFound):
         await writer.delete("p1")
+
+
+async def test_a_delete_that_is_stored_and_not_in_the_index_says_so(collection, writer, monkeypatch):
+    async def broken(*_):
+        raise MemoryError("no room")
+
+    await writer.put([record(0), record(1)])
+    with monkeypatch.context() as for_now:
+        for_now.setattr(collection, "apply", broken)
+        for_now.setattr(collection, "load", broken)
+        with pytest.raises(Unfinished, match="the change is stored, but not in the index yet"):
+            await writer.delete("p0")
+        with pytest.raises(IndexLoading, match="nothing was done"):
+            await writer.delete("p1")
+    with pytest.raises(NotFound):
+        await writer.delete("p0")
+    await writer.delete("p1")
 
 
 async def test_an_index_is_rebuilt_once_while_reads_are_overloaded(collection, writer, monkeypatch):

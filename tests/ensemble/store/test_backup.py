@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from store_records import open_store, record
@@ -288,6 +289,25 @@ def test_a_damaged_backup_is_noticed_and_restores_nothing(sound, folder, tmp_pat
     made = back_up(folder, tmp_path / "next")
     verify(tmp_path / "next")
     assert made.new_bytes == (2**16 if damage == "a flipped bit" else made.new_bytes) > 0
+
+
+def test_a_folder_beside_it_that_may_not_be_entered_is_no_obstacle(sound, folder, tmp_path, monkeypatch):
+    """As lost+found of a disk."""
+
+    def refusing(call):
+        def wrapped(path, *args, **options):
+            if path.parent.name == "lost+found":
+                raise PermissionError(13, "Permission denied")
+            return call(path, *args, **options)
+
+        return wrapped
+
+    (tmp_path / "lost+found").mkdir()
+    shutil.copytree(sound, tmp_path / "b")
+    for name in ("stat", "open"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    assert back_up(folder, tmp_path / "next").new_bytes == 0
+    verify(tmp_path / "next")
 
 
 def test_nothing_is_overwritten(sound, folder, tmp_path):

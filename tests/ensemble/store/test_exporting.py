@@ -26,6 +26,7 @@ from landseer.ensemble.store.importing import import_store
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.parquet import ExportUnusable
 from landseer.ensemble.store.store import Store
+from landseer.ensemble.store.whole import WholeStore
 
 PROFILE = Profile(backbone="lite0", weights_sha256="ab" * 32, sizes=Sizes(channels=64))
 KEPT = (b"records", b"descriptors", b"clusters", b"thumbnails", b"locals", b"words", b"keypoints", b"patches")
@@ -282,6 +283,39 @@ def test_a_full_disk_leaves_no_file(filled, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
     assert (filled / "data.mdb").read_bytes() == before
+
+
+def test_a_damaged_page_of_the_store_is_said(exported, filled, tmp_path, monkeypatch, capsys):
+    def damaged(self, *ids):
+        raise lmdb.CorruptedError("mdb_cursor_get: MDB_CORRUPTED: Located page was wrong type")
+
+    shutil.copytree(filled, tmp_path / "s")
+    for owner, name in ((WholeStore, "records"), (Store, "get")):
+        monkeypatch.setattr(owner, name, damaged)
+    for command in (["export-store", tmp_path / "s", tmp_path / "x"], ["import-store", exported, tmp_path / "s"]):
+        assert main(list(map(str, command))) == 1
+        assert "MDB_CORRUPTED: Located page was wrong type); check the disk" in capsys.readouterr().err.replace(
+            "), and there is no file;", ");"
+        )
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_two_exports_to_one_file_do_not_disturb_each_other(filled, tmp_path):
+    told = []
+    shutil.copytree(filled, tmp_path / "s")  # LMDB opens a store once in a process.
+
+    def second(done, total):
+        with pytest.raises(ExportUnusable, match="another export is being written") as caught:
+            export_store(tmp_path / "s", tmp_path / "x")
+        told.append(caught.value)
+
+    # What a kill left, longer than the export.
+    with (tmp_path / "x.partial").open("wb") as left:
+        left.truncate(2**25)
+    export_store(filled, tmp_path / "x", progress=second)
+    assert told
+    assert import_store(tmp_path / "x", tmp_path / "again").written == 296
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_other_files_are_refused(exported, filled, tmp_path):

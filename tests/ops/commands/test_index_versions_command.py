@@ -35,15 +35,19 @@ def test_versions_are_built_listed_checked_and_chosen(folder, capsys):
     for index in ("Flat", "HNSW4,SQ8:16:4", "SQfp16"):
         status, said, _ = call("build", "--index", index)
         assert status == 0 and "serves from the next start on" in said
-    # Two are kept.
-    assert Versions(folder).numbers == [2, 3] and Versions(folder).active == 3
+    assert Versions(folder).numbers == [1, 2, 3] and Versions(folder).active == 3
+    Versions(folder).discard(1)  # As a server does.
     lines = call("list")[1].splitlines()
     assert [line[0] for line in lines[1:]] == [" ", "*"] and [line[1:].split()[:2] for line in lines[1:]] == [
         ["2", "60"],
         ["3", "60"],
     ]
     assert "HNSW4,SQ8" in lines[1] and "SQfp16" in lines[2]
-    assert call("rollback")[0] == 0 and Versions(folder).active == 2
+    # A server without --index searches so few exactly, and would not use it.
+    status, _, error = call("rollback")
+    assert status == 1 and "give both this command and `landseer serve` --index HNSW4,SQ8:16:4" in error
+    assert Versions(folder).active == 3
+    assert call("rollback", "--index", "HNSW4,SQ8:16:4")[0] == 0 and Versions(folder).active == 2
     assert call("activate", "3")[0] == 0 and Versions(folder).active == 3
     status, said, _ = call("verify")
     assert status == 0 and said.count("as they were written") == 2

@@ -56,6 +56,11 @@ def test_the_fastest_setting_that_finds_the_target_is_written_and_served(filled,
     few = ["--index", "IVF8,SQ8", "--queries", "40", "--threads", "1", "--plot", str(tmp_path / "curve.png")]
     assert main(["tune-index", str(store), *few, "--target", "0.9"]) == 0
     told = capsys.readouterr().out
+    header, row = told.splitlines()[:2]
+    assert header.replace("core ms", "core_ms").replace("build s", "build_s").split() == [
+        *("index", "effort", "rescored", "recall@10", "ms", "core_ms", "searches/s", "build_s")
+    ]
+    assert len(row.removesuffix("<- chosen").split()) == 8
     assert told.count("\nIVF8,SQ8  ") >= 1 and "<- chosen" in told and "bytes a vector on disk" in told
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(file.name for file in store.iterdir()) == sorted([*before, TUNED])
