@@ -88,7 +88,7 @@ def _has(value: Value, kind: Kind | None) -> TextTest:
         return within
     asked = None if value.quoted else number(part)
     single = within if asked is None else _as(number, asked, operator.eq)
-    return lambda text: any(map(like, json_items(text))) if text.startswith("[") else single(text)
+    return lambda text: any(map(like, json_items(text) or ())) if text.startswith("[") else single(text)
 
 
 def _as(read: Callable[[str], float | None], asked: float, compare: Callable[[Any, Any], Any]) -> TextTest:

@@ -108,7 +108,7 @@ class Collection:
 
         ProfileMismatch if its vectors, local features or the codebook were made by other models; StoreUnusable if
         augmented vectors are configured and there are none, or if its indexes do not fit in memory; ValueError for an
-        invalid codebook; OSError.
+        invalid codebook or setting of the main index; OSError.
         """
         opener = Workers("open", threads=1)
         try:
@@ -121,13 +121,17 @@ class Collection:
         opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
         try:
             opened.check(store.stats())
-        except StoreUnusable:
+        except BaseException:
             opened.close()
             raise
         return opened
 
     def check(self, stats: StoreStats) -> None:
-        """StoreUnusable if there are no augmented vectors to search, or too little memory; stats: of the store."""
+        """StoreUnusable if there are no augmented vectors to search, or too little memory; stats: of the store.
+
+        ValueError for a setting of the main index that cannot be built, though a small store needs none yet; OSError.
+        """
+        self.setting(stats.pictures)
         if self._augmented and stats.augmentation is None:
             raise StoreUnusable(
                 f"{self._config.store} has no augmented vectors; run `landseer augment {self._config.store}` first, "
@@ -217,11 +221,17 @@ class Collection:
     async def apply(
         self, added: list[int], vectors: NDArray[np.float32], records: list[Record], removed: list[int]
     ) -> None:
-        """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n]."""
+        """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n].
+
+        Filters know a picture before searches can find it, and until they cannot, so that none is missing meanwhile.
+        """
+        if added:
+            await self.fields.apply(added, records, [])
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, records, removed)
-        await self.fields.apply(added, records, removed)
+        if removed:
+            await self.fields.apply([], [], removed)
 
     async def sequence(self) -> int:
         """Return the number of changes of the store."""
