@@ -27,7 +27,7 @@ from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
-from landseer.ensemble.index.setting_choice import setting_for
+from landseer.ensemble.index.setting_choice import named, setting_for
 from landseer.ensemble.index.versions import WORDS, Version, Versions
 from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
@@ -85,6 +85,8 @@ class Collection:
         self._augmented = config.vectors == AUGMENTED
         self.files = Workers("index-files", threads=1)
         """One thread for the files of index versions, so that one thing at a time happens to them."""
+        self._closing = threading.Event()
+        """Set when what its threads read and write is not wanted any more."""
         self.versions = Versions(config.store)
         self.opener = Opener(
             self.versions,
@@ -93,6 +95,7 @@ class Collection:
             augmented=self._augmented,
             threads=config.threads,
             damaged=metrics.index_damaged.inc,
+            stop=self._closing,
         )
         """Maps index versions."""
         self.word_files = None if self.words is None else self._word_files(self.words)
@@ -203,6 +206,9 @@ class Collection:
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
         self.metrics.index_built.set_to_current_time()
+        if main is not None:
+            how = "exactly" if main.exact else "approximately (--index Flat searches exactly)"
+            log.info("index version %d serves: %s, searched %s", main.number, named(main.setting), how)
         stats = await self.show_size()
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
@@ -312,7 +318,8 @@ class Collection:
         return searched_vectors(stats, augmented=self._augmented)
 
     def close(self) -> None:
-        """Finish pending reads and close; blocks briefly."""
+        """Finish pending reads and close; blocks briefly: a save or a check of files ends soon."""
+        self._closing.set()
         self._reads.close()
         self._figures.close()
         self.files.close()
@@ -328,7 +335,9 @@ class Collection:
 
     def _word_files(self, words: WordIndex) -> WordFiles:
         versions = Versions(self._config.store, WORDS)
-        return WordFiles(self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc)
+        return WordFiles(
+            self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc, stop=self._closing
+        )
 
     async def _load_words(self, stop: threading.Event) -> None:
         """Load the words from a version and the store, or from the store alone."""
