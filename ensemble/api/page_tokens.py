@@ -9,7 +9,11 @@ import base64
 import binascii
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
 
 from landseer.ensemble.errors import InvalidInput
 from landseer.v1 import search_pb2
@@ -31,8 +35,11 @@ class PageToken:
     """Of the request: 16 bytes."""
 
     @classmethod
-    def read(cls, text: str, digest: bytes) -> PageToken:
-        """Read a token. InvalidInput if it is none, or of a request with another digest."""
+    def read(cls, text: str, digest: Callable[[], bytes]) -> PageToken:
+        """Read a token. InvalidInput if it is none, or of a request with another digest.
+
+        digest: returns that of the request; only asked of what has the form of a token, as it reads the whole picture.
+        """
         try:
             if len(text) > _MOST_CHARACTERS:
                 raise ValueError(f"{len(text)} characters")
@@ -42,10 +49,10 @@ class PageToken:
         except (ValueError, binascii.Error, struct.error) as error:
             said = "it is no page token; send next_page_token of the page before, or none for the first page"
             raise InvalidInput("page_token", said) from error
-        if of != digest:
+        if of != digest():
             said = "it belongs to another request; keep everything but page_size the same from page to page"
             raise InvalidInput("page_token", said)
-        return cls(offset=offset, sequence=sequence, digest=digest)
+        return cls(offset=offset, sequence=sequence, digest=of)
 
     def __str__(self) -> str:
         packed = _TOKEN.pack(_FORMAT, self.offset, self.sequence, self.digest)
@@ -53,9 +60,18 @@ class PageToken:
 
 
 def digest_of(request: search_pb2.SearchRequest) -> bytes:
-    """Return what pages of one search have in common: 16 bytes, of all but the page."""
+    """Return what pages of one search have in common: 16 bytes, of all but the page. The picture is not copied."""
+    found = hashlib.blake2b(request.image, digest_size=16)
     bare = search_pb2.SearchRequest()
-    bare.CopyFrom(request)
-    for field in ("page_size", "page_token"):
-        bare.ClearField(field)
-    return hashlib.blake2b(bare.SerializeToString(deterministic=True), digest_size=16).digest()
+    for field, value in request.ListFields():
+        if field.name not in ("image", "page_size", "page_token"):
+            _set(bare, field.name, value)
+    found.update(bare.SerializeToString(deterministic=True))
+    return found.digest()
+
+
+def _set(message: search_pb2.SearchRequest, name: str, value: Any) -> None:
+    if isinstance(value, Message):
+        getattr(message, name).CopyFrom(value)
+    else:
+        setattr(message, name, value)

@@ -217,7 +217,7 @@ def _page(request: search_pb2.SearchRequest, top_k: int) -> HitsPage | None:
     _in_range("page_size", request.page_size, 1, top_k)
     if not request.page_token:
         return HitsPage(offset=0, size=request.page_size, since=None)
-    token = PageToken.read(request.page_token, digest_of(request))
+    token = PageToken.read(request.page_token, lambda: digest_of(request))
     return HitsPage(offset=min(token.offset, top_k), size=request.page_size, since=token.sequence)
 
 

@@ -36,6 +36,10 @@ STALE = 0.001
 """Share of pictures that may change before words are weighted anew, which reads all postings."""
 
 
+class SavingStopped(Exception):
+    """Saving was told to stop."""
+
+
 class Allowing(Protocol):
     """Which pictures a search may return."""
 
@@ -139,13 +143,16 @@ class InvertedFile:
         """Memory of its postings, in bytes."""
         return sum(segment.postings.nbytes + segment.alive.nbytes for segment in self._state.segments)
 
-    def save(self, folder: Path) -> list[Postings]:
+    def save(self, folder: Path, stop: threading.Event | None = None) -> list[Postings]:
         """Write all postings into an empty folder, and return them in the order of their names. OSError.
 
-        Pictures that were removed are written, too, as long as their postings are there.
+        Pictures that were removed are written, too, as long as their postings are there. SavingStopped after
+        at most one segment once `stop` is set.
         """
         saved = [segment.postings for segment in self._state.segments]
         for place, postings in enumerate(saved):
+            if stop is not None and stop.is_set():
+                raise SavingStopped(f"stopped after {place} of {len(saved)} segments")
             postings.save(folder, str(place))
         return saved
 

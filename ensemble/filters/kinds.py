@@ -71,15 +71,16 @@ def moment(text: str) -> float | None:
 
 def items(text: str) -> tuple[str, ...]:
     """Return the elements of a list: a JSON array of texts, or else what is between commas."""
-    return json_items(text) or tuple(item for part in text.split(",") if (item := part.strip()))
+    found = json_items(text)
+    return tuple(item for part in text.split(",") if (item := part.strip())) if found is None else found
 
 
-def json_items(text: str) -> tuple[str, ...]:
-    """Return the elements of a JSON array of texts or numbers; none for any other text."""
+def json_items(text: str) -> tuple[str, ...] | None:
+    """Return the elements of a JSON array of texts or numbers; None for any other text."""
     if not text.startswith("["):
-        return ()
+        return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return ()
+        return None
     return tuple(item if isinstance(item, str) else json.dumps(item) for item in found)

@@ -126,6 +126,9 @@ class _Parser:
         token = self._next
         if token.sort not in ("text", "string") or (token.sort == "text" and token.text in _WORDS):
             self._expected("a comparison")
+        if not token.quoted and token.text.startswith("-"):
+            # After a NOT or a minus: taken as a name, it would be that of a field which no picture has.
+            self._fail(f"NOT comes once; put a name that begins with - in quotes, at column {token.column}")
         self._take()
         if token.quoted:
             return "*".join(token.pieces), True

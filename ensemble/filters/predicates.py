@@ -76,6 +76,15 @@ def text_test(comparison: Comparison, kind: Kind | None, filter: str) -> TextTes
     return lambda text: bool(compare(text, limit))
 
 
+def exact_text(comparison: Comparison, kind: Kind | None) -> str | None:
+    """Return the one text that satisfies a comparison; None if several may. kind: as for `text_test`."""
+    value = comparison.value
+    if comparison.operator != "=" or len(value.pieces) > 1 or kind == "list":
+        return None
+    as_text = kind == "text" or value.quoted or all(read(value.text) is None for read in (number, truth, moment))
+    return value.text if as_text else None
+
+
 def _has(value: Value, kind: Kind | None) -> TextTest:
     """Return the test of `:`: an element of a list, or a part of a text; with wildcards the whole of either."""
     if value.anything:
@@ -88,7 +97,7 @@ def _has(value: Value, kind: Kind | None) -> TextTest:
         return within
     asked = None if value.quoted else number(part)
     single = within if asked is None else _as(number, asked, operator.eq)
-    return lambda text: any(map(like, json_items(text))) if text.startswith("[") else single(text)
+    return lambda text: any(map(like, json_items(text) or ())) if text.startswith("[") else single(text)
 
 
 def _as(read: Callable[[str], float | None], asked: float, compare: Callable[[Any, Any], Any]) -> TextTest:

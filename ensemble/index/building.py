@@ -7,6 +7,7 @@ server closes stdin, so also when the server is killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -113,6 +114,7 @@ def main() -> int:
     """Build what the line on stdin orders. Returns 0, or 1 with the reason as the last line on stderr."""
     order = BuildOrder.from_json(sys.stdin.readline())
     os.nice(order.nice)
+    _be_killed_first()
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     try:
         with vectors_beside(Path(order.store)) as vectors:
@@ -121,6 +123,12 @@ def main() -> int:
         print(one_line(str(error)) or type(error).__name__, file=sys.stderr)
         return 1
     return 0
+
+
+def _be_killed_first() -> None:
+    """Have Linux end this process, not the server, if the machine or the container runs out of memory."""
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _end_with_the_server() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from landseer.ensemble.index.manifest import Built, VersionDamaged
+from landseer.ensemble.index.manifest import Built, OtherFormat, VersionDamaged
 from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.store.store import Store
 
@@ -19,10 +20,19 @@ class Chooser:
     """The versions of one kind that an open store has. Threads may share it."""
 
     def __init__(
-        self, versions: Versions, store: Store, state: Callable[[], Built], *, damaged: Callable[[], None]
+        self,
+        versions: Versions,
+        store: Store,
+        state: Callable[[], Built],
+        *,
+        damaged: Callable[[], None],
+        stop: threading.Event | None = None,
     ) -> None:
-        """state: returns what a version would be built from now. damaged: called for each version that is damaged."""
-        self.versions, self.state = versions, state
+        """state: returns what a version would be built from now. damaged: called for each version that is damaged.
+
+        stop: once it is set, checks and saves end soon, with BuildStopped.
+        """
+        self.versions, self.state, self.stop = versions, state, stop
         self._store, self._damaged = store, damaged
 
     def usable(self, fits: Callable[[Version], bool]) -> Iterator[Version]:
@@ -37,6 +47,9 @@ class Chooser:
         for number in numbers:
             try:
                 version = self.versions.read(number)
+            except OtherFormat as error:
+                log.info("index version %d is not used: %s", number, error)
+                continue
             except VersionDamaged as error:
                 self.discard(number, error)
                 continue
@@ -63,7 +76,7 @@ class Chooser:
         """
         try:
             version = self.versions.read(number)
-            version.manifest.check(version.folder)
+            version.manifest.check(version.folder, self.stop)
         except VersionDamaged as error:
             self.discard(number, error)
             return False
@@ -83,7 +96,7 @@ class Chooser:
     def check_first(self, version: Version) -> None:
         """Check all bytes of a version that is small, or whose check did not end: its use may have ended the server."""
         if version.manifest.bytes <= CHECKED_AT_ONCE or self.versions.unchecked == version.number:
-            version.manifest.check(version.folder)
+            version.manifest.check(version.folder, self.stop)
             self.versions.mark_unchecked(None)
         else:
             self.versions.mark_unchecked(version.number)

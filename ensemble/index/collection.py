@@ -27,7 +27,7 @@ from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selection
-from landseer.ensemble.index.setting_choice import setting_for
+from landseer.ensemble.index.setting_choice import named, setting_for
 from landseer.ensemble.index.versions import WORDS, Version, Versions
 from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
@@ -85,6 +85,8 @@ class Collection:
         self._augmented = config.vectors == AUGMENTED
         self.files = Workers("index-files", threads=1)
         """One thread for the files of index versions, so that one thing at a time happens to them."""
+        self._closing = threading.Event()
+        """Set when what its threads read and write is not wanted any more."""
         self.versions = Versions(config.store)
         self.opener = Opener(
             self.versions,
@@ -93,6 +95,7 @@ class Collection:
             augmented=self._augmented,
             threads=config.threads,
             damaged=metrics.index_damaged.inc,
+            stop=self._closing,
         )
         """Maps index versions."""
         self.word_files = None if self.words is None else self._word_files(self.words)
@@ -108,7 +111,7 @@ class Collection:
 
         ProfileMismatch if its vectors, local features or the codebook were made by other models; StoreUnusable if
         augmented vectors are configured and there are none, or if its indexes do not fit in memory; ValueError for an
-        invalid codebook; OSError.
+        invalid codebook or setting of the main index; OSError.
         """
         opener = Workers("open", threads=1)
         try:
@@ -121,13 +124,17 @@ class Collection:
         opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
         try:
             opened.check(store.stats())
-        except StoreUnusable:
+        except BaseException:
             opened.close()
             raise
         return opened
 
     def check(self, stats: StoreStats) -> None:
-        """StoreUnusable if there are no augmented vectors to search, or too little memory; stats: of the store."""
+        """StoreUnusable if there are no augmented vectors to search, or too little memory; stats: of the store.
+
+        ValueError for a setting of the main index that cannot be built, though a small store needs none yet; OSError.
+        """
+        self.setting(stats.pictures)
         if self._augmented and stats.augmentation is None:
             raise StoreUnusable(
                 f"{self._config.store} has no augmented vectors; run `landseer augment {self._config.store}` first, "
@@ -199,6 +206,9 @@ class Collection:
         before, self._index = self._index, fresh
         await asyncio.to_thread(before.close)
         self.metrics.index_built.set_to_current_time()
+        if main is not None:
+            how = "exactly" if main.exact else "approximately (--index Flat searches exactly)"
+            log.info("index version %d serves: %s, searched %s", main.number, named(main.setting), how)
         stats = await self.show_size()
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
@@ -217,11 +227,17 @@ class Collection:
     async def apply(
         self, added: list[int], vectors: NDArray[np.float32], records: list[Record], removed: list[int]
     ) -> None:
-        """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n]."""
+        """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n].
+
+        Filters know a picture before searches can find it, and until they cannot, so that none is missing meanwhile.
+        """
+        if added:
+            await self.fields.apply(added, records, [])
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, records, removed)
-        await self.fields.apply(added, records, removed)
+        if removed:
+            await self.fields.apply([], [], removed)
 
     async def sequence(self) -> int:
         """Return the number of changes of the store."""
@@ -302,7 +318,8 @@ class Collection:
         return searched_vectors(stats, augmented=self._augmented)
 
     def close(self) -> None:
-        """Finish pending reads and close; blocks briefly."""
+        """Finish pending reads and close; blocks briefly: a save or a check of files ends soon."""
+        self._closing.set()
         self._reads.close()
         self._figures.close()
         self.files.close()
@@ -318,7 +335,9 @@ class Collection:
 
     def _word_files(self, words: WordIndex) -> WordFiles:
         versions = Versions(self._config.store, WORDS)
-        return WordFiles(self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc)
+        return WordFiles(
+            self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc, stop=self._closing
+        )
 
     async def _load_words(self, stop: threading.Event) -> None:
         """Load the words from a version and the store, or from the store alone."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.filters.expression import AnyOf, Comparison, Expression, Filter, Not
 from landseer.ensemble.filters.kinds import NUMERIC, Kind, numeric
-from landseer.ensemble.filters.predicates import number_test, text_test
+from landseer.ensemble.filters.predicates import exact_text, number_test, text_test
 from landseer.ensemble.index.selection import Selection
 
 Keys = NDArray[np.int64]
@@ -33,6 +33,9 @@ class Column(Protocol):
 
     def test(self, comparison: Comparison, filter: str) -> Mask:
         """Return which rows satisfy a comparison: [n]. InvalidInput; filter: the text of it all."""
+
+    def effort(self, comparison: Comparison) -> int:
+        """Return how many texts `test` will look through."""
 
     @property
     def there(self) -> Mask:
@@ -76,13 +79,15 @@ class Columns:
             for column in self._columns.values():
                 column.keep(rows)
 
-    def select(self, filter: Filter, ids: Callable[[Comparison], Selection]) -> Selection:
+    def select(
+        self, filter: Filter, ids: Callable[[Comparison], Selection], spend: Callable[[int], None] = lambda texts: None
+    ) -> Selection:
         """Return the pictures that a filter lets through. InvalidInput for a value of another kind than its field's.
 
-        ids: returns the pictures whose ids satisfy a comparison.
+        ids: returns the pictures whose ids satisfy a comparison; spend: told before so many texts are looked through.
         """
         keys = self._keys.values
-        return Selection.of(keys[self._alive.values & self._mask(filter.root, filter.text, ids)])
+        return Selection.of(keys[self._alive.values & self._mask(filter.root, filter.text, ids, spend)])
 
     def pictures(self, name: str) -> int:
         """Return how many pictures have a value of a field."""
@@ -92,15 +97,23 @@ class Columns:
         """Return the memory of a field, about."""
         return self._columns[name].nbytes
 
-    def _mask(self, expression: Expression, filter: str, ids: Callable[[Comparison], Selection]) -> Mask:
+    def _mask(
+        self,
+        expression: Expression,
+        filter: str,
+        ids: Callable[[Comparison], Selection],
+        spend: Callable[[int], None],
+    ) -> Mask:
         if isinstance(expression, Comparison):
             if expression.field is None:
                 return ids(expression).has(self._keys.values)
-            return self._columns[expression.field].test(expression, filter)
+            column = self._columns[expression.field]
+            spend(column.effort(expression))
+            return column.test(expression, filter)
         if isinstance(expression, Not):
-            return ~self._mask(expression.term, filter, ids)
+            return ~self._mask(expression.term, filter, ids, spend)
         join = np.logical_or if isinstance(expression, AnyOf) else np.logical_and
-        return reduce(join, (self._mask(term, filter, ids) for term in expression.terms))
+        return reduce(join, (self._mask(term, filter, ids, spend) for term in expression.terms))
 
 
 class _Growing:
@@ -147,6 +160,9 @@ class _NumberColumn:
     def test(self, comparison: Comparison, filter: str) -> Mask:
         return number_test(comparison, self._kind, filter)(self._values.values)
 
+    def effort(self, comparison: Comparison) -> int:
+        return 0
+
     @property
     def there(self) -> Mask:
         return np.asarray(~np.isnan(self._values.values))
@@ -184,9 +200,17 @@ class _TextColumn:
 
     def test(self, comparison: Comparison, filter: str) -> Mask:
         test = text_test(comparison, self._kind, filter)
+        if (text := exact_text(comparison, self._kind)) is not None:
+            number = self._numbers.get(text)
+            return (
+                np.asarray(self._rows.values == number) if number is not None else np.zeros(self._rows.size, np.bool_)
+            )
         # The last one is for pictures without the field, whose number is -1.
         passed = np.array([*map(test, self._numbers), False], np.bool_)
         return np.asarray(passed[self._rows.values])
+
+    def effort(self, comparison: Comparison) -> int:
+        return 0 if exact_text(comparison, self._kind) is not None else len(self._numbers)
 
     @property
     def there(self) -> Mask:

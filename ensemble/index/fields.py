@@ -8,6 +8,7 @@ share it, and calls of the engine.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.filters.expression import Comparison, Filter
 from landseer.ensemble.filters.kinds import IndexedField, Kind
 from landseer.ensemble.filters.parser import MOST_CHARACTERS
@@ -29,6 +30,8 @@ from landseer.ensemble.workers import Workers
 Keys = NDArray[np.int64]
 SCANNED = 100_000
 """Most pictures whose metadata are read from the store for a filter."""
+LOOKED_THROUGH = 5_000_000
+"""Most texts and ids that a filter looks through: changes and other filters wait for it."""
 KEPT_BYTES = 32 * 2**20
 """Most bytes of selections that are kept; the latest one in any case."""
 _ENTRY_BYTES = 2 * MOST_CHARACTERS
@@ -84,10 +87,15 @@ class Fields:
     async def select(self, filter: Filter) -> Filtered:
         """Return the pictures that a filter lets through.
 
-        InvalidInput for a value of another kind than its field's, and for a field that is not indexed if there are too
-        many pictures to read. Overloaded.
+        InvalidInput for a value of another kind than its field's, for a field that is not indexed if there are too many
+        pictures to read, and for more than `LOOKED_THROUGH` texts to look through. Overloaded.
         """
-        return await self._workers.run(self._select, filter)
+        stop = threading.Event()
+        try:
+            return await self._workers.run(self._select, filter, stop)
+        finally:
+            # Cancelled, or too late: what was begun for this call alone ends soon.
+            stop.set()
 
     async def load(self, batches: Iterator[tuple[Keys, list[dict[str, str]]]]) -> None:
         """Read the indexed fields from the batches of a store's `metadata.scan`; those before are used until then."""
@@ -108,7 +116,7 @@ class Fields:
 
     # Everything below runs on the worker thread.
 
-    def _select(self, filter: Filter) -> Filtered:
+    def _select(self, filter: Filter, stop: threading.Event) -> Filtered:
         kept = self._kept.get(filter.text)
         if kept is not None and kept.mark == (self._store.metadata.sequence() if kept.stored else self._changes):
             self._kept.move_to_end(filter.text)
@@ -116,7 +124,9 @@ class Fields:
         in_memory = bool(self._kinds) and filter.fields <= self._kinds.keys()
         mark = self._changes if in_memory else self._store.metadata.sequence()
         columns = self._columns if in_memory else self._from_store(filter, mark)
-        selection = columns.select(filter, lambda comparison: self._by_id(comparison, filter.text))
+        effort = _Effort(stop)
+        ids = _Ids(self._store, filter.text, effort)
+        selection = columns.select(filter, ids.satisfying, effort.spend)
         filtered = Filtered(selection=selection, matched=int(np.count_nonzero(selection.allowed)))
         self._keep(filter.text, _Kept(filtered=filtered, mark=mark, stored=not in_memory))
         return filtered
@@ -156,14 +166,6 @@ class Fields:
                 "docs/filters.md",
             )
 
-    def _by_id(self, comparison: Comparison, filter: str) -> Selection:
-        """Return the pictures whose ids satisfy a comparison."""
-        value = comparison.value
-        starts = comparison.operator == "=" or (comparison.operator == ":" and len(value.pieces) > 1)
-        keys, ids = self._store.metadata.ids(value.pieces[0] if starts else "")
-        test = text_test(comparison, "text", filter)
-        return Selection.of(keys[np.array([*map(test, ids)], np.bool_)])
-
     def _load(self, batches: Iterator[tuple[Keys, list[dict[str, str]]]]) -> None:
         columns = Columns(self._kinds)
         for keys, metadata in batches:
@@ -190,3 +192,46 @@ class Fields:
             for name, kind in self._kinds.items()
             if kind is not None
         ]
+
+
+class _Effort:
+    """What a filter has looked through so far."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        """stop: set when nobody waits for the filter any more."""
+        self._stop, self._spent = stop, 0
+
+    def spend(self, texts: int) -> None:
+        """Note that so many texts are looked through next. InvalidInput if they are too many; Overloaded to stop."""
+        if self._stop.is_set():
+            raise Overloaded("nobody waits for this filter any more")
+        # The first comparison may look through as many as there are.
+        if self._spent and self._spent + texts > LOOKED_THROUGH:
+            raise InvalidInput(
+                "filter",
+                f"too much to look through: {self._spent + texts:,} texts and ids, all comparisons together; expected "
+                f"at most {LOOKED_THROUGH:,}. Compare by = and without wildcards, index numbers as numbers, or make "
+                "fewer comparisons",
+            )
+        self._spent += texts
+
+
+class _Ids:
+    """The ids that a filter asks for, each prefix read once."""
+
+    def __init__(self, store: Store, filter: str, effort: _Effort) -> None:
+        self._store, self._filter, self._effort = store, filter, effort
+        self._read: dict[str, tuple[Keys, list[str]]] = {}
+
+    def satisfying(self, comparison: Comparison) -> Selection:
+        """Return the pictures whose ids satisfy a comparison."""
+        value = comparison.value
+        starts = comparison.operator == "=" or (comparison.operator == ":" and len(value.pieces) > 1)
+        prefix = value.pieces[0] if starts else ""
+        self._effort.spend(0)
+        if prefix not in self._read:
+            self._read[prefix] = self._store.metadata.ids(prefix)
+        keys, ids = self._read[prefix]
+        self._effort.spend(len(ids))
+        test = text_test(comparison, "text", self._filter)
+        return Selection.of(keys[np.array([*map(test, ids)], np.bool_)])

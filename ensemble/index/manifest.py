@@ -5,18 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.main_index import BuildStopped
 
 NAME = "manifest.json"
+FORMAT = 1
+"""Of the manifest and the files. A manifest without one is of this format."""
+
+
+_PART = 2**22
+"""Bytes of a file that are read at a time."""
 
 
 class VersionDamaged(Exception):
     """The files of an index version are not those that were written. The message says which."""
+
+
+class OtherFormat(VersionDamaged):
+    """An index version is of another release, which may use it again: no reason to delete it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +82,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write it into a version's folder, with its own checksum, and sync it."""
-        told = asdict(self)
+        told = {"format": FORMAT, **asdict(self)}
         text = json.dumps({**told, "sha256": _own_sum(told)}, indent=1) + "\n"
         with (folder / NAME).open("w", encoding="utf-8") as file:
             file.write(text)
@@ -80,10 +92,16 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read it from a version's folder. VersionDamaged if it is not as written, or a file has another size."""
+        """Read it from a version's folder.
+
+        VersionDamaged if it is not as written, or a file has another size; OtherFormat if another release wrote it.
+        """
         try:
             told: Any = json.loads((folder / NAME).read_text(encoding="utf-8"))
             written = told.pop("sha256")
+            if written == _own_sum(told) and told.get("format", FORMAT) != FORMAT:
+                said = f"has format {told['format']}, of another release; this one reads {FORMAT}"
+                raise OtherFormat(f"{folder / NAME} {said}")
             found = cls(
                 **{field.name: told[field.name] for field in fields(cls)}
                 | {
@@ -103,21 +121,24 @@ class Manifest:
                 raise VersionDamaged(f"{folder / file.name} {size}; expected {file.bytes:,}")
         return found
 
-    def check(self, folder: Path) -> None:
-        """Read every byte of the version's files. VersionDamaged if one differs from what was written."""
+    def check(self, folder: Path, stop: threading.Event | None = None) -> None:
+        """Read every byte of the version's files. VersionDamaged if one differs from what was written.
+
+        BuildStopped soon after `stop` is set.
+        """
         for file in self.files:
             try:
-                found = _sum_of(folder / file.name)
+                found = _sum_of(folder / file.name, stop)
             except OSError as error:
                 raise VersionDamaged(f"{folder / file.name} cannot be read: {error.strerror}") from error
             if found != file.sha256:
                 raise VersionDamaged(f"{folder / file.name} is not as it was written: its SHA-256 is {found[:12]}")
 
 
-def files_of(folder: Path) -> tuple[VersionFile, ...]:
-    """Return the files in a version's folder, after they are synced. OSError."""
+def files_of(folder: Path, stop: threading.Event | None = None) -> tuple[VersionFile, ...]:
+    """Return the files in a version's folder, after they are synced. OSError; BuildStopped soon after `stop` is set."""
     return tuple(
-        VersionFile(name=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=_synced_sum(path))
+        VersionFile(name=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=_synced_sum(path, stop))
         for path in sorted(_files(folder))
     )
 
@@ -139,15 +160,20 @@ def _files(folder: Path) -> Iterator[Path]:
             sync_folder(path)
 
 
-def _synced_sum(path: Path) -> str:
+def _synced_sum(path: Path, stop: threading.Event | None) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _sum_of(path)
+    return _sum_of(path, stop)
 
 
-def _sum_of(path: Path) -> str:
+def _sum_of(path: Path, stop: threading.Event | None) -> str:
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(_PART):
+            if stop is not None and stop.is_set():
+                raise BuildStopped(f"stopped while {path} was read")
+            found.update(part)
+    return found.hexdigest()
 
 
 def _own_sum(told: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.manifest import VersionDamaged
+from landseer.ensemble.index.version_room import last_manifest, require_disk, require_memory, version_bytes
 from landseer.ensemble.index.versions import Version
+from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.telemetry.metrics import only_metrics
 
 log = logging.getLogger(__name__)
@@ -118,20 +120,28 @@ class Merger:
 
     def _due(self) -> bool:
         collection, index = self._collection, self._collection.index
-        main, config = index.main, collection.config
-        if index.size < config.versions_from:
+        main = index.main
+        if not index.size:
             return False
-        if main is None or main.number == self._distrusted:
+        if main is None:
+            return index.size >= collection.config.versions_from
+        # Also of a collection that has shrunk since: what is damaged must not serve on.
+        if main.number == self._distrusted:
             return True
         # Asked for both sizes, as the setting depends on the size: a collection may grow and shrink across a limit.
         if main.setting not in (collection.setting(main.size), collection.setting(index.size)):
             return True
-        return index.added + index.tombstones > config.merge_share * main.size
+        return index.added + index.tombstones > self._allowed(main)
+
+    def _allowed(self, main: LivingMain) -> float:
+        """Return how many changes may lie beside a version. One that is small is not replaced after each few."""
+        config = self._collection.config
+        return config.merge_share * max(main.size, config.versions_from)
 
     def _behind(self) -> bool:
         """Return whether so much changed that searches become slow."""
-        index, config = self._collection.index, self._collection.config
-        due = config.versions_from if index.main is None else config.merge_share * index.main.size
+        index = self._collection.index
+        due = self._collection.config.versions_from if index.main is None else self._allowed(index.main)
         return index.added + index.tombstones > BEHIND * due
 
     async def _try(self, work: Callable[[], Awaitable[str]]) -> bool | None:
@@ -160,7 +170,10 @@ class Merger:
         if not self._due():
             return ""
         version = await self._merge(index)
-        return f"index version {version.number} serves: {index.size:,} pictures"
+        # The index may have been rebuilt from the store meanwhile, from the version before.
+        main = self._collection.index.main
+        when = "" if main is not None and main.number == version.number else " from the next start on"
+        return f"index version {version.number} serves{when}: {version.manifest.size:,} pictures"
 
     async def _saved_words(self) -> str:
         """Save the words if enough of them changed."""
@@ -170,6 +183,7 @@ class Merger:
             return ""
         if words.changed <= collection.config.merge_share * words.stats.pictures:
             return ""
+        await collection.files.run(require_disk, await collection.stats(), collection.config.store, words.stats.bytes)
         version = await collection.files.run(files.save)
         await collection.tidy_versions()
         return f"version {version.number} of the words serves: {version.manifest.size:,} pictures"
@@ -194,6 +208,7 @@ class Merger:
 
     async def _built(self, upto: int, setting: IndexSetting) -> Version:
         collection = self._collection
+        await collection.files.run(self._require_room, setting, await collection.stats())
         token, folder = await collection.files.run(collection.versions.aside)
         try:
             state = await collection.files.run(collection.opener.state)
@@ -214,6 +229,18 @@ class Merger:
             raise
         # Not cleared up here if it fails: its thread runs on when the merge is given up. The next merge tidies.
         return await collection.files.run(collection.opener.publish, folder)
+
+    def _require_room(self, setting: IndexSetting, stats: StoreStats) -> None:
+        """NoRoom unless there is memory to build a version of so many pictures, and disk to keep it."""
+        collection = self._collection
+        size = version_bytes(
+            setting,
+            pictures=collection.index.size,
+            dimension=collection.profile.sizes.channels,
+            last=last_manifest(collection.versions),
+        )
+        require_memory(size)
+        require_disk(stats, collection.config.store, size)
 
     def _mapped(self, version: Version) -> LivingMain:
         main = self._collection.opener.living(version)

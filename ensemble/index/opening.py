@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -36,10 +37,15 @@ class Opener(Chooser):
         augmented: bool,
         threads: int,
         damaged: Callable[[], None],
+        stop: threading.Event | None = None,
     ) -> None:
-        """damaged: called for each version that was found to be damaged."""
+        """damaged: called for each version that was found to be damaged. stop: as for `Chooser`."""
         super().__init__(
-            versions, store, lambda: state_of(store.stats(), fingerprint, augmented=augmented), damaged=damaged
+            versions,
+            store,
+            lambda: state_of(store.stats(), fingerprint, augmented=augmented),
+            damaged=damaged,
+            stop=stop,
         )
         self._augmented, self._threads = augmented, threads
 

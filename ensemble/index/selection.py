@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """A set of keys, as a bitmap: keys are sequence numbers of the store, so a bit each is small (1 MB a million)."""
+    """A set of keys, a byte for each up to the largest: 1 MB a million changes, as keys number the store's changes."""
 
     allowed: NDArray[np.bool_]
     """[K] by key; keys from K on are not allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache, lru_cache
 from pathlib import Path
 
 from landseer.ensemble.config import ServerConfig
@@ -28,7 +29,7 @@ def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSett
     found = parsed(config.index) if config.index else tuned(config.store)
     if found is None:
         return EXACT if size < EXACT_BELOW else LARGE
-    return found if size >= least_vectors(made(found.factory, dimension)) else EXACT
+    return found if size >= _least(found.factory, dimension) else EXACT
 
 
 def parsed(text: str) -> IndexSetting:
@@ -52,13 +53,29 @@ def tuned(store: Path) -> IndexSetting | None:
     """Return the setting that `landseer tune-index` wrote for a store; None if it did not. ValueError, OSError."""
     file = store / TUNED
     try:
-        return IndexSetting.from_json(file.read_text(encoding="utf-8"))
+        there = file.stat()
+        return _read(file, (there.st_ino, there.st_mtime_ns, there.st_size))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ValueError(
             f"{file} is damaged: {error}. Remove it, or run `landseer tune-index {store}` again"
         ) from error
+
+
+# Both are kept, as the merger asks each second, on the event loop.
+
+
+@cache
+def _least(factory: str, dimension: int) -> int:
+    """Return how many vectors an index needs. ValueError if FAISS cannot make it."""
+    return least_vectors(made(factory, dimension))
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, stamp: tuple[int, ...]) -> IndexSetting:
+    """Read a setting. stamp: changes when the file does. ValueError, OSError."""
+    return IndexSetting.from_json(file.read_text(encoding="utf-8"))
 
 
 def write_tuned(store: Path, setting: IndexSetting) -> Path:

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,9 +26,17 @@ SETTING = IndexSetting(factory="words")
 class WordFiles(Chooser):
     """The versions of a store's words. Threads may share it."""
 
-    def __init__(self, store: Store, index: WordIndex, *, versions: Versions, damaged: Callable[[], None]) -> None:
-        """damaged: called for each version that was found to be damaged."""
-        super().__init__(versions, store, self._now, damaged=damaged)
+    def __init__(
+        self,
+        store: Store,
+        index: WordIndex,
+        *,
+        versions: Versions,
+        damaged: Callable[[], None],
+        stop: threading.Event | None = None,
+    ) -> None:
+        """damaged: called for each version that was found to be damaged. stop: as for `Chooser`."""
+        super().__init__(versions, store, self._now, damaged=damaged, stop=stop)
         self._index = index
 
     def first(self) -> tuple[Version, SavedWords] | None:
@@ -37,7 +46,7 @@ class WordFiles(Chooser):
         """
         for version in self.usable(lambda version: version.manifest.dimension == self._index.bits):
             try:
-                version.manifest.check(version.folder)
+                version.manifest.check(version.folder, self.stop)
             except VersionDamaged as error:
                 self.discard(version.number, error)
                 continue
@@ -49,11 +58,14 @@ class WordFiles(Chooser):
         return None
 
     def save(self) -> Version:
-        """Write the words that are searched into a new version, and search them there. VersionDamaged; OSError."""
+        """Write the words that are searched into a new version, and search them there. VersionDamaged; OSError.
+
+        BuildStopped or SavingStopped soon after `stop` is set.
+        """
         began = time.monotonic()
         token, folder = self.versions.aside()
         try:
-            newest, settle = self._index.save(folder)
+            newest, settle = self._index.save(folder, self.stop)
             made = Manifest(
                 token=token,
                 built=replace(self._now(), sequence=newest),
@@ -64,7 +76,7 @@ class WordFiles(Chooser):
                 made_at=time.time(),
                 made_by=f"{platform.node()}, process {os.getpid()}",
                 seconds=round(time.monotonic() - began, 3),
-                files=files_of(folder),
+                files=files_of(folder, self.stop),
             )
             made.write(folder)
             version = self.publish(folder)

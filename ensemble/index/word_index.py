@@ -138,18 +138,23 @@ class WordIndex:
         self._file, self._newest, self._changes = await self._bulk.run(self._built, stop, saved)
         self._saved = 0
 
-    def save(self, folder: Path) -> tuple[int, Callable[[Path], None]]:
+    def save(self, folder: Path, stop: threading.Event | None = None) -> tuple[int, Callable[[Path], None]]:
         """Write all words into an empty folder. Returns up to which key they go, and a function.
 
         That takes them from the folder where the files are then, so that they take no memory of the process any more;
-        the words of changes that were made meanwhile stay in memory. OSError.
+        the words of changes that were made meanwhile stay in memory. OSError; SavingStopped soon after `stop` is set.
         """
-        file, newest, changes = self._file, self._newest, self._changes
-        saved = file.save(folder)
+        while True:
+            file, newest, changes = self._file, self._newest, self._changes
+            # `load` may put another one in its place meanwhile.
+            if self._file is file:
+                break
+        saved = file.save(folder, stop)
 
         def settle(there: Path) -> None:
             file.move(saved, there)
-            self._saved = changes
+            if self._file is file:
+                self._saved = changes
 
         return newest, settle
 

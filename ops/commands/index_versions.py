@@ -169,7 +169,8 @@ def _require_fit(version: Version, args: argparse.Namespace) -> None:
 def _build(args: argparse.Namespace) -> int:
     def built(store: Store, versions: Versions) -> int:
         version = _published(store, versions, args)
-        print(f"version {version.number} serves from the next start on:\n{_line(version)}")
+        how = f", with `landseer serve --index {args.index}`" if args.index else ""
+        print(f"version {version.number} serves from the next start on{how}:\n{_line(version)}")
         return 0
 
     return _with_store(args, built)

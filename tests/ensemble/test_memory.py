@@ -7,7 +7,7 @@ import os
 import pytest
 
 from landseer.ensemble import memory as module
-from landseer.ensemble.memory import container_limit, memory_limit
+from landseer.ensemble.memory import container_limit, memory_left, memory_limit
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,15 @@ def test_a_machine_without_limits_or_with_one_beyond_its_memory(monkeypatch):
     for limit, expected in ((None, machine), (2**63 - 4096, machine), (2**20, 2**20)):
         monkeypatch.setattr(module, "container_limit", lambda limit=limit: limit)
         assert memory_limit() == expected
+
+
+def test_what_is_left_is_the_least_of_the_machine_and_its_groups(tmp_path):
+    (tmp_path / "membership").write_text("0::/pod\n")
+    (tmp_path / "machine").write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
+    (tmp_path / "pod").mkdir()
+    paths = (tmp_path, tmp_path / "membership", tmp_path / "machine")
+    assert memory_left(*paths) == 4000 * 1024
+    for name, content in {"max": "3000000", "current": "2000000", "stat": "anon 900000\ninactive_file 500000"}.items():
+        (tmp_path / "pod" / f"memory.{name}").write_text(content)
+    assert memory_left(*paths) == 1_500_000
+    assert memory_left(*paths[:2], tmp_path / "missing") == 1_500_000

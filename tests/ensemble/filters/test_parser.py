@@ -31,6 +31,7 @@ def shown(one):
         ("a = 1 b = 2", "all(a = 1, b = 2)"),
         ("NOT a = 1 OR b = 2", "any(not(a = 1), b = 2)"),
         ("-a = 1 -(b = 2)", "all(not(a = 1), not(b = 2))"),
+        ('NOT "-a" = 1', "not(-a = 1)"),
         ("- a != -1.5e3", "not(a != -1.5e3)"),
         ('id:"photos/*"', "ID : 'photos/*'"),
         ('metadata.id = x AND "id" = y', "all(id = x, id = y)"),
@@ -76,6 +77,8 @@ def test_a_blank_filter_is_none(text):
         ("metadata = 3", "`metadata` is a map, at column 12"),
         ("metadata. = 3", "expected the name of a field at column 11, got ="),
         ("NOT NOT a = 1", "expected a comparison at column 5, got NOT"),
+        ("NOT -a = 1", "put a name that begins with - in quotes, at column 5"),
+        ("--a = 1", "put a name that begins with - in quotes, at column 2"),
         ("x" * 5000, "got 5,000 characters; expected at most 4,096"),
     ],
 )

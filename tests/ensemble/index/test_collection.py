@@ -10,6 +10,7 @@ from fake_triton import PROFILE
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
+from landseer.ensemble.filters.kinds import IndexedField
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -85,3 +86,27 @@ async def test_what_verifies_is_compiled_at_the_start(opened, options, compiled)
         loop.cache_clear()
     await collection.load()
     assert [loop.cache_info().currsize for loop in (nearest, compare)] == [compiled, compiled]
+
+
+async def test_a_bad_index_setting_is_noticed_at_the_start_of_a_small_store(opened, tmp_path):
+    with pytest.raises(ValueError, match="FAISS cannot make the index 'Flatt'"):
+        await opened(local_features=NONE, index="Flatt")
+    # It was closed: it can be opened again.
+    assert (await opened(local_features=NONE)).size == 0
+
+
+async def test_filters_know_a_picture_before_it_is_found_and_until_it_is_not(opened, monkeypatch):
+    collection = await opened(local_features=NONE, index_fields=(IndexedField(name="place", kind="text"),))
+    await collection.load()
+    calls = []
+
+    async def indexed(keys, vectors, removed):
+        calls.append("index")
+
+    async def fields(added, records, removed):
+        calls.append((added, removed))
+
+    monkeypatch.setattr(collection.index, "apply", indexed)
+    monkeypatch.setattr(collection.fields, "apply", fields)
+    await collection.apply([2], VECTORS[:1].astype(np.float32), [record(0)], [1])
+    assert calls == [([2], []), "index", ([], [1])]

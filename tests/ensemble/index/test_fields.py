@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import plain_record
 
-from landseer.ensemble.errors import InvalidInput
+from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.filters.kinds import IndexedField, indexed_field, items, moment, number
 from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index import columns as columns_module
@@ -148,6 +150,24 @@ async def test_a_field_that_is_not_indexed_is_read_only_where_that_is_soon_done(
     assert (await fields.select(parse("place = Ely AND id:e"))).matched == 1
 
 
+@pytest.mark.parametrize("text", ["place:o AND id:e", "id:e OR id:x", "place != Ely AND place < M"])
+async def test_a_filter_looks_through_so_much_and_no_more(made, store, monkeypatch, text):
+    fields = await made("place")
+    monkeypatch.setattr(fields_module, "LOOKED_THROUGH", 6)
+    with pytest.raises(InvalidInput, match="too much to look through"):
+        await fields.select(parse(text))
+    # A whole text is looked up.
+    for one in ("place = Ely OR place = York OR id = wells", "id:e"):
+        assert await ids(fields, store, one)
+
+
+async def test_a_filter_that_nobody_waits_for_ends(made):
+    fields, stop = await made("place"), threading.Event()
+    stop.set()
+    with pytest.raises(Overloaded):
+        fields._select(parse("place:E AND id:e"), stop)
+
+
 async def test_selections_are_kept_within_a_bound(made, monkeypatch):
     fields = await made("place")
     monkeypatch.setattr(fields_module, "KEPT_BYTES", 40_000)
@@ -178,7 +198,7 @@ def test_a_kind_is_one_of_a_few():
             {"1970-01-02": 86400.0, "1970-01-01T01:00:00+01:00": 0.0},
             ["1970", "1970-13-01", "noon", "0001-01-01x"],
         ),
-        (items, {'["a", 1]': ("a", "1"), "a, b ,": ("a", "b"), "": (), "[a": ("[a",)}, []),
+        (items, {'["a", 1]': ("a", "1"), "a, b ,": ("a", "b"), "": (), "[]": (), "[a": ("[a",)}, []),
     ],
 )
 def test_how_texts_are_read(read, good, bad):

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
-from landseer.ensemble.index import choosing, merging
+from landseer.ensemble.index import choosing, merging, version_room
 from landseer.ensemble.index.building import build
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
@@ -214,10 +214,49 @@ async def test_a_server_that_stops_while_a_version_is_published_leaves_it_whole(
     await running.check()
 
 
+async def test_a_version_waits_for_disk_and_memory(running, monkeypatch, caplog):
+    free = {"disk": 0, "memory": 2**60}
+    monkeypatch.setattr(version_room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free["disk"]))
+    monkeypatch.setattr(version_room, "memory_left", lambda: free["memory"])
+    await running.put(*(f"p{row}" for row in range(50)))
+    await failed(running, 1)
+    assert "no room for a version beside" in caplog.text and not running.orders
+    free |= {"disk": 2**60, "memory": 2**28}
+    await failed(running, running.number("landseer_index_merges_total", outcome="failed") + 2)
+    assert "no memory to build a version: about 0.25 GiB" in caplog.text and not running.orders
+    free |= {"memory": 2**60}
+    await running.merged(1)
+    await running.check()
+
+
+async def failed(running, count):
+    """Wait for so many merges that failed."""
+    for _ in range(4000):
+        if running.number("landseer_index_merges_total", outcome="failed") >= count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"fewer than {count} failures")
+
+
+async def test_a_collection_that_shrank_has_its_damaged_version_replaced(running):
+    await running.put(*(f"p{row}" for row in range(50)))
+    await running.merged(1)
+    for row in range(45):
+        await running.delete(f"p{row}")
+    # It is replaced until few changes lie beside it, and not after each few from then on.
+    while running.merger._due():
+        await running.merged(running.number("landseer_index_merges_total", outcome="done") + 1)
+    number, done = running.collection.index.main.number, running.number("landseer_index_merges_total", outcome="done")
+    running.merger._distrusted = number
+    await running.merged(done + 1)
+    assert running.collection.index.main.number > number
+    await running.check()
+
+
 async def test_words_are_saved_when_enough_of_them_changed(running):
     await running.put(*(f"p{row}" for row in range(30)))
     saved = []
-    words = SimpleNamespace(changed=100, stats=SimpleNamespace(pictures=400), close=lambda: None, apply=None)
+    words = SimpleNamespace(changed=100, stats=SimpleNamespace(pictures=400, bytes=1), close=lambda: None, apply=None)
 
     def save():
         saved.append(words.changed)

@@ -41,3 +41,13 @@ def test_a_factory_that_faiss_does_not_know_and_a_damaged_file_are_rejected(tmp_
     (tmp_path / TUNED).write_text("{")
     with pytest.raises(ValueError, match=r"index-setting.json is damaged: not JSON.*tune-index"):
         chosen(5, tmp_path)
+
+
+def test_what_was_read_is_kept_until_the_file_changes(tmp_path, monkeypatch):
+    write_tuned(tmp_path, IndexSetting(factory="SQfp16"))
+    assert chosen(5, tmp_path).factory == "SQfp16"
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexSetting, "from_json", None)
+        assert chosen(5, tmp_path).factory == "SQfp16"
+    write_tuned(tmp_path, IndexSetting(factory="HNSW16,SQ8"))
+    assert chosen(5, tmp_path).factory == "HNSW16,SQ8"

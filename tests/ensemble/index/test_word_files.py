@@ -12,7 +12,10 @@ from records import plain_record
 from landseer.client.cli import main
 from landseer.ensemble.asmk import inverted_file
 from landseer.ensemble.asmk.aggregate import Binary
-from landseer.ensemble.index import word_files
+from landseer.ensemble.asmk.inverted_file import SavingStopped
+from landseer.ensemble.index import manifest, word_files
+from landseer.ensemble.index.main_index import BuildStopped
+from landseer.ensemble.index.manifest import files_of
 from landseer.ensemble.index.versions import WORDS, Versions
 from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
@@ -162,3 +165,33 @@ async def test_a_full_disk_harms_nothing(wordy, monkeypatch):
     monkeypatch.undo()
     assert await wordy.answers() == before and wordy.index.changed == 150
     assert wordy.files.versions.numbers == [] and not list((wordy.folder / WORDS).glob("building-*"))
+
+
+async def test_a_stop_ends_a_save_and_a_check_soon_and_discards_nothing(wordy):
+    version = wordy.files.save()
+    await wordy.put("late")
+    wordy.files.stop = stop = threading.Event()
+    stop.set()
+    with pytest.raises(SavingStopped):
+        wordy.files.save()
+    for read in (lambda: files_of(version.folder, stop), lambda: wordy.files.check(1)):
+        with pytest.raises(BuildStopped):
+            read()
+    assert wordy.files.versions.numbers == [1] and not wordy.damaged
+    assert not list((wordy.folder / WORDS).glob("building-*"))
+
+
+async def test_a_version_of_another_release_is_passed_over_and_kept(wordy, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "FORMAT", 2)
+        wordy.files.save()
+    assert wordy.files.first() is None
+    assert wordy.files.versions.numbers == [1] and not wordy.damaged
+
+
+async def test_words_that_were_loaded_during_a_save_are_not_taken_for_saved(wordy, tmp_path):
+    (tmp_path / "aside").mkdir()
+    _, settle = wordy.index.save(tmp_path / "aside")
+    await wordy.index.load(threading.Event())
+    settle(tmp_path / "aside")
+    assert wordy.index.changed == 150
