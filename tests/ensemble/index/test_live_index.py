@@ -125,11 +125,11 @@ async def test_searches_share_a_call_only_with_those_of_the_same_selection(index
     await asyncio.sleep(0.05)
     watched.gate.set()
     found = await asyncio.gather(*mixed)
-    await asyncio.gather(busy, gone)
+    last, *_ = await asyncio.gather(after, busy, gone)
     assert [call[1] for call in watched.calls if call[0] == "search"] == [1, 4, 4, 4, 1]
     for hits, parity in zip(found, [{0}, {0, 1}, {1}] * 4, strict=True):
         assert set((hits.keys % 2).tolist()) == parity and len(hits.keys) == 5
-    assert sorted((await after).keys.tolist()) == list(range(100, 200, 2))
+    assert sorted(last.keys.tolist()) == list(range(100, 200, 2))
 
 
 @pytest.mark.parametrize("dimension", [32, 37])
