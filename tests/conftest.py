@@ -3,6 +3,12 @@
 import logging
 import signal
 
+from hypothesis import settings
+
+# On a busy machine an example may take longer than hypothesis's 200 ms, which says nothing about it.
+settings.register_profile("landseer", deadline=None)
+settings.load_profile("landseer")
+
 
 class Deaf(logging.Logger):
     """A logger that takes no handlers."""
