@@ -119,3 +119,28 @@ def test_near_identical_hits_are_grouped_only_if_asked_for():
         plan("image", "deep with words", **grouped)
     with pytest.raises(InvalidInput, match="group_by: got 9; expected one of GROUPING_NONE, GROUPING_NEAR_IDENTICAL"):
         plan("image", "keypoints", group_by=9)
+
+
+VERIFIED = {"method": search_pb2.EXPANSION_METHOD_VERIFIED}
+
+
+@pytest.mark.parametrize("query", ["image", "region", "id"])
+def test_verified_hits_expand_what_keypoints_verify(query):
+    found = plan(query, "keypoints", expansion=VERIFIED)
+    assert found.expand is not None and found.expand.verified and found.expand.neighbours == 10
+    assert plan(query, "keypoints", expansion={**VERIFIED, "neighbours": 3}).expand.neighbours == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "sources", "more"),
+    [
+        ("descriptor", "keypoints", {}),
+        ("image", "none", {}),
+        ("image", "deep", {"reranking": SPATIAL}),
+        ("image", "keypoints", {"reranking": COATTENTION}),
+        ("image", "keypoints", PLAIN),
+    ],
+)
+def test_verified_hits_need_verification_by_keypoints(query, sources, more):
+    with pytest.raises(InvalidInput, match="VERIFIED expands the query by hits that were verified by keypoints"):
+        plan(query, sources, expansion=VERIFIED, **{name: one for name, one in more.items() if name != "expansion"})

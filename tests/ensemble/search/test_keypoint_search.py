@@ -258,3 +258,26 @@ async def test_an_error_of_the_models_ends_the_search(shop, photograph):
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     shop.triton.failures.clear()
     assert (await search(shop, image=photograph)).hits[0].id == "c3"
+
+
+VERIFIED = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_VERIFIED)
+
+
+async def test_a_verified_hit_expands_the_query(shop, photograph):
+    plain = await search(shop, image=photograph)
+    again = await search(shop, image=photograph, expansion=VERIFIED)
+    assert not again.degradations and {"expand", "research"} <= {one.stage for one in again.timings}
+    assert [one.stage for one in again.timings].count("rerank") == 1
+    before, after = plain.hits[0], again.hits[0]
+    assert (after.id, after.verification.inliers) == ("c3", before.verification.inliers)
+    assert not before.scores.HasField("expanded")
+    # The query moved towards the hit, half of the way.
+    assert after.scores.expanded > getattr(after.scores, "global") + 0.01
+    assert {hit.id for hit in again.hits} == {hit.id for hit in plain.hits}
+
+
+async def test_without_a_verified_hit_the_answer_stays(shop):
+    stranger = encoded(photographed(cover(99), SEEN))
+    plain, again = await search(shop, image=stranger), await search(shop, image=stranger, expansion=VERIFIED)
+    assert "expand" not in {one.stage for one in again.timings}
+    assert [(hit.id, hit.score) for hit in again.hits] == [(hit.id, hit.score) for hit in plain.hits]

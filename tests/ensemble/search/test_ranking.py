@@ -13,6 +13,7 @@ from landseer.ensemble.search.ranking import (
     sorted_by_coattention,
     sorted_by_evidence,
     sorted_by_inliers,
+    verified_keys,
     words_ranking,
 )
 from landseer.ensemble.verify.evidence import NO_EVIDENCE, NOTHING, Evidence
@@ -162,6 +163,21 @@ def test_hits_are_sorted_by_evidence():
     assert after.scores[4] < NO_EVIDENCE
     np.testing.assert_array_equal(after.inliers, [5, 5, 0, np.nan, np.nan])
     assert after.evidence.tolist() == [found[13], found[11], found[10], None, None]
+
+
+def test_only_hits_that_keypoints_are_sure_of_count_as_verified():
+    found = {10: evidence(4.7), 11: evidence(4.5), 13: evidence(9.0), 14: evidence(NO_EVIDENCE, 0, patches=400)}
+    after = sorted_by_evidence(equally_near(5), found, 5)
+    # 4.6 is a probability of 0.99; patches say nothing of it.
+    assert verified_keys(after, 10).tolist() == [13, 10]
+    assert verified_keys(after, 1).tolist() == [13]
+    assert not len(verified_keys(equally_near(3), 10))
+
+
+def test_nearness_counts_by_the_cosines_that_are_given():
+    near = np.array([0.1, 0.2, 0.9], np.float32)
+    assert sorted_by_evidence(equally_near(3), {}, 3).keys.tolist() == [10, 11, 12]
+    assert sorted_by_evidence(equally_near(3), {}, 3, cosines=near).keys.tolist() == [12, 11, 10]
 
 
 def test_hits_are_sorted_by_patches_where_keypoints_say_the_same():
