@@ -96,6 +96,8 @@ def _about(parquet: pq.ParquetFile, file: Path) -> About:
 
 
 def _unreadable(file: Path, error: Exception) -> ExportUnusable:
+    if not file.exists():
+        return ExportUnusable(f"there is no file {file}; give the file that `landseer export-store` wrote")
     return ExportUnusable(f"{file} cannot be read, or is damaged ({error}); export the store again")
 
 
