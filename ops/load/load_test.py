@@ -34,8 +34,8 @@ from landseer.ops.watch.queries import panel_queries, series
 SEARCHES = 'grpc_server_handled_total{grpc_method="Search"}'
 UNSETTLED_S = 2.0
 """Ignored at the start of each step."""
-PANEL_INTERVAL = "20s"
-"""Window of the dashboards' rates right after the load; Grafana uses at least four scrapes."""
+SHORTEST_PANEL_S = 20.0
+"""Shortest window of the dashboards' rates; Grafana uses at least four scrapes."""
 DUEL_USERS = 4
 DUEL_PHOTOS = 20
 DUEL_ROUNDS = 3
@@ -103,7 +103,9 @@ def _measure(options: LoadOptions, console: Console) -> tuple[str, bool]:
         figures = _loaded(config, prometheus, console, f"locust, {options.shape} to {options.peak} users")
         steps = list(_steps(figures, prometheus))
         counted = _counted(prometheus)
-        panels = {query: series(prometheus, query, interval=PANEL_INTERVAL) for query in panel_queries()}
+        # The whole load: on a slow machine its last seconds may have had no upsert, which a panel would then lack.
+        window = f"{round(max(SHORTEST_PANEL_S, options.length))}s"
+        panels = {query: series(prometheus, query, interval=window) for query in panel_queries()}
         duel = _duel(options, stack, photos, prometheus, console) if options.duel > 0 else None
     report = LoadReport(
         shape=options.shape,

@@ -24,7 +24,7 @@ from landseer.ops.arguments import positive
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.load.callers import Callers, Calls
-from landseer.ops.load.overload_report import Load, OverloadReport, goodput_holds, markdown
+from landseer.ops.load.overload_report import Burst, Capacity, Load, OverloadReport, goodput_holds, markdown
 from landseer.ops.load.photos import make_photos
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.stack import Stack, StackConfig
@@ -73,23 +73,42 @@ class _Bench:
         finally:
             await callers.close()
 
-    async def load(self, name: str, offered: str, how: Callable[[Callers], Awaitable[Calls]]) -> Load:
-        """Search by picture as `how` says, and by id beside it."""
-        async with _Memory(self.stack) as memory:
-            pictures = asyncio.create_task(self.run(self.pictures, how, by_s=self.deadline_s))
-            lookups = await self.run(self.lookups, lambda one: one.waiting(1, self.length_s), by_s=self.deadline_s)
-            calls = await pictures
-        await asyncio.sleep(SETTLE_S)
-        return Load(name=name, offered=offered, calls=calls, lookups=lookups, rss_mib=memory.most_mib)
+    async def capacity(self) -> float:
+        """Return the answers per second of a few callers without a deadline, one caller searching by id beside them."""
+        length_s = self.length_s / 2
+        calls, _ = await self._beside(lambda one: one.waiting(CAPACITY_CALLERS, length_s), length_s, by_s=PATIENT_S)
+        return calls.goodput
 
-    async def at_once(self) -> Load:
+    async def load(self, name: str, offered: str, how: Callable[[Callers], Awaitable[Calls]], before: float) -> Load:
+        """Search by picture as `how` says, and by id beside it. before: the capacity measured just before."""
+        async with _Memory(self.stack) as memory:
+            calls, lookups = await self._beside(how, self.length_s, by_s=self.deadline_s)
+        await asyncio.sleep(SETTLE_S)
+        return Load(
+            name=name,
+            offered=offered,
+            calls=calls,
+            lookups=lookups,
+            capacity=Capacity(before=before, after=await self.capacity()),
+            rss_mib=memory.most_mib,
+        )
+
+    async def _beside(
+        self, how: Callable[[Callers], Awaitable[Calls]], length_s: float, *, by_s: float
+    ) -> tuple[Calls, Calls]:
+        """Return the searches by picture, and those by id beside them."""
+        pictures = asyncio.create_task(self.run(self.pictures, how, by_s=by_s))
+        lookups = await self.run(self.lookups, lambda one: one.waiting(1, length_s), by_s=by_s)
+        return await pictures, lookups
+
+    async def at_once(self) -> Burst:
         """Search with many large pictures at once."""
         requests = [search_pb2.SearchRequest(image=_large(BURST_BYTES)).SerializeToString()]
         async with _Memory(self.stack) as memory:
             calls = await self.run(requests, lambda callers: callers.together(self.burst), by_s=BURST_DEADLINE_S)
         await asyncio.sleep(SETTLE_S)
         offered = f"{self.burst} searches of {BURST_BYTES / 1e6:.0f} MB, all at once, deadline {BURST_DEADLINE_S:g} s"
-        return Load(name="large pictures", offered=offered, calls=calls, lookups=None, rss_mib=memory.most_mib)
+        return Burst(offered=offered, calls=calls, rss_mib=memory.most_mib)
 
 
 class _Memory:
@@ -181,25 +200,23 @@ async def _run(bench: _Bench, options: argparse.Namespace, console: Console, beg
         unloaded = await bench.run(bench.pictures, lambda callers: callers.waiting(1, length_s), by_s=PATIENT_S)
         lookups = await bench.run(bench.lookups, lambda callers: callers.waiting(1, length_s / 2), by_s=PATIENT_S)
     with console.status("the capacity"):
-        best = await bench.run(
-            bench.pictures, lambda callers: callers.waiting(CAPACITY_CALLERS, length_s), by_s=PATIENT_S
-        )
-    capacity, loads = best.goodput, []
+        capacity, loads = await bench.capacity(), list[Load]()
     for times in (1, TIMES):
         rate = times * capacity
         with console.status(f"{times} times the capacity"):
             arriving = lambda callers, rate=rate: callers.arriving(rate, length_s)  # noqa: E731
-            loads.append(await bench.load(f"{times}x", f"{rate:.1f} searches/s", arriving))
+            loads.append(await bench.load(f"{times}x", f"{rate:.1f} searches/s", arriving, capacity))
+        capacity = loads[-1].capacity.after
     with console.status(f"{WAITING} callers"):
         waiting = lambda callers: callers.waiting(WAITING, length_s)  # noqa: E731
-        loads.append(await bench.load(f"{WAITING} callers", f"{WAITING} callers who wait for each answer", waiting))
+        offered = f"{WAITING} callers who wait for each answer"
+        loads.append(await bench.load(f"{WAITING} callers", offered, waiting, capacity))
     with console.status("large pictures"):
         burst = await bench.at_once()
     shed = fetch(bench.stack.metrics_address).by("reason", "landseer_shed_total")
     return OverloadReport(
         unloaded=unloaded,
         lookups=lookups,
-        capacity=capacity,
         capacity_callers=CAPACITY_CALLERS,
         loads=loads,
         burst=burst,

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from landseer.ops.load.callers import DETAILS, Call, Calls, retry_of
-from landseer.ops.load.overload_report import Load, OverloadReport, goodput_holds, markdown
+from landseer.ops.load.overload_report import Burst, Capacity, Load, OverloadReport, goodput_holds, markdown
 
 
 def calls(*, answered=0, refused=0, late=0, seconds=10.0, took=0.4):
@@ -21,7 +21,14 @@ def calls(*, answered=0, refused=0, late=0, seconds=10.0, took=0.4):
 
 
 def load(name, found):
-    return Load(name=name, offered="many", calls=found, lookups=calls(answered=100, took=0.05), rss_mib=300.0)
+    return Load(
+        name=name,
+        offered="many",
+        calls=found,
+        lookups=calls(answered=100, took=0.05),
+        capacity=Capacity(before=2.4, after=2.6),
+        rss_mib=300.0,
+    )
 
 
 @pytest.fixture
@@ -29,14 +36,13 @@ def report():
     return OverloadReport(
         unloaded=calls(answered=20),
         lookups=calls(answered=200, took=0.04),
-        capacity=2.5,
         capacity_callers=3,
         loads=(
             load("1x", calls(answered=20, refused=3)),
             load("4x", calls(answered=24, refused=70, late=1, took=1.0)),
             load("24 callers", calls(answered=25, refused=60)),
         ),
-        burst=load("large pictures", calls(answered=3, refused=297)),
+        burst=Burst(offered="many", calls=calls(answered=3, refused=297), rss_mib=300.0),
         idle_mib=250.0,
         settled_mib=300.0,
         shed={"slow": 400.0, "calls": 30.0, "bytes": 0.0},
@@ -54,7 +60,7 @@ def report():
 def test_the_report_has_each_load(report):
     text = markdown(report)
     assert "at least 0.96 of it" in text
-    assert "| 4x | many | 2.40 | 0.96 | 1000 | 1000 | 2.5 | 70 | 1 | 2 |" in text
+    assert "| 4x | many | 2.40 | 2.40, 2.60 | 0.96 | 1000 | 1000 | 2.5 | 70 | 1 | 2 |" in text
     assert "| 4x | 10.0 | 50 | 50 | 1.2 | 0 | 0 |" in text
     assert "3 answered, 297 refused, 0 too late" in text
     assert "slow: 400, calls: 30." in text
