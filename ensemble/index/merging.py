@@ -95,9 +95,9 @@ class Merger:
         await self._check()
         while True:
             await asyncio.sleep(self._look_s)
-            merged = await self._try(self._merged)
-            if merged is None:
-                merged = await self._try(self._saved_words)
+            merged = None
+            for work in (self._merged, self._saved_words, self._saved_fields):
+                merged = await self._try(work) if merged is None else merged
             if merged is None:
                 continue
             with only_metrics():
@@ -179,14 +179,31 @@ class Merger:
         """Save the words if enough of them changed."""
         collection = self._collection
         words, files = collection.words, collection.word_files
-        if words is None or files is None or collection.index.size < collection.config.versions_from:
+        if words is None or files is None or not self._many(words.changed, words.stats.pictures):
             return ""
-        if words.changed <= collection.config.merge_share * words.stats.pictures:
-            return ""
-        await collection.files.run(require_disk, await collection.stats(), collection.config.store, words.stats.bytes)
-        version = await collection.files.run(files.save)
-        await collection.tidy_versions()
+        version = await self._saved(words.stats.bytes, files.save)
         return f"version {version.number} of the words serves: {version.manifest.size:,} pictures"
+
+    async def _saved_fields(self) -> str:
+        """Save the indexed fields if enough of them changed."""
+        fields, files = self._collection.fields, self._collection.field_files
+        if files is None or not self._many(fields.changed, self._collection.index.size):
+            return ""
+        version = await self._saved(fields.nbytes, files.save)
+        return f"version {version.number} of the fields is read at the next start: {version.manifest.size:,} pictures"
+
+    def _many(self, changed: int, pictures: int) -> bool:
+        """Return whether so many changes are worth a new version. A small collection has none."""
+        config = self._collection.config
+        return self._collection.index.size >= config.versions_from and changed > config.merge_share * pictures
+
+    async def _saved(self, size: int, save: Callable[[], Version]) -> Version:
+        """Save a version of so many bytes, about. NoRoom."""
+        collection = self._collection
+        await collection.files.run(require_disk, await collection.stats(), collection.config.store, size)
+        version = await collection.files.run(save)
+        await collection.tidy_versions()
+        return version
 
     async def _merge(self, index: LiveIndex) -> Version:
         collection = self._collection
