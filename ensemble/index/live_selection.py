@@ -74,12 +74,12 @@ class LiveSelection:
     def _followed(self, before: Passed) -> Passed:
         changes, position = self._log.since(before.position)
         added = self._among([one for one in changes if one.metadata is not None and one.key > before.newest])
-        selection = before.selection.extended(added)
         gone = np.array([one.key for one in changes if one.metadata is None], np.int64)
+        left = before.selection.has(gone) | np.isin(gone, added)
         return Passed(
-            selection=selection,
+            selection=before.selection.changed(added, gone),
             newest=max([before.newest, *(one.key for one in changes)]),
-            matched=before.matched + len(added) - int(np.count_nonzero(selection.has(gone))),
+            matched=before.matched + len(added) - int(np.count_nonzero(left)),
             position=position,
         )
 

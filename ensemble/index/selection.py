@@ -37,13 +37,14 @@ class Selection:
         """Return itself."""
         return self
 
-    def extended(self, keys: NDArray[np.int64]) -> Selection:
-        """Return the selection with these keys, too."""
-        if not len(keys):
+    def changed(self, added: NDArray[np.int64], removed: NDArray[np.int64]) -> Selection:
+        """Return the selection with some keys more, and then without others."""
+        if not len(added) and not self.has(removed).any():
             return self
-        allowed = np.zeros(max(len(self.allowed), int(keys.max()) + 1), np.bool_)
+        allowed = np.zeros(max(len(self.allowed), int(added.max(initial=-1)) + 1), np.bool_)
         allowed[: len(self.allowed)] = self.allowed
-        allowed[keys] = True
+        allowed[added] = True
+        allowed[removed[removed < len(allowed)]] = False
         return Selection(allowed=allowed)
 
     def __contains__(self, key: int) -> bool:
