@@ -29,6 +29,8 @@ AT_RANDOM = "at a random moment"
 LONGEST_S = 3.0
 """A kill at a random moment comes at most so long after the server is ready: a merge is under way or done by then."""
 STAGE_S = 30.0
+PAUSE_S = 1.0
+"""Between two backups."""
 WELL_S = 60.0
 
 
@@ -68,7 +70,7 @@ class Backups:
         self._thread.join()
 
     def _repeat(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_S):
             target = self._folder / str(len(self.done))
             if why := landseer("backup", self._store, target):
                 self.faults.append(f"a backup failed: {why}")
