@@ -20,7 +20,13 @@ from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.manifest import VersionDamaged
-from landseer.ensemble.index.version_room import last_manifest, require_disk, require_memory, version_bytes
+from landseer.ensemble.index.version_room import (
+    last_manifest,
+    require_disk,
+    require_memory,
+    training_bytes,
+    version_bytes,
+)
 from landseer.ensemble.index.versions import Version
 from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.telemetry.metrics import only_metrics
@@ -249,14 +255,14 @@ class Merger:
 
     def _require_room(self, setting: IndexSetting, stats: StoreStats) -> None:
         """NoRoom unless there is memory to build a version of so many pictures, and disk to keep it."""
-        collection = self._collection
+        collection, dimension = self._collection, self._collection.profile.sizes.channels
         size = version_bytes(
             setting,
             pictures=collection.index.size,
-            dimension=collection.profile.sizes.channels,
+            dimension=dimension,
             last=last_manifest(collection.versions),
         )
-        require_memory(size)
+        require_memory(size, training_bytes(setting, dimension))
         require_disk(stats, collection.config.store, size)
 
     def _mapped(self, version: Version) -> LivingMain:
