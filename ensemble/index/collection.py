@@ -194,7 +194,9 @@ class Collection:
 
     async def load(self) -> None:
         """Build the index from a version and the store, and switch to it. The previous one is used until then."""
-        main, sequence = await self.files.run(self.opener.first, self._fits), await self.sequence()
+        main = await self.files.run(self.opener.first, self._fits)
+        # Not among the reads: those may be overloaded, and the writer waits for this.
+        sequence = await self._figures.run(self.store.metadata.sequence)
         fresh, stop = self._empty(main), threading.Event()
         try:
             after, there = (0, 0) if main is None else (main.sequence, main.size)
@@ -239,7 +241,6 @@ class Collection:
         vectors: NDArray[np.float32],
         records: list[Record],
         removed: list[int],
-        *,
         sequence: int,
     ) -> None:
         """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n].

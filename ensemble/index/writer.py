@@ -133,7 +133,7 @@ class Writer:
         """Apply the changes to the index. If that fails, rebuild it from the store."""
         try:
             net = _net(group, changes, self._collection.profile.sizes.channels)
-            await self._collection.apply(*net, sequence=changes[-1].key)
+            await self._collection.apply(*net, changes[-1].key)
         except Exception:
             log.exception("updating the index failed; rebuilding it from the store")
             self._stale = True

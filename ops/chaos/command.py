@@ -53,7 +53,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=positive,
         default=40,
         metavar="N",
-        help="kills of the orchestrator while it merges (default %(default)s, 6 s each)",
+        help="kills of the orchestrator while it merges (default %(default)s, 6 s each; a full run has 300)",
     )
     option("--seed", type=int, default=0, metavar="N", help="random seed (default %(default)s)")
     return parser.parse_args(argv)

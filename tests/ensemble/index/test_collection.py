@@ -112,5 +112,5 @@ async def test_filters_know_a_picture_before_it_is_found_and_until_it_is_not(ope
     monkeypatch.setattr(collection.index, "apply", indexed)
     monkeypatch.setattr(collection.fields, "add", add)
     monkeypatch.setattr(collection.fields, "remove", remove)
-    await collection.apply([2], VECTORS[:1].astype(np.float32), [record(0)], [1], sequence=2)
+    await collection.apply([2], VECTORS[:1].astype(np.float32), [record(0)], [1], 2)
     assert calls == [("add", [2]), "index", ("remove", [1])] and collection.applied == 2
