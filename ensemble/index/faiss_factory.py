@@ -112,7 +112,7 @@ def reserve(index: Any, count: int) -> None:
     if isinstance(kind, faiss.IndexIVF):
         return
     graph = isinstance(kind, faiss.IndexHNSW)
-    codes = faiss.downcast_index(kind.storage) if graph else kind
+    codes: Any = faiss.downcast_index(kind.storage) if graph else kind
     rooms = [(codes.codes, count * codes.code_size)]
     if graph:
         # One node in M of a level is on the next one, too, where it has M neighbours instead of 2 M. They are drawn.
