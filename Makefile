@@ -105,7 +105,7 @@ load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, m
 overload: $(STAMP) model_repository/manifest.json ## Measure what more load than capacity does; writes docs/reports/overload.md (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.overload
 
-chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 12 minutes; ARGS="...")
+chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 16 minutes; ARGS="...")
 	@$(BIN)/python -m landseer.ops.chaos.command $(ARGS)
 
 fuzz: $(STAMP) ## Hostile pictures and requests at full count; writes docs/reports/fuzz.md (about half an hour)

@@ -7,7 +7,8 @@ LandseerClientError
 └── RpcFailed               a call failed; has `code`, `reason` and `violations`
     ├── ServerUnreachable   UNAVAILABLE, not sent by a server: nothing answers at the address
     ├── ServerUnavailable   UNAVAILABLE, sent by the server: its models do not answer, or it stops; try again.
-    │                       Also CANCELLED, if somebody else than the caller cancelled the call
+    │                       Also CANCELLED, if somebody else than the caller cancelled the call, and INTERNAL or
+    │                       UNKNOWN, if a proxy cut it
     ├── InvalidRequest      INVALID_ARGUMENT    the request is invalid; `violations` name the fields
     ├── NotIndexed          NOT_FOUND           no picture has that id
     ├── Refused             FAILED_PRECONDITION an untrained model, or an index made by other models

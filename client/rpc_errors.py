@@ -29,8 +29,10 @@ from landseer.client.readable import size
 
 _M = TypeVar("_M", bound=Message)
 
-_CUT = re.compile("GOAWAY received|Cancelling all calls")
-"""What gRPC says of a call that was under way when its server stopped."""
+_CUT = re.compile("GOAWAY received|Cancelling all calls|Received RST_STREAM|Stream removed")
+"""What gRPC says of a call that was under way when its server stopped, or when a proxy lost the server."""
+_CUT_CODES = ("UNAVAILABLE", "INTERNAL", "UNKNOWN")
+"""The codes that come with it: INTERNAL or UNKNOWN for most of HTTP/2's reasons to reset a stream."""
 
 _BY_CODE: dict[str, type[RpcFailed]] = {
     "UNAVAILABLE": ServerUnavailable,
@@ -48,7 +50,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, address: str, timeout: float 
     """Return the client's error for a gRPC error. `timeout` is the call's deadline in seconds."""
     code, text, status = error.code(), error.details() or "", _status(error)
     kind = _BY_CODE.get(code.name, ServerFault)
-    if status is None and (code.name == "CANCELLED" or _CUT.search(text)):
+    if status is None and (code.name == "CANCELLED" or (code.name in _CUT_CODES and _CUT.search(text))):
         kind, text = ServerUnavailable, _cut(address)
     elif status is None and code.name == "UNAVAILABLE":
         kind, text = ServerUnreachable, _unreachable(address, text)
@@ -83,7 +85,7 @@ def _details(status: Status, kind: type[_M]) -> list[_M]:
 
 
 def _cut(address: str) -> str:
-    return f"the server at {address} ended the call before it was done, as one that stops does; try again"
+    return f"the server at {address}, or a proxy before it, ended the call before it was done; try again"
 
 
 def _unreachable(address: str, text: str) -> str:

@@ -12,7 +12,14 @@ from typing import Any
 import grpc
 
 from landseer.client.client import SearchClient
-from landseer.client.errors import Exhausted, LandseerClientError, NotIndexed, RpcFailed, UnusableInput
+from landseer.client.errors import (
+    Exhausted,
+    LandseerClientError,
+    NotIndexed,
+    RpcFailed,
+    ServerUnavailable,
+    UnusableInput,
+)
 from landseer.client.picture_files import PictureFile
 from landseer.client.queries import image_bytes
 from landseer.client.readable import one_line
@@ -137,7 +144,7 @@ class Upload:
 
     async def _after(self, error: RpcFailed, pictures: Sequence[PictureFile]) -> list[FailedPicture]:
         """Handle a call that failed as a whole; return the pictures to retry."""
-        if error.code in _LOST or error.reason == "OVERLOADED":
+        if _is_lost(error) or error.reason == "OVERLOADED":
             return [_failure(picture, "UNAVAILABLE", str(error)) for picture in pictures]
         if not isinstance(error, Exhausted) or error.reason == "STORE_FULL":
             raise error  # Every other chunk would fail too.
@@ -174,9 +181,14 @@ class Upload:
         except OSError:
             return False  # Sending it reports the reason.
         except RpcFailed as error:
-            if error.code not in _LOST:
+            if not _is_lost(error):
                 raise
             return False  # Unknown for now. Sending it waits for the server, and indexing it twice is harmless.
+
+
+def _is_lost(error: RpcFailed) -> bool:
+    """Return whether the server, or a proxy before it, ended a call: it may be well soon."""
+    return isinstance(error, ServerUnavailable) or error.code in _LOST
 
 
 class _Batch:

@@ -50,7 +50,8 @@ def add_page(
     first = found.sequence if page.since is None else page.since
     response.collection_changed = first != found.sequence
     if found.more:
-        token = PageToken(offset=page.offset + page.size, sequence=first, digest=digest_of(request))
+        digest = page.digest or digest_of(request)
+        token = PageToken(offset=page.offset + page.size, sequence=first, digest=digest)
         response.next_page_token = str(token)
 
 

@@ -218,7 +218,8 @@ def _page(request: search_pb2.SearchRequest, top_k: int) -> HitsPage | None:
     if not request.page_token:
         return HitsPage(offset=0, size=request.page_size, since=None)
     token = PageToken.read(request.page_token, lambda: digest_of(request))
-    return HitsPage(offset=min(token.offset, top_k), size=request.page_size, since=token.sequence)
+    offset = min(token.offset, top_k)
+    return HitsPage(offset=offset, size=request.page_size, since=token.sequence, digest=token.digest)
 
 
 def _groups(request: search_pb2.SearchRequest, sources: LocalSources) -> tuple[bool, str | None]:

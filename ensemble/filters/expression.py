@@ -73,6 +73,11 @@ class Filter:
         """The fields of the metadata that it names."""
         return frozenset(one.field for one in _comparisons(self.root) if one.field is not None)
 
+    @property
+    def by_id(self) -> bool:
+        """Whether it names the id."""
+        return any(one.field is None for one in _comparisons(self.root))
+
 
 def _comparisons(expression: Expression) -> Iterator[Comparison]:
     if isinstance(expression, Comparison):

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from landseer.ensemble.index.manifest import Built, OtherFormat, VersionDamaged
+from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.manifest import Built, Manifest, OtherFormat, VersionDamaged, files_of
 from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.store.store import Store
 
 log = logging.getLogger(__name__)
 CHECKED_AT_ONCE = 2**28
 """Bytes of a version up to which all of them are read and checked before it serves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What was written for a version."""
+
+    sequence: int
+    """Of the store, up to which it goes."""
+    size: int
+    """Number of pictures."""
+    dimension: int
+    """Of the manifest."""
 
 
 class Chooser:
@@ -68,6 +86,33 @@ class Chooser:
         self._store.index_tokens.note(version.manifest.token)
         self.versions.activate(version.number)
         return version
+
+    def write(self, setting: IndexSetting, fill: Callable[[Path], Saved]) -> Version:
+        """Let `fill` write into an empty folder, and make that the active version.
+
+        VersionDamaged; StoreUnusable; OSError; BuildStopped soon after `stop` is set.
+        """
+        began, state = time.monotonic(), self.state()
+        token, folder = self.versions.aside()
+        try:
+            saved = fill(folder)
+            made = Manifest(
+                token=token,
+                built=replace(state, sequence=saved.sequence),
+                setting=setting,
+                dimension=saved.dimension,
+                size=saved.size,
+                longest=1.0,
+                made_at=time.time(),
+                made_by=f"{platform.node()}, process {os.getpid()}",
+                seconds=round(time.monotonic() - began, 3),
+                files=files_of(folder, self.stop),
+            )
+            made.write(folder)
+            return self.publish(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def check(self, number: int) -> bool:
         """Read every byte of a version that serves; delete it, and return False, if it is not as it was written.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sou
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES, IndexEngine
 from landseer.ensemble.index.faiss_index import main_index_of
+from landseer.ensemble.index.field_files import FieldFiles
+from landseer.ensemble.index.field_footprint import fields_bytes
 from landseer.ensemble.index.fields import Fields
 from landseer.ensemble.index.footprint import DEEP_WORDS_BYTES, KEYPOINT_WORDS_BYTES, check_memory
 from landseer.ensemble.index.index_setting import IndexSetting
@@ -26,9 +29,9 @@ from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.opening import Opener
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
-from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.selection import Selecting
 from landseer.ensemble.index.setting_choice import named, setting_for
-from landseer.ensemble.index.versions import WORDS, Version, Versions
+from landseer.ensemble.index.versions import FIELDS, WORDS, Version, Versions
 from landseer.ensemble.index.word_files import WordFiles
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
@@ -100,8 +103,12 @@ class Collection:
         """Maps index versions."""
         self.word_files = None if self.words is None else self._word_files(self.words)
         """The versions of words; None without words."""
+        self.field_files = self._field_files() if config.index_fields else None
+        """The versions of indexed fields; None without any."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
+        self.applied = 0
+        """Number of the store's last change that searches see, or one before it."""
         self._compiled = False
         """Whether the loops of verification are compiled; once is enough."""
 
@@ -148,6 +155,7 @@ class Collection:
             words_bytes=words,
             in_files=_size(self.opener.usable(self._fits)),
             words_in_files=0 if self.word_files is None else _size(self.word_files.usable(lambda version: True)),
+            fields=partial(fields_bytes, self.fields.kinds, self.store.metadata.sample() if self.fields.kinds else []),
         )
 
     @property
@@ -180,12 +188,15 @@ class Collection:
 
     async def tidy_versions(self) -> None:
         """Delete index versions that are half built or too many. OSError. None may be under construction."""
-        for versions in [self.versions, *([self.word_files.versions] if self.word_files else [])]:
+        others = [files.versions for files in (self.word_files, self.field_files) if files is not None]
+        for versions in [self.versions, *others]:
             await self.files.run(versions.tidy, kept=self._config.versions_kept)
 
     async def load(self) -> None:
         """Build the index from a version and the store, and switch to it. The previous one is used until then."""
         main = await self.files.run(self.opener.first, self._fits)
+        # Not among the reads: those may be overloaded, and the writer waits for this.
+        sequence = await self._figures.run(self.store.metadata.sequence)
         fresh, stop = self._empty(main), threading.Event()
         try:
             after, there = (0, 0) if main is None else (main.sequence, main.size)
@@ -195,7 +206,7 @@ class Collection:
             room = expected // 20 if expected >= self._config.versions_from else 0
             await fresh.load(_until(stop, stored), _report, expected=expected + room)
             await self._load_words(stop)
-            await self.fields.load(_until(stop, self.store.metadata.scan()))
+            await self._load_fields(stop)
             if self.sources.verification == KEYPOINTS and not self._compiled:
                 await self.keypoint_verifier.prepare()
                 self._compiled = True
@@ -203,7 +214,7 @@ class Collection:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
-        before, self._index = self._index, fresh
+        before, self._index, self.applied = self._index, fresh, sequence
         await asyncio.to_thread(before.close)
         self.metrics.index_built.set_to_current_time()
         if main is not None:
@@ -213,7 +224,7 @@ class Collection:
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
 
-    async def search(self, vector: NDArray[np.float32], k: int, selection: Selection | None = None) -> Hits:
+    async def search(self, vector: NDArray[np.float32], k: int, selection: Selecting | None = None) -> Hits:
         """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded.
 
         selection: which pictures may be found; None for all.
@@ -225,22 +236,28 @@ class Collection:
             raise
 
     async def apply(
-        self, added: list[int], vectors: NDArray[np.float32], records: list[Record], removed: list[int]
+        self,
+        added: list[int],
+        vectors: NDArray[np.float32],
+        records: list[Record],
+        removed: list[int],
+        sequence: int,
     ) -> None:
         """Apply a change of the store to the index: vectors [n, D] and records [n] under the keys `added` [n].
 
         Filters know a picture before searches can find it, and until they cannot, so that none is missing meanwhile.
+        sequence: number of the change.
         """
         if added:
-            await self.fields.apply(added, records, [])
+            await self.fields.add(added, records)
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
             await self.words.apply(added, records, removed)
-        if removed:
-            await self.fields.apply([], [], removed)
+        await self.fields.remove(removed)
+        self.applied = sequence
 
     async def sequence(self) -> int:
-        """Return the number of changes of the store."""
+        """Return the number of changes of the store, those too that searches do not see yet."""
         return await self._reads.run(self.store.metadata.sequence)
 
     async def get(self, id: str) -> Stored:
@@ -338,6 +355,17 @@ class Collection:
         return WordFiles(
             self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc, stop=self._closing
         )
+
+    def _field_files(self) -> FieldFiles:
+        versions = Versions(self._config.store, FIELDS)
+        damaged = self.metrics.index_damaged.inc
+        return FieldFiles(self.store, self.fields, versions=versions, damaged=damaged, stop=self._closing)
+
+    async def _load_fields(self, stop: threading.Event) -> None:
+        """Load the indexed fields from a version and the store, or from the store alone."""
+        found = None if self.field_files is None else await self.files.run(self.field_files.first)
+        columns, after = (None, 0) if found is None else found
+        await self.fields.load(_until(stop, self.store.metadata.scan(after=after)), columns)
 
     async def _load_words(self, stop: threading.Event) -> None:
         """Load the words from a version and the store, or from the store alone."""

@@ -101,6 +101,28 @@ def train(index: Any, sample: Vectors, stop: threading.Event | None = None) -> N
     index.is_trained = True
 
 
+def reserve(index: Any, count: int) -> None:
+    """Make room for so many vectors in an empty index: growing step by step takes up to twice the memory of its codes.
+
+    An IVF grows list by list, which takes little more.
+    """
+    import faiss
+
+    kind = inner(index)
+    if isinstance(kind, faiss.IndexIVF):
+        return
+    graph = isinstance(kind, faiss.IndexHNSW)
+    codes: Any = faiss.downcast_index(kind.storage) if graph else kind
+    rooms = [(codes.codes, count * codes.code_size)]
+    if graph:
+        # One node in M of a level is on the next one, too, where it has M neighbours instead of 2 M. They are drawn.
+        most = kind.hnsw.nb_neighbors(1)
+        rooms.append((kind.hnsw.neighbors, int(1.05 * count * (2 * most + most / max(1, most - 1)))))
+    for room, size in rooms:
+        room.resize(size)
+        room.clear()
+
+
 def _is_served(kind: Any) -> bool:
     """Return whether an index, without its transforms, can search all that a filter lets through."""
     import faiss

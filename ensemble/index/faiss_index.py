@@ -161,6 +161,7 @@ class FaissIndex:
             sample = _sample(_checked(batches(), dimension, stop), wanted, expected)
             faiss_factory.train(index, sample.reshape(-1, dimension), stop)
             del sample
+        faiss_factory.reserve(index, expected)
         found = [np.empty(0, np.int64)]
         for keys, rows in _checked(batches(), dimension, stop):
             index.add(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,12 +44,14 @@ class Footprint:
     """Pictures whose vectors an index version has in files, which take memory only while there is some to spare."""
     words_in_files: int = 0
     """Pictures whose words are in files."""
+    fields_bytes: int = 0
+    """Bytes of a picture's indexed fields, about; 0 without any."""
 
     @property
     def bytes(self) -> int:
         """All of it."""
         vectors = max(0, self.pictures - self.in_files) * 4 * self.dimension
-        return self.rest_bytes + vectors + self._wordy * self.words_bytes
+        return self.rest_bytes + vectors + self._wordy * self.words_bytes + self.pictures * self.fields_bytes
 
     @property
     def _wordy(self) -> int:
@@ -59,7 +62,8 @@ class Footprint:
         vectors = f"{max(0, self.pictures - self.in_files):,} vectors of {self.dimension:,} x 4 bytes"
         each = f"{self.words_bytes:,} bytes each for visual words"
         words = f" + {f'{self._wordy:,} times ' if self.words_in_files else ''}{each}" if self.words_bytes else ""
-        return f"{vectors}{words} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
+        fields = f" + {self.pictures:,} times {self.fields_bytes:,} bytes for fields" if self.fields_bytes else ""
+        return f"{vectors}{words}{fields} + {self.rest_bytes / GIB:.1f} GiB for the rest = {self.bytes / GIB:.1f} GiB"
 
 
 def check_memory(
@@ -70,27 +74,36 @@ def check_memory(
     words_bytes: int,
     in_files: int = 0,
     words_in_files: int = 0,
+    fields: Callable[[int], int] = lambda pictures: 0,
 ) -> None:
     """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
 
     dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files and
-    words_in_files: pictures of the index versions that will serve.
+    words_in_files: pictures of the index versions that will serve. fields: returns the bytes that the indexed fields of
+    one of so many pictures take.
     """
     there = memory_limit()
     make = partial(Footprint, dimension=dimension, words_bytes=words_bytes)
     files = {"in_files": in_files, "words_in_files": words_in_files}
-    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES, **files)
+    held = fields(stats.pictures)
+    now = make(pictures=stats.pictures, rest_bytes=PROCESS_BYTES, fields_bytes=held, **files)
     if now.bytes > there:
         raise StoreUnusable(
             f"{config.store} does not fit in memory: {now}, and this process may take {there / GIB:.1f} GiB; raise the "
-            f"container's memory limit, {_built_first(stats, config, in_files)}or {_less(words_bytes)}"
+            f"container's memory limit, {_built_first(stats, config, in_files)}or {_less(words_bytes, held)}"
         )
     disk = stats.used_bytes / stats.pictures if stats.pictures >= SURE else DISK_BYTES[config.local_features]
     pictures = int(stats.limit_bytes / disk)
     # As much again may be added while a version is built.
     beside = min(1.0, 2 * config.merge_share) if pictures >= config.versions_from else 1.0
     in_versions = int((1 - beside) * pictures)
-    full = make(pictures=pictures, rest_bytes=WORKING_BYTES, in_files=in_versions, words_in_files=in_versions)
+    full = make(
+        pictures=pictures,
+        rest_bytes=WORKING_BYTES,
+        in_files=in_versions,
+        words_in_files=in_versions,
+        fields_bytes=fields(pictures),
+    )
     if full.bytes > there:
         log.warning(
             "a store as full as its limit of %.1f GiB allows will not fit in memory: %s, and this process may take "
@@ -107,6 +120,7 @@ def _built_first(stats: StoreStats, config: ServerConfig, in_files: int) -> str:
     return f"put the vectors in files with `landseer index-versions build {config.store}`, "
 
 
-def _less(words_bytes: int) -> str:
+def _less(words_bytes: int, fields_bytes: int) -> str:
     without = "serve it with `--local-features none`, or " if words_bytes else ""
-    return f"{without}split the collection over several servers"
+    fewer = "index fewer fields (--index-field), or " if fields_bytes else ""
+    return f"{without}{fewer}split the collection over several servers"

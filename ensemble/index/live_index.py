@@ -34,7 +34,7 @@ import numpy.typing as npt
 from landseer.ensemble.errors import Overloaded
 from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
 from landseer.ensemble.index.living_main import LivingMain
-from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.selection import Selecting, Selection
 from landseer.ensemble.telemetry.metrics import only_metrics
 
 BATCH = 64
@@ -63,7 +63,7 @@ _Ranked = tuple[Keys, npt.NDArray[np.float64]]
 class _Search:
     query: Vectors  # [D]
     k: int
-    selection: Selection | None
+    selection: Selecting | None
     answer: Future[Hits] = field(default_factory=Future)
 
 
@@ -130,8 +130,10 @@ class LiveIndex:
         """Number of searches that are not answered yet."""
         return self._waiting
 
-    async def search(self, vector: npt.ArrayLike, k: int, selection: Selection | None = None) -> Hits:
+    async def search(self, vector: npt.ArrayLike, k: int, selection: Selecting | None = None) -> Hits:
         """Return the k nearest to vector [D], or all if there are fewer; with a selection, only of its keys.
+
+        The selection is asked for its keys when the search begins, so that they are as new as what is searched.
 
         ValueError if k < 1, or the vector has another size or is not finite. Overloaded if the queue is full.
         Cancelling the call removes it from the queue unless it has started.
@@ -269,7 +271,8 @@ class LiveIndex:
             return
         try:
             queries, ks = np.stack([search.query for search in batch]), [search.k for search in batch]
-            found = self._nearest(queries, ks, batch[0].selection)
+            selecting = batch[0].selection
+            found = self._nearest(queries, ks, None if selecting is None else selecting.now())
         except Exception as error:
             for search in batch:
                 search.answer.set_exception(error)

@@ -17,7 +17,7 @@ FEW = 16
 """Candidates beyond those asked for, as some of them may have been removed."""
 
 WARMING = 64
-"""Searches that map what searches read."""
+"""Searches that map what searches read; an exact index reads all for each."""
 
 
 class LivingMain:
@@ -93,7 +93,7 @@ class LivingMain:
 
     def warm(self) -> None:
         """Search for some of its own vectors, so that the first searches do not wait for pages to be mapped."""
-        for key in self._index.keys[:: max(1, self._index.size // WARMING)]:
+        for key in self._index.keys[:: max(1, self._index.size // (1 if self.exact else WARMING))]:
             query = self._stored(np.array([key]))
             if query.shape[1]:
                 self._index.search(query, FEW)

@@ -20,7 +20,13 @@ from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.manifest import VersionDamaged
-from landseer.ensemble.index.version_room import last_manifest, require_disk, require_memory, version_bytes
+from landseer.ensemble.index.version_room import (
+    last_manifest,
+    require_disk,
+    require_memory,
+    training_bytes,
+    version_bytes,
+)
 from landseer.ensemble.index.versions import Version
 from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.telemetry.metrics import only_metrics
@@ -95,9 +101,9 @@ class Merger:
         await self._check()
         while True:
             await asyncio.sleep(self._look_s)
-            merged = await self._try(self._merged)
-            if merged is None:
-                merged = await self._try(self._saved_words)
+            merged = None
+            for work in (self._merged, self._saved_words, self._saved_fields):
+                merged = await self._try(work) if merged is None else merged
             if merged is None:
                 continue
             with only_metrics():
@@ -179,14 +185,31 @@ class Merger:
         """Save the words if enough of them changed."""
         collection = self._collection
         words, files = collection.words, collection.word_files
-        if words is None or files is None or collection.index.size < collection.config.versions_from:
+        if words is None or files is None or not self._many(words.changed, words.stats.pictures):
             return ""
-        if words.changed <= collection.config.merge_share * words.stats.pictures:
-            return ""
-        await collection.files.run(require_disk, await collection.stats(), collection.config.store, words.stats.bytes)
-        version = await collection.files.run(files.save)
-        await collection.tidy_versions()
+        version = await self._saved(words.stats.bytes, files.save)
         return f"version {version.number} of the words serves: {version.manifest.size:,} pictures"
+
+    async def _saved_fields(self) -> str:
+        """Save the indexed fields if enough of them changed."""
+        fields, files = self._collection.fields, self._collection.field_files
+        if files is None or not self._many(fields.changed, self._collection.index.size):
+            return ""
+        version = await self._saved(fields.nbytes, files.save)
+        return f"version {version.number} of the fields is read at the next start: {version.manifest.size:,} pictures"
+
+    def _many(self, changed: int, pictures: int) -> bool:
+        """Return whether so many changes are worth a new version. A small collection has none."""
+        config = self._collection.config
+        return self._collection.index.size >= config.versions_from and changed > config.merge_share * pictures
+
+    async def _saved(self, size: int, save: Callable[[], Version]) -> Version:
+        """Save a version of so many bytes, about. NoRoom."""
+        collection = self._collection
+        await collection.files.run(require_disk, await collection.stats(), collection.config.store, size)
+        version = await collection.files.run(save)
+        await collection.tidy_versions()
+        return version
 
     async def _merge(self, index: LiveIndex) -> Version:
         collection = self._collection
@@ -232,14 +255,14 @@ class Merger:
 
     def _require_room(self, setting: IndexSetting, stats: StoreStats) -> None:
         """NoRoom unless there is memory to build a version of so many pictures, and disk to keep it."""
-        collection = self._collection
+        collection, dimension = self._collection, self._collection.profile.sizes.channels
         size = version_bytes(
             setting,
             pictures=collection.index.size,
-            dimension=collection.profile.sizes.channels,
+            dimension=dimension,
             last=last_manifest(collection.versions),
         )
-        require_memory(size)
+        require_memory(size, training_bytes(setting, dimension))
         require_disk(stats, collection.config.store, size)
 
     def _mapped(self, version: Version) -> LivingMain:

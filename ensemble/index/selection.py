@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Selecting(Protocol):
+    """Which pictures a search may return, known when it begins."""
+
+    def now(self) -> Selection:
+        """Return them."""
+
+    def has(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether each of keys [n] is allowed now: [n]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +32,20 @@ class Selection:
         allowed = np.zeros(int(keys.max(initial=-1)) + 1, np.bool_)
         allowed[keys] = True
         return cls(allowed=allowed)
+
+    def now(self) -> Selection:
+        """Return itself."""
+        return self
+
+    def changed(self, added: NDArray[np.int64], removed: NDArray[np.int64]) -> Selection:
+        """Return the selection with some keys more, and then without others."""
+        if not len(added) and not self.has(removed).any():
+            return self
+        allowed = np.zeros(max(len(self.allowed), int(added.max(initial=-1)) + 1), np.bool_)
+        allowed[: len(self.allowed)] = self.allowed
+        allowed[added] = True
+        allowed[removed[removed < len(allowed)]] = False
+        return Selection(allowed=allowed)
 
     def __contains__(self, key: int) -> bool:
         return 0 <= key < len(self.allowed) and bool(self.allowed[key])

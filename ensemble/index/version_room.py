@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from landseer.ensemble.index.faiss_factory import made, sample_size
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.manifest import Manifest, VersionDamaged
 from landseer.ensemble.index.versions import Versions
@@ -15,6 +16,8 @@ MARGIN = 1.1
 """Times the bytes that are expected."""
 BUILDER_BYTES = GIB // 4
 """Memory of the process that builds a version, beside the version."""
+COPIES = 3
+"""Of the vectors that an index is trained on: as they are read, together, and FAISS's own."""
 _ROW_BYTES = 8 + 4 * 32 * 2 + 64
 """Of a picture beside its values: its key, and its neighbours in a graph of HNSW32, the upper levels too."""
 
@@ -31,6 +34,11 @@ def version_bytes(setting: IndexSetting, *, pictures: int, dimension: int, last:
     if last is not None and last.size and last.setting.factory == setting.factory:
         return last.bytes * pictures // last.size
     return pictures * (4 * dimension + _ROW_BYTES)
+
+
+def training_bytes(setting: IndexSetting, dimension: int) -> int:
+    """Return what training an index takes, before it has any vectors. dimension: D."""
+    return COPIES * 4 * dimension * sample_size(made(setting.factory, dimension))
 
 
 def last_manifest(versions: Versions) -> Manifest | None:
@@ -58,9 +66,12 @@ def require_disk(stats: StoreStats, store: Path, size: int) -> None:
         )
 
 
-def require_memory(size: int) -> None:
-    """NoRoom if the process that builds a version of `size` bytes would take more memory than there is."""
-    left, needed = memory_left(), int(MARGIN * size) + BUILDER_BYTES
+def require_memory(size: int, training: int = 0) -> None:
+    """NoRoom if the process that builds a version of `size` bytes would take more memory than there is.
+
+    training: what it takes to train it, before it grows to its size.
+    """
+    left, needed = memory_left(), max(int(MARGIN * size), training) + BUILDER_BYTES
     if left is not None and left < needed:
         raise NoRoom(
             f"no memory to build a version: about {left / GIB:.2f} GiB are left; expected {needed / GIB:.2f}. Raise "

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from landseer.ensemble.index.manifest import Built, Manifest, sync_folder
 
-VECTORS, WORDS = "index", "index-words"
+VECTORS, WORDS, FIELDS = "index", "index-words", "index-fields"
 """Folders in that of the store."""
 _ACTIVE, _UNCHECKED = "active", "unchecked"
 _BUILDING, _GONE = "building-", "gone-"
@@ -55,7 +55,7 @@ class Versions:
     """The index versions in the folder of a store. Only the process that has the store's lock may change them."""
 
     def __init__(self, store: Path, name: str = VECTORS) -> None:
-        """name: of the folder, `VECTORS` or `WORDS`."""
+        """name: of the folder, `VECTORS`, `WORDS` or `FIELDS`."""
         self.folder = store / name
         self._versions = self.folder / "versions"
 

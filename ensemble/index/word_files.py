@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import shutil
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 
-from landseer.ensemble.index.choosing import Chooser
+from landseer.ensemble.index.choosing import Chooser, Saved
 from landseer.ensemble.index.index_setting import IndexSetting
-from landseer.ensemble.index.manifest import Built, Manifest, VersionDamaged, files_of
+from landseer.ensemble.index.manifest import Built, VersionDamaged
 from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.index.word_index import SavedWords, WordIndex
 from landseer.ensemble.store.store import Store
@@ -62,28 +58,15 @@ class WordFiles(Chooser):
 
         BuildStopped or SavingStopped soon after `stop` is set.
         """
-        began = time.monotonic()
-        token, folder = self.versions.aside()
-        try:
+        settled: list[Callable[[Path], None]] = []
+
+        def words(folder: Path) -> Saved:
             newest, settle = self._index.save(folder, self.stop)
-            made = Manifest(
-                token=token,
-                built=replace(self._now(), sequence=newest),
-                setting=SETTING,
-                dimension=self._index.bits,
-                size=self._index.stats.pictures,
-                longest=1.0,
-                made_at=time.time(),
-                made_by=f"{platform.node()}, process {os.getpid()}",
-                seconds=round(time.monotonic() - began, 3),
-                files=files_of(folder, self.stop),
-            )
-            made.write(folder)
-            version = self.publish(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        settle(version.folder)
+            settled.append(settle)
+            return Saved(sequence=newest, size=self._index.stats.pictures, dimension=self._index.bits)
+
+        version = self.write(SETTING, words)
+        settled[0](version.folder)
         return version
 
     def _now(self) -> Built:

@@ -20,7 +20,7 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.inverted_file import InvertedFile
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.index.live_index import Hits
-from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.selection import Selecting
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.workers import Workers
 
@@ -109,10 +109,11 @@ class WordIndex:
             bytes=file.nbytes,
         )
 
-    async def search(self, query: Binary, k: int, selection: Selection | None = None) -> Hits:
+    async def search(self, query: Binary, k: int, selection: Selecting | None = None) -> Hits:
         """Return the k most similar pictures that share a word with the query; ties go to the lower key.
 
-        selection: which pictures may be found; None for all. It changes no score.
+        selection: which pictures may be found; None for all. It is asked after it is settled which pictures are
+        searched, and changes no score.
 
         Scores are from 0 to 1: scores of kernels that are not normalised are divided by the number of the query's
         words, which does not change the order.

@@ -132,7 +132,8 @@ class Writer:
     async def _index(self, group: list[_Job], changes: list[StoreChange]) -> None:
         """Apply the changes to the index. If that fails, rebuild it from the store."""
         try:
-            await self._collection.apply(*_net(group, changes, self._collection.profile.sizes.channels))
+            net = _net(group, changes, self._collection.profile.sizes.channels)
+            await self._collection.apply(*net, changes[-1].key)
         except Exception:
             log.exception("updating the index failed; rebuilding it from the store")
             self._stale = True

@@ -45,6 +45,8 @@ TIMEOUT_PARAMETER = "landseer_timeout"
 """Request parameter, `CLOCK SENT TIMEOUT`: a name for our clock, its reading and the timeout in microseconds. Ensembles
 pass it on, and our backend drops late requests, whatever its own clock says. Triton's own `timeout` works only with a
 queue policy, which makes the pip release stall (docs/triton.md)."""
+_CUT = "Received RST_STREAM"
+"""What gRPC says, with the code INTERNAL, if a proxy before Triton lost it during a call."""
 MENDED = (2, 57)
 """The first release of Triton that does not crash when an inference is cancelled (its pull requests 7840 and 8078)."""
 _UNHEARD: set[asyncio.Future[Any]] = set()
@@ -238,7 +240,7 @@ class Triton:
             return Overloaded(
                 f"Triton's queue for `{model}` is full; try again later, or send fewer requests at a time"
             )
-        if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
+        if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED") or _CUT in said:
             if version and "unknown model" in said:
                 # That version is not loaded any more.
                 self.replaced.set()

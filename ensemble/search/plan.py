@@ -80,6 +80,8 @@ class HitsPage:
     size: int
     since: int | None
     """Number of changes of the store at the first page; None if this is the first."""
+    digest: bytes | None = None
+    """Of the request, as its token had it; None if this is the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

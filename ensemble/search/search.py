@@ -17,7 +17,7 @@ from landseer.ensemble.deadline import Deadline
 from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.fields import Filtered
-from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.index.selection import Selecting
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
@@ -85,7 +85,7 @@ class ResolvedQuery:
     """If the plan needs them and the picture has them."""
     patches: Patches | None = None
     """If the plan needs them and the picture has them."""
-    selection: Selection | None = None
+    selection: Selecting | None = None
     """The pictures that are searched; None for all."""
 
 
@@ -107,7 +107,7 @@ class SearchResult:
     matched: int | None
     """Number of pictures that the filter lets through; None without a filter."""
     sequence: int
-    """Number of changes of the store before the search; 0 without pages."""
+    """Number of changes of the store: before the search on the first page, after it on a later one."""
     more: bool
     """Whether a page follows."""
     models: tuple[str, ...]
@@ -135,10 +135,14 @@ class SearchRun:
 
     async def run(self) -> SearchResult:
         """Run the plan. NotFound, InvalidInput, and errors of describing and searching."""
-        size, sequence = self.collection.size, await self._sequence()
+        if isinstance(self.plan.query, PictureQuery):
+            # Mistakes in it are told before the picture is described.
+            await self._filter()
+        query = await self._resolve()
         filtered = await self._filter()
         selection, matched = (None, None) if filtered is None else (filtered.selection, filtered.matched)
-        query = replace(await self._resolve(), selection=selection)
+        query = replace(query, selection=selection)
+        size, before = self.collection.size, self.collection.applied
         ranking, by_words = await self._first_searches(query)
         expand = self.plan.expand
         if expand is not None and not expand.verified and len(ranking.keys):
@@ -162,14 +166,20 @@ class SearchRun:
             picture=query.picture,
             index_size=size,
             matched=matched,
-            sequence=sequence,
+            sequence=await self._sequence(before),
             more=more,
             models=_models(self.plan, ranking),
             untrained=_untrained(self.profile, self.plan, ranking),
         )
 
-    async def _sequence(self) -> int:
-        return 0 if self.plan.page is None else await self.collection.sequence()
+    async def _sequence(self, before: int) -> int:
+        """Return the number of changes to compare pages by. before: that of the index before the search.
+
+        The first page notes how many there were at least, later ones look how many there may be: a change that one
+        page saw and another did not is never overlooked.
+        """
+        page = self.plan.page
+        return before if page is None or page.since is None else await self.collection.sequence()
 
     async def _filter(self) -> Filtered | None:
         """Return the pictures that the filter lets through; None without a filter."""

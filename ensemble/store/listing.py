@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from landseer.ensemble.store.record import metadata_of, unpack_key
@@ -15,11 +16,11 @@ LOOKED_AT = 50_000
 """Pictures after which a page ends even if few of them are among those wanted: 0.1 s."""
 
 
-class KeySet(Protocol):
-    """Some keys."""
+class Wanted(Protocol):
+    """Which pictures are listed."""
 
-    def __contains__(self, key: int) -> bool:
-        """Return whether a key is one of them."""
+    def wants(self, key: int, id: str, metadata: Callable[[], Mapping[str, str]]) -> bool:
+        """Return whether a picture is one of them. metadata: reads its metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +55,18 @@ class PageQuery:
     """Whether to read the metadata: a page of the disk each."""
 
 
-def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery, among: KeySet | None) -> Page:
-    """Read a page. among: which keys; None for all. StoreUnusable or ValueError for a record that is damaged."""
+def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery, among: Wanted | None) -> Page:
+    """Read a page. among: which pictures; None for all. StoreUnusable or ValueError for a record that is damaged."""
     found: list[ListedPicture] = []
     room, last = METADATA_BYTES, ""
     for looked_at, (id, key) in enumerate(_ids(transaction.cursor(databases[b"ids"]), query)):
         if len(found) == query.size or room <= 0 or looked_at == LOOKED_AT:
             return Page(pictures=tuple(found), next=last)
         last = id
-        if among is not None and unpack_key(key) not in among:
+        read = partial(_metadata, transaction, databases, sums, key)
+        if among is not None and not among.wants(unpack_key(key), id, read):
             continue
-        metadata = _metadata(transaction, databases, sums, key) if query.metadata else {}
+        metadata = read() if query.metadata else {}
         room -= sum(len(name) + len(value) for name, value in metadata.items())
         found.append(ListedPicture(id=id, metadata=metadata))
     return Page(pictures=tuple(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,29 @@ class StoredMetadata:
                 ids.append(id.decode())
         return np.array(keys, np.int64), ids
 
-    def scan(self, *, batch: int = 4096) -> Iterator[tuple[Keys, list[dict[str, str]]]]:
-        """Yield keys [n] and the metadata of all pictures, in key order. StoreUnusable for a record that is damaged.
+    def scan(self, *, batch: int = 4096, after: int = 0) -> Iterator[tuple[Keys, list[dict[str, str]]]]:
+        """Yield keys [n] and the metadata of all pictures of keys above `after`, in key order.
 
-        Each batch is read in its own transaction, so that a slow consumer does not keep old pages alive.
+        Each batch is read in its own transaction, so that a slow consumer does not keep old pages alive. StoreUnusable
+        for a record that is damaged.
         """
-        after = 0
         while True:
             keys, metadata = self._batch(after + 1, batch)
             if not len(keys):
                 return
             yield keys, metadata
             after = int(keys[-1])
+
+    def sample(self, *, places: int = 16, each: int = 64) -> list[dict[str, str]]:
+        """Return the metadata of some pictures from all over the store, or of all of a few; none of damaged parts."""
+        last, found = self.sequence(), list[dict[str, str]]()
+        next_key = 1
+        for first in range(1, last + 1, max(each, last // places)):
+            with suppress(StoreUnusable):
+                keys, metadata = self._batch(max(first, next_key), each)
+                found += metadata
+                next_key = int(keys.max(initial=0)) + 1
+        return found
 
     def _batch(self, first: int, count: int) -> tuple[Keys, list[dict[str, str]]]:
         keys, metadata = [], []

@@ -56,7 +56,7 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.index_tokens import IndexTokens
 from landseer.ensemble.store.keypoints import StoredKeypoints
-from landseer.ensemble.store.listing import KeySet, Page, PageQuery, page_of
+from landseer.ensemble.store.listing import Page, PageQuery, Wanted, page_of
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.store.mounts import require_local
@@ -197,8 +197,8 @@ class Store:
             read = self.vectors.reader(transaction, augmented=augmented) if vectors else None
             return [self._stored(transaction, pack_key(key), thumbnails=thumbnails, vectors=read) for key in keys]
 
-    def page(self, query: PageQuery, among: KeySet | None = None) -> Page:
-        """List pictures in the order of their ids. among: which keys; None for all."""
+    def page(self, query: PageQuery, among: Wanted | None = None) -> Page:
+        """List pictures in the order of their ids. among: which of them; None for all."""
         with self._environment.begin(buffers=True) as transaction:
             try:
                 return page_of(transaction, self._databases, self._sums, query, among)

@@ -90,6 +90,9 @@ class Metrics:
         self.index_version = gauge("landseer_index_version", "Number of the index version that serves; 0 without one.")
         self.index_damaged = counter("landseer_index_damaged_versions", "Index versions that were found damaged.")
         self.index_merges = counter("landseer_index_merges", "Index versions built, by outcome.", ("outcome",))
+        for outcome in ("done", "failed"):
+            # From 0 on, or the first failure would be no increase.
+            self.index_merges.labels(outcome)
         self.index_merge = sizes("landseer_index_merge_duration_seconds", "Time to build a version.", BUILDING)
         self.search_batch = sizes("landseer_search_batch_size", "Searches answered by one pass over the index.", COUNTS)
         self.write_batch = sizes("landseer_write_batch_size", "Changes written in one transaction.", COUNTS)

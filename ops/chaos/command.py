@@ -24,6 +24,7 @@ from landseer.ops.chaos.plan import every_fault
 from landseer.ops.chaos.report import ChaosReport, markdown, verdict
 from landseer.ops.chaos.scene import Scene
 from landseer.ops.chaos.trial import Outcome, left_out, run_trial, seconds
+from landseer.ops.chaos.version_kills import version_kills
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.triton import TritonConfig, TritonServer
 from landseer.ops.scratch import scratch_folder
@@ -47,6 +48,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--history", type=float, default=60.0, metavar="S", help="seconds of history (default %(default)g)")
     option("--flips", type=int, default=300, metavar="N", help="bits to flip (default %(default)s)")
     option("--kills", type=positive, default=100, metavar="N", help="kills in each test (default %(default)s)")
+    option(
+        "--version-kills",
+        type=positive,
+        default=40,
+        metavar="N",
+        help="kills of the orchestrator while it merges (default %(default)s, 6 s each; a full run has 300)",
+    )
     option("--seed", type=int, default=0, metavar="N", help="random seed (default %(default)s)")
     return parser.parse_args(argv)
 
@@ -56,7 +64,10 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     with scratch_folder("chaos") as folder:
         triton = TritonServer(TritonConfig(repository=options.repository))
         with Scene(triton, folder=folder) as scene:
-            outcomes, history = _tried(scene, options, console)
+            album = _album(scene)
+            outcomes, history = _tried(scene, album, options, console)
+            console.print(f"{options.version_kills} kills while the index is merged follow")
+            killed = version_kills(scene, album, count=options.version_kills, seed=options.seed)
         damage = flips(scene.store, count=options.flips, seed=options.seed)
     console.print(f"{options.kills} kills of each kind of writer follow")
     kills = run_kills(options.kills)
@@ -66,19 +77,24 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         history_faults=what_happened(),
         damage=damage,
         kills=kills,
+        version_kills=killed,
         machine=machine,
         load=(load, os.getloadavg()[0]),
         command=f"python -m landseer.ops.chaos.command --minutes {options.minutes:g} --kills {options.kills} "
-        f"--history {options.history:g} --flips {options.flips} --seed {options.seed}",
+        f"--version-kills {options.version_kills} --history {options.history:g} --flips {options.flips} "
+        f"--seed {options.seed}",
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
     )
     return markdown(report), verdict(report)
 
 
-def _tried(scene: Scene, options: argparse.Namespace, console: Console) -> tuple[list[Outcome], Verdict]:
+def _album(scene: Scene) -> Album:
     with BlockingSearchClient(scene.address) as client:
-        album = Album.indexed(client)
+        return Album.indexed(client)
+
+
+def _tried(scene: Scene, album: Album, options: argparse.Namespace, console: Console) -> tuple[list[Outcome], Verdict]:
     outcomes, until = [], time.monotonic() + 60 * options.minutes
     for fault in every_fault():
         if options.only in fault.name:

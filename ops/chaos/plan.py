@@ -9,6 +9,7 @@ from landseer.ops.chaos.model_faults import OtherVersion, Unloaded
 from landseer.ops.chaos.process_faults import Hung, HungAtStage, Killed, KilledAtStage, Terminated, TritonSlow
 from landseer.ops.chaos.store_faults import DiskFull, FileLimit, StoreDamaged, flip_descriptor, truncate
 from landseer.ops.chaos.tripwires import STAGES
+from landseer.ops.chaos.version_faults import DiskFullInBuild, VersionDamaged, flip_bit, truncate_file
 
 CONNECTIONS = 10_000
 HOUR_S = 3600
@@ -30,6 +31,9 @@ def every_fault() -> list[Fault]:
         FileLimit(),
         StoreDamaged("store file truncated", truncate),
         StoreDamaged("one bit of a descriptor flipped in the store file", flip_descriptor),
+        VersionDamaged("index version truncated before a start", truncate_file),
+        VersionDamaged("one bit of an index version flipped before a start", flip_bit),
+        DiskFullInBuild(),
         ClockJump(HOUR_S),
         ClockJump(-HOUR_S),
         Idle(CONNECTIONS),

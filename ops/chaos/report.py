@@ -11,6 +11,7 @@ from landseer.ops.chaos.damage import DamageFigures
 from landseer.ops.chaos.history import Verdict
 from landseer.ops.chaos.kills import KillFigures
 from landseer.ops.chaos.trial import Outcome, seconds
+from landseer.ops.chaos.version_kills import VersionKills
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class ChaosReport:
     """What happened while the history was recorded."""
     damage: DamageFigures | None
     kills: KillFigures | None
+    version_kills: VersionKills | None
     machine: Sequence[tuple[str, str]]
     load: tuple[float, float]
     """Processes that wanted to run on average over a minute, before and after."""
@@ -38,6 +40,7 @@ def verdict(report: ChaosReport) -> bool:
         report.history is None or not report.history.faults,
         report.damage is None or not report.damage.silent,
         report.kills is None or report.kills.passed,
+        report.version_kills is None or not report.version_kills.faults,
     )
     return all(parts)
 
@@ -49,6 +52,8 @@ def markdown(report: ChaosReport) -> str:
         parts.append(_history(report.history, report.history_faults))
     if report.damage is not None:
         parts.append(_damage(report.damage))
+    if report.version_kills is not None:
+        parts.append(_version_kills(report.version_kills))
     if report.kills is not None:
         parts.append(_kills(report.kills))
     machine = [*report.machine, ("load before, after", "{:.1f}, {:.1f}".format(*report.load))]
@@ -119,6 +124,19 @@ def _damage(found: DamageFigures) -> str:
     return (
         f"## A flipped bit\n\nOne bit of the store's file flipped, {found.tried:,} times, and all that it holds read "
         f"again:\n\n{table(('outcome', 'flips'), rows)}" + ("\n\n" + "\n".join(lines) if lines else "")
+    )
+
+
+def _version_kills(found: VersionKills) -> str:
+    rows = [(place, str(count)) for place, count in sorted(found.places.items())]
+    lines = [f"- **{_clipped(said)}**" for said in dict.fromkeys(found.faults)]
+    return (
+        "## The orchestrator killed while it merges\n\n"
+        f"It built a new version of the index after each change, {found.versions:,} together, while two callers wrote, "
+        f"others searched and read, and its store was backed up again and again, {found.backups:,} times. It was "
+        f"killed {sum(found.places.values()):,} times; callers saw {found.seen}. Every acknowledged change was looked "
+        "up, every version read, and the last backup restored.\n\n"
+        f"{table(('killed', 'times'), rows)}\n\n" + ("\n".join(lines) or "Nothing was lost, wrong or damaged.")
     )
 
 

@@ -24,13 +24,15 @@ class DiskFull(Fault):
     """A small file system, filled up by another file."""
 
     name = "disk full"
+    arguments: tuple[str, ...] = ()
+    """More options of `landseer serve`."""
 
     def prepare(self, scene: Scene) -> None:
         """Serve from a small file system; CannotTry where none can be mounted."""
         self._disk, self._former = scene.folder / "disk", scene.store
         self._disk.mkdir(exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(self._disk))
-        scene.serve(store=self._disk / "store")
+        scene.serve(store=self._disk / "store", extra_args=self.arguments)
 
     def inject(self, scene: Scene) -> None:
         """Fill it."""
@@ -52,7 +54,7 @@ class DiskFull(Fault):
     def clear_up(self, scene: Scene) -> None:
         """Serve from the former store again."""
         if self._disk.is_mount():
-            scene.serve(store=self._former)
+            scene.serve(store=self._former, extra_args=())
             _run("umount", str(self._disk))
 
 

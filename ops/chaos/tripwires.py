@@ -1,4 +1,4 @@
-"""`landseer serve` that kills or stops itself when a write reaches a stage.
+"""`landseer serve` that kills or stops itself when a write, or a merge of the index, reaches a stage.
 
 Runs as a module in place of the command line. A file `tripwire` in the folder LANDSEER_TRIPWIRES, with a stage and the
 number of a signal, arms it once: the stage that finds it removes it and sends itself the signal.
@@ -45,22 +45,36 @@ STAGES: dict[str, Place] = {
 }
 """The stages of a write, in order; the last one is that of a deletion."""
 
+MERGE_STAGES: dict[str, Place] = {
+    "merge begun": _place("index.merging", "Merger._built", after=False),
+    "version built, not published": _place("index.choosing", "Chooser.publish", after=False),
+    "version published, not active": _place("index.versions", "Versions.activate", after=False),
+    "version active, not searched": _place("index.live_index", "LiveIndex.exchange", after=False),
+    "version searched, the former one not freed": _place("index.live_index", "LiveIndex.exchange", after=True),
+}
+"""The stages of a merge, in order."""
+
 
 def arm(folder: Path, stage: str, signal: int) -> None:
-    """Let the next write that reaches `stage` send the orchestrator a signal."""
+    """Let the next write or merge that reaches `stage` send the orchestrator a signal."""
     armed = folder / f"{FILE}.new"
     armed.write_text(f"{signal} {stage}")
     armed.rename(folder / FILE)
 
 
 def is_armed(folder: Path) -> bool:
-    """Return whether no write has reached the stage yet."""
+    """Return whether none has reached the stage yet."""
     return (folder / FILE).exists()
+
+
+def disarm(folder: Path) -> None:
+    """Let nothing happen."""
+    (folder / FILE).unlink(missing_ok=True)
 
 
 def set_up(folder: Path) -> None:
     """Watch every stage in this process."""
-    for stage, place in STAGES.items():
+    for stage, place in {**STAGES, **MERGE_STAGES}.items():
         owner, name = place.method.split(".")
         held = getattr(import_module(place.module), owner)
         setattr(held, name, _watched(getattr(held, name), functools.partial(_trip, folder, stage), after=place.after))

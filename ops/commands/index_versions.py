@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("number", type=positive, nargs="?", metavar="N", help="number of a version, for verify and activate")
     add("--index", default="", metavar="FACTORY[:EFFORT[:RESCORED]]", help="the index, as of `landseer serve`")
     add("--vectors", choices=("raw", "augmented"), default="raw", help="what to build it of (default %(default)s)")
-    add("--words", action="store_true", help="the versions of visual words instead of those of vectors; not for build")
+    kinds = parser.add_mutually_exclusive_group()
+    of = "instead of those of vectors; not for build"
+    kinds.add_argument("--words", action="store_true", help=f"the versions of visual words {of}")
+    kinds.add_argument("--fields", action="store_true", help=f"the versions of indexed fields {of}")
     add("--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe")
 
 
@@ -53,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from landseer.ensemble.index.manifest import VersionDamaged
     from landseer.ensemble.store.folder import DATA, no_store
 
-    if args.action == "build" and args.words:
-        return failed("index-versions", "words are written by `landseer serve`; build makes versions of vectors", 2)
+    if args.action == "build" and (args.words or args.fields):
+        what = "words" if args.words else "fields"
+        return failed("index-versions", f"{what} are written by `landseer serve`; build makes versions of vectors", 2)
     if args.action == "activate" and args.number is None:
         return failed("index-versions", f"activate needs a number: landseer index-versions activate {args.store} N", 2)
     try:
@@ -134,14 +138,14 @@ def _serve_from(store: Store, versions: Versions, number: int, args: argparse.Na
     version = _there(versions, number)
     version.manifest.check(version.folder)
     made = version.manifest.built
-    if made.vectors == "words":
-        # They may be of another codebook than the one that the server is started with, which it sees itself.
+    if args.words or args.fields:
+        # They may be of another codebook, or have other fields, than the server is started with: it sees that itself.
         state = replace(made, sequence=store.stats().sequence)
     else:
         state = state_of(store.stats(), store.fingerprint, augmented=made.vectors != "raw")
     if why := version.why_not(state, store.index_tokens.read()):
         return failed("index-versions", f"version {number} cannot serve this store: {why}")
-    if made.vectors != "words":
+    if not (args.words or args.fields):
         _require_fit(version, args)
     versions.activate(number)
     print(f"version {number} serves from the next start on: {version.manifest.size:,} pictures")
@@ -230,9 +234,9 @@ def _with_store(args: argparse.Namespace, work: Callable[[Store, Versions], int]
 
 
 def _versions(args: argparse.Namespace) -> Versions:
-    from landseer.ensemble.index.versions import VECTORS, WORDS, Versions
+    from landseer.ensemble.index.versions import FIELDS, VECTORS, WORDS, Versions
 
-    return Versions(args.store, WORDS if args.words else VECTORS)
+    return Versions(args.store, WORDS if args.words else FIELDS if args.fields else VECTORS)
 
 
 def _there(versions: Versions, number: int) -> Version:

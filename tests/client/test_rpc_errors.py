@@ -63,10 +63,12 @@ def test_only_a_server_attaches_a_status(status: bytes | None, kind: type) -> No
         ("CANCELLED", "CANCELLED"),
         ("UNAVAILABLE", "Cancelling all calls"),
         ("UNAVAILABLE", "Stream removed (GOAWAY received; Error code: 2; Debug Text: {http2_error:2})"),
+        ("INTERNAL", "Received RST_STREAM with error code 2"),
+        ("UNKNOWN", "Stream removed"),
     ],
 )
 def test_a_call_that_its_server_ended_says_so(code: str, text: str) -> None:
     failed = AioRpcError(grpc.StatusCode[code], Metadata(), Metadata(), text, None)
     error = from_rpc_error(failed, address="somewhere", timeout=1)
     assert isinstance(error, ServerUnavailable)
-    assert str(error) == "the server at somewhere ended the call before it was done, as one that stops does; try again"
+    assert str(error) == "the server at somewhere, or a proxy before it, ended the call before it was done; try again"

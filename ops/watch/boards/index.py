@@ -42,6 +42,29 @@ BOARD = Board(
             ],
         ),
         (
+            "Index versions",
+            [
+                Panel(
+                    title="Versions built, and failed, in an hour",
+                    queries=one(
+                        f"sum by (instance, outcome) (increase(landseer_index_merges_total{{{I}}}[1h]))",
+                        "{{instance}} {{outcome}}",
+                    ),
+                ),
+                Panel(
+                    title="Pictures beside the version",
+                    queries=[
+                        *one(f"landseer_index_added{{{I}}}", "{{instance}} added"),
+                        *one(f"landseer_index_tombstones{{{I}}}", "{{instance}} removed"),
+                    ],
+                ),
+                Panel(
+                    title="Versions found damaged",
+                    queries=one(f"landseer_index_damaged_versions_total{{{I}}}", "{{instance}}"),
+                ),
+            ],
+        ),
+        (
             "Store and process",
             [
                 Panel(

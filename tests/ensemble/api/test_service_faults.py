@@ -45,6 +45,7 @@ async def fill(landseer, picture):
         ("NOT_FOUND", "Request for unknown model: 'describe' is not found", "UNAVAILABLE", "MODELS_UNAVAILABLE"),
         ("INVALID_ARGUMENT", "unexpected shape for input", "INTERNAL", "INFERENCE_FAILED"),
         ("INTERNAL", "onnx runtime error", "INTERNAL", "INFERENCE_FAILED"),
+        ("INTERNAL", "Received RST_STREAM with error code 2", "UNAVAILABLE", "MODELS_UNAVAILABLE"),
     ],
 )
 async def test_errors_of_triton_are_named(landseer, picture, rich, code, message, expected, reason):

@@ -103,10 +103,14 @@ async def test_filters_know_a_picture_before_it_is_found_and_until_it_is_not(ope
     async def indexed(keys, vectors, removed):
         calls.append("index")
 
-    async def fields(added, records, removed):
-        calls.append((added, removed))
+    async def add(added, records):
+        calls.append(("add", added))
+
+    async def remove(removed):
+        calls.append(("remove", removed))
 
     monkeypatch.setattr(collection.index, "apply", indexed)
-    monkeypatch.setattr(collection.fields, "apply", fields)
-    await collection.apply([2], VECTORS[:1].astype(np.float32), [record(0)], [1])
-    assert calls == [([2], []), "index", ([], [1])]
+    monkeypatch.setattr(collection.fields, "add", add)
+    monkeypatch.setattr(collection.fields, "remove", remove)
+    await collection.apply([2], VECTORS[:1].astype(np.float32), [record(0)], [1], 2)
+    assert calls == [("add", [2]), "index", ("remove", [1])] and collection.applied == 2

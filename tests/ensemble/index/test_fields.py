@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import numpy as np
@@ -13,11 +14,11 @@ from records import plain_record
 from landseer.ensemble.errors import InvalidInput, Overloaded
 from landseer.ensemble.filters.kinds import IndexedField, indexed_field, items, moment, number
 from landseer.ensemble.filters.parser import parse
+from landseer.ensemble.index import change_log
 from landseer.ensemble.index import columns as columns_module
 from landseer.ensemble.index import fields as fields_module
 from landseer.ensemble.index.columns import Columns
 from landseer.ensemble.index.fields import Fields
-from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.store import Store
 
 ALBUM = {
@@ -100,7 +101,7 @@ async def made(store):
 
 async def ids(fields, store, text):
     found = await fields.select(parse(text))
-    keys = np.flatnonzero(found.selection.allowed)
+    keys = np.flatnonzero(found.selection.now().allowed)
     assert found.matched == len(keys)
     return " ".join(one.record.id for one in store.by_keys(keys.tolist(), vectors=False) if one)
 
@@ -127,16 +128,104 @@ async def test_a_value_of_another_kind_is_an_error(made, text, message):
     assert message in str(caught.value)
 
 
+@pytest.fixture
+def slow(monkeypatch):
+    """Filters that look for `slow` wait until they are let go."""
+    begun, go, plain = threading.Event(), threading.Event(), columns_module.text_test
+
+    def test(comparison, kind, filter):
+        if comparison.value.text != "slow":
+            return plain(comparison, kind, filter)
+        return lambda text: (begun.set(), go.wait(30), text == "Ely")[2]
+
+    monkeypatch.setattr(columns_module, "text_test", test)
+    yield begun, go
+    go.set()
+
+
+@pytest.mark.parametrize("indexed", [("place", "year:number"), ()], ids=["indexed", "read"])
+async def test_a_slow_filter_delays_no_change_and_no_other_filter_and_follows_what_came_meanwhile(
+    store, made, slow, monkeypatch, indexed
+):
+    monkeypatch.setattr(fields_module, "QUICK", 0)
+    (begun, go), fields = slow, await made(*indexed)
+    task = asyncio.create_task(fields.select(parse("place:slow AND -id = new2")))
+    await asyncio.to_thread(begun.wait, 30)
+    # The one that it knows is replaced, and one that matches is new.
+    for id in ("ely", "new", "new2"):
+        (change,) = store.put_many([record(id, place="Ely")])
+        await fields.add([change.key], [record(id, place="Ely")])
+        await fields.remove([change.replaced_key] if change.replaced_key else [])
+    if indexed:
+        assert await ids(fields, store, "year > 1100") == "wells tate"
+    assert not task.done()
+    go.set()
+    found = await task
+    keys = np.flatnonzero(found.selection.now().allowed).tolist()
+    there = [one.record.id for one in store.by_keys(keys, vectors=False) if one]
+    assert (there, found.matched) == (["ely", "new"], 2)
+
+
+async def test_a_selection_is_as_new_as_the_search_that_asks_for_it(store, made):
+    fields = await made("place")
+    found = await fields.select(parse("place = Ely OR id = b"))
+    before = found.selection.now()
+    assert found.selection.now() is before
+    for id, place in (("a", "Ely"), ("b", "York"), ("c", "York")):
+        (change,) = store.put_many([record(id, place=place)])
+        await fields.add([change.key], [record(id, place=place)])
+        await fields.remove([])
+    keys = np.flatnonzero(found.selection.now().allowed).tolist()
+    assert [one.record.id for one in store.by_keys(keys, vectors=False)] == ["ely", "a", "b"]
+    assert before is not found.selection.now()
+    # A list of the store may be newer than what filters were told of.
+    (change,) = store.put_many([record("d", place="Ely")])
+    assert found.selection.wants(change.key, "d", lambda: {"place": "Ely"})
+    assert not found.selection.wants(change.key, "d", lambda: {"place": "York"})
+
+
+async def test_what_was_read_from_the_store_is_not_newer_than_the_index(store, made, monkeypatch):
+    """While a picture is replaced, the index has its old key for a moment, and the store the new one."""
+    fields = await made()
+    monkeypatch.setattr(fields_module, "APPLIED_S", 30.0)
+    (change,) = store.put_many([record("ely", place="Ely")])
+    task = asyncio.create_task(fields.select(parse("place = Ely")))
+    await fields.add([change.key], [record("ely", place="Ely")])
+    assert not task.done()
+    await fields.remove([change.replaced_key])
+    assert (await task).matched == 1 and change.key in (await task).selection.now()
+
+
+async def test_a_selection_that_cannot_follow_says_so_and_is_made_anew(store, made, monkeypatch):
+    fields = await made("place")
+    found = await fields.select(parse("place = Ely"))
+    monkeypatch.setattr(change_log, "MOST", 2)
+    for id in "abc":
+        (change,) = store.put_many([record(id, place="Ely")])
+        await fields.add([change.key], [record(id, place="Ely")])
+    await fields.remove([])
+    with pytest.raises(Overloaded, match="the filter cannot follow; try again"):
+        found.selection.now()
+    assert await ids(fields, store, "place = Ely") == "ely a b c"
+    # Neither can one from before the index was built anew.
+    found = await fields.select(parse("place = Ely"))
+    await fields.load(store.metadata.scan())
+    with pytest.raises(Overloaded):
+        found.selection.now()
+    assert (await fields.select(parse("place = Ely"))).matched == 4
+
+
 @pytest.mark.parametrize("indexed", [("place",), ()], ids=["indexed", "read"])
 async def test_a_change_counts_from_then_on_and_what_is_kept_is_shared(store, made, indexed):
     fields, wanted = await made(*indexed), parse('place = "Ely"')
     before = await fields.select(wanted)
     assert (await fields.select(parse('place = "Ely"'))).selection is before.selection
     (change,) = store.put_many([record("new", place="Ely")])
-    await fields.apply([change.key], [record("new", place="Ely")], [])
+    await fields.add([change.key], [record("new", place="Ely")])
+    await fields.remove([])
     assert await ids(fields, store, 'place = "Ely"') == "ely new"
     gone = store.delete("ely").replaced_key
-    await fields.apply([], [], [gone])
+    await fields.remove([gone])
     assert await ids(fields, store, 'place = "Ely"') == "new"
     assert await ids(fields, store, "NOT place = Ely") == "wells tate odd bare"
 
@@ -165,7 +254,7 @@ async def test_a_filter_that_nobody_waits_for_ends(made):
     fields, stop = await made("place"), threading.Event()
     stop.set()
     with pytest.raises(Overloaded):
-        fields._select(parse("place:E AND id:e"), stop)
+        fields._selected(parse("place:E AND id:e"), stop)
 
 
 async def test_selections_are_kept_within_a_bound(made, monkeypatch):
@@ -222,11 +311,10 @@ def test_columns_are_a_dictionary_after_any_changes(changes):
             columns.remove(np.array([*removed], np.int64))
             plain = {one: found for one, found in (plain | added).items() if one not in removed}
     assert columns.nbytes("t") >= 150 * len({found["t"] for found in plain.values() if found})
-    nothing = Selection.of(np.empty(0, np.int64))
     for text, test in {
         "n >= 2": lambda found: found.get("n") in ("2", "3.5"),
         "t:x": lambda found: "x" in found.get("t", ""),
         "NOT t = x": lambda found: found.get("t") != "x",
     }.items():
-        allowed = columns.select(parse(text), lambda _: nothing).allowed
-        assert np.flatnonzero(allowed).tolist() == [one for one, found in sorted(plain.items()) if test(found)]
+        keys = columns.snapshot().select(parse(text), lambda comparison, keys: keys < 0)
+        assert keys.tolist() == [one for one, found in sorted(plain.items()) if test(found)]

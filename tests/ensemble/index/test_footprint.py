@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+from functools import partial
 
+import numpy as np
 import pytest
 from fake_triton import PROFILE
 
@@ -11,6 +14,8 @@ from landseer.ensemble.config import KEYPOINTS, NONE, ServerConfig
 from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.index import footprint
 from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.columns import Columns
+from landseer.ensemble.index.field_footprint import fields_bytes
 from landseer.ensemble.index.footprint import KEYPOINT_WORDS_BYTES, Footprint, check_memory
 from landseer.ensemble.memory import GIB
 from landseer.ensemble.store.record import StoreStats
@@ -38,6 +43,25 @@ def test_a_store_that_does_not_fit_is_refused(monkeypatch):
         "`--local-features none`, or split the collection over several servers"
     )
     check(stats(280_000), 3.5, monkeypatch, local=NONE)
+
+
+def test_indexed_fields_count(monkeypatch):
+    kinds = {"path": "text", "year": "number", "place": "text"}
+    metadata = [{"path": f"/photos/2019/{n:07}.jpg", "year": "1990", "place": f"place {n % 20}"} for n in range(20_000)]
+    # A sample tells texts that all differ from those of which there are few.
+    each = partial(fields_bytes, kinds, metadata[::20])
+    columns = Columns(kinds)
+    columns.add(np.arange(20_000), metadata)
+    assert columns.total_bytes / 20_000 == pytest.approx(each(20_000), rel=0.25)
+    assert each(10**6) == pytest.approx(150 + 24 + 2 * 25, abs=4)
+    assert fields_bytes({}, metadata, 10**6) == 0
+    monkeypatch.setattr(footprint, "memory_limit", lambda: GIB)
+    config = ServerConfig(store="pictures", local_features=NONE)
+    with pytest.raises(StoreUnusable) as caught:
+        check_memory(stats(10**7), config, 1280, words_bytes=0, in_files=10**7, fields=each)
+    said = r"0 vectors of 1,280 x 4 bytes \+ 10,000,000 times 22\d bytes for fields \+ 0.2 GiB for the rest = 2.\d GiB"
+    assert re.search(said, str(caught.value)) and "index fewer fields (--index-field), or split" in str(caught.value)
+    check_memory(stats(10**6), config, 1280, words_bytes=0, in_files=10**6, fields=each)
 
 
 @pytest.mark.parametrize(

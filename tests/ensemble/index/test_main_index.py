@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
+from landseer.ensemble.index import faiss_factory
 from landseer.ensemble.index.faiss_index import INDEX, KEYS, SETTING, FaissIndex, main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.main_index import BuildStopped
@@ -198,3 +199,18 @@ def test_a_setting_that_is_not_one_is_rejected(text):
     assert IndexSetting.from_json(setting.to_json()) == setting
     with pytest.raises(ValueError, match=r"expected|not JSON"):
         IndexSetting.from_json(text)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "HNSW8,SQ8", "RR,SQ8"])
+def test_an_index_with_room_copies_nothing_as_it_grows(factory):
+    index = faiss_factory.made(factory, DIMENSION)
+    faiss_factory.train(index, ROWS[:500].astype(np.float32))
+    faiss_factory.reserve(index, COUNT)
+    kind = faiss_factory.inner(index)
+    codes = faiss.downcast_index(kind.storage) if isinstance(kind, faiss.IndexHNSW) else kind
+    rooms = [codes.codes, *([kind.hnsw.neighbors] if isinstance(kind, faiss.IndexHNSW) else [])]
+    index.add(ROWS[:100].astype(np.float32))
+    places = [int(room.data()) for room in rooms]
+    for start in range(100, COUNT, 500):
+        index.add(ROWS[start : start + 500].astype(np.float32))
+    assert index.ntotal == COUNT and [int(room.data()) for room in rooms] == places

@@ -15,16 +15,27 @@ from prometheus_client import generate_latest
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
+from landseer.ensemble.filters.kinds import IndexedField
+from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index import choosing, merging, version_room
 from landseer.ensemble.index.building import build
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
 from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.telemetry.metrics import Metrics
 
 SIZES = dataclasses.replace(PROFILE.sizes, channels=16)
 SMALL = dataclasses.replace(PROFILE, sizes=SIZES)
 VECTORS = unit_halves(400, SIZES.channels, seed=0)
+
+
+PLACES = ("Ely", "York", "Wells")
+
+
+def metadata(name):
+    number = name.lstrip("pqr")
+    return {"place": PLACES[int(number) % 3], "n": number} if number.isdecimal() else {}
 
 
 class Running:
@@ -56,7 +67,8 @@ class Running:
         vectors = [VECTORS[(self.made + place) % len(VECTORS)] for place in range(len(names))]
         self.made += len(names)
         records = [
-            plain_record(name, reduced=SIZES.reduced, descriptor=row) for name, row in zip(names, vectors, strict=True)
+            plain_record(name, reduced=SIZES.reduced, descriptor=row, metadata=metadata(name))
+            for name, row in zip(names, vectors, strict=True)
         ]
         for change, name, row in zip(await self.writer.put(records), names, vectors, strict=True):
             self.held[name] = (change.key, row)
@@ -276,6 +288,101 @@ async def test_words_are_saved_when_enough_of_them_changed(running):
     await asyncio.sleep(0.05)
     assert saved == [100]
     running.collection.words = None
+
+
+@pytest.fixture
+async def fielded(tmp_path, monkeypatch):
+    """A running collection with two indexed fields; what it reads from the store for them is counted."""
+    read = []
+    scan = StoredMetadata.scan
+
+    def counted(self, **how):
+        for keys, metadata in scan(self, **how):
+            read.extend(keys.tolist())
+            yield keys, metadata
+
+    monkeypatch.setattr(StoredMetadata, "scan", counted)
+    fields = (IndexedField(name="place", kind="text"), IndexedField(name="n", kind="number"))
+    made = Running(tmp_path / "store", index_fields=fields)
+    await made.start()
+    yield made, read
+    await made.stop()
+
+
+async def restarted(running, read, **options):
+    """Start again, and return which pictures were read for the fields."""
+    await running.stop()
+    running.config = dataclasses.replace(running.config, **options)
+    read.clear()
+    await running.start(lambda order: asyncio.Event().wait())
+    return list(read)
+
+
+async def check_filters(running):
+    """Filters let through what is held. The name p7 stands for the place and the number of 7."""
+    for text, wanted in {
+        "place = Ely": lambda n: n % 3 == 0,
+        "place:e AND n > 10": lambda n: n % 3 == 2 and n > 10,
+        "n:*": lambda n: True,
+    }.items():
+        found = await running.collection.fields.select(parse(text))
+        keys = np.flatnonzero(found.selection.now().allowed)
+        held = sorted(key for name, (key, _) in running.held.items() if wanted(int(name[1:])))
+        assert [key for key in keys.tolist() if key in {key for key, _ in running.held.values()}] == held
+        assert found.matched == len(held)
+
+
+async def saved(running):
+    """Wait until the fields are in files, and return the folder of their versions."""
+    versions = running.collection.field_files.versions
+    for _ in range(4000):
+        if versions.active is not None and not running.collection.fields.changed:
+            return versions.folder / "versions"
+        await asyncio.sleep(0.005)
+    raise AssertionError("the fields were not written")
+
+
+async def test_indexed_fields_are_read_from_files_and_only_changes_from_the_store(fielded):
+    running, read = fielded
+    await running.put(*(f"p{row}" for row in range(50)))
+    await saved(running)
+    await running.put("p3", "p60")
+    await running.delete("p5")
+    await check_filters(running)
+    assert await restarted(running, read) == [51, 52]
+    await check_filters(running)
+    # After `activate` or `rollback` of the vectors, too.
+    await running.stop()
+    await running.start()
+    await running.put(*(f"p{row}" for row in range(61, 80)))
+    await saved(running)
+    await running.merged(2)
+    await running.delete("p7")
+    numbers = running.collection.versions.numbers
+    await running.stop()
+    running.collection.versions.activate(numbers[0])
+    read.clear()
+    await running.start(lambda order: asyncio.Event().wait())
+    assert running.collection.index.main.number == numbers[0] and read == []
+    await check_filters(running)
+    # Other fields are read from the store.
+    assert len(await restarted(running, read, index_fields=running.config.index_fields[:1])) == len(running.held)
+
+
+@pytest.mark.parametrize("harmed", ["1/keys.npy", "1/0.npy", "1/1.txt", "1/manifest.json", "1"])
+async def test_damaged_files_of_fields_are_noticed_and_read_from_the_store(fielded, harmed, caplog):
+    running, read = fielded
+    await running.put(*(f"p{row}" for row in range(50)))
+    path = await saved(running) / harmed
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        flip(path, -10)
+    assert await restarted(running, read) == [*range(1, 51)]
+    await check_filters(running)
+    if path.suffix:
+        assert "index version 1 is damaged and is deleted" in caplog.text
+        assert running.number("landseer_index_damaged_versions_total") == 1
 
 
 def flip(path, place=-100):

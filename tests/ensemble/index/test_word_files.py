@@ -13,7 +13,7 @@ from landseer.client.cli import main
 from landseer.ensemble.asmk import inverted_file
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.inverted_file import SavingStopped
-from landseer.ensemble.index import manifest, word_files
+from landseer.ensemble.index import choosing, manifest
 from landseer.ensemble.index.main_index import BuildStopped
 from landseer.ensemble.index.manifest import files_of
 from landseer.ensemble.index.versions import WORDS, Versions
@@ -159,7 +159,7 @@ async def test_a_full_disk_harms_nothing(wordy, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(word_files, "files_of", full)
+    monkeypatch.setattr(choosing, "files_of", full)
     with pytest.raises(OSError, match="No space"):
         wordy.files.save()
     monkeypatch.undo()

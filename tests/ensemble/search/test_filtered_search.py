@@ -7,7 +7,9 @@ from fake_triton import SIZES
 from grpc.aio import AioRpcError
 from plain import PLAIN
 
+from landseer.ensemble.api import page_tokens
 from landseer.ensemble.filters.kinds import indexed_field
+from landseer.ensemble.search.search import SearchRun
 from landseer.ensemble.store import listing
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
@@ -122,6 +124,28 @@ async def test_a_picture_is_found_by_its_new_metadata_at_once(album, picture):
     assert [(one.name, one.kind, one.pictures) for one in stats] == [("place", "text", 11), ("year", "number", 11)]
 
 
+async def test_changes_while_the_query_is_described_are_found_and_told(album, picture, monkeypatch):
+    first = await search(album, id="p00", page_size=3, top_k=5, **PLAIN)
+    plain = SearchRun._resolve
+
+    async def resolve(run):
+        found = await plain(run)
+        await put(album, "p04", picture(4), place="Wells", year="2000")
+        await put(album, "new", picture(4, noise=1.0), place="Wells", year="2001")
+        return found
+
+    monkeypatch.setattr(SearchRun, "_resolve", resolve)
+    answer = await search(album, image=picture(4), top_k=3, filter="place = Wells AND year >= 2000", **PLAIN)
+    assert ids(answer)[:2] == ["p04", "new"] and answer.matched == 3
+    second = await search(album, id="p00", page_size=2, top_k=5, page_token=first.next_page_token, **PLAIN)
+    assert second.collection_changed
+    # A mistake is told before the picture is described.
+    described = len(album.triton.calls)
+    with pytest.raises(AioRpcError):
+        await search(album, image=picture(4), filter="year > soon", **PLAIN)
+    assert len(album.triton.calls) == described
+
+
 async def test_a_list_is_filtered_page_by_page(album, monkeypatch):
     monkeypatch.setattr(listing, "LOOKED_AT", 4)
     token, found, pages = "", [], 0
@@ -149,6 +173,17 @@ async def test_the_best_hit_of_each_value_stands_for_the_others(album, picture):
     assert ids(answer) == sorted((group[0] for group in groups.values()), key=plain.index)
     assert answer.hits[0].near_identical == [] and answer.timings[-3].stage == "group"
     assert ids(await search(album, id="p00", top_k=2, **by, **PLAIN)) == ids(answer)[:2]
+
+
+async def test_the_picture_of_a_page_is_hashed_once(album, picture, monkeypatch):
+    hashed = []
+    plain = page_tokens.hashlib.blake2b
+    monkeypatch.setattr(
+        page_tokens.hashlib, "blake2b", lambda data, **how: (hashed.append(len(data)), plain(data, **how))[1]
+    )
+    asked = {"image": picture(4), "top_k": 9, "page_size": 3} | PLAIN
+    await pages(album, **asked)
+    assert hashed == [len(asked["image"])] * 3
 
 
 async def pages(landseer, **fields):
