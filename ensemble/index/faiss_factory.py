@@ -88,8 +88,8 @@ def code_bytes(index: Any) -> int:
     """Return the bytes of a vector's code, without its key and its place in lists or a graph."""
     import faiss
 
-    kind = inner(index)
-    return int((faiss.downcast_index(kind.storage) if is_graph(index) else kind).code_size)
+    codes: Any = faiss.downcast_index(inner(index).storage) if is_graph(index) else inner(index)
+    return int(codes.code_size)
 
 
 def least_vectors(index: Any) -> int:

@@ -17,11 +17,11 @@ EXACT = IndexSetting(factory="Flat")
 EXACT_BELOW = 200_000
 """Vectors below which the default is exact search: one search of so many takes 65 ms on two quiet cores, a sixth of
 describing the picture, and nothing is missed."""
-LARGE = IndexSetting(factory="PCA256,HNSW32,SQ8", effort=192, rescored=8)
+LARGE = IndexSetting(factory="PCA384,HNSW32,SQ8", effort=512, rescored=5)
 """The default from there on (docs/scale.md)."""
 WHOLE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
 """That for vectors of fewer values than `FEW`."""
-FEW = 512
+FEW = 768
 """Values of a vector below which none are left out: a distance of all takes little, too."""
 
 
