@@ -32,6 +32,7 @@ from landseer.ensemble.index.live_index import largest_norm
 from landseer.ensemble.index.manifest import Built, Manifest, files_of
 from landseer.ensemble.store.beside import vectors_beside
 from landseer.ensemble.store.vectors import Vectors
+from landseer.ensemble.store.widening import widened
 
 MODULE = "landseer.ensemble.index.building"
 LOWEST = 19
@@ -86,7 +87,7 @@ def build(order: BuildOrder, vectors: Vectors) -> Manifest:
             count = int(np.searchsorted(keys, order.built.sequence, side="right"))
             if not count:
                 return
-            kept = rows[:count].astype(np.float32)
+            kept = widened(rows[:count])
             longest = max(longest, largest_norm(kept))
             yield keys[:count], kept
 

@@ -18,17 +18,22 @@ LEAST_PER_LIST = 39
 """FAISS warns of fewer."""
 ROUNDS = 10
 """Of k-means, as in FAISS."""
-CONSTRUCTION = 80
-"""HNSW's efConstruction, twice FAISS's default: a graph that takes longer to build, for searches of less effort."""
+CONSTRUCTION = 200
+"""HNSW's efConstruction, five times FAISS's default: a graph that takes longer to build, for searches of less effort.
+Among 20,000 vectors, 128 nodes found 0.984 with it and 0.969 with 80, which took 0.4 times as long to build."""
 EXAMPLES = "Flat, HNSW32,SQ8 or IVF1024,RaBitQfs4"
 
 
-def made(factory: str, dimension: int) -> Any:
-    """Return the empty FAISS index of a factory string, by inner product. ValueError if it cannot be served."""
+def made(factory: str, dimension: int, *, by_distance: bool = False) -> Any:
+    """Return the empty FAISS index of a factory string, by inner product. ValueError if it cannot be served.
+
+    by_distance: compare by distances instead.
+    """
     import faiss
 
+    metric = faiss.METRIC_L2 if by_distance else faiss.METRIC_INNER_PRODUCT
     try:
-        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimension, factory, metric)
     except (RuntimeError, AssertionError) as error:
         why = str(error).strip().splitlines()[-1].rpartition("Error: ")[2]
         raise ValueError(
@@ -42,7 +47,7 @@ def made(factory: str, dimension: int) -> Any:
             f"codes alone, or IVF whose lists are found by exact search, as in {EXAMPLES}. Scoring again (Refine) and "
             "keys (IDMap) it adds itself"
         )
-    if isinstance(kind, faiss.IndexHNSW):
+    if is_graph(index):
         kind.hnsw.efConstruction = CONSTRUCTION
     return index
 
@@ -64,6 +69,13 @@ def transforms(index: Any) -> list[Any]:
     return [faiss.downcast_VectorTransform(chain.at(place)) for place in range(chain.size())]
 
 
+def is_graph(index: Any) -> bool:
+    """Return whether an index is an HNSW."""
+    import faiss
+
+    return isinstance(inner(index), faiss.IndexHNSW)
+
+
 def lists(index: Any) -> int:
     """Return the number of lists of an index; 0 unless it is an IVF."""
     import faiss
@@ -72,9 +84,18 @@ def lists(index: Any) -> int:
     return int(kind.nlist) if isinstance(kind, faiss.IndexIVF) else 0
 
 
+def code_bytes(index: Any) -> int:
+    """Return the bytes of a vector's code, without its key and its place in lists or a graph."""
+    import faiss
+
+    codes: Any = faiss.downcast_index(inner(index).storage) if is_graph(index) else inner(index)
+    return int(codes.code_size)
+
+
 def least_vectors(index: Any) -> int:
-    """Return the fewest vectors that an index can be trained on well."""
-    return LEAST_PER_LIST * lists(index)
+    """Return the fewest vectors that an index can be trained on well: for PCA as many as they have values."""
+    values = [int(one.d_in) for one in transforms(index) if not one.is_trained]
+    return max([LEAST_PER_LIST * lists(index), *values])
 
 
 def sample_size(index: Any) -> int:
@@ -84,14 +105,17 @@ def sample_size(index: Any) -> int:
 
 def train(index: Any, sample: Vectors, stop: threading.Event | None = None) -> None:
     """Train an index on vectors [n, D]. BuildStopped soon after `stop` is set, ValueError for too few vectors."""
-    if len(sample) < max(1, lists(index)):
+    outputs = [int(one.d_out) for one in transforms(index) if not one.is_trained]
+    if len(sample) < max([1, lists(index), *outputs]):
+        what = f"of {lists(index):,} lists" if lists(index) else "of these values"
         raise ValueError(
-            f"got {len(sample):,} vectors to train an index of {lists(index):,} lists on; expected at least "
-            f"{max(1, least_vectors(index)):,}. Search so few vectors exactly (Flat), or take fewer lists"
+            f"got {len(sample):,} vectors to train an index {what} on; expected at least "
+            f"{max(1, least_vectors(index)):,}. Search so few vectors exactly (Flat), or take fewer lists or values"
         )
     for transform in transforms(index):
         if not transform.is_trained:
             transform.train(sample)
+            _keep_order(transform)
         sample = transform.apply(sample)
     kind = inner(index)
     if lists(index):
@@ -123,12 +147,18 @@ def reserve(index: Any, count: int) -> None:
         room.clear()
 
 
+def _keep_order(transform: Any) -> None:
+    """Have PCA subtract no mean: that changes inner products by a number of each vector's own, and no distance."""
+    import faiss
+
+    if isinstance(transform, faiss.LinearTransform) and transform.have_bias:
+        faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
+
+
 def _is_served(kind: Any) -> bool:
     """Return whether an index, without its transforms, can search all that a filter lets through."""
     import faiss
 
-    if kind.metric_type != faiss.METRIC_INNER_PRODUCT:
-        return False
     if isinstance(kind, faiss.IndexIVF):
         return isinstance(faiss.downcast_index(kind.quantizer), faiss.IndexFlat)
     codes = faiss.downcast_index(kind.storage) if isinstance(kind, faiss.IndexHNSW) else kind

@@ -3,8 +3,11 @@
 Filters. A search under a selection of a share s of the vectors must not find less than one without. IVF scans 1 / s as
 many lists, so about as many vectors that it may return. HNSW walks through all nodes and keeps those that it may
 return, so it keeps 1 / s as many; where that takes longer than comparing the query with all selected codes, it does the
-latter (`SCAN`). What finds fewer than k candidates nevertheless, searches all codes. So every search returns k
-candidates if there are as many.
+latter (`SCAN`), in memory if they are few (`DECODED`). What finds fewer than k candidates nevertheless, searches all
+codes. So every search returns k candidates if there are as many.
+
+Metric. For vectors of equal norms inner products and distances give the same order. HNSW then takes distances: what PCA
+leaves of such vectors has different norms, and by inner products the short ones would be neighbours of none.
 
 FAISS maps what it reads (IO_FLAG_MMAP_IFC), except the lists of fast scan, which are small: they are read.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +38,11 @@ LISTS_SHARE = 32
 """One in so many lists is scanned, if the setting has no effort."""
 SCAN = 60
 """HNSW compares a query with all selected codes if they are fewer than this, times its effort under the selection."""
+DECODED = 2**27
+"""Bytes of the selected codes, decoded, up to which they are kept in memory while the same filter is used: FAISS would
+ask for each of all vectors whether it may return it."""
+EVEN = 0.02
+"""Norms that differ by less, as a share of the longest, are taken as equal: float16 rounds unit vectors to 1e-3."""
 WRITTEN = 2**22
 """Bytes that are written at a time."""
 ADDED = 4096
@@ -49,7 +57,15 @@ class _Chosen:
 
     selector: Any
     """FAISS's IDSelectorBitmap."""
-    count: int
+    rows: Keys
+    """Their numbers, increasing."""
+    decoded: list[Any] = field(default_factory=list)
+    """A flat index of their codes, once it is needed."""
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self.rows)
 
 
 class FaissIndex:
@@ -109,6 +125,8 @@ class FaissIndex:
         short = (found < 0).any(axis=1)
         if short.any():
             scores[short], found[short] = self._search_all(rows[short], k, chosen)
+        if self._inner.metric_type == self._faiss.METRIC_L2:
+            scores = -scores
         # FAISS returns row -1 where scores are not numbers.
         return np.where(found < 0, found, self._keys[found]), scores
 
@@ -158,8 +176,10 @@ class FaissIndex:
         index = faiss_factory.made(setting.factory, dimension)
         faiss.omp_set_num_threads(threads or min(faiss.omp_get_max_threads(), cores()))
         if wanted := faiss_factory.sample_size(index):
-            sample = _sample(_checked(batches(), dimension, stop), wanted, expected)
-            faiss_factory.train(index, sample.reshape(-1, dimension), stop)
+            sample = _sample(_checked(batches(), dimension, stop), wanted, expected).reshape(-1, dimension)
+            if len(sample) and faiss_factory.is_graph(index) and _even(sample):
+                index = faiss_factory.made(setting.factory, dimension, by_distance=True)
+            faiss_factory.train(index, sample, stop)
             del sample
         faiss_factory.reserve(index, expected)
         found = [np.empty(0, np.int64)]
@@ -176,9 +196,11 @@ class FaissIndex:
             return None
         if self._last[0] is not selection:
             allowed = _allowed(selection, self._keys)
-            count = int(np.count_nonzero(allowed))
-            selector = self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            self._last = (selection, None if count == self.size else _Chosen(selector=selector, count=count))
+            chosen = _Chosen(
+                selector=self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")),
+                rows=np.flatnonzero(allowed),
+            )
+            self._last = (selection, None if chosen.count == self.size else chosen)
         return self._last[1]
 
     def _search(self, queries: Vectors, k: int, chosen: _Chosen | None) -> tuple[Vectors, Keys]:
@@ -207,11 +229,30 @@ class FaissIndex:
             params = faiss.SearchParametersIVF(nprobe=codes.nlist, **only)
         elif isinstance(codes, faiss.IndexHNSW):
             codes = faiss.downcast_index(codes.storage)
+        few = None if chosen is None else self._decoded(codes, chosen)
+        if few is not None:
+            codes, params = few, faiss.SearchParameters()
         # As in `FaissExact`: for several queries BLAS reads vectors only once, for one FAISS's own kernel is faster.
         blas = len(queries) * self._threads >= 4
         faiss.cvar.distance_compute_blas_threshold = 1 if blas else 2**31 - 1
-        found: tuple[Vectors, Keys] = codes.search(queries, k, params=params)
-        return found
+        scores, found = codes.search(queries, k, params=params)
+        if chosen is not None and few is not None:
+            found = np.where(found < 0, found, chosen.rows[found])
+        return scores, found
+
+    def _decoded(self, codes: Any, chosen: _Chosen) -> Any:
+        """Return a flat index of the chosen codes; None if they are too many, or no vectors by themselves."""
+        faiss = self._faiss
+        if not isinstance(codes, faiss.IndexFlat | faiss.IndexScalarQuantizer):
+            return None
+        if 4 * codes.d * chosen.count > DECODED:
+            return None
+        if not chosen.decoded:
+            every = faiss.rev_swig_ptr(codes.codes.data(), codes.ntotal * codes.code_size)
+            index = faiss.IndexFlat(codes.d, codes.metric_type)
+            index.add(codes.sa_decode(every.reshape(-1, codes.code_size)[chosen.rows]))
+            chosen.decoded.append(index)
+        return chosen.decoded[0]
 
 
 class ExactIndex(FaissIndex):
@@ -232,6 +273,12 @@ def _allowed(selection: Selection, keys: Keys) -> npt.NDArray[np.bool_]:
     allowed = np.zeros(len(keys), np.bool_)
     allowed[:inside] = selection.allowed[keys[:inside]]
     return allowed
+
+
+def _even(rows: Vectors) -> bool:
+    """Return whether rows [n, D] have about equal norms."""
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return bool(np.ptp(norms) < EVEN * norms.max())
 
 
 def _checked(

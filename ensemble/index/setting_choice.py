@@ -17,8 +17,12 @@ EXACT = IndexSetting(factory="Flat")
 EXACT_BELOW = 200_000
 """Vectors below which the default is exact search: one search of so many takes 65 ms on two quiet cores, a sixth of
 describing the picture, and nothing is missed."""
-LARGE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
-"""The default from there on: recall@10 of 0.982 among 100,000 generated vectors, less among more (docs/scale.md)."""
+LARGE = IndexSetting(factory="PCA384,HNSW32,SQ8", effort=512, rescored=5)
+"""The default from there on (docs/scale.md)."""
+WHOLE = IndexSetting(factory="HNSW32,SQ8", effort=384, rescored=2)
+"""That for vectors of fewer values than `FEW`."""
+FEW = 768
+"""Values of a vector below which none are left out: a distance of all takes little, too."""
 
 
 def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSetting:
@@ -27,8 +31,10 @@ def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSett
     ValueError if `config.index` or the tuned setting is not one, or FAISS cannot make the index; OSError.
     """
     found = parsed(config.index) if config.index else tuned(config.store)
+    if found is None and size >= EXACT_BELOW:
+        return LARGE if dimension >= FEW else WHOLE
     if found is None:
-        return EXACT if size < EXACT_BELOW else LARGE
+        return EXACT
     return found if size >= _least(found.factory, dimension) else EXACT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from landseer.ensemble.index.faiss_factory import made, sample_size
+from landseer.ensemble.index.faiss_factory import code_bytes, made, sample_size
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.manifest import Manifest, VersionDamaged
 from landseer.ensemble.index.versions import Versions
@@ -27,13 +27,14 @@ class NoRoom(RuntimeError):
 
 
 def version_bytes(setting: IndexSetting, *, pictures: int, dimension: int, last: Manifest | None) -> int:
-    """Return how large a version of so many pictures will be, about: as the last one, or uncompressed at most.
+    """Return how large a version of so many pictures will be, about: as the last one, or by the size of its codes.
 
-    dimension: D; last: of the version before, None without any. One of another factory tells nothing.
+    dimension: D; last: of the version before, None without any. One of another factory tells nothing. ValueError for a
+    setting that FAISS does not know.
     """
     if last is not None and last.size and last.setting.factory == setting.factory:
         return last.bytes * pictures // last.size
-    return pictures * (4 * dimension + _ROW_BYTES)
+    return pictures * (code_bytes(made(setting.factory, dimension)) + _ROW_BYTES)
 
 
 def training_bytes(setting: IndexSetting, dimension: int) -> int:

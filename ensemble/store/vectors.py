@@ -15,6 +15,7 @@ from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.read_ahead import ReadAhead
 from landseer.ensemble.store.record import HALF, halves, pack_key, unpack_key
 from landseer.ensemble.store.sums import Sums
+from landseer.ensemble.store.widening import widened
 
 
 class Vectors:
@@ -56,11 +57,10 @@ class Vectors:
         """
         with self._environment.begin(buffers=True) as transaction:
             read = self.reader(transaction, augmented=augmented)
-            found = [halves(read(pack_key(int(key)))) for key in keys]
-        rows = np.zeros((len(keys), max((len(row) for row in found), default=0)), np.float32)
-        for row, vector in zip(rows, found, strict=True):
-            row[: len(vector)] = vector
-        return rows
+            found = [bytes(read(pack_key(int(key)))) for key in keys]
+        most = max(map(len, found), default=0)
+        rows = b"".join(row.ljust(most, b"\0") for row in found)
+        return widened(np.frombuffer(rows, HALF).reshape(len(keys), most // HALF.itemsize))
 
     def keys(self, *, upto: int) -> npt.NDArray[np.int64]:
         """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`."""

@@ -3,7 +3,9 @@
 These properties are fitted on real records:
 
 - Descriptor, query vector and the mean of the clusters are drawn together, from a Gaussian with their joint mean and
-  covariance, so that they are correlated as in real pictures.
+  covariance, so that they are correlated as in real pictures. Directions are those of every other picture, and the
+  variance along them, and beside them, that of the pictures between: pictures lie less in the directions of others
+  than in their own, and a covariance of as few directions as pictures would flatter an index that leaves some out.
 - Clusters are spread around their mean as in one real picture (`KEPT` of the variance). The rest of the variance is
   drawn from a Gaussian fitted on the clusters of all pictures, in its `RANK` strongest directions.
 - Each thing is shown by `EACH` entries, which share part of what is drawn. The size of that part is drawn per thing,
@@ -46,7 +48,9 @@ class EntryDistribution:
     mean: Floats
     """[D + 2 P]: mean of descriptor, query vector and mean cluster, concatenated."""
     factor: Floats
-    """[R, D + 2 P]: R.T @ R is their covariance."""
+    """[R, D + 2 P]: R.T @ R is their covariance, but for `rest`."""
+    rest: Floats
+    """[D + 2 P]: standard deviation of each of their values beside the directions of `factor`."""
     around: Floats
     """[n, K, P]: the clusters of the real pictures minus their means; zero-padded."""
     within: Floats
@@ -69,9 +73,11 @@ def fit(records: Sequence[Record]) -> EntryDistribution:
         raise ValueError(f"got {len(whole)} records with two clusters or more; expected at least {LEAST} to fit")
     joint = np.stack([_joint(record) for record in whole])
     mean, around = joint.mean(axis=0), [_around(record) for record in whole]
+    factor, rest = _directions((joint - mean)[::2], (joint - mean)[1::2])
     first = EntryDistribution(
         mean=mean,
-        factor=_factor(joint - mean, freedom=len(joint) - 1),
+        factor=factor,
+        rest=rest,
         around=_stacked(around),
         within=_strongest(_factor(np.concatenate(around), freedom=sum(map(len, around))), RANK),
         shared=np.empty(0, np.float32),
@@ -124,6 +130,16 @@ def _stacked(around: Sequence[Floats]) -> Floats:
     return stacked
 
 
+def _directions(ours: Floats, theirs: Floats) -> tuple[Floats, Floats]:
+    """Return the factor [R, D] and the rest [D] of centred vectors `theirs` [m, D]; directions are those of `ours`."""
+    _, strengths, directions = np.linalg.svd(ours, full_matrices=False)
+    directions = directions[strengths > 1e-5 * strengths[0]]
+    along = theirs @ directions.T
+    factor = np.sqrt(np.square(along).mean(axis=0))[:, None] * directions
+    rest = np.sqrt(np.square(theirs - along @ directions).mean(axis=0))
+    return np.asarray(factor, np.float32), np.asarray(rest, np.float32)
+
+
 def _factor(centred: Floats, *, freedom: int) -> Floats:
     """Return R [min(n, D), D] with R.T @ R = centred.T @ centred / freedom; by QR, so singular is fine."""
     upper = np.linalg.qr(centred.astype(np.float64), mode="r")
@@ -167,6 +183,7 @@ def _drawn(
     patterns = np.repeat(draws.integers(len(fitted.patterns), size=things), EACH)[:count]
     rank, (inner, size) = len(fitted.factor), fitted.within.shape
     vectors = fitted.mean + _mixed(shares, (rank,), draws) @ fitted.factor
+    vectors += fitted.rest * _mixed(shares, fitted.rest.shape, draws)
     moved = _mixed(shares, (fitted.around.shape[1], inner), draws) @ fitted.within
     clusters = np.float32(np.sqrt(KEPT)) * fitted.around[patterns] + np.float32(np.sqrt(1.0 - KEPT)) * moved
     return vectors, clusters + vectors[:, None, -size:], patterns

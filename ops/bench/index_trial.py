@@ -37,6 +37,8 @@ ROUNDS = 3
 """How often the queries are searched for a rate; the median counts."""
 RESCORED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Candidates for each hit that a sweep tries."""
+FEWER = (256, 384)
+"""Values that PCA keeps of a vector's, where an index of all takes several times as long to search and to build."""
 ENOUGH = 0.002
 """Recall that fewer candidates may cost; saving more is not worth it."""
 ALL = 0.9995
@@ -226,17 +228,18 @@ def efforts(factory: str, dimension: int) -> list[int]:
     index = made(factory, dimension)
     if count := lists(index):
         return [2**power for power in range(1, count.bit_length()) if 2**power <= count // 2] or [1]
-    return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512] if "HNSW" in factory else [0]
+    return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768] if "HNSW" in factory else [0]
 
 
 def suiting(size: int, dimension: int) -> list[str]:
     """Return the factory strings to try for `size` vectors."""
-    graph, exact = "HNSW32,SQ8", ["Flat", "SQfp16"]
+    exact, fewer = ["Flat", "SQfp16"], [values for values in FEWER if 2 * values <= dimension <= size]
+    graphs = [f"PCA{values},HNSW32,SQ8" for values in fewer] or ["HNSW32,SQ8"]
     count = 2 ** round(np.log2(2 * np.sqrt(size)))
     if size < LEAST_PER_LIST * count:
-        return [*exact, graph]
+        return [*exact, *graphs]
     quantised = [f"PQ{dimension // 4}x4fs"] if dimension % 4 == 0 else []
-    return [*exact, graph, *(f"IVF{count},{codes}" for codes in ("RaBitQfs", "RaBitQfs4", *quantised))]
+    return [*exact, *graphs, *(f"IVF{count},{codes}" for codes in ("RaBitQfs", "RaBitQfs4", *quantised))]
 
 
 def fastest(points: Sequence[TrialPoint], *, target: float) -> TrialPoint | None:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from landseer.ensemble.index import faiss_factory
+from landseer.ensemble.index import faiss_factory, faiss_index
 from landseer.ensemble.index.faiss_index import INDEX, KEYS, SETTING, FaissIndex, main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.main_index import BuildStopped
@@ -19,6 +19,7 @@ LEAST_RECALL = {
     ("SQfp16", 0, 1): 1.0,
     ("SQ8", 0, 2): 0.99,
     ("HNSW16,SQ8", 64, 2): 0.98,
+    ("PCA48,HNSW16,SQ8", 64, 6): 0.97,
     ("RR,IVF16,SQ8", 12, 2): 0.97,
     ("IVF16,RaBitQfs", 12, 25): 0.92,
     ("IVF16,RaBitQfs4", 12, 3): 0.97,
@@ -96,6 +97,49 @@ def test_a_filter_of_any_share_costs_no_recall_and_leaves_no_gap(index, share):
     assert selection.has(found.ravel()).all()
     assert all(len(set(row)) == len(row) for row in found.tolist())
     assert recall(rescored(index, selection), truth(allowed)) >= least_recall(index)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_codes_that_a_filter_lets_through_are_searched_decoded_or_not_with_the_same_result(index, share, monkeypatch):
+    selection = Selection.of(KEYS_OF[np.random.default_rng(1).random(COUNT) < share])
+    found = []
+    for most in (2**26, 0):
+        monkeypatch.setattr(faiss_index, "DECODED", most)
+        found.append(index.search(QUERIES, 20, selection))
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
+    assert recall(found[0][0], found[1][0]) > 0.998
+
+
+def test_few_values_keep_the_order_of_vectors_that_are_not_centred():
+    """PCA subtracts the mean: 0.61 of them would be found if it were not told to keep it."""
+    shift = np.full(DIMENSION, 0.1, np.float16)
+    setting = IndexSetting(factory="PCA60,Flat")
+    index = FaissIndex.build(setting, DIMENSION, lambda: iter([(KEYS_OF, ROWS + shift)]), expected=COUNT, threads=1)
+    keys, _ = index.search(QUERIES + shift, K)
+    scores = (QUERIES + shift).astype(np.float64) @ (ROWS + shift).astype(np.float64).T
+    assert recall(keys, KEYS_OF[np.argsort(-scores, axis=1)[:, :K]]) > 0.85
+
+
+def test_a_graph_of_few_values_finds_vectors_of_equal_norms_by_distance():
+    draws = np.random.default_rng(2)
+    spread = np.float32(0.8) ** np.arange(DIMENSION)
+    rows = draws.standard_normal((COUNT, DIMENSION)) * spread + 0.3
+    unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    found, exact = [], KEYS_OF[np.argsort(-(unit[:50].astype(np.float64) @ unit.T.astype(np.float64)))[:, :K]]
+    for longer in (1.0, 1.1):
+        norms = np.where(np.arange(COUNT) == 0, longer, 1.0)[:, None].astype(np.float16)
+        index = FaissIndex.build(
+            IndexSetting(factory="PCA8,HNSW16,SQ8", effort=48),
+            DIMENSION,
+            lambda norms=norms: iter([(KEYS_OF, unit * norms)]),
+            expected=COUNT,
+            threads=1,
+        )
+        keys, scores = index.search(unit[:50].astype(np.float32), 40)
+        assert (np.diff(scores, axis=1) <= 0).all()
+        found.append(recall(keys, exact))
+    # One longer vector is enough: by distance it would be found where it is not the nearest.
+    assert found[0] > 0.97 and found[0] > found[1] > 0.7
 
 
 def test_scores_of_an_exact_index_are_inner_products(index):

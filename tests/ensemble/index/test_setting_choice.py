@@ -4,16 +4,26 @@ import pytest
 
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.index.index_setting import IndexSetting
-from landseer.ensemble.index.setting_choice import EXACT, EXACT_BELOW, LARGE, TUNED, parsed, setting_for, write_tuned
+from landseer.ensemble.index.setting_choice import (
+    EXACT,
+    EXACT_BELOW,
+    LARGE,
+    TUNED,
+    WHOLE,
+    parsed,
+    setting_for,
+    write_tuned,
+)
 
 
-def chosen(size, folder, index=""):
-    return setting_for(size, ServerConfig(store=folder, index=index), dimension=64)
+def chosen(size, folder, index="", dimension=64):
+    return setting_for(size, ServerConfig(store=folder, index=index), dimension=dimension)
 
 
-def test_the_default_depends_on_the_size(tmp_path):
+def test_the_default_depends_on_the_size_and_on_the_number_of_values(tmp_path):
     assert chosen(0, tmp_path) == chosen(EXACT_BELOW - 1, tmp_path) == EXACT
-    assert chosen(EXACT_BELOW, tmp_path) == LARGE
+    assert chosen(EXACT_BELOW, tmp_path, dimension=1280) == LARGE
+    assert chosen(EXACT_BELOW, tmp_path, dimension=64) == WHOLE
 
 
 def test_a_tuned_setting_counts_more_and_a_named_one_most(tmp_path):
@@ -27,6 +37,8 @@ def test_a_tuned_setting_counts_more_and_a_named_one_most(tmp_path):
 def test_too_few_vectors_for_a_named_index_are_searched_exactly(tmp_path):
     assert chosen(39 * 256 - 1, tmp_path, "IVF256,SQ8:8:2") == EXACT
     assert chosen(39 * 256, tmp_path, "IVF256,SQ8:8:2") == IndexSetting(factory="IVF256,SQ8", effort=8, rescored=2)
+    assert chosen(63, tmp_path, "PCA32,HNSW32,SQ8") == EXACT
+    assert chosen(64, tmp_path, "PCA32,HNSW32,SQ8").factory == "PCA32,HNSW32,SQ8"
 
 
 @pytest.mark.parametrize("text", ["", ":3", "Flat:x", "Flat:1:2:3", "Flat:-1", "Flat:1:0"])

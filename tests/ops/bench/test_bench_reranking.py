@@ -23,6 +23,7 @@ from landseer.ops.bench.asking import AnswerPair, IdAsker, TimedAnswer, added, a
 from landseer.ops.bench.generated_store import WrittenStore, expected_bytes, require_room, write
 from landseer.ops.bench.generator import BLOCK, EACH, entries, entry_id, fit, nearest_cosines
 from landseer.ops.bench.likeness import Likeness, likeness, quantities
+from landseer.ops.bench.neighbourhood import neighbourhoods
 from landseer.ops.bench.page_cache import disk_bytes, drop, memory_bytes, read_ahead
 from landseer.ops.bench.real_store import PhotographSource, real_records, spread
 from landseer.ops.bench.reranking import main
@@ -88,6 +89,15 @@ def test_generated_entries_are_like_real_ones(real, fitted):
     rng = np.random.default_rng(0)
     even = unit(rng.normal(size=(len(real), 48)))
     assert abs(np.median(nearest_cosines(even)) - found["descriptor and its nearest neighbour's"].real[2]) > 0.2
+
+
+def test_generated_entries_lie_in_no_fewer_directions_than_real_ones(real):
+    """64 pictures of 200 directions: drawn from their covariance, entries would lie in 63."""
+    vectors = unit(np.random.default_rng(0).normal(size=(64, 200))).astype(np.float16)
+    flat = [dataclasses.replace(one, descriptor=vector) for one, vector in zip(real[:64], vectors, strict=True)]
+    *_, found = neighbourhoods(flat, drawn(fit(flat), 64))
+    assert found.name == "share of it in the 16 strongest directions of others"
+    np.testing.assert_allclose(found.generated, found.real, atol=0.1)
 
 
 def test_entries_are_what_the_store_takes_and_the_same_again(real, fitted):
