@@ -1,7 +1,7 @@
 """Expansions by number of neighbours on data sets of every kind (docs/reports/expansion-sweep.md).
 
-It trains the networks that `landseer train lattqe` trains, and the paper's, searches every data set by them and by their
-rivals, and says where an expansion costs more than it may. A run that was interrupted resumes.
+It trains the networks that `landseer train lattqe` trains, and the paper's, searches every data set by them and by
+their rivals, and says where an expansion costs more than it may. A run that was interrupted resumes.
 """
 
 from __future__ import annotations
