@@ -195,7 +195,7 @@ def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
 
 def _settings(form: Form, epochs: int, seed: int) -> Settings:
     """On the CPU: the network is small, and episodes are drawn there."""
-    return Settings(
+    ours = Settings(
         epochs=epochs,
         learning_rate=form.learning_rate,
         optimiser="adamw",
@@ -206,3 +206,4 @@ def _settings(form: Form, epochs: int, seed: int) -> Settings:
         device="cpu",
         checkpoint_every=50,
     )
+    return replace(ours, weight_decay=1e-6, clip=None, warm_up=0, schedule="exponential") if form.paper else ours
