@@ -57,7 +57,7 @@ class Form:
     cosines: bool = True
     learning_rate: float = 2e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
-    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.2))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
