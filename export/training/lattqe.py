@@ -41,7 +41,7 @@ LEAST = 2 * PARTS
 """Fewest classes: two are left to validate."""
 LATTDBA_NEIGHBOURS = 48
 """As the paper has it."""
-TEMPERATURES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 """Candidates for LAttDBA's temperature."""
 
 
@@ -56,8 +56,8 @@ class Form:
     positions: bool = True
     cosines: bool = True
     learning_rate: float = 2e-3
-    recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
-    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.2))
+    recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,8 @@ class Describer:
     """A backbone and its head, at the scales of a server."""
 
     variant: Variant
-    run: Run
+    load: Callable[[], Run]
+    """Prepares the trunk."""
     key: str
     """Identifies what descriptors depend on."""
     how: str
@@ -74,8 +77,13 @@ class Describer:
         loaded, variant = _loaded(backbone, weights, None)
         made = as_served(variant)
         key = f"{trunk_sha256(loaded)} {made.fingerprint}"
-        run = trunk_runner(loaded.trunk, precision_of(backbone))
-        return cls(variant=made, run=run, key=key, how=f"{backbone}, {variant.name}")
+        load = partial(trunk_runner, loaded.trunk, precision_of(backbone))
+        return cls(variant=made, load=load, key=key, how=f"{backbone}, {variant.name}")
+
+    @cached_property
+    def run(self) -> Run:
+        """The trunk; preparing it takes seconds, for nothing if all pictures are described already."""
+        return self.load()
 
     def __call__(self, pixels: Pixels) -> Vectors:
         """Return the descriptor [D], of unit norm, of a picture [H, W, 3], sides multiples of 32."""

@@ -29,14 +29,14 @@ from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
 from landseer.ops.evaluate.labelled_vectors import Describer
 from landseer.ops.progress import bars, warn
 
-SIDE = 384
-"""Longer side of the pictures: 36% of the time of the served 640."""
+SIDE = 320
+"""Longer side of the pictures: a quarter of the time of the served 640."""
 OF_A_CLASS = 20
-VIEWED = 200
+VIEWED = 120
 """Photographs that are seen in views."""
-TARGETS, SEARCHED = 250, 50
+TARGETS, SEARCHED = 120, 40
 """Drawn targets that are learned from, and those that are searched for a report."""
-VIEWS = 6
+VIEWS = 5
 """Pictures of each photograph that is viewed, and of each target."""
 ZOOMS = ViewRanges(crop=(0.3, 1.0))
 BY_CAMERA = ViewRanges(crop=(0.85, 1.0), extent=(0.45, 1.0), blur=2.5)
