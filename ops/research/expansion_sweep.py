@@ -279,15 +279,19 @@ def _figures(pieces: Pieces, rules: Mapping[str, tuple[int, float]], paper: Weig
     none = Figures.of([one.searched.by(None, 0) for one in pieces])
     found = {"none": [none] * len(COUNTS)}
     ways: dict[str, Callable[[Piece], Weigh]] = {
-        name: partial(lambda weigh, piece: weigh, partial(by_rule, name, alpha)) for name, (_, alpha) in rules.items()
+        name: _same_for_all(partial(by_rule, name, alpha)) for name, (_, alpha) in rules.items()
     }
     ways[NETWORK] = lambda piece: partial(by_network, piece.network, None, False)
     ways[GATED] = lambda piece: partial(by_network, piece.network, None, True)
     if paper is not None:
-        ways[PAPER] = lambda piece: paper
+        ways[PAPER] = _same_for_all(paper)
     for name, way in ways.items():
         found[name] = [Figures.of([one.searched.by(way(one), count) for one in pieces]) for count in COUNTS]
     return found
+
+
+def _same_for_all(weigh: Weigh) -> Callable[[Piece], Weigh]:
+    return lambda piece: weigh
 
 
 def _text(

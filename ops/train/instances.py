@@ -32,9 +32,9 @@ from landseer.ops.progress import bars, warn
 KINDS = ("targets", "views", "photographs")
 SIDE = 320
 """Longer side of the pictures: a quarter of the time of the served 640."""
-OF_A_CLASS, BY_CLASS = 20, 500
+OF_A_CLASS, BY_CLASS = 20, 400
 """Most photographs of a class, and of all classes."""
-VIEWED = 40
+VIEWED = 20
 """Photographs that are seen in views."""
 TARGETS = 60
 VIEWS = 5
