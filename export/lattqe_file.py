@@ -25,7 +25,7 @@ KINDS: Mapping[str, type[ExpansionNetwork]] = {
     "mean": MeanLAttQE,
     "paper": LAttQE,
 }
-FORMAT = "landseer lattqe 1"
+FORMAT = "landseer lattqe 2"
 NAME = "lattqe.safetensors"
 
 

@@ -39,6 +39,7 @@ LIMITS: dict[str, Limit] = {
     "scores": Limit(fp32=0.9999, bf16=0.999),
     "cluster_weights": Limit(fp32=0.9999, bf16=0.99),
     "weights": Limit(fp32=0.9999, bf16=0.98),
+    "relevance": Limit(fp32=0.9999, bf16=0.98),
     "attention": Limit(fp32=0.999, bf16=0.9),
     # The selected set: near-ties at the 500th norm may resolve either way.
     "local_positions": Limit(fp32=0.99, bf16=0.9),
@@ -196,7 +197,10 @@ def _named(name: str, measure: Callable[[Array, Array], float]) -> Callable[[Arr
 MEASURES: dict[str, Callable[[Arrays, Arrays], float]] = {
     **{name: _named(name, cosine) for name in ("descriptor", "query_vector", "expanded")},
     "clusters": _named("clusters", mean_cosine),
-    **{name: _named(name, closeness) for name in ("scores", "cluster_weights", "weights", "attention", "box_scores")},
+    **{
+        name: _named(name, closeness)
+        for name in ("scores", "cluster_weights", "weights", "relevance", "attention", "box_scores")
+    },
     **{
         name: _named(name, equality)
         for name in ("local_count", "patch_count", "cluster_count", "box_count", "image_size")

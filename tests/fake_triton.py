@@ -246,10 +246,11 @@ def _patch_outputs(pixels: NDArray[Any], sizes: Sizes) -> Tensors:
 
 
 def _lattqe(inputs: Tensors, sizes: Sizes) -> Tensors:
-    """Average query expansion: mean of the query and the neighbours that the mask lets through."""
+    """Average query expansion: mean of the query and the neighbours that the mask lets through. Relevance is half."""
     mask = inputs["neighbour_mask"].astype(np.float32)
     total = inputs["query"] + (inputs["neighbours"] * mask[..., None]).sum(axis=1)
-    return {"expanded": _unit(total), "weights": np.concatenate([np.ones((1, 1), np.float32), mask], axis=1)}
+    weights = np.concatenate([np.ones((1, 1), np.float32), mask], axis=1)
+    return {"expanded": _unit(total), "weights": weights, "relevance": mask / 2}
 
 
 def _coattention(inputs: Tensors, sizes: Sizes) -> Tensors:

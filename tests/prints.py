@@ -6,31 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.export.training.flat_targets import SIZE, cover
+
+__all__ = ["SIZE", "apply", "camera", "corners_of", "cover", "photographed"]
+
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
-
-SIZE = (400, 300)
-"""Width and height of a cover."""
-LETTERS = np.array(list("ABCDEFGHKLMNPRSTUVXYZ23456789"))
-
-
-def cover(seed: int, size: tuple[int, int] = SIZE) -> Pixels:
-    """Return a cover of lines of print and of shapes, others for each seed."""
-    draws, (width, height) = np.random.default_rng(seed), size
-    pixels = np.full((height, width, 3), draws.integers(150, 230, 3), np.uint8)
-    for _ in range(14):
-        centre = tuple(int(value) for value in draws.integers(0, size))
-        colour = tuple(int(value) for value in draws.integers(0, 256, 3))
-        if draws.random() < 0.5:
-            cv2.circle(pixels, centre, int(draws.integers(8, 40)), colour, int(draws.choice([-1, 3])), cv2.LINE_AA)
-        else:
-            corners = draws.integers(-50, 50, (3, 2)) + np.array(centre)
-            cv2.fillPoly(pixels, [corners.astype(np.int32)], colour, cv2.LINE_AA)
-    for line in range(7):
-        text, place = "".join(draws.choice(LETTERS, 12)), (int(draws.integers(0, 80)), 35 + 40 * line)
-        font, dark = draws.uniform(0.7, 1.3), tuple(int(value) for value in draws.integers(0, 90, 3))
-        cv2.putText(pixels, text, place, cv2.FONT_HERSHEY_DUPLEX, font, dark, 2, cv2.LINE_AA)
-    return pixels
 
 
 def corners_of(size: tuple[int, int] = SIZE) -> Points:

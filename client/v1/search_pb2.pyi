@@ -170,18 +170,20 @@ class PointMatch(_message.Message):
     def __init__(self, query: _Optional[_Union[Point, _Mapping]] = ..., hit: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
 
 class HitExplanation(_message.Message):
-    __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes", "matches")
+    __slots__ = ("thumbnail", "coattention", "cluster_weights", "boxes", "matches", "relevance")
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     COATTENTION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
+    RELEVANCE_FIELD_NUMBER: _ClassVar[int]
     thumbnail: bytes
     coattention: _common_pb2.Heatmap
     cluster_weights: _containers.RepeatedScalarFieldContainer[float]
     boxes: _containers.RepeatedCompositeFieldContainer[_common_pb2.DetectedBox]
     matches: _containers.RepeatedCompositeFieldContainer[PointMatch]
-    def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[PointMatch, _Mapping]]] = ...) -> None: ...
+    relevance: float
+    def __init__(self, thumbnail: _Optional[bytes] = ..., coattention: _Optional[_Union[_common_pb2.Heatmap, _Mapping]] = ..., cluster_weights: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[_common_pb2.DetectedBox, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[PointMatch, _Mapping]]] = ..., relevance: _Optional[float] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("id", "score", "scores", "metadata", "width", "height", "explanation", "verification", "near_identical", "group", "grouped")

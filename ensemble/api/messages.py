@@ -175,6 +175,8 @@ def _explanation(
     ranking: Ranking, place: int, record: Record, profile: Profile, shown: Region | None
 ) -> search_pb2.HitExplanation:
     explanation = search_pb2.HitExplanation(thumbnail=record.thumbnail, boxes=detected_boxes(record.boxes))
+    if not np.isnan(ranking.relevance[place]):
+        explanation.relevance = float(ranking.relevance[place])
     if not np.isnan(ranking.coattention[place]):
         weights, features = ranking.weights[place], FeatureMap(packed=record.feature_map)
         where = coattention_heatmap(

@@ -240,6 +240,8 @@ def _lattqe(s: Sizes) -> Graph:
             Tensor(name="expanded", dtype="float32", dims=(s.channels,)),
             # Weight of the query (always 1), then of each neighbour; 0 for padding.
             Tensor(name="weights", dtype="float32", dims=(-1,)),
+            # Probability that each neighbour shows the same thing; 0 for padding.
+            Tensor(name="relevance", dtype="float32", dims=(-1,)),
         ),
         max_batch=16,
         half_precision=True,

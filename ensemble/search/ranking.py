@@ -38,6 +38,8 @@ class Ranking:
     """[n]: whole numbers."""
     words: Scores
     """[n]: similarity by visual words."""
+    relevance: Scores
+    """[n]: probability of the same thing, by LAttQE, of the hits that expanded the query."""
     evidence: NDArray[np.object_]
     """[n]: `Evidence` of spatial verification by keypoints and patches; None where it did not run."""
     weights: Scores
@@ -64,6 +66,7 @@ def first_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
         coattention=nothing,
         inliers=nothing,
         words=nothing,
+        relevance=nothing,
         evidence=np.full(len(keys), None, np.object_),
         weights=none,
     )
@@ -82,7 +85,19 @@ def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -
         return np.array([known.get(key, np.nan) for key in keys.tolist()], np.float32)
 
     after = replace(first_ranking(keys, scores), expanded=scores)
-    return replace(after, global_=carried(before.global_), words=carried(before.words))
+    return replace(
+        after,
+        global_=carried(before.global_),
+        words=carried(before.words),
+        relevance=carried(before.relevance),
+    )
+
+
+def with_relevance(ranking: Ranking, relevance: Scores) -> Ranking:
+    """Return the ranking with the relevance [k] of its first k hits."""
+    known = np.full(len(ranking.keys), np.nan, np.float32)
+    known[: len(relevance)] = relevance
+    return replace(ranking, relevance=known)
 
 
 def fused(ranking: Ranking, other: Ranking) -> Ranking:
@@ -101,6 +116,7 @@ def fused(ranking: Ranking, other: Ranking) -> Ranking:
         global_=_either(ranking, ranking.global_, other, other.global_, keys),
         expanded=_either(ranking, ranking.expanded, other, other.expanded, keys),
         words=_either(ranking, ranking.words, other, other.words, keys),
+        relevance=_either(ranking, ranking.relevance, other, other.relevance, keys),
     )
     return scored.take(np.lexsort((keys, -sums)))
 

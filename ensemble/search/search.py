@@ -31,7 +31,7 @@ from landseer.ensemble.search.coattention import coattend
 from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, DescribedPicture, Describer
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
-from landseer.ensemble.search.expansion.served_lattqe import expand
+from landseer.ensemble.search.expansion.served_lattqe import Expanded, expand
 from landseer.ensemble.search.expansion.weights import combined
 from landseer.ensemble.search.grouping import Grouped, grouped, grouped_by
 from landseer.ensemble.search.plan import (
@@ -56,6 +56,7 @@ from landseer.ensemble.search.ranking import (
     sorted_by_evidence,
     sorted_by_inliers,
     verified_keys,
+    with_relevance,
     words_ranking,
 )
 from landseer.ensemble.search.stages import Stages
@@ -295,19 +296,25 @@ class SearchRun:
     async def _second_search(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
         """Search again with an expanded query; on failure return the first ranking."""
 
-        async def run(left: Deadline) -> NDArray[np.float32]:
-            neighbours = await self.collection.descriptors(before.keys[: how.neighbours])
+        keys, vector = before.keys[: how.neighbours], query.vector
+
+        async def run(left: Deadline) -> Expanded:
+            neighbours = await self.collection.descriptors(keys)
             if not len(neighbours):
-                return query.vector
+                return Expanded(vector)
             if how.method == LATTQE:
                 async with self.lane.turn(left):
-                    return await expand(self.triton, query.vector, neighbours, left, most=self.profile.sizes.neighbours)
+                    found = await expand(self.triton, vector, neighbours, left, most=self.profile.sizes.neighbours)
+                # If a picture was deleted meanwhile, whose relevance is whose is not known.
+                return found if len(neighbours) == len(keys) else Expanded(found.vector)
             lowest = await self._lowest(query) if how.method == DQE else neighbours[:0]
-            vector = query.vector
-            return await asyncio.to_thread(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
+            combine = partial(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
+            return Expanded(await asyncio.to_thread(combine))
 
-        vector = await self.stages.optional("expand", run)
-        after = None if vector is None else await self._search_by(vector, query, before)
+        expanded = await self.stages.optional("expand", run)
+        if expanded is None:
+            return before
+        after = await self._search_by(expanded.vector, query, with_relevance(before, expanded.relevance))
         if after is None:
             return before
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)

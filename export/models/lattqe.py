@@ -24,6 +24,7 @@ class ExpansionOutputs(NamedTuple):
 
     expanded: Tensor
     weights: Tensor
+    relevance: Tensor
 
 
 class ExpansionNetwork(nn.Module, ABC):
@@ -42,12 +43,16 @@ class ExpansionNetwork(nn.Module, ABC):
     def forward(self, query: Tensor, neighbours: Tensor, neighbour_mask: Tensor) -> ExpansionOutputs:
         """Expand. query: [B, D], neighbours: [B, k, D], neighbour_mask: bool [B, k] → `ExpansionOutputs`."""
         tokens = torch.cat([query[:, None], neighbours], dim=1)  # [B, 1+k, D]
-        weights, _ = self.weights(tokens, neighbour_mask)
-        return ExpansionOutputs(expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)), weights=weights)
+        weights, logits = self.weights(tokens, neighbour_mask)
+        return ExpansionOutputs(
+            expanded=l2n(torch.einsum("bt,btd->bd", weights, tokens)),
+            weights=weights,
+            relevance=torch.sigmoid(logits[:, 1:]) * neighbour_mask.to(tokens.dtype),
+        )
 
     @abstractmethod
     def weights(self, tokens: Tensor, neighbour_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights [B, 1+k] and, for training, logits of relevance [B, 1+k].
+        """Return weights [B, 1+k] and logits of relevance [B, 1+k].
 
         The query's weight is 1, a padded neighbour's 0.
 

@@ -26,6 +26,9 @@ class MeanLAttQE(ExpansionNetwork):
         super().__init__()
         self.shape = {"sizes": sizes, "count": count, **form}
         self.networks = nn.ModuleList(RelationalLAttQE(sizes=sizes, **form) for _ in range(count))
+        self.calibration: Tensor
+        """Scale and shift of the logits of relevance that make them probabilities."""
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     @classmethod
     def of(cls, networks: Sequence[RelationalLAttQE]) -> Self:
@@ -43,7 +46,7 @@ class MeanLAttQE(ExpansionNetwork):
         """See `ExpansionNetwork`."""
         each = [network.weights(tokens, neighbour_mask) for network in self._networks()]
         weights, logits = (torch.stack(some).mean(dim=0) for some in zip(*each, strict=True))
-        return weights, logits
+        return weights, self.calibration[0] * logits + self.calibration[1]
 
     def among(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """See `ExpansionNetwork`."""

@@ -5,12 +5,18 @@ centres and deviations from them, both taken from real descriptors. Each episode
 without looking at any test set: the distance between classes, the spread and number of their members, the share of near
 copies, styles shared across classes (a camera, a background), and an offset common to all, as descriptors have on data
 unlike what their whitening was learned from.
+
+A thing has 1 to 64 right answers, in half of the episodes most often fewer than eight: an expansion must know which
+case it is in. `Mixture` draws from several kinds of data, and puts pictures of one kind among those of another.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +24,21 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Draw = np.random.Generator
+OTHER = -1
+"""The class of pictures that are no query's right answer."""
+
+
+class Kind(NamedTuple):
+    """Descriptors of one kind of data: photographs by class, or views of photographs or of drawn targets."""
+
+    vectors: Vectors
+    """[N, D], unit."""
+    labels: Labels
+    """[N], the thing that each shows."""
+
+    def rows(self, rows: NDArray[np.int64]) -> Kind:
+        """Return some of them."""
+        return Kind(self.vectors[rows], self.labels[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +48,7 @@ class Episode:
     vectors: Vectors
     """[N, D], unit."""
     labels: Labels
-    """[N], the class of each vector."""
+    """[N], the class of each vector; `OTHER` for pictures of another kind."""
     queries: Vectors
     """[Q, D], unit."""
     wanted: Labels
@@ -47,7 +68,7 @@ class EpisodeRanges:
     queries: int = 32
     simulated: float = 0.6
     """Share of simulated episodes."""
-    members_log: tuple[float, float] = (6.0, 90.0)
+    members_log: tuple[float, float] = (1.5, 60.0)
     """Median size of a class."""
     apart: tuple[float, float] = (0.2, 1.0)
     """Factor on the distances of class centres."""
@@ -70,6 +91,8 @@ class EpisodeRanges:
     augmented_by: tuple[int, int] = (16, 48)
     """Its number of neighbours."""
     temperature_log: tuple[float, float] = (0.5, 3.0)
+    crowded: float = 0.4
+    """Share of the episodes of a mixture with pictures of another kind, up to as many as its own."""
 
 
 class Neighbourhoods:
@@ -97,6 +120,11 @@ class Neighbourhoods:
         other = copy(self)
         other.ranges = ranges
         return other
+
+    @property
+    def digest(self) -> str:
+        """Identifies the descriptors."""
+        return hashlib.sha256(self.centres.tobytes()).hexdigest()[:16]
 
     def draw(self, draw: Draw) -> Episode:
         """Draw an episode, determined by the state of `draw`."""
@@ -153,11 +181,39 @@ class Neighbourhoods:
         return unit(np.concatenate(vectors)), np.array(labels)
 
     def _count(self, median: float, draw: Draw) -> int:
-        return int(np.clip(draw.lognormal(np.log(median), 0.5), 2, 150))
+        return int(np.clip(draw.lognormal(np.log(median), 0.5), 1, 150))
 
     @staticmethod
     def _some(rows: Vectors, count: int, draw: Draw) -> Vectors:
         return np.asarray(rows[draw.integers(0, len(rows), count)], np.float32)
+
+
+class Mixture:
+    """Draws episodes from several kinds of data, each as often."""
+
+    def __init__(self, kinds: Sequence[Neighbourhoods]) -> None:
+        self.kinds, self.ranges = kinds, kinds[0].ranges
+
+    def within(self, ranges: EpisodeRanges) -> Mixture:
+        """Return the same descriptors with other ranges."""
+        return Mixture([one.within(ranges) for one in self.kinds])
+
+    @property
+    def digest(self) -> str:
+        """Identifies the descriptors."""
+        return " ".join(one.digest for one in self.kinds)
+
+    def draw(self, draw: Draw) -> Episode:
+        """Draw an episode, determined by the state of `draw`."""
+        chosen, *others = [self.kinds[int(place)] for place in draw.permutation(len(self.kinds))]
+        episode = chosen.draw(draw)
+        if not others or draw.random() >= self.ranges.crowded:
+            return episode
+        rows = others[0].photographs
+        count = min(len(rows), int(draw.integers(1, len(episode.vectors) + 1)))
+        vectors = np.concatenate([episode.vectors, rows[draw.permutation(len(rows))[:count]]])
+        labels = np.concatenate([episode.labels, np.full(count, OTHER)])
+        return replace(episode, vectors=vectors, labels=labels)
 
 
 def unit(vectors: Vectors) -> Vectors:

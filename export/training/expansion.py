@@ -1,20 +1,22 @@
 """Training of query expansion: from episodes to a network that weighs neighbours.
 
-Each step draws an episode (`Neighbourhoods`), expands its queries by their nearest neighbours and ranks the episode's
-database. The loss is that of the ranking: contrastive, each relevant picture against all others, plus smooth average
-precision (Brown et al., ECCV 2020), plus the auxiliary classifier of relevance. The paper's contrastive loss sees one
-relevant picture and five mined ones from one index; here each step sees all pictures of a new, small index.
+Each step draws an episode (`Neighbourhoods`), drops neighbours of its queries as the paper does (each with
+a probability that is drawn from 0 to 0.6), expands the queries by the others and ranks the episode's database. The loss
+is that of the ranking: contrastive, each relevant picture against all others, plus smooth average precision (Brown et
+al., ECCV 2020), plus the classifier of relevance. What a query loses of its precision by being expanded counts again
+(`protection`), so that the network does nothing where it is not sure. The paper's contrastive loss (`margin_loss`) sees
+no ranking: it pulls the query to relevant pictures and pushes it from five mined ones that are closer than 0.1.
+`ExpansionRecipe.paper` takes it, and mines in the episode's database, anew in each step.
 
-Every second index is first augmented by LAttDBA with the network being trained, and gradients flow through both. The
-paper trains only LAttDBA's temperature, after the network has seen raw indexes alone. With such a network, neighbours
+Some databases are first augmented by LAttDBA with the network being trained, and gradients flow through both. The
+paper trains only LAttDBA's temperature, after the network has seen raw databases alone. With such a network, neighbours
 that are nearly alike and weights that cancel left noise (docs/research/expansion.md).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 from landseer.ensemble.evaluation import Truth, evaluate
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.pooling import l2n
-from landseer.export.training.episodes import Episode, Neighbourhoods, Vectors
+from landseer.export.training.episodes import Episode, Mixture, Vectors
 from landseer.export.training.lattdba import augmented, neighbourhoods
 from landseer.export.training.task import Group
 
@@ -40,10 +42,20 @@ class ExpansionRecipe:
     """Steps of an epoch."""
     temperature: float = 0.05
     """Of the contrastive loss."""
+    contrast: float = 0.2
+    """Weight of the contrastive loss; its gradient would drown the others."""
     smoothness: float = 0.01
     """Of the smooth average precision, in cosines."""
-    relevance: float = 0.1
-    """Weight of the auxiliary loss."""
+    relevance: float = 3.0
+    """Weight of the loss of relevance."""
+    protection: float = 2.0
+    """Weight of the precision that queries lose by being expanded."""
+    dropout: float = 0.6
+    """Highest probability of a neighbour to be dropped."""
+    least: int = 1
+    """Fewest neighbours that are drawn."""
+    paper: bool = False
+    """Whether the loss of the ranking is the paper's."""
     average: float = 0.02
     """Rate of the moving average of the weights, which is what is kept."""
     validated: int = 24
@@ -69,6 +81,8 @@ class Batch:
     """Of LAttDBA."""
     neighbours: int
     """k, for the queries."""
+    kept: Tensor | None = None
+    """bool [Q, k]: the neighbours that are not dropped; None for all."""
 
     def database(self, network: ExpansionNetwork) -> Tensor:
         """Return the searched database, [N, D]."""
@@ -80,6 +94,13 @@ class Batch:
         """Return the rows of each query's nearest neighbours, best first, [Q, k]."""
         return (self.queries @ database.T).topk(min(self.neighbours, len(database)), dim=1).indices
 
+    def seen(self, database: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest, [Q, k], those that are dropped at the end, and which are not dropped."""
+        near = self.nearest(database)
+        kept = torch.ones_like(near, dtype=torch.bool) if self.kept is None else self.kept[:, : near.shape[1]]
+        order = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
+        return near.gather(1, order), kept.gather(1, order)
+
 
 class ExpansionTask:
     """One training of one network: a `Task`."""
@@ -89,8 +110,8 @@ class ExpansionTask:
     def __init__(
         self,
         network: ExpansionNetwork,
-        training: Neighbourhoods,
-        held: Neighbourhoods,
+        training: Mixture,
+        held: Mixture,
         recipe: ExpansionRecipe | None = None,
     ) -> None:
         self.recipe, self.training = recipe or ExpansionRecipe(), training
@@ -103,8 +124,7 @@ class ExpansionTask:
         """Return what must stay the same for a run to resume."""
         recipe = {f"recipe.{name}": str(value) for name, value in asdict(self.recipe).items()}
         ranges = {f"ranges.{name}": str(value) for name, value in asdict(self.training.ranges).items()}
-        digest = hashlib.sha256(self.training.centres.tobytes()).hexdigest()[:16]
-        return {"method": "expansion", "data": digest, **recipe, **ranges}
+        return {"method": "expansion", "data": self.training.digest, **recipe, **ranges}
 
     def groups(self) -> Sequence[Group]:
         """Return the network's parameters."""
@@ -121,22 +141,35 @@ class ExpansionTask:
         """Draw an episode and its number of neighbours, 2^u, u triangular with its peak at the limit."""
         episode = self.training.draw(draw)
         most = min(self._network.shape["sizes"].neighbours, len(episode.vectors))
-        count = min(most, round(2 ** draw.triangular(0.0, np.log2(most), np.log2(most))))
-        return batch_of(episode, count)
+        low, high = np.log2(min(self.recipe.least, most / 2)), np.log2(most)
+        count = min(most, round(2 ** draw.triangular(low, high, high)))
+        batch = batch_of(episode, count)
+        shape = (len(episode.queries), batch.neighbours)
+        return replace(batch, kept=torch.from_numpy(draw.random(shape) >= draw.uniform(0.0, self.recipe.dropout)))
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of an episode's rankings."""
         self._follow()
         database = batch.database(self._network)
-        near = batch.nearest(database.detach())
+        near, present = batch.seen(database.detach())
         tokens = together(batch.queries, database, near)
-        weights, relevance = self._network.weights(tokens, torch.ones_like(near, dtype=torch.bool))
+        weights, logits = self._network.weights(tokens, present)
         scores = l2n(torch.einsum("qt,qtd->qd", weights, tokens)) @ database.T
-        told = F.binary_cross_entropy_with_logits(relevance[:, 1:], batch.relevant.gather(1, near).float())
-        ranking = (
-            contrastive(scores, batch, self.recipe.temperature) + 1.0 - smooth_ap(scores, batch, self.recipe.smoothness)
+        told = F.binary_cross_entropy_with_logits(
+            logits[:, 1:], batch.relevant.gather(1, near).float(), weight=present.float()
         )
-        return ranking + self.recipe.relevance * told
+        return self._ranking(scores, batch, database) + self.recipe.relevance * told
+
+    def _ranking(self, scores: Tensor, batch: Batch, database: Tensor) -> Tensor:
+        if self.recipe.paper:
+            return margin_loss(scores, batch)
+        smooth = self.recipe.smoothness
+        with torch.no_grad():
+            before = smooth_ap(batch.queries @ database.T, batch, smooth)
+        precisions = smooth_ap(scores, batch, smooth)
+        lost = F.relu(before - precisions)
+        ranking = self.recipe.contrast * contrastive(scores, batch, self.recipe.temperature) + 1.0 - precisions.mean()
+        return ranking + self.recipe.protection * lost.mean()
 
     def describe(self, item: int) -> str:
         """Name an episode."""
@@ -200,8 +233,21 @@ def contrastive(scores: Tensor, batch: Batch, temperature: float) -> Tensor:
     return ((F.softplus(wrong - logits) * batch.relevant).sum(dim=1) / batch.relevant.sum(dim=1)).mean()
 
 
+def margin_loss(scores: Tensor, batch: Batch, *, margin: float = 0.1, mined: int = 5) -> Tensor:
+    """Return the paper's contrastive loss, of distances z = |q - d|, for scores [Q, N], cosines.
+
+    The mean over queries of z^2 over the relevant pictures, plus the sum of max(0, margin - z)^2 over the `mined`
+    nearest of the others.
+    """
+    squared = (2.0 - 2.0 * scores).clamp(min=1e-9)
+    near = (squared * batch.relevant).sum(dim=1) / batch.relevant.sum(dim=1)
+    others = squared.masked_fill(batch.relevant, torch.inf)
+    hardest = others.topk(min(mined, others.shape[1]), dim=1, largest=False).values.sqrt()
+    return (near + F.relu(margin - hardest).square().sum(dim=1)).mean()
+
+
 def smooth_ap(scores: Tensor, batch: Batch, smoothness: float) -> Tensor:
-    """Return the mean smooth average precision of the queries' scores [Q, N] (Brown et al. 2020, eq. 7)."""
+    """Return the smooth average precision of each query's scores [Q, N] (Brown et al. 2020, eq. 7). → [Q]."""
     precisions = []
     for row, relevant in zip(scores, batch.relevant, strict=True):
         right, wrong = row[relevant], row[~relevant]
@@ -209,7 +255,7 @@ def smooth_ap(scores: Tensor, batch: Batch, smoothness: float) -> Tensor:
         rank = 0.5 + above.sum(dim=1)  # the score itself is counted by a half
         wrong_above = torch.sigmoid((wrong[None] - right[:, None]) / smoothness).sum(dim=1)
         precisions.append((rank / (rank + wrong_above)).mean())
-    return torch.stack(precisions).mean()
+    return torch.stack(precisions)
 
 
 @torch.no_grad()

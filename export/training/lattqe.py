@@ -1,28 +1,38 @@
 """From descriptors to a trained LAttQE.
 
-Cross-validation: the classes are split into three parts, and each part validates one network that learns from the other
-two. So all classes help to choose the form of the network and LAttDBA's temperature; one part alone has too few. The
-result is the mean of the best form's networks.
+Cross-validation: the things of each kind of data are split into three parts, and each part validates one network, which
+learns from the other two. So all things help to choose LAttDBA's temperature and to calibrate relevance; one part alone
+has too few. The result is the mean of the three networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
-from landseer.export.training.episodes import EpisodeRanges, Neighbourhoods
+from landseer.export.training.episodes import EpisodeRanges, Kind, Mixture, Neighbourhoods
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.expansion import VALIDATE, ExpansionRecipe, ExpansionTask, expanded_map
+from landseer.export.training.expansion import (
+    VALIDATE,
+    ExpansionRecipe,
+    ExpansionTask,
+    batch_of,
+    expanded_map,
+    together,
+)
 from landseer.export.training.localisation import Rows
 from landseer.export.training.loop import Outcome, Settings, train
 from landseer.export.training.watcher import Watcher
@@ -31,9 +41,11 @@ PARTS = 3
 """Parts of the classes. Each validates one network, which learns from the others."""
 LEAST = 2 * PARTS
 """Fewest classes: two are left to validate."""
+REAL: Mapping[str, Any] = {"simulated": 0.0, "offset": (0.0, 0.0), "noise": (0.0, 0.0)}
+"""Validation is by what things look like. Simulated neighbourhoods of a few held-out things mislead."""
 LATTDBA_NEIGHBOURS = 48
 """As the paper has it."""
-TEMPERATURES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 """Candidates for LAttDBA's temperature."""
 
 
@@ -47,12 +59,9 @@ class Form:
     layers: int = 2
     positions: bool = True
     cosines: bool = True
-    learning_rate: float = 2e-3
-    recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100))
-    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5))
-
-
-WITHOUT_COSINES = Form(name="LAttQE without cosines", cosines=False)
+    learning_rate: float = 3e-3
+    recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,13 +72,28 @@ class Learned:
     network: ExpansionNetwork
     """In evaluation mode, on the CPU."""
     outcome: Outcome
-    held: Neighbourhoods
-    """Of the validation classes."""
+    held: Mixture
+    """Of the things that validate."""
+
+    @torch.no_grad()
+    def judged(self) -> tuple[Tensor, Tensor]:
+        """Return the logits of relevance of all neighbours of `held`, and whether they are relevant, [n] each."""
+        logits, relevant = [], []
+        for seed in range(self.form.recipe.validated):
+            episode = self.held.draw(np.random.default_rng((VALIDATE, seed)))
+            for count in self.form.recipe.validated_at:
+                batch = batch_of(episode, count)
+                near = batch.nearest(batch.vectors)
+                tokens = together(batch.queries, batch.vectors, near)
+                found = self.network.weights(tokens, torch.ones_like(near, dtype=torch.bool))[1]
+                logits.append(found[:, 1:].flatten())
+                relevant.append(batch.relevant.gather(1, near).flatten())
+        return torch.cat(logits), torch.cat(relevant)
 
     def behind_lattdba(self, temperature: float) -> float:
         """Return LAttQE's mAP in percent after LAttDBA with this temperature, on real neighbourhoods of `held`."""
         ranges, recipe = replace(self.held.ranges, simulated=0.0, augmented=1.0), self.form.recipe
-        draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(recipe.validated // 2))
+        draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(math.ceil(recipe.validated / 4)))
         episodes = (self.held.within(ranges).draw(draw) for draw in draws)
         behind = (replace(one, neighbours=LATTDBA_NEIGHBOURS, temperature=temperature) for one in episodes)
         return float(np.mean([expanded_map(self.network, one, recipe.validated_at[-1]) for one in behind]))
@@ -84,6 +108,8 @@ class CrossValidated:
             raise ValueError(f"got {len(parts)} trainings; expected {PARTS}, one for each part of the classes")
         self.form, self.parts = parts[0].form, parts
         self.network = MeanLAttQE.of([one.network for one in parts if isinstance(one.network, RelationalLAttQE)])
+        logits, relevant = (torch.cat(some) for some in zip(*(one.judged() for one in parts), strict=True))
+        self.network.calibration.copy_(platt(logits, relevant))
 
     @property
     def start(self) -> float:
@@ -104,22 +130,24 @@ class CrossValidated:
         return max(TEMPERATURES, key=lambda one: np.mean([part.behind_lattdba(one) for part in self.parts]))
 
 
-def candidates() -> list[Form]:
-    """Return the forms that validation chooses from.
+def platt(logits: Tensor, relevant: Tensor) -> Tensor:
+    """Return the scale and the shift of logits [n] that make their sigmoids probabilities (Platt 1999), [2]."""
+    found = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimiser = torch.optim.LBFGS([found], max_iter=50, line_search_fn="strong_wolfe")
 
-    The second weighs neighbours by their ranks alone, which does better with few classes (docs/research/expansion.md).
-    """
-    return [Form(), WITHOUT_COSINES]
+    def step() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(found[0] * logits + found[1], relevant.float())
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
 
-
-def best_of(forms: Sequence[CrossValidated]) -> CrossValidated:
-    """Return the form with the best validation; of equal ones the first."""
-    return max(forms, key=lambda one: one.reached)
+    with torch.enable_grad():
+        optimiser.step(step)  # type: ignore[no-untyped-call]
+    return found.detach()
 
 
 def learn(
-    vectors: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    kinds: Sequence[Kind],
     folder: Path,
     *,
     form: Form | None = None,
@@ -128,16 +156,20 @@ def learn(
     seed: int = 0,
     watcher: Watcher | None = None,
 ) -> Learned:
-    """Train on descriptors [N, D], of unit norm, with labels [N]; an interrupted training resumes from its folder.
+    """Train on kinds of data of one dimension; an interrupted training resumes from its folder.
 
-    part: number of the part of the classes that validates. TrainingError if there are too few classes.
+    part: number of the part of the things that validates. TrainingError if a kind has too few things.
     """
     form = form or Form()
-    fit, held = classes(labels.tolist(), part=part, seed=seed)
-    learning, validating = (Neighbourhoods(vectors[rows][:, None], labels[rows], form.ranges) for rows in (fit, held))
+    halves = [classes(kind.labels.tolist(), part=part, seed=seed) for kind in kinds]
+    fit, held = ([kind.rows(half[side]) for kind, half in zip(kinds, halves, strict=True)] for side in (0, 1))
+    learning, validating = (
+        Mixture([Neighbourhoods(one.vectors[:, None], one.labels, form.ranges) for one in some]) for some in (fit, held)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(form, Sizes(channels=vectors.shape[1]))
+        network = _network(form, Sizes(channels=kinds[0].vectors.shape[1]))
+    validating = validating.within(replace(form.ranges, **REAL))
     task = ExpansionTask(network, learning, validating, replace(form.recipe, seed=seed))
     resume = (folder / "state.pt").exists()
     outcome = train(task, _settings(form, epochs, seed), folder, resume=resume, watcher=watcher)
@@ -168,14 +200,15 @@ def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
 
 def _settings(form: Form, epochs: int, seed: int) -> Settings:
     """On the CPU: the network is small, and episodes are drawn there."""
-    return Settings(
+    ours = Settings(
         epochs=epochs,
         learning_rate=form.learning_rate,
         optimiser="adamw",
         weight_decay=1e-3,
-        clip=0.5,
+        clip=2.0,
         warm_up=min(1, epochs // 2),
         seed=seed,
         device="cpu",
         checkpoint_every=50,
     )
+    return replace(ours, weight_decay=1e-6, clip=None, warm_up=0, schedule="exponential") if form.paper else ours

@@ -54,10 +54,10 @@ def describe_by_heads(
                 progress()
             continue
         for part, vectors in zip(wanted, _computed(block, list(wanted.values()), run, profile, progress), strict=True):
-            _write(part, vectors)
+            write_vectors(part, vectors)
     for file in missing:
         parts = [_part(file, start) for start in starts]
-        _write(file, np.concatenate([np.load(part) for part in parts]))
+        write_vectors(file, np.concatenate([np.load(part) for part in parts]))
         for part in parts:
             part.unlink()
     return [np.load(file) for file in files]
@@ -68,7 +68,7 @@ def _part(file: Path, start: int) -> Path:
     return file.with_suffix(f".{start}.npy")
 
 
-def _write(file: Path, vectors: Vectors) -> None:
+def write_vectors(file: Path, vectors: Vectors) -> None:
     """Write a file that is either complete or absent."""
     unfinished = file.with_suffix(".writing")
     with unfinished.open("wb") as out:
@@ -87,7 +87,7 @@ def _computed(
             pixels = prepare(data, profile=profile, limits=Limits(max_bytes=max(len(data), 1))).pixels[None]
         except InvalidInput as error:
             raise OpsError(f"cannot read {path}: {error.description}") from error
-        levels = {scale: _level(pixels, scale, run) for scale in scales}
+        levels = {scale: level(pixels, scale, run) for scale in scales}
         with torch.inference_mode():
             for row, variant in zip(rows, variants, strict=True):
                 # Copied, because a view would keep some MB of torch's memory per picture.
@@ -96,7 +96,7 @@ def _computed(
     return [np.stack(row) for row in rows]
 
 
-def _level(pixels: Pixels, scale: int, run: Run) -> Level:
+def level(pixels: Pixels, scale: int, run: Run) -> Level:
     """Return the feature map of pixels [1, H, W, 3] at a scale."""
     picture: Pixels | Levels = pixels
     if scale != SCALE_UNIT:

@@ -13,14 +13,12 @@ import numpy as np
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.export.models.trunks import BACKBONES
+from landseer.export.training.episodes import Kind
 from landseer.export.training.lattqe import (
     PARTS,
-    WITHOUT_COSINES,
     CrossValidated,
     Form,
     Learned,
-    best_of,
-    candidates,
     classes,
     learn,
 )
@@ -62,19 +60,10 @@ def ablations() -> list[Form]:
     return [
         replace(full, name="without attention", layers=0),
         replace(full, name="without positions", positions=False),
-        WITHOUT_COSINES,
+        replace(full, name="without cosines", cosines=False),
         replace(full, name="without the auxiliary loss", recipe=replace(full.recipe, relevance=0.0)),
         replace(full, name="without simulated episodes", ranges=replace(full.ranges, simulated=0.0)),
     ]
-
-
-def as_in_the_paper() -> Form:
-    """Return the paper's network with its learning rate; the rest of the training is ours.
-
-    It learns from databases that are not augmented: weighting a whole database would take minutes per step.
-    """
-    ranges = replace(Form().ranges, augmented=0.0)
-    return Form(name="the paper's network", paper=True, learning_rate=1e-4, ranges=ranges)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +93,6 @@ def _parser() -> argparse.ArgumentParser:
         "--queries", type=int, default=400, help="queries of each test fold, drawn with the seed (%(default)s)"
     )
     parser.add_argument("--ablations", action="store_true", help="also train the ablations, once each")
-    parser.add_argument("--paper", action="store_true", help="also train the paper's network, once (slow on a CPU)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of random draws and of the first training (%(default)s)"
@@ -150,28 +138,26 @@ def _learned(form: Form, fold: Fold, part: int, seed: int, args: argparse.Namesp
     of = args.parts.stem if args.parts else args.backbone
     name = f"lattqe-{of}-{fold.name}-{form.name}-{args.epochs}-{seed}-{part}".replace(" ", "-")
     space, folder = fold.training, args.folder / name
-    return learn(space.vectors, space.labels, folder, form=form, part=part, epochs=args.epochs, seed=seed)
+    kinds = [Kind(space.vectors, space.labels)]
+    return learn(kinds, folder, form=form, part=part, epochs=args.epochs, seed=seed)
 
 
-def _chosen(fold: Fold, seed: int, args: argparse.Namespace) -> CrossValidated:
-    forms = ([_learned(form, fold, part, seed, args) for part in range(PARTS)] for form in candidates())
-    return best_of([CrossValidated(parts) for parts in forms])
+def _trained(fold: Fold, seed: int, args: argparse.Namespace) -> CrossValidated:
+    return CrossValidated([_learned(Form(), fold, part, seed, args) for part in range(PARTS)])
 
 
 def _split(name: str, folds: Sequence[Fold], args: argparse.Namespace) -> str:
-    found, left_out, swept, chosen = [], [], [], []
+    found, left_out, swept = [], [], []
     for fold in folds:
         plain_console(sys.stderr, pipe_width=None).print(f"{name}: {fold.name}")
         rivals = LabelledSearch(fold.test)
-        learned = [_chosen(fold, seed, args) for seed in _seeds(args)]
+        learned = [_trained(fold, seed, args) for seed in _seeds(args)]
         trained = [LabelledSearch(fold.test, one.network) for one in learned]
         found.append([*_rivals(fold, rivals, args), *_ours(fold, learned, trained, args)])
-        left_out.append(list(_others(fold, rivals, args)))
+        left_out.append(list(_others(fold, rivals, args)) if args.ablations else [])
         swept.append(_swept(rivals, trained))
-        chosen.append(f"{fold.name}: {', '.join(one.form.name for one in learned)}")
-    which = f"Networks chosen by validation, one for each training: {'; '.join(chosen)}."
-    tables = f"## {name}\n\n{table(found, against=FULL)}\n{which}\n\n{sweep_table(SWEEP, swept)}"
-    if not _forms(args):
+    tables = f"## {name}\n\n{table(found, against=FULL)}\n{sweep_table(SWEEP, swept)}"
+    if not args.ablations:
         return tables
     return f"{tables}\n### Ablations, one training each\n\n{table(left_out, against=WHOLE)}"
 
@@ -226,14 +212,10 @@ def _methods(tuning: Tuning) -> dict[str, Method]:
     }
 
 
-def _forms(args: argparse.Namespace) -> list[Form]:
-    return [*(ablations() if args.ablations else []), *([as_in_the_paper()] if args.paper else [])]
-
-
 def _others(fold: Fold, rivals: LabelledSearch, args: argparse.Namespace) -> Iterator[ExpansionRow]:
     """Yield the full network and the ablations, each trained once with the first seed."""
     yield _of_one("none", NO_EXPANSION, rivals)
-    forms = {WHOLE: Form(), **{form.name: form for form in _forms(args)}}
+    forms = {WHOLE: Form(), **{form.name: form for form in ablations()}}
     for name, form in forms.items():
         yield _of_one(name, LATTQE_SEARCH, LabelledSearch(fold.test, _learned(form, fold, 0, args.seed, args).network))
 

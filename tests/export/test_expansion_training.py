@@ -10,13 +10,12 @@ from safetensors.torch import save_file
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.search.expansion import augmentation
-from landseer.ensemble.search.expansion.weights import aqe, combined
 from landseer.export.lattqe_file import read_lattqe, write_lattqe
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
-from landseer.export.models.relational import RelationalLAttQE, relations
+from landseer.export.models.relational import RelationalLAttQE, centred, relations
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.training.episodes import Episode, EpisodeRanges, Neighbourhoods, unit
+from landseer.export.training.episodes import OTHER, Episode, EpisodeRanges, Kind, Mixture, Neighbourhoods, unit
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.expansion import (
     ExpansionRecipe,
@@ -25,6 +24,7 @@ from landseer.export.training.expansion import (
     contrastive,
     expand_all,
     expanded_map,
+    margin_loss,
     smooth_ap,
 )
 from landseer.export.training.lattdba import augmented, neighbourhoods
@@ -33,10 +33,9 @@ from landseer.export.training.lattqe import (
     TEMPERATURES,
     CrossValidated,
     Form,
-    best_of,
-    candidates,
     classes,
     learn,
+    platt,
 )
 
 SIZES = Sizes(channels=24, neighbours=12)
@@ -61,12 +60,21 @@ def photographs(classes: int = 10, each: int = 12, views: int = 2, channels: int
     return flat.reshape(-1, views, channels), np.repeat(np.arange(classes), each)
 
 
+def mixture(**given: object) -> Mixture:
+    return Mixture([Neighbourhoods(*photographs(**given), RANGES)])  # type: ignore[arg-type]
+
+
+def kind(vectors: np.ndarray, labels: np.ndarray) -> list[Kind]:
+    return [Kind(vectors[:, 0], labels)]
+
+
 def varied(seed: int, *, positions: bool = True, cosines: bool = True) -> RelationalLAttQE:
-    """Return a network that no longer is AQE."""
+    """Return a network that expands."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = RelationalLAttQE(sizes=SIZES, positions=positions, cosines=cosines).eval()
-        torch.nn.init.normal_(network.weigh.weight)
+        for module in (network.strength, network.subtract):
+            torch.nn.init.normal_(module.weight)
     return network
 
 
@@ -77,11 +85,23 @@ def tokens(k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_it_begins_as_average_expansion() -> None:
+def test_it_begins_without_expansion() -> None:
     query, near = tokens(6)
-    got = RelationalLAttQE.untrained(SIZES, seed=3)(query, near, torch.ones(2, 6, dtype=torch.bool)).expanded
-    similarities = torch.einsum("bd,bkd->bk", query, near).numpy()
-    np.testing.assert_allclose(got, combined(query.numpy(), near.numpy(), aqe(similarities)), atol=1e-6)
+    got = RelationalLAttQE.untrained(SIZES, seed=3)(query, near, torch.ones(2, 6, dtype=torch.bool))
+    torch.testing.assert_close(got.expanded, query)
+    assert ((got.relevance > 0) & (got.relevance < 1)).all()
+
+
+@torch.no_grad()
+def test_neighbours_that_share_the_mean_alone_have_nothing_in_common_once_it_is_taken_out() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((1, 8, 400)).astype(np.float32) / 20
+    own[0, 1] = 0.7 * own[0, 0] + 0.7 * own[0, 1]
+    rows = torch.from_numpy(unit((own + rng.standard_normal(400) / 10).reshape(8, 400))).reshape(1, 8, 400)
+    cosines = rows @ rows.transpose(1, 2)
+    assert cosines[0, 0, 1:].min() > 0.7
+    found = centred(cosines, torch.ones(1, 8))[0, 0]
+    assert found[1] > 0.5 and found[2:].max() < 0.1
 
 
 @torch.no_grad()
@@ -92,7 +112,8 @@ def test_padding_changes_nothing_and_no_neighbour_gives_the_query() -> None:
     long = network(query, padded, torch.tensor([[True] * 5 + [False] * 4] * 2))
     torch.testing.assert_close(long.expanded, short.expanded)
     torch.testing.assert_close(long.weights[:, :6], short.weights)
-    assert (long.weights[:, 6:] == 0).all()
+    torch.testing.assert_close(long.relevance[:, :5], short.relevance)
+    assert (long.weights[:, 6:] == 0).all() and (long.relevance[:, 5:] == 0).all()
     nothing = network(query, near, torch.zeros(2, 5, dtype=torch.bool)).expanded
     torch.testing.assert_close(nothing, query, atol=1e-5, rtol=0)
 
@@ -136,8 +157,8 @@ def test_it_knows_descriptors_by_their_cosines_alone() -> None:
 
 def test_relations_are_finite_where_all_neighbours_are_alike() -> None:
     cosines = torch.ones(1, 4, 4)
-    assert relations(cosines, torch.ones(1, 4)).isfinite().all()
-    assert relations(cosines, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).isfinite().all()
+    for present in (torch.ones(1, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]])):
+        assert relations(cosines, centred(cosines, present), present).isfinite().all()
 
 
 def test_episodes_are_decided_by_the_draw_and_every_query_can_be_answered() -> None:
@@ -150,6 +171,14 @@ def test_episodes_are_decided_by_the_draw_and_every_query_can_be_answered() -> N
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
         assert len(first.queries) == len(first.wanted) > 0
         assert np.isin(first.wanted, first.labels).all()
+
+
+def test_a_mixture_puts_one_kind_among_another() -> None:
+    kinds = [Neighbourhoods(*photographs(), replace(RANGES, crowded=1.0, simulated=0.0)) for _ in range(2)]
+    episode = Mixture(kinds).draw(np.random.default_rng(1))
+    others = episode.labels == OTHER
+    assert 0 < others.sum() <= (~others).sum() and len(episode.vectors) == len(episode.labels)
+    assert (episode.wanted != OTHER).all()
 
 
 def test_queries_are_not_in_the_database_they_search() -> None:
@@ -184,7 +213,7 @@ def test_a_neighbourhood_begins_with_the_vector_itself_and_ends_with_the_databas
 def test_the_loss_reaches_the_weights_through_the_augmented_database() -> None:
     one = replace(episode(), neighbours=6)
     network = varied(5)
-    task = ExpansionTask(network, *(Neighbourhoods(*photographs(), RANGES) for _ in range(2)), RECIPE)
+    task = ExpansionTask(network, mixture(), mixture(), RECIPE)
     here = batch_of(one, 3)
     assert (
         here.database(network).requires_grad and not replace(here, neighbourhoods=None).database(network).requires_grad
@@ -208,7 +237,7 @@ def test_one_class_is_nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 1 classes"):
         Neighbourhoods(vectors, np.zeros(len(vectors), np.int64))
     with pytest.raises(TrainingError, match="cannot learn to expand from 1 classes"):
-        learn(vectors[:, 0], np.zeros(len(vectors), np.int64), tmp_path)
+        learn(kind(vectors, np.zeros(len(vectors), np.int64)), tmp_path)
 
 
 def episode() -> Episode:
@@ -221,7 +250,12 @@ def episode() -> Episode:
 def test_neighbours_are_the_nearest() -> None:
     one = episode()
     batch = batch_of(one, 5)
-    assert np.array_equal(batch.nearest(batch.vectors), np.argsort(-(one.queries @ one.vectors.T), axis=1)[:, :5])
+    order = np.argsort(-(one.queries @ one.vectors.T), axis=1)[:, :5]
+    assert np.array_equal(batch.nearest(batch.vectors), order)
+    kept = torch.tensor([[True, False, True, False, True]] * 3)
+    near, present = replace(batch, kept=kept).seen(batch.vectors)
+    assert np.array_equal(near, order[:, [0, 2, 4, 1, 3]])
+    assert present.tolist() == [[True] * 3 + [False] * 2] * 3
 
 
 def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_order() -> None:
@@ -229,18 +263,25 @@ def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_o
     batch = batch_of(one, 3)
     right = torch.where(batch.relevant, 0.9, 0.1) + 0.01 * torch.rand(batch.relevant.shape)
     wrong = 1.0 - right
-    assert smooth_ap(right, batch, 0.001).item() == pytest.approx(1.0, abs=1e-3)
+    assert smooth_ap(right, batch, 0.001).mean().item() == pytest.approx(1.0, abs=1e-3)
     ranks = torch.arange(1, 6, dtype=torch.float32)
     worst = (ranks / (ranks + 16)).mean().item()  # 5 right ones behind 16 wrong ones
-    assert smooth_ap(wrong, batch, 0.0001).item() == pytest.approx(worst, abs=0.01)
+    assert smooth_ap(wrong, batch, 0.0001).mean().item() == pytest.approx(worst, abs=0.01)
     assert contrastive(right, batch, 0.05) < contrastive(wrong, batch, 0.05)
+    # Right ones at cosine 0.98 are 0.2 away; wrong ones are far, but for one on the query itself.
+    scores = torch.where(batch.relevant, 0.98, 0.1)
+    assert margin_loss(scores, batch).item() == pytest.approx(0.04, abs=1e-6)
+    scores[torch.arange(3), (~batch.relevant).int().argmax(dim=1)] = 1.0
+    assert margin_loss(scores, batch).item() == pytest.approx(0.04 + 0.01, abs=1e-4)
 
 
 @pytest.mark.parametrize("paper", [False, True])
 def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, paper: bool) -> None:
     vectors, labels = photographs(channels=64)
-    form = Form(paper=paper, recipe=RECIPE, ranges=replace(RANGES, augmented=0.0 if paper else 0.5))
-    runs = [learn(vectors[:, 0], labels, tmp_path / name, form=form, epochs=2) for name in ("a", "b")]
+    form = Form(
+        paper=paper, recipe=replace(RECIPE, paper=paper), ranges=replace(RANGES, augmented=0.0 if paper else 0.5)
+    )
+    runs = [learn(kind(vectors, labels), tmp_path / name, form=form, epochs=2) for name in ("a", "b")]
     assert [run.outcome.best for run in runs] == [runs[0].outcome.best] * 2
     path = tmp_path / "lattqe.safetensors"
     write_lattqe(runs[0].network, path, {"seed": 0})
@@ -250,32 +291,32 @@ def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, pap
     assert [run.behind_lattdba(0.5) for run in runs] == [runs[0].behind_lattdba(0.5)] * 2
 
 
-def test_the_form_that_does_best_on_classes_that_were_not_learned_from_is_kept(tmp_path: Path) -> None:
+def test_the_networks_of_all_parts_are_kept_and_what_they_tell_is_calibrated(tmp_path: Path) -> None:
     vectors, labels = photographs(channels=64)
-    forms = [replace(form, recipe=RECIPE, ranges=RANGES) for form in candidates()]
-    assert [form.cosines for form in forms] == [True, False]
+    form = Form(recipe=RECIPE, ranges=RANGES)
     parts = [
-        [
-            learn(vectors[:, 0], labels, tmp_path / f"{form.name}{part}", form=form, part=part, epochs=2)
-            for part in range(PARTS)
-        ]
-        for form in forms
+        learn(kind(vectors, labels), tmp_path / f"{part}", form=form, part=part, epochs=1) for part in range(PARTS)
     ]
-    runs = [CrossValidated(some) for some in parts]
-    assert len({run.start for run in runs}) == 1  # both begin as AQE, judged by the same episodes
-    assert [run.form for run in runs] == forms
-    assert [run.reached for run in runs] == [np.mean([one.outcome.best for one in some]) for some in parts]
-    assert best_of(runs).reached == max(run.reached for run in runs)
-    assert best_of([runs[0], runs[0]]) is runs[0]
-    behind = {one: np.mean([part.behind_lattdba(one) for part in parts[0]]) for one in TEMPERATURES}
-    assert behind[runs[0].temperature()] == max(behind.values())
+    run = CrossValidated(parts)
+    assert run.reached == np.mean([one.outcome.best for one in parts])
+    assert run.temperature() in TEMPERATURES
     with pytest.raises(ValueError, match="got 2 trainings; expected 3"):
-        CrossValidated(parts[0][:2])
+        CrossValidated(parts[:2])
+    scale, shift = run.network.calibration
+    logits, relevant = (torch.cat(some) for some in zip(*(one.judged() for one in parts), strict=True))
+    told = torch.sigmoid(scale * logits + shift).mean().item()
+    assert told == pytest.approx(relevant.float().mean().item(), abs=1e-3)
     path = tmp_path / "lattqe.safetensors"
-    write_lattqe(runs[0].network, path, {})
+    write_lattqe(run.network, path, {})
     query, near = vectors[:2, 0], vectors[2:12, 0].reshape(2, 5, -1)
     served = read_lattqe(path, Sizes(channels=64))
-    np.testing.assert_array_equal(expand_all(served, query, near), expand_all(runs[0].network, query, near))
+    np.testing.assert_array_equal(expand_all(served, query, near), expand_all(run.network, query, near))
+
+
+def test_calibration_finds_the_scale_and_the_shift() -> None:
+    logits = torch.linspace(-4.0, 4.0, 20_000)
+    relevant = torch.rand(20_000, generator=torch.Generator().manual_seed(0)) < torch.sigmoid(0.5 * logits - 1.0)
+    torch.testing.assert_close(platt(logits, relevant), torch.tensor([0.5, -1.0]), atol=0.05, rtol=0.0)
 
 
 def test_every_class_validates_one_part_and_is_learned_from_in_the_others() -> None:
@@ -307,7 +348,7 @@ def test_the_mean_of_networks_weighs_by_the_mean_of_their_weights() -> None:
     assert (weights[:, 0] == 1.0).all() and (weights[1, 7:] == 0.0).all()
     assert all(torch.equal(one, other) for one, other in zip(mean.copy().parameters(), mean.parameters(), strict=True))
     with torch.no_grad():
-        networks[0].weigh.bias += 1.0
+        networks[0].strength.bias += 1.0
         torch.testing.assert_close(mean.weights(tokens, mask)[0], weights)  # it has copies
     with pytest.raises(ValueError, match="got 2 networks of 2 forms; expected some of one form"):
         MeanLAttQE.of([networks[0], varied(0, cosines=False)])
@@ -315,12 +356,12 @@ def test_the_mean_of_networks_weighs_by_the_mean_of_their_weights() -> None:
         MeanLAttQE.of([])
 
 
-def test_training_learns_what_averaging_gets_wrong(tmp_path: Path) -> None:
+def test_training_learns_to_expand(tmp_path: Path) -> None:
     vectors, labels = photographs(classes=12, each=8)
     ranges = replace(RANGES, simulated=0.0, members_log=(5.0, 6.0))
-    recipe = replace(RECIPE, steps=30, validated=6, validated_at=(32,))
-    found = learn(vectors[:, 0], labels, tmp_path, form=Form(recipe=recipe, ranges=ranges), epochs=3)
-    assert found.outcome.best > found.outcome.start + 3.0
+    recipe = replace(RECIPE, steps=30, validated=6, validated_at=(5,), average=0.2)
+    found = learn(kind(vectors, labels), tmp_path, form=Form(recipe=recipe, ranges=ranges), epochs=3)
+    assert found.outcome.best > found.outcome.start + 1.0
 
 
 def test_more_neighbours_than_pictures_are_taken_as_they_are() -> None:
@@ -337,7 +378,7 @@ def test_files_that_hold_no_expansion_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="of format None"):
         read_lattqe(path, SIZES)
-    about = {"format": "landseer lattqe 1", "form": json.dumps({"kind": "other"}), "card": "{}"}
+    about = {"format": "landseer lattqe 2", "form": json.dumps({"kind": "other"}), "card": "{}"}
     save_file({"a": torch.zeros(1)}, path, about)
     with pytest.raises(WeightsError, match="holds no trained LAttQE"):
         read_lattqe(path, SIZES)

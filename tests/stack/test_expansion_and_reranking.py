@@ -53,9 +53,11 @@ def test_the_exported_lattqe_is_untrained_and_refused_without_consent(landseer, 
     assert "lattqe" in landseer.client.stats().untrained
     request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE})
     assert landseer.refused(landseer.search.Search, request).reason == "MODEL_UNTRAINED"
-    request.expansion.allow_untrained = True
+    request.expansion.allow_untrained, request.expansion.neighbours, request.explain = True, 3, True
     answer = landseer.search.Search(request)
     assert "lattqe" in answer.untrained and not answer.degradations
+    told = [hit.explanation.relevance for hit in answer.hits if hit.explanation.HasField("relevance")]
+    assert 0 < len(told) <= 3 and all(0 < one < 1 for one in told)
 
 
 def test_expansion_is_what_torch_says(landseer, album, eager):
