@@ -12,13 +12,22 @@ MOST_MATCHES = 500
 """Matched points of a hit that are sent."""
 
 
-def verification(evidence: Evidence | None, width: int, height: int) -> search_pb2.Verification | None:
-    """Return what was found in a hit of that size, pixels; None if it was not verified."""
+def verification(
+    evidence: Evidence | None, width: int, height: int, *, via: str = ""
+) -> search_pb2.Verification | None:
+    """Return what was found in a hit of that size, pixels; None if it was not verified.
+
+    via: the id of the hit by which it was recognised, if it was.
+    """
     if evidence is None:
         return None
     outline = [search_pb2.Point(x=x * width, y=y * height) for x, y in evidence.outline.tolist()]
     return search_pb2.Verification(
-        inliers=evidence.inliers, probability=evidence.probability, outline=outline, patches=evidence.patches
+        inliers=evidence.inliers,
+        probability=evidence.probability,
+        outline=outline,
+        patches=evidence.patches,
+        via=None if evidence.via is None else search_pb2.Via(id=via, inliers=evidence.via.inliers),
     )
 
 

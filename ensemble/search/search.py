@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -65,6 +65,8 @@ class SearchResult:
     """One per hit."""
     others: list[list[str]]
     """Of each hit, the ids of the pictures that it stands for, best first."""
+    vias: list[str]
+    """Of each hit, the id of the one by which it was recognised; empty for most."""
     group_field: str | None
     """As in the plan."""
     values: list[str]
@@ -112,6 +114,8 @@ class SearchRun:
             ranking = await self._second_search.by_neighbours(expand, query, ranking)
         if by_words is not None:
             ranking = fused(ranking, by_words)
+        elif self.plan.first == WORDS:
+            by_words = ranking
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
             if expand is not None and expand.verified:
@@ -124,6 +128,7 @@ class SearchRun:
             ranking=ranking,
             records=records,
             others=await self._others(ranking, groups.others),
+            vias=await self._vias(ranking),
             group_field=self.plan.group_field,
             values=[groups.values.get(key, "") for key in ranking.keys.tolist()],
             picture=query.picture,
@@ -312,11 +317,22 @@ class SearchRun:
 
     async def _others(self, ranking: Ranking, others: Mapping[int, NDArray[np.int64]]) -> list[list[str]]:
         """Return the ids of the pictures that each hit stands for, without pictures deleted since the search."""
-        groups = [others.get(key, _NO_KEYS) for key in ranking.keys.tolist()]
-        keys = np.concatenate([_NO_KEYS, *groups])
-        stored = await self.collection.pictures(keys, thumbnails=False, vectors=False) if len(keys) else []
-        ids = {key: one.record.id for key, one in zip(keys.tolist(), stored, strict=True) if one is not None}
-        return [[ids[key] for key in group.tolist() if key in ids] for group in groups]
+        groups = [others.get(key, _NO_KEYS).tolist() for key in ranking.keys.tolist()]
+        ids = await self._ids([key for group in groups for key in group])
+        return [[ids[key] for key in group if key in ids] for group in groups]
+
+    async def _vias(self, ranking: Ranking) -> list[str]:
+        """Return the id of the picture by which each hit was recognised; empty without, or if it was deleted since."""
+        keys = [-1 if one is None or one.via is None else one.via.key for one in ranking.evidence]
+        ids = await self._ids(sorted({key for key in keys if key >= 0}))
+        return [ids.get(key, "") for key in keys]
+
+    async def _ids(self, keys: Sequence[int]) -> dict[int, str]:
+        """Return the ids of pictures by key, without deleted ones."""
+        if not keys:
+            return {}
+        stored = await self.collection.pictures(np.array(keys, np.int64), thumbnails=False, vectors=False)
+        return {key: one.record.id for key, one in zip(keys, stored, strict=True) if one is not None}
 
     async def _read_records(self, ranking: Ranking, query: ResolvedQuery) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""

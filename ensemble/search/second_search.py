@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +18,26 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
+from landseer.ensemble.search.expansion.methods import DQE, LATTQE, RECOGNISED, WITNESSES, classical
 from landseer.ensemble.search.expansion.served_lattqe import expand
 from landseer.ensemble.search.expansion.weights import combined
 from landseer.ensemble.search.plan import ExpansionPlan, RerankingPlan, SearchPlan
 from landseer.ensemble.search.quality import observe_kept
-from landseer.ensemble.search.ranking import Ranking, expanded_ranking, fused, sorted_by_evidence, verified_keys
+from landseer.ensemble.search.ranking import (
+    Ranking,
+    expanded_ranking,
+    fused,
+    recognised,
+    sorted_by_evidence,
+    unverified_keys,
+    verified,
+    with_verified,
+)
 from landseer.ensemble.search.resolved_query import ResolvedQuery
 from landseer.ensemble.search.shortlist import shortlisted
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.verify.evidence import Evidence, Via
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,60 +67,65 @@ class SecondSearch:
             return await asyncio.to_thread(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
 
         vector = await self.stages.optional("expand", run)
-        after = None if vector is None else await self._search_by(vector, query, before)
+        after = None
+        if vector is not None:
+            after = await self.stages.optional("research", lambda _: self._found(vector, query, before))
         if after is None:
             return before
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
 
-    async def _search_by(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking | None:
-        """Search by an expanded query, float32 [D]; None on failure."""
-        wanted = self.plan.depth + (query.key is not None)
-
-        async def again(_: Deadline) -> Ranking:
-            hits = await self.collection.search(vector, wanted, query.selection)
-            return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
-
-        return await self.stages.optional("research", again)
+    async def _found(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking:
+        """Search by an expanded query, float32 [D]."""
+        hits = await self.collection.search(vector, self.plan.depth + (query.key is not None), query.selection)
+        return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
     async def by_verified(
         self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, by_words: Ranking | None
     ) -> Ranking:
-        """Search again with the query expanded by its verified hits, and verify what is new; on failure, and where no
-        hit was verified, return the ranking unchanged."""
-        neighbours = verified_keys(before, how.neighbours)
-        if not len(neighbours):
-            return before
+        """Search again with the query expanded by its verified hits, verify what is new, and recognise others by them.
 
-        async def run(_: Deadline) -> NDArray[np.float32]:
-            found = await self.collection.descriptors(neighbours)
-            return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
-
-        vector = await self.stages.optional("expand", run)
-        again = None if vector is None else await self._search_by(vector, query, before)
-        if vector is None or again is None:
+        On failure, and where no hit was verified, return the ranking unchanged. by_words: the hits by words, to merge.
+        """
+        sure = verified(before, how.neighbours)
+        if not sure:
             return before
-        merged = again if by_words is None else fused(again, by_words)
-        after = await self.stages.optional("rerank", lambda _: self._verify_new(rerank, query, vector, before, merged))
-        if after is None:
+        vector = await self.stages.optional("expand", lambda _: self._mean(query, sure))
+        if vector is None:
             return before
+        again = await self.stages.optional(
+            "research", lambda _: self._verified_again(rerank, query, vector, before, by_words)
+        )
+        if again is None:
+            return before
+        count, after = again
+        if len(keys := unverified_keys(after, RECOGNISED)):
+            vias = await self.stages.optional("via", lambda _: self._vias(sure, keys))
+            after = after if vias is None else recognised(after, vias, count)
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
 
-    async def _verify_new(
+    async def _mean(self, query: ResolvedQuery, sure: Mapping[int, Evidence]) -> NDArray[np.float32]:
+        found = await self.collection.descriptors(np.array(list(sure), np.int64))
+        return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
+
+    async def _verified_again(
         self,
         how: RerankingPlan,
         query: ResolvedQuery,
         vector: NDArray[np.float32],
         before: Ranking,
-        merged: Ranking,
-    ) -> Ranking:
-        """Sort the first hits of `merged` by the evidence of `before`, and by that of hits which had none.
+        by_words: Ranking | None,
+    ) -> tuple[int, Ranking]:
+        """Search by the expanded query, and sort the first hits by the evidence of `before` and of hits that had none.
 
-        vector: the expanded query, by which hits are near.
+        Returns how many these are, and the ranking. What was verified before is among them. vector: the expanded query,
+        by which hits are near.
         """
-        count, ranking = await shortlisted(self.collection, how, query, merged)
-        known = {key: one for key, one in zip(before.keys.tolist(), before.evidence, strict=True) if one is not None}
+        again = await self._found(vector, query, before)
+        merged = again if by_words is None else fused(again, by_words)
+        count, ranking = await shortlisted(self.collection, how, query, with_verified(merged, before))
+        known = before.evidence_by_key()
         new = ranking.keys[:count][~np.isin(ranking.keys[:count], list(known))]
         if len(new):
             # The error says that none of these has keypoints; others have.
@@ -118,7 +135,12 @@ class SecondSearch:
         missing = np.flatnonzero(np.isnan(expanded[:count]))
         if len(missing):
             expanded[missing] = await self.collection.cosines(vector, ranking.keys[missing])
-        return sorted_by_evidence(replace(ranking, expanded=expanded), known, count, cosines=expanded[:count])
+        ranking = replace(ranking, expanded=expanded)
+        return count, sorted_by_evidence(ranking, known, count, cosines=expanded[:count])
+
+    async def _vias(self, sure: Mapping[int, Evidence], keys: NDArray[np.int64]) -> Mapping[int, Via]:
+        """Verify pictures [C] against the first verified hits."""
+        return await self.collection.keypoint_verifier.vias(dict(islice(sure.items(), WITNESSES)), keys)
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""

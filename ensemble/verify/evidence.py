@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Via:
+    """A verified hit by which a candidate was recognised: the query matches it, and it matches the candidate."""
+
+    key: int
+    """Of the hit."""
+    inliers: int
+    """Among keypoints of the hit, where it shows what the query shows, and the candidate's; 0 if there is no map."""
+    log_odds: float
+    """Natural logarithm of the odds that both show the same thing as the query."""
+    outline: Points
+    """[4, 2], the box around what agrees, from the query by way of the hit; [0, 2] without a map."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """The evidence that a candidate shows what the query shows. Points are shares of width and height."""
 
@@ -54,6 +68,14 @@ class Evidence:
     """[n, 2], the inliers in the query, fewest differing bits first: of the map that the outline shows."""
     there: Points
     """[n, 2], in the candidate."""
+    via: Via | None = None
+    """What the log odds and the outline are of, if another hit made them surer; inliers and patches are the query's."""
+
+    def surer(self, via: Via) -> Evidence:
+        """Return the evidence by way of another hit if that is surer, otherwise this."""
+        if via.log_odds <= self.log_odds:
+            return self
+        return replace(self, log_odds=via.log_odds, outline=via.outline, here=NOTHING, there=NOTHING, via=via)
 
     @property
     def probability(self) -> float:
@@ -96,10 +118,8 @@ def _drawn(one: Comparison) -> tuple[Points, Points, Points]:
         return NOTHING, NOTHING, NOTHING
     matches = one.fit.matches.take(np.argsort(one.fit.matches.distances, kind="stable"))
     here, there = one.query.positions[matches.query], one.candidate.positions[matches.candidate]
-    corners = box_of(here.astype(np.float64))
-    mapped = corners @ map[:, :2].T + map[:, 2]
-    outline = _shares(mapped[:, :2] / mapped[:, 2:], one.candidate.frame)
-    return outline, _shares(here, one.query.frame), _shares(there, one.candidate.frame)
+    outline = shares(mapped(map, box_of(here.astype(np.float64))), one.candidate.frame)
+    return outline, shares(here, one.query.frame), shares(there, one.candidate.frame)
 
 
 def log_odds(inliers: int, most: int) -> float:
@@ -109,6 +129,12 @@ def log_odds(inliers: int, most: int) -> float:
     return max(NO_EVIDENCE, OFFSET + INLIERS * math.sqrt(inliers) + POSSIBLE * math.log(most + FEW))
 
 
-def _shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:
+def mapped(map: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where a homography [3, 3] maps points, [n, 2]."""
+    found = points @ map[:, :2].T + map[:, 2]
+    return np.asarray(found[:, :2] / found[:, 2:])
+
+
+def shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:
     """Return points [n, 2] in pixels of the model's input as shares of its width and height."""
     return np.asarray((points + 0.5) / np.array(frame), np.float32)

@@ -15,6 +15,8 @@ VERIFIED = "verified"
 """AQE by hits that spatial verification confirmed (Chum et al. 2007): it runs after verification, unlike the others."""
 VERIFIED_NEIGHBOURS = 10
 """Most verified hits that expand a query. Products gain less with 3, and with 50, some of which are another kind."""
+WITNESSES, RECOGNISED = 3, 30
+"""Verified hits that others are compared with, and most hits that are: what they cost is bounded by their product."""
 DEFAULTS: Mapping[str, int] = {
     LATTQE: 64,
     "aqe": 2,
