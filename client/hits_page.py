@@ -34,7 +34,7 @@ _INLIERS = (
 )
 _SAME = (
     "The outline is where a hit shows the part of the query that matched, and the percentage the probability that both "
-    "show the same thing; of a hit that was recognised via another, both are by way of that one."
+    "show the same thing."
 )
 _HIT_BOXES = 3
 _VIEW_REM = 27

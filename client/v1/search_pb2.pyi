@@ -164,12 +164,14 @@ class Verification(_message.Message):
     def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., patches: _Optional[int] = ..., via: _Optional[_Union[Via, _Mapping]] = ...) -> None: ...
 
 class Via(_message.Message):
-    __slots__ = ("id", "inliers")
+    __slots__ = ("id", "inliers", "outline")
     ID_FIELD_NUMBER: _ClassVar[int]
     INLIERS_FIELD_NUMBER: _ClassVar[int]
+    OUTLINE_FIELD_NUMBER: _ClassVar[int]
     id: str
     inliers: int
-    def __init__(self, id: _Optional[str] = ..., inliers: _Optional[int] = ...) -> None: ...
+    outline: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, id: _Optional[str] = ..., inliers: _Optional[int] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
 class PointMatch(_message.Message):
     __slots__ = ("query", "hit")

@@ -184,7 +184,7 @@ def unverified_keys(ranking: Ranking, most: int) -> NDArray[np.int64]:
 def recognised(ranking: Ranking, vias: Mapping[int, Via], count: int) -> Ranking:
     """Sort the first `count` hits again, after some may have been recognised by way of others; vias: by key."""
     known = ranking.evidence_by_key()
-    known |= {key: known[key].surer(via) for key, via in vias.items()}
+    known |= {key: known[key].recognised(via) for key, via in vias.items()}
     return sorted_by_evidence(ranking, known, count, cosines=ranking.expanded[:count])
 
 

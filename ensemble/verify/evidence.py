@@ -69,23 +69,25 @@ class Evidence:
     there: Points
     """[n, 2], in the candidate."""
     via: Via | None = None
-    """What the log odds and the outline are of, if another hit made them surer; inliers and patches are the query's."""
+    """How it was recognised by way of another hit, if that is surer than the query's own keypoints."""
 
-    def surer(self, via: Via) -> Evidence:
-        """Return the evidence by way of another hit if that is surer, otherwise this."""
-        if via.log_odds <= self.log_odds:
-            return self
-        return replace(self, log_odds=via.log_odds, outline=via.outline, here=NOTHING, there=NOTHING, via=via)
+    def recognised(self, via: Via) -> Evidence:
+        """Return the evidence with the way over another hit if that is surer, otherwise this."""
+        return replace(self, via=via) if via.log_odds > self.log_odds else self
 
     @property
     def probability(self) -> float:
-        """Probability that it is the same thing by keypoints alone, 0 to 1: what patches add was not calibrated."""
+        """Probability that it is the same thing by the query's keypoints alone, 0 to 1.
+
+        What patches add was not calibrated, nor was the way over another hit.
+        """
         return 1.0 / (1.0 + math.exp(-self.log_odds))
 
     @property
     def score(self) -> float:
-        """What candidates are sorted by: the log odds, and what patches add."""
-        return self.log_odds + PATCH * math.sqrt(self.patches)
+        """What candidates are sorted by: the log odds, of the surer way, and what patches add."""
+        surest = self.log_odds if self.via is None else self.via.log_odds
+        return surest + PATCH * math.sqrt(self.patches)
 
 
 NOTHING = np.empty((0, 2), np.float32)

@@ -59,9 +59,9 @@ def _whole(text: str, name: str) -> Method:
 
 
 def _verified(text: str) -> Method:
-    _, *numbers = text.split(":")
+    name, *numbers = text.split(":")
     given = [int(one) if one.isdecimal() else 0 for one in numbers] or [VERIFIED_NEIGHBOURS]
-    if len(given) > 1 or not 1 <= given[0] <= MOST:
+    if name != VERIFIED or len(given) > 1 or not 1 <= given[0] <= MOST:
         raise OpsError(
             f"--methods has {text!r}; expected {VERIFIED}:NEIGHBOURS, from 1 to {MOST}, alone, such as {VERIFIED}:10"
         )

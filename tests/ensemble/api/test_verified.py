@@ -34,10 +34,12 @@ def test_the_outline_is_in_pixels_of_the_hit_and_may_leave_it():
 def test_a_hit_that_was_recognised_says_by_which_other():
     assert not verification(evidence(), 800, 600).HasField("via")
     via = Via(key=7, inliers=44, log_odds=float(np.log(9)), outline=np.full((4, 2), 0.5, np.float32))
-    found = verification(evidence().surer(via), 800, 600, via="shelf.jpg")
-    assert (found.inliers, found.probability, found.patches) == (3, pytest.approx(0.9), 70)
+    found = verification(evidence().recognised(via), 800, 600, via="shelf.jpg")
+    plain = verification(evidence(), 800, 600)
     assert (found.via.id, found.via.inliers) == ("shelf.jpg", 44)
-    assert {(point.x, point.y) for point in found.outline} == {(400, 300)}
+    assert [(point.x, point.y) for point in found.via.outline] == [(400, 300)] * 4
+    found.ClearField("via")
+    assert found == plain, "all else is of the query itself"
 
 
 def test_a_hit_that_was_not_verified_has_no_verification():

@@ -53,7 +53,7 @@ def photograph():
 @pytest.fixture(scope="module")
 def bridge():
     """Two photographs of c3 that match it, and hardly each other."""
-    return tuple(encoded(photographed(cover(3), camera(turn=0, tilt=tilt, zoom=0.9))) for tilt in (-0.9, 0.9))
+    return tuple(encoded(photographed(cover(3), camera(tilt=tilt, zoom=0.5))) for tilt in (-1.5, 1.5))
 
 
 @pytest.fixture
@@ -295,19 +295,19 @@ async def test_a_picture_that_only_a_verified_hit_matches_is_recognised_via_it(s
     query, far = bridge
     await shop.put(far=far)
     once, again = await search(shop, image=query, expansion=ONCE), await search(shop, image=query, explain=True)
-    before = next(hit for hit in once.hits if hit.id == "far")
+    (before,), (after,) = ([hit for hit in answer.hits if hit.id == "far"] for answer in (once, again))
     assert before.verification.probability < 0.5 and not before.verification.HasField("via")
-    first, second = again.hits[:2]
-    assert (first.id, second.id) == ("c3", "far") and not first.verification.HasField("via")
-    assert 0.9 < second.verification.probability <= first.verification.probability
-    assert second.verification.via.id == "c3" and second.verification.via.inliers > second.verification.inliers
-    assert second.verification.inliers == before.verification.inliers and not second.explanation.matches
-    assert len(second.verification.outline) == 4
+    via = after.verification.via
+    assert via.id == "c3" == again.hits[0].id and len(via.outline) == 4
+    assert via.inliers > 20 + after.verification.inliers
+    after.verification.ClearField("via")
+    assert after.verification == before.verification, "all else is of the query itself"
 
     # A page that lacks the hit by which another was recognised still names it.
-    page = await search(shop, image=query, page_size=1)
-    page = await search(shop, image=query, page_size=1, page_token=page.next_page_token)
-    assert [(hit.id, hit.verification.via.id) for hit in page.hits] == [("far", "c3")]
+    place = [hit.id for hit in again.hits].index("far")
+    page = await search(shop, image=query, page_size=place)
+    page = await search(shop, image=query, page_size=place, page_token=page.next_page_token)
+    assert (page.hits[0].id, page.hits[0].verification.via.id) == ("far", "c3")
 
 
 @pytest.mark.parametrize(
