@@ -17,7 +17,7 @@ from landseer.client.heatmap import css_gradient, overlay
 from landseer.client.markup import data_url, escaped, percent, ratio
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.scores import STAGES, copies_of, is_same, patches_of, sameness, score_of, searched
+from landseer.client.scores import STAGES, copies_of, is_same, patches_of, sameness, score_of, searched, via_of
 from landseer.v1.common_pb2 import Box, DetectedBox, Heatmap
 from landseer.v1.search_pb2 import Hit, SearchResponse
 
@@ -149,7 +149,8 @@ def _hit(card: _Card, *, most: Mapping[str, int], verified: bool) -> str:
         f'<li class="hit"><header><span class="rank"><span aria-label="rank {rank}">{rank}</span></span>'
         f'<span class="score">{_verdict(hit, verified)}<span>score</span>{hit.score:.4f}</span></header>'
         f'<div class="pair">{_pair(frames, hit)}</div>'
-        f'<p class="id">{escaped(hit.id)}</p>{_copies(hit)}{_scores(hit, most)}{card.matches}{_metadata(hit)}</li>'
+        f'<p class="id">{escaped(hit.id)}</p>{_via(hit)}{_copies(hit)}{_scores(hit, most)}{card.matches}'
+        f"{_metadata(hit)}</li>"
     )
 
 
@@ -178,6 +179,11 @@ def _scores(hit: Hit, most: Mapping[str, int]) -> str:
     if most["patches"] and hit.HasField("verification"):
         bars.append(("patches", hit.verification.patches / most["patches"], patches_of(hit)))
     return _bars(bars)
+
+
+def _via(hit: Hit) -> str:
+    """Say by which other hit this one was recognised."""
+    return f'<p class="soft">recognised via {escaped(via_of(hit))}</p>' if via_of(hit) else ""
 
 
 def _copies(hit: Hit) -> str:

@@ -30,6 +30,11 @@ def patches_of(hit: Hit) -> str:
     return str(hit.verification.patches) if hit.HasField("verification") else ""
 
 
+def via_of(hit: Hit) -> str:
+    """Return the id of the hit by which this one was recognised; empty for most."""
+    return hit.verification.via.id
+
+
 def copies_of(hit: Hit) -> str:
     """Format how many pictures a hit stands for besides itself; empty if none."""
     others = len(hit.near_identical) + len(hit.grouped)

@@ -19,7 +19,7 @@ from landseer.client.hits_page import render
 from landseer.client.queries import EXPANSIONS, FIRST_STAGES, RERANKINGS, grouping, read_picture, read_stdin
 from landseer.client.query_picture import QueryPicture
 from landseer.client.readable import duration
-from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of, searched
+from landseer.client.scores import STAGES, copies_of, patches_of, sameness, score_of, searched, via_of
 from landseer.client.web_picture import fetch_picture, is_address
 from landseer.v1.common_pb2 import Box
 from landseer.v1.search_pb2 import Expansion, Hit, Reranking, SearchResponse
@@ -101,8 +101,8 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expansion",
         choices=EXPANSIONS,
-        help="expand the query with its nearest neighbours, or with `verified` hits only (default none); lattqe needs "
-        "a trained network",
+        help="expand the query with its nearest neighbours, or with `verified` hits only, the default where hits are "
+        "verified by keypoints; `none` searches once; lattqe needs a trained network",
     )
     group.add_argument(
         "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"
@@ -236,14 +236,15 @@ def _table(hits: Sequence[Hit], *, shown: Sequence[str]) -> Table:
     patches = ["patches"] if any(hit.verification.patches for hit in hits) else []
     others = ["near-identical"] if any(hit.near_identical for hit in hits) else []
     others += ["in group"] if any(hit.grouped for hit in hits) else []
+    via = ["via"] if any(map(via_of, hits)) else []
     columns = ["rank", "score", *verified, *(STAGES[stage] for stage in ran), *patches, *others]
-    made = table(*((column, "right") for column in columns), *((name, "left") for name in ("id", *shown)))
+    made = table(*((column, "right") for column in columns), *((name, "left") for name in ("id", *via, *shown)))
     for rank, hit in enumerate(hits, start=1):
         same = [sameness(hit) for _ in verified]
         scores = [score_of(hit, stage, digits=4) for stage in ran]
         agreeing = [patches_of(hit) for _ in patches]
         more = [copies_of(hit) for _ in others]
-        values = [cell(hit.metadata.get(name, "")) for name in shown]
+        values = [*(cell(via_of(hit)) for _ in via), *(cell(hit.metadata.get(name, "")) for name in shown)]
         made.add_row(str(rank), f"{hit.score:.4f}", *same, *scores, *agreeing, *more, cell(hit.id), *values)
     return made
 

@@ -150,16 +150,28 @@ class Point(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class Verification(_message.Message):
-    __slots__ = ("inliers", "probability", "outline", "patches")
+    __slots__ = ("inliers", "probability", "outline", "patches", "via")
     INLIERS_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     OUTLINE_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    VIA_FIELD_NUMBER: _ClassVar[int]
     inliers: int
     probability: float
     outline: _containers.RepeatedCompositeFieldContainer[Point]
     patches: int
-    def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., patches: _Optional[int] = ...) -> None: ...
+    via: Via
+    def __init__(self, inliers: _Optional[int] = ..., probability: _Optional[float] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., patches: _Optional[int] = ..., via: _Optional[_Union[Via, _Mapping]] = ...) -> None: ...
+
+class Via(_message.Message):
+    __slots__ = ("id", "inliers", "outline")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INLIERS_FIELD_NUMBER: _ClassVar[int]
+    OUTLINE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    inliers: int
+    outline: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, id: _Optional[str] = ..., inliers: _Optional[int] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
 class PointMatch(_message.Message):
     __slots__ = ("query", "hit")

@@ -151,7 +151,7 @@ def _hit(
         width=record.width,
         height=record.height,
         explanation=_explanation(ranking, place, record, profile, shown) if explain else None,
-        verification=verification(ranking.evidence[place], record.width, record.height),
+        verification=verification(ranking.evidence[place], record.width, record.height, via=found.vias[place]),
         group=found.values[place],
         **{others: found.others[place]},
     )

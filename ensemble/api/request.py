@@ -102,7 +102,7 @@ def search_plan(
     return SearchPlan(
         query=_query(request, kind, profile),
         top_k=top_k,
-        expand=_expand(request.expansion, profile, rerank, sources),
+        expand=_expand(request.expansion, profile, rerank, first, sources),
         rerank=rerank,
         explain=request.explain,
         first=first,
@@ -162,10 +162,13 @@ def _unit(values: Any, size: int) -> NDArray[np.float32]:
 
 
 def _expand(
-    request: search_pb2.Expansion, profile: Profile, rerank: RerankingPlan | None, sources: LocalSources
+    request: search_pb2.Expansion, profile: Profile, rerank: RerankingPlan | None, first: str, sources: LocalSources
 ) -> ExpansionPlan | None:
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
+    verifies = rerank is not None and rerank.method == SPATIAL and sources.verification == KEYPOINTS
     method = EXPANSIONS.get(request.method)
+    if request.method == search_pb2.EXPANSION_METHOD_UNSPECIFIED and verifies and first != WORDS:
+        method = VERIFIED
     most = limits(profile.sizes.neighbours).get(method or "", MOST)
     default = VERIFIED_NEIGHBOURS if method == VERIFIED else DEFAULTS.get(method or "", 1)
     neighbours = request.neighbours if request.HasField("neighbours") else default
@@ -180,7 +183,6 @@ def _expand(
             "expansion.method: the served `lattqe` was never trained, its weights are random; use another method, such "
             "as RANK_CURVE, export a trained network with `--lattqe FILE`, or set expansion.allow_untrained to test it"
         )
-    verifies = rerank is not None and rerank.method == SPATIAL and sources.verification == KEYPOINTS
     if method == VERIFIED and not verifies:
         raise InvalidInput(
             "expansion.method",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,17 @@ class CompactKeypoints:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def take(self, chosen: NDArray[np.bool_]) -> CompactKeypoints:
+        """Return some of the keypoints, in their order. chosen: [n]."""
+        return replace(
+            self,
+            words=self.words[chosen],
+            codes=self.codes[chosen],
+            positions=self.positions[chosen],
+            sizes=self.sizes[chosen],
+            angles=self.angles[chosen],
+        )
 
     def searched(self) -> Binary:
         """Return the words to find the picture by, those of its strongest keypoints."""

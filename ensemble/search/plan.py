@@ -107,6 +107,13 @@ class SearchPlan:
     """What the server has."""
 
     @property
+    def depth(self) -> int:
+        """The number of hits that later stages need of a search."""
+        neighbours = self.expand.neighbours if self.expand else 0
+        candidates = self.rerank.candidates if self.rerank else 0
+        return max(self.top_k, neighbours, candidates, self.compared)
+
+    @property
     def verifies(self) -> bool:
         """Whether hits are re-ranked by spatial verification."""
         return self.rerank is not None and self.rerank.method == SPATIAL

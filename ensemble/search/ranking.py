@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.search.coattention import Coattention
 from landseer.ensemble.search.prior import log_prior
-from landseer.ensemble.verify.evidence import NO_EVIDENCE, Evidence
+from landseer.ensemble.verify.evidence import NO_EVIDENCE, Evidence, Via
 from landseer.ensemble.verify.verification import reordered
 
 Scores = NDArray[np.float32]
@@ -52,6 +53,10 @@ class Ranking:
     def without(self, key: int | None) -> Ranking:
         """Return the ranking without one picture."""
         return self if key is None else self.take(np.flatnonzero(self.keys != key))
+
+    def evidence_by_key(self) -> dict[int, Evidence]:
+        """Return what was found in the hits that were compared by keypoints, best hit first."""
+        return {key: one for key, one in zip(self.keys.tolist(), self.evidence, strict=True) if one is not None}
 
 
 def first_ranking(keys: NDArray[np.int64], scores: Scores) -> Ranking:
@@ -181,10 +186,30 @@ def sorted_by_evidence(
     return replace(ranking, evidence=found, scores=scores, inliers=inliers).take(order)
 
 
-def verified_keys(ranking: Ranking, most: int) -> NDArray[np.int64]:
-    """Return the keys of the first hits that keypoints are sure of, at most `most`, best first."""
-    sure = [one is not None and one.probability >= SAME for one in ranking.evidence]
-    return np.asarray(ranking.keys[np.flatnonzero(sure)[:most]])
+def verified(ranking: Ranking, most: int) -> dict[int, Evidence]:
+    """Return the first hits that keypoints are sure of, at most `most`: their evidence by key, best first."""
+    return dict(islice(((key, one) for key, one in ranking.evidence_by_key().items() if one.probability >= SAME), most))
+
+
+def unverified_keys(ranking: Ranking, most: int) -> NDArray[np.int64]:
+    """Return the keys of the first hits that were compared by keypoints, which are not sure of them; at most `most`."""
+    unsure = [one is not None and one.probability < SAME for one in ranking.evidence]
+    return np.asarray(ranking.keys[np.flatnonzero(unsure)[:most]])
+
+
+def recognised(ranking: Ranking, vias: Mapping[int, Via], count: int) -> Ranking:
+    """Sort the first `count` hits again, after some may have been recognised by way of others; vias: by key."""
+    known = ranking.evidence_by_key()
+    known |= {key: known[key].recognised(via) for key, via in vias.items()}
+    return sorted_by_evidence(ranking, known, count, cosines=ranking.expanded[:count])
+
+
+def with_verified(ranking: Ranking, before: Ranking) -> Ranking:
+    """Return a ranking with the hits first that `before` is sure of, also those that it lacks itself."""
+    sure = list(verified(before, len(before.keys)))
+    lost = before.take(np.flatnonzero(np.isin(before.keys, sure) & ~np.isin(before.keys, ranking.keys)))
+    both = Ranking(**{name: np.concatenate([array, getattr(ranking, name)]) for name, array in vars(lost).items()})
+    return moved_to_front(both, np.isin(both.keys, sure))
 
 
 def sorted_by_inliers(ranking: Ranking, inliers: NDArray[np.int64]) -> Ranking:

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.deadline import Deadline
-from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.fields import Filtered
-from landseer.ensemble.index.selection import Selecting
-from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.keypoints.extractor import Extractor
-from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.coattention import coattend
 from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, DescribedPicture, Describer
-from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DQE, LATTQE, classical
-from landseer.ensemble.search.expansion.served_lattqe import Expanded, expand
-from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.grouping import Grouped, grouped, grouped_by
 from landseer.ensemble.search.plan import (
     GLOBAL,
     SPATIAL,
     WORDS,
-    ExpansionPlan,
     IdQuery,
     PictureQuery,
     RerankingPlan,
@@ -48,46 +38,22 @@ from landseer.ensemble.search.plan import (
 from landseer.ensemble.search.quality import observe_kept, observe_search
 from landseer.ensemble.search.ranking import (
     Ranking,
-    expanded_ranking,
     first_ranking,
     fused,
-    moved_to_front,
     sorted_by_coattention,
     sorted_by_evidence,
     sorted_by_inliers,
-    verified_keys,
-    with_relevance,
     words_ranking,
 )
+from landseer.ensemble.search.resolved_query import ResolvedQuery
+from landseer.ensemble.search.second_search import SecondSearch
+from landseer.ensemble.search.shortlist import shortlisted, words_of
 from landseer.ensemble.search.stages import Stages
-from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.verifier import located
 
 _NO_KEYS = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedQuery:
-    """A query with its vectors and features."""
-
-    vector: NDArray[np.float32]
-    """[D], unit norm."""
-    query_vector: NDArray[np.float32] | None = None
-    """[P], unit norm, for co-attention; None for a raw descriptor."""
-    key: int | None = None
-    """Its key if it is indexed: it is excluded from its own hits."""
-    picture: DescribedPicture | None = None
-    """If the query is a picture."""
-    local_features: LocalFeatures | None = None
-    """Deep ones, if the plan needs them and the picture has them."""
-    keypoints: QueryKeypoints | None = None
-    """If the plan needs them and the picture has them."""
-    patches: Patches | None = None
-    """If the plan needs them and the picture has them."""
-    selection: Selecting | None = None
-    """The pictures that are searched; None for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +65,8 @@ class SearchResult:
     """One per hit."""
     others: list[list[str]]
     """Of each hit, the ids of the pictures that it stands for, best first."""
+    vias: list[str]
+    """Of each hit, the id of the one by which it was recognised; empty for most."""
     group_field: str | None
     """As in the plan."""
     values: list[str]
@@ -147,13 +115,15 @@ class SearchRun:
         ranking, by_words = await self._first_searches(query)
         expand = self.plan.expand
         if expand is not None and not expand.verified and len(ranking.keys):
-            ranking = await self._second_search(expand, query, ranking)
+            ranking = await self._second_search.by_neighbours(expand, query, ranking)
         if by_words is not None:
             ranking = fused(ranking, by_words)
+        elif self.plan.first == WORDS:
+            by_words = ranking
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
             if expand is not None and expand.verified:
-                ranking = await self._again_by_verified(expand, self.plan.rerank, query, ranking, by_words)
+                ranking = await self._second_search.by_verified(expand, self.plan.rerank, query, ranking, by_words)
         observe_search(self.metrics, self.plan, ranking)
         groups = await self._group(ranking)
         shown, more = self._page(groups.ranking)
@@ -162,6 +132,7 @@ class SearchRun:
             ranking=ranking,
             records=records,
             others=await self._others(ranking, groups.others),
+            vias=await self._vias(ranking),
             group_field=self.plan.group_field,
             values=[groups.values.get(key, "") for key in ranking.keys.tolist()],
             picture=query.picture,
@@ -171,6 +142,18 @@ class SearchRun:
             more=more,
             models=_models(self.plan, ranking),
             untrained=_untrained(self.profile, self.plan, ranking),
+        )
+
+    @property
+    def _second_search(self) -> SecondSearch:
+        return SecondSearch(
+            plan=self.plan,
+            collection=self.collection,
+            profile=self.profile,
+            stages=self.stages,
+            triton=self.triton,
+            lane=self.lane,
+            metrics=self.metrics,
         )
 
     async def _sequence(self, before: int) -> int:
@@ -257,7 +240,7 @@ class SearchRun:
 
         If both are asked for and words fail, the global ranking remains, and the answer says so.
         """
-        depth = _depth(self.plan)
+        depth = self.plan.depth
         wanted = depth + (query.key is not None)
 
         def cut(ranking: Ranking) -> Ranking:
@@ -280,115 +263,15 @@ class SearchRun:
         return first_ranking(hits.keys, hits.scores)
 
     async def _by_words(self, query: ResolvedQuery, wanted: int) -> Ranking:
-        words, query_words = await self._query_words(query)
+        words, query_words = await words_of(self.collection, query)
         hits = await words.search(query_words, wanted, query.selection)
         return words_ranking(hits.keys, hits.scores)
-
-    async def _query_words(self, query: ResolvedQuery) -> tuple[WordIndex, Binary]:
-        """Return the word index and the query's words. Parsing rejects such requests if there is no codebook."""
-        words, deep = self.collection.words, self.collection.deep_words
-        if words is None:
-            raise CodebookMissing("this server has no visual words; start it with --local-features keypoints")
-        if deep is not None:
-            return words, await deep.of_query(_local_features(query))
-        return words, _keypoints(query).aggregated()
-
-    async def _second_search(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
-        """Search again with an expanded query; on failure return the first ranking."""
-
-        keys, vector = before.keys[: how.neighbours], query.vector
-
-        async def run(left: Deadline) -> Expanded:
-            neighbours = await self.collection.descriptors(keys)
-            if not len(neighbours):
-                return Expanded(vector)
-            if how.method == LATTQE:
-                async with self.lane.turn(left):
-                    found = await expand(self.triton, vector, neighbours, left, most=self.profile.sizes.neighbours)
-                # If a picture was deleted meanwhile, whose relevance is whose is not known.
-                return found if len(neighbours) == len(keys) else Expanded(found.vector)
-            lowest = await self._lowest(query) if how.method == DQE else neighbours[:0]
-            combine = partial(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
-            return Expanded(await asyncio.to_thread(combine))
-
-        expanded = await self.stages.optional("expand", run)
-        if expanded is None:
-            return before
-        after = await self._search_by(expanded.vector, query, with_relevance(before, expanded.relevance))
-        if after is None:
-            return before
-        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
-        return after
-
-    async def _search_by(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking | None:
-        """Search by an expanded query, float32 [D]; None on failure."""
-        wanted = _depth(self.plan) + (query.key is not None)
-
-        async def again(_: Deadline) -> Ranking:
-            hits = await self.collection.search(vector, wanted, query.selection)
-            return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
-
-        return await self.stages.optional("research", again)
-
-    async def _again_by_verified(
-        self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, by_words: Ranking | None
-    ) -> Ranking:
-        """Search again with the query expanded by its verified hits, and verify what is new; on failure, and where no
-        hit was verified, return the ranking unchanged."""
-        neighbours = verified_keys(before, how.neighbours)
-        if not len(neighbours):
-            return before
-
-        async def run(_: Deadline) -> NDArray[np.float32]:
-            found = await self.collection.descriptors(neighbours)
-            return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
-
-        vector = await self.stages.optional("expand", run)
-        again = None if vector is None else await self._search_by(vector, query, before)
-        if vector is None or again is None:
-            return before
-        merged = again if by_words is None else fused(again, by_words)
-        after = await self.stages.optional("rerank", lambda _: self._verify_new(rerank, query, vector, before, merged))
-        if after is None:
-            return before
-        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
-        return after
-
-    async def _verify_new(
-        self,
-        how: RerankingPlan,
-        query: ResolvedQuery,
-        vector: NDArray[np.float32],
-        before: Ranking,
-        merged: Ranking,
-    ) -> Ranking:
-        """Sort the first hits of `merged` by the evidence of `before`, and by that of hits which had none.
-
-        vector: the expanded query, by which hits are near.
-        """
-        count, ranking = await self._shortlist(how, query, merged)
-        known = {key: one for key, one in zip(before.keys.tolist(), before.evidence, strict=True) if one is not None}
-        new = ranking.keys[:count][~np.isin(ranking.keys[:count], list(known))]
-        if len(new):
-            # The error says that none of these has keypoints; others have.
-            with suppress(LocalFeaturesMissing):
-                known |= await self.collection.keypoint_verifier.evidence(_keypoints(query), query.patches, new)
-        expanded = ranking.expanded.copy()
-        missing = np.flatnonzero(np.isnan(expanded[:count]))
-        if len(missing):
-            expanded[missing] = await self.collection.cosines(vector, ranking.keys[missing])
-        return sorted_by_evidence(replace(ranking, expanded=expanded), known, count, cosines=expanded[:count])
-
-    async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
-        """Return the lowest-ranked descriptors: the nearest to the negated query."""
-        hits = await self.collection.search(-query.vector, NEGATIVES, query.selection)
-        return await self.collection.descriptors(hits.keys[hits.keys != query.key])
 
     async def _rerank(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
         """Re-rank the first hits; on failure return the ranking unchanged."""
 
         async def run(left: Deadline) -> Ranking:
-            count, ranking = await self._shortlist(how, query, before)
+            count, ranking = await shortlisted(self.collection, how, query, before)
             if not count:
                 return before
             if how.method == SPATIAL:
@@ -400,15 +283,6 @@ class SearchRun:
             return before
         observe_kept(self.metrics, "rerank", before, after, wanted=self.plan.top_k)
         return after
-
-    async def _shortlist(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> tuple[int, Ranking]:
-        """Return how many hits are re-ranked, and the ranking with these first."""
-        count = min(how.candidates, len(before.keys))
-        if not how.shared_words:
-            return count, before
-        words, query_words = await self._query_words(query)
-        shared = await words.sharing(query_words, before.keys[:count], least=how.shared_words)
-        return int(np.count_nonzero(shared)), moved_to_front(before, shared)
 
     async def _coattend(
         self, query: ResolvedQuery, before: Ranking, count: int, weight: float, left: Deadline
@@ -426,10 +300,10 @@ class SearchRun:
         """Sort the first `count` by spatial verification."""
         if self.plan.sources.verification == KEYPOINTS:
             evidence = await self.collection.keypoint_verifier.evidence(
-                _keypoints(query), query.patches, before.keys[:count]
+                query.needed_keypoints(), query.patches, before.keys[:count]
             )
             return sorted_by_evidence(await self._with_cosines(query, before, count), evidence, count)
-        features = located(_local_features(query))
+        features = located(query.needed_local_features())
         return sorted_by_inliers(before, await self.collection.verifier.inliers(features, before.keys[:count]))
 
     async def _with_cosines(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
@@ -453,11 +327,22 @@ class SearchRun:
 
     async def _others(self, ranking: Ranking, others: Mapping[int, NDArray[np.int64]]) -> list[list[str]]:
         """Return the ids of the pictures that each hit stands for, without pictures deleted since the search."""
-        groups = [others.get(key, _NO_KEYS) for key in ranking.keys.tolist()]
-        keys = np.concatenate([_NO_KEYS, *groups])
-        stored = await self.collection.pictures(keys, thumbnails=False, vectors=False) if len(keys) else []
-        ids = {key: one.record.id for key, one in zip(keys.tolist(), stored, strict=True) if one is not None}
-        return [[ids[key] for key in group.tolist() if key in ids] for group in groups]
+        groups = [others.get(key, _NO_KEYS).tolist() for key in ranking.keys.tolist()]
+        ids = await self._ids([key for group in groups for key in group])
+        return [[ids[key] for key in group if key in ids] for group in groups]
+
+    async def _vias(self, ranking: Ranking) -> list[str]:
+        """Return the id of the picture by which each hit was recognised; empty without, or if it was deleted since."""
+        keys = [-1 if one is None or one.via is None else one.via.key for one in ranking.evidence]
+        ids = await self._ids(sorted({key for key in keys if key >= 0}))
+        return [ids.get(key, "") for key in keys]
+
+    async def _ids(self, keys: Sequence[int]) -> dict[int, str]:
+        """Return the ids of pictures by key, without deleted ones."""
+        if not keys:
+            return {}
+        stored = await self.collection.pictures(np.array(keys, np.int64), thumbnails=False, vectors=False)
+        return {key: one.record.id for key, one in zip(keys, stored, strict=True) if one is not None}
 
     async def _read_records(self, ranking: Ranking, query: ResolvedQuery) -> tuple[Ranking, list[Record]]:
         """Read the hits' records. Pictures deleted since the search are dropped: the store decides."""
@@ -470,20 +355,6 @@ class SearchRun:
         return _fill_global_scores(ranking.take(there), query, records), records
 
 
-def _local_features(query: ResolvedQuery) -> LocalFeatures:
-    if query.local_features is None:
-        raise LocalFeaturesMissing("the query picture was indexed without local features; index it again")
-    return query.local_features
-
-
-def _keypoints(query: ResolvedQuery) -> QueryKeypoints:
-    if query.keypoints is None:
-        was_sent = "the keypoints of the query picture were not found, as the degradation of `keypoints` says"
-        was_indexed = "the query picture was indexed without keypoints; index it again"
-        raise LocalFeaturesMissing(was_indexed if query.picture is None else was_sent)
-    return query.keypoints
-
-
 def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Record]) -> Ranking:
     """Compute the global scores of hits that the first search did not score."""
     missing = np.flatnonzero(np.isnan(ranking.global_))
@@ -493,13 +364,6 @@ def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Re
     filled = ranking.global_.copy()
     filled[missing] = vectors @ query.vector
     return replace(ranking, global_=filled)
-
-
-def _depth(plan: SearchPlan) -> int:
-    """Return the number of hits that later stages need."""
-    neighbours = plan.expand.neighbours if plan.expand else 0
-    candidates = plan.rerank.candidates if plan.rerank else 0
-    return max(plan.top_k, neighbours, candidates, plan.compared)
 
 
 def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:

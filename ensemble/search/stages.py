@@ -27,12 +27,14 @@ Stage = Literal[
     "expand",
     "research",
     "rerank",
+    "via",
     "group",
     "store",
     "total",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which they run: keypoints beside describe, words beside search."""
+"""In the order in which they run: keypoints beside describe, words beside search; but verified hits expand the query
+after `rerank`."""
 
 
 class Stages:

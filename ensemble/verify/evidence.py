@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Via:
+    """A verified hit by which a candidate was recognised: the query matches it, and it matches the candidate."""
+
+    key: int
+    """Of the hit."""
+    inliers: int
+    """Among keypoints of the hit, where it shows what the query shows, and the candidate's; 0 if there is no map."""
+    log_odds: float
+    """Natural logarithm of the odds that both show the same thing as the query."""
+    outline: Points
+    """[4, 2], the box around what agrees, from the query by way of the hit; [0, 2] without a map."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """The evidence that a candidate shows what the query shows. Points are shares of width and height."""
 
@@ -54,16 +68,26 @@ class Evidence:
     """[n, 2], the inliers in the query, fewest differing bits first: of the map that the outline shows."""
     there: Points
     """[n, 2], in the candidate."""
+    via: Via | None = None
+    """How it was recognised by way of another hit, if that is surer than the query's own keypoints."""
+
+    def recognised(self, via: Via) -> Evidence:
+        """Return the evidence with the way over another hit if that is surer, otherwise this."""
+        return replace(self, via=via) if via.log_odds > self.log_odds else self
 
     @property
     def probability(self) -> float:
-        """Probability that it is the same thing by keypoints alone, 0 to 1: what patches add was not calibrated."""
+        """Probability that it is the same thing by the query's keypoints alone, 0 to 1.
+
+        What patches add was not calibrated, nor was the way over another hit.
+        """
         return 1.0 / (1.0 + math.exp(-self.log_odds))
 
     @property
     def score(self) -> float:
-        """What candidates are sorted by: the log odds, and what patches add."""
-        return self.log_odds + PATCH * math.sqrt(self.patches)
+        """What candidates are sorted by: the log odds, of the surer way, and what patches add."""
+        surest = self.log_odds if self.via is None else self.via.log_odds
+        return surest + PATCH * math.sqrt(self.patches)
 
 
 NOTHING = np.empty((0, 2), np.float32)
@@ -96,10 +120,8 @@ def _drawn(one: Comparison) -> tuple[Points, Points, Points]:
         return NOTHING, NOTHING, NOTHING
     matches = one.fit.matches.take(np.argsort(one.fit.matches.distances, kind="stable"))
     here, there = one.query.positions[matches.query], one.candidate.positions[matches.candidate]
-    corners = box_of(here.astype(np.float64))
-    mapped = corners @ map[:, :2].T + map[:, 2]
-    outline = _shares(mapped[:, :2] / mapped[:, 2:], one.candidate.frame)
-    return outline, _shares(here, one.query.frame), _shares(there, one.candidate.frame)
+    outline = shares(mapped(map, box_of(here.astype(np.float64))), one.candidate.frame)
+    return outline, shares(here, one.query.frame), shares(there, one.candidate.frame)
 
 
 def log_odds(inliers: int, most: int) -> float:
@@ -109,6 +131,12 @@ def log_odds(inliers: int, most: int) -> float:
     return max(NO_EVIDENCE, OFFSET + INLIERS * math.sqrt(inliers) + POSSIBLE * math.log(most + FEW))
 
 
-def _shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:
+def mapped(map: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where a homography [3, 3] maps points, [n, 2]."""
+    found = points @ map[:, :2].T + map[:, 2]
+    return np.asarray(found[:, :2] / found[:, 2:])
+
+
+def shares(points: NDArray[np.floating[Any]], frame: tuple[int, int]) -> Points:
     """Return points [n, 2] in pixels of the model's input as shares of its width and height."""
     return np.asarray((points + 0.5) / np.array(frame), np.float32)

@@ -21,7 +21,7 @@ from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.verify.affine import refine
 from landseer.ensemble.verify.camera import plausible
 from landseer.ensemble.verify.chunks import in_chunks
-from landseer.ensemble.verify.evidence import Comparison, Evidence, evidence_of
+from landseer.ensemble.verify.evidence import Comparison, Evidence, Via, evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
 from landseer.ensemble.verify.geometry import pair
 from landseer.ensemble.verify.inliers import inside
@@ -31,6 +31,7 @@ from landseer.ensemble.verify.nearest import nearest
 from landseer.ensemble.verify.proposals import propose
 from landseer.ensemble.verify.shared_words import compare
 from landseer.ensemble.verify.upright import fit_upright
+from landseer.ensemble.verify.witness import Witness, surest_via
 from landseer.ensemble.workers import Workers
 
 
@@ -63,6 +64,14 @@ class KeypointVerifier:
             )
         return found
 
+    async def vias(self, verified: Mapping[int, Evidence], keys: NDArray[np.int64]) -> Mapping[int, Via]:
+        """Return how sure it is that the pictures under keys [C] show the same thing by way of a verified hit, by key.
+
+        The surest way of each, without pictures that have no keypoints. verified: hits by key. Overloaded.
+        """
+        witnesses = await self._workers.run(self._witnesses, verified)
+        return await in_chunks(self._workers, partial(self._vias, witnesses), keys, threads=self._threads)
+
     async def near_identical(self, key: int, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of the pictures under keys [C] are the same photograph as the one under `key`, [C].
 
@@ -83,6 +92,15 @@ class KeypointVerifier:
             for key, there, other in zip(keys, self._stored.read(keys), stored, strict=True)
             if there is not None
         ]
+
+    def _witnesses(self, verified: Mapping[int, Evidence]) -> list[Witness]:
+        stored = zip(verified.items(), self._stored.read(list(verified)), strict=True)
+        return [Witness.of(key, one, there) for (key, one), there in stored if there is not None]
+
+    def _vias(self, witnesses: Sequence[Witness], keys: Sequence[int]) -> list[tuple[int, Via]]:
+        stored = zip(keys, self._stored.read(keys), strict=True)
+        found = [(key, surest_via(witnesses, there)) for key, there in stored if there is not None]
+        return [(key, via) for key, via in found if via is not None]
 
     def _near_identical(self, key: int, keys: Sequence[int]) -> list[tuple[int, bool]]:
         there = self._stored.read([key, *keys])

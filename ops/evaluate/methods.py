@@ -16,16 +16,24 @@ import numpy as np
 
 from landseer.ensemble.evaluation import Ids
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, VERIFIED, classical
+from landseer.ensemble.search.expansion.methods import (
+    DEFAULTS,
+    LATTQE,
+    RANK_CURVE,
+    VERIFIED,
+    VERIFIED_NEIGHBOURS,
+    classical,
+)
 from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.diffusion import QUERY_NEIGHBOURS, NeighbourGraph, diffuse
-from landseer.ops.evaluate.keypoints import by_both, by_default, by_keypoint_words, by_verified
+from landseer.ops.evaluate.keypoints import by_both, by_keypoint_words
 from landseer.ops.evaluate.picture_arrays import PictureArrays
 from landseer.ops.evaluate.ranked import Floats, Ranked, in_order
 from landseer.ops.evaluate.reranking import RERANKERS, Reranker, Reranking
 from landseer.ops.evaluate.space import FEW, Expander, Search, Space
+from landseer.ops.evaluate.verified_hits import by_verified
 from landseer.ops.evaluate.words import (
     ASMK,
     IN_FULL,
@@ -40,10 +48,10 @@ from landseer.ops.evaluate.words import (
 )
 
 NONE, DIFFUSION, SIFT = "none", "diffusion", "sift"
-DEFAULT, BOTH, KEYPOINT_WORDS = "default", "both", "keypoints"
-"""A request without any option, global descriptor and words merged, and words alone."""
-WHOLE = (SIFT, DEFAULT, VERIFIED, BOTH, KEYPOINT_WORDS)
-"""Rows that take no numbers and no other part."""
+DEFAULT, ONCE, BOTH, KEYPOINT_WORDS = "default", "once", "both", "keypoints"
+"""A request without any option, one without expansion, global descriptor and words merged, and words alone."""
+WHOLE = (SIFT, DEFAULT, ONCE, VERIFIED, BOTH, KEYPOINT_WORDS)
+"""Rows that take no other part, and no numbers but `VERIFIED`."""
 DATABASE_NAMES: Mapping[str, str] = {
     "aqe": "adba",
     "aqewd": "adbawd",
@@ -156,7 +164,7 @@ def _flat(space: Space) -> float:
 
 def _plain(method: Method, space: Space) -> Search:
     """Rank by the cosine."""
-    return Search(rank=_ranked, index_bytes=_flat(space))
+    return Search(rank=by_cosine, index_bytes=_flat(space))
 
 
 def _expanding(method: Method, space: Space) -> Search:
@@ -165,8 +173,8 @@ def _expanding(method: Method, space: Space) -> Search:
 
 
 def _again(method: Method, block: Space) -> list[Ranked]:
-    expanded = [_expanded(method, block, place, ranked.rows) for place, ranked in enumerate(_ranked(block))]
-    return _ranked(replace(block, queries=np.stack(expanded)))
+    expanded = [_expanded(method, block, place, ranked.rows) for place, ranked in enumerate(by_cosine(block))]
+    return by_cosine(replace(block, queries=np.stack(expanded)))
 
 
 def _expanded(method: Method, block: Space, place: int, order: Ids) -> Floats:
@@ -191,7 +199,8 @@ def _diffusing(method: Method, space: Space) -> Search:
     return Search(rank=rank, index_bytes=_flat(space), block=FEW)
 
 
-def _ranked(block: Space) -> list[Ranked]:
+def by_cosine(block: Space) -> list[Ranked]:
+    """Rank the references for each query of a block by the cosine."""
     scores = np.asarray(block.queries @ block.database.vectors.T)
     for line, query, change in zip(scores, block.queries, block.changes, strict=True):
         line[change.rows] = change.vectors @ query
@@ -205,7 +214,7 @@ def _by_words(rank: Callable[[int, Space], Search]) -> Ranker:
 
 def _filtered(method: Method, space: Space) -> Search:
     """Rank by the cosine; pictures that share a visual word with the query come first."""
-    return by_shared_words(method.words, space, _ranked)
+    return by_shared_words(method.words, space, by_cosine)
 
 
 RANKERS: Mapping[str, Ranker] = {
@@ -218,8 +227,9 @@ RANKERS: Mapping[str, Ranker] = {
     **{name: _by_words(partial(by_regions, name)) for name in POOLED},
     WORDS: _filtered,
     KEYPOINT_WORDS: lambda method, space: by_keypoint_words(space),
-    BOTH: lambda method, space: by_both(space, _ranked),
-    DEFAULT: lambda method, space: by_default(space, _ranked),
-    VERIFIED: lambda method, space: by_verified(space, _ranked),
+    BOTH: lambda method, space: by_both(space, by_cosine),
+    ONCE: lambda method, space: by_verified(space, by_cosine, neighbours=0),
+    DEFAULT: lambda method, space: by_verified(space, by_cosine, neighbours=VERIFIED_NEIGHBOURS),
+    VERIFIED: lambda method, space: by_verified(space, by_cosine, neighbours=method.neighbours),
 }
 """By the method's name."""

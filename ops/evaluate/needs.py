@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from landseer.ensemble.search.expansion.methods import VERIFIED
 from landseer.ops.evaluate.arrays import BOXES, CLUSTERS, FEATURES, LOCALS, POSITIONS, QUERY_VECTOR
 from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, PATCHES
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, Method
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, ONCE, Method
 from landseer.ops.evaluate.reranking import COATTENTION, NAIVE, SPATIAL
 from landseer.ops.evaluate.words import ASMK, IN_FULL, POOLED, RASMK, WORDS
 
@@ -22,8 +22,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(POOLED, frozenset({LOCALS, BOXES})),
     KEYPOINT_WORDS: frozenset({KEYPOINTS}),
     BOTH: frozenset({KEYPOINTS}),
-    DEFAULT: frozenset({KEYPOINTS, PATCHES}),
-    VERIFIED: frozenset({KEYPOINTS, PATCHES}),
+    **dict.fromkeys((DEFAULT, ONCE, VERIFIED), frozenset({KEYPOINTS, PATCHES})),
 }
 """By the name of a ranker or a re-ranker; those not listed need only descriptors."""
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from landseer.ensemble.asmk.codebook import MOST_WORDS
-from landseer.ensemble.search.expansion.methods import DEFAULTS, MOST, limits
+from landseer.ensemble.search.expansion.methods import DEFAULTS, MOST, VERIFIED, VERIFIED_NEIGHBOURS, limits
 from landseer.ensemble.search.expansion.recipe import Recipe, recipe
 from landseer.ensemble.search.expansion.weights import ALPHA
 from landseer.ops.errors import OpsError
@@ -51,9 +51,21 @@ def _before(text: str, first: str, rest: list[str], *, positions: int) -> Method
 
 
 def _whole(text: str, name: str) -> Method:
+    if name == VERIFIED:
+        return _verified(text.strip())
     if text.strip() != name:
         raise OpsError(f"--methods has {text!r}, but {name} takes no numbers and cannot be combined with `+`")
     return Method(name=name)
+
+
+def _verified(text: str) -> Method:
+    name, *numbers = text.split(":")
+    given = [int(one) if one.isdecimal() else 0 for one in numbers] or [VERIFIED_NEIGHBOURS]
+    if name != VERIFIED or len(given) > 1 or not 1 <= given[0] <= MOST:
+        raise OpsError(
+            f"--methods has {text!r}; expected {VERIFIED}:NEIGHBOURS, from 1 to {MOST}, alone, such as {VERIFIED}:10"
+        )
+    return Method(name=VERIFIED, neighbours=given[0])
 
 
 def _name(text: str) -> str:

@@ -33,7 +33,7 @@ from landseer.ensemble.search.expansion.recipe import Recipe
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Begin
 from landseer.ops.evaluate.dataset import Dataset, Query, Shot
-from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, NONE, Method
+from landseer.ops.evaluate.methods import BOTH, DEFAULT, KEYPOINT_WORDS, NONE, ONCE, Method
 from landseer.ops.evaluate.system import About, Rank, Searched
 from landseer.ops.evaluate.turning import shown
 from landseer.ops.evaluate.words import ASMK, RASMK
@@ -71,8 +71,8 @@ class ServedSystem:
     def check(self, methods: Sequence[Method]) -> None:
         """Raise OpsError for a method that the service lacks, or for another database augmentation than its own."""
         for method in methods:
-            if method.name not in (DEFAULT, VERIFIED, *FIRST_STAGES):
-                known = ", ".join([DEFAULT, VERIFIED, *FIRST_STAGES])
+            if method.name not in (DEFAULT, ONCE, VERIFIED, *FIRST_STAGES):
+                known = ", ".join([DEFAULT, ONCE, VERIFIED, *FIRST_STAGES])
                 raise OpsError(f"{method.name} is not a method of the service; it has {known}")
             if method.reranking is not None:
                 raise OpsError(
@@ -306,11 +306,13 @@ def _expands(method: Method) -> bool:
 
 
 def _stages(method: Method) -> dict[str, Any]:
-    """Return the arguments of a search that name every stage; `default` and `verified` leave stages to the service."""
+    """Return the arguments of a search that name every stage; the rows of the default leave them to the service."""
     if method.name == DEFAULT:
         return {}
+    if method.name == ONCE:
+        return {"expansion": NONE}
     if method.name == VERIFIED:
-        return {"expansion": VERIFIED}
+        return {"expansion": _expansion(method)}
     expansion = _expansion(method) if _expands(method) else NONE
     return {"first_stage": FIRST_STAGES[method.name], "expansion": expansion, "reranking": "none"}
 

@@ -31,9 +31,10 @@ METHOD_SPECS = """\
                                        force over all references, rank by the inliers of a homography
   keypoints                            rank by visual words of keypoints
   both                                 global descriptor and these words, merged by rank
-  default                              what a service does without options: both, verified by keypoints and patches;
+  once                                 the default without its second search: both, verified by keypoints and patches
+  default                              what a service does without options: searches again by the verified hits;
                                        with --server, whatever that service does
-  verified                             the same with --expansion verified: searches again by the verified hits"""
+  verified[:NEIGHBOURS]                the same by at most so many verified hits"""
 _EXPANSIONS = "none,aqe,aqewd,aqewd-dir,alphaqe,alphaqe:10,dqe,rank-curve"
 SERVED_METHODS = f"default,{_EXPANSIONS}"
 """The default rows for a service: its default, and the expansions that a request can name."""

@@ -33,6 +33,8 @@ from landseer.ops.research.very_same_index import Rates
 from landseer.ops.research.very_same_search import DEFAULT, FEW, GLOBAL, SHORT_LIST
 from landseer.ops.research.very_same_words import BATCH, LEAST, MOST, SHARE, ScaledWords
 
+STAGES = ("describe", "keypoints", "words", "rerank", "research", "via")
+"""Stages of the default search whose times are told; the last two only of searches with a verified hit."""
 SHOWN = 5
 """Wrong hits that are named for each data set."""
 NONE = "-"
@@ -129,13 +131,13 @@ def _latency(sets: Iterable[SetFigures], seed: int) -> str:
     known = [one for one in sets if one.timed]
     if not known:
         return ""
-    head = ("data", "searches", "default ms", "global ms", "default - global ms", "describe", "keypoints", "words")
-    return "\n\n".join([TIMES, table((*head, "rerank"), [_times(one, seed) for one in known]), *_noises(known)])
+    head = ("data", "searches", "default ms", "global ms", "default - global ms", *STAGES)
+    return "\n\n".join([TIMES, table(head, [_times(one, seed) for one in known]), *_noises(known)])
 
 
 def _times(one: SetFigures, seed: int) -> Sequence[str]:
     default, plain = one.timed[DEFAULT.name], one.timed[GLOBAL.name]
-    stages = [_median(milliseconds(default, name)) for name in ("describe", "keypoints", "words", "rerank")]
+    stages = [_median(milliseconds(default, name)) for name in STAGES]
     waits = [_median(waited(found)) for found in (default, plain)]
     return _named(one), f"2 x {len(default):,}", *waits, interval(added(one.timed, seed=seed), 1), *stages
 

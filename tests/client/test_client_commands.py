@@ -238,6 +238,14 @@ def test_search_shows_how_sure_verification_is(run, fake, photos: Path) -> None:
     assert ["2", "0.8000", "3%", "0.7000", "0", "b"] in rows and ["3", "0.7000", "c"] in rows
     told = json.loads(run("search", "photos/a.jpg", "--json")[1])["hits"]
     assert told[0]["verification"]["outline"][3] == {"x": 1.5, "y": 2}
+
+    unsure.verification.probability = 0.96
+    unsure.verification.via.id = "a"
+    fake.answer = SearchResponse(hits=[sure, unsure], index_size=3)
+    rows = [line.split() for line in run("search", "photos/a.jpg")[1].splitlines()]
+    assert rows[0] == ["rank", "score", "same", "global", "inliers", "id", "via"]
+    assert ["1", "31.9000", "99%", "0.8000", "31", "a"] in rows
+    assert ["2", "0.8000", "96%", "0.7000", "0", "b", "a"] in rows
     assert "verification" not in told[2]
 
 

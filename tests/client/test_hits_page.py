@@ -19,6 +19,7 @@ from landseer.v1.search_pb2 import (
     SearchResponse,
     StageScores,
     Verification,
+    Via,
 )
 
 JPEG = b"\xff\xd8\xffthumbnail"
@@ -78,7 +79,7 @@ def verified(text: str = "same.jpg", **changes) -> SearchResponse:
     corners = [Point(x=20, y=10), Point(x=180, y=10), Point(x=180, y=90), Point(x=20, y=90)]
     same.verification.CopyFrom(Verification(inliers=40, probability=0.987, outline=corners))
     same.explanation.matches.append(PointMatch(query=Point(x=100, y=50), hit=Point(x=50, y=25)))
-    other.verification.CopyFrom(Verification(inliers=5, probability=0.02, outline=corners))
+    other.verification.CopyFrom(Verification(inliers=5, probability=0.02, outline=corners, via=Via(id=text)))
     return answer(text, **({"hits": [same, other, Hit(id="bare", score=0.1)]} | changes))
 
 
@@ -191,6 +192,7 @@ def test_a_hit_of_the_same_thing_says_so_and_is_outlined() -> None:
     assert len(shown.all("svg", "outline")) == 1
     assert checked(shown, "outlines") and not checked(shown, "boxes")
     assert "the probability that both show the same thing" in shown.text
+    assert shown.text.count("recognised via same.jpg") == 1
 
 
 def test_patches_are_counted_where_any_agree() -> None:

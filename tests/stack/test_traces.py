@@ -103,7 +103,7 @@ def test_one_trace_from_the_client_into_triton(repository, collector, http_colle
     [theirs, ours] = sorted((span for span in collector.named(RPC) if span.trace == trace), key=lambda span: -span.kind)
     assert (theirs.service, ours.service, ours.parent) == ("a program", "landseer", theirs.id)
     mine = {span.name: span for span in collector.spans if span.trace == trace and span is not theirs}
-    stages = {"decode", "describe", "keypoints", "search", "words", "rerank", "store"}
+    stages = {"decode", "describe", "keypoints", "search", "words", "rerank", "expand", "research", "store"}
     assert set(mine) == {RPC, "triton describe", *stages}
     assert mine["describe"].parent == ours.id
     assert mine["triton describe"].parent == mine["describe"].id

@@ -48,6 +48,8 @@ def test_by_default_keypoints_find_and_verify_a_picture(query, sources):
     assert method(found) == ("spatial" if pictured and has.verification == "keypoints" else None)
     assert found.needs_keypoints == (pictured and has.verification == "keypoints") and not found.needs_deep
     assert found.sources == has
+    # Where words are of deep features, candidates come from the global descriptor alone, and are verified, too.
+    assert (found.expand is not None) == found.verifies and (found.expand is None or found.expand.verified)
     if found.rerank is not None:
         assert (found.rerank.candidates, found.rerank.shared_words) == (CANDIDATES, 0)
 
@@ -55,7 +57,7 @@ def test_by_default_keypoints_find_and_verify_a_picture(query, sources):
 @pytest.mark.parametrize(("query", "sources"), list(product(QUERIES, SOURCES)))
 def test_stages_that_are_named_are_taken(query, sources):
     found = plan(query, sources, **PLAIN)
-    assert (found.first, found.rerank) == ("global", None)
+    assert (found.first, found.expand, found.rerank) == ("global", None, None)
     assert not (found.uses_words or found.verifies or found.needs_keypoints or found.needs_deep)
 
 
@@ -129,6 +131,15 @@ def test_verified_hits_expand_what_keypoints_verify(query):
     found = plan(query, "keypoints", expansion=VERIFIED)
     assert found.expand is not None and found.expand.verified and found.expand.neighbours == 10
     assert plan(query, "keypoints", expansion={**VERIFIED, "neighbours": 3}).expand.neighbours == 3
+
+
+def test_an_expansion_that_is_named_is_taken_and_words_alone_stay_alone():
+    none, aqe = search_pb2.EXPANSION_METHOD_NONE, search_pb2.EXPANSION_METHOD_AQE
+    assert plan("image", "keypoints", expansion={"method": none}).expand is None
+    assert plan("id", "keypoints", expansion={"method": aqe}).expand.method == "aqe"
+    assert plan("image", "keypoints", first_stage=WORDS).expand is None
+    assert plan("image", "keypoints", first_stage=WORDS, expansion=VERIFIED).expand.verified
+    assert plan("image", "keypoints", expansion={"neighbours": 3}).expand.neighbours == 3
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from landseer.ensemble.search.expansion.methods import classical
 from landseer.v1 import common_pb2, index_pb2, search_pb2
 
 COATTENTION = search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)
+VERIFIED = ["expand", "research", "rerank", "via"]
+"""Stages of a search that verifies a hit."""
 LATTQE = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True)
 
 
@@ -28,7 +30,7 @@ async def fill(landseer, picture, count=12):
     ("how", "stages"),
     [
         (PLAIN, ["decode", "describe", "search", "store", "total"]),
-        ({}, ["decode", "describe", "keypoints", "search", "words", "rerank", "store", "total"]),
+        ({}, ["decode", "describe", "keypoints", "search", "words", *VERIFIED, "store", "total"]),
     ],
 )
 async def test_a_picture_finds_itself_first(landseer, picture, how, stages):

@@ -37,11 +37,12 @@ async def test_a_search_by_default_is_counted_with_its_words_and_verification(st
     landseer = await start()
     await landseer.put(a=picture(1), b=picture(2), c=picture(3))
     await landseer.search.Search(Search(image=picture(1), top_k=2))
-    assert landseer.metric("landseer_searches_total", query="image", expansion="none", reranking="spatial") == 1
-    for ranking, times in {"global": 1, "words": 1, "expanded": 0}.items():
+    assert landseer.metric("landseer_searches_total", query="image", expansion="verified", reranking="spatial") == 1
+    for ranking, times in {"global": 1, "words": 1, "expanded": 1}.items():
         assert landseer.metric("landseer_top_score_count", ranking=ranking) == times
-    assert landseer.metric("landseer_hits_kept_ratio_count", stage="rerank") == 1
-    for stage, times in {"keypoints": 4, "words": 1, "search": 1, "rerank": 1}.items():
+    for stage in ("rerank", "expand"):
+        assert landseer.metric("landseer_hits_kept_ratio_count", stage=stage) == 1
+    for stage, times in {"keypoints": 4, "words": 1, "search": 1, "rerank": 1, "research": 1, "via": 1}.items():
         assert landseer.metric("landseer_stage_duration_seconds_count", stage=stage) == times
 
 

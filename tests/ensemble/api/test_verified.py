@@ -7,7 +7,7 @@ import pytest
 
 from landseer.ensemble.api.verified import MOST_MATCHES, matches, verification
 from landseer.ensemble.pictures.pictures import Region
-from landseer.ensemble.verify.evidence import NOTHING, Evidence
+from landseer.ensemble.verify.evidence import NOTHING, Evidence, Via
 
 WHOLE = Region(x=0, y=0, width=1000, height=500)
 
@@ -29,6 +29,17 @@ def test_the_outline_is_in_pixels_of_the_hit_and_may_leave_it():
     assert (found.inliers, found.probability, found.patches) == (3, 0.75, 70)
     expected = [(200, 300), (600, 300), (880, 540), (-80, 540)]
     assert [(point.x, point.y) for point in found.outline] == [pytest.approx(one, abs=1e-3) for one in expected]
+
+
+def test_a_hit_that_was_recognised_says_by_which_other():
+    assert not verification(evidence(), 800, 600).HasField("via")
+    via = Via(key=7, inliers=44, log_odds=float(np.log(9)), outline=np.full((4, 2), 0.5, np.float32))
+    found = verification(evidence().recognised(via), 800, 600, via="shelf.jpg")
+    plain = verification(evidence(), 800, 600)
+    assert (found.via.id, found.via.inliers) == ("shelf.jpg", 44)
+    assert [(point.x, point.y) for point in found.via.outline] == [(400, 300)] * 4
+    found.ClearField("via")
+    assert found == plain, "all else is of the query itself"
 
 
 def test_a_hit_that_was_not_verified_has_no_verification():

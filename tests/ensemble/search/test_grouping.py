@@ -73,7 +73,7 @@ async def test_copies_are_one_hit_with_the_ids_of_the_others(shop, pictures):
     assert found == {first.id: COPIES - {first.id}, "c1-tilted": set(), "c0": set(), "c2": set(), "c3": set()}
     assert [hit.id for hit in answer.hits] == sorted(found, key=order.index)
     assert not any(hit.near_identical for hit in plain.hits)
-    assert [timing.stage for timing in answer.timings][-4:] == ["rerank", "group", "store", "total"]
+    assert [timing.stage for timing in answer.timings][-5:] == ["rerank", "via", "group", "store", "total"]
 
 
 async def test_top_k_counts_groups(shop, pictures):

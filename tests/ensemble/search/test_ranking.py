@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +12,16 @@ from landseer.ensemble.search.ranking import (
     expanded_ranking,
     first_ranking,
     fused,
+    recognised,
     sorted_by_coattention,
     sorted_by_evidence,
     sorted_by_inliers,
-    verified_keys,
+    unverified_keys,
+    verified,
+    with_verified,
     words_ranking,
 )
-from landseer.ensemble.verify.evidence import NO_EVIDENCE, NOTHING, Evidence
+from landseer.ensemble.verify.evidence import NO_EVIDENCE, NOTHING, Evidence, Via
 
 
 def ranking(*scores):
@@ -169,9 +174,28 @@ def test_only_hits_that_keypoints_are_sure_of_count_as_verified():
     found = {10: evidence(4.7), 11: evidence(4.5), 13: evidence(9.0), 14: evidence(NO_EVIDENCE, 0, patches=400)}
     after = sorted_by_evidence(equally_near(5), found, 5)
     # 4.6 is a probability of 0.99; patches say nothing of it.
-    assert verified_keys(after, 10).tolist() == [13, 10]
-    assert verified_keys(after, 1).tolist() == [13]
-    assert not len(verified_keys(equally_near(3), 10))
+    assert verified(after, 10) == {13: found[13], 10: found[10]}
+    assert list(verified(after, 1)) == [13]
+    assert verified(equally_near(3), 10) == {}
+    assert unverified_keys(after, 10).tolist() == [14, 11], "12 was not compared"
+    assert unverified_keys(after, 1).tolist() == [14]
+
+
+def test_no_verified_hit_is_lost_to_the_second_search():
+    before = sorted_by_evidence(equally_near(4), {11: evidence(9.0), 12: evidence(8.0), 13: evidence(-1.0)}, 4)
+    again = expanded_ranking(np.array([20, 12, 10]), np.array([0.9, 0.8, 0.7], np.float32), before)
+    after = with_verified(again, before)
+    assert after.keys.tolist() == [11, 12, 20, 10]
+    np.testing.assert_allclose(after.expanded, [np.nan, 0.8, 0.9, 0.7], rtol=1e-6)
+
+
+def test_a_hit_that_is_recognised_by_way_of_another_is_sorted_by_that():
+    before = sorted_by_evidence(equally_near(3), {10: evidence(9.0), 11: evidence(1.0), 12: evidence(-5.0, 3)}, 3)
+    via = Via(key=10, inliers=40, log_odds=6.0, outline=NOTHING)
+    after = recognised(before, {12: via, 11: replace(via, log_odds=0.5)}, 3)
+    assert after.keys.tolist() == [10, 12, 11]
+    assert [one.via for one in after.evidence] == [None, via, None]
+    assert after.inliers.tolist() == [5, 3, 5], "the query's own"
 
 
 def test_nearness_counts_by_the_cosines_that_are_given():

@@ -254,8 +254,9 @@ def test_methods_are_read_with_their_defaults():
         "dqe:3",
     ]
     assert parse("lattqe", positions=32).neighbours == 32
-    assert [parse(text, positions=64) for text in (" sift", "default", "both", "keypoints")] == [
-        Method(name=name) for name in ("sift", "default", "both", "keypoints")
+    assert [str(parse(text, positions=64)) for text in ("verified", "verified:3")] == ["verified:10", "verified:3"]
+    assert [parse(text, positions=64) for text in (" sift", "default", "once", "both", "keypoints")] == [
+        Method(name=name) for name in ("sift", "default", "once", "both", "keypoints")
     ]
 
 
@@ -278,6 +279,10 @@ def test_methods_are_read_with_their_defaults():
         "adba+both",
         "default+aqe",
         "keypoints:64",
+        "once:3",
+        "verified:0",
+        "verified:3:4",
+        "verified+aqe",
     ],
 )
 def test_methods_that_cannot_be_are_refused(text):

@@ -194,7 +194,7 @@ def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patche
         lattqe=lambda query, near: query,
         arrays=arrays,
     )
-    for method in parse_all("keypoints,both,default,verified", positions=64):
+    for method in parse_all("keypoints,both,once,default,verified:1", positions=64):
         mine = [answer.order for answer in answers(method, space)]
         for one, other in zip(mine, ranked(system, dataset, method), strict=True):
             # A service has no hits that share no word with the query.
@@ -330,7 +330,7 @@ def methods(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("diffusion", "diffusion is not a method of the service; it has default, verified, none, lattqe"),
+        ("diffusion", "diffusion is not a method of the service; it has default, once, verified, none, lattqe"),
         ("both", "has no visual words, so it cannot evaluate both; start the service with `landseer serve"),
         ("asmk", "has no visual words, so it cannot evaluate asmk"),
         ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),

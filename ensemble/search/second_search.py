@@ -1,0 +1,154 @@
+"""The second search: with the query expanded by its neighbours, or by the hits that keypoints verified."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import LocalFeaturesMissing
+from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.inference.triton import Triton
+from landseer.ensemble.search.admission import Lane
+from landseer.ensemble.search.expansion.dqe import NEGATIVES
+from landseer.ensemble.search.expansion.methods import DQE, LATTQE, RECOGNISED, WITNESSES, classical
+from landseer.ensemble.search.expansion.served_lattqe import Expanded, expand
+from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.search.plan import ExpansionPlan, RerankingPlan, SearchPlan
+from landseer.ensemble.search.quality import observe_kept
+from landseer.ensemble.search.ranking import (
+    Ranking,
+    expanded_ranking,
+    fused,
+    recognised,
+    sorted_by_evidence,
+    unverified_keys,
+    verified,
+    with_relevance,
+    with_verified,
+)
+from landseer.ensemble.search.resolved_query import ResolvedQuery
+from landseer.ensemble.search.shortlist import shortlisted
+from landseer.ensemble.search.stages import Stages
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ensemble.verify.evidence import Evidence, Via
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondSearch:
+    """Searches again. On failure the first ranking stays, and `stages` has the reason."""
+
+    plan: SearchPlan
+    collection: Collection
+    profile: Profile
+    stages: Stages
+    triton: Triton
+    lane: Lane
+    metrics: Metrics
+
+    async def by_neighbours(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
+        """Search again with an expanded query; on failure return the first ranking."""
+
+        keys, vector = before.keys[: how.neighbours], query.vector
+
+        async def run(left: Deadline) -> Expanded:
+            neighbours = await self.collection.descriptors(keys)
+            if not len(neighbours):
+                return Expanded(vector)
+            if how.method == LATTQE:
+                async with self.lane.turn(left):
+                    found = await expand(self.triton, vector, neighbours, left, most=self.profile.sizes.neighbours)
+                # If a picture was deleted meanwhile, whose relevance is whose is not known.
+                return found if len(neighbours) == len(keys) else Expanded(found.vector)
+            lowest = await self._lowest(query) if how.method == DQE else neighbours[:0]
+            combine = partial(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
+            return Expanded(await asyncio.to_thread(combine))
+
+        expanded, after = await self.stages.optional("expand", run), None
+        if expanded is not None:
+            known = with_relevance(before, expanded.relevance)
+            after = await self.stages.optional("research", lambda _: self._found(expanded.vector, query, known))
+        if after is None:
+            return before
+        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
+        return after
+
+    async def _found(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking:
+        """Search by an expanded query, float32 [D]."""
+        hits = await self.collection.search(vector, self.plan.depth + (query.key is not None), query.selection)
+        return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
+
+    async def by_verified(
+        self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, by_words: Ranking | None
+    ) -> Ranking:
+        """Search again with the query expanded by its verified hits, verify what is new, and recognise others by them.
+
+        On failure, and where no hit was verified, return the ranking unchanged. by_words: the hits by words, to merge.
+        """
+        sure = verified(before, how.neighbours)
+        if not sure:
+            return before
+        vector = await self.stages.optional("expand", lambda _: self._mean(query, sure))
+        if vector is None:
+            return before
+        again = await self.stages.optional(
+            "research", lambda _: self._verified_again(rerank, query, vector, before, by_words)
+        )
+        if again is None:
+            return before
+        count, after = again
+        if len(keys := unverified_keys(after, RECOGNISED)):
+            vias = await self.stages.optional("via", lambda _: self._vias(sure, keys))
+            after = after if vias is None else recognised(after, vias, count)
+        observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
+        return after
+
+    async def _mean(self, query: ResolvedQuery, sure: Mapping[int, Evidence]) -> NDArray[np.float32]:
+        found = await self.collection.descriptors(np.array(list(sure), np.int64))
+        return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
+
+    async def _verified_again(
+        self,
+        how: RerankingPlan,
+        query: ResolvedQuery,
+        vector: NDArray[np.float32],
+        before: Ranking,
+        by_words: Ranking | None,
+    ) -> tuple[int, Ranking]:
+        """Search by the expanded query, and sort the first hits by the evidence of `before` and of hits that had none.
+
+        Returns how many these are, and the ranking. What was verified before is among them. vector: the expanded query,
+        by which hits are near.
+        """
+        again = await self._found(vector, query, before)
+        merged = again if by_words is None else fused(again, by_words)
+        count, ranking = await shortlisted(self.collection, how, query, with_verified(merged, before))
+        known = before.evidence_by_key()
+        new = ranking.keys[:count][~np.isin(ranking.keys[:count], list(known))]
+        if len(new):
+            # The error says that none of these has keypoints; others have.
+            with suppress(LocalFeaturesMissing):
+                known |= await self.collection.keypoint_verifier.evidence(query.needed_keypoints(), query.patches, new)
+        expanded = ranking.expanded.copy()
+        missing = np.flatnonzero(np.isnan(expanded[:count]))
+        if len(missing):
+            expanded[missing] = await self.collection.cosines(vector, ranking.keys[missing])
+        ranking = replace(ranking, expanded=expanded)
+        return count, sorted_by_evidence(ranking, known, count, cosines=expanded[:count])
+
+    async def _vias(self, sure: Mapping[int, Evidence], keys: NDArray[np.int64]) -> Mapping[int, Via]:
+        """Verify pictures [C] against the first verified hits."""
+        return await self.collection.keypoint_verifier.vias(dict(islice(sure.items(), WITNESSES)), keys)
+
+    async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
+        """Return the lowest-ranked descriptors: the nearest to the negated query."""
+        hits = await self.collection.search(-query.vector, NEGATIVES, query.selection)
+        return await self.collection.descriptors(hits.keys[hits.keys != query.key])

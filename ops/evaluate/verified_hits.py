@@ -1,0 +1,106 @@
+"""The default search and its expansion by verified hits, with the code of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landseer.ensemble.api.request import CANDIDATES
+from landseer.ensemble.search.expansion.methods import RECOGNISED, WITNESSES
+from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.search.ranking import (
+    Ranking,
+    expanded_ranking,
+    fused,
+    recognised,
+    sorted_by_evidence,
+    unverified_keys,
+    verified,
+    with_verified,
+)
+from landseer.ensemble.verify.evidence import Evidence
+from landseer.ensemble.verify.keypoint_verifier import compared
+from landseer.ensemble.verify.witness import Witness, surest_via
+from landseer.ops.evaluate.keypoint_arrays import stored_patches
+from landseer.ops.evaluate.keypoints import Before, Library, StoredPatches, by_words, merged
+from landseer.ops.evaluate.ranked import Ranked
+from landseer.ops.evaluate.space import FEW, Search, Space
+
+
+def by_verified(space: Space, before: Before, *, neighbours: int) -> Search:
+    """Rank as a service does by default: verify, then search again by at most so many verified hits; 0 for once."""
+    verifying = Verifying(space, before)
+
+    def rank(block: Space) -> list[Ranked]:
+        return [Ranked(one.keys, one.scores) for one in verifying.rankings(block, [neighbours])[neighbours]]
+
+    return Search(rank=rank, index_bytes=verifying.index_bytes, block=FEW)
+
+
+class Verifying:
+    """Verifies the first candidates of rankings."""
+
+    def __init__(self, space: Space, before: Before) -> None:
+        """before: ranks by the global descriptor."""
+        self._library, self._patches, self._before = Library(space), StoredPatches(space), before
+        searched = space.database.vectors[:1].nbytes + self._library.word_bytes
+        self.index_bytes = searched + self._library.stored_bytes + self._patches.stored_bytes
+        """Size of the index and of the store for a reference."""
+
+    def rankings(self, block: Space, counts: Sequence[int]) -> dict[int, list[Ranking]]:
+        """Return the rankings of the queries of a block for each of these numbers of verified hits; 0 for one search.
+
+        Candidates that several rankings have in common are verified once.
+        """
+        words = by_words(self._library, block)
+        both = merged(self._library, self._before, block)
+        first = [self._sorted(place, one, one.global_, {}) for place, one in enumerate(both, start=block.first)]
+        known = [one.evidence_by_key() for one in first]
+        found = {}
+        for count in counts:
+            sure = [verified(one, count) for one in first]
+            again = self._before(replace(block, queries=np.stack([_mean(block, *some) for some in enumerate(sure)])))
+            second = [_second(*some) for some in zip(first, again, words, strict=True)]
+            found[count] = [
+                self._again(block.first + place, some, second[place], known[place]) if some else first[place]
+                for place, some in enumerate(sure)
+            ]
+        return found
+
+    def _again(self, place: int, sure: Mapping[int, Evidence], ranking: Ranking, known: dict[int, Evidence]) -> Ranking:
+        """Verify the candidates of the second search of query `place`, and recognise others by them."""
+        ranking, keypoints = self._sorted(place, ranking, ranking.expanded, known), self._library.keypoints
+        witnesses = [Witness.of(row, one, keypoints(row)) for row, one in islice(sure.items(), WITNESSES)]
+        rows = unverified_keys(ranking, RECOGNISED).tolist()
+        vias = {row: via for row in rows if (via := surest_via(witnesses, keypoints(row)))}
+        return recognised(ranking, vias, min(CANDIDATES, len(ranking.keys)))
+
+    def _sorted(
+        self, place: int, ranking: Ranking, cosines: NDArray[np.float32], known: dict[int, Evidence]
+    ) -> Ranking:
+        """Verify and sort the first candidates of query `place`.
+
+        cosines: [n], by which they are near; known: by row, what needs no verifying; grows.
+        """
+        count = min(CANDIDATES, len(ranking.keys))
+        query, patches = self._library.queries[place], stored_patches(self._patches.of_query(place))
+        for row in ranking.keys[:count].tolist():
+            if row not in known:
+                other = stored_patches(self._patches.of_reference(row))
+                known[row] = compared(query, self._library.keypoints(row), patches, other)
+        return sorted_by_evidence(ranking, known, count, cosines=cosines[:count])
+
+
+def _mean(block: Space, place: int, sure: Mapping[int, Evidence]) -> NDArray[np.float32]:
+    """Return query `place` of a block expanded by its verified hits, [D]; as it was without any."""
+    found = block.taken(place, np.array(list(sure), np.int64))
+    return combined(block.queries[place], found, np.ones(len(found) + 1))
+
+
+def _second(first: Ranking, again: Ranked, words: Ranking) -> Ranking:
+    """Return the candidates after the second search."""
+    return with_verified(fused(expanded_ranking(again.rows, again.scores.astype(np.float32), first), words), first)
