@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from landseer.ops.errors import OpsError
 from landseer.ops.scratch import scratch_folder
 
 LOOPBACK = "127.0.0.1"
+STARTS = 3
+"""Times that Ray is started if it fails: it gives itself 30 s, which is little on a machine that is very busy."""
 RETRIES = 3
 """Times that pictures are given to another process when theirs ends; then they fail. A run must not stop for them."""
 _TASK, _TASKS = 16, 8192
@@ -76,13 +79,24 @@ def _alone(folder: Path, processors: int) -> dict[str, Any]:
 @contextmanager
 def _connected(options: dict[str, Any]) -> Iterator[None]:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise OpsError(f"Ray cannot be used: {error}") from error
-    try:
+        _connect(options)
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(options: dict[str, Any]) -> None:
+    # Else it logs on the terminal, also what is no error.
+    os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "CRITICAL"}
+    starts = STARTS if options["address"] == "local" else 1
+    for left in reversed(range(starts)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:  # Ray raises what it likes, Exception itself if it starts too slowly.
+            ray.shutdown()
+            if not left:
+                raise OpsError(f"Ray cannot be used: {_last_line(error)}") from error
 
 
 def outcomes(pictures: Sequence[BulkPicture], order: DescribingOrder, *, workers: int) -> Iterator[list[Outcome]]:
@@ -96,16 +110,18 @@ def outcomes(pictures: Sequence[BulkPicture], order: DescribingOrder, *, workers
     options.enable_progress_bars = False
     options.print_on_execution_start = False
     options.max_errored_blocks = -1
-    described = ray.data.from_arrow(list(_tasks(pictures, workers))).map_batches(
-        _Worker,
-        fn_constructor_args=(order,),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=order.threads,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
-    )
+    tasks = ray.data.from_arrow(list(_tasks(pictures, workers)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # From Ray 2.64 on there will be no `max_task_retries`.
+        described = tasks.map_batches(
+            _Worker,
+            fn_constructor_args=(order,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=order.threads,
+            max_task_retries=RETRIES,
+        )
     try:
         for batch in described.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield [pickle.loads(outcome.as_py()) for outcome in batch["outcome"]]

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Index. Returns 0; 1 if a picture failed, or with one line on stderr if it stops; 2 for a wrong option; 130."""
     # Imported here because they load much, and `landseer --help` must stay fast. Ray first: if it is missing, that is
     # said before anything is done.
-    import ray.data  # noqa: F401
+    import ray  # noqa: F401
 
     from landseer.ensemble.errors import LandseerError, StoreFull
     from landseer.ops.errors import OpsError

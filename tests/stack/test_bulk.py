@@ -23,6 +23,8 @@ from landseer.ensemble.store.whole import WholeStore
 pytestmark = pytest.mark.stack
 
 PICTURES = 40
+PATIENCE_S = 600.0
+"""A machine that is busy takes minutes to load the models."""
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def landseer(*words: object, folder: Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], *, status: int) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == status, out + err
     assert "Traceback" not in err
     return out
@@ -73,14 +75,14 @@ def workers(driver: subprocess.Popen[str]) -> Iterator[psutil.Process]:
     """The processes that describe."""
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if "_MapWorker" in " ".join(process.cmdline()):
+            if "MapWorker" in " ".join(process.cmdline()):
                 yield process
         except psutil.NoSuchProcess:
             continue
 
 
 def wait_for(store: Path, pictures: int, driver: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while count(store) < pictures:
         assert driver.poll() is None and time.monotonic() < until, f"{count(store)} pictures are there"
         time.sleep(0.02)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import fsspec
+from types import SimpleNamespace
+
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -8,25 +9,21 @@ from landseer.ensemble.errors import InvalidInput
 from landseer.ops.bulk.contents import contents
 
 
-class Shaky(MemoryFileSystem):
-    """Fails as often as `failing` says, then reads."""
-
-    protocol = "shaky"
-    failing = 0
+@pytest.fixture
+def shaky(monkeypatch):
+    """A picture from afar, on a line that fails as often as it is told to."""
+    read, line = MemoryFileSystem.cat_file, SimpleNamespace(failing=0)
 
     def cat_file(self, path, **options):
-        if Shaky.failing:
-            Shaky.failing -= 1
+        if line.failing:
+            line.failing -= 1
             raise RuntimeError("the line is shaky")
-        return super().cat_file(path, **options)
+        return read(self, path, **options)
 
-
-@pytest.fixture
-def shaky():
-    fsspec.register_implementation("shaky", Shaky, clobber=True)
-    Shaky().pipe_file("/a.jpg", b"from afar")
-    yield Shaky
-    Shaky.failing = 0
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    MemoryFileSystem().pipe_file("/a.jpg", b"from afar")
+    yield line
+    MemoryFileSystem().rm("/a.jpg")
 
 
 def test_pictures_come_in_order_and_each_fails_alone(tmp_path):
@@ -46,10 +43,10 @@ def test_pictures_come_in_order_and_each_fails_alone(tmp_path):
 
 def test_what_may_have_failed_by_chance_is_tried_again(shaky):
     shaky.failing = 2
-    [found] = contents(["shaky://a.jpg"], most=99, pauses_s=(0.0, 0.0))
+    [found] = contents(["memory://a.jpg"], most=99, pauses_s=(0.0, 0.0))
     assert found.result() == b"from afar"
     shaky.failing = 3
-    [found] = contents(["shaky://a.jpg"], most=99, pauses_s=(0.0, 0.0))
+    [found] = contents(["memory://a.jpg"], most=99, pauses_s=(0.0, 0.0))
     with pytest.raises(InvalidInput, match="image: cannot read it: the line is shaky"):
         found.result()
     assert shaky.failing == 0
