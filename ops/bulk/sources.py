@@ -48,10 +48,9 @@ def find_sources(sources: Iterable[str], *, prefix: str = "") -> FoundSources:
 
     Files get the ids that `landseer index` gives them; what a URL leads to gets its own URL as the id, after `prefix`.
     """
-    urls = list[str]()
-    paths = list[Path]()
-    for source in sources:
-        urls.append(source) if is_url(source) else paths.append(Path(source))
+    given = list(sources)
+    urls = [source for source in given if is_url(source)]
+    paths = [Path(source) for source in given if not is_url(source)]
     found = _in_files(paths, prefix)
     for url in urls:
         _add_url(url, prefix, found)

@@ -85,19 +85,19 @@ def wait_for(store: Path, pictures: int, driver: subprocess.Popen[str]) -> None:
     until = time.monotonic() + PATIENCE_S
     while count(store) < pictures:
         assert driver.poll() is None and time.monotonic() < until, f"{count(store)} pictures are there"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def test_killed_workers_and_runs_change_nothing(album, repository, another, tmp_path):
     store, words = tmp_path / "store", ["bulk", "album", "store", "--repository", repository, "--metadata", "shelf=7"]
     first = landseer(*words, "--workers", "2", folder=tmp_path)
     wait_for(store, 5, first)
-    family = [*psutil.Process(first.pid).children(recursive=True)]
+    describing = list(workers(first))
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     there = count(store)
     assert 5 <= there < PICTURES
-    assert psutil.wait_procs(family, timeout=20)[1] == [], "the cluster outlived its run"
+    assert psutil.wait_procs(describing, timeout=PATIENCE_S)[1] == [], "workers outlived their run"
 
     second = landseer(*words, "--workers", "2", folder=tmp_path)
     wait_for(store, there + 1, second)
@@ -111,12 +111,13 @@ def test_killed_workers_and_runs_change_nothing(album, repository, another, tmp_
     assert f"{there} already indexed, 1 failed" in said
     assert "not indexed: album/05-broken.jpg: image: got bytes that are not a picture" in said
 
-    again = ended(landseer(*words, folder=tmp_path), status=1)
-    assert f"indexed 0 of {PICTURES + 1} pictures" in again and f"{PICTURES} already indexed" in again
+    (album / "05-broken.jpg").unlink()
+    again = ended(landseer(*words, folder=tmp_path), status=0)
+    assert f"indexed 0 of {PICTURES} pictures" in again and f"{PICTURES} already indexed" in again
 
     server, _ = another(tmp_path / "served")
     index = ["index", "album", "--server", server.config.listen, "--metadata", "shelf=7"]
-    assert f"indexed {PICTURES} of" in ended(landseer(*index, folder=tmp_path), status=1)
+    assert f"indexed {PICTURES} of" in ended(landseer(*index, folder=tmp_path), status=0)
     ours, theirs = records(store), records(tmp_path / "served")
     assert list(ours) == sorted(theirs), "in the order in which they were found"
     for id, record in theirs.items():
