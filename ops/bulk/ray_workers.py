@@ -86,8 +86,9 @@ def _connected(options: dict[str, Any]) -> Iterator[None]:
 
 
 def _connect(options: dict[str, Any]) -> None:
-    # Else it logs on the terminal, also what is no error.
-    os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "CRITICAL"}
+    # Else Ray logs on the terminal, also what is no error.
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     starts = STARTS if options["address"] == "local" else 1
     for left in reversed(range(starts)):
         try:
