@@ -37,6 +37,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "up": Command("landseer.ops.commands.up", "cpu,triton", "run Triton and the server together on this machine"),
     "index": Command("landseer.client.commands.index", "cli", "add the pictures in folders and files to the index"),
+    "bulk": Command(
+        "landseer.ops.commands.bulk", "cpu,triton,bulk", "index millions of pictures into a store, without a server"
+    ),
     "search": Command(
         "landseer.client.commands.search", "cli", "find the indexed pictures that show the same thing as a picture"
     ),

@@ -9,12 +9,13 @@ def one_line(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a time: 0.3 ms, 62 ms, 1.2 s, 3 min 20 s."""
+    """Format a time: 0.3 ms, 62 ms, 1.2 s, 3 min 20 s, 5 h 7 min."""
     if seconds < 1:
         return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min {int(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(count: float) -> str:

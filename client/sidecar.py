@@ -8,15 +8,27 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from landseer.client.errors import UnusableInput
-from landseer.client.picture_files import PictureFile, composed
+from landseer.client.picture_files import composed
 from landseer.client.queries import utf8
 
 _LINES = (".jsonl", ".ndjson")
 _NAMES = ("id", "path")
 """What names a picture: exactly one of them in each row."""
+
+
+class NamedPicture(Protocol):
+    """A picture by both its names."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def absolute(self) -> str:
+        """Its absolute path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +39,11 @@ class Sidecar:
     by_path: dict[str, dict[str, str]] = field(default_factory=dict)
     """By absolute path."""
 
-    def of(self, picture: PictureFile) -> Mapping[str, str]:
+    def of(self, picture: NamedPicture) -> Mapping[str, str]:
         """Return the metadata of a picture; those by id win where both ways name it."""
         return self.by_path.get(composed(picture.absolute), {}) | self.by_id.get(picture.id, {})
 
-    def unused(self, pictures: Iterable[PictureFile]) -> int:
+    def unused(self, pictures: Iterable[NamedPicture]) -> int:
         """Return how many rows name none of these pictures."""
         ids, paths = set[str](), set[str]()
         for picture in pictures:

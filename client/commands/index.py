@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from landseer.client.client import SearchClient
-from landseer.client.commands import connection
+from landseer.client.commands import connection, labels
 from landseer.client.commands.connection import positive
 from landseer.client.commands.output import print_json, say, tell, warn
 from landseer.client.commands.progress import Display, display
 from landseer.client.errors import LandseerClientError
 from landseer.client.picture_files import FoundPictures, PictureFile, check_found, find_pictures, picture_id
-from landseer.client.queries import utf8
 from landseer.client.readable import duration, one_line, plural
-from landseer.client.sidecar import Sidecar, read_sidecar
+from landseer.client.sidecar import Sidecar
 from landseer.client.uploads import FailedPicture, Upload, UploadPlan, UploadTally
 
 _JSON = """\
@@ -37,26 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder to search recursively"
     )
-    parser.add_argument(
-        "--prefix",
-        default="",
-        metavar="TEXT",
-        help="put TEXT before every id; the rest is the path relative to the current directory",
-    )
-    parser.add_argument(
-        "--metadata",
-        action="append",
-        default=[],
-        type=_pair,
-        metavar="KEY=VALUE",
-        help="stored with every picture, beside `path` and `file_version`, and returned with its hits; repeatable",
-    )
-    parser.add_argument(
-        "--metadata-file",
-        type=Path,
-        metavar="FILE",
-        help="metadata of single pictures: a .csv, or a .jsonl of one object a line, with a column `id`, or `path`",
-    )
+    labels.add_arguments(parser)
     parser.add_argument(
         "--skip-indexed", action="store_true", help="skip pictures that are already indexed and have not changed"
     )
@@ -71,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index the pictures and print a summary; return 1 if any failed or was not sent."""
-    _check(args)
-    sidecar = read_sidecar(args.metadata_file) if args.metadata_file else Sidecar()
+    sidecar = labels.read(args)
     found = find_pictures(args.paths, prefix=args.prefix)
     if args.verbose:
         for over in found.ignored:
@@ -98,13 +77,6 @@ def run(args: argparse.Namespace) -> int:
         raise
     _report(args, found, tally, error, time.monotonic() - start)
     return 1 if error or tally.failures or found.unreadable else 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Raise UnusableInput for what no picture's record could hold."""
-    utf8("--prefix", args.prefix)
-    for pair in args.metadata:
-        utf8("--metadata", "=".join(pair))
 
 
 async def _upload(
@@ -195,10 +167,3 @@ def _as_dict(
         "linked_folders": found.linked,
         "error": str(error) if error else None,
     }
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected KEY=VALUE")
-    return key, value

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from landseer.client.commands.output import cell, console
-from landseer.client.readable import duration
+from landseer.client.commands.pace import Pace
 
 _LINE_EVERY_S = 10.0
 
@@ -19,8 +19,8 @@ _LINE_EVERY_S = 10.0
 class Display(Protocol):
     """Shows the progress of some work."""
 
-    def update(self, done: int) -> None:
-        """Show that `done` items are finished."""
+    def update(self, done: int, failed: int = 0) -> None:
+        """Show that `done` items are finished, `failed` of them without success."""
 
     def note(self, text: str) -> None:
         """Print a line of text without breaking the display."""
@@ -36,8 +36,7 @@ def display(what: str, total: int) -> Iterator[Display]:
         TextColumn(what),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[pace]}"),
     )
     with Progress(*columns, console=console(sys.stderr), expand=True) as progress:
         yield ProgressBar(progress, total)
@@ -47,12 +46,13 @@ class ProgressBar:
     """A bar with the rate and the remaining time."""
 
     def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._task = progress, progress.add_task("", total=total, rate="")
-        self._start = time.monotonic()
+        self._progress, self._task = progress, progress.add_task("", total=total, pace="")
+        self._pace = Pace(total)
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, failed: int = 0) -> None:
         """Move the bar to `done` items."""
-        self._progress.update(self._task, completed=done, rate=_rate(done, self._start))
+        self._pace.update(done)
+        self._progress.update(self._task, completed=done, pace=_told(self._pace, failed))
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -63,22 +63,23 @@ class ProgressLines:
     """A line every ten seconds, for log files."""
 
     def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, total
-        self._start = self._last = time.monotonic()
+        self._what, self._total, self._pace = what, total, Pace(total)
+        self._last = time.monotonic()
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, failed: int = 0) -> None:
         """Print a line if the last one is ten seconds old."""
+        self._pace.update(done)
         now = time.monotonic()
         if now - self._last < _LINE_EVERY_S:
             return
         self._last = now
-        left = duration((self._total - done) * (now - self._start) / max(done, 1))
-        self.note(f"{self._what}: {done:,} of {self._total:,}, {_rate(done, self._start)}, {left} left")
+        told = _told(self._pace, failed)
+        self.note(f"{self._what}: {done:,} of {self._total:,}{', ' if told else ''}{told}")
 
     def note(self, text: str) -> None:
         """Print a line."""
         console(sys.stderr).print(cell(text), soft_wrap=True)
 
 
-def _rate(done: int, start: float) -> str:
-    return f"{done / max(time.monotonic() - start, 1e-6):.1f} per second"
+def _told(pace: Pace, failed: int) -> str:
+    return ", ".join(part for part in (pace.rate, f"{failed:,} failed" if failed else "", pace.left) if part)

@@ -16,6 +16,7 @@ from landseer.ensemble.config import AUGMENTED, KEYPOINTS, RAW, ServerConfig
 from landseer.ensemble.errors import Overloaded, StoreUnusable
 from landseer.ensemble.filters.expression import Filter
 from landseer.ensemble.index.codebooks import Codebooks, codebooks_of, local_sources
+from landseer.ensemble.index.configured_store import open_store
 from landseer.ensemble.index.deep_words import DeepWords, check_codebook
 from landseer.ensemble.index.engines import ENGINES, IndexEngine
 from landseer.ensemble.index.faiss_index import main_index_of
@@ -393,19 +394,7 @@ class Collection:
 
 async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:
     """Open the store on a thread. If the caller is cancelled, the store is closed as soon as it is open."""
-    opening = asyncio.ensure_future(
-        opener.run(
-            Store.open,
-            config.store,
-            fingerprint=profile.fingerprint,
-            clusters_shape=(profile.sizes.clusters, profile.sizes.reduced),
-            limit_bytes=config.store_limit_bytes,
-            locals_sha256=profile.locals_sha256 if config.deep else None,
-            codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else None,
-            patches_sha256=profile.patches_sha256 or None if config.keypoints else None,
-            network=config.network_store,
-        )
-    )
+    opening = asyncio.ensure_future(opener.run(open_store, config, profile, codebooks))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

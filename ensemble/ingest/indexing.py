@@ -180,9 +180,7 @@ class Indexer:
             raise InvalidInput(f"picture.{error.field}", error.description, kind=error.kind) from error
         keypoints = asyncio.create_task(self._keypoints(prepared, stages))
         try:
-            patches = PATCH_OUTPUTS if self._patches and profile.patches_sha256 else ()
-            local = LOCAL_OUTPUTS if self._local_features else ()
-            outputs = tuple(dict.fromkeys((*FOR_INDEX, *local, *patches)))
+            outputs = outputs_of(profile, deep=self._local_features, patches=self._patches)
             described = await self._describer.infer(prepared, stages, outputs=outputs)
             features, words = await self._stored_features(picture.image, described, profile, stages), None
             if collection.deep_words is not None and features is not None:
@@ -217,6 +215,15 @@ class Indexer:
         if not regions:
             return features
         return joined([features, *await self._describer.regions(image, profile, stages, regions)])
+
+
+def outputs_of(profile: Profile, *, deep: bool, patches: bool) -> tuple[str, ...]:
+    """Return the outputs of `describe_full` that a record is made of.
+
+    deep, patches: whether deep local features are stored, and patches if the models have them.
+    """
+    local = LOCAL_OUTPUTS if deep else ()
+    return tuple(dict.fromkeys((*FOR_INDEX, *local, *(PATCH_OUTPUTS if patches and profile.patches_sha256 else ()))))
 
 
 def record_of(id: str, metadata: dict[str, str], described: DescribedPicture, version: str) -> Record:

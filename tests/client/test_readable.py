@@ -14,7 +14,8 @@ def test_one_line_is_one_printable_line(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.00031, "0.3 ms"), (0.062, "62 ms"), (1.24, "1.2 s"), (200.4, "3 min 20 s")]
+    ("seconds", "text"),
+    [(0.00031, "0.3 ms"), (0.062, "62 ms"), (1.24, "1.2 s"), (200.4, "3 min 20 s"), (18_479.0, "5 h 7 min")],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text

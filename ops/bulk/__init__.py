@@ -1,0 +1,1 @@
+"""Bulk indexing: pictures described by many processes, and written by one."""
