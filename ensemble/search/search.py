@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.deadline import Deadline
-from landseer.ensemble.errors import CodebookMissing, LocalFeaturesMissing
+from landseer.ensemble.errors import CodebookMissing, IndexUnavailable, LocalFeaturesMissing
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.fields import Filtered
+from landseer.ensemble.index.live_index import Hits
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
@@ -244,7 +245,8 @@ class SearchRun:
     async def _first_searches(self, query: ResolvedQuery) -> tuple[Ranking, Ranking | None]:
         """Return the first ranking, and the one by words if candidates come from both.
 
-        If both are asked for and words fail, the global ranking remains, and the answer says so.
+        If both are asked for and one fails, the other remains, and the answer says so. The global one may fail only if
+        its index is away.
         """
         depth = _depth(self.plan)
         wanted = depth + (query.key is not None)
@@ -260,13 +262,26 @@ class SearchRun:
         beside = asyncio.create_task(self.stages.optional("words", lambda _: self._by_words(query, wanted)))
         try:
             ranking, by_words = await work, await beside
+        except IndexUnavailable as error:
+            by_words = await beside
+            if by_words is None:
+                raise
+            self.stages.degrade("search", f"{error.reason}: {error}")
+            return cut(by_words), None
         finally:
             beside.cancel()
         return cut(ranking), None if by_words is None else cut(by_words)
 
     async def _by_vector(self, query: ResolvedQuery, wanted: int) -> Ranking:
-        hits = await self.collection.search(query.vector, wanted, query.selection)
+        hits = await self._nearest(query.vector, wanted, query)
         return first_ranking(hits.keys, hits.scores)
+
+    async def _nearest(self, vector: NDArray[np.float32], wanted: int, query: ResolvedQuery) -> Hits:
+        """Search the index among the pictures that the filter lets through; say if it looked at a part of them."""
+        hits = await self.collection.search(vector, wanted, query.selection)
+        if hits.lacks:
+            self.stages.degrade("search", hits.lacks)
+        return hits
 
     async def _by_words(self, query: ResolvedQuery, wanted: int) -> Ranking:
         words, query_words = await self._query_words(query)
@@ -308,7 +323,7 @@ class SearchRun:
         wanted = _depth(self.plan) + (query.key is not None)
 
         async def again(_: Deadline) -> Ranking:
-            hits = await self.collection.search(vector, wanted, query.selection)
+            hits = await self._nearest(vector, wanted, query)
             return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
         return await self.stages.optional("research", again)
@@ -364,7 +379,7 @@ class SearchRun:
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""
-        hits = await self.collection.search(-query.vector, NEGATIVES, query.selection)
+        hits = await self._nearest(-query.vector, NEGATIVES, query)
         return await self.collection.descriptors(hits.keys[hits.keys != query.key])
 
     async def _rerank(self, how: RerankingPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
