@@ -96,6 +96,8 @@ class LiveIndex:
         """
         self._engine, self._main = engine, main
         self._remote = engine if isinstance(engine, RemoteEngine) else None
+        self._tending = False
+        """Whether an engine in another process is tended by itself: from the first time on."""
         self._searched = searched
         self._longest = 1.0
         self._newest = 0 if main is None else main.sequence
@@ -199,9 +201,13 @@ class LiveIndex:
         return int(await self._run(work))
 
     async def tend(self) -> bool:
-        """Bring an engine in another process up to date by a part; return whether there is more to do."""
+        """Bring an engine in another process up to date by a part; return whether there is more to do.
+
+        From then on that also happens by itself, while there is nothing else to do.
+        """
 
         def work() -> bool:
+            self._tending = True
             more = self._remote is not None and self._remote.tend()
             self._count()
             return more
@@ -284,7 +290,7 @@ class LiveIndex:
 
     def _receive(self, waiting: deque[_Search | _Task | None]) -> None:
         """Move all new jobs into `waiting`; block if there are none at all."""
-        pause = None if self._remote is None else IDLE_S
+        pause = IDLE_S if self._tending else None
         while not waiting:
             try:
                 waiting.append(self._jobs.get(timeout=pause))

@@ -31,8 +31,9 @@ from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 REACH_S, CONNECT_S, SEARCH_S, WRITE_S = 0.5, 2.0, 3.0, 5.0
+LOAD_S = 3.0
 """Limits: of finding out whether somebody listens, and of calls. pymilvus tries a call again until its limit, so a
-search outlives an interruption of a second."""
+search outlives an interruption of a second. And how long to wait for a collection that is being loaded."""
 MOST_FOUND = 16_384
 """Most hits of a search and rows of a query that Milvus returns."""
 PART = 512
@@ -170,9 +171,12 @@ class MilvusCollection:
 
     def _load(self, client: Any) -> None:
         client.load_collection(self._name, timeout=CONNECT_S, _async=True)
-        told = client.get_load_state(self._name, timeout=CONNECT_S)
-        if told["state"].name != "Loaded":
-            raise IndexUnavailable(f"Milvus at {self._login.address} is loading the collection, {told}")
+        until = time.monotonic() + LOAD_S
+        while (told := client.get_load_state(self._name, timeout=CONNECT_S))["state"].name != "Loaded":
+            if time.monotonic() > until:
+                there = f"{told.get('progress', 0)}% are there"
+                raise IndexUnavailable(f"Milvus at {self._login.address} is loading the collection: {there}")
+            time.sleep(0.05)
 
     def _token(self, told: dict[str, Any], made_of: str) -> str:
         """Return the token of a collection. StoreUnusable if it is not for these vectors."""

@@ -121,13 +121,14 @@ class MilvusServer:
     def _open_room(self) -> subprocess.Popen[str]:
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         script = [sys.executable, "-I", "-S", milvus_namespace.__file__, str(self._listener.fileno())]
+        # Milvus locks a file in /run, whatever its settings say: each server has one of its own.
+        alone = ["unshare", *user, "--net", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh"]
         return subprocess.Popen(
-            ["unshare", *user, "--net", *script, str(self._program / "milvus"), "run", "standalone"],
+            [*alone, *script, str(self._program / "milvus"), "run", "standalone"],
             cwd=self.data,
             env={
                 **os.environ,
                 "DEPLOY_MODE": "STANDALONE",
-                "MILVUS_RUN_DIR": str(self.data / "run"),
                 "LD_LIBRARY_PATH": str(self._program),
             },
             stdin=subprocess.PIPE,

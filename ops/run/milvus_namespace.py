@@ -37,7 +37,7 @@ async def main(argv: list[str]) -> None:
     server = await asyncio.start_server(_relay, sock=listener)
     milvus: Process | None = None
     while await asyncio.to_thread(sys.stdin.readline):
-        milvus = await asyncio.create_subprocess_exec(*argv[1:], preexec_fn=_die_with_us)
+        milvus = await asyncio.create_subprocess_exec(*argv[1:], stdout=sys.stderr, preexec_fn=_die_with_us)
         print(await _ready(milvus), flush=True)
     if milvus is not None and milvus.returncode is None:
         milvus.kill()

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from authorities import Authority
 from fake_triton import PROFILE, SIZES
 from records import plain_record
-from stack.repository import ROOT
 
 from landseer.ensemble.config import NONE, ServerConfig
 from landseer.ensemble.errors import IndexUnavailable, NotFound, StoreUnusable
@@ -30,6 +30,7 @@ from landseer.ops.errors import OpsError
 from landseer.ops.run.milvus import HOME, PASSWORD, MilvusServer, installed
 
 pytestmark = pytest.mark.stack
+ROOT = Path(__file__).parents[3]
 D = SIZES.channels
 
 
@@ -154,6 +155,7 @@ async def test_milvus_finds_what_brute_force_finds_through_changes_and_under_fil
     truth = Truth(0)
     async with opened(dataclasses.replace(config, versions_from=10)) as (collection, writer):
         merger = Merger(collection, look_s=0.05)
+        await answering(collection)
         assert len((await collection.search(np.ones(D, np.float32), 3)).keys) == 0
         for _ in range(5):
             await truth.change(writer, 60)
