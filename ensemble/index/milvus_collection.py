@@ -3,8 +3,10 @@
 It has two fields: `key`, the primary one, and `vector`. Its description says what it was made for, with a random token
 by which a store knows it again.
 
-Searches ask for the consistency `Session`: they see all that this process wrote before them, and wait for nothing else.
-The first look at a collection is `Strong`, so that what an earlier process wrote is there, too.
+After a write, and after a connection, the first search or query asks for the consistency `Strong`: it waits until it
+sees all that was written before it, by whomever, for up to Milvus' tick of 0.2 s. Those that follow ask for `Bounded`,
+and wait for nothing. `Session`, which promises the first for less, shows removals late in Milvus 2.3.5, and forgets
+what was added before them.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ class MilvusCollection:
         self.index = index
         """How it is searched; once it is open, the index that it has."""
         self._client: Any = None
+        self._seen = False
+        """Whether a search has waited for all that was written."""
 
     def open(self, made_of: str) -> str:
         """Connect, make the collection if it is not there, have it loaded, and return its token.
@@ -72,6 +76,7 @@ class MilvusCollection:
         or of other vectors.
         """
         self.close()
+        self._seen = False
         self._call("connect", self._connect)
         if not self._call("open", lambda c: c.has_collection(self._name, timeout=CONNECT_S)):
             self._call("create", lambda c: self._create(c, made_of))
@@ -90,12 +95,14 @@ class MilvusCollection:
         """Add or replace vectors [n, D] under keys [n]. IndexUnavailable: some may have been written."""
         for start in range(0, len(keys), PART):
             some, rows = keys[start : start + PART].tolist(), vectors[start : start + PART]
+            self._seen = False
             data = [{"key": key, "vector": row} for key, row in zip(some, rows, strict=True)]
             self._call("upsert", lambda c, data=data: c.upsert(self._name, data, timeout=WRITE_S))
 
     def delete(self, keys: Keys) -> None:
         """Remove the vectors under keys [n]; missing keys are ignored. IndexUnavailable: some may have been removed."""
         for start in range(0, len(keys), MOST_FOUND):
+            self._seen = False
             some = keys[start : start + MOST_FOUND].tolist()
             self._call("delete", lambda c, some=some: c.delete(self._name, ids=some, timeout=WRITE_S))
 
@@ -113,25 +120,30 @@ class MilvusCollection:
                 filter=expression,
                 limit=k,
                 search_params=parameters,
-                consistency_level="Session",
+                consistency_level=self._level,
                 timeout=SEARCH_S,
             ),
         )
+        self._seen = True
         return _table([(hits.ids, hits.distances) for hits in found])
 
-    def count(self, *, strong: bool = False) -> int:
-        """Return how many vectors a search would look among. strong: also see what others wrote. IndexUnavailable."""
-        return int(self._query("", "count(*)", strong=strong)[0]["count(*)"])
+    def count(self) -> int:
+        """Return how many vectors a search would look among. IndexUnavailable."""
+        return int(self._query("", "count(*)")[0]["count(*)"])
 
     def keys_after(self, key: int) -> Keys:
         """Return some keys above `key`; none only if there are none. IndexUnavailable."""
-        found = self._query(f"key > {key}", "key", strong=True, limit=MOST_FOUND)
+        found = self._query(f"key > {key}", "key", limit=MOST_FOUND)
         return np.array([row["key"] for row in found], np.int64)
 
-    def _query(self, expression: str, field: str, *, strong: bool, **more: int) -> list[dict[str, Any]]:
-        level = "Strong" if strong else "Session"
-        how: dict[str, Any] = {"filter": expression, "output_fields": [field], "consistency_level": level, **more}
+    @property
+    def _level(self) -> str:
+        return "Bounded" if self._seen else "Strong"
+
+    def _query(self, expression: str, field: str, **more: int) -> list[dict[str, Any]]:
+        how: dict[str, Any] = {"filter": expression, "output_fields": [field], "consistency_level": self._level, **more}
         found: list[dict[str, Any]] = self._call("query", lambda c: c.query(self._name, timeout=SEARCH_S, **how))
+        self._seen = True
         return found
 
     def _connect(self, _: None) -> None:
@@ -154,7 +166,7 @@ class MilvusCollection:
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=told)
         schema.add_field("key", kinds.INT64, is_primary=True)
         schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self.dimension)
-        client.create_collection(name, schema=schema, consistency_level="Session", timeout=WRITE_S)
+        client.create_collection(name, schema=schema, consistency_level="Strong", timeout=WRITE_S)
         log.info("made the collection %s of Milvus, with the index %s", self._login.address, self.index.kind)
 
     def _have_index(self, client: Any) -> None:

@@ -163,7 +163,7 @@ class MilvusEngine:
         token = self._collection.open(self._made_of)
         pair = self._outbox.pair()
         if pair is None or pair.token != token:
-            if there := self._collection.count(strong=True):
+            if there := self._collection.count():
                 raise StoreUnusable(
                     f"the collection of Milvus has {there:,} vectors of another store, or of this one before it was "
                     "restored; name another collection in --engine, or drop this one: it is filled from the store again"
@@ -196,8 +196,7 @@ class MilvusEngine:
 
     def _look(self) -> None:
         """Compare the number of vectors that are searched with the store's."""
-        # The first time after a connection, what an earlier one wrote must be there, too.
-        there = self._collection.count(strong=not self._look_at)
+        there = self._collection.count()
         missing = max(0, self._size - there)
         if missing and not self._missing:
             log.warning("Milvus searches %s of %s vectors: it may have lost a node", f"{there:,}", f"{self._size:,}")

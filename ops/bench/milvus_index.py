@@ -84,17 +84,17 @@ def milvus_built(trial: IndexTrial, factory: str, data: Path) -> Iterator[BuiltI
         server.stop()
 
 
-def settled(port: int, name: str, size: int, **access: Any) -> None:
-    """Have Milvus seal a collection of so many vectors, and wait until they are indexed. OpsError after an hour.
+def settled(port: int, name: str, size: int, *, seconds: float = INDEXED_S, **access: Any) -> None:
+    """Have Milvus seal a collection of so many vectors, and wait until they are indexed. OpsError if that takes longer.
 
     access: of `pymilvus.MilvusClient`, beside the address.
     """
     scheme = "https" if access.get("secure") else "http"
-    client, until = pymilvus.MilvusClient(f"{scheme}://{LOOPBACK}:{port}", **access), time.monotonic() + INDEXED_S
+    client, until = pymilvus.MilvusClient(f"{scheme}://{LOOPBACK}:{port}", **access), time.monotonic() + seconds
     client.flush(name)
     while (found := client.describe_index(name, client.list_indexes(name)[0]))["indexed_rows"] < size:
         if time.monotonic() > until:
-            raise OpsError(f"Milvus has indexed {found['indexed_rows']:,} of {size:,} vectors after {INDEXED_S:.0f} s")
+            raise OpsError(f"Milvus has indexed {found['indexed_rows']:,} of {size:,} vectors after {seconds:.0f} s")
         time.sleep(0.2)
     client.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def milvus(authority, tmp_path_factory):
 def config(milvus, authority, tmp_path, request):
     token = tmp_path / "token"
     token.write_text(f"{PASSWORD}\n")
-    name = request.node.name.replace("[", "_").replace("]", "")
+    name = re.sub(r"\W", "_", request.node.name)
     return ServerConfig(
         store=tmp_path / "store",
         engine=f"milvuss://127.0.0.1:{milvus.port}/{name}",
@@ -265,15 +266,15 @@ async def test_a_wrong_token_and_an_unknown_authority_are_told(config, tmp_path)
                 await writer.delete("nothing")
 
 
-@pytest.mark.parametrize("index", ["HNSW16:64", "IVF16,Flat:8"])
-async def test_an_approximate_index_finds_most_with_and_without_a_filter(config, milvus, index):
+async def test_an_approximate_index_finds_most_with_and_without_a_filter(config, milvus):
     count, draws = 2500, np.random.default_rng(5)
     rows = draws.standard_normal((count, D))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-    async with opened(dataclasses.replace(config, index=index)) as (collection, writer):
+    async with opened(dataclasses.replace(config, index="HNSW16:64")) as (collection, writer):
         await writer.put([plain_record(f"p{at}", reduced=SIZES.reduced, descriptor=row) for at, row in enumerate(rows)])
+        await answering(collection)
         # Else Milvus has built none, and compares all.
-        access = {"secure": True, "server_pem_path": str(config.milvus_ca), "token": PASSWORD}
+        access = {"secure": True, "server_pem_path": str(config.milvus_ca), "token": PASSWORD, "seconds": 60.0}
         await asyncio.to_thread(settled, milvus.port, config.engine.rpartition("/")[2], count, **access)
         keys = np.arange(1, count + 1)
         for share in (1.0, 0.5, 0.01):
