@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,17 +95,14 @@ class MilvusCollection:
     def upsert(self, keys: Keys, vectors: Vectors) -> None:
         """Add or replace vectors [n, D] under keys [n]. IndexUnavailable: some may have been written."""
         for start in range(0, len(keys), PART):
-            some, rows = keys[start : start + PART].tolist(), vectors[start : start + PART]
             self._seen = False
-            data = [{"key": key, "vector": row} for key, row in zip(some, rows, strict=True)]
-            self._call("upsert", lambda c, data=data: c.upsert(self._name, data, timeout=WRITE_S))
+            self._call("upsert", partial(self._upsert, keys=keys[start : start + PART], vectors=vectors[start:]))
 
     def delete(self, keys: Keys) -> None:
         """Remove the vectors under keys [n]; missing keys are ignored. IndexUnavailable: some may have been removed."""
         for start in range(0, len(keys), MOST_FOUND):
             self._seen = False
-            some = keys[start : start + MOST_FOUND].tolist()
-            self._call("delete", lambda c, some=some: c.delete(self._name, ids=some, timeout=WRITE_S))
+            self._call("delete", partial(self._delete, keys=keys[start : start + MOST_FOUND]))
 
     def search(self, queries: Vectors, k: int, expression: str = "") -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, among those that satisfy
@@ -145,6 +143,13 @@ class MilvusCollection:
         found: list[dict[str, Any]] = self._call("query", lambda c: c.query(self._name, timeout=SEARCH_S, **how))
         self._seen = True
         return found
+
+    def _upsert(self, client: Any, *, keys: Keys, vectors: Vectors) -> None:
+        data = [{"key": key, "vector": row} for key, row in zip(keys.tolist(), vectors, strict=False)]
+        client.upsert(self._name, data, timeout=WRITE_S)
+
+    def _delete(self, client: Any, *, keys: Keys) -> None:
+        client.delete(self._name, ids=keys.tolist(), timeout=WRITE_S)
 
     def _connect(self, _: None) -> None:
         address, token, ca = self._login.address, self._login.token, self._login.ca

@@ -6,7 +6,10 @@ keys that are let through, or searches all vectors for more candidates, of which
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from landseer.ensemble.index.engines import WIDER, Keys, Vectors
 from landseer.ensemble.index.milvus_collection import MilvusCollection
@@ -56,7 +59,7 @@ def _first(keys: Keys, scores: Vectors, k: int) -> tuple[Keys, Vectors]:
     return np.take_along_axis(keys, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _wide(table: Keys | Vectors, width: int, fill: float) -> Keys | Vectors:
+def _wide(table: npt.NDArray[Any], width: int, fill: float) -> npt.NDArray[Any]:
     """Return a table of this width."""
     padded = np.full((len(table), width), fill, table.dtype)
     padded[:, : min(width, table.shape[1])] = table[:, :width]
