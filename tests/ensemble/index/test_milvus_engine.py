@@ -158,8 +158,8 @@ async def test_milvus_finds_what_brute_force_finds_through_changes_and_under_fil
         merger = Merger(collection, look_s=0.05)
         await answering(collection)
         assert len((await collection.search(np.ones(D, np.float32), 3)).keys) == 0
-        for _ in range(5):
-            await truth.change(writer, 60)
+        for _ in range(4):
+            await truth.change(writer, 45)
             await truth.agrees(collection)
         await merger.close()
         # Nothing is merged here: that is Milvus' affair.
@@ -176,7 +176,7 @@ async def test_a_killed_milvus_loses_nothing_and_finds_nothing_twice(config, mil
     truth = Truth(1)
     async with opened(config) as (collection, writer):
         await truth.change(writer, 100)
-        writing = asyncio.create_task(truth.change(writer, 300))
+        writing = asyncio.create_task(truth.change(writer, 200))
         await asyncio.sleep(0.05)
         milvus.kill()
         await writing
