@@ -31,7 +31,7 @@ def milvus_address(engine: str) -> MilvusAddress | None:
     if match is None or int(match[3]) > 65535:
         # Not quoted in whole: it may have a password, which an address must not.
         raise ValueError(
-            f"engine is no address of Milvus after {engine.partition(':')[0]}: expected milvus://HOST:PORT/COLLECTION, "
+            f"engine {engine.partition(':')[0]}:... is malformed; expected milvus://HOST:PORT/COLLECTION, "
             "or milvuss:// for TLS, such as milvus://127.0.0.1:19530/pictures; a collection of letters, digits and _, "
             "and the token in a file (--milvus-token)"
         )

@@ -101,7 +101,8 @@ class MilvusEngine:
     def add(self, keys: Keys, vectors: Vectors) -> None:
         """Send Milvus what is new in the store, which has these vectors by now. If that fails, it is sent later."""
         self._all_seen = False
-        self.tend()
+        for _ in range(0, len(keys), SENT):
+            self.tend()
 
     def remove(self, keys: Keys) -> None:
         """Send Milvus what is new in the store, which has removed these keys. If that fails, it is sent later."""
