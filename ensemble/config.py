@@ -10,6 +10,7 @@ from pathlib import Path
 from landseer.client.addresses import is_loopback
 from landseer.ensemble.cores import cores
 from landseer.ensemble.filters.kinds import IndexedField
+from landseer.ensemble.milvus_address import milvus_address
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -56,7 +57,11 @@ class ServerConfig:
     vectors: str = RAW
     """Which vectors are searched: `raw` descriptors, or the `augmented` ones written by `landseer augment`."""
     engine: str = "faiss-exact"
-    """A key of `index.engines.ENGINES`."""
+    """A key of `index.engines.ENGINES`, or the address of a collection of Milvus (`milvus_address`)."""
+    milvus_token: Path | None = None
+    """File with what Milvus asks for: `user:password`, or an API key. None for a Milvus that asks for nothing."""
+    milvus_ca: Path | None = None
+    """PEM file of the authorities that sign Milvus' certificate; None for those of the system."""
     index: str = ""
     """How the main index is built and searched, as FACTORY[:EFFORT[:RESCORED]] (`index.setting_choice`); empty for the
     setting that `landseer tune-index` wrote, or else the default for the number of pictures."""
@@ -172,6 +177,7 @@ class ServerConfig:
         for address in (self.listen, self.triton, *((self.metrics,) if self.metrics else ())):
             split_address(address)
         self._check_fields()
+        self._check_milvus()
         self._check_security()
 
     def _check_index(self) -> None:
@@ -184,6 +190,20 @@ class ServerConfig:
         names = [field.name for field in self.index_fields]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"index-field {twice[0]} is given {names.count(twice[0])} times; expected once")
+
+    def _check_milvus(self) -> None:
+        address = milvus_address(self.engine)
+        if address is None or address.tls:
+            return
+        if self.milvus_ca is not None:
+            raise ValueError(
+                f"milvus-ca is for TLS, and the engine is {self.engine}; write milvuss://, or leave it out"
+            )
+        if self.milvus_token is not None and not is_loopback(address.host) and not self.insecure:
+            raise ValueError(
+                f"engine is {self.engine}, which would send --milvus-token in plain text to another machine; "
+                "write milvuss:// for TLS, or pass --insecure on a network of your own"
+            )
 
     def _check_security(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -13,6 +13,7 @@ LandseerError
 ├── ModelsUnavailable     UNAVAILABLE          Triton does not answer; try again
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
+├── IndexUnavailable      UNAVAILABLE          the index is in another process, which does not answer; try again
 ├── Stopping              UNAVAILABLE          the server stops, and did not begin the call; try again
 ├── Unfinished            UNAVAILABLE          the call ended before it was done; a write may have been applied
 ├── Unauthenticated       UNAUTHENTICATED      the call has no valid token
@@ -153,6 +154,14 @@ class IndexLoading(LandseerError):
 
     code = "UNAVAILABLE"
     reason = "INDEX_LOADING"
+    retry_after_s = 2.0
+
+
+class IndexUnavailable(LandseerError):
+    """The index is in another process, Milvus, which does not answer. A retry helps when it does again."""
+
+    code = "UNAVAILABLE"
+    reason = "INDEX_UNAVAILABLE"
     retry_after_s = 2.0
 
 

@@ -1,4 +1,4 @@
-"""The options of `landseer serve` and `landseer up` that say who may call."""
+"""The options of `landseer serve` and `landseer up` that say who may call, and how the server calls Milvus."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ _FILES = {
     "tls_key": ("LANDSEER_SERVE_TLS_KEY", "its key"),
     "tls_client_ca": ("LANDSEER_SERVE_TLS_CLIENT_CA", "clients must have a certificate of these authorities"),
     "tokens": ("LANDSEER_SERVE_TOKENS", "calls must have a token of this file, which `landseer token` writes"),
+    "milvus_token": (
+        "LANDSEER_SERVE_MILVUS_TOKEN",
+        "file with user:password or the key that Milvus asks for",
+    ),
+    "milvus_ca": (
+        "LANDSEER_SERVE_MILVUS_CA",
+        "authorities of Milvus' certificate, if not those of the system",
+    ),
 }
 """Fields of ServerConfig: their environment variable, and their help."""
 

@@ -20,6 +20,7 @@ from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, Ser
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.filters.kinds import KINDS, IndexedField, indexed_field
 from landseer.ensemble.index.engines import ENGINES
+from landseer.ensemble.milvus_address import milvus_address
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--triton", "Triton's gRPC endpoint", ServerConfig.triton, metavar="HOST:PORT")
     parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the store; made if missing")
     option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
-    option("--engine", "index engine", ServerConfig.engine, choices=sorted(ENGINES))
+    engine = f"where vectors are searched: {', '.join(ENGINES)}, or milvus://HOST:PORT/COLLECTION (milvuss: TLS)"
+    option("--engine", engine, ServerConfig.engine, type=_engine, metavar="ENGINE")
     _add_index_arguments(parser, option)
     vectors = "search the pictures' own descriptors, or those written by `landseer augment`"
     option("--vectors", vectors, ServerConfig.vectors, choices=(RAW, AUGMENTED))
@@ -179,6 +181,17 @@ def _index_field(text: str) -> IndexedField:
         return indexed_field(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _engine(text: str) -> str:
+    try:
+        known = text in ENGINES or milvus_address(text) is not None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not known:
+        expected = ", ".join(ENGINES)
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected {expected}, or milvus://HOST:PORT/COLLECTION")
+    return text
 
 
 def _bytes(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -28,7 +29,10 @@ from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.keypoint_words import KeypointWords
 from landseer.ensemble.index.live_index import Hits, LiveIndex
 from landseer.ensemble.index.living_main import LivingMain
-from landseer.ensemble.index.opening import Opener
+from landseer.ensemble.index.milvus_collection import MilvusCollection, MilvusLogin
+from landseer.ensemble.index.milvus_engine import MilvusEngine
+from landseer.ensemble.index.milvus_setting import milvus_index_of
+from landseer.ensemble.index.opening import Opener, state_of
 from landseer.ensemble.index.searched_vectors import SearchedVectors, searched_vectors
 from landseer.ensemble.index.selection import Selecting
 from landseer.ensemble.index.setting_choice import named, setting_for
@@ -38,6 +42,7 @@ from landseer.ensemble.index.word_index import WordIndex
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
+from landseer.ensemble.milvus_address import MilvusAddress, milvus_address
 from landseer.ensemble.store.listing import Page, PageQuery
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.record import Record, Stored, StoreStats
@@ -87,6 +92,7 @@ class Collection:
         self.sources = local_sources(config, codebooks, profile)
         """Which local features the server uses for what."""
         self._augmented = config.vectors == AUGMENTED
+        self._milvus = milvus_address(config.engine)
         self.files = Workers("index-files", threads=1)
         """One thread for the files of index versions, so that one thing at a time happens to them."""
         self._closing = threading.Event()
@@ -142,7 +148,8 @@ class Collection:
 
         ValueError for a setting of the main index that cannot be built, though a small store needs none yet; OSError.
         """
-        self.setting(stats.pictures)
+        if self._milvus is None:
+            self.setting(stats.pictures)
         if self._augmented and stats.augmentation is None:
             raise StoreUnusable(
                 f"{self._config.store} has no augmented vectors; run `landseer augment {self._config.store}` first, "
@@ -154,7 +161,7 @@ class Collection:
             self._config,
             self.profile.sizes.channels,
             words_bytes=words,
-            in_files=_size(self.opener.usable(self._fits)),
+            in_files=stats.pictures if self.remote else _size(self.opener.usable(self._fits)),
             words_in_files=0 if self.word_files is None else _size(self.word_files.usable(lambda version: True)),
             fields=partial(fields_bytes, self.fields.kinds, self.store.metadata.sample() if self.fields.kinds else []),
         )
@@ -173,6 +180,11 @@ class Collection:
     def augmented(self) -> bool:
         """Whether augmented vectors are searched."""
         return self._augmented
+
+    @property
+    def remote(self) -> bool:
+        """Whether the index is in another process, which has no versions and merges nothing here."""
+        return self._milvus is not None
 
     @property
     def index(self) -> LiveIndex:
@@ -195,17 +207,12 @@ class Collection:
 
     async def load(self) -> None:
         """Build the index from a version and the store, and switch to it. The previous one is used until then."""
-        main = await self.files.run(self.opener.first, self._fits)
+        main = None if self.remote else await self.files.run(self.opener.first, self._fits)
         # Not among the reads: those may be overloaded, and the writer waits for this.
         sequence = await self._figures.run(self.store.metadata.sequence)
         fresh, stop = self._empty(main), threading.Event()
         try:
-            after, there = (0, 0) if main is None else (main.sequence, main.size)
-            stored = self.store.vectors.scan(after=after, augmented=self._augmented)
-            expected = max(0, self.store.count() - there)
-            # Room for what is added until the first version is built: else all would be copied, and searches wait.
-            room = expected // 20 if expected >= self._config.versions_from else 0
-            await fresh.load(_until(stop, stored), _report, expected=expected + room)
+            await (self._follow(fresh) if self.remote else self._read(fresh, main, stop))
             await self._load_words(stop)
             await self._load_fields(stop)
             if self.sources.verification == KEYPOINTS and not self._compiled:
@@ -224,6 +231,22 @@ class Collection:
         stats = await self.show_size()
         if stats is not None and (searched := self.searched(stats)).not_augmented:
             log.warning("%s", searched.warning)
+
+    async def _read(self, fresh: LiveIndex, main: LivingMain | None, stop: threading.Event) -> None:
+        """Read the vectors that the main index lacks from the store into a fresh index."""
+        after, there = (0, 0) if main is None else (main.sequence, main.size)
+        stored = self.store.vectors.scan(after=after, augmented=self._augmented)
+        expected = max(0, self.store.count() - there)
+        # Room for what is added until the first version is built: else all would be copied, and searches wait.
+        room = expected // 20 if expected >= self._config.versions_from else 0
+        await fresh.load(_until(stop, stored), _report, expected=expected + room)
+
+    async def _follow(self, fresh: LiveIndex) -> None:
+        """Send Milvus what it lacks; if it is away, that comes later. StoreUnusable if the collection is another's."""
+        while await fresh.tend():
+            log.info("sending Milvus what it lacks of %s pictures", f"{fresh.size:,}")
+        if fresh.refusal is not None:
+            raise fresh.refusal
 
     async def search(self, vector: NDArray[np.float32], k: int, selection: Selecting | None = None) -> Hits:
         """Return keys and cosines of the k pictures nearest to a query, float32 [D], best first. Overloaded.
@@ -322,7 +345,8 @@ class Collection:
         with only_metrics():
             stats = await self._figures.run(self.store.stats)
             self.metrics.pictures.set(self.size)
-            self.metrics.index_added.set(self._index.added)
+            if not self.remote:
+                self.metrics.index_added.set(self._index.added)
             self.metrics.index_tombstones.set(self._index.tombstones)
             self.metrics.index_version.set(self._index.main.number if self._index.main else 0)
             self.metrics.store_bytes.set(stats.used_bytes)
@@ -384,7 +408,27 @@ class Collection:
             await self.words.load(stop)
 
     def _empty(self, main: LivingMain | None = None) -> LiveIndex:
-        return LiveIndex(self.engine(), main=main, searched=self.metrics.search_batch.observe)
+        engine = self.engine() if self._milvus is None else self._milvus_engine(self._milvus)
+        return LiveIndex(engine, main=main, searched=self.metrics.search_batch.observe)
+
+    def _milvus_engine(self, address: MilvusAddress) -> MilvusEngine:
+        config, fingerprint = self._config, self.profile.fingerprint
+        vectors = state_of(self.store.stats(), fingerprint, augmented=self._augmented).vectors
+        collection = MilvusCollection(
+            MilvusLogin(address=address, token=config.milvus_token, ca=config.milvus_ca),
+            milvus_index_of(config.index),
+            dimension=self.profile.sizes.channels,
+            metrics=self.metrics,
+        )
+        return MilvusEngine(
+            collection,
+            self.store.outbox,
+            made_of=f"{vectors} of models {hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}",
+            augmented=self._augmented,
+            stored=partial(self.store.vectors.descriptors, augmented=self._augmented),
+            pictures=self.store.count,
+            behind=self.metrics.index_added.set,
+        )
 
     def _fits(self, version: Version) -> bool:
         """Return whether an index version may serve: not an approximate one where exact search is configured."""

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.cores import cores
+from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.selection import Selection
 
 Keys = npt.NDArray[np.int64]
@@ -62,6 +63,25 @@ class IndexEngine(Protocol):
 
     def vectors(self, keys: Keys) -> Vectors:
         """Return the vectors [n, D] under keys [n], bit for bit as added. KeyError for missing keys."""
+
+
+@runtime_checkable
+class RemoteEngine(IndexEngine, Protocol):
+    """An engine in another process, which may be away for a while, and whose vectors the store has, too."""
+
+    @property
+    def lacks(self) -> str:
+        """What searches may miss, and why; empty if nothing."""
+
+    @property
+    def refusal(self) -> LandseerError | None:
+        """Why it cannot serve this collection, if trying again does not help."""
+
+    def tend(self) -> bool:
+        """Bring it up to date by a part; return whether there is more to do. Called while nothing else happens."""
+
+    def close(self) -> None:
+        """Disconnect."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

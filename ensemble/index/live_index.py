@@ -5,6 +5,7 @@ queued before it. Searches between two changes become one call of the engine if 
 
 Large collections have a main index, too, which never changes: the engine then holds what was added since it was built,
 and tombstones tell what was removed. A new main index is built elsewhere and takes its place between two searches.
+An engine in another process has no main index beside it; while nothing is asked, it is brought up to date.
 
 Engines compute in fp32, in an order that depends on the batch, so scores differ in the last bits between calls. Here
 they only select candidates. Every candidate is scored again in fp64, row by row in a fixed order; the list is sorted by
@@ -20,6 +21,7 @@ Measured with 1280 values: rescoring takes 0.06 ms for k = 10 (43 candidates), 0
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections import deque
@@ -31,18 +33,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from landseer.ensemble.errors import Overloaded
-from landseer.ensemble.index.engines import IndexEngine, Keys, Vectors
+from landseer.ensemble.errors import LandseerError, Overloaded
+from landseer.ensemble.index.engines import IndexEngine, Keys, RemoteEngine, Vectors
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.selection import Selecting, Selection
 from landseer.ensemble.telemetry.metrics import only_metrics
 
+log = logging.getLogger(__name__)
 BATCH = 64
 """Most searches in one call of the engine."""
 MOST_WAITING = 1024
 """Most searches in the queue: sixteen calls of the engine."""
 CHUNK = 4096
 """Candidates rescored at a time; bounds the memory for long lists."""
+IDLE_S = 1.0
+"""Seconds without a job after which an engine in another process is tended."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +58,8 @@ class Hits:
     """[n]: k, or all that may be found if there are fewer."""
     scores: npt.NDArray[np.float32]
     """[n] inner products, computed in fp64 from the stored fp16 values and rounded once."""
+    lacks: str = ""
+    """What may be missing, and why, beside what an approximate index misses; empty if nothing."""
 
 
 _Ranked = tuple[Keys, npt.NDArray[np.float64]]
@@ -88,6 +95,9 @@ class LiveIndex:
         searched: called on the index's thread after each pass, with the number of searches answered.
         """
         self._engine, self._main = engine, main
+        self._remote = engine if isinstance(engine, RemoteEngine) else None
+        self._tending = False
+        """Whether an engine in another process is tended by itself: from the first time on."""
         self._searched = searched
         self._longest = 1.0
         self._newest = 0 if main is None else main.sequence
@@ -124,6 +134,11 @@ class LiveIndex:
     def tombstones(self) -> int:
         """Number of vectors of the main index that were removed."""
         return self._tombstones
+
+    @property
+    def refusal(self) -> LandseerError | None:
+        """Why an engine in another process can never serve this collection, if that is so."""
+        return None if self._remote is None else self._remote.refusal
 
     @property
     def waiting(self) -> int:
@@ -186,6 +201,20 @@ class LiveIndex:
             return self._size
 
         return int(await self._run(work))
+
+    async def tend(self) -> bool:
+        """Bring an engine in another process up to date by a part; return whether there is more to do.
+
+        From then on that also happens by itself, while there is nothing else to do.
+        """
+
+        def work() -> bool:
+            self._tending = True
+            more = self._remote is not None and self._remote.tend()
+            self._count()
+            return more
+
+        return bool(await self._run(work))
 
     async def begin_exchange(self, engine: IndexEngine) -> int:
         """Return the largest key so far; vectors added from now on also go to the empty `engine`.
@@ -252,6 +281,8 @@ class LiveIndex:
             self._receive(waiting)
             first = waiting[0]
             if first is None:
+                if self._remote is not None:
+                    self._remote.close()
                 return
             if isinstance(first, _Task):
                 waiting.popleft()
@@ -261,10 +292,22 @@ class LiveIndex:
 
     def _receive(self, waiting: deque[_Search | _Task | None]) -> None:
         """Move all new jobs into `waiting`; block if there are none at all."""
-        if not waiting:
-            waiting.append(self._jobs.get())
+        pause = IDLE_S if self._tending else None
+        while not waiting:
+            try:
+                waiting.append(self._jobs.get(timeout=pause))
+            except queue.Empty:
+                pause = 0.0 if self._tended() else IDLE_S
         while not self._jobs.empty():
             waiting.append(self._jobs.get_nowait())
+
+    def _tended(self) -> bool:
+        """Tend the engine; return whether there is more to do at once."""
+        try:
+            return self._remote is not None and self._remote.tend()
+        except Exception:
+            log.exception("bringing the index up to date failed; it is tried again")
+            return False
 
     def _answer(self, batch: list[_Search]) -> None:
         if not batch:
@@ -285,7 +328,8 @@ class LiveIndex:
     def _nearest(self, queries: Vectors, ks: Sequence[int], selection: Selection | None) -> list[Hits]:
         engine = _ranked(self._engine, queries, ks, longest=self._longest, selection=selection)
         if self._main is None:
-            return [_hits(*ranked) for ranked in engine]
+            lacks = "" if self._remote is None else self._remote.lacks
+            return [_hits(*ranked, lacks=lacks) for ranked in engine]
         main = _ranked(
             self._main,
             queries,
@@ -361,8 +405,8 @@ def _ranked(
     return [found[row] for row in range(len(ks))]
 
 
-def _hits(keys: Keys, scores: npt.NDArray[np.float64]) -> Hits:
-    return Hits(keys=keys, scores=scores.astype(np.float32))
+def _hits(keys: Keys, scores: npt.NDArray[np.float64], *, lacks: str = "") -> Hits:
+    return Hits(keys=keys, scores=scores.astype(np.float32), lacks=lacks)
 
 
 def _best_of(one: _Ranked, other: _Ranked, k: int) -> _Ranked:

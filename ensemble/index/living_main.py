@@ -20,6 +20,15 @@ WARMING = 64
 """Searches that map what searches read; an exact index reads all for each."""
 
 
+def living_vectors(stored: Stored, keys: Keys, dimension: int) -> Vectors:
+    """Return the stored vectors [n, D] under keys [n]; NaN for those that the store has no more."""
+    found = stored(keys)
+    if not found.shape[1]:
+        return np.full((len(keys), dimension), np.nan, np.float32)
+    found[~found.any(axis=1)] = np.nan
+    return found
+
+
 class LivingMain:
     """A main index and its tombstones: a bit a picture. Removing a picture takes the same time in any index.
 
@@ -100,11 +109,7 @@ class LivingMain:
 
     def vectors(self, keys: Keys) -> Vectors:
         """Return the stored vectors [n, D] under keys [n]; NaN for what was removed from the store meanwhile."""
-        found = self._stored(keys)
-        if not found.shape[1]:
-            return np.full((len(keys), self.dimension), np.nan, np.float32)
-        found[~found.any(axis=1)] = np.nan
-        return found
+        return living_vectors(self._stored, keys, self.dimension)
 
     def _rows(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Return the row of each key, in the shape of keys; -1 for keys that it does not have."""

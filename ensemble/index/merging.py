@@ -127,7 +127,7 @@ class Merger:
     def _due(self) -> bool:
         collection, index = self._collection, self._collection.index
         main = index.main
-        if not index.size:
+        if collection.remote or not index.size:
             return False
         if main is None:
             return index.size >= collection.config.versions_from

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.config import KEYPOINTS
 from landseer.ensemble.deadline import Deadline
+from landseer.ensemble.errors import IndexUnavailable
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.fields import Filtered
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
@@ -25,6 +26,7 @@ from landseer.ensemble.search.coattention import coattend
 from landseer.ensemble.search.describe import FOR_EXPLAIN, FOR_LOCAL, FOR_SEARCH, DescribedPicture, Describer
 from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ensemble.search.grouping import Grouped, grouped, grouped_by
+from landseer.ensemble.search.nearest import nearest
 from landseer.ensemble.search.plan import (
     GLOBAL,
     SPATIAL,
@@ -238,7 +240,8 @@ class SearchRun:
     async def _first_searches(self, query: ResolvedQuery) -> tuple[Ranking, Ranking | None]:
         """Return the first ranking, and the one by words if candidates come from both.
 
-        If both are asked for and words fail, the global ranking remains, and the answer says so.
+        If both are asked for and one fails, the other remains, and the answer says so. The global one may fail only if
+        its index is away.
         """
         depth = self.plan.depth
         wanted = depth + (query.key is not None)
@@ -254,12 +257,18 @@ class SearchRun:
         beside = asyncio.create_task(self.stages.optional("words", lambda _: self._by_words(query, wanted)))
         try:
             ranking, by_words = await work, await beside
+        except IndexUnavailable as error:
+            by_words = await beside
+            if by_words is None:
+                raise
+            self.stages.degrade("search", f"{error.reason}: {error}")
+            return cut(by_words), None
         finally:
             beside.cancel()
         return cut(ranking), None if by_words is None else cut(by_words)
 
     async def _by_vector(self, query: ResolvedQuery, wanted: int) -> Ranking:
-        hits = await self.collection.search(query.vector, wanted, query.selection)
+        hits = await nearest(self.collection, self.stages, query.vector, wanted, query)
         return first_ranking(hits.keys, hits.scores)
 
     async def _by_words(self, query: ResolvedQuery, wanted: int) -> Ranking:

@@ -22,6 +22,7 @@ from landseer.ensemble.search.expansion.dqe import NEGATIVES
 from landseer.ensemble.search.expansion.methods import DQE, LATTQE, RECOGNISED, WITNESSES, classical
 from landseer.ensemble.search.expansion.served_lattqe import Expanded, expand
 from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.search.nearest import nearest
 from landseer.ensemble.search.plan import ExpansionPlan, RerankingPlan, SearchPlan
 from landseer.ensemble.search.quality import observe_kept
 from landseer.ensemble.search.ranking import (
@@ -83,7 +84,8 @@ class SecondSearch:
 
     async def _found(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking:
         """Search by an expanded query, float32 [D]."""
-        hits = await self.collection.search(vector, self.plan.depth + (query.key is not None), query.selection)
+        wanted = self.plan.depth + (query.key is not None)
+        hits = await nearest(self.collection, self.stages, vector, wanted, query)
         return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
     async def by_verified(
@@ -150,5 +152,5 @@ class SecondSearch:
 
     async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""
-        hits = await self.collection.search(-query.vector, NEGATIVES, query.selection)
+        hits = await nearest(self.collection, self.stages, -query.vector, NEGATIVES, query)
         return await self.collection.descriptors(hits.keys[hits.keys != query.key])

@@ -45,7 +45,7 @@ class Stages:
         self.timings: dict[str, float] = {}
         """Seconds by stage, in the order they ended; the sum for one that ran twice."""
         self.degradations: dict[str, str] = {}
-        """Why a stage was skipped, by stage."""
+        """Why a stage was skipped, or did only a part, by stage."""
         self._metrics = metrics
         self._tracing = tracing
         self._optional = deadline.sooner(reserve_s)
@@ -84,13 +84,15 @@ class Stages:
         except InvalidInput:
             raise
         except LandseerError as error:
-            self._degrade(stage, f"{error.reason}: {error}")
+            self.degrade(stage, f"{error.reason}: {error}")
             log.info("answered without %s: %s", stage, error)
         except Exception as error:
-            self._degrade(stage, f"{reason_of(error)}: {unexpected_error()}")
+            self.degrade(stage, f"{reason_of(error)}: {unexpected_error()}")
             log.exception("answered without %s, which failed unexpectedly", stage)
         return None
 
-    def _degrade(self, stage: Stage, why: str) -> None:
-        self._metrics.degraded.labels(stage).inc()
+    def degrade(self, stage: Stage, why: str) -> None:
+        """Record that the answer lacks a stage, or a part of what it should have looked at."""
+        if stage not in self.degradations:
+            self._metrics.degraded.labels(stage).inc()
         self.degradations[stage] = why

@@ -60,6 +60,7 @@ from landseer.ensemble.store.listing import Page, PageQuery, Wanted, page_of
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.store.mounts import require_local
+from landseer.ensemble.store.outbox import Outbox
 from landseer.ensemble.store.patches import StoredPatches
 from landseer.ensemble.store.record import (
     Record,
@@ -105,6 +106,8 @@ class Store:
         self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
         self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
         self.words = StoredWords(environment, self._databases, self._write)
+        self.outbox = Outbox(environment, self._databases, self.vectors, partial(self._write, grows=False))
+        """What an index outside the process has not seen."""
         self.index_tokens = IndexTokens(environment, self._databases[b"meta"], partial(self._write, grows=False))
 
     @classmethod
@@ -172,7 +175,9 @@ class Store:
             key = self._key(transaction, id)
             self._remove(transaction, key)
             transaction.delete(id.encode(), db=self._databases[b"ids"])
-            return StoreChange(key=self._next(transaction), replaced_key=unpack_key(key))
+            number = self._next(transaction)
+            self.outbox.put(transaction, number, key)
+            return StoreChange(key=number, replaced_key=unpack_key(key))
 
     def get(self, id: str) -> Stored:
         """Return a picture's complete record. NotFound if there is no such id."""
@@ -273,6 +278,8 @@ class Store:
         if former is not None:
             self._remove(transaction, former)
         number = self._next(transaction)
+        if former is not None:
+            self.outbox.put(transaction, number, former)
         key = pack_key(number)
         values = {b"records": encode(record), b"descriptors": to_bytes(record.descriptor)}
         values |= {b"clusters": to_bytes(record.clusters), b"thumbnails": record.thumbnail}

@@ -71,6 +71,8 @@ class Metrics:
         self.triton = seconds("landseer_triton_request_duration_seconds", "Duration of a call to Triton.", ("model",))
         self.triton_requests = counter("landseer_triton_requests", "Calls to Triton, by outcome.", ("model", "outcome"))
         self.triton_in_flight = gauge("landseer_triton_in_flight", "Requests being processed by Triton.")
+        self.milvus = seconds("landseer_milvus_request_duration_seconds", "Duration of a call to Milvus.", ("call",))
+        self.milvus_requests = counter("landseer_milvus_requests", "Calls to Milvus, by outcome.", ("call", "outcome"))
         self.waiting = gauge("landseer_waiting", "Requests waiting for Triton or for the index, by lane.", ("lane",))
         self.admitted = gauge("landseer_admitted", "Requests let in and not yet answered, by lane.", ("lane",))
         self.expected = gauge(

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from landseer.ensemble.cores import cores
 from landseer.ensemble.index.faiss_factory import least_vectors, made
+from landseer.ensemble.index.milvus_setting import DEFAULT as MILVUS
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -25,12 +26,14 @@ from landseer.ops.bench.cpu_time import cpu_time
 from landseer.ops.bench.generated_store import expected_bytes, limit_bytes, require_room, write
 from landseer.ops.bench.generator import EntryDistribution, entries, fit
 from landseer.ops.bench.index_report import FILTERED, EngineRow, IndexReport, SizeRows, markdown, verdict
-from landseer.ops.bench.index_trial import IndexTrial, fastest, folder_of, suiting
+from landseer.ops.bench.index_trial import BuiltIndex, IndexTrial, Questions, fastest, folder_of, suiting
 from landseer.ops.bench.likeness import Likeness, likeness
+from landseer.ops.bench.milvus_index import milvus_built
 from landseer.ops.bench.neighbourhood import neighbourhoods
 from landseer.ops.bench.real_store import PhotographSource, real_records, stored_records
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.progress import bars
+from landseer.ops.run.milvus import VERSION
 
 SIZES = (10_000, 100_000)
 REPEATED = ("like", "queries", "target", "seed")
@@ -56,6 +59,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 22 GB of disk, and hours)"
     add("--entries", type=positive, nargs="+", default=list(SIZES), metavar="N", help=sizes)
     add("--index", action="append", metavar="FACTORY", help="an index to measure (default: several that suit the size)")
+    beside = (
+        f"measure Milvus {VERSION} on the same vectors, too (default index HNSW32); installed in var/ the first time"
+    )
+    add("--milvus", nargs="*", metavar="INDEX", help=beside)
     add("--threads", type=positive, metavar="N", help="threads of FAISS (default: all cores)")
     add("--queries", type=positive, default=300, metavar="N", help="held-out queries (default %(default)s)")
     add("--target", type=float, default=0.98, metavar="RECALL", help="recall to reach (default %(default)s)")
@@ -83,6 +90,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         command=_command(options),
         date=datetime.now(timezone.utc),
         seconds=time.monotonic() - began,
+        milvus="" if options.milvus is None else VERSION,
     )
     return markdown(report), verdict(report)
 
@@ -109,6 +117,7 @@ def _command(options: argparse.Namespace) -> str:
     real = "like-store" if options.like_store is not None else "photographs"
     told = f"--{real} {getattr(options, real.replace('-', '_'))} --entries {' '.join(map(str, options.entries))}"
     told += "".join(f" --index {factory}" for factory in options.index or ())
+    told += "" if options.milvus is None else " ".join([" --milvus", *options.milvus])
     return f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} {told}"
 
 
@@ -146,11 +155,18 @@ def _engines(store: Store, home: Path, options: argparse.Namespace, console: Con
         with console.status(f"building {factory}"):
             built = trial.build(factory, folder_of(home, factory))
         with console.status(f"searching {factory}"):
-            points = list(trial.sweep(built, asked))
-            found = fastest(points, target=options.target) or max(points, key=lambda point: point.recall)
-            setting = found.setting
-            narrowed = built.index.searched_with(effort=setting.effort, rescored=setting.rescored)
-            yield EngineRow(built=built, points=points, chosen=found, filtered=trial.point(narrowed, filtered))
+            yield _row(trial, built, asked, filtered, target=options.target)
+    for factory in [] if options.milvus is None else options.milvus or [MILVUS]:
+        told = f"building and searching Milvus' {factory}"
+        with console.status(told), milvus_built(trial, factory, folder_of(home, f"milvus-{factory}")) as built:
+            yield _row(trial, built, asked, filtered, target=options.target)
+
+
+def _row(trial: IndexTrial, built: BuiltIndex, asked: Questions, filtered: Questions, *, target: float) -> EngineRow:
+    points = list(trial.sweep(built, asked))
+    found = fastest(points, target=target) or max(points, key=lambda point: point.recall)
+    narrowed = built.index.searched_with(effort=found.setting.effort, rescored=found.setting.rescored)
+    return EngineRow(built=built, points=points, chosen=found, filtered=trial.point(narrowed, filtered, built.clock))
 
 
 def _fitting(factories: Sequence[str], trial: IndexTrial) -> list[str]:

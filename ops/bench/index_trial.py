@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +58,31 @@ class Questions:
     selection: Selection | None = None
 
 
+class TriedIndex(Protocol):
+    """An index that is measured: FAISS's, or Milvus'."""
+
+    @property
+    def setting(self) -> IndexSetting:
+        """How it is searched."""
+
+    @property
+    def size(self) -> int:
+        """Number of vectors."""
+
+    def searched_with(self, *, effort: int, rescored: int) -> TriedIndex:
+        """Return the same index, searched with other numbers."""
+
+    def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
+        """Return keys and scores [Q, k'] of candidates, best first; rows may end in keys of -1."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BuiltIndex:
-    """An index on disk, mapped."""
+    """An index on disk, mapped, or in a server."""
 
-    index: FaissIndex
+    name: str
+    """Its factory string, and whose it is if it is not FAISS's."""
+    index: TriedIndex
     seconds: float
     """To train and build it."""
     bytes: int
@@ -71,6 +91,8 @@ class BuiltIndex:
     """From opening its files to its first answer, in a process of its own; the files were just written."""
     own_bytes: int
     """Memory of that process's own (RssAnon) that it took: what is not mapped."""
+    clock: Callable[[], float] = time.process_time
+    """Returns the processor time of all that answers searches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +148,7 @@ class IndexTrial:
         index = FaissIndex.build(
             setting,
             self.dimension,
-            self._scan,
+            self.scan,
             expected=len(self.keys),
             threads=self._threads,
             progress=progress,
@@ -136,6 +158,7 @@ class IndexTrial:
         del index
         started = _started(folder)
         return BuiltIndex(
+            name=factory,
             index=FaissIndex.load(folder, threads=self._threads),
             seconds=seconds,
             bytes=sum(file.stat().st_size for file in folder.iterdir()),
@@ -147,17 +170,17 @@ class IndexTrial:
         """Yield a point for each effort, until one finds `ALL`, with as few candidates as find as much as many do."""
         for effort in efforts(built.index.setting.factory, self.dimension):
             rescored = self._rescored(built.index, asked, effort)
-            found = self.point(built.index.searched_with(effort=effort, rescored=rescored), asked)
+            found = self.point(built.index.searched_with(effort=effort, rescored=rescored), asked, built.clock)
             yield found
             if found.recall >= ALL:
                 return
 
-    def point(self, index: FaissIndex, asked: Questions) -> TrialPoint:
-        """Measure an index with its setting."""
+    def point(self, index: TriedIndex, asked: Questions, clock: Callable[[], float] = time.process_time) -> TrialPoint:
+        """Measure an index with its setting. clock: as of `BuiltIndex`."""
         search, rows = partial(self._answers, index, asked), range(len(asked.queries))
         hits = search(rows)
-        alone = [_seconds(partial(search, [row]))[0] for row in rows]
-        together, cores = zip(*(_seconds(partial(search, rows)) for _ in range(ROUNDS)), strict=True)
+        alone = [_seconds(partial(search, [row]), clock)[0] for row in rows]
+        together, cores = zip(*(_seconds(partial(search, rows), clock) for _ in range(ROUNDS)), strict=True)
         return TrialPoint(
             setting=index.setting,
             recall=recall(hits, asked),
@@ -166,7 +189,7 @@ class IndexTrial:
             core_s=float(np.median(cores)) / len(rows),
         )
 
-    def _scan(self) -> Iterator[tuple[Keys, npt.NDArray[np.float16]]]:
+    def scan(self) -> Iterator[tuple[Keys, npt.NDArray[np.float16]]]:
         """Yield the vectors that are not held out."""
         for keys, rows in self._store.vectors.scan(augmented=self._augmented):
             kept = ~np.isin(keys, self._held_out)
@@ -180,7 +203,7 @@ class IndexTrial:
         queries, most = self._queries, self.k + MARGIN
         best = np.full((len(queries), most), -np.inf, np.float32)
         keys = np.full((len(queries), most), -1, np.int64)
-        for some, rows in self._scan():
+        for some, rows in self.scan():
             chosen = np.ones(len(some), np.bool_) if selection is None else selection.has(some)
             if not chosen.any():
                 continue
@@ -195,10 +218,10 @@ class IndexTrial:
         )
 
     def _scores(self, keys: Keys, query: Vectors) -> npt.NDArray[np.float64]:
-        """Return the exact scores of keys [C], best first."""
-        return np.sort(inner_products(self._vectors(keys), query))[::-1]
+        """Return the exact scores of keys [C], best first; keys of -1 are none."""
+        return np.sort(inner_products(self._vectors(keys[keys >= 0]), query))[::-1]
 
-    def _answers(self, index: FaissIndex, asked: Questions, rows: Sequence[int]) -> list[npt.NDArray[np.float64]]:
+    def _answers(self, index: TriedIndex, asked: Questions, rows: Sequence[int]) -> list[npt.NDArray[np.float64]]:
         """Search for these queries, `BATCH` at a time; return the scores of the hits of each, best first."""
         answers = []
         for start in range(0, len(rows), BATCH):
@@ -207,12 +230,15 @@ class IndexTrial:
             answers += [self._scores(keys, query)[: self.k] for keys, query in zip(found, queries, strict=True)]
         return answers
 
-    def _rescored(self, index: FaissIndex, asked: Questions, effort: int) -> int:
+    def _rescored(self, index: TriedIndex, asked: Questions, effort: int) -> int:
         """Return the fewest candidates a hit that find about as much as the most do."""
         most = [some for some in RESCORED if some == 1 or not _is_graph(index) or some * self.k <= effort]
         many = index.searched_with(effort=effort, rescored=most[-1])
         keys, _ = many.search(asked.queries, self.k * most[-1], asked.selection)
-        scores = [inner_products(self._vectors(some), query) for some, query in zip(keys, asked.queries, strict=True)]
+        scores = [
+            inner_products(self._vectors(some[some >= 0]), query)
+            for some, query in zip(keys, asked.queries, strict=True)
+        ]
         found = [recall([np.sort(one[: self.k * some])[::-1][: self.k] for one in scores], asked) for some in most]
         return next(some for some, there in zip(most, found, strict=True) if there >= found[-1] - ENOUGH)
 
@@ -247,15 +273,15 @@ def fastest(points: Sequence[TrialPoint], *, target: float) -> TrialPoint | None
     return min((one for one in points if one.recall >= target), key=lambda one: one.core_s, default=None)
 
 
-def _is_graph(index: FaissIndex) -> bool:
+def _is_graph(index: TriedIndex) -> bool:
     return "HNSW" in index.setting.factory
 
 
-def _seconds(work: Callable[[], Any]) -> tuple[float, float]:
-    """Return the seconds that work takes, and the processor time of all threads."""
-    began, used = time.perf_counter(), time.process_time()
+def _seconds(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, float]:
+    """Return the seconds that work takes, and the processor time of all that does it."""
+    began, used = time.perf_counter(), clock()
     work()
-    return time.perf_counter() - began, time.process_time() - used
+    return time.perf_counter() - began, clock() - used
 
 
 def _started(folder: Path) -> dict[str, Any]:

@@ -57,6 +57,27 @@ def test_no_queue_no_reserve_and_no_drain_are_allowed():
     assert (config.waiting, config.answer_reserve_s, config.drain_s) == (0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    "engine",
+    ["milvus:19530", "milvus://a/b", "milvus://a:1", "milvus://a:1/b-c", "milvus://a:99999/b", "milvuss://me:pw@a:1/b"],
+)
+def test_a_bad_address_of_milvus_is_refused_without_its_password(engine):
+    with pytest.raises(ValueError, match="milvus://HOST:PORT/COLLECTION") as refused:
+        ServerConfig(store=Path("s"), engine=engine)
+    assert "pw" not in str(refused.value)
+
+
+def test_a_token_for_milvus_goes_to_another_machine_over_tls_alone():
+    token = {"store": Path("s"), "milvus_token": Path("t")}
+    ServerConfig(engine="milvus://127.0.0.1:19530/a", **token)
+    ServerConfig(engine="milvuss://far:19530/a", milvus_ca=Path("c"), **token)
+    ServerConfig(engine="milvus://far:19530/a", insecure=True, **token)
+    with pytest.raises(ValueError, match="in plain text to another machine"):
+        ServerConfig(engine="milvus://far:19530/a", **token)
+    with pytest.raises(ValueError, match="milvus-ca is for TLS"):
+        ServerConfig(store=Path("s"), engine="milvus://127.0.0.1:19530/a", milvus_ca=Path("c"))
+
+
 TLS = {"tls_cert": Path("c"), "tls_key": Path("k")}
 OUTSIDE = "0.0.0.0:7070"
 

@@ -1,0 +1,115 @@
+"""Milvus as a contender of the index benchmark: a server of its own, filled with the vectors of a trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pymilvus
+
+from landseer.ensemble.errors import IndexUnavailable
+from landseer.ensemble.index.engines import Keys, Vectors
+from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.milvus_collection import MilvusCollection, MilvusLogin
+from landseer.ensemble.index.milvus_filter import search_among
+from landseer.ensemble.index.milvus_setting import milvus_index
+from landseer.ensemble.index.selection import Selection
+from landseer.ensemble.milvus_address import MilvusAddress
+from landseer.ensemble.telemetry.metrics import Metrics
+from landseer.ops.bench.index_trial import BuiltIndex, IndexTrial
+from landseer.ops.errors import OpsError
+from landseer.ops.run.milvus import MilvusServer, installed
+from landseer.ops.run.ports import LOOPBACK
+
+MADE_OF = "of a benchmark"
+INDEXED_S, STARTED_S = 3600.0, 300.0
+"""Longest waits: for an index, and for a server that loads it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MilvusTried:
+    """A collection of Milvus with a setting."""
+
+    collection: MilvusCollection
+    setting: IndexSetting
+    size: int
+
+    def searched_with(self, *, effort: int, rescored: int) -> MilvusTried:
+        """Return the same index, searched with other numbers."""
+        return replace(self, setting=replace(self.setting, effort=effort, rescored=rescored))
+
+    def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
+        """Return keys and scores [Q, k'] of candidates, best first. IndexUnavailable."""
+        self.collection.index = replace(self.collection.index, effort=self.setting.effort)
+        if selection is None:
+            return self.collection.search(queries, k)
+        return search_among(self.collection, queries, k, selection, size=self.size)
+
+
+@contextmanager
+def milvus_built(trial: IndexTrial, factory: str, data: Path) -> Iterator[BuiltIndex]:
+    """Start a server on an empty folder, fill it with a trial's vectors, index them, and start it again.
+
+    OpsError; IndexUnavailable; ValueError for an index that Milvus is not asked for.
+    """
+    setting = IndexSetting(factory=factory)
+    index, server = milvus_index(setting), MilvusServer(installed(), data.resolve())
+    try:
+        server.start()
+        address = MilvusAddress(host=LOOPBACK, port=server.port, collection="trial", tls=False)
+        collection = MilvusCollection(MilvusLogin(address=address), index, dimension=trial.dimension, metrics=Metrics())
+        began = time.monotonic()
+        collection.open(MADE_OF)
+        for keys, rows in trial.scan():
+            collection.upsert(keys, rows.astype(np.float32))
+        settled(server.port, address.collection, len(trial.keys))
+        seconds = time.monotonic() - began
+        start_s = _started_again(server, collection)
+        yield BuiltIndex(
+            name=f"Milvus {factory}",
+            index=MilvusTried(collection=collection, setting=setting, size=len(trial.keys)),
+            seconds=seconds,
+            bytes=sum(file.stat().st_size for file in data.rglob("*") if file.is_file()),
+            start_s=start_s,
+            own_bytes=server.own_bytes(),
+            clock=lambda: time.process_time() + server.processor_s(),
+        )
+        collection.close()
+    finally:
+        server.stop()
+
+
+def settled(port: int, name: str, size: int, *, seconds: float = INDEXED_S, **access: Any) -> None:
+    """Have Milvus seal a collection of so many vectors, and wait until they are indexed. OpsError if that takes longer.
+
+    access: of `pymilvus.MilvusClient`, beside the address.
+    """
+    scheme = "https" if access.get("secure") else "http"
+    client, until = pymilvus.MilvusClient(f"{scheme}://{LOOPBACK}:{port}", **access), time.monotonic() + seconds
+    client.flush(name)
+    while (found := client.describe_index(name, client.list_indexes(name)[0]))["indexed_rows"] < size:
+        if time.monotonic() > until:
+            raise OpsError(f"Milvus has indexed {found['indexed_rows']:,} of {size:,} vectors after {seconds:.0f} s")
+        time.sleep(0.2)
+    client.close()
+
+
+def _started_again(server: MilvusServer, collection: MilvusCollection) -> float:
+    """Kill and start a server; return the seconds until it searches. OpsError if it takes minutes."""
+    server.kill()
+    began = time.monotonic()
+    server.start()
+    while time.monotonic() < began + STARTED_S:
+        try:
+            collection.open(MADE_OF)
+            collection.search(np.ones((1, collection.dimension), np.float32), 1)
+        except IndexUnavailable:
+            time.sleep(0.1)
+        else:
+            return time.monotonic() - began
+    raise OpsError(f"Milvus did not search {STARTED_S:.0f} s after its start")
