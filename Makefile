@@ -18,15 +18,16 @@ $(STAMP): pyproject.toml ops/setup.sh
 demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
-# Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end: the others run beside.
+# Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end: the others run beside,
+# and give way, for those on Triton have limits of time.
 test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (35 to 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 offline served
 
 # The two halves of `test`. Their lines mix, so those of one are marked.
 .PHONY: offline served
 offline:
-	@set -o pipefail; { $(MAKE) --no-print-directory lint && \
-	    $(MAKE) --no-print-directory fast WORKERS=$(BESIDE); } 2>&1 | sed -u 's/^/no Triton: /'
+	@set -o pipefail; { nice -n 5 $(MAKE) --no-print-directory lint && nice -n 5 $(MAKE) --no-print-directory fast; } 2>&1 | \
+	    sed -u 's/^/no Triton: /'
 
 served:
 	@$(MAKE) --no-print-directory test-models
@@ -50,13 +51,10 @@ lint: $(STAMP) ## Check style, types, import layers and the API
 # Threads of each test process. Two processes of two threads on two cores wait for each other's threads at every loop of
 # torch: a training that takes 12 s of processor time with one thread took more than 140 s with two beside other work.
 THREADS ?= 1
-# Test processes: one for each core, four at most; beside the tests on Triton, one fewer.
-WORKERS ?= auto
-BESIDE := $(shell cores=$$(nproc); echo $$((cores > 4 ? 4 : cores > 1 ? cores - 1 : 1)))
 
 fast: $(STAMP) ## Run the tests that need no Triton
 	@OMP_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) \
-	    $(BIN)/python -m pytest -q -m "not stack" -n $(WORKERS) --maxprocesses 4 --dist worksteal
+	    $(BIN)/python -m pytest -q -m "not stack" -n auto --maxprocesses 4 --dist worksteal
 
 # How oneDNN (torch and OpenVINO), MKL, OpenBLAS, ATen, FAISS and NumPy are held to older instructions. OpenVINO 2026 needs
 # AVX2: with oneDNN alone held to SSE it does not compile a model ("bad combination"). ONNX Runtime has no such setting.
