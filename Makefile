@@ -18,16 +18,16 @@ $(STAMP): pyproject.toml ops/setup.sh
 demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
-# Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end: the others run beside,
-# and give way, for those on Triton have limits of time.
+# Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end. The others run
+# beside, and give way, for those on Triton have limits of time.
 test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (35 to 40 minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 offline served
 
 # The two halves of `test`. Their lines mix, so those of one are marked.
 .PHONY: offline served
 offline:
-	@set -o pipefail; { nice -n 5 $(MAKE) --no-print-directory lint && nice -n 5 $(MAKE) --no-print-directory fast; } 2>&1 | \
-	    sed -u 's/^/no Triton: /'
+	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory lint 2>&1 | sed -u 's/^/no Triton: /'
+	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory fast 2>&1 | sed -u 's/^/no Triton: /'
 
 served:
 	@$(MAKE) --no-print-directory test-models
