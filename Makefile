@@ -18,9 +18,20 @@ $(STAMP): pyproject.toml ops/setup.sh
 demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, show the hits, stop
 	@$(BIN)/python -m landseer.ops.demo
 
+# Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end. The others run
+# beside, and give way, for those on Triton have limits of time.
 test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (35 to 40 minutes on 2 cores)
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint test-models
-	@$(MAKE) --no-print-directory fast stack
+	@$(MAKE) --no-print-directory -j 2 offline served
+
+# The two halves of `test`. Their lines mix, so those of one are marked.
+.PHONY: offline served
+offline:
+	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory lint 2>&1 | sed -u 's/^/no Triton: /'
+	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory fast 2>&1 | sed -u 's/^/no Triton: /'
+
+served:
+	@$(MAKE) --no-print-directory test-models
+	@$(MAKE) --no-print-directory stack
 
 up: $(STAMP) model_repository/manifest.json ## Run Triton and the server until Ctrl-C
 	@$(BIN)/landseer up
@@ -61,7 +72,7 @@ test-models: $(STAMP) ## Export what `make stack` serves, unless it is there (wi
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stack.repository
 
 stack: $(STAMP) ## Run the tests on a real Triton with the exported models
-	@$(BIN)/python -m pytest -q -m stack
+	@$(BIN)/python -m pytest -q -m stack $$(grep -rl --include='test_*.py' 'pytest\.mark\.stack' tests)
 
 bench-serving: $(STAMP) model_repository/manifest.json ## Compare `describe` through Triton with the same graph in process
 	@$(BIN)/python -m landseer.ops.bench.serving

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
@@ -18,14 +19,15 @@ from landseer.export import all as command
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import WARM_UP, all_configs
 from landseer.export.detectors import DETECTORS, read_weights
-from landseer.export.examples import cases
+from landseer.export.engines import ENGINES
+from landseer.export.examples import cases, photos
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Trunk
-from landseer.export.parity import eager
+from landseer.export.parity import boxes_iou, eager
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.support import gaps, plugins
 
@@ -206,7 +208,7 @@ def test_other_weights_than_those_that_stay_are_refused(repository: Path, tmp_pa
         export(options(repository, "lattqe", detector_weights=tmp_path / "best.pth"), QUIET)
 
 
-def test_the_export_replaces_a_detector_and_wires_it(repository: Path) -> None:
+def test_the_export_replaces_a_detector_and_wires_it(repository: Path, networks: Networks) -> None:
     import onnx
 
     manifest = export(options(repository, "detector"), QUIET)
@@ -220,9 +222,26 @@ def test_the_export_replaces_a_detector_and_wires_it(repository: Path) -> None:
         parsed("ssdlite", "describe_full", sizes=manifest.profile.sizes).ensemble_scheduling
         == text_format.Parse(text, pb.ModelConfig()).ensemble_scheduling
     )
-    model = adapted(onnx.load(repository / "detector" / "1" / "model.onnx"))
+    path = repository / "detector" / "1" / "model.onnx"
+    model = adapted(onnx.load(path))
     # TensorRT documents all of it.
     assert gaps(model) == () and plugins(model) == ()
+    equals_eager(networks.modules["detector"], path)
+
+
+def equals_eager(detector: Any, path: Path) -> None:
+    """Compare at other sizes than the export has."""
+    runs = {name: ENGINES[name](path) for name in ("onnxruntime-fp32", "openvino-fp32")}
+    for batch, height, width in ((1, 240, 320), (3, 333, 217), (1, 64, 1600), (8, 64, 64)):
+        image = photos(height, width, batch)
+        expected = eager(detector, graphs(SIZES, "ssdlite")["detector"], {"image": image})
+        assert expected["box_count"].min() > 0
+        for name, run in runs.items():
+            got = run({"image": image})
+            where = f"{name} {batch} x {height}x{width}"
+            assert boxes_iou(expected, got) > 0.999, where
+            np.testing.assert_allclose(got["box_scores"], expected["box_scores"], atol=1e-3, err_msg=where)
+            np.testing.assert_array_equal(got["box_count"], expected["box_count"], err_msg=where)
 
 
 def test_the_command_says_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

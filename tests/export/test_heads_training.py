@@ -49,6 +49,12 @@ def training(folder: Path, proposals: Path | None = None) -> Training:
     return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, proposals=proposals)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures of curves: a second for each training, and no test here is of them."""
+    monkeypatch.setattr("landseer.export.training.curves._draw", lambda rows, path, measure: path.write_bytes(b""))
+
+
 @pytest.mark.parametrize("descriptor", TRAINERS)
 def test_parts_fit_the_head_they_are_of_and_repeat(descriptor: str, tmp_path: Path) -> None:
     proposals = tmp_path / "best.safetensors"

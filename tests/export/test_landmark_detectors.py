@@ -121,8 +121,9 @@ def test_the_threshold_can_leave_nothing(detector: Any, monkeypatch: pytest.Monk
     assert not got.boxes.any() and not got.box_scores.any()
 
 
-def test_exported_detectors_equal_eager_at_several_sizes(detector: Any, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
+def test_an_exported_detector_equals_eager_at_several_sizes(two_stage: TwoStage, tmp_path: Path) -> None:
+    """The other one is exported in test_detectors_served.py, and compared there."""
+    path, detector = tmp_path / "model.onnx", two_stage
     write_onnx(detector, GRAPH, {"image": photos(160, 128, 2)}, path, opset=20)
     runs = {name: ENGINES[name](path) for name in ("onnxruntime-fp32", "openvino-fp32")}
     for batch, height, width in ((1, 240, 320), (3, 333, 217), (1, 64, 1600), (8, 64, 64)):

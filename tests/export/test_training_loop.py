@@ -181,7 +181,10 @@ import torch
 torch.set_num_threads(1)
 sys.path[:0] = [{here!r}]
 from test_training_loop import SETTINGS, Line, Silent, train
+from landseer.export.training import curves
 from landseer.export.training.errors import Stopped
+
+curves._draw = lambda rows, path, measure: path.write_bytes(b"")
 
 class Slow(Silent):
     def step(self, loss):
@@ -214,8 +217,7 @@ def stopped_after(folder: Path, steps: int, number: int) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(tmp_path: Path) -> None:
-    train(Line(), SETTINGS, tmp_path / "whole")
+def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     assert stopped_after(folder, 6, signal.SIGKILL)[0] == -signal.SIGKILL
     status, said = stopped_after(folder, 4, signal.SIGINT)
@@ -224,7 +226,7 @@ def test_a_real_kill_and_a_real_ctrl_c_go_on_to_the_same_end(tmp_path: Path) -> 
     assert process.wait(timeout=60) == 0
     left = process.communicate()[0].split()
     assert 0 < len(left) <= STEPS - 9, "it did again what was done"
-    assert digest(folder) == digest(tmp_path / "whole")
+    assert digest(folder) == digest(whole)
 
 
 def test_ctrl_c_in_a_step_lets_the_step_end(fast: None, whole: Path, tmp_path: Path) -> None:

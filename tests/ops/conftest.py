@@ -204,3 +204,21 @@ def leftovers() -> Callable[[int], set[str]]:
         return {str(path) for folder in folders for path in folder.glob(f"landseer-{launcher}-*")}
 
     return left
+
+
+@pytest.fixture
+def eager_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trunks run in torch: to export one takes 20 s, and that the export says the same is tested elsewhere."""
+    import torch
+
+    from landseer.export.models.trunks import Trunk
+
+    def runner(trunk: Trunk, precision: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        def run(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            with torch.no_grad():
+                return trunk(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)).half().numpy()
+
+        return run
+
+    for user in ("evaluate.labelled_vectors", "research.heads"):
+        monkeypatch.setattr(f"landseer.ops.{user}.trunk_runner", runner)

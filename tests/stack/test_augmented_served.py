@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 
 import numpy as np
 import pytest
@@ -24,12 +25,19 @@ def augmented(store, repository, method):
     return augment.run(parser.parse_args(command))
 
 
-@pytest.mark.parametrize("method", ["alphaqe:2:3", "lattqe:3:0.1"])
-def test_pictures_are_augmented_and_served(another, repository, tmp_path, method):
-    folder = tmp_path / "store"
+@pytest.fixture(scope="module")
+def indexed(another, tmp_path_factory):
+    """A store of photographs that no server uses."""
+    folder = tmp_path_factory.mktemp("indexed") / "store"
     server, landseer = another(folder)
     landseer.put({name: wheel(name) for name in WHEEL})
     server.stop()
+    return folder
+
+
+@pytest.mark.parametrize("method", ["alphaqe:2:3", "lattqe:3:0.1"])
+def test_pictures_are_augmented_and_served(another, indexed, repository, tmp_path, method):
+    folder = shutil.copytree(indexed, tmp_path / "store")
     assert augmented(folder, repository, method) == 0
     store = Store.open(folder, fingerprint=None)
     keys, vectors = next(store.vectors.scan(augmented=True))

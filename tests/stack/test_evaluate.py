@@ -22,6 +22,7 @@ def data(tmp_path):
         folder.mkdir(parents=True)
         with Image.open(wheel(name)) as image:
             picture = image.convert("RGB")
+        picture.thumbnail((320, 320))
         picture.save(folder / "whole.png")
         w, h = picture.size
         middle = picture.crop((w // 6, h // 6, w - w // 6, h - h // 6))

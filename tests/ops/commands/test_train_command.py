@@ -195,6 +195,7 @@ def test_pairs_that_were_verified_are_the_positives(monkeypatch):
     assert split.positives("folder:root", names) is None
 
 
+@pytest.mark.usefixtures("eager_trunk")
 def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp_path, capsys, monkeypatch):
     small = Form(recipe=ExpansionRecipe(steps=3, validated=2, validated_at=(1, 2)))
     monkeypatch.setattr(lattqe, "learn", partial(lattqe.learn, form=small))

@@ -233,7 +233,7 @@ def test_kinds_that_do_not_fit_are_refused(tests: list[str], distractors: list[s
 
 
 def test_a_report_needs_no_training(
-    classes: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    eager_trunk: None, classes: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = tmp_path / "train"
     for name in ("x/1.png", "y/1.png"):
