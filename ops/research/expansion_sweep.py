@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.episodes import Episode, EpisodeRanges, Kind, unit
 from landseer.export.training.expansion import ExpansionRecipe
-from landseer.export.training.lattqe import PARTS, CrossValidated, Form, learn
+from landseer.export.training.lattqe import PARTS, CrossValidated, Form, Learned, classes, learn
 from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.labelled_vectors import Describer
@@ -34,7 +35,7 @@ from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.results import between
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.writing import add_report, made_by, written
-from landseer.ops.train.instances import drawn_targets, instances
+from landseer.ops.train.instances import KINDS, instances
 from landseer.ops.train.train_lattqe import EPOCHS
 
 PROGRAM = "python -m landseer.ops.research.expansion_sweep"
@@ -53,8 +54,6 @@ STEPS = 50
 """Of an epoch of the paper's network."""
 AT_ONCE = 64
 """Queries that a network weighs at a time."""
-SEED_OF_TARGETS = 1000
-"""Targets that are searched are others than those that were learned from."""
 
 Floats = NDArray[np.float32]
 Weigh = Callable[[Floats, Floats], NDArray[np.floating]]
@@ -99,6 +98,21 @@ class Figures:
 
     aps: NDArray[np.float64]
     first: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, some: Sequence[Figures]) -> Figures:
+        """Put those of several pieces one after the other."""
+        return cls(aps=np.concatenate([one.aps for one in some]), first=np.concatenate([one.first for one in some]))
+
+
+class Piece(NamedTuple):
+    """A data set, or a third of one, and the network that expands its queries."""
+
+    searched: Searched
+    network: ExpansionNetwork
+
+
+Pieces = Sequence[Piece]
 
 
 def of_labels(vectors: Floats, labels: NDArray[np.int64]) -> Searched:
@@ -205,17 +219,25 @@ def _report(args: argparse.Namespace) -> str:
     trained = CrossValidated(parts)
     held = [of_episode(part.held.draw(np.random.default_rng((1, seed)))) for part in parts for seed in range(8)]
     rules = {name: _tuned(name, held) for name in RIVALS}
-    weighs: dict[str, Weigh] = {name: partial(by_rule, name, alpha) for name, (_, alpha) in rules.items()}
-    weighs[NETWORK] = partial(by_network, trained.network, None, False)
-    weighs[GATED] = partial(by_network, trained.network, None, True)
-    if args.paper_epochs:
-        weighs[PAPER] = _paper(kinds, args)
-    targets = drawn_targets(args.train, describe, vectors, seed=args.seed + SEED_OF_TARGETS, console=console)
-    sets = {**dict(_sets(args, console)), "targets": of_labels(*targets)}
-    rows = {name: _figures(one, weighs) for name, one in sets.items()}
-    single = [partial(by_network, part.network, None, False) for part in parts]
-    spread = {name: [one.by(weigh, COUNTS[-1]).aps.mean() for weigh in single] for name, one in sets.items()}
+    paper = _paper(kinds, args) if args.paper_epochs else None
+    tests = {name: [Piece(one, trained.network)] for name, one in _sets(args, console)}
+    sets: dict[str, Pieces] = {**tests, **dict(_learned_from(kinds, parts, args.seed))}
+    rows = {name: _figures(pieces, rules, paper) for name, pieces in sets.items()}
+    spread = {
+        name: [one.searched.by(partial(by_network, part.network, None, False), COUNTS[-1]).aps.mean() for part in parts]
+        for name, [one] in tests.items()
+    }
     return _text(args, sets, rows, rules, spread)
+
+
+def _learned_from(kinds: Sequence[Kind], parts: Sequence[Learned], seed: int) -> Iterator[tuple[str, Pieces]]:
+    """Yield the kinds of data that are learned from: each third of their things by the network that did not see it."""
+    for name, kind in zip(KINDS, kinds, strict=True):
+        held = (kind.rows(classes(kind.labels.tolist(), part=part, seed=seed)[1]) for part in range(PARTS))
+        yield (
+            f"{name}, cross-validated",
+            [Piece(of_labels(*some), one.network) for some, one in zip(held, parts, strict=True)],
+        )
 
 
 def _paper(kinds: Sequence[Kind], args: argparse.Namespace) -> Weigh:
@@ -252,15 +274,29 @@ def _sets(args: argparse.Namespace, console: Console) -> Iterator[tuple[str, Sea
                 yield f"{name}, half {side + 1}", of_labels(vectors[rows], labels[rows])
 
 
-def _figures(searched: Searched, weighs: Mapping[str, Weigh]) -> dict[str, list[Figures]]:
+def _figures(pieces: Pieces, rules: Mapping[str, tuple[int, float]], paper: Weigh | None) -> dict[str, list[Figures]]:
     """Return the figures of each method by number of neighbours."""
-    none = searched.by(None, 0)
-    return {"none": [none] * len(COUNTS), **{n: [searched.by(one, k) for k in COUNTS] for n, one in weighs.items()}}
+    none = Figures.of([one.searched.by(None, 0) for one in pieces])
+    found = {"none": [none] * len(COUNTS)}
+    ways: dict[str, Callable[[Piece], Weigh]] = {
+        name: _same_for_all(partial(by_rule, name, alpha)) for name, (_, alpha) in rules.items()
+    }
+    ways[NETWORK] = lambda piece: partial(by_network, piece.network, None, False)
+    ways[GATED] = lambda piece: partial(by_network, piece.network, None, True)
+    if paper is not None:
+        ways[PAPER] = _same_for_all(paper)
+    for name, way in ways.items():
+        found[name] = [Figures.of([one.searched.by(way(one), count) for one in pieces]) for count in COUNTS]
+    return found
+
+
+def _same_for_all(weigh: Weigh) -> Callable[[Piece], Weigh]:
+    return lambda piece: weigh
 
 
 def _text(
     args: argparse.Namespace,
-    sets: Mapping[str, Searched],
+    sets: Mapping[str, Pieces],
     rows: Mapping[str, Mapping[str, Sequence[Figures]]],
     rules: Mapping[str, tuple[int, float]],
     spread: Mapping[str, Sequence[float]],
@@ -271,7 +307,8 @@ def _text(
 
 {made_by(PROGRAM, development=args.development)}
 
-- Learned from {args.train}: photographs by class, views of them and drawn targets.
+- Learned from {args.train}: photographs by class, views of them and drawn targets. Data sets that are *cross-validated*
+  are of these, each third of the things with the network that did not learn from it.
 - `{NETWORK}` is the mean of three networks. `{GATED}` expands only by neighbours of a probability of {SURE} or more, of
   a weight above 0.
 - Rivals have the alpha, and in the last table the number of neighbours, that is best on what the networks validate by:
@@ -286,7 +323,7 @@ def _text(
 
 
 def _short(
-    sets: Mapping[str, Searched],
+    sets: Mapping[str, Pieces],
     rows: Mapping[str, Mapping[str, Sequence[Figures]]],
     rules: Mapping[str, tuple[int, float]],
     spread: Mapping[str, Sequence[float]],
@@ -303,14 +340,15 @@ def _short(
     for data, found in rows.items():
         none, cells, costs = found["none"][0], [], []
         for name in names:
-            estimate = Estimate.of((found[name][at[name]].aps - none.aps) / 100, sets[data].classes)
+            things = np.concatenate([one.searched.classes for one in sets[data]])
+            estimate = Estimate.of((found[name][at[name]].aps - none.aps) / 100, things)
             interval = between(estimate.over_classes or estimate.over_queries, sign="+")
             cells.append(f"{100 * estimate.value:+.1f} ({interval})")
             lost, first = (min((m.mean() - n.mean()) for m, n in _pairs(found[name], none, what)) for what in (0, 1))
             harm = lost < -MOST_LOST or first < -MOST_FIRST_LOST
             costs.append(f"{'**' * harm}{lost:+.1f}, {first:+.1f}{'**' * harm}")
-        low, high = min(spread[data]), max(spread[data])
-        lines.append(f"| {data} | {none.aps.mean():.1f} | {' | '.join(cells)} | {low:.1f} to {high:.1f} mAP |")
+        trainings = f"{min(spread[data]):.1f} to {max(spread[data]):.1f} mAP" if data in spread else "-"
+        lines.append(f"| {data} | {none.aps.mean():.1f} | {' | '.join(cells)} | {trainings} |")
         lines.append(f"| | {none.first.mean():.1f} first | {' | '.join(costs)} | |")
     return "\n".join(lines) + "\n"
 
@@ -322,13 +360,15 @@ def _pairs(
         yield ((one.aps, none.aps), (one.first, none.first))[what]
 
 
-def _table(name: str, searched: Searched, rows: Mapping[str, Sequence[Figures]]) -> str:
-    positives = searched.relevant.sum(axis=1)
+def _table(name: str, pieces: Pieces, rows: Mapping[str, Sequence[Figures]]) -> str:
+    positives = np.concatenate([one.searched.relevant.sum(axis=1) for one in pieces])
+    things = len(np.unique(np.concatenate([one.searched.classes for one in pieces])))
+    among = " and ".join(f"{len(one.searched.database):,}" for one in pieces)
     answers = f"{int(positives.min())} to {int(positives.max())} right answers"
-    size = f"{len(searched.queries):,} queries of {len(np.unique(searched.classes))} things"
+    size = f"{len(positives):,} queries of {things} things"
     lines = [
         f"\n## {name}\n",
-        f"{size} among {len(searched.database):,} pictures, {answers}. mAP / first hit right.\n",
+        f"{size} among {among} pictures, {answers}. mAP / first hit right.\n",
         f"| neighbours | {' | '.join(map(str, COUNTS))} |",
         "|---|" + "---:|" * len(COUNTS),
     ]

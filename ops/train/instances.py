@@ -29,13 +29,14 @@ from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
 from landseer.ops.evaluate.labelled_vectors import Describer
 from landseer.ops.progress import bars, warn
 
+KINDS = ("targets", "views", "photographs")
 SIDE = 320
 """Longer side of the pictures: a quarter of the time of the served 640."""
-OF_A_CLASS = 20
-VIEWED = 120
+OF_A_CLASS, BY_CLASS = 20, 400
+"""Most photographs of a class, and of all classes."""
+VIEWED = 20
 """Photographs that are seen in views."""
-TARGETS, SEARCHED = 120, 40
-"""Drawn targets that are learned from, and those that are searched for a report."""
+TARGETS = 60
 VIEWS = 5
 """Pictures of each photograph that is viewed, and of each target."""
 ZOOMS = ViewRanges(crop=(0.3, 1.0))
@@ -43,24 +44,21 @@ BY_CAMERA = ViewRanges(crop=(0.85, 1.0), extent=(0.45, 1.0), blur=2.5)
 
 
 def instances(data: str, describe: Describer, folder: Path, *, seed: int, console: Console) -> list[Kind]:
-    """Return the kinds of data as descriptors. DatasetError; TrainingError for a picture that is no longer readable.
+    """Return `KINDS` of data as descriptors. DatasetError; TrainingError for a picture that is no longer readable.
 
     folder: keeps descriptors.
     """
-    shots = _shots(data, console)
+    whole = readable(read(data))
+    warn(whole.skipped, console)
+    shots = Shots(photographs=whole.photographs, profile=profile_of(SIDE))
     order, classes = np.random.default_rng(seed).permutation(len(shots)), np.array(shots.labels)
-    rows = np.sort(np.concatenate([order[classes[order] == one][:OF_A_CLASS] for one in np.unique(classes)]))
+    rows = np.sort(np.concatenate([order[classes[order] == one][:OF_A_CLASS] for one in np.unique(classes)]))[:BY_CLASS]
     viewed = order[:VIEWED]
-    pictures = Drawn("photographs", lambda place: shots.pixels(int(rows[place])), classes[rows])
-    views = Drawn("views", lambda place: _view(shots, viewed, place, seed), np.arange(len(viewed)).repeat(VIEWS))
-    made = (_targets(shots, TARGETS, seed), views, pictures)
+    pictures = Drawn(KINDS[2], lambda place: shots.pixels(int(rows[place])), classes[rows])
+    views = Drawn(KINDS[1], lambda place: _view(shots, viewed, place, seed), np.arange(len(viewed)).repeat(VIEWS))
+    targets = Drawn(KINDS[0], lambda place: _target(shots, place, seed), np.arange(TARGETS).repeat(VIEWS))
+    made = (targets, views, pictures)
     return [_kind(one, shots, describe, folder, seed=seed, console=console) for one in made]
-
-
-def drawn_targets(data: str, describe: Describer, folder: Path, *, seed: int, console: Console) -> Kind:
-    """Return drawn targets alone, as descriptors: others for each seed. For the arguments see `instances`."""
-    shots = _shots(data, console)
-    return _kind(_targets(shots, SEARCHED, seed), shots, describe, folder, seed=seed, console=console)
 
 
 class Drawn(NamedTuple):
@@ -72,23 +70,13 @@ class Drawn(NamedTuple):
     """What each of them shows, [n]."""
 
 
-def _shots(data: str, console: Console) -> Shots:
-    whole = readable(read(data))
-    warn(whole.skipped, console)
-    return Shots(photographs=whole.photographs, profile=profile_of(SIDE))
-
-
-def _targets(shots: Shots, count: int, seed: int) -> Drawn:
-    return Drawn("targets", lambda place: _target(shots, place, seed), np.arange(count).repeat(VIEWS))
-
-
 def _kind(drawn: Drawn, shots: Shots, describe: Describer, folder: Path, *, seed: int, console: Console) -> Kind:
     count, found = len(drawn.labels), list[Vectors]()
-    key = hashlib.sha256(f"{drawn.name} {describe.key} {shots.digest()} {seed} {SIDE} {count}".encode()).hexdigest()
+    key = hashlib.sha256(f"{drawn.name} {describe.key} {shots.digest()} {seed} {SIDE}".encode()).hexdigest()
     with bars(console) as progress:
         task = progress.add_task(f"describing {drawn.name}", total=count)
         for block in described(drawn.picture, count, describe, folder / f"{drawn.name}-{key[:16]}.npy"):
-            found.append(block)
+            found.append(block[: count - BLOCK * len(found)])
             progress.advance(task, len(block))
     return Kind(np.concatenate(found), drawn.labels.astype(np.int64))
 

@@ -10,7 +10,16 @@ from landseer.export.training.episodes import unit
 from landseer.ops.evaluate.labelled_vectors import LabelledVectors
 from landseer.ops.evaluate.methods import Method
 from landseer.ops.research.expansion_search import LabelledSearch
-from landseer.ops.research.expansion_sweep import COUNTS, Figures, Searched, _short, by_network, by_rule, of_labels
+from landseer.ops.research.expansion_sweep import (
+    COUNTS,
+    Figures,
+    Piece,
+    Searched,
+    _short,
+    by_network,
+    by_rule,
+    of_labels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +69,9 @@ def test_what_costs_too_much_is_marked(searched: Searched) -> None:
     def rows(first: float) -> dict[str, dict[str, list[Figures]]]:
         return {"products": {"none": [figures(50, 90)] * 7, "aqe": [figures(49.8, first), *[figures(51, 90)] * 6]}}
 
+    pieces = [Piece(searched, RelationalLAttQE.untrained(Sizes(channels=16), seed=0))]
     told = [
-        _short({"products": searched}, rows(first), {"aqe": (4, 1.0)}, {"products": [50, 52]}) for first in (89.6, 89.4)
+        _short({"products": pieces}, rows(first), {"aqe": (4, 1.0)}, {"products": [50, 52]}) for first in (89.6, 89.4)
     ]
     assert "| products | 50.0 | +1.0 (+1.0 to +1.0) | 50.0 to 52.0 mAP |" in told[0]
     assert "| | 90.0 first | -0.2, -0.4 | |" in told[0]
