@@ -126,6 +126,8 @@ class RelationalLAttQE(ExpansionNetwork):
         logits = self.relevance(x)[..., 0] + direct[..., 1]
         relevant, real = torch.sigmoid(logits[:, 1:]), present[:, 1:]
         strength = self.strength(x)[:, 1:, 0] + direct[:, 1:, 0]
+        # Only the classifier's loss teaches relevance, so that it stays a probability.
+        relevant = relevant.detach()
         others = (1.0 - relevant) * real
         common = others / others.sum(dim=1, keepdim=True).clamp(min=1.0)
         weights = strength * relevant * real - self.subtract(x)[:, 0] * common

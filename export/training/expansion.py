@@ -42,9 +42,11 @@ class ExpansionRecipe:
     """Steps of an epoch."""
     temperature: float = 0.05
     """Of the contrastive loss."""
+    contrast: float = 0.2
+    """Weight of the contrastive loss; its gradient would drown the others."""
     smoothness: float = 0.01
     """Of the smooth average precision, in cosines."""
-    relevance: float = 0.3
+    relevance: float = 3.0
     """Weight of the loss of relevance."""
     protection: float = 2.0
     """Weight of the precision that queries lose by being expanded."""
@@ -166,7 +168,7 @@ class ExpansionTask:
             before = smooth_ap(batch.queries @ database.T, batch, smooth)
         precisions = smooth_ap(scores, batch, smooth)
         lost = F.relu(before - precisions)
-        ranking = contrastive(scores, batch, self.recipe.temperature) + 1.0 - precisions.mean()
+        ranking = self.recipe.contrast * contrastive(scores, batch, self.recipe.temperature) + 1.0 - precisions.mean()
         return ranking + self.recipe.protection * lost.mean()
 
     def describe(self, item: int) -> str:

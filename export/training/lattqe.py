@@ -55,7 +55,7 @@ class Form:
     layers: int = 2
     positions: bool = True
     cosines: bool = True
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
     ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.0))
 
@@ -89,7 +89,7 @@ class Learned:
     def behind_lattdba(self, temperature: float) -> float:
         """Return LAttQE's mAP in percent after LAttDBA with this temperature, on real neighbourhoods of `held`."""
         ranges, recipe = replace(self.held.ranges, simulated=0.0, augmented=1.0), self.form.recipe
-        draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(recipe.validated // 2))
+        draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(recipe.validated // 4))
         episodes = (self.held.within(ranges).draw(draw) for draw in draws)
         behind = (replace(one, neighbours=LATTDBA_NEIGHBOURS, temperature=temperature) for one in episodes)
         return float(np.mean([expanded_map(self.network, one, recipe.validated_at[-1]) for one in behind]))
@@ -200,7 +200,7 @@ def _settings(form: Form, epochs: int, seed: int) -> Settings:
         learning_rate=form.learning_rate,
         optimiser="adamw",
         weight_decay=1e-3,
-        clip=0.5,
+        clip=2.0,
         warm_up=min(1, epochs // 2),
         seed=seed,
         device="cpu",
