@@ -13,7 +13,7 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import NAME, read_lattqe
+from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
@@ -28,8 +28,6 @@ from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
-SHIPPED_LATTQE = Path(__file__).parent / "trained" / "expansion" / NAME
-"""Learned from descriptors of the shipped parts."""
 LATTQE_WIDTH = 64
 """Of the seeded stand-in: 6 MB at D = 1280, where the paper's width, D, takes 120 MB of disk and memory for nothing."""
 DEFAULT, WITHOUT_PARTS = "cider", "gem"
@@ -74,7 +72,7 @@ class Wanted:
     detector_weights: Path | None = None
     """Weights for detectors that have any; None uses seeded ones."""
     lattqe: Path | None = None
-    """A trained query expansion; None takes the shipped one if it learned from these descriptors."""
+    """A trained query expansion; None takes a seeded one, marked untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +102,6 @@ def build(wanted: Wanted) -> Networks:
         parts.fill("locals", local)
     boxes_by = _boxes_by(wanted, loaded)
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
-    lattqe = wanted.lattqe or (SHIPPED_LATTQE if _as_shipped(kind, loaded, parts, wanted) else None)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
             trunk=loaded.trunk,
@@ -118,7 +115,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": _lattqe(lattqe, sizes),
+        "lattqe": _lattqe(wanted.lattqe, sizes),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -131,18 +128,11 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=(*_untrained(kind, loaded, parts, detector), *(() if lattqe else ("lattqe",))),
+        untrained=(*_untrained(kind, loaded, parts, detector), *(() if wanted.lattqe else ("lattqe",))),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
     return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
-
-
-def _as_shipped(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> bool:
-    """Return whether descriptors are those of the shipped parts, which the shipped query expansion learned from."""
-    if parts is None or wanted.parts is not None or loaded.trained is not None:
-        return False
-    return kind == DEFAULT and bool(parts.section("head"))
 
 
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:

@@ -1,8 +1,7 @@
 """LAttQE, learned attention-based query expansion (Gordo, Radenovic and Berg, ECCV 2020).
 
-The network that ships is another (`relational.py`), for the default descriptor of EfficientNet-Lite0. For others an
-export without `--lattqe FILE` holds seeded weights, which the server refuses to use unless a request sets
-`allow_untrained`.
+No trained one ships: an export without `--lattqe FILE` holds seeded weights, which the server refuses to use unless a
+request sets `allow_untrained`.
 """
 
 from __future__ import annotations

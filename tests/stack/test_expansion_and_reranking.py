@@ -49,13 +49,15 @@ def test_the_rank_curve_needs_no_network_and_no_consent(landseer, album):
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
 
 
-def test_the_exported_lattqe_is_trained_and_tells_how_likely_its_neighbours_show_the_same(landseer, album):
-    assert "lattqe" not in landseer.client.stats().untrained
-    expansion = search_pb2.Expansion(method=LATTQE, neighbours=3)
-    answer = landseer.client.search(COFFEE, expansion=expansion, explain=True, top_k=1000)
-    assert not answer.degradations and not answer.untrained
+def test_the_exported_lattqe_is_untrained_and_refused_without_consent(landseer, album):
+    assert "lattqe" in landseer.client.stats().untrained
+    request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE})
+    assert landseer.refused(landseer.search.Search, request).reason == "MODEL_UNTRAINED"
+    request.expansion.allow_untrained, request.expansion.neighbours, request.explain = True, 3, True
+    answer = landseer.search.Search(request)
+    assert "lattqe" in answer.untrained and not answer.degradations
     told = [hit.explanation.relevance for hit in answer.hits if hit.explanation.HasField("relevance")]
-    assert len(told) == 3 and all(0 < one < 1 for one in told)
+    assert 0 < len(told) <= 3 and all(0 < one < 1 for one in told)
 
 
 def test_expansion_is_what_torch_says(landseer, album, eager):
