@@ -29,6 +29,8 @@ from landseer.export.models.lattqe import ExpansionNetwork
 FEATURES = 20
 RANKS = (17, 18)
 """Features that depend on the rank alone."""
+ORDERED = (2, 3, 7, 8, 10, 11, 12, 13, *RANKS)
+"""Features that depend on the order of the neighbours."""
 COUNT = 19
 """The feature that holds the number of neighbours."""
 LEAST_SPREAD = 0.02
@@ -79,8 +81,8 @@ class RelationalLAttQE(ExpansionNetwork):
         given = {"size": size, "heads": heads, "layers": layers, "positions": positions, "cosines": cosines}
         self.shape = {"sizes": sizes, **given}
         self.reads_cosines = cosines
-        ranks = set(RANKS if positions else ())
-        self.read = sorted(ranks | (set(range(FEATURES)) - set(RANKS) if cosines else {COUNT}))
+        known = set(range(FEATURES)) if cosines else {COUNT, *RANKS}
+        self.read = sorted(known if positions else known - set(ORDERED))
         self.positions = nn.Parameter(torch.randn(sizes.neighbours + 1, size) * (0.5 if positions else 0.0))
         self.positions.requires_grad_(positions)
         self.embed = nn.Sequential(nn.Linear(FEATURES, size), nn.GELU(), nn.Linear(size, size))

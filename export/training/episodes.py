@@ -205,11 +205,11 @@ class Mixture:
 
     def draw(self, draw: Draw) -> Episode:
         """Draw an episode, determined by the state of `draw`."""
-        place, *others = draw.permutation(len(self.kinds)).tolist()
-        episode = self.kinds[place].draw(draw)
+        chosen, *others = [self.kinds[int(place)] for place in draw.permutation(len(self.kinds))]
+        episode = chosen.draw(draw)
         if not others or draw.random() >= self.ranges.crowded:
             return episode
-        rows = self.kinds[others[0]].photographs
+        rows = others[0].photographs
         count = min(len(rows), int(draw.integers(1, len(episode.vectors) + 1)))
         vectors = np.concatenate([episode.vectors, rows[draw.permutation(len(rows))[:count]]])
         labels = np.concatenate([episode.labels, np.full(count, OTHER)])

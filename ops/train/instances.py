@@ -32,11 +32,11 @@ from landseer.ops.progress import bars, warn
 KINDS = ("targets", "views", "photographs")
 SIDE = 320
 """Longer side of the pictures: a quarter of the time of the served 640."""
-OF_A_CLASS, BY_CLASS = 20, 400
+OF_A_CLASS, BY_CLASS = 60, 2000
 """Most photographs of a class, and of all classes."""
-VIEWED = 20
+VIEWED = 200
 """Photographs that are seen in views."""
-TARGETS = 60
+TARGETS = 200
 VIEWS = 5
 """Pictures of each photograph that is viewed, and of each target."""
 ZOOMS = ViewRanges(crop=(0.3, 1.0))

@@ -1,6 +1,6 @@
 """`landseer train lattqe`: from photographs to a query expansion (`instances.py`, `export/training/lattqe.py`).
 
-The paper's network is trained by `make results-expansion ARGS=--paper`.
+The paper's network is trained by `make expansion-sweep ARGS="--paper-epochs N"`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from landseer.ops.train.progress_bars import Bars
 from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
-EPOCHS = 5
+EPOCHS = 12
 
 
 def run(options: TrainingOptions, console: Console) -> None:
