@@ -142,7 +142,7 @@ def platt(logits: Tensor, relevant: Tensor) -> Tensor:
         return loss
 
     with torch.enable_grad():
-        optimiser.step(step)  # type: ignore[arg-type]
+        optimiser.step(step)  # type: ignore[no-untyped-call]
     return found.detach()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ AT_ONCE = 64
 """Queries that a network weighs at a time."""
 
 Floats = NDArray[np.float32]
-Weigh = Callable[[Floats, Floats], NDArray[np.floating]]
+Weigh = Callable[[Floats, Floats], NDArray[np.floating[Any]]]
 """From queries [Q, D] and neighbours [Q, k, D], best first, to weights [Q, k]."""
 
 
@@ -89,7 +89,7 @@ class Searched:
             queries = queries + np.einsum("qk,qkd->qd", weigh(queries, near), near)
         right = np.take_along_axis(self.relevant, self.ranked(np.asarray(queries, np.float32)), axis=1)
         aps = [average_precision(np.flatnonzero(row), positives=int(row.sum())) for row in right]
-        return Figures(aps=100 * np.array(aps), first=100.0 * right[:, 0])
+        return Figures(aps=100.0 * np.array(aps, np.float64), first=100.0 * right[:, 0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,7 +132,7 @@ def of_episode(episode: Episode) -> Searched:
     return Searched(queries=queries, database=database, relevant=relevant, hidden=hidden, classes=episode.wanted)
 
 
-def by_rule(name: str, alpha: float, queries: Floats, near: Floats) -> NDArray[np.floating]:
+def by_rule(name: str, alpha: float, queries: Floats, near: Floats) -> NDArray[np.floating[Any]]:
     """Return the weights of a method without a network."""
     return WEIGHTINGS[name](np.einsum("qd,qkd->qk", queries, near), alpha)[:, 1:]
 

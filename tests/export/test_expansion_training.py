@@ -361,7 +361,6 @@ def test_training_learns_to_expand(tmp_path: Path) -> None:
     ranges = replace(RANGES, simulated=0.0, members_log=(5.0, 6.0))
     recipe = replace(RECIPE, steps=30, validated=6, validated_at=(5,), average=0.2)
     found = learn(kind(vectors, labels), tmp_path, form=Form(recipe=recipe, ranges=ranges), epochs=3)
-    print(found.outcome.rows)
     assert found.outcome.best > found.outcome.start + 1.0
 
 

@@ -153,6 +153,16 @@ async def test_expansion_searches_again_with_the_neighbours(landseer, picture):
     assert [hit.score for hit in answer.hits] == [hit.scores.expanded for hit in answer.hits]
     call = landseer.triton.calls[-1]
     assert call.shapes["neighbours"] == (1, 8, SIZES.channels)
+    assert not any(hit.HasField("explanation") for hit in answer.hits)
+
+
+async def test_explain_tells_how_likely_neighbours_show_the_same_thing(landseer, picture):
+    await fill(landseer, picture)
+    expansion = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, neighbours=3, allow_untrained=True)
+    request = search_pb2.SearchRequest(image=picture(4), expansion=expansion, explain=True)
+    answer = await landseer.search.Search(request)
+    told = [hit.explanation.relevance for hit in answer.hits if hit.explanation.HasField("relevance")]
+    assert told == [0.5] * 3  # what the fake network says of each
 
 
 async def test_an_untrained_detector_affects_only_answers_with_boxes(picture, start, fake_triton):
