@@ -26,8 +26,8 @@ test: $(STAMP) ## Set up and run all checks and tests, including those on a real
 # The two halves of `test`. Their lines mix, so those of one are marked.
 .PHONY: offline served
 offline:
-	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory lint 2>&1 | sed -u 's/^/no Triton: /'
-	@set -o pipefail; nice -n 5 $(MAKE) --no-print-directory fast 2>&1 | sed -u 's/^/no Triton: /'
+	@set -o pipefail; nice -n 10 $(MAKE) --no-print-directory lint 2>&1 | sed -u 's/^/no Triton: /'
+	@set -o pipefail; nice -n 10 $(MAKE) --no-print-directory fast 2>&1 | sed -u 's/^/no Triton: /'
 
 served:
 	@$(MAKE) --no-print-directory test-models
