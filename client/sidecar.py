@@ -107,7 +107,9 @@ def _add(made: Sidecar, row: Any, folder: Path, *, where: str) -> None:
     if named == ["id"]:
         made.by_id.setdefault(composed(name), {}).update(metadata)
     else:
-        made.by_path.setdefault(composed(os.path.normpath(folder / name)), {}).update(metadata)
+        # A URL, which `landseer bulk` takes, is no path.
+        address = name if "://" in name else os.path.normpath(folder / name)
+        made.by_path.setdefault(composed(address), {}).update(metadata)
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prefix",
         default="",
         metavar="TEXT",
-        help="put TEXT before every id; the rest is the path relative to the current directory",
+        help="put TEXT before every id; the rest is the path relative to the current directory, or the URL",
     )
     parser.add_argument(
         "--metadata",

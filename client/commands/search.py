@@ -101,8 +101,9 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expansion",
         choices=EXPANSIONS,
-        help="expand the query with its nearest neighbours, or with `verified` hits only, the default where hits are "
-        "verified by keypoints; `none` searches once; lattqe needs a trained network",
+        help="expand the query with its nearest neighbours, or with `verified` hits only, the default where "
+        "keypoints verify the hits, except with `--first-stage words`; `none` searches once; lattqe needs a trained "
+        "network",
     )
     group.add_argument(
         "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"

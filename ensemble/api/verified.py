@@ -21,12 +21,13 @@ def verification(
     """
     if evidence is None:
         return None
+    found = evidence.named_via
     return search_pb2.Verification(
         inliers=evidence.inliers,
         probability=evidence.probability,
         outline=_points(evidence.outline, width, height),
         patches=evidence.patches,
-        via=None if evidence.via is None else _via(evidence.via, via, width, height),
+        via=None if found is None else _via(found, via, width, height),
     )
 
 

@@ -262,7 +262,8 @@ class SearchRun:
             if by_words is None:
                 raise
             self.stages.degrade("search", f"{error.reason}: {error}")
-            return cut(by_words), None
+            # Twice: a second search merges its hits with those by words. Merged with itself a ranking keeps its order.
+            return cut(by_words), cut(by_words)
         finally:
             beside.cancel()
         return cut(ranking), None if by_words is None else cut(by_words)
@@ -342,7 +343,8 @@ class SearchRun:
 
     async def _vias(self, ranking: Ranking) -> list[str]:
         """Return the id of the picture by which each hit was recognised; empty without, or if it was deleted since."""
-        keys = [-1 if one is None or one.via is None else one.via.key for one in ranking.evidence]
+        vias = [None if one is None else one.named_via for one in ranking.evidence]
+        keys = [-1 if via is None else via.key for via in vias]
         ids = await self._ids(sorted({key for key in keys if key >= 0}))
         return [ids.get(key, "") for key in keys]
 

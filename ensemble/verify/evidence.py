@@ -25,6 +25,8 @@ NO_EVIDENCE = -7.5
 """Log odds of a candidate without inliers, and the least of any other."""
 PATCH = 3.0
 """Log odds of a patch's inliers, for the root of their number; learned with the constants of `search.prior`."""
+NAMED_ODDS = math.log(9.0)
+"""Log odds, a probability of 0.9, from which an answer names the hit by which a candidate was recognised."""
 CLEAR, CLEAR_PATCHES = 8, 15
 """Inliers from which a map of keypoints, otherwise one of patches, shows where the thing is."""
 
@@ -74,6 +76,11 @@ class Evidence:
     def recognised(self, via: Via) -> Evidence:
         """Return the evidence with the way over another hit if that is surer, otherwise this."""
         return replace(self, via=via) if via.log_odds > self.log_odds else self
+
+    @property
+    def named_via(self) -> Via | None:
+        """The way over another hit, if it is sure enough to be named. The score counts it in any case."""
+        return self.via if self.via is not None and self.via.log_odds >= NAMED_ODDS else None
 
     @property
     def probability(self) -> float:

@@ -35,6 +35,8 @@ class DescribingOrder:
     """That these must have."""
     config: ServerConfig
     """Says what is stored, and which pictures are too large."""
+    codebook: str = ""
+    """Fingerprint of that for keypoints; empty without keypoints."""
     threads: int = 1
     """Of the models."""
 
@@ -56,6 +58,11 @@ class PictureDescriber:
         cv2.setNumThreads(order.threads)
         faiss.omp_set_num_threads(order.threads)
         codebook = codebooks_of(config).keypoints
+        if (codebook.fingerprint if codebook else "") != order.codebook:
+            raise OpsError(
+                f"{config.codebook or 'the codebook'} is another one on this machine than where the run was started; "
+                "copy the same file to each machine, and install the same release"
+            )
         self._quantiser = None if codebook is None else Quantiser(codebook)
         self._config, self._profile = config, profile
         outputs = outputs_of(profile, deep=config.deep, patches=config.keypoints)

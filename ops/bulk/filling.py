@@ -51,7 +51,10 @@ class Filling:
         self._store, self._metadata = store, metadata
         self.tally = Tally(found=len(pictures))
         known = {} if replace else _versions(store)
-        self.waiting = [one for one in pictures if known.get(one.id) != one.version]
+        # Where nobody knows whether a picture has changed, the one that is there stays.
+        self.waiting = [
+            one for one in pictures if one.id not in known or (one.version or known[one.id]) != known[one.id]
+        ]
         """Pictures to describe, in order."""
         self.tally.skipped = len(pictures) - len(self.waiting)
         self.waiting = [one for one in self.waiting if self._is_storable(one)]

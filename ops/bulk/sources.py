@@ -131,9 +131,11 @@ def _stamp(info: Mapping[str, Any]) -> str:
 
 
 def _each_once(found: FoundSources) -> FoundSources:
-    """Keep the first of the pictures with the same id."""
+    """Keep the first of the pictures with the same id; another one that has it is named."""
     pictures: dict[str, BulkPicture] = {}
     for picture in found.pictures:
-        pictures.setdefault(picture.id, picture)
+        first = pictures.setdefault(picture.id, picture)
+        if first.absolute != picture.absolute:
+            found.unreadable.append(NotIndexed(id=picture.absolute, why=f"it has the same id as {first.absolute}"))
     found.pictures = list(pictures.values())
     return found

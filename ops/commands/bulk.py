@@ -99,7 +99,11 @@ def _bulk(args: argparse.Namespace) -> int:
             store, found.pictures, lambda one: {**dict(args.metadata), **sidecar.of(one)}, replace=args.replace
         )
         order = DescribingOrder(
-            repository=args.repository.absolute(), profile=profile, config=config, threads=args.threads
+            repository=args.repository.absolute(),
+            profile=profile,
+            config=config,
+            codebook=codebooks.keypoints.fingerprint if codebooks.keypoints else "",
+            threads=args.threads,
         )
         if filling.waiting:
             _fill(filling, order, args)
@@ -119,7 +123,7 @@ def _config(args: argparse.Namespace) -> ServerConfig:
         network_store=args.allow_network_store,
         thumbnails=not args.no_thumbnails,
         local_features=args.local_features,
-        codebook=args.codebook,
+        codebook=args.codebook and args.codebook.absolute(),
     )
 
 

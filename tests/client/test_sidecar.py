@@ -9,6 +9,7 @@ import pytest
 from landseer.client.errors import UnusableInput
 from landseer.client.picture_files import PictureFile
 from landseer.client.sidecar import read_sidecar
+from landseer.ops.bulk.sources import BulkPicture
 
 
 def of(sidecar, id, path="/nowhere/x.jpg"):
@@ -37,6 +38,14 @@ def test_lines_of_json_name_pictures_by_path_and_their_values_become_texts(tmp_p
     expected = {"year": "1990", "good": "true", "tags": '["é", "b"]', "share": "0.5"}
     assert of(found, "any", str(tmp_path / "a.jpg")) == expected
     assert of(found, "x", str(tmp_path / "a.jpg")) == expected | {"place": "Wells"}
+
+
+def test_a_path_may_be_a_url(tmp_path: Path) -> None:
+    file = tmp_path / "meta.csv"
+    file.write_text("path,place\ns3://bucket/a.jpg,Ely\n")
+    one = BulkPicture(id="s3://bucket/a.jpg", absolute="s3://bucket/a.jpg", version="")
+    found = read_sidecar(file)
+    assert dict(found.of(one)) == {"place": "Ely"} and found.unused([one]) == 0
 
 
 @pytest.mark.parametrize(

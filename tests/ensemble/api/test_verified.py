@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,8 @@ def test_a_hit_that_was_recognised_says_by_which_other():
     assert [(point.x, point.y) for point in found.via.outline] == [(400, 300)] * 4
     found.ClearField("via")
     assert found == plain, "all else is of the query itself"
+    unsure = dataclasses.replace(via, log_odds=float(np.log(8)))
+    assert not verification(evidence().recognised(unsure), 800, 600).HasField("via"), "less than 0.9"
 
 
 def test_a_hit_that_was_not_verified_has_no_verification():

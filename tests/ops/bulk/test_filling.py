@@ -61,6 +61,12 @@ def test_a_picture_without_a_version_is_described_once(store):
     assert filling(store, some).waiting == []
 
 
+def test_a_picture_of_which_nobody_knows_whether_it_has_changed_stays(store):
+    filling(store, pictures("s3://bucket/a.jpg", version="7-tag")).write([described(0, "s3://bucket/a.jpg")])
+    run = filling(store, pictures("s3://bucket/a.jpg", version=""))
+    assert (run.waiting, run.tally.skipped) == ([], 1)
+
+
 def test_what_no_record_could_hold_is_not_described(store):
     run = Filling(store, pictures("a", "b" * 600), lambda one: {"k": "v" * (70_000 if one.id == "a" else 1)})
     assert run.waiting == []

@@ -52,6 +52,13 @@ def test_a_picture_of_a_list_is_not_looked_up(photos):
     assert found.pictures[1].version == ""
 
 
+def test_the_second_of_two_names_that_differ_only_in_how_they_are_composed_is_named():
+    composed, apart = "s3://bucket/\u00e9.jpg", "s3://bucket/e\u0301.jpg"
+    found = find_sources([composed, apart, composed])
+    assert [one.absolute for one in found.pictures] == [composed]
+    assert [(one.id, one.why) for one in found.unreadable] == [(apart, f"it has the same id as {composed}")]
+
+
 def test_a_url_that_nothing_can_read_is_an_error_and_one_that_fails_is_reported(photos, monkeypatch):
     with pytest.raises(OpsError, match=r"carrier-pigeon://coop cannot be read: Protocol not known"):
         find_sources(["carrier-pigeon://coop"])
