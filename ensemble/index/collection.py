@@ -114,8 +114,7 @@ class Collection:
         """The versions of indexed fields; None without any."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
-        self.applied = 0
-        """Number of the store's last change that searches see, or one before it."""
+        self._applied = 0
         self._compiled = False
         """Whether the loops of verification are compiled; once is enough."""
 
@@ -135,7 +134,11 @@ class Collection:
             store = await _opened(opener, config, profile, codebooks)
         finally:
             await asyncio.to_thread(opener.close)
-        opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
+        try:
+            opened = cls(store, profile=profile, config=config, metrics=metrics, codebooks=codebooks)
+        except BaseException:
+            store.close()
+            raise
         try:
             opened.check(store.stats())
         except BaseException:
@@ -159,7 +162,7 @@ class Collection:
         check_memory(
             stats,
             self._config,
-            self.profile.sizes.channels,
+            0 if self.remote else self.profile.sizes.channels,
             words_bytes=words,
             in_files=stats.pictures if self.remote else _size(self.opener.usable(self._fits)),
             words_in_files=0 if self.word_files is None else _size(self.word_files.usable(lambda version: True)),
@@ -185,6 +188,11 @@ class Collection:
     def remote(self) -> bool:
         """Whether the index is in another process, which has no versions and merges nothing here."""
         return self._milvus is not None
+
+    @property
+    def applied(self) -> int:
+        """Number of the store's last change that searches see, or one before it."""
+        return self._index.sees(self._applied)
 
     @property
     def index(self) -> LiveIndex:
@@ -222,7 +230,7 @@ class Collection:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
-        before, self._index, self.applied = self._index, fresh, sequence
+        before, self._index, self._applied = self._index, fresh, sequence
         await asyncio.to_thread(before.close)
         self.metrics.index_built.set_to_current_time()
         if main is not None:
@@ -278,7 +286,7 @@ class Collection:
         if self.words is not None:
             await self.words.apply(added, records, removed)
         await self.fields.remove(removed)
-        self.applied = sequence
+        self._applied = sequence
 
     async def sequence(self) -> int:
         """Return the number of changes of the store, those too that searches do not see yet."""
@@ -334,7 +342,7 @@ class Collection:
         if filter is None:
             return await self._reads.run(self.store.page, query), None
         filtered = await self.fields.select(filter)
-        return await self._reads.run(self.store.page, query, filtered.selection), filtered.matched
+        return await self._reads.run(self.store.page, query, filtered.listed), filtered.matched
 
     async def stats(self) -> StoreStats:
         """Return the size and limits of the store."""

@@ -74,6 +74,10 @@ class RemoteEngine(IndexEngine, Protocol):
         """What searches may miss, and why; empty if nothing."""
 
     @property
+    def seen(self) -> int:
+        """The last change of the store that searches see; 0 if they see a part, or nothing."""
+
+    @property
     def refusal(self) -> LandseerError | None:
         """Why it cannot serve this collection, if trying again does not help."""
 

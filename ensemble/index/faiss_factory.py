@@ -40,6 +40,10 @@ def made(factory: str, dimension: int, *, by_distance: bool = False) -> Any:
             f"FAISS cannot make the index {factory!r} for vectors of {dimension} values ({why}); expected a factory "
             f"string such as {EXAMPLES}"
         ) from error
+    for transform in transforms(index):
+        if transform.d_out > transform.d_in:
+            made_of = f"makes {transform.d_out:,} values of {transform.d_in:,}"
+            raise ValueError(f"the index {factory!r} {made_of}; expected no more than there are")
     kind = inner(index)
     if not _is_served(kind):
         raise ValueError(

@@ -27,7 +27,7 @@ from landseer.ensemble.filters.parser import MOST_CHARACTERS
 from landseer.ensemble.filters.predicates import text_test
 from landseer.ensemble.index.change_log import Change, ChangeLog
 from landseer.ensemble.index.columns import Columns, Kinds, Mask, Snapshot, passed
-from landseer.ensemble.index.live_selection import LiveSelection, Passed
+from landseer.ensemble.index.live_selection import Listed, LiveSelection, Passed
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -55,8 +55,18 @@ class Filtered:
     """What a filter lets through."""
 
     selection: LiveSelection
-    matched: int
-    """Number of pictures."""
+    passed: Passed
+    """When it was asked for."""
+
+    @property
+    def matched(self) -> int:
+        """Number of pictures."""
+        return self.passed.matched
+
+    @property
+    def listed(self) -> Listed:
+        """For a list."""
+        return Listed(selection=self.selection, passed=self.passed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +128,7 @@ class Fields:
         finally:
             # Cancelled, or too late: what was begun for this call alone ends soon.
             stop.set()
-        return Filtered(selection=selection, matched=found.matched)
+        return Filtered(selection=selection, passed=found)
 
     @property
     def kinds(self) -> Kinds:

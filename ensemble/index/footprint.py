@@ -78,9 +78,9 @@ def check_memory(
 ) -> None:
     """StoreUnusable if the indexes of the store's pictures do not fit in memory; a warning if a full store's would not.
 
-    dimension: D; words_bytes: bytes of a picture's words in memory, 0 without an index of words. in_files and
-    words_in_files: pictures of the index versions that will serve. fields: returns the bytes that the indexed fields of
-    one of so many pictures take.
+    dimension: D, or 0 if vectors are searched elsewhere; words_bytes: bytes of a picture's words in memory, 0 without
+    an index of words. in_files and words_in_files: pictures of the index versions that will serve. fields: returns the
+    bytes that the indexed fields of one of so many pictures take.
     """
     there = memory_limit()
     make = partial(Footprint, dimension=dimension, words_bytes=words_bytes)

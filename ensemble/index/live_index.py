@@ -135,6 +135,10 @@ class LiveIndex:
         """Number of vectors of the main index that were removed."""
         return self._tombstones
 
+    def sees(self, applied: int) -> int:
+        """Return the last change that searches see. applied: the last one that the index was told of."""
+        return applied if self._remote is None else min(applied, self._remote.seen)
+
     @property
     def refusal(self) -> LandseerError | None:
         """Why an engine in another process can never serve this collection, if that is so."""

@@ -28,6 +28,21 @@ class Passed:
     """Changes in the log that it knows of."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listed:
+    """What a filter lets through, for a list that is read in one piece.
+
+    As of one moment before: a picture that is replaced meanwhile is still listed as it was when the list began.
+    """
+
+    selection: LiveSelection
+    passed: Passed
+
+    def wants(self, key: int, id: str, metadata: Callable[[], Mapping[str, str]]) -> bool:
+        """See `store.listing.Wanted`."""
+        return self.selection.wants(self.passed, key, id, metadata)
+
+
 class LiveSelection:
     """The pictures that a filter lets through. Threads may share it.
 
@@ -64,9 +79,8 @@ class LiveSelection:
         """Return whether each of keys [n] is let through now: [n]. Overloaded as `now`."""
         return self.now().has(keys)
 
-    def wants(self, key: int, id: str, metadata: Callable[[], Mapping[str, str]]) -> bool:
-        """Return whether a picture is let through, also one that nobody has told it of yet."""
-        passed = self._passed
+    def wants(self, passed: Passed, key: int, id: str, metadata: Callable[[], Mapping[str, str]]) -> bool:
+        """Return whether a picture was let through at that moment, or is newer and is let through."""
         if key <= passed.newest:
             return key in passed.selection
         return bool(len(self._among([Change(key=key, id=id, metadata=metadata())])))

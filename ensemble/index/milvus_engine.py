@@ -7,7 +7,8 @@ only finds candidates. They are scored again from the store, which drops those t
 
 What a search may lack is told (`lacks`): changes that Milvus has not seen yet, or vectors that it has and does not
 search. After a node of a cluster is lost, searches fail for a while, and may then succeed among half of the vectors, so
-their number is compared with the store's after each failure, and every `LOOK_S` seconds.
+their number is compared with the store's after each failure, and every `LOOK_S` seconds. If some are missing for long,
+all are sent again: a node comes back within seconds, but a store that was restored may have what Milvus has deleted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SENT = 1024
 """Most pictures that are sent at a time; searches wait meanwhile."""
 AGAIN_S, LOOK_S = 1.0, 5.0
 """Seconds from a failure to the next try, and from one look at the number of vectors to the next."""
+SEND_AGAIN_S = 60.0
+"""Seconds for which vectors are missing before all are sent again, once for each connection."""
 NOTED = 1024
 """Changes after which the store notes that Milvus has them: what is not noted is sent again after a restart."""
 
@@ -67,6 +70,8 @@ class MilvusEngine:
         self._seen = self._noted = 0
         """The last change that Milvus has, and the last one of which the store notes that."""
         self._all_seen = False
+        self._missing_since: float | None = None
+        self._sent_again = False
         self._size = self._missing = 0
         """Vectors that Milvus must have, and how many of them a search did not look among."""
 
@@ -89,6 +94,11 @@ class MilvusEngine:
             there = f"{self._size - self._missing:,} of {self._size:,} pictures"
             return f"INDEX_PARTIAL: Milvus searches {there}; it may have lost a node"
         return ""
+
+    @property
+    def seen(self) -> int:
+        """The last change that searches see; 0 if they see a part, or nothing."""
+        return 0 if self._missing or self._fault is not None else self._seen
 
     @property
     def refusal(self) -> StoreUnusable | None:
@@ -175,6 +185,7 @@ class MilvusEngine:
         pair = self._outbox.pair()
         self._seen = self._noted = 0 if pair is None else pair.sequence
         self._token, self._all_seen, self._look_at = token, False, 0.0
+        self._missing_since, self._sent_again = None, False
 
     def _go_back(self, token: str) -> None:
         """Have Milvus forget changes that the store never made: it was put back to an older state."""
@@ -192,16 +203,26 @@ class MilvusEngine:
         self._all_seen = part.upto == part.sequence
         self._behind(part.sequence - part.upto)
         if self._seen >= self._noted + NOTED:
-            self._outbox.confirm(self._token, self._seen)
+            # If that fails, as on a full disk, Milvus has the changes all the same: a restart sends them again.
+            with suppress(LandseerError):
+                self._outbox.confirm(self._token, self._seen)
             self._noted = self._seen
 
     def _look(self) -> None:
         """Compare the number of vectors that are searched with the store's."""
         there = self._collection.count()
-        missing = max(0, self._size - there)
-        if missing and not self._missing:
+        now, self._missing = time.monotonic(), max(0, self._size - there)
+        self._look_at = now + LOOK_S
+        if not self._missing:
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = now
             log.warning("Milvus searches %s of %s vectors: it may have lost a node", f"{there:,}", f"{self._size:,}")
-        self._missing, self._look_at = missing, time.monotonic() + LOOK_S
+        elif now - self._missing_since >= SEND_AGAIN_S and not self._sent_again:
+            log.warning("Milvus still searches %s of %s vectors: all are sent again", f"{there:,}", f"{self._size:,}")
+            self._outbox.begin(self._token)
+            self._seen = self._noted = 0
+            self._all_seen, self._sent_again = False, True
 
     def _lose(self, error: LandseerError) -> None:
         """Keep an error for searches, and connect again after a while."""

@@ -103,15 +103,16 @@ class Outbox:
         with self._environment.begin() as transaction:
             sequence = self._sequence(transaction)
             pictures = int(transaction.stat(self._records)["entries"])
-            removals = self._removals(transaction, after, sequence)
         scan = self._vectors.scan(after=after, batch=most, augmented=augmented)
         keys, vectors = next(scan, (np.empty(0, np.int64), np.empty((0, 0), np.float16)))
         upto = sequence if len(keys) < most else min(sequence, int(keys[-1]))
         there = keys <= upto
+        with self._environment.begin() as transaction:
+            removals = self._removals(transaction, after, upto)
         return Unseen(
             keys=keys[there],
             vectors=vectors[there].astype(np.float32),
-            removed=np.array([key for number, key in removals if number <= upto], np.int64),
+            removed=np.array([key for _, key in removals], np.int64),
             upto=upto,
             sequence=sequence,
             pictures=pictures,

@@ -180,8 +180,12 @@ async def test_a_selection_is_as_new_as_the_search_that_asks_for_it(store, made)
     assert before is not found.selection.now()
     # A list of the store may be newer than what filters were told of.
     (change,) = store.put_many([record("d", place="Ely")])
-    assert found.selection.wants(change.key, "d", lambda: {"place": "Ely"})
-    assert not found.selection.wants(change.key, "d", lambda: {"place": "York"})
+    assert found.listed.wants(change.key, "d", lambda: {"place": "Ely"})
+    assert not found.listed.wants(change.key, "d", lambda: {"place": "York"})
+    # One that is replaced while a list is read is still listed as it was when the list began.
+    [ely] = [one.key for one in store.by_keys(keys, vectors=False) if one.record.id == "ely"]
+    await fields.remove([ely])
+    assert ely not in found.selection.now() and found.listed.wants(ely, "ely", dict)
 
 
 async def test_what_was_read_from_the_store_is_not_newer_than_the_index(store, made, monkeypatch):

@@ -194,6 +194,7 @@ def test_damaged_files_are_noticed(tmp_path):
     [
         ("HNSV32", "FAISS cannot make the index 'HNSV32'.*such as Flat"),
         ("PQ7x8", "FAISS cannot make the index 'PQ7x8' for vectors of 64 values"),
+        ("PCA65,Flat", "makes 65 values of 64; expected no more"),
         ("IDMap,Flat", "IndexIDMap, which Landseer does not serve"),
         ("Flat,RFlat", "IndexRefineFlat, which Landseer does not serve"),
         ("IVF16_HNSW8,SQ8", "lists are found by exact search"),

@@ -232,6 +232,13 @@ async def test_vectors_that_milvus_does_not_search_are_told(config, monkeypatch)
         there = len(truth.held)
         assert hits.lacks == f"INDEX_PARTIAL: Milvus searches {there - 5} of {there} pictures; it may have lost a node"
         assert len(hits.keys) == there - 5
+        assert collection.applied == 0, "a page that follows says that something may have changed"
+        # As if the store were restored to before five pictures were deleted: what stays away is sent again.
+        monkeypatch.setattr(milvus_engine, "SEND_AGAIN_S", 0.0)
+        while await collection.index.tend():
+            pass
+        await truth.agrees(collection)
+        assert collection.applied == await collection.sequence()
 
 
 async def test_a_store_put_back_is_sent_again_and_another_store_is_refused(config, tmp_path):
