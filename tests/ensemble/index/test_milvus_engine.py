@@ -281,7 +281,7 @@ async def test_an_approximate_index_finds_most_with_and_without_a_filter(config,
     count, draws = 2500, np.random.default_rng(5)
     rows = draws.standard_normal((count, D))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-    async with opened(dataclasses.replace(config, index="HNSW16:64")) as (collection, writer):
+    async with opened(dataclasses.replace(config, index="HNSW16:256")) as (collection, writer):
         await writer.put([plain_record(f"p{at}", reduced=SIZES.reduced, descriptor=row) for at, row in enumerate(rows)])
         await answering(collection)
         # Else Milvus has built none, and compares all.
