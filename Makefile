@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion expansion-sweep results-regional very-same-thing load overload dashboards chaos fuzz sbom proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion expansion-sweep results-verified results-regional very-same-thing load overload dashboards chaos fuzz sbom proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ results-expansion: $(STAMP) ## Train LAttQE and compare it with all other expans
 expansion-sweep: $(STAMP) ## Expansions by number of neighbours, by kind of data (TRAIN="SPEC" TEST="NAME=SPEC ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion_sweep --train "$(TRAIN)" \
 	    $(foreach one,$(TEST),--test "$(one)") $(ARGS)
+
+results-verified: $(STAMP) ## Compare numbers of verified hits that expand a query (ARGS="--test NAME=SPEC --distractors NAME=FOLDER ...")
+	@$(BIN)/python -m landseer.ops.research.verified_hits $(ARGS)
 
 results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)

@@ -44,7 +44,7 @@ def run(options: TrainingOptions, console: Console) -> None:
     describe = Describer.of(options.backbone, options.weights)
     kinds = instances(options.data, describe, VECTORS, seed=options.seed, console=console)
     counts = ", ".join(f"{len(kind.vectors):,} of {len(set(kind.labels.tolist())):,} things" for kind in kinds)
-    console.print(f"pictures: {counts}; {describe.how}")
+    console.print(f"pictures: {counts}; {describe.how}", soft_wrap=True)
     learned = _trained(kinds, options, console)
     temperature = learned.temperature()
     card = _card(learned, temperature, f"{describe.how}; pictures: {counts}", options)
