@@ -20,7 +20,7 @@ demo: $(STAMP) ## Set up, export, start the servers, index photographs, search, 
 
 # Tests on a real Triton leave half of two cores idle, as they wait for servers to start and to end. The others run
 # beside, and give way, for those on Triton have limits of time.
-test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (35 to 40 minutes on 2 cores)
+test: $(STAMP) ## Set up and run all checks and tests, including those on a real Triton (about half an hour on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 offline served
 
 # The two halves of `test`. Their lines mix, so those of one are marked.
