@@ -190,7 +190,10 @@ def _engine(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
     if not known:
         expected = ", ".join(ENGINES)
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected {expected}, or milvus://HOST:PORT/COLLECTION")
+        # Of an address only the scheme is quoted: it may have a password, which an address must not.
+        scheme, colon, _ = text.partition("://")
+        got = f"{scheme}{colon}..." if colon else text
+        raise argparse.ArgumentTypeError(f"got {got!r}; expected {expected}, or milvus://HOST:PORT/COLLECTION")
     return text
 
 

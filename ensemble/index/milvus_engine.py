@@ -220,7 +220,9 @@ class MilvusEngine:
             log.warning("Milvus searches %s of %s vectors: it may have lost a node", f"{there:,}", f"{self._size:,}")
         elif now - self._missing_since >= SEND_AGAIN_S and not self._sent_again:
             log.warning("Milvus still searches %s of %s vectors: all are sent again", f"{there:,}", f"{self._size:,}")
-            self._outbox.begin(self._token)
+            # Noted, so that a restart goes on with it; as with `confirm` a full disk must not end searches.
+            with suppress(LandseerError):
+                self._outbox.begin(self._token)
             self._seen = self._noted = 0
             self._all_seen, self._sent_again = False, True
 

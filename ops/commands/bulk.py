@@ -21,12 +21,12 @@ _MORE = """\
 The store must not be in use: no server runs on it meanwhile. Pictures for a store that is served go through its server,
 with `landseer index`. The records are those that the server would write, with the same ids.
 
-You can interrupt it, or kill it, at any time: what was written stays, and the same command goes on from there, as it
-skips what the store has and what has not changed since. Pictures that failed are tried again.
+You can interrupt it, or kill it, at any time: what was written stays, and the same command resumes. It skips pictures
+that the store has and that have not changed since, with their metadata. Pictures that failed are tried again.
 
-On several machines: start Ray on each (`ray start`), with the same release of Landseer and the same folder of models,
-and pass --ray ADDRESS. Pictures must be where each machine can read them, under the same path or URL. The store is on
-the machine where you run the command."""
+On several machines: start Ray on each (`ray start`), with the same release of Landseer, the same folder of models and
+the same --codebook, and pass --ray ADDRESS. Pictures must be where each machine can read them, under the same path or
+URL. The store is on the machine where you run the command."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("store", type=Path, metavar="STORE", help="folder of the store; made if missing")
     add("--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="models (default %(default)s)")
     labels.add_arguments(parser)
-    add("--replace", action="store_true", help="describe again what the store has and what has not changed")
+    add("--replace", action="store_true", help="describe again pictures that the store has and that have not changed")
     add("--workers", type=positive, metavar="N", help="processes that describe (default: one for each core)")
     add("--threads", type=positive, default=1, metavar="N", help="threads of each (default %(default)s)")
     add("--ray", metavar="ADDRESS", help="use the Ray cluster there, as HOST:PORT (default: this machine alone)")

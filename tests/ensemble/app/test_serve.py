@@ -84,6 +84,15 @@ def test_unknown_local_features_are_refused_with_the_known_ones(given, capsys):
     assert not given or all(name in said for name in LOCAL_FEATURES)
 
 
+@pytest.mark.parametrize("given", ["qdrant", "http://user:secret@far:6333/a", "milvus://user:secret@far:19530/a"])
+def test_an_unknown_engine_is_refused_without_what_may_be_a_password(given, capsys):
+    with pytest.raises(SystemExit):
+        options().parse_args(["--store", "x", "--engine", given])
+    said = capsys.readouterr().err
+    assert "expected" in said and "milvus://HOST:PORT/COLLECTION" in said
+    assert given.partition("://")[0] in said and "secret" not in said
+
+
 async def test_it_serves_until_sigterm_and_ends_well(serve):
     process = await serve()
     await until_said(process, "index loaded")
