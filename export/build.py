@@ -41,7 +41,7 @@ PATCH_COUNT = 388
 """Patches of a picture: what two pages of the store hold. 700 find no more (docs/research/fusion.md)."""
 UNTRAINED = {
     "attention": "mean channel activation, min-max",
-    "whitening": "identity",
+    "whitening": "identity; for two-map random orthonormal rows",
     "reduction": f"random orthonormal rows, seed {REDUCTION_SEED}",
     "locals": f"random orthonormal rows, seed {LOCALS_SEED}",
     "regional whitening": "identity",
@@ -112,6 +112,7 @@ def build(wanted: Wanted) -> Networks:
             reduction=reduction,
             locals=local,
             patches=patches,
+            two_maps=HEADS[kind].two_maps,
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
@@ -160,14 +161,16 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
 def _shipped(trunk: str, descriptor: str | None) -> Parts | None:
     """Return the shipped parts for a trunk with this head, or without it; None if none are for this trunk.
 
-    Where no file has the head, those of another head still hold what depends on the trunk alone.
+    What depends on the trunk alone may be in the file of another head.
     """
-    files = shipped(trunk)
-    if (descriptor or DEFAULT) in files:
-        return read_parts(files[descriptor or DEFAULT])
-    for path in files.values():
-        return replace(read_parts(path).only(*OF_ANY_HEAD, PATCHES), descriptor=descriptor or WITHOUT_PARTS)
-    return None
+    files = {head: read_parts(path) for head, path in shipped(trunk).items()}
+    if not files:
+        return None
+    of_none = replace(next(iter(files.values())).only(), descriptor=descriptor or WITHOUT_PARTS)
+    found = files.get(descriptor or DEFAULT, of_none)
+    for other in files.values():
+        found = found.beside(other.only(*OF_ANY_HEAD, PATCHES))
+    return found
 
 
 def _trained_kind(trained: Trained, wanted: Wanted) -> str:
@@ -203,7 +206,7 @@ def fingerprint(module: nn.Module, variant: str, *, without: tuple[str, ...] = (
     return digest.hexdigest()
 
 
-def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, Projection]:
+def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, nn.Module]:
     """Return the head and the whitening applied after the mean over scales."""
     channels = loaded.trunk.channels
     if loaded.checkpoint is not None:
@@ -213,7 +216,7 @@ def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) 
             f"got the learned whitening {wanted.whitening}, but {wanted.weights or wanted.backbone} is not a "
             "checkpoint of cnnimageretrieval-pytorch, and only those have learned whitening"
         )
-    head, whitening = untrained_head(kind, channels), Projection.untrained(channels, channels, seed=0)
+    head, whitening = untrained_head(kind, channels), HEADS[kind].whitening(channels, loaded.trunk.fine_channels)
     if loaded.trained is not None:
         loaded.trained.check_improved()
         fill(head, dict(loaded.trained.head), loaded.trained.path)

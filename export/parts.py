@@ -49,6 +49,16 @@ class Parts:
         tensors = {key: x for key, x in self.tensors.items() if key.partition(".")[0] in names}
         return replace(self, learned=tuple(part for part in self.learned if part in names), tensors=tensors)
 
+    def beside(self, others: Parts) -> Parts:
+        """Return these parts, with the sections of others of the same trunk that they lack."""
+        missing = tuple(part for part in others.learned if part not in self.learned and others.section(part))
+        return replace(
+            self,
+            learned=(*self.learned, *missing),
+            tensors={**others.only(*missing).tensors, **self.tensors},
+            card={**{part: others.card[part] for part in missing if part in others.card}, **self.card},
+        )
+
     def fill(self, name: str, module: nn.Module) -> None:
         """Load a section into its module, if the section exists. WeightsError if it does not fit."""
         found = self.section(name)

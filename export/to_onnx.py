@@ -18,6 +18,7 @@ from torch.export import Dim
 from landseer.ensemble.inference.contracts import Graph
 from landseer.ensemble.inference.contracts import Tensor as Spec
 from landseer.export.models.backbone import LOCAL_SCALES, Backbone
+from landseer.export.models.trunks import Maps
 from landseer.export.splice import Use, spliced
 
 OPSETS = (18, 19, 20, 21)
@@ -74,30 +75,33 @@ def _backbone(backbone: Backbone, image: Tensor, shape: Shape, names: Names, ops
     pictures = backbone.pyramid(image)
     maps = [backbone.maps(picture) for picture in pictures]
     places = [LOCAL_SCALES.index(scale) for scale in backbone.scales]
-    pooled = [backbone.pool(maps[place][0], pictures[place]) for place in places]
+    pooled = [backbone.pool(pictures[place], *backbone.pooled(maps[place])) for place in places]
 
     def stage(method: str, args: Sequence[Tensor], shapes: Sequence[Shape], stage_names: Names) -> onnx.ModelProto:
         return _exported(Stage(backbone, method), args, shapes, stage_names, opset)
 
     picture_names = [f"picture_{place}" for place in range(len(pictures))]
-    map_names = [(f"last_{place}", f"middle_{place}") for place in range(len(pictures))]
+    map_names = [[f"{one}_{place}" for one in Maps._fields] for place in range(len(pictures))]
+    shared_names = [names_of[:2] for names_of in map_names]
     pooled_names = [(f"pooled_{place}", f"attention_{place}") for place in places]
-    described = [*names.inputs, *itertools.chain(*map_names, *pooled_names)]
+    described = [*names.inputs, *itertools.chain(*shared_names, *pooled_names)]
 
     pyramid = stage("pyramid", [image], [shape], Names(names.inputs, picture_names))
-    trunk = stage("maps", [pictures[0]], [cells], Names(["picture"], ["last", "middle"]))
-    pool = stage("pool", [maps[0][0], pictures[0]], [cells, cells], Names(["map", "picture"], ["pooled", "attention"]))
+    trunk = stage("maps", [pictures[0]], [cells], Names(["picture"], list(Maps._fields)))
+    heads_maps = backbone.pooled(maps[0])
+    taken = ["picture", *["last", "fine"][: len(heads_maps)]]
+    pool = stage("pool", [pictures[0], *heads_maps], [cells] * len(taken), Names(taken, ["pooled", "attention"]))
     finish = stage(
         "finish",
-        [image, *itertools.chain(*maps), *itertools.chain(*pooled)],
+        [image, *itertools.chain(*(one[:2] for one in maps)), *itertools.chain(*pooled)],
         [shape, *[cells] * (2 * len(maps)), *[batch, {**batch, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}] * len(pooled)],
         Names(described, names.outputs),
     )
     uses = [Use(name="pyramid", model=pyramid, weights="pyramid", inputs=names.inputs, outputs=picture_names)]
-    for picture, found in zip(picture_names, map_names, strict=True):
-        uses.append(Use(name=f"trunk_{picture}", model=trunk, weights="trunk", inputs=[picture], outputs=found))
+    for picture, made in zip(picture_names, map_names, strict=True):
+        uses.append(Use(name=f"trunk_{picture}", model=trunk, weights="trunk", inputs=[picture], outputs=made))
     for place, found in zip(places, pooled_names, strict=True):
-        inputs = [map_names[place][0], picture_names[place]]
+        inputs = [picture_names[place], *(f"{name}_{place}" for name in taken[1:])]
         uses.append(Use(name=f"head_{place}", model=pool, weights="head", inputs=inputs, outputs=found))
     uses.append(Use(name="finish", model=finish, weights="finish", inputs=described, outputs=names.outputs))
     return spliced(uses, pyramid.graph.input, finish.graph.output)

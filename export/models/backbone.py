@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.patches import PatchFeatures, packed, strongest_patches
 from landseer.export.models.pooling import Projection, l2n, masked_gem
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunks import Maps, Trunk
 
 SCALE_UNIT = 2**19
 """The finest that fits: OpenVINO computes int64 in 32 bits, so √2 of 1,600 pixels must stay below 2^31 units."""
@@ -82,15 +82,19 @@ class Backbone(nn.Module):
         sizes: Sizes,
         head: nn.Module,
         scales: tuple[int, ...],
-        whitening: Projection,
+        whitening: nn.Module,
         reduction: Projection,
         locals: Projection,
         patches: Projection | None = None,
+        two_maps: bool = False,
         p: float = 3.0,
     ) -> None:
-        """patches: the projection whose signs are the codes of patches; None for a backbone without patches."""
+        """patches: the projection whose signs are the codes of patches; None for a backbone without patches.
+
+        two_maps: whether the head takes the fine map, too.
+        """
         super().__init__()
-        self.trunk, self.sizes, self.p = trunk, sizes, p
+        self.trunk, self.sizes, self.p, self.two_maps = trunk, sizes, p, two_maps
         self.head, self.scales = head, scales
         self.whitening, self.reduction, self.locals = whitening, reduction, locals
         # Last, so that a fingerprint without it is that of a backbone without patches.
@@ -103,21 +107,26 @@ class Backbone(nn.Module):
         """
         pictures = dict(zip(LOCAL_SCALES, self.pyramid(image), strict=True))
         maps = {scale: self.maps(picture) for scale, picture in pictures.items()}
-        pooled = [self.pool(maps[scale][0], pictures[scale]) for scale in self.scales]
-        return self.finish(image, *(found for pair in (*maps.values(), *pooled) for found in pair))
+        pooled = [self.pool(pictures[scale], *self.pooled(maps[scale])) for scale in self.scales]
+        shared = [(found.last, found.middle) for found in maps.values()]
+        return self.finish(image, *(found for pair in (*shared, *pooled) for found in pair))
 
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return image, uint8 [B, H, W, 3], as float [B, 3, ., .] at each of `LOCAL_SCALES`."""
         pixels = image.permute(0, 3, 1, 2).float()
         return tuple(resized(pixels, scale) for scale in LOCAL_SCALES)
 
-    def maps(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last and the middle map of one picture of the pyramid, [B, C, h, w] each."""
+    def maps(self, picture: Tensor) -> Maps:
+        """Return the maps of one picture of the pyramid, [B, C, h, w] each."""
         return self.trunk.maps(picture)
 
-    def pool(self, feature_map: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the head's descriptor [B, C] and attention [B, h, w] of one picture's last map [B, C, h, w]."""
-        pooled: tuple[Tensor, Tensor] = self.head(feature_map, *picture.shape[2:])
+    def pooled(self, maps: Maps) -> tuple[Tensor, ...]:
+        """Return those of a picture's maps that the head takes."""
+        return (maps.last, maps.fine) if self.two_maps else (maps.last,)
+
+    def pool(self, picture: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's descriptor [B, D] and attention [B, h, w] of one picture's maps, see `pooled`."""
+        pooled: tuple[Tensor, Tensor] = self.head(*maps, *picture.shape[2:])
         return pooled
 
     def finish(self, image: Tensor, *found: Tensor) -> Description | PatchDescription:

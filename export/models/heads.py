@@ -1,7 +1,8 @@
 """Descriptor heads. To add one, write a module and add a line to `HEADS`.
 
-A head takes the trunk's feature map and the picture's height and width. It returns unit descriptors [B, C] and the
-attention [B, h, w] in [0, 1] that locates the object; the detector turns it into boxes.
+A head takes the trunk's last feature map and the picture's height and width. It returns unit descriptors [B, C] and the
+attention [B, h, w] in [0, 1] that locates the object; the detector turns it into boxes. One of two maps takes the fine
+one, too, and returns the descriptors of both side by side (`beside`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from landseer.export.models.beside import RMACBesideGeM, SideBySide
 from landseer.export.models.cider import CiDeR
-from landseer.export.models.pooling import GeM, min_max
+from landseer.export.models.pooling import GeM, Projection, min_max
 from landseer.export.models.rmac import GridRMAC, ProposalRMAC
 from landseer.export.models.rpn import RegionProposals
 
@@ -40,6 +42,14 @@ class HeadKind:
     """Whether the descriptor pools all five scales of the pyramid or the middle three."""
     learned: tuple[str, ...]
     """Trained parts of this head besides those of every head, by their names in `UNTRAINED`."""
+    two_maps: bool = False
+    """Whether it takes the fine map besides the last one."""
+
+    def whitening(self, channels: int, fine_channels: int) -> nn.Module:
+        """Return an untrained whitening of the mean over scales, to `channels` values."""
+        if self.two_maps:
+            return SideBySide.untrained(channels, fine_channels)
+        return Projection.untrained(channels, channels, seed=0)
 
 
 HEADS: dict[str, HeadKind] = {
@@ -51,4 +61,5 @@ HEADS: dict[str, HeadKind] = {
         learned=("regional whitening", "region proposals"),
     ),
     "cider": HeadKind(make=CiDeR, all_scales=True, learned=("attention",)),
+    "two-map": HeadKind(make=RMACBesideGeM, all_scales=False, learned=(), two_maps=True),
 }

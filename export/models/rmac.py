@@ -36,10 +36,11 @@ class Regions(NamedTuple):
 class GridRMAC(nn.Module):
     """R-MAC over the fixed grid, in pixels of the resized picture, as in the authors' code."""
 
-    def __init__(self, channels: int, *, levels: int = LEVELS) -> None:
+    def __init__(self, channels: int, *, levels: int = LEVELS, projection: nn.Module | None = None) -> None:
+        """projection: of each region; by default the identity, to be learned."""
         super().__init__()
         self.levels = levels
-        self.projection = Projection.untrained(channels, channels, seed=0)
+        self.projection = projection or Projection.untrained(channels, channels, seed=0)
 
     def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Describe. feature_map: [B, C, h, w] of a picture [height, width] → unit [B, C], attention [B, h, w]."""
@@ -64,7 +65,7 @@ class ProposalRMAC(nn.Module):
     def __init__(self, channels: int, proposer: nn.Module) -> None:
         super().__init__()
         self.proposer = proposer
-        self.projection = Projection.untrained(channels, channels, seed=0)
+        self.projection: nn.Module = Projection.untrained(channels, channels, seed=0)
 
     def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Describe. feature_map: [B, C, h, w] of a picture [height, width] → unit [B, C], attention [B, h, w].
@@ -174,7 +175,7 @@ def _runs(feature_map: Tensor) -> Tensor:
     return stacked.permute(0, 1, 4, 2, 3).flatten(3).flatten(0, 2)
 
 
-def aggregated(vectors: Tensor, valid: Tensor, projection: Projection) -> Tensor:
+def aggregated(vectors: Tensor, valid: Tensor, projection: nn.Module) -> Tensor:
     """Project unit region vectors [B, R, C], sum the valid ones ([B or 1, R]), L2. → [B, C]."""
     return l2n((projection(vectors) * valid[..., None].to(vectors.dtype)).sum(dim=1))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,24 @@ from landseer.export.models.resnet_strides import VARIANTS, likelier_variant, st
 from landseer.export.models.torch_file import WeightsError, torch_file
 from landseer.export.models.trained import SUFFIX, Trained, read_trained
 
-__all__ = ["BACKBONES", "BackboneKind", "Loaded", "Stride", "Trunk", "WeightsError"]
+__all__ = ["BACKBONES", "BackboneKind", "Loaded", "Maps", "Stride", "Trunk", "WeightsError"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 Stride = Literal["auto", "v1", "v1.5"]
 """Where a bottleneck halves the resolution: on its 1x1 (ResNet v1) or its 3x3 convolution (v1.5, torchvision)."""
+
+
+class Maps(NamedTuple):
+    """The feature maps of one picture that are used, [B, C, h, w] each, ≥ 0 but for the middle one."""
+
+    last: Tensor
+    """Of stride 32."""
+    middle: Tensor
+    """Of stride 16, with few channels: local features."""
+    fine: Tensor
+    """Of stride 16, with many channels, each of which answers to one thing: to be pooled."""
 
 
 class Trunk(nn.Module):
@@ -36,6 +47,8 @@ class Trunk(nn.Module):
     std: Tensor
     middle_channels: int
     """Channels of the middle map of `maps`."""
+    fine_channels: int
+    """Channels of the fine map of `maps`."""
     backbone = variant = ""
     """Set by `BACKBONES`: its key there, and `Loaded.variant`. A training records them."""
 
@@ -47,14 +60,16 @@ class Trunk(nn.Module):
         channels: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
-        both: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        maps: Callable[[Tensor], Maps] | None = None,
         middle_channels: int | None = None,
+        fine_channels: int | None = None,
     ) -> None:
-        """both: returns the last map and one of `middle_channels` before it; None for a trunk with one map."""
+        """maps: returns the maps of normalised pictures; None for a trunk with one map."""
         super().__init__()
         self.features = features
-        self._both = both
+        self._maps = maps
         self.middle_channels = middle_channels or channels
+        self.fine_channels = fine_channels or channels
         # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
         self.classifier = classifier
         self.channels = channels
@@ -66,12 +81,12 @@ class Trunk(nn.Module):
         feature_map: Tensor = self.features((x - self.mean) / self.std)
         return feature_map
 
-    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last feature map, and that of stride 16 before it; the last twice if there is no such map."""
-        if self._both is None:
+    def maps(self, x: Tensor) -> Maps:
+        """Return the last feature map and those of stride 16; the last in place of those that do not exist."""
+        if self._maps is None:
             last = self(x)
-            return last, last
-        return self._both((x - self.mean) / self.std)
+            return Maps(last, last, last)
+        return self._maps((x - self.mean) / self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +119,11 @@ class Lite:
     middle: int
     """Place of the last block with stride 16."""
     middle_channels: int
+
+    @property
+    def fine_channels(self) -> int:
+        """Channels that the block after it, the first of stride 32, expands to."""
+        return 6 * self.middle_channels
 
     @property
     def name(self) -> str:
@@ -144,16 +164,19 @@ class _LiteFeatures(nn.Module):
         features: Tensor = self.network.extract_features(x)
         return features
 
-    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last map, and the last one of stride 16."""
+    def maps(self, x: Tensor) -> Maps:
+        """Return the last map, the last one of stride 16, and what the first block of stride 32 expands it to."""
         network = self.network
         x = network._swish(network._bn0(network._conv_stem(x)))
-        middle = x
-        for place, block in enumerate(network._blocks):
+        for block in network._blocks[: self.middle + 1]:
             x = block(x)
-            if place == self.middle:
-                middle = x
-        return network._swish(network._bn1(network._conv_head(x))), middle
+        middle, expanding = x, network._blocks[self.middle + 1]
+        fine = expanding._swish(expanding._bn0(expanding._expand_conv(middle)))
+        x = expanding._swish(expanding._bn1(expanding._depthwise_conv(fine)))
+        x = expanding._bn2(expanding._project_conv(x))
+        for block in network._blocks[self.middle + 2 :]:
+            x = block(x)
+        return Maps(network._swish(network._bn1(network._conv_head(x))), middle, fine)
 
 
 def _either_lite(lite: Lite) -> BackboneKind:
@@ -182,19 +205,20 @@ def _lite_trunk(lite: Lite, network: Any) -> Trunk:
         channels=1280,
         mean=(127.0,) * 3,
         std=(128.0,) * 3,
-        both=features.both,
+        maps=features.maps,
         middle_channels=lite.middle_channels,
+        fine_channels=lite.fine_channels,
     )
 
 
 class _ResNetFeatures(nn.Sequential):
     # A method and no closure: the copy of a trunk then uses the weights of the copy.
-    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last map, and that of the layer before, 1,024 channels."""
+    def maps(self, x: Tensor) -> Maps:
+        """Return the last map, and that of the layer before, 1,024 channels, as the middle and the fine one."""
         *layers, final = self
         for layer in layers:
             x = layer(x)
-        return final(x), x
+        return Maps(final(x), x, x)
 
 
 def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
@@ -314,7 +338,14 @@ def _resnet_trunk(
     n = network
     features = _ResNetFeatures(n.conv1, n.bn1, n.relu, n.maxpool, n.layer1, n.layer2, n.layer3, n.layer4)
     return Trunk(
-        features=features, classifier=n.fc, channels=2048, mean=mean, std=std, both=features.both, middle_channels=1024
+        features=features,
+        classifier=n.fc,
+        channels=2048,
+        mean=mean,
+        std=std,
+        maps=features.maps,
+        middle_channels=1024,
+        fine_channels=1024,
     )
 
 

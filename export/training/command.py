@@ -23,6 +23,7 @@ from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.paired_views import paired_views
 from landseer.export.training.part_trainers import TRAINERS, Training, train, with_projection
 from landseer.export.training.patch_projection import PHOTOGRAPHS, learned_patches
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
@@ -59,13 +60,15 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
         if there and options.section == PATCHES:
             parts = _with_patches(options, loaded, photographs, there, console)
             return _written(options, parts, console, began)
-        views = _views(options, loaded, photographs, console)
+        views, precision = _views(options, loaded, photographs, console), precision_of(options.wanted.backbone)
         with _bar(console) as bar:
             training = Training(
                 loaded=loaded,
                 backbone=options.wanted.backbone,
                 views=views,
                 recipe=LocalisationRecipe(seed=options.seed),
+                pairs=paired_views(photographs.photographs, seed=options.seed),
+                precision=precision,
                 folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}-{views.key[:8]}",
                 watcher=TrainingBar(bar, descriptor),
                 card=_card(options),
@@ -126,8 +129,8 @@ def card_text(parts: Parts) -> str:
             f"# {parts.backbone}, {parts.descriptor}",
             "",
             f"Trained parts of Landseer: {', '.join(parts.learned)}; {size / 1e6:.1f} million numbers of 16 bits.",
-            "Trained without labels, by InfoNCE between views of photographs on a frozen trunk (see",
-            "`export/training/localisation.py`). Results on unseen products: `docs/reports/results.md`.",
+            "Trained without labels, from pairs of pictures of one thing, on a frozen trunk (see",
+            "`export/training/part_trainers.py`). Results on unseen products: `docs/reports/results.md`.",
             "",
             "| | |",
             "|---|---|",

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from landseer.export.training.views import ViewRanges, view
+
 Pixels = NDArray[np.uint8]
 
 SIZE = (400, 300)
@@ -13,6 +15,8 @@ SIZE = (400, 300)
 LETTERS = np.array(list("ABCDEFGHKLMNPRSTUVXYZ23456789"))
 WITH_PHOTOGRAPH = 0.6
 """Share of the targets that show a photograph."""
+STILL = ViewRanges(crop=(1.0, 1.0), rotation=0.0, perspective=0.0, light=0.0, tint=0.0, blur=0.0)
+BY_CAMERA = ViewRanges(crop=(0.85, 1.0), extent=(0.45, 1.0), blur=2.5)
 
 
 def cover(seed: int, size: tuple[int, int] = SIZE) -> Pixels:
@@ -48,3 +52,8 @@ def flat_target(seed: int, photograph: Pixels) -> Pixels:
         shown = np.asarray(shown * draws.uniform(0.4, 1.0, 3), np.uint8)
     pixels[y : y + h, x : x + w] = shown
     return pixels
+
+
+def pictured(target: Pixels, draw: np.random.Generator, *, side: int, background: Pixels | None = None) -> Pixels:
+    """Return a picture [side, side, 3] of a target: straight on, or by a camera, before a background [h, w, 3]."""
+    return view(target, draw, side=side, background=background, ranges=STILL if background is None else BY_CAMERA)

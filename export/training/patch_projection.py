@@ -53,8 +53,8 @@ def learned_patches(
 def _strongest(trunk: Trunk, pixels: Tensor) -> Tensor:
     """Return the strongest unit features of a picture [H, W, 3]: [n, C]."""
     picture = pixels[None].permute(0, 3, 1, 2).float()
-    both = [trunk.maps(resized(picture, scale)) for scale in LOCAL_SCALES]
-    found = strongest_patches([middle for _, middle in both], [last for last, _ in both], EACH)
+    maps = [trunk.maps(resized(picture, scale)) for scale in LOCAL_SCALES]
+    found = strongest_patches([one.middle for one in maps], [one.last for one in maps], EACH)
     return l2n(found.features)[found.valid > 0]
 
 

@@ -135,27 +135,36 @@ def _read(path: Path, side: int) -> Pixels:
 
 
 class _FromPixels(torch.nn.Module):
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Trunk, names: Sequence[str]) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.names = trunk, names
 
-    def forward(self, image: Tensor) -> Tensor:
-        feature_map: Tensor = self.trunk(image.permute(0, 3, 1, 2).float())
-        return feature_map
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        maps = self.trunk.maps(image.permute(0, 3, 1, 2).float())
+        return tuple(getattr(maps, name) for name in self.names)
 
 
 def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels | Levels], NDArray[np.float16]]:
+    """Return a function that runs the trunk on pixels [V, H, W, 3]: its last map, see `maps_runner`."""
+    run = maps_runner(trunk, precision, ["last"])
+    return lambda pixels: run(pixels)[0]
+
+
+def maps_runner(
+    trunk: Trunk, precision: str, names: Sequence[str]
+) -> Callable[[Pixels | Levels], list[NDArray[np.float16]]]:
     """Return a function that runs the trunk on pixels [V, H, W, 3]: torch on a GPU, else OpenVINO (faster).
 
-    Pixels are 0..255, of 8 bits or, of a resized picture, float32.
+    Pixels are 0..255, of 8 bits or, of a resized picture, float32. names: the maps wanted, of `Maps`, different ones
+    for this trunk.
     """
-    module = _FromPixels(trunk).eval()
+    module = _FromPixels(trunk, names).eval()
     if torch.cuda.is_available():
         module.cuda()
 
-        def on_gpu(pixels: Pixels | Levels) -> NDArray[np.float16]:
+        def on_gpu(pixels: Pixels | Levels) -> list[NDArray[np.float16]]:
             with torch.inference_mode():
-                return np.asarray(module(torch.from_numpy(pixels).cuda()).half().cpu().numpy())
+                return [np.asarray(one.half().cpu().numpy()) for one in module(torch.from_numpy(pixels).cuda())]
 
         return on_gpu
     with tempfile.TemporaryDirectory() as scratch:
@@ -163,17 +172,23 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels | Levels], ND
         free = torch.export.Dim.DYNAMIC(min=STRIDE, max=4096)
         example = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3)
         program = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=({1: free, 2: free},), input_names=["image"], verbose=False
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({1: free, 2: free},),
+            input_names=["image"],
+            output_names=names,
+            verbose=False,
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing for the trunk")
         program.save(path)
         run = openvino(precision)(path)
 
-    def on_cpu(pixels: Pixels | Levels) -> NDArray[np.float16]:
+    def on_cpu(pixels: Pixels | Levels) -> list[NDArray[np.float16]]:
         # One at a time: one map fits the caches, four do not.
-        levels = pixels.astype(np.float32)
-        return np.concatenate([next(iter(run({"image": one[None]}).values())) for one in levels]).astype(np.float16)
+        found = [run({"image": one[None]}) for one in pixels.astype(np.float32)]
+        return [np.concatenate([one[name] for one in found]).astype(np.float16) for name in names]
 
     return on_cpu
 

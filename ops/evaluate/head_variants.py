@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from landseer.export.build import fingerprint, untrained_head
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, SCALE_UNIT, multi_scale, resized
+from landseer.export.models.beside import RMACBesideGeM
 from landseer.export.models.cider import CiDeR
-from landseer.export.models.heads import GeMHead
+from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import Trunk
 from landseer.export.parts import Parts
@@ -22,21 +23,24 @@ from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 
 ONE_SCALE = (SCALE_UNIT,)
 BASELINE = "GeM off the shelf"
-SHIPPED = "CiDeR as shipped"
+SHIPPED = {"cider": "CiDeR as shipped", "two-map": "two maps as shipped"}
 NAMES = {
     "gem": "GeM + learned whitening",
     "rmac": "R-MAC grid + regional whitening",
     "rmac-rpn": "R-MAC + RPN + regional whitening",
     "cider": "CiDeR",
+    "two-map": "R-MAC grid beside GeM of stride 16, whitened apart",
     ATTENDED_RMAC: "CiDeR's attention + R-MAC grid + regional whitening",
 }
 
 
 class Level(NamedTuple):
-    """The feature map of a picture at one scale."""
+    """The maps of a picture at one scale."""
 
-    feature_map: Tensor
+    last: Tensor
     """[1, C, h, w]."""
+    fine: Tensor
+    """[1, F, h', w']."""
     height: int
     """Of the resized picture, in pixels."""
     width: int
@@ -44,13 +48,13 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Variant:
-    """One way from a feature map to a descriptor."""
+    """One way from feature maps to a descriptor."""
 
     name: str
     seed: int | None
     """Seed of its training; None if untrained."""
     head: nn.Module
-    whitening: Projection
+    whitening: nn.Module
     scales: tuple[int, ...] = ONE_SCALE
     """The scales of the picture that it pools, in units of 1/`SCALE_UNIT`."""
 
@@ -61,17 +65,28 @@ class Variant:
         whitening = f"{fingerprint(self.whitening, '')}{scales}"
         return hashlib.sha256(f"{fingerprint(self.head, type(self.head).__name__)}{whitening}".encode()).hexdigest()
 
-    def describe(self, feature_map: Tensor, height: int, width: int) -> Tensor:
-        """Return the unit descriptor [C] of a feature map [1, C, h, w] of a picture of height x width pixels."""
-        descriptor: Tensor = self.whitening(self.head(feature_map, height, width)[0])[0]
+    def describe(self, level: Level) -> Tensor:
+        """Return the unit descriptor [C] of a picture at one scale."""
+        descriptor: Tensor = self.whitening(self.pooled(level)[0])[0]
         return descriptor
 
     def describe_pyramid(self, levels: Mapping[int, Level]) -> Tensor:
         """Return the unit descriptor [C] of a picture from its levels by scale, pooled as a server does."""
         if self.scales == ONE_SCALE:
-            return self.describe(*levels[SCALE_UNIT])
-        descriptor: Tensor = self.whitening(multi_scale([self.head(*levels[scale])[0] for scale in self.scales]))[0]
+            return self.describe(levels[SCALE_UNIT])
+        descriptor: Tensor = self.whitening(multi_scale([self.pooled(levels[scale])[0] for scale in self.scales]))[0]
         return descriptor
+
+    @property
+    def two_maps(self) -> bool:
+        """Whether its head takes the fine map, too."""
+        return isinstance(self.head, RMACBesideGeM)
+
+    def pooled(self, level: Level) -> tuple[Tensor, Tensor]:
+        """Return the head's vector [1, D], before the whitening, and attention [1, h, w]."""
+        maps = (level.last, level.fine) if self.two_maps else (level.last,)
+        pooled: tuple[Tensor, Tensor] = self.head(*maps, level.height, level.width)
+        return pooled
 
 
 def variants(channels: int, trained: Sequence[Parts]) -> Iterator[Variant]:
@@ -86,8 +101,10 @@ def variants(channels: int, trained: Sequence[Parts]) -> Iterator[Variant]:
 
 def variant_of(parts: Parts, channels: int, name: str | None = None) -> Variant:
     """Return trained parts as a variant at one scale. name: by default that of the kind of head."""
-    made = AttendedRMAC(channels) if parts.descriptor == ATTENDED_RMAC else untrained_head(parts.descriptor, channels)
-    whitening = Projection.untrained(channels, channels, seed=0)
+    attended, fine = parts.descriptor == ATTENDED_RMAC, parts.tensors.get("whitening.fine.mean")
+    made = AttendedRMAC(channels) if attended else untrained_head(parts.descriptor, channels)
+    kind = HEADS["rmac" if attended else parts.descriptor]
+    whitening = kind.whitening(channels, channels if fine is None else len(fine))
     parts.fill("head", made)
     parts.fill("whitening", whitening)
     found = name or NAMES[parts.descriptor]
@@ -119,7 +136,8 @@ def cost(variant: Variant, trunk: Trunk, *, side: int, scales: tuple[int, ...] =
     pixels = torch.zeros(1, 3, side, side)
     with FlopCounterMode(display=False) as counter:
         pictures = {scale: resized(pixels, scale) for scale in scales}
-        levels = {scale: Level(trunk(picture), *picture.shape[2:]) for scale, picture in pictures.items()}
+        maps = {scale: trunk.maps(picture) for scale, picture in pictures.items()}
+        levels = {scale: Level(one.last, one.fine, *pictures[scale].shape[2:]) for scale, one in maps.items()}
         variant.describe_pyramid(levels)
     sizes = (sum(p.numel() for p in _weights(m)) for m in (trunk.features, variant.head, variant.whitening))
     return Cost(parameters=sum(sizes), gflops=counter.get_total_flops() / 1e9)

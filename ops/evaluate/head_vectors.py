@@ -21,7 +21,9 @@ from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.head_variants import Level, Variant
 
 Vectors = NDArray[np.float32]
-Run = Callable[[Pixels | Levels], NDArray[np.float16]]
+Run = Callable[[Pixels | Levels], Sequence[NDArray[np.float16]]]
+MAPS = ("last", "fine")
+"""The maps that a `Run` returns, of `Maps`."""
 
 BLOCK = 100
 """Pictures between two writes to disk: minutes with a large trunk on a CPU."""
@@ -39,7 +41,7 @@ def describe_by_heads(
 ) -> list[Vectors]:
     """Return the vectors [N, C] of each variant, in the order of the pictures. Vectors on disk are not computed again.
 
-    run: the trunk, from pixels [1, H, W, 3] to its feature map; trunk: its fingerprint. An interrupted run resumes
+    run: the trunk, from pixels [1, H, W, 3] to `MAPS`; trunk: its fingerprint. An interrupted run resumes
     after the last complete block of pictures. OpsError names a picture that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,12 +99,13 @@ def _computed(
 
 
 def level(pixels: Pixels, scale: int, run: Run) -> Level:
-    """Return the feature map of pixels [1, H, W, 3] at a scale."""
+    """Return the maps of pixels [1, H, W, 3] at a scale."""
     picture: Pixels | Levels = pixels
     if scale != SCALE_UNIT:
         resampled = resized(torch.tensor(pixels).permute(0, 3, 1, 2).float(), scale)
         picture = np.ascontiguousarray(resampled.permute(0, 2, 3, 1).numpy())
-    return Level(torch.from_numpy(run(picture).astype(np.float32)), *picture.shape[1:3])
+    last, fine = (torch.from_numpy(found.astype(np.float32)) for found in run(picture))
+    return Level(last, fine, *picture.shape[1:3])
 
 
 def _key(pictures: Sequence[Path], variant: Variant, trunk: str, profile: Profile) -> str:

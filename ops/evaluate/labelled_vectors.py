@@ -19,10 +19,10 @@ from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.training.command import precision_of
-from landseer.export.training.trunk_views import trunk_runner
+from landseer.export.training.trunk_views import maps_runner
 from landseer.export.training.views import Pixels
 from landseer.ops.evaluate.head_variants import Variant, as_served, variants
-from landseer.ops.evaluate.head_vectors import Run, Vectors, describe_by_heads, level
+from landseer.ops.evaluate.head_vectors import MAPS, Run, Vectors, describe_by_heads, level
 from landseer.ops.progress import bars, warn
 
 
@@ -77,7 +77,7 @@ class Describer:
         loaded, variant = _loaded(backbone, weights, None)
         made = as_served(variant)
         key = f"{trunk_sha256(loaded)} {made.fingerprint}"
-        load = partial(trunk_runner, loaded.trunk, precision_of(backbone))
+        load = partial(maps_runner, loaded.trunk, precision_of(backbone), MAPS)
         return cls(variant=made, load=load, key=key, how=f"{backbone}, {variant.name}")
 
     @cached_property
@@ -115,7 +115,7 @@ def describe_labelled(
         [vectors] = describe_by_heads(
             [one.path for one in found],
             [variant],
-            run=trunk_runner(loaded.trunk, precision_of(backbone)),
+            run=maps_runner(loaded.trunk, precision_of(backbone), MAPS),
             trunk=trunk_sha256(loaded),
             profile=Profile(backbone=backbone, weights_sha256="", sizes=Sizes(channels=loaded.trunk.channels)),
             folder=folder,

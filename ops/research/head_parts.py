@@ -18,6 +18,7 @@ from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, shipped, write_parts
 from landseer.export.training.command import precision_of
 from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.paired_views import paired_views
 from landseer.export.training.part_trainers import Training, learned_regions, train_head
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views, views_key
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
@@ -66,13 +67,13 @@ class HeadParts:
         """Yield the variants: off the shelf, as shipped for this trunk if any are, and trained with each seed."""
         channels = self.loaded.trunk.channels
         yield from variants(channels, [])
-        path = shipped(trunk_sha256(self.loaded)).get("cider")
-        found = read_parts(path) if path else None
-        if found:
-            yield variant_of(found, channels, SHIPPED)
+        there = {head: read_parts(path) for head, path in shipped(trunk_sha256(self.loaded)).items()}
+        for head, parts in there.items():
+            yield variant_of(parts, channels, SHIPPED[head])
+        found = there.get("cider")
         if found and ATTENDED_RMAC in heads:
             attended = self._made(ATTENDED_RMAC, 0, lambda: self._attended(found, 0), of="shipped-")
-            yield variant_of(attended, channels, f"{NAMES[ATTENDED_RMAC]}, {SHIPPED}")
+            yield variant_of(attended, channels, f"{NAMES[ATTENDED_RMAC]}, {SHIPPED['cider']}")
         for descriptor in heads:
             if descriptor != "rmac-rpn" or self._proposals.exists():
                 yield from (variant_of(self._trained(descriptor, seed), channels) for seed in range(seeds))
@@ -112,6 +113,8 @@ class HeadParts:
             recipe=LocalisationRecipe(seed=seed),
             folder=self.folder / self._name(descriptor, seed),
             proposals=self._proposals,
+            pairs=paired_views(self.learned.photographs, seed=seed) if descriptor == "two-map" else None,
+            precision=precision_of(self.source.backbone),
             card={"data": self.data},
         )
 

@@ -76,6 +76,7 @@ def _compiled(one: Contender) -> Callable[[Picture], object]:
         whitening=served.whitening,
         reduction=Projection.untrained(sizes.channels, sizes.reduced, seed=0),
         locals=Projection.untrained(sizes.channels, sizes.local, seed=0),
+        two_maps=served.two_maps,
     ).eval()
     with torch.no_grad():
         program = torch.export.export(graph, (torch.zeros(1, 640, 640, 3, dtype=torch.uint8),))

@@ -18,11 +18,11 @@ from landseer.export.models.backbone import LOCAL_SCALES
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.part_trainers import TRAINERS
-from landseer.export.training.trunk_views import trunk_runner
+from landseer.export.training.trunk_views import maps_runner
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC
 from landseer.ops.evaluate.head_variants import BASELINE, ONE_SCALE, Variant, as_served, cost
-from landseer.ops.evaluate.head_vectors import Vectors, describe_by_heads
+from landseer.ops.evaluate.head_vectors import MAPS, Vectors, describe_by_heads
 from landseer.ops.progress import bars
 from landseer.ops.research.cells import INTERVALS
 from landseer.ops.research.head_kinds import Kind, kinds
@@ -159,7 +159,7 @@ def _described(
     """Return the vector of every picture of all tests, by variant. Each test's are kept on disk for themselves."""
     found: list[dict[Path, Vectors]] = [{} for _ in chosen]
     loaded, backbone = parts.loaded, parts.source.backbone
-    run = trunk_runner(loaded.trunk, precision_of(backbone))
+    run = maps_runner(loaded.trunk, precision_of(backbone), MAPS)
     profile = Profile(backbone=backbone, weights_sha256="", sizes=Sizes(channels=loaded.trunk.channels), long_side=SIDE)
     with bars(console()) as bar:
         for kind in tests:

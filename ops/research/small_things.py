@@ -25,14 +25,15 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.describe import whole_picture_boxes
 from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
+from landseer.export.models.backbone import SCALE_UNIT
 from landseer.export.models.detector import AttentionRegions, Detection
 from landseer.export.models.rpn import RegionProposals, first_boxes
 from landseer.export.models.trained import read_proposals
 from landseer.export.models.trunks import BACKBONES, fill
 from landseer.export.training.command import precision_of
-from landseer.export.training.trunk_views import trunk_runner
-from landseer.ops.evaluate.head_variants import Variant, variants
-from landseer.ops.evaluate.head_vectors import Run, Vectors
+from landseer.export.training.trunk_views import maps_runner
+from landseer.ops.evaluate.head_variants import Level, Variant, variants
+from landseer.ops.evaluate.head_vectors import MAPS, Run, Vectors, level
 
 FRAME = 768
 """Longer side of the frame around a small thing, pixels. Photographs of the GroceryStore data set, 348 pixels wide, are
@@ -118,7 +119,7 @@ class BoxNetworks:
     """The networks that describe pictures and find boxes."""
 
     run: Run
-    """The trunk, from pixels [1, H, W, 3] to its feature map."""
+    """The trunk, from pixels [1, H, W, 3] to `MAPS`."""
     trunk: str
     """Fingerprint and precision of the trunk."""
     variant: Variant
@@ -133,7 +134,7 @@ def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: P
     trained = find_parts(loaded, Wanted(backbone=backbone, parts=parts))
     *_, variant = variants(sizes.channels, [trained] if trained else [])
     return BoxNetworks(
-        run=trunk_runner(loaded.trunk, precision),
+        run=maps_runner(loaded.trunk, precision, MAPS),
         trunk=f"{trunk_sha256(loaded)} {precision}",
         variant=variant,
         profile=Profile(backbone=backbone, weights_sha256="", sizes=sizes),
@@ -171,9 +172,9 @@ class Seen:
         return self.prepared(None)
 
     @cached_property
-    def feature_map(self) -> Tensor:
-        """Of the whole picture, [1, C, h, w]."""
-        return self._map(self.whole)
+    def level(self) -> Level:
+        """The maps of the whole picture."""
+        return self._level(self.whole)
 
     def prepared(self, region: Region | None) -> Prepared:
         """Prepare a region as the orchestrator does."""
@@ -183,12 +184,11 @@ class Seen:
     def vector(self, place: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the unit descriptor [C] of the crop at a box [4]."""
         x, y, width, height = map(float, place)
-        prepared = self.prepared(Region(x=x, y=y, width=width, height=height))
-        return self._described(self._map(prepared), prepared)
+        return self._described(self._level(self.prepared(Region(x=x, y=y, width=width, height=height))))
 
     def whole_vector(self) -> NDArray[np.float32]:
         """Return the unit descriptor [C] of the whole picture."""
-        return self._described(self.feature_map, self.whole)
+        return self._described(self.level)
 
     def places(self, detection: Detection) -> Places:
         """Return the best boxes of a detection in the whole picture, without those too small to crop."""
@@ -202,17 +202,16 @@ class Seen:
         """Return the height and width of the trunk's input, int32 [1, 2]."""
         return torch.tensor([self.whole.pixels.shape[:2]], dtype=torch.int32)
 
-    def _map(self, prepared: Prepared) -> Tensor:
-        return torch.from_numpy(self.networks.run(prepared.pixels[None]).astype(np.float32))
+    def _level(self, prepared: Prepared) -> Level:
+        return level(prepared.pixels[None], SCALE_UNIT, self.networks.run)
 
-    def _described(self, feature_map: Tensor, prepared: Prepared) -> NDArray[np.float32]:
-        height, width = prepared.pixels.shape[:2]
-        return np.asarray(self.networks.variant.describe(feature_map, height, width).numpy(), np.float32)
+    def _described(self, described: Level) -> NDArray[np.float32]:
+        return np.asarray(self.networks.variant.describe(described).numpy(), np.float32)
 
 
 def attention_places(seen: Seen) -> Places:
     """Return boxes of the head's own attention."""
-    _, attention = seen.networks.variant.head(seen.feature_map, *seen.whole.pixels.shape[:2])
+    _, attention = seen.networks.variant.pooled(seen.level)
     return seen.places(AttentionRegions(sizes=seen.networks.profile.sizes)(attention, seen.size()))
 
 
@@ -220,7 +219,7 @@ def proposed_places(seen: Seen) -> Places:
     """Return boxes of trained region proposals; none without proposals."""
     if seen.networks.proposals is None:
         return np.empty((0, 4), np.float32)
-    return seen.places(first_boxes(seen.networks.proposals(seen.feature_map, seen.size()), seen.networks.profile.sizes))
+    return seen.places(first_boxes(seen.networks.proposals(seen.level.last, seen.size()), seen.networks.profile.sizes))
 
 
 def true_place(seen: Seen) -> Places:

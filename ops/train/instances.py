@@ -22,9 +22,9 @@ from rich.console import Console
 from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.training.episodes import Kind
-from landseer.export.training.flat_targets import flat_target
+from landseer.export.training.flat_targets import flat_target, pictured
 from landseer.export.training.shots import Shots, profile_of
-from landseer.export.training.views import Pixels, ViewRanges, view
+from landseer.export.training.views import Pixels, ViewRanges
 from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
 from landseer.ops.evaluate.labelled_vectors import Describer
 from landseer.ops.progress import bars, warn
@@ -40,7 +40,6 @@ TARGETS = 200
 VIEWS = 5
 """Pictures of each photograph that is viewed, and of each target."""
 ZOOMS = ViewRanges(crop=(0.3, 1.0))
-BY_CAMERA = ViewRanges(crop=(0.85, 1.0), extent=(0.45, 1.0), blur=2.5)
 
 
 def instances(data: str, describe: Describer, folder: Path, *, seed: int, console: Console) -> list[Kind]:
@@ -97,11 +96,8 @@ def _target(shots: Shots, place: int, seed: int) -> Pixels:
     thing, number = divmod(place, VIEWS)
     of_thing, draw = np.random.default_rng((seed, 0, thing)), np.random.default_rng((seed, 1, place))
     drawn = flat_target(int(of_thing.integers(2**31)), shots.pixels(int(of_thing.integers(len(shots)))))
-    if not number:
-        still = ViewRanges(crop=(1.0, 1.0), rotation=0.0, perspective=0.0, light=0.0, tint=0.0, blur=0.0)
-        return view(drawn, draw, side=SIDE, ranges=still)
-    behind = shots.pixels(int(draw.integers(len(shots))))
-    return view(drawn, draw, side=SIDE, background=behind, ranges=BY_CAMERA)
+    behind = shots.pixels(int(draw.integers(len(shots)))) if number else None
+    return pictured(drawn, draw, side=SIDE, background=behind)
 
 
 def _view(shots: Shots, viewed: NDArray[np.int64], place: int, seed: int) -> Pixels:

@@ -52,9 +52,10 @@ def backbone(kind: str) -> Backbone:
             sizes=SIZES,
             head=shaken(untrained_head(kind, CHANNELS)),
             scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
-            whitening=Projection.untrained(CHANNELS, CHANNELS, seed=0),
+            whitening=HEADS[kind].whitening(CHANNELS, CHANNELS),
             reduction=Projection.untrained(CHANNELS, SIZES.reduced, seed=1),
             locals=Projection.untrained(CHANNELS, SIZES.local, seed=2),
+            two_maps=HEADS[kind].two_maps,
         )
     return network.eval()
 
@@ -86,7 +87,8 @@ def once(stages: dict[object, onnx.ModelProto], monkeypatch: pytest.MonkeyPatch)
     ) -> onnx.ModelProto:
         if module.method == "pool":
             return export(module, args, shapes, names, opset)
-        key = (module.method, *names.inputs, *names.outputs)
+        # A head of two maps has another whitening.
+        key = (module.method, getattr(module.module, "two_maps", False), *names.inputs, *names.outputs)
         if key not in stages:
             stages[key] = export(module, args, shapes, names, opset)
         return stages[key]

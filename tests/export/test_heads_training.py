@@ -12,6 +12,8 @@ from torch import nn
 
 from landseer.export import all as everything
 from landseer.export.build import Wanted, untrained_head
+from landseer.export.datasets.readers import read
+from landseer.export.models.heads import HEADS
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
@@ -21,7 +23,9 @@ from landseer.export.training import command
 from landseer.export.training.command import TrainOptions, train_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe
+from landseer.export.training.paired_views import PairedViews
 from landseer.export.training.part_trainers import TRAINERS, Training, train
+from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec
 from landseer.export.training.weights import write_weights
 
@@ -44,9 +48,25 @@ def views() -> TrunkViews:
     return TrunkViews(maps=maps, labels=tuple(f"class {i // EACH}" for i in range(CLASSES * EACH)))
 
 
+def pairs(folder: Path) -> PairedViews:
+    for number, pixels in enumerate(list(photographs(side=96))[:CLASSES]):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    shots = Shots(photographs=read(f"folder:{folder.parent}").photographs, profile=profile_of(96))
+    return PairedViews(shots=shots, rows=np.arange(len(shots)), targets=4, seed=0)
+
+
 def training(folder: Path, proposals: Path | None = None) -> Training:
     recipe = LocalisationRecipe(photographs=4, sample=8, validated=4)
-    return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, proposals=proposals)
+    return Training(
+        loaded=loaded(),
+        backbone="small",
+        views=views(),
+        recipe=recipe,
+        folder=folder,
+        proposals=proposals,
+        pairs=pairs(folder / "photographs" / "one"),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +83,13 @@ def test_parts_fit_the_head_they_are_of_and_repeat(descriptor: str, tmp_path: Pa
     first, again = (train(descriptor, training(tmp_path / name, proposals)) for name in ("a", "b"))
     assert first.descriptor == descriptor and "reduction" in first.learned
     assert all(torch.equal(value, again.tensors[name]) for name, value in first.tensors.items())
-    head = untrained_head(descriptor, CHANNELS)
+    kind = HEADS[descriptor]
+    head, whitening = untrained_head(descriptor, CHANNELS), kind.whitening(CHANNELS, CHANNELS)
     first.fill("head", head)
-    descriptor_, attention = head.eval()(torch.rand(2, CHANNELS, 4, 4), 128, 128)
-    assert descriptor_.shape == (2, CHANNELS) and attention.shape == (2, 4, 4)
+    first.fill("whitening", whitening)
+    maps = [torch.rand(2, CHANNELS, 4, 4)] * (2 if kind.two_maps else 1)
+    pooled, attention = head.eval()(*maps, 128, 128)
+    assert whitening(pooled).shape == (2, CHANNELS) and attention.shape == (2, 4, 4)
     assert first.section("reduction")["matrix"].shape == (512, CHANNELS)
 
 

@@ -36,7 +36,7 @@ from landseer.export.models.backbone import (
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.patches import packed, strongest_patches
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Maps, Trunk
 from landseer.export.parity import LIMITS, MEASURES, SELECTED, check, eager, same_bits, selection_overlap
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.to_onnx import Arrays, write_onnx
@@ -62,9 +62,9 @@ class SmallFeatures(nn.Module):
         last: Tensor = self.late(self.early(x))
         return last
 
-    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, x: Tensor) -> Maps:
         middle = self.early(x)
-        return self.late(middle), middle
+        return Maps(self.late(middle), middle, 2 * middle)
 
 
 def small_trunk() -> Trunk:
@@ -77,8 +77,9 @@ def small_trunk() -> Trunk:
         channels=CHANNELS,
         mean=(127.0,) * 3,
         std=(60.0,) * 3,
-        both=features.both,
+        maps=features.maps,
         middle_channels=MIDDLE,
+        fine_channels=MIDDLE,
     ).eval()
 
 
@@ -123,14 +124,18 @@ def resnet() -> Trunk:
         return trunks._resnet_trunk(torchvision.models.resnet50(weights=None)).eval()
 
 
-@pytest.mark.parametrize(("make", "channels"), [(lite, 112), (resnet, 1024), (small_trunk, MIDDLE)])
+@pytest.mark.parametrize(
+    ("make", "channels", "fine_channels"), [(lite, 112, 672), (resnet, 1024, 1024), (small_trunk, MIDDLE, MIDDLE)]
+)
 @torch.no_grad()
-def test_the_last_of_both_maps_is_the_trunks_and_the_middle_one_has_stride_16(make: Any, channels: int) -> None:
+def test_the_last_map_is_the_trunks_and_the_others_have_stride_16(make: Any, channels: int, fine_channels: int) -> None:
     trunk, x = make(), 255 * torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
-    last, middle = trunk.maps(x)
+    last, middle, fine = trunk.maps(x)
     torch.testing.assert_close(last, trunk(x), rtol=0, atol=0)
     assert last.shape == (2, trunk.channels, 3, 5)
     assert middle.shape == (2, channels, 6, 10) and trunk.middle_channels == channels
+    assert fine.shape == (2, fine_channels, 6, 10) and trunk.fine_channels == fine_channels
+    assert fine.min() >= 0 and fine.std() > 0
     assert middle.std() > 0
 
 
@@ -147,13 +152,13 @@ def test_the_copy_of_a_trunk_has_its_own_maps(make: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_trunk_without_a_middle_map_gives_its_last_one_twice() -> None:
+def test_a_trunk_with_one_map_gives_it_in_place_of_all() -> None:
     features = nn.Conv2d(3, 8, 32, stride=32)
     trunk = Trunk(features=features, classifier=nn.Identity(), channels=8, mean=(0.0,) * 3, std=(1.0,) * 3)
     x = torch.rand(1, 3, 64, 64)
-    last, middle = trunk.maps(x)
+    last, middle, fine = trunk.maps(x)
     torch.testing.assert_close(last, trunk(x), rtol=0, atol=0)
-    assert middle is last and trunk.middle_channels == 8
+    assert middle is last and fine is last and trunk.middle_channels == trunk.fine_channels == 8
 
 
 def two_scales(batch: int, seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
@@ -227,7 +232,7 @@ def test_a_backbone_returns_the_signs_of_projected_features_and_where_they_are()
         assert all(wanted in (-1, got) for wanted, got in zip(tensor.dims, out.shape[1:], strict=True))
     assert found.patch_count.tolist() == [[PATCHES]] * 2
     maps = {s: backbone.trunk.maps(resized(image.permute(0, 3, 1, 2).float(), s)) for s in LOCAL_SCALES}
-    chosen = strongest_patches([m for _, m in maps.values()], [m for m, _ in maps.values()], PATCHES)
+    chosen = strongest_patches([m.middle for m in maps.values()], [m.last for m in maps.values()], PATCHES)
     units = chosen.features / chosen.features.norm(dim=-1, keepdim=True)
     signs = (units.double() - projection.mean.double()) @ projection.matrix.T.double()
     bits = np.unpackbits(found.patch_codes.numpy(), axis=-1)
@@ -237,11 +242,11 @@ def test_a_backbone_returns_the_signs_of_projected_features_and_where_they_are()
     _on_centres(found, maps)
 
 
-def _on_centres(found: PatchDescription, maps: dict[int, tuple[Tensor, Tensor]]) -> None:
+def _on_centres(found: PatchDescription, maps: dict[int, Maps]) -> None:
     """Every patch lies on the centre of a cell of its scale, and no two on the same."""
     cells = {
         (round((x + 0.5) * 64 / middle.shape[3], 2), round((y + 0.5) * 96 / middle.shape[2], 2), round(s / 2**19, 4))
-        for s, (_, middle) in maps.items()
+        for s, (_, middle, _) in maps.items()
         for y in range(middle.shape[2])
         for x in range(middle.shape[3])
     }

@@ -33,8 +33,9 @@ def test_lite_trunks_classify_photographs(lite: Lite, name: str) -> None:
 def test_the_middle_map_of_lite_trunks_is_the_last_of_stride_16(lite: Lite) -> None:
     trunk = BACKBONES[lite.name].load(None, "auto").trunk
     with torch.no_grad():
-        last, middle = trunk.maps(torch.rand(1, 3, 64, 96) * 255)
+        last, middle, fine = trunk.maps(torch.rand(1, 3, 64, 96) * 255)
     assert last.shape == (1, 1280, 2, 3) and middle.shape == (1, trunk.middle_channels, 4, 6)
+    assert fine.shape == (1, trunk.fine_channels, 4, 6)
     following = trunk.features.network._blocks[lite.middle + 1]
     assert following._depthwise_conv.stride in (2, (2, 2), [2, 2])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,12 +213,15 @@ def eager_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from landseer.export.models.trunks import Trunk
 
-    def runner(trunk: Trunk, precision: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        def run(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def runner(
+        trunk: Trunk, precision: str, names: Sequence[str]
+    ) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+        def run(pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
             with torch.no_grad():
-                return trunk(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)).half().numpy()
+                maps = trunk.maps(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2))
+            return [getattr(maps, name).half().numpy() for name in names]
 
         return run
 
     for user in ("evaluate.labelled_vectors", "research.heads"):
-        monkeypatch.setattr(f"landseer.ops.{user}.trunk_runner", runner)
+        monkeypatch.setattr(f"landseer.ops.{user}.maps_runner", runner)

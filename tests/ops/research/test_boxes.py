@@ -53,11 +53,11 @@ def networks(calls: list[int] | None = None) -> BoxNetworks:
         features = nn.Sequential(nn.Conv2d(3, CHANNELS, 32, stride=32), nn.ReLU())
     made = Trunk(features=features, classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3)
 
-    def on_trunk(pixels: np.ndarray) -> np.ndarray:
+    def on_trunk(pixels: np.ndarray) -> list[np.ndarray]:
         if calls is not None:
             calls.append(1)
         with torch.no_grad():
-            return made(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()).half().numpy()
+            return [made(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()).half().numpy()] * 2
 
     return BoxNetworks(run=on_trunk, trunk="t", variant=next(iter(variants(CHANNELS, []))), profile=PROFILE)
 

@@ -18,12 +18,12 @@ from landseer.export.models.rmac import GridRMAC
 from landseer.export.models.trunks import BACKBONES, Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
-from landseer.export.training.trunk_views import trunk_runner
+from landseer.export.training.trunk_views import maps_runner
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate import head_vectors
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 from landseer.ops.evaluate.head_variants import BASELINE, Cost, as_served, cost, variant_of, variants
-from landseer.ops.evaluate.head_vectors import describe_by_heads
+from landseer.ops.evaluate.head_vectors import MAPS, describe_by_heads
 from landseer.ops.research import heads as run
 from landseer.ops.research.head_kinds import kinds
 from landseer.ops.research.head_times import Time
@@ -122,7 +122,7 @@ def test_variants_at_several_scales_are_those_of_the_served_backbone(pictures: l
     [found] = describe_by_heads(
         pictures[:1],
         [served],
-        run=trunk_runner(trunk, "f32"),
+        run=maps_runner(trunk, "f32", MAPS),
         trunk="t",
         profile=profile,
         folder=tmp_path / "v",
@@ -167,12 +167,12 @@ class OnTrunk:
     def __init__(self, trunk: Trunk, stop: int | None = None) -> None:
         self._trunk, self._stop, self.calls = trunk, stop, 0
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         if self.calls == self._stop:
             raise KeyboardInterrupt
         self.calls += 1
         with torch.no_grad():
-            return self._trunk(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).half().numpy()
+            return [self._trunk(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).half().numpy()] * 2
 
 
 def described(paths: list[Path], run: OnTrunk, folder: Path) -> list[np.ndarray]:
