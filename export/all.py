@@ -25,7 +25,7 @@ from landseer.ensemble.inference.contracts import (
 )
 
 if TYPE_CHECKING:
-    from landseer.export.build import Wanted
+    from landseer.export.build import DEFAULT, Wanted
     from landseer.export.exporter import ExportOptions
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
@@ -43,7 +43,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    from landseer.export.build import OF_ANY_HEAD, PATCHES
+    from landseer.export.build import HEAD, OF_ANY_HEAD, PATCHES
     from landseer.export.models.heads import HEADS
     from landseer.export.models.trunks import BACKBONES
     from landseer.export.to_onnx import OPSETS
@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0", help="network to export")
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors from landseer train")
     p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="ResNet variant of the weights")
-    p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: cider if trained parts fit, else gem)")
+    p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: two-map if trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
     p.add_argument("--train", metavar="DATA", help=f"train the parts first, then export with them; needs {TRAIN}")
-    p.add_argument("--section", choices=(*OF_ANY_HEAD, PATCHES), help="train only this part and add it to --parts")
+    p.add_argument("--section", choices=(HEAD, *OF_ANY_HEAD, PATCHES), help="train only this part, into --parts")
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.section and not (args.train and args.parts):
         parser().error("--section needs --train DATA and --parts FILE")
-    from landseer.export.build import Wanted
+    from landseer.export.build import DEFAULT, Wanted
     from landseer.export.exporter import ExportError, ExportOptions, export
 
     wanted = Wanted(
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     options = ExportOptions(wanted=wanted, only=only, opset=args.opset, out=args.out, dry_run=args.dry_run)
     try:
         if args.train and args.dry_run:
-            print(f"would train {args.section or wanted.descriptor or 'cider'} on {args.train} first")
+            print(f"would train {args.section or wanted.descriptor or DEFAULT} on {args.train} first")
             # The file of parts does not exist yet.
             options = dataclasses.replace(options, wanted=dataclasses.replace(wanted, parts=None))
         elif args.train:

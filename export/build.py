@@ -30,11 +30,13 @@ from landseer.export.parts import Parts, read_parts, shipped
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
 LATTQE_WIDTH = 64
 """Of the seeded stand-in: 6 MB at D = 1280, where the paper's width, D, takes 120 MB of disk and memory for nothing."""
-DEFAULT, WITHOUT_PARTS = "cider", "gem"
+DEFAULT, WITHOUT_PARTS = "two-map", "gem"
 """The default descriptor if trained parts fit the trunk; otherwise GeM, which needs no training."""
 
 OF_ANY_HEAD = ("reduction", "locals")
 """Parts that depend on the trunk but not on the head."""
+HEAD = "head"
+"""What depends on the head: itself and the whitening."""
 PATCHES = "patches"
 """Another one. It has no stand-in: without it, models have no patches."""
 PATCH_COUNT = 388

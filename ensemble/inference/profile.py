@@ -21,7 +21,7 @@ class Profile:
     """Of the weights of the trunk and of all heads that affect stored vectors."""
     sizes: Sizes
     descriptor: str = "gem"
-    """The head that computes the global descriptor: gem, rmac, rmac-rpn, cider."""
+    """The head that computes the global descriptor: gem, rmac, rmac-rpn, cider, two-map."""
     detector: str = DEFAULT_DETECTOR
     """A key of `DETECTOR_INPUTS`. It affects no vectors, so it is not in the fingerprint."""
     detector_sha256: str = ""

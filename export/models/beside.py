@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from landseer.export.models.pooling import GeM, Projection, l2n
 from landseer.export.models.rmac import GridRMAC
 
-FINE = 0.5
-"""Weight of the fine map's cosine is the square of this, over that of the last map's."""
+FINE = 0.4
+"""Length of the fine map's vector beside the last map's: the weights of their cosines are 1 and the square of this."""
 FINE_SHARE = 0.3
 """Share of the descriptor's values that the fine map has."""
 SEEDS = 5, 6

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from landseer.ensemble.errors import InvalidInput
-from landseer.export.build import DEFAULT, PATCHES, Wanted, find_parts, trunk_sha256
+from landseer.export.build import DEFAULT, HEAD, OF_ANY_HEAD, PATCHES, Wanted, find_parts, trunk_sha256
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.readable import readable
@@ -23,10 +26,10 @@ from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe
-from landseer.export.training.paired_views import paired_views
-from landseer.export.training.part_trainers import TRAINERS, Training, train, with_projection
+from landseer.export.training.part_trainers import TRAINERS, Training, train_head, with_projection, with_projections
 from landseer.export.training.patch_projection import PHOTOGRAPHS, learned_patches
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views
+from landseer.export.training.two_maps import TWO_MAP, two_map_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class TrainOptions:
     out: Path
     """File of parts to write, with the card beside it."""
     section: str | None = None
-    """A key of `PROJECTIONS`: learn only this and add it to the existing file; None learns everything."""
+    """A key of `PROJECTIONS`, patches or head: learn only this and add it to the file; None learns everything."""
     folder: Path = Path("var/train")
     """Folder of intermediate results, from which an interrupted run resumes."""
     seed: int = 0
@@ -50,35 +53,125 @@ class TrainOptions:
 def train_parts(options: TrainOptions, console: Console) -> Path:
     """Train and write parts; return the file. TrainingError, in one line, if it fails."""
     descriptor = options.wanted.descriptor or DEFAULT
-    if descriptor not in TRAINERS:
-        raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join(TRAINERS)}")
+    if descriptor not in (*TRAINERS, TWO_MAP):
+        raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join((*TRAINERS, TWO_MAP))}")
     began = time.monotonic()
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
-        there = find_parts(loaded, replace(options.wanted, parts=options.out)) if options.section else None
-        photographs = _readable(options, console)
-        if there and options.section == PATCHES:
-            parts = _with_patches(options, loaded, photographs, there, console)
-            return _written(options, parts, console, began)
-        views, precision = _views(options, loaded, photographs, console), precision_of(options.wanted.backbone)
-        with _bar(console) as bar:
-            training = Training(
-                loaded=loaded,
+        there = _there(options, loaded)
+        run = _Run(options, descriptor, loaded, _readable(options, console), console)
+        parts = run.section(there) if there else run.everything()
+    except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:
+        raise TrainingError(str(error)) from error
+    return _written(options, parts, console, began)
+
+
+def _there(options: TrainOptions, loaded: Loaded) -> Parts | None:
+    """Return the parts that a section is added to; None to learn everything, or the head alone into a new file."""
+    if options.section is None or (options.section == HEAD and not options.out.exists()):
+        return None
+    return find_parts(loaded, replace(options.wanted, parts=options.out))
+
+
+class _Run(NamedTuple):
+    """A training of parts."""
+
+    options: TrainOptions
+    descriptor: str
+    loaded: Loaded
+    photographs: Photographs
+    console: Console
+
+    def everything(self) -> Parts:
+        """Learn all parts, or the head alone if only that is asked for."""
+        parts = self._head()
+        if self.options.section == HEAD:
+            return parts
+        with self._training() as training:
+            parts = with_projections(parts, training)
+        return self._with_patches(parts)
+
+    def section(self, there: Parts) -> Parts:
+        """Learn one section of existing parts, and add its data to the card."""
+        name = str(self.options.section)
+        if name == PATCHES:
+            return self._with_patches(there)
+        if name == HEAD:
+            return self._head().beside(there.only(*OF_ANY_HEAD, PATCHES))
+        with self._training() as training:
+            parts = with_projection(name, there, training)
+        told = f"{parts.card[name]}, {self.options.data}, by {self.options.command}"
+        return replace(parts, card={**parts.card, name: told})
+
+    def _head(self) -> Parts:
+        if self.descriptor == TWO_MAP:
+            return self._two_map()
+        with self._training() as training:
+            return train_head(self.descriptor, training)
+
+    def _two_map(self) -> Parts:
+        """Train the head of two maps, which needs photographs and no views of one map."""
+        options = self.options
+        with _bar(self.console) as bar:
+            task = bar.add_task(TWO_MAP, total=None)
+            return two_map_parts(
+                self.loaded,
+                options.wanted.backbone,
+                self.photographs.photographs,
+                seed=options.seed,
+                precision=precision_of(options.wanted.backbone),
+                card=_card(options),
+                report=lambda done, of: bar.update(task, completed=done, total=of),
+            )
+
+    @contextmanager
+    def _training(self) -> Iterator[Training]:
+        """Describe views of the photographs, unless they are on disk; show the progress of what learns from them."""
+        options, views = self.options, self._views()
+        with _bar(self.console) as bar:
+            yield Training(
+                loaded=self.loaded,
                 backbone=options.wanted.backbone,
                 views=views,
                 recipe=LocalisationRecipe(seed=options.seed),
-                pairs=paired_views(photographs.photographs, seed=options.seed),
-                precision=precision,
-                folder=options.folder / f"{options.wanted.backbone}-{descriptor}-{options.seed}-{views.key[:8]}",
-                watcher=TrainingBar(bar, descriptor),
+                folder=options.folder / f"{options.wanted.backbone}-{self.descriptor}-{options.seed}-{views.key[:8]}",
+                watcher=TrainingBar(bar, self.descriptor),
                 card=_card(options),
             )
-            parts = _section(options, there, training) if there else train(descriptor, training)
-        if not there:
-            parts = _with_patches(options, loaded, photographs, parts, console)
-        return _written(options, parts, console, began)
-    except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:
-        raise TrainingError(str(error)) from error
+
+    def _views(self) -> TrunkViews:
+        with _bar(self.console) as bar:
+            task = bar.add_task("views", total=len(self.photographs.photographs))
+            return trunk_views(
+                self.photographs.photographs,
+                self.loaded.trunk,
+                fingerprint=trunk_sha256(self.loaded),
+                spec=ViewSpec(),
+                folder=self.options.folder / "views",
+                precision=precision_of(self.options.wanted.backbone),
+                progress=lambda done: bar.advance(task, done),
+            )
+
+    def _with_patches(self, there: Parts) -> Parts:
+        """Learn the projection of patches, which needs photographs and no views, and add it to the parts."""
+        files = [photograph.path for photograph in self.photographs.photographs]
+        with _bar(self.console) as bar:
+            task = bar.add_task("patches", total=min(PHOTOGRAPHS, len(files)))
+            found, told = learned_patches(
+                self.loaded.trunk,
+                files,
+                seed=self.options.seed,
+                report=lambda done: bar.update(task, completed=done),
+            )
+        if self.options.section:
+            told = f"{told}, {self.options.data}, by {self.options.command}"
+        tensors = {f"{PATCHES}.{name}": value for name, value in found.state_dict().items()}
+        return replace(
+            there,
+            learned=tuple(dict.fromkeys((*there.learned, PATCHES))),
+            tensors={**there.tensors, **tensors},
+            card={**there.card, PATCHES: told},
+        )
 
 
 def _written(options: TrainOptions, parts: Parts, console: Console, began: float) -> Path:
@@ -87,34 +180,6 @@ def _written(options: TrainOptions, parts: Parts, console: Console, began: float
     seconds = time.monotonic() - began
     console.print(f"Trained {options.section or parts.descriptor} in {seconds:.0f} s: {options.out}")
     return options.out
-
-
-def _with_patches(
-    options: TrainOptions, loaded: Loaded, photographs: Photographs, there: Parts, console: Console
-) -> Parts:
-    """Learn the projection of patches, which needs photographs and no views, and add it to the parts."""
-    files = [photograph.path for photograph in photographs.photographs]
-    with _bar(console) as bar:
-        task = bar.add_task("patches", total=min(PHOTOGRAPHS, len(files)))
-        found, told = learned_patches(
-            loaded.trunk, files, seed=options.seed, report=lambda done: bar.update(task, completed=done)
-        )
-    if options.section:
-        told = f"{told}, {options.data}, by {options.command}"
-    tensors = {f"{PATCHES}.{name}": value for name, value in found.state_dict().items()}
-    return replace(
-        there,
-        learned=tuple(dict.fromkeys((*there.learned, PATCHES))),
-        tensors={**there.tensors, **tensors},
-        card={**there.card, PATCHES: told},
-    )
-
-
-def _section(options: TrainOptions, there: Parts, training: Training) -> Parts:
-    """Learn one section of existing parts, and add its data to the card."""
-    name = str(options.section)
-    parts = with_projection(name, there, training)
-    return replace(parts, card={**parts.card, name: f"{parts.card[name]}, {options.data}, by {options.command}"})
 
 
 def card_text(parts: Parts) -> str:
@@ -148,20 +213,6 @@ def _readable(options: TrainOptions, console: Console) -> Photographs:
     for line in photographs.skipped[:5]:
         console.print(f"skipped {line}", style="yellow", markup=False)
     return photographs
-
-
-def _views(options: TrainOptions, loaded: Loaded, photographs: Photographs, console: Console) -> TrunkViews:
-    with _bar(console) as bar:
-        task = bar.add_task("views", total=len(photographs.photographs))
-        return trunk_views(
-            photographs.photographs,
-            loaded.trunk,
-            fingerprint=trunk_sha256(loaded),
-            spec=ViewSpec(),
-            folder=options.folder / "views",
-            precision=precision_of(options.wanted.backbone),
-            progress=lambda done: bar.advance(task, done),
-        )
 
 
 def precision_of(backbone: str) -> str:

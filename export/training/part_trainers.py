@@ -32,9 +32,7 @@ from landseer.export.training.attending import learned_reduction, pooled
 from landseer.export.training.localisation import Localisation, LocalisationRecipe, of_views, projection
 from landseer.export.training.loop import Settings
 from landseer.export.training.loop import train as run
-from landseer.export.training.paired_views import PairedViews
 from landseer.export.training.trunk_views import STRIDE, TrunkViews
-from landseer.export.training.two_maps import learned_side_by_side
 from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.whitening import pca_of, pca_whitening
 
@@ -59,10 +57,6 @@ class Training:
     """Folder of state and curves, from which an interrupted training resumes."""
     proposals: Path | None = None
     """Weights of trained region proposals, for heads that pool over them."""
-    pairs: PairedViews | None = None
-    """Pictures for heads of two maps, which `views` do not hold."""
-    precision: str = "f32"
-    """Of the trunk, for `pairs`."""
     epochs: int = 1
     watcher: Watcher = field(default_factory=Silent)
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +65,11 @@ class Training:
 
 def train(descriptor: str, training: Training) -> Parts:
     """Train a head, a key of `TRAINERS`, and all `PROJECTIONS`. Equal inputs give equal parts."""
-    parts = train_head(descriptor, training)
+    return with_projections(train_head(descriptor, training), training)
+
+
+def with_projections(parts: Parts, training: Training) -> Parts:
+    """Return the parts with all `PROJECTIONS`, learned again."""
     for name in PROJECTIONS:
         parts = with_projection(name, parts, training)
     return parts
@@ -143,21 +141,6 @@ def _rmac_rpn(training: Training) -> TrainedHead:
     return ("regional whitening", "region proposals", "whitening"), learned_regions(training, head), {}
 
 
-def _two_map(training: Training) -> TrainedHead:
-    """Whiten R-MAC and GeM of the fine map apart, from pairs of pictures."""
-    if training.pairs is None:
-        raise ValueError("two-map learns from pictures: got no pairs of them")
-    pairs = training.pairs
-    found = learned_side_by_side(
-        training.loaded.trunk,
-        pairs,
-        precision=training.precision,
-        shrinkage=training.recipe.shrinkage,
-        report=lambda done: training.watcher.epoch(0, 1, done, len(pairs)),
-    )
-    return ("whitening",), _section("whitening", found.state_dict()), {}
-
-
 class Regional(Protocol):
     """A head that pools regions and whitens each."""
 
@@ -187,7 +170,6 @@ TRAINERS: dict[str, Callable[[Training], TrainedHead]] = {
     "gem": _gem,
     "rmac": _rmac,
     "rmac-rpn": _rmac_rpn,
-    "two-map": _two_map,
 }
 
 

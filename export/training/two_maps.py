@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landseer.export.build import trunk_sha256
+from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.backbone import GLOBAL_SCALES, multi_scale, resized
 from landseer.export.models.beside import RMACBesideGeM, SideBySide, fine_values
 from landseer.export.models.pooling import Projection, l2n
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunks import Loaded, Trunk
+from landseer.export.parts import Parts
 from landseer.export.training.localisation import projection
-from landseer.export.training.paired_views import PairedViews
+from landseer.export.training.paired_views import PairedViews, paired_views
 from landseer.export.training.trunk_views import maps_runner
 from landseer.export.training.whitening import learned_whitening, pairs_within
 
 Vectors = NDArray[np.float32]
+TWO_MAP = "two-map"
+"""Its key in `HEADS`."""
+SHRINKAGE = 0.2
+"""See `learned_whitening`. From 0.1 to 0.8 it makes little difference."""
+
+
+def two_map_parts(
+    loaded: Loaded,
+    backbone: str,
+    photographs: Sequence[Photograph],
+    *,
+    seed: int,
+    precision: str,
+    card: Mapping[str, Any],
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> Parts:
+    """Train the head of two maps from readable photographs.
+
+    precision: "f32" or "bf16", of the trunk. report: called with the numbers of pictures done and of all.
+    """
+    pairs = paired_views(photographs, seed=seed)
+    found = learned_side_by_side(loaded.trunk, pairs, precision=precision, report=lambda done: report(done, len(pairs)))
+    learned_from = (
+        f"learned whitening of {len(pairs):,} pictures: {len(pairs.rows):,} photographs and {pairs.targets:,}"
+    )
+    return Parts(
+        backbone=backbone,
+        trunk_sha256=trunk_sha256(loaded),
+        descriptor=TWO_MAP,
+        learned=("whitening",),
+        tensors={f"whitening.{name}": value for name, value in found.state_dict().items()},
+        card={
+            **card,
+            "seed": seed,
+            "whitening": f"{learned_from} drawn targets, twice each, shrinkage {SHRINKAGE:g}",
+        },
+    )
 
 
 def learned_side_by_side(
-    trunk: Trunk, views: PairedViews, *, precision: str, shrinkage: float, report: Callable[[int], None]
+    trunk: Trunk, views: PairedViews, *, precision: str, report: Callable[[int], None]
 ) -> SideBySide:
     """Learn both whitenings from pairs. report: called with the number of pictures done."""
     pooled = Pooled(trunk, precision)
@@ -36,7 +77,7 @@ def learned_side_by_side(
 
     def whitened(part: Vectors, values: int) -> Projection:
         unit = l2n(torch.from_numpy(part)).numpy()
-        return projection(learned_whitening(unit, queries, positives, dims=values, shrinkage=shrinkage))
+        return projection(learned_whitening(unit, queries, positives, dims=values, shrinkage=SHRINKAGE))
 
     return SideBySide(whitened(parts[0], trunk.channels - fine), whitened(parts[1], fine))
 

@@ -18,9 +18,9 @@ from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, read_parts, shipped, write_parts
 from landseer.export.training.command import precision_of
 from landseer.export.training.localisation import LocalisationRecipe
-from landseer.export.training.paired_views import paired_views
 from landseer.export.training.part_trainers import Training, learned_regions, train_head
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views, views_key
+from landseer.export.training.two_maps import TWO_MAP, two_map_parts
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 from landseer.ops.evaluate.head_variants import NAMES, SHIPPED, Variant, variant_of, variants
 from landseer.ops.progress import bars
@@ -82,6 +82,8 @@ class HeadParts:
         """Return a head, trained with a seed."""
         if descriptor == ATTENDED_RMAC:
             return self._made(descriptor, seed, lambda: self._attended(self._trained("cider", seed), seed))
+        if descriptor == TWO_MAP:
+            return self._made(descriptor, seed, lambda: self._two_map(seed))
         return self._made(descriptor, seed, lambda: train_head(descriptor, self._training(descriptor, seed)))
 
     def _made(self, descriptor: str, seed: int, make: Callable[[], Parts], *, of: str = "") -> Parts:
@@ -103,6 +105,20 @@ class HeadParts:
             cider, descriptor=ATTENDED_RMAC, learned=learned, tensors=tensors, card={**cider.card, "seed": seed}
         )
 
+    def _two_map(self, seed: int) -> Parts:
+        photographs, precision = self.learned.photographs, precision_of(self.source.backbone)
+        with bars(console()) as bar:
+            task = bar.add_task(f"training {self.source.backbone} {TWO_MAP}, seed {seed}", total=None)
+            return two_map_parts(
+                self.loaded,
+                self.source.backbone,
+                photographs,
+                seed=seed,
+                precision=precision,
+                card={"data": self.data},
+                report=lambda done, of: bar.update(task, completed=done, total=of),
+            )
+
     def _training(self, descriptor: str, seed: int) -> Training:
         views = self._views  # before the line is printed, because it has a progress bar
         console().print(f"training {self.source.backbone} {descriptor}, seed {seed}")
@@ -113,8 +129,6 @@ class HeadParts:
             recipe=LocalisationRecipe(seed=seed),
             folder=self.folder / self._name(descriptor, seed),
             proposals=self._proposals,
-            pairs=paired_views(self.learned.photographs, seed=seed) if descriptor == "two-map" else None,
-            precision=precision_of(self.source.backbone),
             card={"data": self.data},
         )
 

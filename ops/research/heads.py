@@ -19,6 +19,7 @@ from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.part_trainers import TRAINERS
 from landseer.export.training.trunk_views import maps_runner
+from landseer.export.training.two_maps import TWO_MAP
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC
 from landseer.ops.evaluate.head_variants import BASELINE, ONE_SCALE, Variant, as_served, cost
@@ -33,7 +34,7 @@ from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.heads"
 REPORT = Path("docs/reports/results.md")
-HEADS = [*TRAINERS, ATTENDED_RMAC]
+HEADS = [*TRAINERS, ATTENDED_RMAC, TWO_MAP]
 SIDE = 640
 """Long side of pictures, as served by default."""
 SERVED = "served"

@@ -12,20 +12,16 @@ from torch import nn
 
 from landseer.export import all as everything
 from landseer.export.build import Wanted, untrained_head
-from landseer.export.datasets.readers import read
-from landseer.export.models.heads import HEADS
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
 from landseer.export.parts import read_parts
 from landseer.export.photographs import photographs
-from landseer.export.training import command
+from landseer.export.training import command, paired_views
 from landseer.export.training.command import TrainOptions, train_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe
-from landseer.export.training.paired_views import PairedViews
 from landseer.export.training.part_trainers import TRAINERS, Training, train
-from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec
 from landseer.export.training.weights import write_weights
 
@@ -48,25 +44,9 @@ def views() -> TrunkViews:
     return TrunkViews(maps=maps, labels=tuple(f"class {i // EACH}" for i in range(CLASSES * EACH)))
 
 
-def pairs(folder: Path) -> PairedViews:
-    for number, pixels in enumerate(list(photographs(side=96))[:CLASSES]):
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    shots = Shots(photographs=read(f"folder:{folder.parent}").photographs, profile=profile_of(96))
-    return PairedViews(shots=shots, rows=np.arange(len(shots)), targets=4, seed=0)
-
-
 def training(folder: Path, proposals: Path | None = None) -> Training:
     recipe = LocalisationRecipe(photographs=4, sample=8, validated=4)
-    return Training(
-        loaded=loaded(),
-        backbone="small",
-        views=views(),
-        recipe=recipe,
-        folder=folder,
-        proposals=proposals,
-        pairs=pairs(folder / "photographs" / "one"),
-    )
+    return Training(loaded=loaded(), backbone="small", views=views(), recipe=recipe, folder=folder, proposals=proposals)
 
 
 @pytest.fixture(autouse=True)
@@ -83,13 +63,10 @@ def test_parts_fit_the_head_they_are_of_and_repeat(descriptor: str, tmp_path: Pa
     first, again = (train(descriptor, training(tmp_path / name, proposals)) for name in ("a", "b"))
     assert first.descriptor == descriptor and "reduction" in first.learned
     assert all(torch.equal(value, again.tensors[name]) for name, value in first.tensors.items())
-    kind = HEADS[descriptor]
-    head, whitening = untrained_head(descriptor, CHANNELS), kind.whitening(CHANNELS, CHANNELS)
+    head = untrained_head(descriptor, CHANNELS)
     first.fill("head", head)
-    first.fill("whitening", whitening)
-    maps = [torch.rand(2, CHANNELS, 4, 4)] * (2 if kind.two_maps else 1)
-    pooled, attention = head.eval()(*maps, 128, 128)
-    assert whitening(pooled).shape == (2, CHANNELS) and attention.shape == (2, 4, 4)
+    descriptor_, attention = head.eval()(torch.rand(2, CHANNELS, 4, 4), 128, 128)
+    assert descriptor_.shape == (2, CHANNELS) and attention.shape == (2, 4, 4)
     assert first.section("reduction")["matrix"].shape == (512, CHANNELS)
 
 
@@ -111,6 +88,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A backbone of its own, and photographs: each class one picture in several crops."""
     monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=CHANNELS, load=lambda weights, stride: loaded()))
     monkeypatch.setattr(command, "ViewSpec", lambda: ViewSpec(side=64, views=2))
+    monkeypatch.setattr(paired_views, "TARGETS", 6)
+    monkeypatch.setattr(paired_views, "SIDE", 64)
     monkeypatch.setattr(
         command, "LocalisationRecipe", lambda seed: LocalisationRecipe(photographs=4, sample=8, validated=4, seed=seed)
     )
@@ -136,25 +115,45 @@ def options(folder: Path, **changes: object) -> TrainOptions:
 
 def test_the_command_writes_parts_and_a_card_and_passes_over_what_is_no_picture(small: Path) -> None:
     parts = read_parts(train_parts(options(small), QUIET))
-    assert (parts.backbone, parts.descriptor) == ("small", "cider")
-    assert parts.learned == ("attention", "whitening", "reduction", "locals", "patches")
+    assert (parts.backbone, parts.descriptor) == ("small", "two-map")
+    assert parts.learned == ("whitening", "reduction", "locals", "patches")
     card = (small / "parts.md").read_text()
     assert "| command | a test |" in card and f"| data | folder:{small / 'photos'} |" in card
-    assert "| validation (mAP, %) |" in card
+    assert "drawn targets, twice each" in card
+
+
+def test_a_head_of_one_map_is_trained_if_asked_for(small: Path) -> None:
+    parts = read_parts(train_parts(options(small, wanted=Wanted(backbone="small", descriptor="cider")), QUIET))
+    assert parts.descriptor == "cider" and parts.learned[:2] == ("attention", "whitening")
+    assert "| validation (mAP, %) |" in (small / "parts.md").read_text()
+
+
+def test_a_head_alone_joins_what_the_file_has(small: Path) -> None:
+    head = read_parts(train_parts(options(small, section="head"), QUIET))
+    assert head.learned == ("whitening",)
+    whole = read_parts(train_parts(options(small), QUIET))
+    again = read_parts(train_parts(options(small, section="head", seed=1), QUIET))
+    assert again.learned == whole.learned and again.card["reduction"] == whole.card["reduction"]
+    changed = {name for name, value in whole.tensors.items() if not torch.equal(value, again.tensors[name])}
+    assert changed and all(name.startswith("whitening.") for name in changed)
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
     with pytest.raises(TrainingError, match="nowhere"):
         train_parts(options(small, data=f"folder:{small / 'nowhere'}"), QUIET)
+    one = options(
+        small, data=f"folder:{small / 'photos' / 'class 1'}", wanted=Wanted(backbone="small", descriptor="cider")
+    )
     with pytest.raises(TrainingError, match="got 1 classes"):
-        train_parts(options(small, data=f"folder:{small / 'photos' / 'class 1'}"), QUIET)
+        train_parts(one, QUIET)
 
 
 def test_two_data_sets_have_folders_of_their_own(small: Path) -> None:
-    train_parts(options(small), QUIET)
+    cider = Wanted(backbone="small", descriptor="cider")
+    train_parts(options(small, wanted=cider), QUIET)
     first = read_parts(small / "parts.safetensors")
     (small / "photos" / "class 0" / "0-0.png").unlink()
-    train_parts(options(small), QUIET)
+    train_parts(options(small, wanted=cider), QUIET)
     assert len(list((small / "var").glob("small-cider-0-*"))) == 2
     assert (
         read_parts(small / "parts.safetensors")
@@ -168,5 +167,5 @@ def test_a_dry_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     parts = tmp_path / "mine.safetensors"
     arguments = ["--train", "folder:nowhere", "--parts", str(parts), "--out", str(tmp_path / "models"), "--dry-run"]
     assert everything.main(arguments) == 0
-    assert "would train cider on folder:nowhere first" in capsys.readouterr().out
+    assert "would train two-map on folder:nowhere first" in capsys.readouterr().out
     assert not parts.exists()

@@ -35,7 +35,7 @@ def test_a_cosine_is_the_weighted_mean_of_both() -> None:
     whole = SideBySide(last, fine, weight=0.5)(torch.cat(parts, dim=1))
     assert whole.shape == (6, 26)
     first, second = last(l2n(parts[0])), fine(l2n(parts[1]))
-    expected = 0.8 * first @ first.T + 0.2 * second @ second.T  # 1 : 0.5²
+    expected = 0.8 * first @ first.T + 0.2 * second @ second.T  # 1 to 0.5²
     torch.testing.assert_close(whole @ whole.T, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_pairs_are_of_photographs_then_of_targets_and_repeat(views: PairedViews)
 
 def test_it_learns_to_tell_pairs_from_others(trunk: Trunk, views: PairedViews) -> None:
     done: list[int] = []
-    learned = learned_side_by_side(trunk, views, precision="f32", shrinkage=0.3, report=done.append)
+    learned = learned_side_by_side(trunk, views, precision="f32", report=done.append)
     assert done == list(range(1, 21))
     assert (learned.last.matrix.shape, learned.fine.matrix.shape) == ((28, CHANNELS), (12, FINE))
     pooled = Pooled(trunk, "f32")
