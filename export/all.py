@@ -25,7 +25,7 @@ from landseer.ensemble.inference.contracts import (
 )
 
 if TYPE_CHECKING:
-    from landseer.export.build import DEFAULT, Wanted
+    from landseer.export.build import Wanted
     from landseer.export.exporter import ExportOptions
 
 GRAPHS = tuple(graphs(Sizes(channels=1)))
