@@ -61,6 +61,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(start, picture, 
     landseer.triton.delays["describe"] = 1.0
     for _ in range(2):
         await landseer.search.Search(Search(image=picture()))
+    gate = landseer.triton.gates["describe"] = asyncio.Event()
     busy = landseer.search.Search(Search(image=picture()))
     while not landseer.metric("landseer_admitted", lane="search"):
         await asyncio.sleep(0.01)
@@ -68,6 +69,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(start, picture, 
     error = rich(await refused(landseer.search.Search(Search(image=picture()), timeout=0.8)))
     assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
     assert "the deadline leaves" in error.message
+    gate.set()
     await busy
     assert landseer.metric("landseer_shed_total", lane="search", reason="deadline") == 1
     assert len(landseer.triton.calls) <= described + 1
