@@ -111,13 +111,18 @@ def options(folder: Path, **changes: object) -> TrainOptions:
     return TrainOptions(**(made | changes))  # type: ignore[arg-type]
 
 
-def test_the_command_writes_parts_and_a_card_and_passes_over_what_is_no_picture(small: Path) -> None:
+def test_the_command_writes_parts_and_a_card_and_keeps_two_data_sets_apart(small: Path) -> None:
+    """It passes over what is no picture."""
     parts = read_parts(train_parts(options(small), QUIET))
     assert (parts.backbone, parts.descriptor) == ("small", "cider")
     assert parts.learned == ("attention", "whitening", "reduction", "locals", "patches")
     card = (small / "parts.md").read_text()
     assert "| command | a test |" in card and f"| data | folder:{small / 'photos'} |" in card
     assert "| validation (mAP, %) |" in card
+    (small / "photos" / "class 0" / "0-0.png").unlink()
+    other = read_parts(train_parts(options(small), QUIET))
+    assert len(list((small / "var").glob("small-cider-0-*"))) == 2
+    assert other.tensors["head.projection.mean"].ne(parts.tensors["head.projection.mean"]).any()
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
@@ -125,20 +130,6 @@ def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
         train_parts(options(small, data=f"folder:{small / 'nowhere'}"), QUIET)
     with pytest.raises(TrainingError, match="got 1 classes"):
         train_parts(options(small, data=f"folder:{small / 'photos' / 'class 1'}"), QUIET)
-
-
-def test_two_data_sets_have_folders_of_their_own(small: Path) -> None:
-    train_parts(options(small), QUIET)
-    first = read_parts(small / "parts.safetensors")
-    (small / "photos" / "class 0" / "0-0.png").unlink()
-    train_parts(options(small), QUIET)
-    assert len(list((small / "var").glob("small-cider-0-*"))) == 2
-    assert (
-        read_parts(small / "parts.safetensors")
-        .tensors["head.projection.mean"]
-        .ne(first.tensors["head.projection.mean"])
-        .any()
-    )
 
 
 def test_a_dry_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
