@@ -66,6 +66,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer, health_pb2_grpc.
     """Models that are not loaded."""
     delays: dict[str, float] = field(default_factory=dict)
     """Seconds by model."""
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    """By model: its calls wait until it is set, however slow the machine is."""
     failures: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
     """What a model answers instead of tensors."""
     answered_version: str = ""
@@ -142,6 +144,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer, health_pb2_grpc.
         self.calls.append(_call(request, inputs, context))
         try:
             await asyncio.sleep(self.delays.get(request.model_name, 0.0))
+            if request.model_name in self.gates:
+                await self.gates[request.model_name].wait()
         except asyncio.CancelledError:
             self.cancelled.append(request.model_name)
             raise

@@ -113,29 +113,29 @@ def options(folder: Path, **changes: object) -> TrainOptions:
     return TrainOptions(**(made | changes))  # type: ignore[arg-type]
 
 
-def test_the_command_writes_parts_and_a_card_and_passes_over_what_is_no_picture(small: Path) -> None:
+def test_the_command_writes_parts_and_a_card_and_keeps_two_data_sets_apart(small: Path) -> None:
+    """It passes over what is no picture."""
     parts = read_parts(train_parts(options(small), QUIET))
     assert (parts.backbone, parts.descriptor) == ("small", "two-map")
     assert parts.learned == ("whitening", "reduction", "locals", "patches")
     card = (small / "parts.md").read_text()
     assert "| command | a test |" in card and f"| data | folder:{small / 'photos'} |" in card
     assert "drawn targets, twice each" in card
-
-
-def test_a_head_of_one_map_is_trained_if_asked_for(small: Path) -> None:
-    parts = read_parts(train_parts(options(small, wanted=Wanted(backbone="small", descriptor="cider")), QUIET))
-    assert parts.descriptor == "cider" and parts.learned[:2] == ("attention", "whitening")
-    assert "| validation (mAP, %) |" in (small / "parts.md").read_text()
-
-
-def test_a_head_alone_joins_what_the_file_has(small: Path) -> None:
-    head = read_parts(train_parts(options(small, section="head"), QUIET))
-    assert head.learned == ("whitening",)
-    whole = read_parts(train_parts(options(small), QUIET))
     again = read_parts(train_parts(options(small, section="head", seed=1), QUIET))
-    assert again.learned == whole.learned and again.card["reduction"] == whole.card["reduction"]
-    changed = {name for name, value in whole.tensors.items() if not torch.equal(value, again.tensors[name])}
+    assert again.learned == parts.learned and again.card["reduction"] == parts.card["reduction"]
+    changed = {name for name, value in parts.tensors.items() if not torch.equal(value, again.tensors[name])}
     assert changed and all(name.startswith("whitening.") for name in changed)
+
+
+def test_a_head_of_one_map_learns_alone_and_two_data_sets_have_folders_of_their_own(small: Path) -> None:
+    cider = options(small, wanted=Wanted(backbone="small", descriptor="cider"), section="head")
+    parts = read_parts(train_parts(cider, QUIET))
+    assert (parts.descriptor, parts.learned) == ("cider", ("attention", "whitening"))
+    assert "| validation (mAP, %) |" in (small / "parts.md").read_text()
+    (small / "photos" / "class 0" / "0-0.png").unlink()
+    other = read_parts(train_parts(cider, QUIET))
+    assert len(list((small / "var").glob("small-cider-0-*"))) == 2
+    assert other.tensors["head.projection.mean"].ne(parts.tensors["head.projection.mean"]).any()
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
@@ -146,21 +146,6 @@ def test_what_cannot_be_trained_is_said_in_one_line(small: Path) -> None:
     )
     with pytest.raises(TrainingError, match="got 1 classes"):
         train_parts(one, QUIET)
-
-
-def test_two_data_sets_have_folders_of_their_own(small: Path) -> None:
-    cider = Wanted(backbone="small", descriptor="cider")
-    train_parts(options(small, wanted=cider), QUIET)
-    first = read_parts(small / "parts.safetensors")
-    (small / "photos" / "class 0" / "0-0.png").unlink()
-    train_parts(options(small, wanted=cider), QUIET)
-    assert len(list((small / "var").glob("small-cider-0-*"))) == 2
-    assert (
-        read_parts(small / "parts.safetensors")
-        .tensors["head.projection.mean"]
-        .ne(first.tensors["head.projection.mean"])
-        .any()
-    )
 
 
 def test_a_dry_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,14 +18,14 @@ from landseer.ops.run.triton import TritonConfig, TritonServer
 pytestmark = pytest.mark.stack
 
 SHAPES = ((128, 160), (96, 96), (160, 128), (64, 320), (224, 224))
-GOOD = 50
+GOOD, DISTINCT = 50, 15
 
 
 @pytest.fixture(scope="module")
 def good(eager):
-    """Parts of photographs in several shapes, and what torch says of each."""
+    """Parts of photographs in several shapes, each several times, and what torch says of each."""
     made = []
-    for number in range(GOOD):
+    for number in (at % DISTINCT for at in range(GOOD)):
         height, width = SHAPES[number % len(SHAPES)]
         picture = pixels_of(wheel(WHEEL[number % len(WHEEL)]))
         top, left = (number * 7) % (picture.shape[0] - height), (number * 11) % (picture.shape[1] - width)

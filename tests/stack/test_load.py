@@ -30,7 +30,7 @@ def test_locust_and_the_server_count_the_same(another, photos, tmp_path):
     # An index of its own: other tests expect their pictures to be the only ones that look so.
     _, landseer = another(tmp_path / "store", *PATIENT)
     config = LoadConfig(
-        host=landseer.address, photos=photos, shape="ramp", peak=4, length_s=12, out=tmp_path / "out" / "ramp"
+        host=landseer.address, photos=photos, shape="ramp", peak=4, length_s=8, out=tmp_path / "out" / "ramp"
     )
     child = locust_run.start(config)
     try:

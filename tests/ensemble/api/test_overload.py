@@ -61,6 +61,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(start, picture, 
     landseer.triton.delays["describe"] = 1.0
     for _ in range(2):
         await landseer.search.Search(Search(image=picture()))
+    gate = landseer.triton.gates["describe"] = asyncio.Event()
     busy = landseer.search.Search(Search(image=picture()))
     while not landseer.metric("landseer_admitted", lane="search"):
         await asyncio.sleep(0.01)
@@ -68,6 +69,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(start, picture, 
     error = rich(await refused(landseer.search.Search(Search(image=picture()), timeout=0.8)))
     assert (error.code.name, error.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
     assert "the deadline leaves" in error.message
+    gate.set()
     await busy
     assert landseer.metric("landseer_shed_total", lane="search", reason="deadline") == 1
     assert len(landseer.triton.calls) <= described + 1
@@ -187,9 +189,17 @@ async def test_stages_take_turns_with_triton_like_all_else(start, picture, model
         "lattqe": {"expansion": search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE, allow_untrained=True)},
         "coattention": {"reranking": search_pb2.Reranking(method=search_pb2.RERANKING_METHOD_COATTENTION)},
     }[model]
+
+    def sent() -> int:
+        return [call.model for call in landseer.triton.calls].count(model)
+
     searches = [landseer.search.Search(Search(id="a", **how)) for _ in range(2)]
-    while landseer.metric("landseer_waiting", lane="stage") != 1:
+    # The first has its turn some time before its call is at Triton.
+    while not (landseer.metric("landseer_waiting", lane="stage") == 1 and sent()):
         await asyncio.sleep(0.01)
-    assert [call.model for call in landseer.triton.calls].count(model) == 1
+    for _ in range(20):
+        assert sent() == 1
+        await asyncio.sleep(0.01)
+    assert landseer.metric("landseer_waiting", lane="stage") == 1
     for search in searches:
         search.cancel()

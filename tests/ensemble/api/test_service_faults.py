@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 
 import grpc
@@ -23,7 +24,7 @@ FULL_ANSWER = {
 SEARCH = {"grpc_service": "landseer.v1.SearchService", "grpc_method": "Search"}
 
 
-async def until(condition, timeout_s=5.0):
+async def until(condition, timeout_s=30.0):
     """Wait for an async condition and return how long it took."""
     started = time.monotonic()
     while not await condition():
@@ -70,11 +71,13 @@ async def test_an_optional_stage_that_fails_is_left_out(landseer, picture, model
     assert landseer.metric("landseer_degraded_total", stage=stage) == 1
 
 
-async def test_a_slow_optional_stage_is_skipped_in_time(landseer, picture):
+async def test_a_slow_optional_stage_is_skipped_in_time(start, picture):
+    # Seconds to answer in, on a busy machine too.
+    landseer = await start(answer_reserve_s=3.0)
     await fill(landseer, picture)
     landseer.triton.delays["coattention"] = 30.0
-    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER), timeout=1.5)
-    assert {one.stage: one.seconds for one in answer.timings}["total"] < 1.5
+    answer = await landseer.search.Search(search_pb2.SearchRequest(image=picture(2), **FULL_ANSWER), timeout=6.0)
+    assert {one.stage: one.seconds for one in answer.timings}["total"] < 6.0
     assert [degradation.stage for degradation in answer.degradations] == ["rerank"]
     assert answer.degradations[0].reason.startswith("DEADLINE: ")
     assert answer.hits[0].scores.HasField("expanded")
@@ -86,10 +89,10 @@ async def _returns(value):
 
 
 async def test_the_remaining_deadline_is_passed_to_triton(landseer, picture):
-    await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=5.0)
+    await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=60.0)
     call = landseer.triton.calls[-1]
-    assert 3.0 < call.time_remaining < 5.1
-    assert 3_000_000 < call.timeout_us < 5_100_000
+    assert 30.0 < call.time_remaining < 60.1
+    assert 30_000_000 < call.timeout_us < 60_100_000
 
 
 async def test_triton_is_told_of_no_time_of_day(start, picture):
@@ -97,18 +100,21 @@ async def test_triton_is_told_of_no_time_of_day(start, picture):
     landseer = await start(local_features=NONE)
     before = time.monotonic_ns() // 1000
     for _ in range(2):
-        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=5.0)
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=60.0)
     told = [call.timeout.split() for call in landseer.triton.calls]
     sent = [int(one[1]) for one in told]
     assert before < sent[0] < sent[1] < time.monotonic_ns() // 1000
-    assert all(3_000_000 < int(one[2]) < 5_100_000 for one in told)
+    assert all(30_000_000 < int(one[2]) < 60_100_000 for one in told)
     assert told[0][0] == told[1][0]
 
 
-async def test_a_deadline_that_passes_ends_the_call_at_triton(landseer, picture):
+async def test_a_deadline_that_passes_ends_the_call_at_triton(start, picture):
+    landseer = await start(local_features=NONE)
+    # The first one takes longest to come to Triton.
+    await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
     landseer.triton.delays["describe"] = 30.0
     with pytest.raises(AioRpcError) as caught:
-        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=0.4)
+        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=2.0)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: _returns(landseer.triton.cancelled == ["describe"]))
     handled = lambda: landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code="DEADLINE_EXCEEDED")  # noqa: E731
@@ -131,15 +137,16 @@ async def test_health_follows_triton(landseer, picture, rich):
     await fill(landseer, picture)
     assert all([await landseer.serving(service) for service in SERVICES])
     await landseer.triton.stop()
-    assert await until(lambda: _not(landseer.serving())) < 2.0
+    # Sooner than a check that gets no answer ends.
+    assert await until(lambda: _not(landseer.serving())) < 10.0
     started = time.monotonic()
     with pytest.raises(AioRpcError) as caught:
         await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
     error = rich(caught.value)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2.0
     assert (error.code.name, error.reason, error.retry_s) == ("UNAVAILABLE", "MODELS_UNAVAILABLE", 2.0)
     await landseer.triton.start()
-    await until(landseer.serving, 10.0)
+    await until(landseer.serving)
     assert (await landseer.search.Search(search_pb2.SearchRequest(image=picture(2)))).hits[0].id == "p2"
 
 
@@ -147,10 +154,15 @@ async def _not(condition):
     return not await condition
 
 
-async def test_a_triton_that_hangs_counts_as_lost(start):
+async def test_a_triton_that_hangs_counts_as_lost(start, caplog):
     landseer = await start(poll_timeout_s=ServerConfig.poll_timeout_s)
-    landseer.triton.delays["ModelReady"] = 30.0
-    assert 3 * ServerConfig.poll_timeout_s < 0.1 + await until(lambda: _not(landseer.serving()), 15.0) < 8.0
+    landseer.triton.delays["ModelReady"] = 60.0
+    with caplog.at_level(logging.INFO):
+        took = await until(lambda: _not(landseer.serving()))
+    assert took + 0.1 > 3 * ServerConfig.poll_timeout_s
+    # At the third it is lost.
+    missed = [one.getMessage() for one in caplog.records if "check of Triton missed" in one.getMessage()]
+    assert [said.partition(" in a row")[0][-6:] for said in missed] == ["1 of 3", "2 of 3"]
     landseer.triton.delays.clear()
     await until(landseer.serving)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import grpc
@@ -88,8 +89,11 @@ async def test_searches_per_pass_of_the_index_are_observed(start, picture):
 async def test_rejected_requests_are_counted(start, picture):
     landseer = await start(in_flight=1, waiting=1)
     await landseer.put(a=picture())
-    landseer.triton.delays["describe"] = 0.5
+    gate = landseer.triton.gates["describe"] = asyncio.Event()
     calls = [landseer.search.Search(Search(image=picture())) for _ in range(4)]
+    while landseer.metric("landseer_shed_total", lane="search", reason="full") < 2:
+        await asyncio.sleep(0.01)
+    gate.set()
     codes = [await call.code() for call in calls]
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2
     assert landseer.metric("landseer_shed_total", lane="search", reason="full") == 2

@@ -183,7 +183,7 @@ async def test_models_that_change_the_patches_meanwhile_are_refused(
     landseer = await start()
     await landseer.put(**covers)
     fake_triton.profile = having(after)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while await landseer.serving() and time.monotonic() < end:
         await asyncio.sleep(0.05)
     with pytest.raises(AioRpcError) as caught:

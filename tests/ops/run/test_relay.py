@@ -99,8 +99,8 @@ async def test_orchestrators_that_ping_while_triton_hangs_are_not_cut_off(triton
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
 async def test_an_inference_goes_on_without_its_caller(triton, stub, how):
-    triton.delays["describe"] = 0.4
-    call = stub.ModelInfer(inference(), timeout=0.1 if how == "deadline" else None)
+    gate = triton.gates["describe"] = asyncio.Event()
+    call = stub.ModelInfer(inference(), timeout=1.0 if how == "deadline" else None)
     await until(lambda: len(triton.calls) == 1)
     assert triton.calls[0].time_remaining is None, "a deadline that passes would cancel"
     if how == "cancelled":
@@ -110,18 +110,20 @@ async def test_an_inference_goes_on_without_its_caller(triton, stub, how):
     else:
         with pytest.raises(grpc.aio.AioRpcError):
             await call
+    gate.set()
     await until(lambda: triton.ended == ["describe"])
     assert triton.cancelled == []
 
 
 async def test_abandoned_inferences_are_bounded(triton, stub, monkeypatch):
     monkeypatch.setattr(relay, "MOST", 1)
-    triton.delays["describe"] = 0.4
+    gate = triton.gates["describe"] = asyncio.Event()
     first = stub.ModelInfer(inference())
     await until(lambda: len(triton.calls) == 1)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.ModelInfer(inference())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    gate.set()
     assert (await first).outputs
 
 
