@@ -113,7 +113,7 @@ def options(folder: Path, **changes: object) -> TrainOptions:
     return TrainOptions(**(made | changes))  # type: ignore[arg-type]
 
 
-def test_the_command_writes_parts_and_a_card_and_keeps_two_data_sets_apart(small: Path) -> None:
+def test_the_command_writes_parts_and_a_card_and_a_head_alone_joins_them(small: Path) -> None:
     """It passes over what is no picture."""
     parts = read_parts(train_parts(options(small), QUIET))
     assert (parts.backbone, parts.descriptor) == ("small", "two-map")
