@@ -248,10 +248,10 @@ def _reading(report: OverloadReport) -> str:
         f"- The unloaded caller has the cores to itself and gets {alone:.2f} answers a second. Beside the searches by "
         f"id the capacity is {capacity:.2f}: two\n  searches at once then take {PIPELINE * alone / capacity:.1f} times "
         "as long, each, as one alone.\n"
-        "- No search by id waits for one by picture: they are counted apart, and verification takes turns in small "
-        "pieces. Their threads wait for\n  cores that Triton, the decoders and the callers hold, all at the same "
-        "priority. Cores of its own for Triton, or a lower priority (`nice`),\n  would shorten that; neither was "
-        "measured."
+        "- Searches by id do not queue behind those by picture: they are counted apart, and on the threads that verify "
+        "they take turns in small\n  pieces. But these threads wait for cores that Triton, the decoders and the "
+        "callers hold, all at the same priority. Cores of its own for\n  Triton, or a lower priority for it (`nice`), "
+        "may shorten that; neither was measured."
     )
 
 
