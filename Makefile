@@ -100,10 +100,10 @@ results: $(STAMP) ## Train every head with three seeds and compare them (hours; 
 results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
 
-results-expansion: $(STAMP) ## Train LAttQE and compare it with all other expansions (TEST="SPEC" TRAIN="SPEC" ARGS="...")
-	@$(BIN)/python -m landseer.ops.research.expansion --test "$(TEST)" $(if $(TRAIN),--train "$(TRAIN)") $(ARGS)
+results-expansion: $(STAMP) model_repository/manifest.json ## Compare expansions without a network, by number of neighbours (TEST="NAME=SPEC ..." ARGS="...")
+	@$(BIN)/python -m landseer.ops.research.expansion $(foreach one,$(TEST),--test "$(one)") $(ARGS)
 
-expansion-sweep: $(STAMP) ## Expansions by number of neighbours, by kind of data (TRAIN="SPEC" TEST="NAME=SPEC ..." ARGS="...")
+expansion-sweep: $(STAMP) ## Train networks that expand queries, and compare them with some of these (TRAIN="SPEC" TEST="NAME=SPEC ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion_sweep --train "$(TRAIN)" \
 	    $(foreach one,$(TEST),--test "$(one)") $(ARGS)
 

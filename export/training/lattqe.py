@@ -51,14 +51,11 @@ TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A network and its training; ablations leave something out."""
+    """A network and its training."""
 
     name: str = "LAttQE"
     paper: bool = False
     """Whether to train the paper's network, which reads the descriptors themselves, at its depth and width."""
-    layers: int = 2
-    positions: bool = True
-    cosines: bool = True
     learning_rate: float = 3e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
     ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.0))
@@ -195,7 +192,7 @@ def classes(labels: Sequence[object], *, part: int, seed: int) -> tuple[Rows, Ro
 def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
     if form.paper:
         return LAttQE(sizes=sizes)
-    return RelationalLAttQE(sizes=sizes, layers=form.layers, positions=form.positions, cosines=form.cosines)
+    return RelationalLAttQE(sizes=sizes)
 
 
 def _settings(form: Form, epochs: int, seed: int) -> Settings:

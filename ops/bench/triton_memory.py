@@ -5,8 +5,9 @@
 The report is written again after each twentieth of the pictures. After --minutes, on Ctrl-C or SIGTERM it has what was
 measured until then, and says so. A run cannot be resumed: what it measures is one Triton.
 
-It starts a Triton of its own. Sides are random multiples of 32 pixels, from 64 to 640; every other picture is described
-for a search, the others for the index; as many are with Triton at a time as an orchestrator sends.
+It starts a Triton of its own. Sides are multiples of 32 pixels, from 64 to 640: first every size once, the largest
+first, then random ones, small ones more often, so that thousands take minutes. Every other picture is described for a
+search, the others for the index; as many are with Triton at a time as an orchestrator sends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,19 @@ SAMPLES = 20
 FEWEST = 4
 """Samples without which nothing can be said."""
 KINDS = (("describe", FOR_SEARCH), ("describe_full", FOR_INDEX))
+
+
+def sizes(seed: int) -> Iterator[tuple[int, int]]:
+    """Yield heights and widths: first each size once, by falling area, then random ones without end.
+
+    A side is drawn in inverse proportion to its length. A picture then has 0.44 of the pixels that it would have if all
+    sides were as likely, and the largest size still comes once in 2,700 pictures.
+    """
+    yield from sorted(itertools.product(SIDES, SIDES), key=lambda size: -size[0] * size[1])
+    rng, weights = random.Random(seed), [1 / side for side in SIDES]
+    while True:
+        height, width = rng.choices(SIDES, weights, k=2)
+        yield height, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +117,13 @@ class _Run:
 async def _describe(run: _Run) -> None:
     """Describe pictures until there are enough or it is time, and take samples of the memory."""
     triton = Triton(run.server.grpc_url, timeout_s=600.0, metrics=Metrics())
-    rng, kinds, step = random.Random(run.seed), itertools.cycle(KINDS), max(1, run.count // SAMPLES)
-    pictures = iter([(*next(kinds), rng.choice(SIDES), rng.choice(SIDES)) for _ in range(run.count)])
+    step = max(1, run.count // SAMPLES)
+    pictures = zip(range(run.count), itertools.cycle(KINDS), sizes(run.seed))
     done = 0
 
     async def caller() -> None:
         nonlocal done
-        for model, outputs, height, width in pictures:
+        for _, (model, outputs), (height, width) in pictures:
             pixels = np.random.default_rng(height * width).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
             await triton.infer(model, {"image": pixels}, outputs, Deadline())
             done += 1
@@ -143,9 +157,9 @@ def report(samples: list[Sample], options: argparse.Namespace) -> tuple[str, boo
         "# Memory of Triton",
         "",
         *([] if whole else [f"**Ended early: after {done:,} of {options.pictures:,} pictures.**", ""]),
-        f"{done:,} pictures of {len(SIDES) ** 2} sizes, from 64 x 64 to 640 x 640, in turn for a search "
-        f"and for the index, {ServerConfig.in_flight} at a time. MiB by proportional set size (shared pages count once "
-        "altogether). [What takes it](../research/triton-memory.md).",
+        f"{done:,} pictures in turn for a search and for the index, {ServerConfig.in_flight} at a time: "
+        f"{_drawn(done)}. MiB by proportional set size (shared pages count once altogether). "
+        "[What takes it](../research/triton-memory.md).",
         "",
         f"**Most: {most // MIB:,} MiB** (at most {MOST_MIB:,} are expected). The last tenth took {grown:.2f} times "
         f"what the first half took (at most {FLAT} is expected).",
@@ -165,6 +179,16 @@ def report(samples: list[Sample], options: argparse.Namespace) -> tuple[str, boo
         "",
     ]
     return "\n".join(lines), whole and most <= MOST_MIB * MIB and grown <= FLAT
+
+
+def _drawn(done: int) -> str:
+    every, largest = len(SIDES) ** 2, max(SIDES)
+    if done < every:
+        return f"the {done:,} largest of {every} sizes, from {largest} x {largest} down"
+    return (
+        f"each of {every} sizes once, from {largest} x {largest} down to {min(SIDES)} x {min(SIDES)}, then "
+        f"{done - every:,} random ones of these, a side of half the length twice as often"
+    )
 
 
 def main() -> int:

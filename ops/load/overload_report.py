@@ -8,6 +8,8 @@ from datetime import datetime
 from statistics import mean
 
 from landseer.client.readable import plural
+from landseer.ensemble.config import ServerConfig
+from landseer.ensemble.search.gate import PIPELINE
 from landseer.ops.bench.report_parts import machine_table, noise, table
 from landseer.ops.load.callers import Calls
 
@@ -144,7 +146,15 @@ def _missed_by_memory(report: OverloadReport) -> Iterator[str]:
 
 def markdown(report: OverloadReport) -> str:
     """Return the whole report."""
-    parts = [_head(report), _aims(report), _loads(report), _lookups(report), _memory(report), _method(report)]
+    parts = [
+        _head(report),
+        _aims(report),
+        _loads(report),
+        _lookups(report),
+        _reading(report),
+        _memory(report),
+        _method(report),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -224,6 +234,40 @@ def _lookups(report: OverloadReport) -> str:
         + table(head, rows)
         + "\n\nOne caller who waits for each answer. They have a gate of their own, but share the cores with Triton.\n"
         f"The aim is a p99 of at most {MOST_LOOKUP_STRETCH:g} times the one alone."
+    )
+
+
+def _reading(report: OverloadReport) -> str:
+    """Return what bounds the slowest answers."""
+    capacity, alone = mean(load.capacity.mean for load in report.loads), report.unloaded.goodput
+    counts = [load.calls.count("OK") for load in report.loads]
+    return (
+        "## What bounds the slowest answers\n\n"
+        f"- A load has {min(counts)} to {max(counts)} answers by picture: their p99 is about the slowest of them.\n"
+        f"- {_together(report)}\n"
+        f"- The unloaded caller has the cores to itself and gets {alone:.2f} answers a second. Beside the searches by "
+        f"id the capacity is {capacity:.2f}: two\n  searches at once then take {PIPELINE * alone / capacity:.1f} times "
+        "as long, each, as one alone.\n"
+        "- Searches by id do not queue behind those by picture: they are counted apart, and on the threads that verify "
+        "they take turns in small\n  pieces. But these threads wait for cores that Triton, the decoders and the "
+        "callers hold, all at the same priority. Cores of its own for\n  Triton, or a lower priority for it (`nice`), "
+        "may shorten that; neither was measured."
+    )
+
+
+def _together(report: OverloadReport) -> str:
+    """Return how long an answer takes where the gate holds as few searches as it ever does."""
+    limit = ServerConfig.refuse_after_s
+    goodputs = {load.name: load.calls.goodput for load in report.loads[1:]}
+    slow = {name: PIPELINE / rate for name, rate in goodputs.items() if rate and PIPELINE / rate > limit}
+    rule = f"The server lets in what it expects to answer within {limit:g} s, and {PIPELINE} searches in any case"
+    if not slow:
+        return f"{rule}."
+    expected = ", ".join(f"{1e3 * seconds:.0f} ms at {name}" for name, seconds in slow.items())
+    return (
+        f"{rule}, so that one is prepared\n  while the models run for the other. With {PIPELINE} inside an answer "
+        f"takes {PIPELINE} divided by the answers a second: {expected}.\n  One at a time would be answered sooner, and "
+        "fewer would be answered."
     )
 
 

@@ -28,8 +28,8 @@ from landseer.export.training.episodes import Episode, EpisodeRanges, Kind, unit
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import PARTS, CrossValidated, Form, Learned, classes, learn
 from landseer.ops.evaluate.figures import Estimate
+from landseer.ops.evaluate.head_describer import Describer
 from landseer.ops.evaluate.in_process import InProcessSystem
-from landseer.ops.evaluate.labelled_vectors import Describer
 from landseer.ops.evaluate.methods import NO_EXPANSION
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.results import between

@@ -25,8 +25,8 @@ from landseer.export.training.episodes import Kind
 from landseer.export.training.flat_targets import flat_target, pictured
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.views import Pixels, ViewRanges
+from landseer.ops.evaluate.head_describer import Describer
 from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
-from landseer.ops.evaluate.labelled_vectors import Describer
 from landseer.ops.progress import bars, warn
 
 KINDS = ("targets", "views", "photographs")

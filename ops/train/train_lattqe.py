@@ -25,7 +25,7 @@ from landseer.export.training.lattqe import (
     classes,
     learn,
 )
-from landseer.ops.evaluate.labelled_vectors import Describer
+from landseer.ops.evaluate.head_describer import Describer
 from landseer.ops.train.instances import instances
 from landseer.ops.train.progress_bars import Bars
 from landseer.ops.train.training import TrainingOptions

@@ -223,5 +223,5 @@ def eager_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    for user in ("evaluate.labelled_vectors", "research.heads"):
+    for user in ("evaluate.head_describer", "research.heads"):
         monkeypatch.setattr(f"landseer.ops.{user}.maps_runner", runner)

@@ -66,6 +66,15 @@ def test_the_report_has_each_load(report):
     assert "slow: 400, calls: 30." in text
 
 
+def test_the_report_says_what_bounds_the_slowest_answers(report):
+    text = markdown(report)
+    assert "A load has 20 to 25 answers by picture" in text
+    assert "what it expects to answer within 1.5 s, and 2 searches in any case." in text
+    assert "gets 2.00 answers a second" in text and "the capacity is 2.50" in text and "take 1.6 times" in text
+    slow = [report.loads[0], load("4x", calls(answered=10)), load("24 callers", calls())]
+    assert "divided by the answers a second: 2000 ms at 4x." in markdown(dataclasses.replace(report, loads=slow))
+
+
 def test_an_aim_that_was_missed_is_named(report):
     assert "Every aim below was kept." in markdown(report)
     silent = Calls(calls=[Call(ended=0.0, seconds=0.1, code="RESOURCE_EXHAUSTED")] * 3, seconds=10.0)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from landseer.ensemble.evaluation import Evaluation, Truth, evaluate
 from landseer.ensemble.inference.contracts import Sizes
+from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import unit
-from landseer.ops.evaluate.labelled_vectors import LabelledVectors
-from landseer.ops.evaluate.methods import Method
-from landseer.ops.research.expansion_search import LabelledSearch
+from landseer.export.training.expansion import expand_all
+from landseer.ops.evaluate.head_vectors import Vectors
+from landseer.ops.evaluate.methods import Method, rankings
 from landseer.ops.research.expansion_sweep import (
     COUNTS,
     Figures,
@@ -21,40 +23,43 @@ from landseer.ops.research.expansion_sweep import (
     of_labels,
 )
 
-
-@pytest.fixture(scope="module")
-def labelled() -> LabelledVectors:
-    rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), 8)
-    rows = rng.standard_normal((5, 16))[labels] + 1.2 * rng.standard_normal((40, 16))
-    return LabelledVectors(vectors=unit(rows.astype(np.float32)), labels=labels, queries=np.arange(40))
+LABELS = np.repeat(np.arange(5), 8)
 
 
 @pytest.fixture(scope="module")
-def searched(labelled: LabelledVectors) -> Searched:
-    return of_labels(labelled.vectors, labelled.labels)
+def searched() -> Searched:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((5, 16))[LABELS] + 1.2 * rng.standard_normal((40, 16))
+    return of_labels(unit(rows.astype(np.float32)), LABELS)
+
+
+def evaluated(searched: Searched, method: Method, network: ExpansionNetwork | None = None) -> Evaluation:
+    """Judge a method as `landseer evaluate` does."""
+
+    def expand(query: Vectors, neighbours: Vectors) -> Vectors:
+        assert network is not None
+        return np.asarray(expand_all(network, query[None], neighbours[None])[0])
+
+    orders = list(rankings(method, searched.queries, searched.database, range(40), lattqe=expand))
+    truths = [Truth(easy=np.setdiff1d(np.flatnonzero(label == LABELS), [row])) for row, label in enumerate(LABELS)]
+    return evaluate(orders, truths, ks=(1,))
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("aqe", 1.0), ("alphaqe", 3.0), ("rank-curve", 1.0)])
-def test_rules_rank_as_an_evaluation_does(
-    labelled: LabelledVectors, searched: Searched, name: str, alpha: float
-) -> None:
+def test_rules_rank_as_an_evaluation_does(searched: Searched, name: str, alpha: float) -> None:
     found = searched.by(partial(by_rule, name, alpha), 4)
-    expected = LabelledSearch(labelled).by(Method(name=name, neighbours=4, alpha=alpha))
+    expected = evaluated(searched, Method(name=name, neighbours=4, alpha=alpha))
     np.testing.assert_allclose(found.aps, 100 * expected.aps)
     np.testing.assert_allclose(found.first, 100 * expected.precisions[:, 0])
 
 
-def test_a_network_expands_as_in_an_evaluation_and_the_gated_form_takes_nothing_away(
-    labelled: LabelledVectors, searched: Searched
-) -> None:
+def test_a_network_expands_as_in_an_evaluation_and_the_gated_form_takes_nothing_away(searched: Searched) -> None:
     network = RelationalLAttQE.untrained(Sizes(channels=16), seed=0)
     with torch.no_grad():
         for module in (network.strength, network.subtract):
             torch.nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(1))
     found = searched.by(partial(by_network, network, None, False), 6)
-    np.testing.assert_allclose(
-        found.aps, 100 * LabelledSearch(labelled, network).by(Method(name="lattqe", neighbours=6)).aps
-    )
+    np.testing.assert_allclose(found.aps, 100 * evaluated(searched, Method(name="lattqe", neighbours=6), network).aps)
     near = searched.database[searched.ranked(searched.queries, 6)]
     plain, gated = (by_network(network, None, gate, searched.queries, near) for gate in (False, True))
     assert (plain < 0).any() and (gated >= 0).all()
