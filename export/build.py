@@ -256,7 +256,8 @@ def _detector_sha256(kind: str, detector: Detector) -> str:
 
 def _untrained(kind: str, loaded: Loaded, parts: Parts | None, detector: Detector) -> tuple[str, ...]:
     """Return the parts that are still untrained, in the order of `UNTRAINED`."""
-    possible = {"attention", "whitening", *OF_ANY_HEAD, *HEADS[kind].learned}
+    # A head that learns no attention shows the mean activation, which is no stand-in for weights.
+    possible = {"whitening", *OF_ANY_HEAD, *HEADS[kind].learned}
     possible |= {"detector"} if detector.untrained else set()
     done = set(parts.learned) if parts else set()
     if loaded.checkpoint is not None:
