@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -141,8 +142,8 @@ def build(wanted: Wanted) -> Networks:
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     """Return the trained parts to use: the requested ones, the shipped ones for this trunk, or None.
 
-    Shipped parts of another head than the requested one come without it: only `OF_ANY_HEAD` and `PATCHES`. For a trunk
-    that was trained together with its head, parts of any head will do: only these are used.
+    What depends on the trunk alone, `OF_ANY_HEAD` and `PATCHES`, comes from the shipped ones if the others lack it. For a
+    trunk that was trained together with its head, parts of any head will do: only these are used.
     """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
@@ -157,7 +158,7 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
         )
     if loaded.trained is None and wanted.descriptor not in (None, parts.descriptor):
         raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
-    return parts
+    return _with_shared(parts, {head: read_parts(path) for head, path in shipped(trunk).items()})
 
 
 def _shipped(trunk: str, descriptor: str | None) -> Parts | None:
@@ -169,10 +170,14 @@ def _shipped(trunk: str, descriptor: str | None) -> Parts | None:
     if not files:
         return None
     of_none = replace(next(iter(files.values())).only(), descriptor=descriptor or WITHOUT_PARTS)
-    found = files.get(descriptor or DEFAULT, of_none)
+    return _with_shared(files.get(descriptor or DEFAULT, of_none), files)
+
+
+def _with_shared(parts: Parts, files: Mapping[str, Parts]) -> Parts:
+    """Return parts with what they lack of that which depends on the trunk alone. files: shipped for the trunk."""
     for other in files.values():
-        found = found.beside(other.only(*OF_ANY_HEAD, PATCHES))
-    return found
+        parts = parts.beside(other.only(*OF_ANY_HEAD, PATCHES))
+    return parts
 
 
 def _trained_kind(trained: Trained, wanted: Wanted) -> str:
