@@ -142,8 +142,8 @@ def build(wanted: Wanted) -> Networks:
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     """Return the trained parts to use: the requested ones, the shipped ones for this trunk, or None.
 
-    What depends on the trunk alone, `OF_ANY_HEAD` and `PATCHES`, comes from the shipped ones if the others lack it. For a
-    trunk that was trained together with its head, parts of any head will do: only these are used.
+    What depends on the trunk alone, `OF_ANY_HEAD` and `PATCHES`, comes from the shipped ones if the others lack it. For
+    a trunk that was trained together with its head, parts of any head will do: only these are used.
     """
     trunk = trunk_sha256(loaded)
     if wanted.parts is None:
