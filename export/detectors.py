@@ -39,7 +39,7 @@ def attention(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
             f"got {weights}, but the detector attention has no weights: name their detector with --detector, one of "
             f"{', '.join(kind for kind in DETECTORS if kind != 'attention')}"
         )
-    return Detector(module=AttentionRegions(sizes=sizes))
+    return Detector(module=AttentionRegions(sizes=sizes, stride=trunk.stride))
 
 
 def rpn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:

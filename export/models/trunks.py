@@ -53,10 +53,14 @@ class Trunk(nn.Module):
         std: tuple[float, float, float],
         both: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         middle_channels: int | None = None,
+        stride: int = 32,
     ) -> None:
-        """both: returns the last map and one of `middle_channels` before it; None for a trunk with one map."""
+        """both: returns the last map and one of `middle_channels` before it; None for a trunk with one map.
+
+        stride: pixels of a picture to a cell of the last map.
+        """
         super().__init__()
-        self.features = features
+        self.features, self.stride = features, stride
         self._both = both
         self.middle_channels = middle_channels or channels
         # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
@@ -310,7 +314,7 @@ def either_vit(vit: ViT) -> BackboneKind:
     def load(weights: Path | None, stride: Stride) -> Loaded:
         if weights is None:
             raise WeightsError(
-                f"{vit.name} has no weights that come with a package: pass those of {vit.published} with --weights FILE "
+                f"no package carries weights of {vit.name}: pass those of {vit.published} with --weights FILE "
                 "(docs/export.md, vision transformers)"
             )
         state = stripped(read_weights(weights), weights)
@@ -335,6 +339,7 @@ def _vit_trunk(vit: ViT, network: Any) -> Trunk:
         channels=vit.channels,
         mean=_levels(mean),
         std=_levels(std),
+        stride=vit.patch,
     )
 
 

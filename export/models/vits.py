@@ -63,9 +63,9 @@ class ViT:
         return 2 * self.width
 
     def variant(self, state: Mapping[str, Tensor]) -> str:
-        """Name the network that fits a file's weights: the side of its grid of positions, or whether q and v are biased.
+        """Name the network that fits a file's weights.
 
-        SigLIP 2 comes with grids of 14 to 32 cells a side, DINOv3 with and without biases.
+        SigLIP 2 comes with grids of 14 to 32 positions a side, DINOv3 with and without biases of queries and values.
         """
         if self.positions:
             return f"grid{math.isqrt(state[POSITIONS].shape[1])}"
@@ -162,8 +162,8 @@ VITS = (
 class PatchTokens(nn.Module):
     """The patch tokens of timm's network as a feature map, for pictures of any size.
 
-    timm's own `forward_features` freezes a size when it is exported: it compares the grid with that of its weights, and
-    resizes positions by a bicubic filter with antialiasing, which OpenVINO lacks. Here positions are resized by two
+    timm's own `forward_features` cannot be exported for any size: it resizes positions by a bicubic filter with
+    antialiasing, and freezes the size of the grid that rotations are scaled by. Here positions are resized by two
     matrices computed from the size. `tests/export/test_vits.py` compares both.
     """
 
@@ -195,9 +195,9 @@ class PatchTokens(nn.Module):
         if getattr(network, "rope", None) is None:
             tokens = network.blocks(tokens)
         else:
-            rotations = network.rope.get_embed(shape=(h, w))
+            turned = rotations(network.rope.periods, h, w)
             for block in network.blocks:
-                tokens = block(tokens, rope=rotations)
+                tokens = block(tokens, rope=turned)
         found: Tensor = network.norm(tokens)
         return found
 
@@ -227,6 +227,17 @@ def resized_positions(places: Tensor, h: int, w: int) -> Tensor:
     rows = cubic_weights(side, h) @ places.reshape(side, -1)  # [h, g C]
     found = cubic_weights(side, w) @ rows.reshape(-1, side, places.shape[2])  # [h, w, C]
     return found.flatten(0, 1)[None]
+
+
+def rotations(periods: Tensor, h: int, w: int) -> Tensor:
+    """Return sines and cosines by which DINOv3 turns queries and keys at each cell (Siméoni et al. 2025): [h w, 16 P].
+
+    periods: [P], of a coordinate that runs from -1 to 1 along each side of the picture, whatever its size.
+    """
+    y, x = (2.0 * (torch.arange(side) + 0.5) / side - 1.0 for side in (h, w))
+    places = torch.stack([y[:, None].expand(h, w), x[None, :].expand(h, w)], dim=-1).flatten(0, 1)  # [h w, 2]
+    angles = (2.0 * math.pi * places[:, :, None] / periods).flatten(1).repeat(1, 2)  # [h w, 4 P]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def cubic_weights(size: int, wanted: int) -> Tensor:
