@@ -108,8 +108,8 @@ def _warm_up(config: pb.ModelConfig, image: Tensor, long_side: int) -> None:
 
 
 def _in_proportion(side: int, long_side: int) -> int:
-    """Return a side of `WARM_UP` for another longer side: a whole multiple, as of the pictures that are sent."""
-    return max(MIN_SIDE, round(side * long_side / (640 * SIDE_MULTIPLE)) * SIDE_MULTIPLE)
+    """Return a side of `WARM_UP` for another longer side, rounded as the orchestrator rounds (`target_size`)."""
+    return max(MIN_SIDE, (2 * side * long_side + 640 * SIDE_MULTIPLE) // (1280 * SIDE_MULTIPLE) * SIDE_MULTIPLE)
 
 
 def pip_variant(config: pb.ModelConfig) -> pb.ModelConfig:

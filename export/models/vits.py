@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +177,7 @@ class PatchTokens(nn.Module):
         cells = network.patch_embed.norm(network.patch_embed.proj(whole_patches(x, self.patch)))  # [B, C, h, w]
         h, w = cells.shape[2:]
         tokens = self._attended(cells.flatten(2).transpose(1, 2), h, w)[:, network.num_prefix_tokens :]
-        return halves(tokens.transpose(1, 2).unflatten(2, (h, w)))
+        return halves(tokens.transpose(1, 2).reshape(x.shape[0], -1, h, w))
 
     def _attended(self, tokens: Tensor, h: int, w: int) -> Tensor:
         """tokens: [B, h w, C] → [B, prefix + h w, C]."""
@@ -204,9 +204,9 @@ class PatchTokens(nn.Module):
 
 def whole_patches(x: Tensor, patch: int) -> Tensor:
     """Resize bilinearly to the nearest whole number of patches, at least one. x: [B, 3, H, W]."""
-    h, w = ((side + patch // 2) // patch for side in x.shape[2:])
-    h, w = torch.sym_max(1, h), torch.sym_max(1, w)
-    return F.interpolate(x, size=[h * patch, w * patch], mode="bilinear", align_corners=False)
+    sides = [patch * torch.sym_max(1, (side + patch // 2) // patch) for side in x.shape[2:]]
+    # Symbolic during export, as in `resized` of the backbone.
+    return F.interpolate(x, size=cast("list[int]", sides), mode="bilinear", align_corners=False)
 
 
 def halves(x: Tensor) -> Tensor:
@@ -246,8 +246,9 @@ def cubic_weights(size: int, wanted: int) -> Tensor:
     Values outside count for nothing, and where fewer are wanted the filter is as much wider: antialiasing.
     """
     step = size / wanted
+    stretch = cast("float", torch.sym_max(step, 1.0))
     centres = (torch.arange(wanted) + 0.5) * step
-    away = (torch.arange(size) + 0.5 - centres[:, None]).abs() / torch.sym_max(step, 1.0)
+    away = (torch.arange(size) + 0.5 - centres[:, None]).abs() / stretch
     near = (1.5 * away - 2.5) * away * away + 1.0
     far = ((-0.5 * away + 2.5) * away - 4.0) * away + 2.0
     weights = torch.where(away < 1.0, near, torch.where(away < 2.0, far, torch.zeros_like(away)))

@@ -77,7 +77,7 @@ class Shot:
             picture = opened.convert("RGB")
         whole = max(picture.size)
         if self.corners is not None:
-            picture = picture.crop(self.corners)  # type: ignore[arg-type]
+            picture = picture.crop(self.corners)
         wanted = side * max(picture.size) / whole
         picture.thumbnail((wanted, wanted), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()

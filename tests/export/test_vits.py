@@ -13,16 +13,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.export import Dim
 from torch.nn import functional as F
 
 from landseer.export.build import Wanted, build, trunk_sha256
+from landseer.export.datasets.photograph import Photograph
 from landseer.export.engines import onnxruntime_fp32, openvino
+from landseer.export.examples import photos
 from landseer.export.models.trunks import BACKBONES, Loaded, WeightsError, either_vit
 from landseer.export.models.vits import VITS, ViT, cubic_weights, halves, resized_positions, whole_patches
 from landseer.export.to_onnx import Names, Stage, _exported
+from landseer.export.training.trunk_views import ViewSpec, trunk_views
 from landseer.export.training.weights import write_weights
 
 timm = pytest.importorskip("timm")
@@ -227,6 +231,20 @@ def test_what_is_exported_has_no_patches_and_its_parts_are_untrained(
     assert networks.profile.descriptor == "gem"
     assert networks.profile.untrained == ("attention", "whitening", "reduction", "locals", "lattqe")
     assert networks.modules["detector"].rounds == 14  # a map of 115 x 115 cells
+
+
+def test_views_have_as_many_cells_as_the_trunk_makes(backbones: None, files: dict[str, Path], tmp_path: Path) -> None:
+    Image.fromarray(photos(96, 128, 1)[0]).save(tmp_path / "one.png")
+    found = trunk_views(
+        [Photograph(path=tmp_path / "one.png", label="one")],
+        BACKBONES["dinov2_vits14"].load(files["dinov2_vits14"], "auto").trunk,
+        fingerprint="some",
+        spec=ViewSpec(side=96, views=2),
+        folder=tmp_path / "views",
+        precision="f32",
+        progress=lambda done: None,
+    )
+    assert found.maps.shape == (1, 2, 2 * WIDTH, 7, 7) and found.side == 96  # 96 / 14 = 6.9
 
 
 def refused(name: str, path: Path) -> str:
