@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion expansion-sweep results-verified results-regional very-same-thing load overload dashboards chaos fuzz sbom proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion expansion-sweep results-verified results-regional very-same-thing published load overload dashboards chaos fuzz sbom proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -116,6 +116,9 @@ results-regional: $(STAMP) ## Measure what local features add: co-attention, wor
 very-same-thing: $(STAMP) model_repository/manifest.json ## Measure whether the served defaults find the very same thing (FLAT="SPEC ..." THINGS="SPEC ..." DISTRACTORS=DIR ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.very_same_thing $(foreach one,$(FLAT),--flat "$(one)") \
 	    $(foreach one,$(THINGS),--things "$(one)") $(foreach one,$(DISTRACTORS),--distractors "$(one)") $(ARGS)
+
+published: $(STAMP) ## Published checkpoints on Revisited Oxford and Paris, as their publishers run them (ARGS="revisitop:... --weights FILE")
+	@$(BIN)/python -m landseer.ops.research.published $(ARGS)
 
 load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test

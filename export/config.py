@@ -9,7 +9,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from landseer.ensemble.inference.contracts import (
     IMAGE,
+    MIN_SIDE,
     PATCH_OUTPUTS,
+    SIDE_MULTIPLE,
     DType,
     Ensemble,
     Graph,
@@ -33,10 +35,11 @@ QUEUE_TIMEOUT_US = 10_000_000
 PIP = "pip"
 """Name of the configuration that `landseer triton` selects; Triton falls back to `config.pbtxt`."""
 WARM_UP = ((480, 640), (640, 480), (416, 640), (640, 416), (640, 640))
-"""Height and width of the warm-up pictures that every start runs, so that no request meets these shapes cold."""
+"""Height and width of the warm-up pictures that every start runs, so that no request meets these shapes cold; for a
+longer side of 640 pixels, and in proportion for others."""
 
 
-def graph_config(graph: Graph, *, precision: str) -> pb.ModelConfig:
+def graph_config(graph: Graph, *, precision: str, long_side: int = 640) -> pb.ModelConfig:
     """Return the configuration of one graph. precision: "bf16" if it passed the parity check, else "fp32"."""
     config = pb.ModelConfig(name=graph.name, backend="onnxruntime", max_batch_size=graph.max_batch)
     config.default_model_filename = "model.onnx"
@@ -55,7 +58,7 @@ def graph_config(graph: Graph, *, precision: str) -> pb.ModelConfig:
         config.parameters["landseer_prepared_outputs"].string_value = json.dumps(prepared)
     _queue(config.dynamic_batching)
     if IMAGE in graph.inputs:
-        _warm_up(config, IMAGE)
+        _warm_up(config, IMAGE, long_side)
     return config
 
 
@@ -95,12 +98,18 @@ def _queue(batching: pb.ModelDynamicBatching) -> None:
     policy.max_queue_size = QUEUE_LIMIT
 
 
-def _warm_up(config: pb.ModelConfig, image: Tensor) -> None:
-    for height, width in WARM_UP:
+def _warm_up(config: pb.ModelConfig, image: Tensor, long_side: int) -> None:
+    # One after the other: two may become the same.
+    for height, width in dict.fromkeys(tuple(_in_proportion(side, long_side) for side in size) for size in WARM_UP):
         sample = config.model_warmup.add(name=f"{height}x{width}", batch_size=1)
         data = sample.inputs[image.name]
         data.data_type, data.random_data = TYPES[image.dtype], True
         data.dims.extend((height, width, 3))
+
+
+def _in_proportion(side: int, long_side: int) -> int:
+    """Return a side of `WARM_UP` for another longer side, rounded as the orchestrator rounds (`target_size`)."""
+    return max(MIN_SIDE, (2 * side * long_side + 640 * SIDE_MULTIPLE) // (1280 * SIDE_MULTIPLE) * SIDE_MULTIPLE)
 
 
 def pip_variant(config: pb.ModelConfig) -> pb.ModelConfig:
@@ -124,7 +133,7 @@ def all_configs(profile: Profile, precision: dict[str, str]) -> dict[str, str]:
     """Return every configuration by path within the repository."""
     files = {}
     for name, graph in graphs(profile.sizes, profile.detector).items():
-        config = graph_config(graph, precision=precision.get(name, "fp32"))
+        config = graph_config(graph, precision=precision.get(name, "fp32"), long_side=profile.long_side)
         files[f"{name}/config.pbtxt"] = to_text(config)
         files[f"{name}/configs/{PIP}.pbtxt"] = to_text(pip_variant(config))
     for name, ensemble in ensembles(profile.detector, patches=profile.sizes.patches > 0).items():

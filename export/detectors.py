@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.examples import photos
@@ -18,8 +18,7 @@ from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trained import SUFFIX, read_tensors
-from landseer.export.models.trunks import Trunk, fill, read_state_dict
+from landseer.export.models.trunks import Trunk, fill, read_weights
 
 SEED = 0
 """Seed for the weights of an untrained detector."""
@@ -40,7 +39,7 @@ def attention(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
             f"got {weights}, but the detector attention has no weights: name their detector with --detector, one of "
             f"{', '.join(kind for kind in DETECTORS if kind != 'attention')}"
         )
-    return Detector(module=AttentionRegions(sizes=sizes))
+    return Detector(module=AttentionRegions(sizes=sizes, stride=trunk.stride))
 
 
 def rpn(trunk: Trunk, weights: Path | None, sizes: Sizes) -> Detector:
@@ -99,11 +98,3 @@ def awaken(network: Any) -> None:
     pixels = torch.from_numpy(photos(height, width, 6)).permute(0, 3, 1, 2).float()
     network.head(list(network.train().backbone(pixels / 127.5 - 1).values()))
     network.eval()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, as written by `landseer train`, or from a `torch.save` file.
-
-    WeightsError if it is neither. Never runs code from the file.
-    """
-    return read_tensors(path)[0] if path.suffix == SUFFIX else read_state_dict(path)

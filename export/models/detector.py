@@ -32,10 +32,11 @@ class AttentionRegions(nn.Module):
     come before the object. The paper leaves the threshold open; 0.4 of the min-max normalised map is our choice.
     """
 
-    def __init__(self, *, sizes: Sizes, threshold: float = 0.4) -> None:
+    def __init__(self, *, sizes: Sizes, threshold: float = 0.4, stride: int = SIDE_MULTIPLE) -> None:
+        """stride: of the trunk, pixels; the map has so many cells fewer a side than a picture of scale 1."""
         super().__init__()
         self.sizes, self.threshold = sizes, threshold
-        self.rounds = math.ceil(math.log2((MAX_SIDE / SIDE_MULTIPLE) ** 2))
+        self.rounds = math.ceil(math.log2((MAX_SIDE / stride) ** 2))
 
     def forward(self, attention: Tensor, image_size: Tensor) -> Detection:
         """Detect. attention: [B, h, w] in [0, 1], image_size: int32 [B, 2] (height, width) → `Detection`."""

@@ -19,8 +19,8 @@ OVERLAP = 0.4
 SIXTIETHS = round(60 * (1 - OVERLAP))
 MOST_EXTRA = 6
 """Maximum number of extra regions along the longer side."""
-SPANS = 7
-"""log2 of the longest side of a feature map, rounded up: 1,600 px · √2 / 32 = 71 cells."""
+SPANS = 8
+"""log2 of the longest side of a feature map, rounded up: 1,600 px · √2 / 14 = 162 cells of a vision transformer."""
 LOWEST = -1e30
 
 

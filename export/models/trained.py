@@ -69,6 +69,19 @@ class Trained:
         check_improved(self.about, self.path)
 
 
+def is_trained(path: Path) -> bool:
+    """Return whether a safetensors file is of Landseer, rather than published weights or no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about, names = file.metadata() or {}, file.keys()
+    except (SafetensorError, OSError):
+        return False
+    ours = "landseer" in about or about.get("format", "").startswith("landseer")
+    return ours or any(name.startswith("trunk.") for name in names)
+
+
 def read_trained(path: Path) -> Trained:
     """Read a trunk and its head. WeightsError if the file holds anything else."""
     state, about = read_tensors(path)

@@ -1,4 +1,4 @@
-"""Convolutional trunks, the origin of their weights, and their input normalisation.
+"""Trunks, the origin of their weights, and their input normalisation.
 
 To add a backbone, write a function here and add a line to `BACKBONES`.
 """
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from landseer.export.models.checkpoints import Checkpoint, is_checkpoint, parsed
 from landseer.export.models.resnet_strides import VARIANTS, likelier_variant, stride_on_first
 from landseer.export.models.torch_file import WeightsError, torch_file
-from landseer.export.models.trained import SUFFIX, Trained, read_trained
+from landseer.export.models.trained import SUFFIX, Trained, is_trained, read_tensors, read_trained
+from landseer.export.models.vits import VITS, PatchTokens, ViT, check_shape, stripped
 
 __all__ = ["BACKBONES", "BackboneKind", "Loaded", "Maps", "Stride", "Trunk", "WeightsError"]
 
@@ -41,7 +42,10 @@ class Maps(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """A trunk with its input normalisation. x: [B, 3, H, W] RGB in 0..255 → [B, C, ⌊H/32⌋ or ⌈H/32⌉, …], ≥ 0."""
+    """A trunk with its input normalisation. x: [B, 3, H, W] RGB in 0..255 → [B, C, h, w] ≥ 0.
+
+    h is ⌊H/32⌋ or ⌈H/32⌉; of a vision transformer H over its patch, rounded.
+    """
 
     mean: Tensor
     std: Tensor
@@ -63,10 +67,14 @@ class Trunk(nn.Module):
         maps: Callable[[Tensor], Maps] | None = None,
         middle_channels: int | None = None,
         fine_channels: int | None = None,
+        stride: int = 32,
     ) -> None:
-        """maps: returns the maps of normalised pictures; None for a trunk with one map."""
+        """maps: returns the maps of normalised pictures; None for a trunk with one map.
+
+        stride: pixels of a picture to a cell of the last map.
+        """
         super().__init__()
-        self.features = features
+        self.features, self.stride = features, stride
         self._maps = maps
         self.middle_channels = middle_channels or channels
         self.fine_channels = fine_channels or channels
@@ -290,14 +298,16 @@ def _levels(fractions: tuple[float, float, float]) -> tuple[float, float, float]
 Load = Callable[[Path | None, Stride], Loaded]
 
 
-def or_trained(name: str, load: Load, empty: Callable[[str], Trunk], *variants: str) -> Load:
+def or_trained(
+    name: str, load: Load, empty: Callable[[str], Trunk], *variants: str, published_so: bool = False
+) -> Load:
     """Extend a backbone's `load` to files of `landseer train`, and label its trunk.
 
-    empty: makes the trunk without weights, for one of `variants`.
+    empty: makes the trunk without weights, for one of `variants`. published_so: whether `load` reads safetensors, too.
     """
 
     def either(weights: Path | None, stride: Stride) -> Loaded:
-        if weights is None or weights.suffix != SUFFIX:
+        if weights is None or weights.suffix != SUFFIX or (published_so and not is_trained(weights)):
             loaded = load(weights, stride)
         else:
             trained = read_trained(weights)
@@ -322,10 +332,46 @@ def _either_resnet(name: str) -> BackboneKind:
     return BackboneKind(channels=2048, load=or_trained(name, _resnet(name), _empty_resnet(name), *VARIANTS))
 
 
+def either_vit(vit: ViT) -> BackboneKind:
+    """Return a vision transformer, whose weights are always a file."""
+
+    def load(weights: Path | None, stride: Stride) -> Loaded:
+        if weights is None:
+            raise WeightsError(
+                f"no package carries weights of {vit.name}: pass those of {vit.published} with --weights FILE "
+                "(docs/export.md, vision transformers)"
+            )
+        state = stripped(read_weights(weights), weights)
+        check_shape(vit, state, weights)
+        variant = vit.variant(state)
+        network = vit.network(variant)
+        fill(network, vit.converted(state, network), weights)
+        source = f"file {weights.name}, {variant}, sha256 {_sha256(weights)[:16]}"
+        return Loaded(trunk=_vit_trunk(vit, network).eval(), source=source, variant=variant)
+
+    def empty(variant: str) -> Trunk:
+        return _vit_trunk(vit, vit.network(variant))
+
+    return BackboneKind(channels=vit.channels, load=or_trained(vit.name, load, empty, published_so=True))
+
+
+def _vit_trunk(vit: ViT, network: Any) -> Trunk:
+    mean, std = vit.colours()
+    return Trunk(
+        features=PatchTokens(network, vit.patch),
+        classifier=nn.Identity(),
+        channels=vit.channels,
+        mean=_levels(mean),
+        std=_levels(std),
+        stride=vit.patch,
+    )
+
+
 BACKBONES: dict[str, BackboneKind] = {
     **{lite.name: _either_lite(lite) for lite in LITES},
     "resnet50": _either_resnet("resnet50"),
     "resnet101": _either_resnet("resnet101"),
+    **{vit.name: either_vit(vit) for vit in VITS},
 }
 
 
@@ -362,6 +408,14 @@ def _download(weights: Any) -> Path:
             f"or put {path.name} into {path.parent}"
         ) from error
     return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from safetensors, as written by `landseer train`, or from a `torch.save` file.
+
+    WeightsError if it is neither. Never runs code from the file.
+    """
+    return read_tensors(path)[0] if path.suffix == SUFFIX else read_state_dict(path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from landseer.export.training.attending import learned_reduction, pooled
 from landseer.export.training.localisation import Localisation, LocalisationRecipe, of_views, projection
 from landseer.export.training.loop import Settings
 from landseer.export.training.loop import train as run
-from landseer.export.training.trunk_views import STRIDE, TrunkViews
+from landseer.export.training.trunk_views import TrunkViews
 from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.whitening import pca_of, pca_whitening
 
@@ -159,8 +159,8 @@ class Regional(Protocol):
 @torch.no_grad()
 def learned_regions(training: Training, head: Regional) -> dict[str, Tensor]:
     """PCA-whiten the vectors of a head's regions, from the views of some photographs. → the head's section."""
-    side = STRIDE * training.views.maps.shape[-1]
-    vectors = [head.regions(maps, side, side).numpy() for maps in _batches(training.views, _sample(training))]
+    views = training.views
+    vectors = [head.regions(maps, views.side, views.side).numpy() for maps in _batches(views, _sample(training))]
     head.projection = projection(pca_whitening(np.concatenate(vectors), power=HALF))
     return _section("head", head.state_dict())
 

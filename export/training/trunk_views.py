@@ -31,7 +31,8 @@ from landseer.export.training.views import Pixels, view
 
 Levels = NDArray[np.float32]
 """Pixels between two levels of 8 bits."""
-STRIDE = 32
+LEAST_SIDE = 32
+"""Of a picture that the trunk is run on, in pixels."""
 SAVED_EVERY = 50
 """Photographs between two saves of the progress."""
 
@@ -55,6 +56,8 @@ class TrunkViews:
     """[N, V, C, h, w], on disk."""
     labels: tuple[str, ...]
     """Classes of the N photographs."""
+    side: int
+    """Side of a view in pixels."""
     key: str = ""
     """Identifies photographs, trunk and draws."""
 
@@ -80,7 +83,7 @@ def trunk_views(
     """
     key = views_key(photographs, fingerprint, spec, precision)
     path = folder / f"{key}.npy"
-    cells = spec.side // STRIDE
+    cells = (spec.side + trunk.stride // 2) // trunk.stride
     shape = (len(photographs), spec.views, trunk.channels, cells, cells)
     folder.mkdir(parents=True, exist_ok=True)
     done = _done(path)
@@ -98,7 +101,8 @@ def trunk_views(
                 maps.flush()
                 _note(path, row + 1)
             progress(1)
-    return TrunkViews(maps=maps, labels=tuple(photograph.label for photograph in photographs), key=key)
+    labels = tuple(photograph.label for photograph in photographs)
+    return TrunkViews(maps=maps, labels=labels, side=spec.side, key=key)
 
 
 def _drawn(photographs: Sequence[Photograph], spec: ViewSpec, *, start: int) -> Iterator[tuple[int, Pixels]]:
@@ -169,8 +173,8 @@ def maps_runner(
         return on_gpu
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "trunk.onnx")
-        free = torch.export.Dim.DYNAMIC(min=STRIDE, max=4096)
-        example = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3)
+        free = torch.export.Dim.DYNAMIC(min=LEAST_SIDE, max=4096)
+        example = torch.zeros(1, 2 * LEAST_SIDE, 3 * LEAST_SIDE, 3)
         program = torch.onnx.export(
             module,
             (example,),

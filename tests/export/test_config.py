@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from landseer.ensemble.inference.contracts import Sizes, ensembles, graphs
 from landseer.ensemble.inference.profile import Profile
-from landseer.export.config import TYPES, all_configs
+from landseer.ensemble.pictures.pictures import target_size
+from landseer.export.config import TYPES, WARM_UP, all_configs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "configs"
 PROFILE = Profile(backbone="efficientnet_lite0", weights_sha256="0" * 64, sizes=Sizes(channels=1280))
@@ -65,6 +67,15 @@ def test_the_pip_variant_has_no_queue_policy_and_batches_mixed_shapes(name: str)
 def test_configs_equal_the_golden_ones(name: str) -> None:
     """To accept a change: python tests/export/test_config.py."""
     assert CONFIGS[name] == (GOLDEN / f"{name}.pbtxt").read_text()
+
+
+@pytest.mark.parametrize("long_side", [64, 320, 640, 1024])
+def test_a_start_warms_up_on_pictures_as_they_are_sent(long_side: int) -> None:
+    profile = dataclasses.replace(PROFILE, long_side=long_side)
+    config = text_format.Parse(all_configs(profile, {})["backbone/config.pbtxt"], pb.ModelConfig())
+    found = {tuple(one.inputs["image"].dims) for one in config.model_warmup}
+    sent = {target_size(width, height, profile) for height, width in WARM_UP}
+    assert found == {(height, width, 3) for width, height in sent}
 
 
 def test_a_profile_survives_its_json_and_rejects_others() -> None:

@@ -18,7 +18,7 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.export import all as command
 from landseer.export.build import UNTRAINED, Networks, Wanted, build
 from landseer.export.config import WARM_UP, all_configs
-from landseer.export.detectors import DETECTORS, read_weights
+from landseer.export.detectors import DETECTORS
 from landseer.export.engines import ENGINES
 from landseer.export.examples import cases, photos
 from landseer.export.exporter import ExportError, ExportOptions, export
@@ -26,7 +26,7 @@ from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Trunk
+from landseer.export.models.trunks import BACKBONES, Trunk, read_weights
 from landseer.export.parity import boxes_iou, eager
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.support import gaps, plugins
