@@ -229,7 +229,7 @@ def test_what_is_exported_has_no_patches_and_its_parts_are_untrained(
     networks = build(Wanted(backbone=vit.name, weights=tmp_path / "one.safetensors"))
     assert networks.profile.sizes.channels == 528 and networks.profile.sizes.patches == 0
     assert networks.profile.descriptor == "gem"
-    assert networks.profile.untrained == ("attention", "whitening", "reduction", "locals", "lattqe")
+    assert networks.profile.untrained == ("whitening", "reduction", "locals", "lattqe")
     assert networks.modules["detector"].rounds == 14  # a map of 115 x 115 cells
 
 
