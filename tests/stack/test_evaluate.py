@@ -45,7 +45,7 @@ def test_photographs_find_their_darker_middle(repository, data, tmp_path, capsys
         "aqe:1",
         "alphaqe:2:3",
         "dqe:1",
-        "rank-curve:64",
+        "rank-curve:8",
         "lattqe:2",
     ]
     assert [path.rsplit("/", 1)[1] for path in known["skipped"]] == ["broken.jpg"]

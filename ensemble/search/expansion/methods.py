@@ -20,15 +20,17 @@ WITNESSES, RECOGNISED = 2, 30
 30 they gain 0.8. One may be a copy of the query, which recognises nothing new."""
 DEFAULTS: Mapping[str, int] = {
     LATTQE: 64,
-    "aqe": 2,
-    "aqewd": 4,
-    "aqewd-dir": 4,
-    "alphaqe": 72,
-    DQE: 4,
-    RANK_CURVE: len(CURVE) - 1,
+    "aqe": 1,
+    "aqewd": 2,
+    "aqewd-dir": 2,
+    "alphaqe": 2,
+    DQE: 2,
+    RANK_CURVE: 8,
 }
-"""Numbers of neighbours, from the tables of LAttQE's paper; for the rank curve, the number that it was learned for."""
-AUGMENTATION_DEFAULTS: Mapping[str, int] = {**DEFAULTS, LATTQE: 48}
+"""Numbers of neighbours. LAttQE's is its paper's. The others are the most that cost neither products nor covers more than
+0.3 mAP or half a point of first hits (docs/reports/results-expansion.md); where things have tens of pictures, more gain
+more. DQE loses covers with any number."""
+AUGMENTATION_DEFAULTS: Mapping[str, int] = {**DEFAULTS, LATTQE: 48, RANK_CURVE: 4}
 """Numbers of neighbours for database-side augmentation: nDBA = 48 for LAttQE as in its paper, which gives no others."""
 MOST = 1000
 """Limit of neighbours, unless `limits` has a lower one."""
@@ -38,7 +40,7 @@ _MOST_OF_AN_SVM = 64
 
 def limits(positions: int) -> dict[str, int]:
     """Return the limit of neighbours by method. positions: the number of neighbours the served LAttQE takes."""
-    return dict.fromkeys(WEIGHTINGS, MOST) | {LATTQE: positions, DQE: _MOST_OF_AN_SVM, RANK_CURVE: DEFAULTS[RANK_CURVE]}
+    return dict.fromkeys(WEIGHTINGS, MOST) | {LATTQE: positions, DQE: _MOST_OF_AN_SVM, RANK_CURVE: len(CURVE) - 1}
 
 
 def classical(

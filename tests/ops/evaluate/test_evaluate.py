@@ -249,7 +249,7 @@ def test_methods_are_read_with_their_defaults():
     assert [str(parse(text, positions=64)) for text in ("none", "aqe", "alphaqe", "alphaqe:10:2", "dqe:3")] == [
         "none",
         "aqe:2",
-        "alphaqe:72:3",
+        "alphaqe:2:3",
         "alphaqe:10:2",
         "dqe:3",
     ]

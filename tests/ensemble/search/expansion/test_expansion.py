@@ -59,7 +59,7 @@ def test_the_rank_curve_is_65_numbers_that_fall_below_zero():
     assert len(CURVE) == 65 and CURVE[0] == 1.0
     np.testing.assert_array_equal(rank_curve(np.zeros(64)), CURVE)
     assert min(CURVE[1:34]) > 0 > max(CURVE[41:])
-    assert DEFAULTS[RANK_CURVE] == limits(8)[RANK_CURVE] == 64
+    assert (DEFAULTS[RANK_CURVE], limits(8)[RANK_CURVE]) == (8, 64)
 
 
 @pytest.mark.parametrize("k", range(1, 65))
