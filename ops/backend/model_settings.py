@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ TYPES = {
 """numpy's names for Triton's types."""
 THREADS_VARIABLE = "LANDSEER_THREADS"
 """Environment variable for the threads of models whose configuration sets none."""
+LARGE_ROW = 2**18
+"""Values of an input from which on rows are not run together: 500 local features have more."""
 CONFIG_NAME = "pip"
 """Where <model>/configs/pip.pbtxt exists, Triton 2.51 of the wheel reads it instead of config.pbtxt.
 
@@ -54,6 +57,8 @@ class ModelSettings:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     """Names of all tensors that the configuration declares."""
+    row_values: int = 0
+    """Values of a row of the largest input, of those without an axis of any length."""
     prepared: tuple[frozenset[str], ...] = ()
     """Sets of outputs to compile for when the model is loaded."""
     warm_up: tuple[WarmUp, ...] = ()
@@ -77,10 +82,11 @@ class ModelSettings:
     def most(self) -> int:
         """Rows of one inference at most.
 
-        The tensors between the nodes of a picture take about 200 MB, and a batch saves no time on two threads: so one
-        picture for two threads. Other models have no bound but `max_batch_size`.
+        The tensors between the nodes take about 200 MB for a picture, 28 MB for its local features, and stay as large
+        as the largest batch needed. A batch saves no time on two threads, of neither: so one row for two threads.
+        Models of smaller rows have no bound but `max_batch_size`.
         """
-        return max(1, self.threads // 2) if self.pictures else sys.maxsize
+        return max(1, self.threads // 2) if self.pictures or self.row_values >= LARGE_ROW else sys.maxsize
 
 
 def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) -> ModelSettings:
@@ -100,6 +106,7 @@ def from_triton(config: Mapping[str, Any], *, repository: Path, version: str) ->
         bounds=_bounds(config),
         inputs=tuple(tensor["name"] for tensor in config.get("input", ())),
         outputs=tuple(tensor["name"] for tensor in config.get("output", ())),
+        row_values=_row_values(config),
         prepared=tuple(frozenset(names) for names in _json(config, "landseer_prepared_outputs", [])),
         warm_up=_warm_up(config),
     )
@@ -149,6 +156,11 @@ def _bounds(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, int], ...]]
     except (AttributeError, TypeError, ValueError) as error:
         expected = "{input: [[least, most], ...]}"
         raise ValueError(f"parameter landseer_bounds is {declared!r}; expected {expected}") from error
+
+
+def _row_values(config: Mapping[str, Any]) -> int:
+    shapes = [[int(side) for side in tensor.get("dims", ())] for tensor in config.get("input", ())]
+    return max((math.prod(shape) for shape in shapes if shape and min(shape) > 0), default=0)
 
 
 def _warm_up(config: Mapping[str, Any]) -> tuple[WarmUp, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_threads_of_the_launcher_give_way_to_those_of_the_model(monkeypatch):
     monkeypatch.setenv(THREADS_VARIABLE, "5")
     assert settings().threads == 5
     assert settings(parameters={"intra_op_thread_count": "2"}).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("tensors", "bounds", "most"),
+    [
+        ([{"name": "image", "dims": ["-1", "-1", "3"]}], '{"image": [[64, 1600], [64, 1600], [3, 3]]}', 2),
+        ([{"name": "features", "dims": ["500", "1280"]}, {"name": "count", "dims": ["1"]}], "{}", 2),
+        ([{"name": "neighbours", "dims": ["-1", "1280"]}], '{"neighbours": [[1, 64], [1280, 1280]]}', sys.maxsize),
+        ([{"name": "query", "dims": ["1280"]}], "{}", sys.maxsize),
+    ],
+    ids=["pictures", "local features", "neighbours", "a descriptor"],
+)
+def test_large_rows_share_an_inference_only_where_there_are_threads_for_them(tensors, bounds, most):
+    """What a batch takes is not given back: 215 MB for the local features of eight pictures instead of one."""
+    parameters = {"intra_op_thread_count": "4", "landseer_bounds": bounds}
+    assert settings(max_batch_size=8, input=tensors, parameters=parameters).most == most
 
 
 @pytest.mark.parametrize(
