@@ -41,7 +41,7 @@ def views() -> TrunkViews:
     draw = np.random.default_rng(0)
     own = draw.random((CLASSES * EACH, 1, CHANNELS, 1, 1)) ** 3
     maps = (own + 0.3 * draw.random((CLASSES * EACH, 2, CHANNELS, 4, 4))).astype(np.float16)
-    return TrunkViews(maps=maps, labels=tuple(f"class {i // EACH}" for i in range(CLASSES * EACH)))
+    return TrunkViews(maps=maps, side=128, labels=tuple(f"class {i // EACH}" for i in range(CLASSES * EACH)))
 
 
 def training(folder: Path, proposals: Path | None = None) -> Training:

@@ -106,7 +106,7 @@ def views() -> TrunkViews:
     own = draw.random((8, 1, CHANNELS, 1, 1)) ** 3
     maps = (own + 0.3 * draw.random((8, 2, CHANNELS, 5, 4))).astype(np.float16)
     maps[0, 0, :, 0] = 0  # places where nothing was found give no feature
-    return TrunkViews(maps=maps, labels=tuple(f"class {i // 2}" for i in range(8)))
+    return TrunkViews(maps=maps, side=128, labels=tuple(f"class {i // 2}" for i in range(8)))
 
 
 def training(folder: Path) -> Training:

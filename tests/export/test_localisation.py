@@ -27,7 +27,7 @@ def planted(count: int = 120, views: int = 3) -> TrunkViews:
     maps[:, :, :2] = 0
     maps[:, :, 1] = 3
     maps[:, :, 0, OBJECT, OBJECT], maps[:, :, 1, OBJECT, OBJECT] = 3, 0
-    return TrunkViews(maps=maps.astype(np.float16), labels=tuple(f"class {i // 6}" for i in range(count)))
+    return TrunkViews(maps=maps.astype(np.float16), side=128, labels=tuple(f"class {i // 6}" for i in range(count)))
 
 
 def head() -> CiDeR:
