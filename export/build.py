@@ -43,7 +43,7 @@ PATCHES = "patches"
 PATCH_COUNT = 388
 """Patches of a picture: what two pages of the store hold. 700 find no more (docs/research/fusion.md)."""
 UNTRAINED = {
-    "attention": "mean channel activation, min-max",
+    "attention": f"seeded weights near the mean channel activation, seed {HEAD_SEED}",
     "whitening": "identity; for two-map random orthonormal rows",
     "reduction": f"random orthonormal rows, seed {REDUCTION_SEED}",
     "locals": f"random orthonormal rows, seed {LOCALS_SEED}",
@@ -145,32 +145,31 @@ def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
     What depends on the trunk alone, `OF_ANY_HEAD` and `PATCHES`, comes from the shipped ones if the others lack it. For
     a trunk that was trained together with its head, parts of any head will do: only these are used.
     """
-    trunk = trunk_sha256(loaded)
-    if wanted.parts is None:
-        return _shipped(trunk, wanted.descriptor) if loaded.checkpoint is None else None
-    if loaded.checkpoint is not None:
-        raise WeightsError(f"{loaded.checkpoint.path} has its own descriptor; do not combine it with trained parts")
-    parts = read_parts(wanted.parts)
-    if parts.trunk_sha256 != trunk:
-        raise WeightsError(
-            f"{wanted.parts} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, not "
-            f"{trunk[:16]}): pass the weights it was trained on with --weights, or train it again"
-        )
-    if loaded.trained is None and wanted.descriptor not in (None, parts.descriptor):
-        raise WeightsError(f"{wanted.parts} holds a {parts.descriptor} head; got --descriptor {wanted.descriptor}")
-    return _with_shared(parts, {head: read_parts(path) for head, path in shipped(trunk).items()})
-
-
-def _shipped(trunk: str, descriptor: str | None) -> Parts | None:
-    """Return the shipped parts for a trunk with this head, or without it; None if none are for this trunk.
-
-    What depends on the trunk alone may be in the file of another head.
-    """
-    files = {head: read_parts(path) for head, path in shipped(trunk).items()}
+    if wanted.parts is None and loaded.checkpoint is not None:
+        return None
+    files = {head: read_parts(path) for head, path in shipped(trunk_sha256(loaded)).items()}
+    if wanted.parts is not None:
+        return _with_shared(own_parts(wanted.parts, loaded, wanted.descriptor), files)
     if not files:
         return None
-    of_none = replace(next(iter(files.values())).only(), descriptor=descriptor or WITHOUT_PARTS)
-    return _with_shared(files.get(descriptor or DEFAULT, of_none), files)
+    of_none = replace(next(iter(files.values())).only(), descriptor=wanted.descriptor or WITHOUT_PARTS)
+    return _with_shared(files.get(wanted.descriptor or DEFAULT, of_none), files)
+
+
+def own_parts(path: Path, loaded: Loaded, descriptor: str | None) -> Parts:
+    """Read parts of one's own, as they are. WeightsError if they are of another trunk or head."""
+    trunk = trunk_sha256(loaded)
+    if loaded.checkpoint is not None:
+        raise WeightsError(f"{loaded.checkpoint.path} has its own descriptor; do not combine it with trained parts")
+    parts = read_parts(path)
+    if parts.trunk_sha256 != trunk:
+        raise WeightsError(
+            f"{path} was trained on other weights of {parts.backbone} ({parts.trunk_sha256[:16]}, not "
+            f"{trunk[:16]}): pass the weights it was trained on with --weights, or train it again"
+        )
+    if loaded.trained is None and descriptor not in (None, parts.descriptor):
+        raise WeightsError(f"{path} holds a {parts.descriptor} head; got --descriptor {descriptor}")
+    return parts
 
 
 def _with_shared(parts: Parts, files: Mapping[str, Parts]) -> Parts:

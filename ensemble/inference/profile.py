@@ -38,7 +38,7 @@ class Profile:
     min_side: int = MIN_SIDE
     max_side: int = MAX_SIDE
     untrained: tuple[str, ...] = ()
-    """Parts with random weights, never trained: attention, whitening, detector, lattqe and others."""
+    """Parts with random weights, never trained: whitening, detector, lattqe and others."""
     version: str = "1"
     """The model version: the folder under each model of the repository."""
 

@@ -91,7 +91,8 @@ class Backbone(nn.Module):
     ) -> None:
         """patches: the projection whose signs are the codes of patches; None for a backbone without patches.
 
-        two_maps: whether the head takes the fine map, too.
+        whitening: of the mean over scales, [B, what the head returns] → unit [B, C]. two_maps: whether the head takes
+        the fine map, too.
         """
         super().__init__()
         self.trunk, self.sizes, self.p, self.two_maps = trunk, sizes, p, two_maps

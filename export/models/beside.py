@@ -41,12 +41,12 @@ class RMACBesideGeM(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Whitens two parts of a vector apart, and puts them side by side. A whitening, see `Backbone`."""
+    """Whitens two parts of a vector apart, and puts them side by side."""
 
     shares: Tensor
 
     def __init__(self, last: Projection, fine: Projection, *, weight: float = FINE) -> None:
-        """weight: of the fine part's vector beside the last one's."""
+        """last: C → D1 values, fine: F → D2 values; weight: of the fine part's vector beside the last one's."""
         super().__init__()
         self.last, self.fine = last, fine
         whole = math.hypot(1.0, weight)
@@ -54,15 +54,20 @@ class SideBySide(nn.Module):
 
     @classmethod
     def untrained(cls, channels: int, fine_channels: int) -> SideBySide:
-        """Return one that only reduces, with seeded orthonormal rows, to `channels` values in all."""
+        """Return one that only reduces, with seeded orthonormal rows, to `channels` values in all.
+
+        ValueError if the fine map has fewer channels than its share of the values.
+        """
         fine = fine_values(channels)
+        if fine > fine_channels:
+            raise ValueError(f"got {fine_channels} channels of the fine map; expected at least {fine}")
         return cls(
             Projection.untrained(channels, channels - fine, seed=SEEDS[0]),
             Projection.untrained(fine_channels, fine, seed=SEEDS[1]),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Whiten. x: [B, C + F], the parts of the last and the fine map → unit [B, D]."""
+        """Whiten. x: [B, C + F], the parts of the last and the fine map → unit [B, D1 + D2]."""
         last, fine = torch.split(x, [len(self.last.mean), len(self.fine.mean)], dim=-1)
         both = (self.last(l2n(last)), self.fine(l2n(fine)))
         return l2n(torch.cat([part * share for part, share in zip(both, self.shares, strict=True)], dim=-1))

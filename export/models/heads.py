@@ -2,7 +2,7 @@
 
 A head takes the trunk's last feature map and the picture's height and width. It returns unit descriptors [B, C] and the
 attention [B, h, w] in [0, 1] that locates the object; the detector turns it into boxes. One of two maps takes the fine
-one, too, and returns the descriptors of both side by side (`beside`).
+one, too, and returns the unit descriptors of both side by side, [B, C + F], for its whitening to reduce (`beside`).
 """
 
 from __future__ import annotations

@@ -224,31 +224,31 @@ def resized_positions(places: Tensor, h: int, w: int) -> Tensor:
     A grid of the same size stays exactly as it is.
     """
     side = math.isqrt(places.shape[1])
-    rows = cubic_weights(side, h) @ places.reshape(side, -1)  # [h, g C]
-    found = cubic_weights(side, w) @ rows.reshape(-1, side, places.shape[2])  # [h, w, C]
+    rows = cubic_weights(side, h, places.device) @ places.reshape(side, -1)  # [h, g C]
+    found = cubic_weights(side, w, places.device) @ rows.reshape(-1, side, places.shape[2])  # [h, w, C]
     return found.flatten(0, 1)[None]
 
 
 def rotations(periods: Tensor, h: int, w: int) -> Tensor:
-    """Return sines and cosines by which DINOv3 turns queries and keys at each cell (Siméoni et al. 2025): [h w, 16 P].
+    """Return sines and cosines by which DINOv3 turns queries and keys at each cell (Siméoni et al. 2025): [h w, 8 P].
 
     periods: [P], of a coordinate that runs from -1 to 1 along each side of the picture, whatever its size.
     """
-    y, x = (2.0 * (torch.arange(side) + 0.5) / side - 1.0 for side in (h, w))
+    y, x = (2.0 * (torch.arange(side, device=periods.device) + 0.5) / side - 1.0 for side in (h, w))
     places = torch.stack([y[:, None].expand(h, w), x[None, :].expand(h, w)], dim=-1).flatten(0, 1)  # [h w, 2]
     angles = (2.0 * math.pi * places[:, :, None] / periods).flatten(1).repeat(1, 2)  # [h w, 4 P]
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def cubic_weights(size: int, wanted: int) -> Tensor:
+def cubic_weights(size: int, wanted: int, device: torch.device | None = None) -> Tensor:
     """Return the matrix [wanted, size] that resizes `size` values by Keys' cubic filter (1981, a = -1/2).
 
     Values outside count for nothing, and where fewer are wanted the filter is as much wider: antialiasing.
     """
     step = size / wanted
     stretch = cast("float", torch.sym_max(step, 1.0))
-    centres = (torch.arange(wanted) + 0.5) * step
-    away = (torch.arange(size) + 0.5 - centres[:, None]).abs() / stretch
+    centres = (torch.arange(wanted, device=device) + 0.5) * step
+    away = (torch.arange(size, device=device) + 0.5 - centres[:, None]).abs() / stretch
     near = (1.5 * away - 2.5) * away * away + 1.0
     far = ((-0.5 * away + 2.5) * away - 4.0) * away + 2.0
     weights = torch.where(away < 1.0, near, torch.where(away < 2.0, far, torch.zeros_like(away)))
@@ -264,7 +264,11 @@ def stripped(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         if prefix + PATCHES in state:
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     foreign = any(part in name for name in state for part in OTHERS_NAMES)
-    what = "has names of the library transformers" if foreign else f"has no {PATCHES}, but such as {min(state)}"
+    what = (
+        "has names of the library transformers"
+        if foreign
+        else f"has no {PATCHES}, but such as {min(state, default='nothing')}"
+    )
     raise WeightsError(
         f"{path} {what}; expected a vision transformer by timm's names, or by those of its publishers' own files "
         "(docs/export.md, vision transformers)"
@@ -279,7 +283,9 @@ def check_shape(vit: ViT, state: Mapping[str, Tensor], path: Path) -> None:
         mend = f"; pass --backbone {' or '.join(fits)}" if fits else ""
         raise WeightsError(f"{path} holds {got}; --backbone {vit.name} is {_Shape.of(vit)}{mend}")
     places = state[POSITIONS].shape[1] if vit.positions else 0
-    if places - math.isqrt(places) ** 2 > 1:
+    # Of the class token, too, but where timm's own weights leave it out beside registers.
+    others = {1} if vit.class_token and not vit.registers else {0, 1} if vit.class_token else {0}
+    if places and places - math.isqrt(places) ** 2 not in others:
         raise WeightsError(f"{path} has {places} positions; expected those of a square grid of patches")
 
 

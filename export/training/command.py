@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from landseer.ensemble.errors import InvalidInput
-from landseer.export.build import DEFAULT, HEAD, OF_ANY_HEAD, PATCHES, Wanted, find_parts, trunk_sha256
+from landseer.export.build import DEFAULT, HEAD, OF_ANY_HEAD, PATCHES, Wanted, own_parts, trunk_sha256
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.photograph import Photographs
 from landseer.export.datasets.readable import readable
@@ -52,13 +52,15 @@ class TrainOptions:
 
 def train_parts(options: TrainOptions, console: Console) -> Path:
     """Train and write parts; return the file. TrainingError, in one line, if it fails."""
-    descriptor = options.wanted.descriptor or DEFAULT
-    if descriptor not in (*TRAINERS, TWO_MAP):
-        raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join((*TRAINERS, TWO_MAP))}")
     began = time.monotonic()
     try:
         loaded = BACKBONES[options.wanted.backbone].load(options.wanted.weights, options.wanted.stride)
         there = _there(options, loaded)
+        descriptor = options.wanted.descriptor or (there.descriptor if there else DEFAULT)
+        if descriptor not in (*TRAINERS, TWO_MAP):
+            raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join((*TRAINERS, TWO_MAP))}")
+        if loaded.trained and options.section == HEAD:
+            raise TrainingError(f"{loaded.trained.path} has its own head; --section head trains another")
         run = _Run(options, descriptor, loaded, _readable(options, console), console)
         parts = run.section(there) if there else run.everything()
     except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:
@@ -70,7 +72,7 @@ def _there(options: TrainOptions, loaded: Loaded) -> Parts | None:
     """Return the parts that a section is added to; None to learn everything, or the head alone into a new file."""
     if options.section is None or (options.section == HEAD and not options.out.exists()):
         return None
-    return find_parts(loaded, replace(options.wanted, parts=options.out))
+    return own_parts(options.out, loaded, options.wanted.descriptor)
 
 
 class _Run(NamedTuple):
@@ -84,7 +86,7 @@ class _Run(NamedTuple):
 
     def everything(self) -> Parts:
         """Learn all parts, or the head alone if only that is asked for."""
-        parts = self._head()
+        parts = self._none() if self.loaded.trained else self._head()
         if self.options.section == HEAD:
             return parts
         with self._training() as training:
@@ -102,6 +104,17 @@ class _Run(NamedTuple):
             parts = with_projection(name, there, training)
         told = f"{parts.card[name]}, {self.options.data}, by {self.options.command}"
         return replace(parts, card={**parts.card, name: told})
+
+    def _none(self) -> Parts:
+        """Return empty parts, for a trunk that has its own head."""
+        return Parts(
+            backbone=self.options.wanted.backbone,
+            trunk_sha256=trunk_sha256(self.loaded),
+            descriptor=self.descriptor,
+            learned=(),
+            tensors={},
+            card={**_card(self.options), "seed": self.options.seed},
+        )
 
     def _head(self) -> Parts:
         if self.descriptor == TWO_MAP:
@@ -195,7 +208,7 @@ def card_text(parts: Parts) -> str:
             "",
             f"Trained parts of Landseer: {', '.join(parts.learned)}; {size / 1e6:.1f} million numbers of 16 bits.",
             "Trained without labels, from pairs of pictures of one thing, on a frozen trunk (see",
-            "`export/training/part_trainers.py`). Results on unseen products: `docs/reports/results.md`.",
+            "`export/training/`). Results on things it did not see: `docs/reports/results.md`.",
             "",
             "| | |",
             "|---|---|",

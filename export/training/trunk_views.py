@@ -159,8 +159,8 @@ def maps_runner(
 ) -> Callable[[Pixels | Levels], list[NDArray[np.float16]]]:
     """Return a function that runs the trunk on pixels [V, H, W, 3]: torch on a GPU, else OpenVINO (faster).
 
-    Pixels are 0..255, of 8 bits or, of a resized picture, float32. names: the maps wanted, of `Maps`, different ones
-    for this trunk.
+    Pixels are 0..255, of 8 bits or, of a resized picture, float32. names: the maps wanted, of `Maps`; a trunk with
+    one map returns it for each.
     """
     module = _FromPixels(trunk, names).eval()
     if torch.cuda.is_available():

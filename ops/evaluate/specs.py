@@ -41,7 +41,7 @@ SERVED_METHODS = f"default,{_EXPANSIONS}"
 METHODS = (
     f"{_EXPANSIONS},adba+aqe,adbawd+aqewd,adbawd-dir:20+aqe:10,alphadba:10,alphadba:10+alphaqe:10,ddba+dqe,diffusion"
 )
-"""The default rows in process. The numbers are published ones, none was tuned: docs/evaluate.md."""
+"""The default rows in process, see docs/evaluate.md."""
 REGIONS = 2
 """Default limit of regions per picture. Each costs as much as describing the picture."""
 NEIGHBOURS = "1,2,4,8,16,32,64"

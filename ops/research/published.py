@@ -34,7 +34,7 @@ from landseer.ensemble.evaluation import Ids, Truth, evaluate
 from landseer.export.datasets.errors import DatasetError
 from landseer.export.datasets.readers import read
 from landseer.export.datasets.revisited import GroundTruth, all_present, ground_truth
-from landseer.export.models.checkpoints import exponent, is_checkpoint
+from landseer.export.models.checkpoints import exponent, is_checkpoint, parsed
 from landseer.export.models.folding import learned_projection, network_projection
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.how import HOW, SCALES, TRAINING_SCALES, is_how, read_how
@@ -122,7 +122,8 @@ def of_gem(path: Path, whitening: str | None) -> Describe:
     contents = torch_file(path)
     if not is_checkpoint(contents):
         raise WeightsError(f"{path} is neither a checkpoint of cnnimageretrieval-pytorch nor one of HOW")
-    loaded = BACKBONES[contents["meta"]["architecture"]].load(path, "auto")
+    architecture = parsed(contents, path).architecture
+    loaded = BACKBONES[architecture].load(path, "auto")
     checkpoint = loaded.checkpoint
     assert checkpoint is not None
     p, own = exponent(checkpoint), network_projection(checkpoint)

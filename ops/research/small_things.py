@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from landseer.ensemble.config import Limits
-from landseer.ensemble.inference.contracts import Sizes
+from landseer.ensemble.inference.contracts import SIDE_MULTIPLE, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.describe import whole_picture_boxes
@@ -124,6 +124,8 @@ class BoxNetworks:
     """Fingerprint and precision of the trunk."""
     variant: Variant
     profile: Profile
+    stride: int = SIDE_MULTIPLE
+    """Of the trunk, see `AttentionRegions`."""
     proposals: RegionProposals | None = None
 
 
@@ -138,6 +140,7 @@ def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: P
         trunk=f"{trunk_sha256(loaded)} {precision}",
         variant=variant,
         profile=Profile(backbone=backbone, weights_sha256="", sizes=sizes),
+        stride=loaded.trunk.stride,
         proposals=load_proposals(proposals, sizes.channels, trunk_sha256(loaded)) if proposals else None,
     )
 
@@ -212,7 +215,9 @@ class Seen:
 def attention_places(seen: Seen) -> Places:
     """Return boxes of the head's own attention."""
     _, attention = seen.networks.variant.pooled(seen.level)
-    return seen.places(AttentionRegions(sizes=seen.networks.profile.sizes)(attention, seen.size()))
+    networks = seen.networks
+    regions = AttentionRegions(sizes=networks.profile.sizes, stride=networks.stride)
+    return seen.places(regions(attention, seen.size()))
 
 
 def proposed_places(seen: Seen) -> Places:

@@ -105,7 +105,7 @@ async def test_waiting_for_a_server_that_hangs_takes_the_whole_time_and_says_why
         began = time.monotonic()
         with pytest.raises(NotReady, match=r"not ready within 1 s: .*"):
             await client.wait_ready(1)
-        assert 0.8 < time.monotonic() - began < 15
+        assert 0.8 < time.monotonic() - began < 5
 
 
 async def test_waiting_ends_when_the_server_recovers(tcp, monkeypatch, quick) -> None:

@@ -17,21 +17,43 @@ from landseer.export.examples import Case
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.heads import HEADS
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunks import Maps, Trunk
 from landseer.export.parity import check, eager
 from landseer.export.to_onnx import Names, Shape, Stage, write_onnx
 
-CHANNELS = 16
+CHANNELS, FINE = 16, 8
 SIZES = Sizes(channels=CHANNELS, reduced=8, locals=50, local=4)
 SHAPES = ((2, 192, 256), (1, 256, 192), (3, 64, 64), (1, 64, 480), (2, 333, 417))
 
 
+class Features(nn.Module):
+    """A last map of stride 32, with the same ⌈⌉ as a ResNet's, after a finer one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Sequential(nn.Conv2d(3, FINE, 7, stride=4, padding=3), nn.ReLU())
+        self.late = nn.Sequential(nn.Conv2d(FINE, CHANNELS, 3, stride=8, padding=1), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last: torch.Tensor = self.late(self.early(x))
+        return last
+
+    def maps(self, x: torch.Tensor) -> Maps:
+        fine = self.early(x)
+        last = self.late(fine)
+        return Maps(last, last, fine)
+
+
 def trunk() -> Trunk:
-    """A small one, stride 32, with the same ⌈⌉ as a ResNet's."""
-    steps: list[nn.Module] = [nn.Conv2d(3, 8, 7, stride=4, padding=3), nn.ReLU()]
-    steps += [nn.Conv2d(8, CHANNELS, 3, stride=8, padding=1), nn.ReLU()]
+    features = Features()
     return Trunk(
-        features=nn.Sequential(*steps), classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3
+        features=features,
+        classifier=nn.Identity(),
+        channels=CHANNELS,
+        mean=(127.0,) * 3,
+        std=(60.0,) * 3,
+        maps=features.maps,
+        fine_channels=FINE,
     )
 
 
@@ -52,7 +74,7 @@ def backbone(kind: str) -> Backbone:
             sizes=SIZES,
             head=shaken(untrained_head(kind, CHANNELS)),
             scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
-            whitening=HEADS[kind].whitening(CHANNELS, CHANNELS),
+            whitening=HEADS[kind].whitening(CHANNELS, FINE),
             reduction=Projection.untrained(CHANNELS, SIZES.reduced, seed=1),
             locals=Projection.untrained(CHANNELS, SIZES.local, seed=2),
             two_maps=HEADS[kind].two_maps,

@@ -130,6 +130,8 @@ def test_the_command_writes_parts_and_a_card_and_a_head_alone_joins_them(small: 
 def test_a_head_of_one_map_learns_alone_and_two_data_sets_have_folders_of_their_own(small: Path) -> None:
     cider = options(small, wanted=Wanted(backbone="small", descriptor="cider"), section="head")
     parts = read_parts(train_parts(cider, QUIET))
+    # Without --descriptor the head is of the file's kind.
+    cider = options(small, section="head")
     assert (parts.descriptor, parts.learned) == ("cider", ("attention", "whitening"))
     assert "| validation (mAP, %) |" in (small / "parts.md").read_text()
     (small / "photos" / "class 0" / "0-0.png").unlink()

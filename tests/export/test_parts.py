@@ -5,7 +5,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from landseer.export.build import OF_ANY_HEAD, PATCHES, Wanted, build, find_parts, trunk_sha256, untrained_head
+from landseer.export.build import (
+    OF_ANY_HEAD,
+    PATCHES,
+    Wanted,
+    build,
+    find_parts,
+    own_parts,
+    trunk_sha256,
+    untrained_head,
+)
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import SHIPPED, Parts, read_parts, shipped, write_parts
@@ -48,6 +57,31 @@ def test_the_export_takes_parts_of_ones_own(parts: Parts, tmp_path: Path) -> Non
     assert networks.profile.untrained == ("lattqe",)
     head = networks.modules["backbone"].get_submodule("head")
     assert head.get_parameter("localisation.attend.bias").item() == 0.25
+
+
+def test_by_default_the_head_of_two_maps_comes_with_what_the_others_share(loaded: Loaded) -> None:
+    files = {head: read_parts(path) for head, path in shipped(trunk_sha256(loaded)).items()}
+    assert set(files) == {"two-map", "cider"}
+    for asked, head in ((None, "two-map"), ("cider", "cider")):
+        found = find_parts(loaded, Wanted(backbone="efficientnet_lite0", descriptor=asked))
+        assert found is not None and found.descriptor == head
+        assert set(found.learned) == {*files[head].learned, *OF_ANY_HEAD, PATCHES}
+        for section in ("head", "whitening"):
+            assert found.section(section).keys() == files[head].section(section).keys()
+        for section in (*OF_ANY_HEAD, PATCHES):
+            mine, theirs = found.section(section), files["cider"].section(section)
+            assert mine and all(torch.equal(value, theirs[name]) for name, value in mine.items())
+
+
+def test_what_parts_of_ones_own_have_is_kept(parts: Parts, loaded: Loaded, tmp_path: Path) -> None:
+    own = {"reduction.mean": torch.full((1280,), 0.5), "reduction.matrix": torch.zeros(512, 1280)}
+    mine = dataclasses.replace(parts, learned=("reduction",), tensors=own)
+    write_parts(mine, tmp_path / "a.safetensors")
+    found = find_parts(loaded, Wanted(backbone="efficientnet_lite0", parts=tmp_path / "a.safetensors"))
+    assert found is not None and torch.equal(found.section("reduction")["mean"], own["reduction.mean"])
+    assert found.section("locals") and not found.section("whitening")
+    # As they are, without the shipped ones: what a section is added to.
+    assert own_parts(tmp_path / "a.safetensors", loaded, None).learned == ("reduction",)
 
 
 def test_parts_of_another_trunk_are_refused(parts: Parts, loaded: Loaded, tmp_path: Path) -> None:

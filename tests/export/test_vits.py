@@ -23,7 +23,7 @@ from landseer.export.build import Wanted, build, trunk_sha256
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.engines import onnxruntime_fp32, openvino
 from landseer.export.examples import photos
-from landseer.export.models.trunks import BACKBONES, Loaded, WeightsError, either_vit
+from landseer.export.models.trunks import BACKBONES, Loaded, Maps, WeightsError, either_vit
 from landseer.export.models.vits import VITS, ViT, cubic_weights, halves, resized_positions, whole_patches
 from landseer.export.to_onnx import Names, Stage, _exported
 from landseer.export.training.trunk_views import ViewSpec, trunk_views
@@ -139,7 +139,7 @@ def test_halves_lose_nothing_and_keep_norms() -> None:
 def test_the_exported_trunk_takes_any_size(backbones: None, files: dict[str, Path], name: str, tmp_path: Path) -> None:
     """The whole graph, with the same head as other trunks, is checked by every export."""
     trunk = BACKBONES[name].load(files[name], "auto").trunk
-    pictures, path = Names(["picture"], ["last", "middle"]), tmp_path / "model.onnx"
+    pictures, path = Names(["picture"], list(Maps._fields)), tmp_path / "model.onnx"
     every = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     onnx.save(_exported(Stage(trunk, "maps"), [torch.rand(2, 3, 96, 64)], [every], pictures, 18), path)
     for load in (onnxruntime_fp32, openvino("f32")):
@@ -167,7 +167,7 @@ def test_timm_knows_the_architecture_and_the_published_weights(vit: ViT) -> None
     assert timm.get_pretrained_cfg(vit.published).architecture in (vit.timm, vit.timm.replace("_gap", ""))
 
 
-def by_meta(state: dict[str, Tensor], *, registers: int) -> dict[str, Tensor]:
+def by_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename timm's weights as DINOv2's and DINOv3's publishers name them."""
     names = {"reg_token": "register_tokens" if "pos_embed" in state else "storage_tokens"}
     made = {names.get(name, name): value for name, value in state.items()}
@@ -190,7 +190,7 @@ def test_the_publishers_own_names_are_read(backbones: None, tmp_path: Path, name
     state = published(tiny(name), variant)
     mine, theirs = tmp_path / "timm.safetensors", tmp_path / "theirs.pth"
     save_file(state, mine)
-    torch.save(by_meta(state, registers=4), theirs)
+    torch.save(by_meta(state), theirs)
     x = torch.rand(1, 3, 64, 96) * 255
     found = [BACKBONES[name].load(path, "auto") for path in (mine, theirs)]
     assert [one.variant for one in found] == [variant, variant]
@@ -230,7 +230,7 @@ def test_what_is_exported_has_no_patches_and_its_parts_are_untrained(
     assert networks.profile.sizes.channels == 528 and networks.profile.sizes.patches == 0
     assert networks.profile.descriptor == "gem"
     assert networks.profile.untrained == ("whitening", "reduction", "locals", "lattqe")
-    assert networks.modules["detector"].rounds == 14  # a map of 115 x 115 cells
+    assert networks.modules["detector"].rounds == 14  # a map of 114 x 114 cells
 
 
 def test_views_have_as_many_cells_as_the_trunk_makes(backbones: None, files: dict[str, Path], tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_arrays_are_kept_by_models_picture_region_and_name(tmp_path):
 def test_methods_are_read_with_their_defaults():
     assert [str(parse(text, positions=64)) for text in ("none", "aqe", "alphaqe", "alphaqe:10:2", "dqe:3")] == [
         "none",
-        "aqe:2",
+        "aqe:1",
         "alphaqe:2:3",
         "alphaqe:10:2",
         "dqe:3",

@@ -95,7 +95,7 @@ def test_rows_say_what_the_authors_code_says(protocol):
 
 def test_a_sweep_takes_each_method_once_with_the_neighbours_it_can_have():
     methods = parse_all("none,aqe,aqe:7,alphaqe:10:2,alphaqe:5,dqe,lattqe,none", positions=8)
-    assert [str(method) for method in methods[:3]] == ["none", "aqe:2", "aqe:7"] and len(methods) == 7
+    assert [str(method) for method in methods[:3]] == ["none", "aqe:1", "aqe:7"] and len(methods) == 7
     found = [str(method) for method in swept(methods, counts("4, 1,128,4"), positions=8)]
     assert found == [
         *("aqe:1", "aqe:4", "aqe:128", "alphaqe:1:2", "alphaqe:4:2", "alphaqe:128:2"),

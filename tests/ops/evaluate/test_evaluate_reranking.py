@@ -140,7 +140,7 @@ def test_without_local_features_a_row_is_refused():
         ("coattention:50:1", "coattention:50"),
         ("coattention:50:0.25", "coattention:50:0.25"),
         ("none+coattention-naive", "coattention-naive:100"),
-        ("aqe + coattention:20", "aqe:2+coattention:20"),
+        ("aqe + coattention:20", "aqe:1+coattention:20"),
         ("adba:3+coattention", "adba:3+coattention:100"),
         ("alphadba:10+alphaqe:10+coattention", "alphadba:10:3+alphaqe:10:3+coattention:100"),
         ("diffusion+coattention", "diffusion:50:10+coattention:100"),

@@ -317,7 +317,7 @@ def test_turned_queries_are_sent_turned_and_never_find_their_upright_selves(star
     for request in requests:
         with Image.open(io.BytesIO(request.image)) as picture:
             assert picture.size == (64, 96)
-    with pytest.raises(OpsError, match=r"--turn with aqe:2: .* its own upright self; omit the row"):
+    with pytest.raises(OpsError, match=r"--turn with aqe:1: .* its own upright self; omit the row"):
         system.prepare(dataset, methods("none,aqe"), CONSOLE)
     (folder / "0" / "0.png").write_bytes(b"no picture")
     assert "not a picture" in system.prepare(dataset, (), CONSOLE)[folder / "0" / "0.png"]
@@ -333,9 +333,9 @@ def methods(text):
         ("diffusion", "diffusion is not a method of the service; it has default, once, verified, none, lattqe"),
         ("both", "has no visual words, so it cannot evaluate both; start the service with `landseer serve"),
         ("asmk", "has no visual words, so it cannot evaluate asmk"),
-        ("aqe+coattention", r"aqe:2\+coattention:100 re-ranks, which can only be evaluated in process; omit"),
+        ("aqe+coattention", r"aqe:1\+coattention:100 re-ranks, which can only be evaluated in process; omit"),
         ("alphadba:3:2", "searches raw vectors, so it cannot evaluate alphadba:3:2; stop it, run "),
-        ("dqe,ddba+dqe", "`landseer augment --method dqe:4` and `landseer serve --vectors augmented`"),
+        ("dqe,ddba+dqe", "`landseer augment --method dqe:2` and `landseer serve --vectors augmented`"),
     ],
 )
 def test_what_a_service_cannot_do_is_refused_before_it_is_asked(start, text, said):

@@ -176,7 +176,7 @@ def test_spatial_verification_ranks_the_first_by_inliers_then_by_their_score():
         ("rasmk:1024", "rasmk:1024"),
         ("words+coattention:50", "words+coattention:50"),
         ("asmk:64+spatial", "asmk:64+spatial:100"),
-        ("aqe+spatial:20", "aqe:2+spatial:20"),
+        ("aqe+spatial:20", "aqe:1+spatial:20"),
     ],
 )
 def test_rows_are_read_and_written(text, written):

@@ -64,7 +64,7 @@ def test_no_more_neighbours_are_asked_for_than_a_server_takes(family: Family) ->
 def test_a_family_is_judged_at_every_number_of_neighbours(judge: Judge) -> None:
     rows = swept(judge, [*query_families()][:4])
     by_name = {one.family.name: one for one in rows}
-    assert sorted(by_name["alphaqe"].figures) == [*COUNTS, 72] and sorted(by_name["aqe"].figures) == [*COUNTS]
+    assert all(sorted(one.figures) == [*COUNTS] for one in rows)
     for name, one in by_name.items():
         for count, figures in one.figures.items():
             np.testing.assert_array_equal(figures.aps, judge(Method(name=name, neighbours=count)).aps)
@@ -91,7 +91,7 @@ def test_the_tables_tell_figures_and_gains_with_intervals_over_classes() -> None
     assert "| none | 50.0 / 100.0 | 50.0 / 100.0 |" in table
     assert table.splitlines()[-1].startswith("| aqe | 50.1 / 99.0 | 50.2 / 98.0 | 50.4 / 96.0 |")
     line = gain_table(none, rows, LABELS).splitlines()[-1]
-    assert line.startswith("| aqe | 2 | +0.2 (+0.2 to +0.2) | +0.2 to +0.2 | -2.0 (-2.0 to -2.0) | -2.0 to -2.0 | 64 |")
+    assert line.startswith("| aqe | 1 | +0.1 (+0.1 to +0.1) | +0.1 to +0.1 | -1.0 (-1.0 to -1.0) | -1.0 to -1.0 | 64 |")
     assert line.count("|") == gain_table(none, rows, LABELS).splitlines()[1].count("|")
 
 

@@ -161,6 +161,15 @@ def test_other_files_are_refused(benchmark: str, tmp_path: Path, capsys: pytest.
     assert "is neither a checkpoint of cnnimageretrieval-pytorch nor one of HOW" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_a_network_that_is_no_backbone_is_refused(
+    benchmark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = {"architecture": "vgg16", "pooling": "gem", "mean": [0.5] * 3, "std": [0.2] * 3}
+    torch.save({"meta": meta, "state_dict": {}}, tmp_path / "vgg.pth")
+    assert main([benchmark, "--weights", str(tmp_path / "vgg.pth"), "--cache", str(tmp_path / "cache")]) == 1
+    assert "vgg16" in capsys.readouterr().err
+
+
 def test_figures_are_known_by_the_files_that_the_publishers_offer() -> None:
     assert published(Path("gl18-tl-resnet101-gem-w-a4d43db.pth"), "", "roxford5k") == (67.3, 44.3)
     assert published(Path("how_r50-.pth"), "2000", "rparis6k")[0] == 81.6

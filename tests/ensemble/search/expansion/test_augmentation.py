@@ -188,7 +188,7 @@ def test_norms_are_one(method, count, k, seed):
         ("lattqe", Recipe(method="lattqe", neighbours=48, parameter=1.0)),
         ("lattqe:20:0.05", Recipe(method="lattqe", neighbours=20, parameter=0.05)),
         (" aqe:0 ", Recipe(method="aqe", neighbours=0)),
-        ("dqe", Recipe(method="dqe", neighbours=4)),
+        ("dqe", Recipe(method="dqe", neighbours=2)),
         ("rank-curve", Recipe(method="rank-curve", neighbours=4)),
         ("rank-curve:16", Recipe(method="rank-curve", neighbours=16)),
     ],
