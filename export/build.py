@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, Sizes
+from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, SIDE_MULTIPLE, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
@@ -186,11 +186,11 @@ def _trained_kind(trained: Trained, wanted: Wanted) -> str:
     return kind
 
 
-def untrained_head(kind: str, channels: int) -> nn.Module:
-    """Return a head with seeded weights, leaving torch's global random state unchanged."""
+def untrained_head(kind: str, channels: int, stride: int = SIDE_MULTIPLE) -> nn.Module:
+    """Return a head with seeded weights, leaving torch's global random state unchanged. stride: of the trunk."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
-        return HEADS[kind].make(channels)
+        return HEADS[kind].make(channels, stride)
 
 
 def trunk_sha256(loaded: Loaded) -> str:
@@ -222,7 +222,8 @@ def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) 
             f"got the learned whitening {wanted.whitening}, but {wanted.weights or wanted.backbone} is not a "
             "checkpoint of cnnimageretrieval-pytorch, and only those have learned whitening"
         )
-    head, whitening = untrained_head(kind, channels), HEADS[kind].whitening(channels, loaded.trunk.fine_channels)
+    head = untrained_head(kind, channels, loaded.trunk.stride)
+    whitening = HEADS[kind].whitening(channels, loaded.trunk.fine_channels)
     if loaded.trained is not None:
         loaded.trained.check_improved()
         fill(head, dict(loaded.trained.head), loaded.trained.path)

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from landseer.ensemble.inference.contracts import SIDE_MULTIPLE
 from landseer.export.models.pooling import GeM, Projection, l2n
 from landseer.export.models.rmac import GridRMAC
 
@@ -25,10 +26,11 @@ SEEDS = 5, 6
 class RMACBesideGeM(nn.Module):
     """R-MAC over the fixed grid of the last map, and GeM of the fine map."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, stride: int = SIDE_MULTIPLE) -> None:
+        """stride: of the trunk, pixels."""
         super().__init__()
         # Whitened as a whole afterwards, and not region by region.
-        self.regions = GridRMAC(channels, projection=nn.Identity())
+        self.regions = GridRMAC(channels, projection=nn.Identity(), stride=stride)
         self.pool = GeM()
 
     def forward(self, last: Tensor, fine: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

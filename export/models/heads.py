@@ -36,8 +36,8 @@ class GeMHead(nn.Module):
 class HeadKind:
     """A line of `HEADS`."""
 
-    make: Callable[[int], nn.Module]
-    """Make an untrained head from the number of channels."""
+    make: Callable[[int, int], nn.Module]
+    """Make an untrained head from the trunk's number of channels and its stride in pixels."""
     all_scales: bool
     """Whether the descriptor pools all five scales of the pyramid or the middle three."""
     learned: tuple[str, ...]
@@ -53,13 +53,22 @@ class HeadKind:
 
 
 HEADS: dict[str, HeadKind] = {
-    "gem": HeadKind(make=GeMHead, all_scales=False, learned=()),
-    "rmac": HeadKind(make=GridRMAC, all_scales=False, learned=("regional whitening",)),
+    "gem": HeadKind(make=lambda channels, stride: GeMHead(channels), all_scales=False, learned=()),
+    "rmac": HeadKind(
+        make=lambda channels, stride: GridRMAC(channels, stride=stride),
+        all_scales=False,
+        learned=("regional whitening",),
+    ),
     "rmac-rpn": HeadKind(
-        make=lambda channels: ProposalRMAC(channels, RegionProposals(channels)),
+        make=lambda channels, stride: ProposalRMAC(channels, RegionProposals(channels), stride=stride),
         all_scales=False,
         learned=("regional whitening", "region proposals"),
     ),
-    "cider": HeadKind(make=CiDeR, all_scales=True, learned=("attention",)),
-    "two-map": HeadKind(make=RMACBesideGeM, all_scales=False, learned=(), two_maps=True),
+    "cider": HeadKind(make=lambda channels, stride: CiDeR(channels), all_scales=True, learned=("attention",)),
+    "two-map": HeadKind(
+        make=lambda channels, stride: RMACBesideGeM(channels, stride=stride),
+        all_scales=False,
+        learned=(),
+        two_maps=True,
+    ),
 }

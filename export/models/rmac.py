@@ -6,12 +6,14 @@ projection → L2; then their sum → L2.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landseer.ensemble.inference.contracts import MAX_SIDE, SIDE_MULTIPLE
 from landseer.export.models.pooling import Projection, l2n, min_max
 
 LEVELS = 3
@@ -19,8 +21,6 @@ OVERLAP = 0.4
 SIXTIETHS = round(60 * (1 - OVERLAP))
 MOST_EXTRA = 6
 """Maximum number of extra regions along the longer side."""
-SPANS = 8
-"""log2 of the longest side of a feature map, rounded up: 1,600 px · √2 / 14 = 162 cells of a vision transformer."""
 LOWEST = -1e30
 
 
@@ -36,24 +36,31 @@ class Regions(NamedTuple):
 class GridRMAC(nn.Module):
     """R-MAC over the fixed grid, in pixels of the resized picture, as in the authors' code."""
 
-    def __init__(self, channels: int, *, levels: int = LEVELS, projection: nn.Module | None = None) -> None:
-        """projection: of each region; by default the identity, to be learned."""
+    def __init__(
+        self,
+        channels: int,
+        *,
+        levels: int = LEVELS,
+        projection: nn.Module | None = None,
+        stride: int = SIDE_MULTIPLE,
+    ) -> None:
+        """projection: of each region; by default the identity, to be learned. stride: of the trunk, pixels."""
         super().__init__()
-        self.levels = levels
+        self.levels, self.spans = levels, spans(stride)
         self.projection = projection or Projection.untrained(channels, channels, seed=0)
 
     def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Describe. feature_map: [B, C, h, w] of a picture [height, width] → unit [B, C], attention [B, h, w]."""
         found = grid(height, width, self.levels)
         boxes = cells(found.boxes, feature_map, height, width)
-        vectors = l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1)))
+        vectors = l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1), self.spans))
         return aggregated(vectors, found.valid[None], self.projection), min_max(feature_map.mean(dim=1))
 
     def regions(self, feature_map: Tensor, height: int, width: int) -> Tensor:
         """Return the unit vectors of the regions of all pictures, for learning the projection. → [R', C]."""
         found = grid(height, width, self.levels)
         boxes = cells(found.boxes[found.valid], feature_map, height, width)
-        return l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1))).flatten(0, 1)
+        return l2n(region_max(feature_map, boxes[None].expand(feature_map.shape[0], -1, -1), self.spans)).flatten(0, 1)
 
 
 class ProposalRMAC(nn.Module):
@@ -62,9 +69,10 @@ class ProposalRMAC(nn.Module):
     proposer: [B, C, h, w], int32 [B, 2] (height, width) → boxes in pixels [B, R, 4], scores [B, R], count [B, 1].
     """
 
-    def __init__(self, channels: int, proposer: nn.Module) -> None:
+    def __init__(self, channels: int, proposer: nn.Module, *, stride: int = SIDE_MULTIPLE) -> None:
+        """stride: of the trunk, pixels."""
         super().__init__()
-        self.proposer = proposer
+        self.proposer, self.spans = proposer, spans(stride)
         self.projection: nn.Module = Projection.untrained(channels, channels, seed=0)
 
     def forward(self, feature_map: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -73,14 +81,14 @@ class ProposalRMAC(nn.Module):
         The attention of a cell is the sum of the scores of the proposals that cover it.
         """
         found, scores = self.propose(feature_map, height, width)
-        vectors = l2n(region_max(feature_map, found.boxes))
+        vectors = l2n(region_max(feature_map, found.boxes, self.spans))
         covered = coverage(found, scores, feature_map)
         return aggregated(vectors, found.valid, self.projection), min_max(covered)
 
     def regions(self, feature_map: Tensor, height: int, width: int) -> Tensor:
         """Return the unit vectors of the proposals of all pictures, for learning the projection. → [R', C]."""
         found, _ = self.propose(feature_map, height, width)
-        return l2n(region_max(feature_map, found.boxes))[found.valid]
+        return l2n(region_max(feature_map, found.boxes, self.spans))[found.valid]
 
     def propose(self, feature_map: Tensor, height: int, width: int) -> tuple[Regions, Tensor]:
         """Return the proposals in cells of the feature map, and their scores [B, R]."""
@@ -144,19 +152,24 @@ def _rounded(place: Tensor, count: int, length: int) -> Tensor:
     return ((2 * place * count + length) // (2 * length)).clamp(min=0).clamp(max=count - 1)
 
 
-def region_max(feature_map: Tensor, boxes: Tensor) -> Tensor:
+def spans(stride: int) -> int:
+    """Return log2 of the longest side of a feature map, rounded up: 7 for 1,600 px · √2 / 32 = 71 cells."""
+    return math.ceil(math.log2(MAX_SIDE * math.sqrt(2.0) / stride))
+
+
+def region_max(feature_map: Tensor, boxes: Tensor, spans: int) -> Tensor:
     """Return channel maxima over each region. feature_map: [B, C, h, w], boxes: cells [B, R, 4] → [B, R, C].
 
     Maxima over runs of 1, 2, 4, … cells are computed once, and two of them cover any run. The cost does not depend on
-    the regions' area, and all engines have the operators.
+    the regions' area, and all engines have the operators. spans: the number of these runs, for sides below 2^spans.
     """
     _, channels, h, w = feature_map.shape
-    runs = _runs(feature_map)  # [B, S, w, C·h]
+    runs = _runs(feature_map, spans)  # [B, S, w, C·h]
     x0, y0, x1, y1 = boxes.unbind(dim=-1)  # [B, R]
-    steps = torch.tensor([2**k for k in range(SPANS)])
+    steps = torch.tensor([2**k for k in range(spans)])
     span = ((x1 - x0 + 1)[..., None] >= steps).sum(dim=-1) - 1  # [B, R]: the longest run that fits
     reach = steps[span]
-    picture = (torch.ones_like(x0[:, :1]).cumsum(dim=0) - 1) * (SPANS * w)
+    picture = (torch.ones_like(x0[:, :1]).cumsum(dim=0) - 1) * (spans * w)
     first = runs[picture + span * w + x0]
     last = runs[picture + span * w + x1 + 1 - reach]
     columns = torch.maximum(first, last).reshape(*first.shape[:2], channels, h)  # [B, R, C, h]
@@ -165,10 +178,10 @@ def region_max(feature_map: Tensor, boxes: Tensor) -> Tensor:
     return torch.where(inside[:, :, None], columns, LOWEST).amax(dim=-1)
 
 
-def _runs(feature_map: Tensor) -> Tensor:
+def _runs(feature_map: Tensor, spans: int) -> Tensor:
     """Return maxima over 1, 2, 4, … cells to the right, as rows for one gather. [B, C, h, w] → [B·S·w, C·h]."""
     level, levels = feature_map, [feature_map]
-    for k in range(SPANS - 1):
+    for k in range(spans - 1):
         level = torch.maximum(level, F.pad(level, (0, 2**k), value=LOWEST)[..., 2**k :])
         levels.append(level)
     stacked = torch.stack(levels, dim=1)  # [B, S, C, h, w]

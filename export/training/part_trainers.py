@@ -125,7 +125,8 @@ def _gem(training: Training) -> TrainedHead:
 
 def _rmac(training: Training) -> TrainedHead:
     """PCA-whiten the vectors of the grid's regions."""
-    head = GridRMAC(training.loaded.trunk.channels)
+    trunk = training.loaded.trunk
+    head = GridRMAC(trunk.channels, stride=trunk.stride)
     return ("regional whitening", "whitening"), learned_regions(training, head), {}
 
 
@@ -133,7 +134,8 @@ def _rmac_rpn(training: Training) -> TrainedHead:
     """PCA-whiten the vectors of proposals trained by `landseer train rpn`."""
     if training.proposals is None:
         raise WeightsError("rmac-rpn needs trained region proposals; make them with: landseer train rpn DATA --out DIR")
-    head = ProposalRMAC(training.loaded.trunk.channels, RegionProposals(training.loaded.trunk.channels)).eval()
+    trunk = training.loaded.trunk
+    head = ProposalRMAC(trunk.channels, RegionProposals(trunk.channels), stride=trunk.stride).eval()
     found, note = read_proposals(training.proposals, trunk_sha256(training.loaded))
     if note:
         print(f"{training.proposals} {note}: it must have been trained on this trunk", file=sys.stderr)

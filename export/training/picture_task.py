@@ -182,7 +182,7 @@ def picture_task(trunk: Trunk, stage: Stage, data: Data, *, seed: int) -> ByLabe
     """Build the task of a stage on a trunk, which is trained in place unless the stage freezes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        describer = DescriberNetwork(trunk, HEADS[stage.head].make(trunk.channels), frozen=stage.frozen)
+        describer = DescriberNetwork(trunk, HEADS[stage.head].make(trunk.channels, trunk.stride), frozen=stage.frozen)
         given = {"classes": len(data.training.classes), "channels": trunk.channels} if stage.loss == "arcface" else {}
         loss = LOSSES[stage.loss](**given, **stage.options)
     return TASKS[stage.kind](describer, loss, data, stage, seed=seed)

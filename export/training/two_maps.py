@@ -87,7 +87,7 @@ class Pooled:
 
     def __init__(self, trunk: Trunk, precision: str) -> None:
         self._run = maps_runner(trunk, precision, ["last", "fine"])
-        self._head = RMACBesideGeM(trunk.channels).eval()
+        self._head = RMACBesideGeM(trunk.channels, stride=trunk.stride).eval()
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> Vectors:

@@ -4,7 +4,9 @@ import torch
 from shared_files import reference
 
 from landseer.export.models.pooling import Projection, l2n
-from landseer.export.models.rmac import GridRMAC, ProposalRMAC, aggregated, cells, grid, region_max
+from landseer.export.models.rmac import GridRMAC, ProposalRMAC, aggregated, cells, grid, region_max, spans
+
+SPANS = spans(32)
 
 
 def as_set(boxes: np.ndarray) -> list[tuple[int, ...]]:
@@ -35,7 +37,7 @@ def test_over_cells_it_is_that_of_cnnimageretrieval_and_so_are_the_maxima(levels
     for j, (height, width) in enumerate(known["shapes_hw"]):
         boxes = known[f"regions{j}_L{levels}_xyxy_excl"].astype(np.int64) - [0, 0, 1, 1]
         assert as_set(laid(int(height), int(width), levels)) == as_set(boxes[1:])  # theirs begins with the whole map
-        maxima = region_max(torch.from_numpy(known[f"x{j}"]), torch.from_numpy(boxes)[None])[0]
+        maxima = region_max(torch.from_numpy(known[f"x{j}"]), torch.from_numpy(boxes)[None], SPANS)[0]
         np.testing.assert_allclose(maxima.numpy(), known[f"regionmax{j}_L{levels}"], atol=1e-6)
 
 
@@ -45,7 +47,7 @@ def test_regions_are_projected_and_summed_as_the_authors_do(j: int) -> None:
     boxes = torch.from_numpy(known[f"regions{j}_L3_xyxy_excl"].astype(np.int64) - [0, 0, 1, 1])[None]
     weight, bias = (known[name].astype(np.float64) for name in ("white_W", "white_b"))
     projection = Projection(torch.from_numpy(-np.linalg.solve(weight, bias)).float(), torch.from_numpy(weight).float())
-    vectors = l2n(region_max(torch.from_numpy(known[f"x{j}"]), boxes))
+    vectors = l2n(region_max(torch.from_numpy(known[f"x{j}"]), boxes, SPANS))
     got = aggregated(vectors, torch.ones(1, boxes.shape[1], dtype=torch.bool), projection)
     np.testing.assert_allclose(got[0].numpy(), known[f"dir_pipeline{j}_L3"], atol=1e-4)
 
@@ -55,10 +57,18 @@ def test_region_max_is_the_maximum_of_each_region_of_each_picture() -> None:
     x = torch.from_numpy(draw.normal(size=(3, 5, 7, 70)).astype(np.float32))
     corners = np.stack([np.sort(draw.integers(0, n, (3, 40, 2)), axis=2) for n in (70, 7)], axis=-1)  # [B, R, 2, xy]
     boxes = torch.from_numpy(corners.reshape(3, 40, 4))
-    got = region_max(x, boxes)
+    got = region_max(x, boxes, SPANS)
     for b in range(3):
         for r, (x0, y0, x1, y1) in enumerate(boxes[b].tolist()):
             assert torch.equal(got[b, r], x[b, :, y0 : y1 + 1, x0 : x1 + 1].amax(dim=(1, 2)))
+
+
+def test_the_runs_of_cells_cover_the_longest_side_of_a_map() -> None:
+    assert [spans(stride) for stride in (32, 16, 14)] == [7, 8, 8]
+    x = torch.rand(1, 2, 3, 161)
+    boxes = torch.tensor([[[0, 0, 160, 2], [20, 1, 149, 1]]])
+    got = region_max(x, boxes, spans(14))
+    assert torch.equal(got[0, 0], x[0].amax(dim=(1, 2))) and torch.equal(got[0, 1], x[0, :, 1, 20:150].amax(dim=1))
 
 
 def test_cells_are_rounded_and_never_empty() -> None:

@@ -88,7 +88,7 @@ def test_it_writes_weights_curves_state_and_a_card(data, tmp_path, capsys):
     assert f"| {best:.2f} |" in text
     assert Image.open(out / "curves.png").size[0] > 400
     # The weights are those of the trunk and the head that are served.
-    trunk, head = BACKBONES["efficientnet_lite0"].load(None, "auto").trunk, HEADS["cider"].make(1280)
+    trunk, head = BACKBONES["efficientnet_lite0"].load(None, "auto").trunk, HEADS["cider"].make(1280, 32)
     with safe_open(out / "best.safetensors", framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, module in (("trunk", trunk), ("head", head)):
