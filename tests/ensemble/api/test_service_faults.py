@@ -113,12 +113,20 @@ async def test_a_deadline_that_passes_ends_the_call_at_triton(start, picture):
     # The first one takes longest to come to Triton.
     await landseer.search.Search(search_pb2.SearchRequest(image=picture()))
     landseer.triton.delays["describe"] = 30.0
-    with pytest.raises(AioRpcError) as caught:
-        await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=2.0)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: _returns(landseer.triton.cancelled == ["describe"]))
-    handled = lambda: landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code="DEADLINE_EXCEEDED")  # noqa: E731
-    await until(lambda: _returns(handled() == 1))
+
+    def handled(*codes):
+        return sum(landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code=code) for code in codes)
+
+    for tried in (1, 2, 3):
+        with pytest.raises(AioRpcError) as caught:
+            await landseer.search.Search(search_pb2.SearchRequest(image=picture()), timeout=2.0)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda tried=tried: _returns(landseer.triton.cancelled == ["describe"] * tried))
+        await until(lambda tried=tried: _returns(handled("DEADLINE_EXCEEDED", "CANCELLED") == tried))
+        # The caller's clock began before the server's: on a busy machine it may hang up first.
+        if handled("DEADLINE_EXCEEDED"):
+            break
+    assert handled("DEADLINE_EXCEEDED") == 1
 
 
 async def test_a_cancelled_call_cancels_running_and_waiting_work(start, picture):
