@@ -9,7 +9,7 @@ import pytest
 
 from landseer.ensemble.api.verified import MOST_MATCHES, matches, verification
 from landseer.ensemble.pictures.pictures import Region
-from landseer.ensemble.verify.evidence import NOTHING, Evidence, Via
+from landseer.ensemble.verify.evidence import NAMED_ODDS, NOTHING, Evidence, Via
 
 WHOLE = Region(x=0, y=0, width=1000, height=500)
 
@@ -35,14 +35,14 @@ def test_the_outline_is_in_pixels_of_the_hit_and_may_leave_it():
 
 def test_a_hit_that_was_recognised_says_by_which_other():
     assert not verification(evidence(), 800, 600).HasField("via")
-    via = Via(key=7, inliers=44, log_odds=float(np.log(9)), outline=np.full((4, 2), 0.5, np.float32))
+    via = Via(key=7, inliers=44, log_odds=NAMED_ODDS, outline=np.full((4, 2), 0.5, np.float32))
     found = verification(evidence().recognised(via), 800, 600, via="shelf.jpg")
     plain = verification(evidence(), 800, 600)
     assert (found.via.id, found.via.inliers) == ("shelf.jpg", 44)
     assert [(point.x, point.y) for point in found.via.outline] == [(400, 300)] * 4
     found.ClearField("via")
     assert found == plain, "all else is of the query itself"
-    unsure = dataclasses.replace(via, log_odds=float(np.log(8)))
+    unsure = dataclasses.replace(via, log_odds=NAMED_ODDS - 0.1)
     assert not verification(evidence().recognised(unsure), 800, 600).HasField("via"), "less than 0.9"
 
 

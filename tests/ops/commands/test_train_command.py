@@ -205,7 +205,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
     told = capsys.readouterr().err
-    assert "broken.jpg" in told and "efficientnet_lite0, CiDeR" in told
+    assert "broken.jpg" in told and "efficientnet_lite0, R-MAC grid beside GeM" in told
     assert "pictures: 12 of 6 things, 14 of 7 things, 12 of 6 things" in told
     network = read_lattqe(out / "lattqe.safetensors", Sizes(channels=99))
     assert isinstance(network, MeanLAttQE) and len(network.networks) == 3
