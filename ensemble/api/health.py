@@ -25,6 +25,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._serving = False
         self._closed = False
         self._changed = asyncio.Event()
+        self.watches = 0
+        """Open calls of `Watch`."""
 
     @property
     def serving(self) -> bool:
@@ -61,14 +63,18 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
         """Send the current status, then every change."""
         sent = None
-        while True:
-            changed, closed, status = self._changed, self._closed, self._status(request.service)
-            if status != sent:
-                yield _Answer(status=status)
-            sent = status
-            if closed:
-                return
-            await changed.wait()
+        self.watches += 1
+        try:
+            while True:
+                changed, closed, status = self._changed, self._closed, self._status(request.service)
+                if status != sent:
+                    yield _Answer(status=status)
+                sent = status
+                if closed:
+                    return
+                await changed.wait()
+        finally:
+            self.watches -= 1
 
     def _status(self, service: str) -> int:
         if service not in SERVICES:

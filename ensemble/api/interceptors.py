@@ -21,6 +21,8 @@ from landseer.ensemble.telemetry.request_id import ANSWERING, KEY, Answering, re
 from landseer.ensemble.telemetry.tracing import OFF, RpcSpan, Tracing
 
 log = logging.getLogger(__name__)
+CLOCKS_APART_S = 0.05
+"""The caller hangs up that much sooner: its deadline runs from when it sent the call, ours from when that arrived."""
 _LEVELS = dict.fromkeys(
     (
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -107,7 +109,9 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 def _why_cancelled(context: Any) -> grpc.StatusCode:
     """Return why gRPC cancelled the handler: the caller went away, or its deadline passed."""
-    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+    left = context.time_remaining()
+    passed = left is not None and left < CLOCKS_APART_S
+    return grpc.StatusCode.DEADLINE_EXCEEDED if passed else grpc.StatusCode.CANCELLED
 
 
 def _status(error: Exception, request_id: str) -> status_pb2.Status:

@@ -132,10 +132,11 @@ class RunningServer:
         if self._stopped:
             return
         self._stopped = True
+        watched = self.health.watches > 0
         self.health.close()
         self.metrics.serving.set(0)
         self._mark(False)
-        await self._end_calls(self._config.drain_s if grace_s is None else grace_s)
+        await self._end_calls(self._config.drain_s if grace_s is None else grace_s, watched=watched)
         for task in filter(None, (self._watch, self._trim)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -143,8 +144,8 @@ class RunningServer:
         await self._triton.close()
         await asyncio.to_thread(self._close_threads)
 
-    async def _end_calls(self, grace_s: float) -> None:
-        """Refuse new calls, and end the running ones after `grace_s`.
+    async def _end_calls(self, grace_s: float, *, watched: bool) -> None:
+        """Refuse new calls, and end the running ones after `grace_s`. watched: whether watches of health end, too.
 
         gRPC's `stop` tells callers to go elsewhere, and answers what has arrived and is not begun with CANCELLED, as
         if its caller had done it. So we first refuse, for a moment, what has arrived.
@@ -152,7 +153,8 @@ class RunningServer:
         self._door.close()
         await self._door.quiet(grace_s)
         finishing = asyncio.create_task(self._door.finish(grace_s))
-        await self._grpc.stop(grace_s + ANSWERING_S if self._door.busy else None)
+        left_s = grace_s if self._door.busy else 0.0
+        await self._grpc.stop(left_s + ANSWERING_S if self._door.busy or watched else None)
         await finishing
 
     def _show_serving(self, serving: bool) -> None:
