@@ -15,7 +15,7 @@ Keys = NDArray[np.int64]
 
 COMPARED, LEAST_COMPARED = 10, 100
 """Hits that are compared for each group that is asked for, and at least."""
-ALIKE = 0.5
+ALIKE = 0.4
 """Least cosine of the global descriptors of pictures whose keypoints are compared: of copies all have more."""
 
 
