@@ -1,8 +1,8 @@
 """Rewrite an exported graph to use only what TensorRT documents, with exactly equal results.
 
-TensorRT's parser documents the types that each ONNX operator accepts (`support`). Three uses in our graphs are not
+TensorRT's parser documents the types that each ONNX operator accepts (`support`). Four uses in our graphs are not
 documented, and each has an equivalent that is: uint8 is allowed only as input (our graphs transpose and measure `image`
-before the cast), and CumSum and Clip accept no integers.
+before the cast), CumSum and Clip accept no integers, and Equal no booleans (divisions of integers compare signs).
 """
 
 from __future__ import annotations
@@ -78,11 +78,16 @@ def _check_only_moved(graph: Any, name: str) -> None:
 
 
 def _rewrite(graph: Any) -> None:
+    from onnx import TensorProto
+
     types, nodes = element_types(graph), []
     for node in graph.node:
         rewrite = REWRITES.get(node.op_type)
         whole = types.get(node.output[0]) in _whole_numbers()
-        nodes.extend(rewrite(node, types[node.output[0]]) if rewrite and whole else [node])
+        if node.op_type == "Equal" and TensorProto.BOOL in map(types.get, node.input):
+            nodes.extend(_equal_as_not_different(node))
+        else:
+            nodes.extend(rewrite(node, types[node.output[0]]) if rewrite and whole else [node])
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -118,6 +123,16 @@ def _clip_as_bounds(node: Any, _: int) -> list[Any]:
         nodes.append(helper.make_node(op, [tensor, bound], [out], name=f"{node.name}_{op.lower()}"))
         tensor = out
     return nodes or [helper.make_node("Identity", [tensor], [node.output[0]], name=node.name)]
+
+
+def _equal_as_not_different(node: Any) -> list[Any]:
+    from onnx import helper
+
+    different = f"{node.output[0]}_different"
+    return [
+        helper.make_node("Xor", list(node.input), [different], name=f"{node.name}_xor"),
+        helper.make_node("Not", [different], [node.output[0]], name=f"{node.name}_not"),
+    ]
 
 
 REWRITES = {"CumSum": _cumsum_in_float, "Clip": _clip_as_bounds}

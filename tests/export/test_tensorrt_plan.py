@@ -46,7 +46,8 @@ def run(model: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, inputs)
 
 
-PICTURE = """agraph (uint8[B,H,W,3] image) => (float[B,3,H,W] pixels, int64[B,H] places, int64[1] width) {
+PICTURE = """agraph (uint8[B,H,W,3] image)
+    => (float[B,3,H,W] pixels, int64[B,H] places, int64[1] width, bool[B,H] alike) {
     turned = Transpose <perm = [0, 3, 1, 2]> (image)
     shape = Shape <start = 2, end = 3> (image)
     width = Identity (shape)
@@ -59,6 +60,9 @@ PICTURE = """agraph (uint8[B,H,W,3] image) => (float[B,3,H,W] pixels, int64[B,H]
     low = Constant <value = int64 {3}> ()
     high = Constant <value = int64 {200}> ()
     places = Clip (summed, low, high)
+    below = Less (whole, high)
+    above = Greater (summed, high)
+    alike = Equal (below, above)
 }"""
 
 
