@@ -60,7 +60,7 @@ def train_parts(options: TrainOptions, console: Console) -> Path:
         if descriptor not in (*TRAINERS, TWO_MAP):
             raise TrainingError(f"{descriptor} has nothing to train; expected one of {', '.join((*TRAINERS, TWO_MAP))}")
         if loaded.trained and options.section == HEAD:
-            raise TrainingError(f"{loaded.trained.path} has its own head; --section head trains another")
+            raise TrainingError(f"{loaded.trained.path} has its own head: train reduction, locals or patches for it")
         run = _Run(options, descriptor, loaded, _readable(options, console), console)
         parts = run.section(there) if there else run.everything()
     except (DatasetError, WeightsError, InvalidInput, ValueError, OSError) as error:

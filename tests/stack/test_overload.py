@@ -14,8 +14,6 @@ pytestmark = pytest.mark.stack
 
 CALLERS = 24
 DEADLINE_S = 3.0
-TRIES = 3
-"""Other programs may take more of the machine during one half of a comparison than during the other."""
 
 
 async def searched(address, requests, *, callers, seconds, deadline_s):
@@ -32,14 +30,11 @@ def test_goodput_does_not_collapse(another, tmp_path):
     photos = [wheel(name) for name in WHEEL]
     landseer.put({path.name: path for path in photos})
     requests = [search_pb2.SearchRequest(image=path.read_bytes()).SerializeToString() for path in photos]
-    asyncio.run(searched(landseer.address, requests, callers=2, seconds=3, deadline_s=60.0))
-    for _ in range(TRIES):
-        best = asyncio.run(searched(landseer.address, requests, callers=2, seconds=6, deadline_s=60.0))
-        # On a slow machine a deadline that about as many searches can meet.
-        deadline_s = max(DEADLINE_S, 6 / best.goodput)
-        found = asyncio.run(searched(landseer.address, requests, callers=CALLERS, seconds=12, deadline_s=deadline_s))
-        if found.goodput >= 0.7 * best.goodput:
-            break
+    asyncio.run(searched(landseer.address, requests, callers=2, seconds=4, deadline_s=60.0))
+    best = asyncio.run(searched(landseer.address, requests, callers=2, seconds=8, deadline_s=60.0))
+    # On a slow machine a deadline that about as many searches can meet.
+    deadline_s = max(DEADLINE_S, 6 / best.goodput)
+    found = asyncio.run(searched(landseer.address, requests, callers=CALLERS, seconds=15, deadline_s=deadline_s))
     # The report asks for 0.9; both are measured over seconds here, beside other programs.
     assert found.goodput >= 0.7 * best.goodput
     assert found.shed and all(call.retry_s is not None for call in found.shed)
