@@ -13,6 +13,9 @@ fair; last in, first out, or dropping from the front as CoDel does, would help o
 both throw away what has been received and decoded. Nobody inside has to be told to leave, as gRPC cancels the work of
 callers who have gone or whose deadline has passed.
 
+The more are refused one after another, the later they are asked to come back: a refusal takes processor time, too, and
+with many callers those that come back each second take it from the answers.
+
 Each kind of request has a gate of its own, so searches by id are counted and refused apart from searches by picture.
 """
 
@@ -36,8 +39,8 @@ MARGIN = 1.1
 """A deadline must leave this many times the expected time."""
 PIPELINE = 2
 """As many may always be inside, deadlines permitting: one is prepared while the models run for the other."""
-LEAST_PAUSE_S = 0.5
-"""Refused callers are asked to wait at least this long."""
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 5.0
+"""Refused callers are asked to wait at least this long, and at most, unless no place is free before."""
 
 
 class Gate:
@@ -59,6 +62,7 @@ class Gate:
         self._clock = clock
         self._shed = metrics.shed
         self._inside = 0
+        self._refused = 0
         self._each_s = FIRST_GUESS_S
         self._measured = 0
         self._work = 0.0
@@ -77,6 +81,7 @@ class Gate:
         self._check(deadline)
         started, answered = self._advance(), False
         self._inside += 1
+        self._refused = 0
         try:
             yield
             answered = True
@@ -113,4 +118,6 @@ class Gate:
 
     def _refuse(self, reason: str, said: str, excess_s: float) -> None:
         self._shed.labels(self._name, reason).inc()
-        raise Overloaded(f"{said}; try again later", retry_after_s=max(LEAST_PAUSE_S, excess_s))
+        self._refused += 1
+        pause_s = min(self._refused * LEAST_PAUSE_S, MOST_PAUSE_S)
+        raise Overloaded(f"{said}; try again later", retry_after_s=max(pause_s, excess_s))

@@ -67,6 +67,23 @@ def test_what_cannot_be_done_before_its_deadline_is_refused_at_once_and_told_whe
     street.enter(Deadline(street.now + MARGIN * 3 * 0.4 + 0.01))
 
 
+def test_many_refused_callers_are_asked_to_come_back_later_until_one_is_let_in():
+    street = Street(most=1)
+    street.learn(0.4)
+
+    def pause() -> float:
+        with pytest.raises(Overloaded) as refused:
+            street.enter()
+        return refused.value.retry_after_s or 0.0
+
+    street.enter()
+    pauses = [pause() for _ in range(12)]
+    assert pauses == pytest.approx([0.8, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.0, 5.0])
+    street.leave(0.4)
+    street.enter()
+    assert pause() == pytest.approx(0.8)
+
+
 def test_a_line_that_makes_all_late_is_not_joined_though_nobody_set_a_deadline():
     street = Street(refuse_after_s=1.5)
     street.learn(0.4)
