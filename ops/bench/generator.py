@@ -8,8 +8,10 @@ These properties are fitted on real records:
   than in their own, and a covariance of as few directions as pictures would flatter an index that leaves some out.
 - Clusters are spread around their mean as in one real picture (`KEPT` of the variance). The rest of the variance is
   drawn from a Gaussian fitted on the clusters of all pictures, in its `RANK` strongest directions.
-- Each thing is shown by `EACH` entries, which share part of what is drawn. The size of that part is drawn per thing,
-  such that the cosines of nearest neighbours match the real ones.
+- Each thing is shown by `EACH` entries, which share part of what is drawn, and `NEAR` of them at a time share more. The
+  sizes of these parts are drawn per thing, both from one real picture, such that the cosines of pictures with their
+  nearest and their tenth neighbours match the real ones. With one level, entries that have as near a nearest neighbour
+  as real pictures have a tenth that is too far, or as near as the first.
 - The number of clusters, boxes, positions of local features, width and height are copied from random real records.
 
 In the end everything has unit norm and is float16, as in the store. What a Gaussian cannot express is lost, above all
@@ -27,8 +29,12 @@ from numpy.typing import NDArray
 from landseer.ensemble.store.record import Record
 
 Floats = NDArray[np.float32]
-EACH = 8
-"""Entries per thing."""
+EACH, NEAR = 32, 4
+"""Entries of a thing, and of them those that share most."""
+TENTH = 10
+"""The neighbour beside the nearest whose cosine is matched."""
+ROUNDS = 4
+"""How often the shares are corrected by what they lead to."""
 BLOCK = 2048
 """Entries drawn and shuffled together, so that entries of one thing are not adjacent in the store."""
 MOST_SHARED = 0.999
@@ -56,7 +62,7 @@ class EntryDistribution:
     within: Floats
     """[R', P]: R'.T @ R' approximates their covariance and has exactly its trace."""
     shared: Floats
-    """[n]: shares of the variance that entries of one thing have in common; one is drawn per thing."""
+    """[n, 2]: shares of the variance that all entries of a thing, and its nearest, have in common; drawn per thing."""
     patterns: Sequence[Record]
     """[n]: records from which the values without a fitted distribution are copied."""
 
@@ -80,10 +86,10 @@ def fit(records: Sequence[Record]) -> EntryDistribution:
         rest=rest,
         around=_stacked(around),
         within=_strongest(_factor(np.concatenate(around), freedom=sum(map(len, around))), RANK),
-        shared=np.empty(0, np.float32),
+        shared=np.empty((0, 2), np.float32),
         patterns=whole,
     )
-    return _with_things(first, np.sort(nearest_cosines(joint[:, : first.size])))
+    return _with_things(first, joint[:, : first.size])
 
 
 def entries(fitted: EntryDistribution, count: int, *, seed: int) -> Iterator[list[Record]]:
@@ -103,11 +109,15 @@ def entry_id(number: int) -> str:
     return f"generated/{number:08d}"
 
 
-def nearest_cosines(vectors: Floats) -> Floats:
-    """Return each vector's cosine with its nearest neighbour. vectors: [n, D], unit norm → [n]."""
+def nearest_cosines(vectors: Floats, rank: int = 1) -> Floats:
+    """Return each vector's cosine with its nearest neighbour, or with that of another rank, at most the farthest.
+
+    vectors: [n, D], unit norm → [n].
+    """
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
-    found: Floats = cosines.max(axis=1)
+    place = max(1, len(vectors) - rank)
+    found: Floats = np.partition(cosines, place, axis=1)[:, place]
     return found
 
 
@@ -153,22 +163,34 @@ def _strongest(factor: Floats, rank: int) -> Floats:
     return np.asarray(kept * np.linalg.norm(strengths) / np.linalg.norm(strengths[:rank]), np.float32)
 
 
-def _with_things(first: EntryDistribution, nearest: Floats) -> EntryDistribution:
-    """Add the shares of things. nearest: [n], the cosines of real nearest neighbours, sorted.
+def _with_things(first: EntryDistribution, vectors: Floats) -> EntryDistribution:
+    """Add the shares of things. vectors: [n, D], the real ones, unit norm.
 
-    Two entries of one thing have the cosine |m|^2 + share (1 - |m|^2) on average, where m is the mean descriptor. The
-    nearest of several is closer than that; a first draw tells by how much at each quantile.
+    Two entries that share a part s of the variance have the cosine |m|^2 + s (1 - |m|^2) on average, where m is the
+    mean descriptor. The nearest of several is closer than that; draws tell by how much at each quantile.
     """
-    common = float(np.square(first.mean[: first.size]).sum())
+    common, wanted = float(np.square(first.mean[: first.size]).sum()), _nearness(vectors)
+    aimed, places = wanted.copy(), (np.argsort(np.argsort(wanted, axis=0), axis=0) + 0.5) / len(wanted)
+    for number in range(ROUNDS):
+        found = _with_shares(first, (aimed - common) / (1.0 - common))
+        drawn, *_ = _drawn(found, BLOCK, np.random.default_rng(number))
+        got = _nearness(_unit(drawn[:, : first.size]), size=len(vectors))
+        for kind in range(aimed.shape[1]):
+            aimed[:, kind] += wanted[:, kind] - np.quantile(got[:, kind], places[:, kind])
+    return _with_shares(first, (aimed - common) / (1.0 - common))
 
-    def with_(cosines: Floats) -> EntryDistribution:
-        shares = np.clip((cosines - common) / (1.0 - common), 0.0, MOST_SHARED)
-        return replace(first, shared=shares.astype(np.float32))
 
-    vectors, *_ = _drawn(with_(nearest), BLOCK, np.random.default_rng(0))
-    places = (np.arange(len(nearest)) + 0.5) / len(nearest)
-    missed = np.quantile(nearest_cosines(_unit(vectors[:, : first.size])), places) - nearest
-    return with_(nearest - missed.astype(np.float32))
+def _with_shares(first: EntryDistribution, shares: Floats) -> EntryDistribution:
+    """Return it with these shares [n, 2], within what they can be."""
+    possible = np.maximum.accumulate(np.clip(shares, 0.0, MOST_SHARED), axis=1)
+    return replace(first, shared=possible.astype(np.float32))
+
+
+def _nearness(vectors: Floats, size: int | None = None) -> Floats:
+    """Return the cosines of vectors [m, D] with their tenth and nearest neighbours, among `size` at a time [m', 2]."""
+    size = min(size or len(vectors), len(vectors))
+    parts = [vectors[start : start + size] for start in range(0, len(vectors) - size + 1, size)]
+    return np.concatenate([np.stack([nearest_cosines(part, rank) for rank in (TENTH, 1)], axis=1) for part in parts])
 
 
 def _drawn(
@@ -176,11 +198,11 @@ def _drawn(
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Draw entries, thing by thing: vectors [count, D + 2 P] and clusters [count, K, P], not yet normed, and patterns.
 
-    patterns: [count], rows of `EntryDistribution.patterns`; all entries of one thing have the same.
+    patterns: [count], rows of `EntryDistribution.patterns`; the nearest entries of a thing have the same.
     """
     things = -(-count // EACH)
-    shares = np.repeat(draws.choice(fitted.shared, things), EACH)[:count]
-    patterns = np.repeat(draws.integers(len(fitted.patterns), size=things), EACH)[:count]
+    shares = np.repeat(draws.choice(fitted.shared, things), EACH, axis=0)[:count]
+    patterns = np.repeat(draws.integers(len(fitted.patterns), size=-(-count // NEAR)), NEAR)[:count]
     rank, (inner, size) = len(fitted.factor), fitted.within.shape
     vectors = fitted.mean + _mixed(shares, (rank,), draws) @ fitted.factor
     vectors += fitted.rest * _mixed(shares, fitted.rest.shape, draws)
@@ -190,13 +212,20 @@ def _drawn(
 
 
 def _mixed(shares: Floats, shape: tuple[int, ...], draws: np.random.Generator) -> Floats:
-    """Return standard normal numbers [n, *shape]; entries of one thing share `shares` [n] of the variance."""
-    count, things = len(shares), -(-len(shares) // EACH)
-    weights = shares.reshape(count, *(1 for _ in shape))
-    common = draws.standard_normal((things, *shape), np.float32).repeat(EACH, axis=0)[:count]
-    own = draws.standard_normal((count, *shape), np.float32)
-    own *= np.sqrt(1.0 - weights)
-    own += np.sqrt(weights) * common
+    """Return standard normal numbers [n, *shape] of entries, thing by thing.
+
+    shares: [n, 2] of the variance that each has in common with its thing, and with the nearest of it.
+    """
+    count = len(shares)
+    thing, near = (column.reshape(count, *(1 for _ in shape)) for column in shares.T)
+
+    def alike(size: int) -> Floats:
+        return draws.standard_normal((-(-count // size), *shape), np.float32).repeat(size, axis=0)[:count]
+
+    own = alike(1)
+    own *= np.sqrt(1.0 - near)
+    own += np.sqrt(near - thing) * alike(NEAR)
+    own += np.sqrt(thing) * alike(EACH)
     return own
 
 

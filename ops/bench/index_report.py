@@ -225,7 +225,7 @@ def _likeness(report: IndexReport) -> str:
     ]
     return (
         "## How similar the vectors are to real ones\n\n"
-        f"Vectors are drawn from Gaussians fitted on real pictures ({report.photographs}), {EACH} of each thing\n"
+        f"Vectors are drawn from Gaussians fitted on real pictures ({report.photographs}), {EACH} of each\nthing "
         "(`ops/bench/generator.py`). Quantiles over equally many of both. The dimension is the maximum-likelihood "
         "estimate of\nLevina and Bickel (2004): the higher it is, the harder it is to find neighbours without looking "
         f"at all.\n\n{table(head, rows)}"
