@@ -37,7 +37,7 @@ ROUNDS = 3
 """How often the queries are searched for a rate; the median counts."""
 RESCORED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Candidates for each hit that a sweep tries."""
-FEWER = (256, 384)
+FEWER = (384, 512, 640)
 """Values that PCA keeps of a vector's, where an index of all takes several times as long to search and to build."""
 ENOUGH = 0.002
 """Recall that fewer candidates may cost; saving more is not worth it."""
@@ -254,7 +254,7 @@ def efforts(factory: str, dimension: int) -> list[int]:
     index = made(factory, dimension)
     if count := lists(index):
         return [2**power for power in range(1, count.bit_length()) if 2**power <= count // 2] or [1]
-    return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768] if "HNSW" in factory else [0]
+    return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536] if "HNSW" in factory else [0]
 
 
 def suiting(size: int, dimension: int) -> list[str]:
