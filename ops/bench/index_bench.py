@@ -63,6 +63,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         f"measure Milvus {VERSION} on the same vectors, too (default index HNSW32); installed in var/ the first time"
     )
     add("--milvus", nargs="*", metavar="INDEX", help=beside)
+    most = "largest number of entries that Milvus is measured at, as it takes long to index them (default: all)"
+    add("--milvus-most", type=positive, metavar="N", help=most)
     add("--threads", type=positive, metavar="N", help="threads of FAISS (default: all cores)")
     add("--queries", type=positive, default=300, metavar="N", help="held-out queries (default %(default)s)")
     add("--target", type=float, default=0.98, metavar="RECALL", help="recall to reach (default %(default)s)")
@@ -118,6 +120,7 @@ def _command(options: argparse.Namespace) -> str:
     told = f"--{real} {getattr(options, real.replace('-', '_'))} --entries {' '.join(map(str, options.entries))}"
     told += "".join(f" --index {factory}" for factory in options.index or ())
     told += "" if options.milvus is None else " ".join([" --milvus", *options.milvus])
+    told += f" --milvus-most {options.milvus_most}" if options.milvus_most else ""
     return f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} {told}"
 
 
@@ -156,10 +159,17 @@ def _engines(store: Store, home: Path, options: argparse.Namespace, console: Con
             built = trial.build(factory, folder_of(home, factory))
         with console.status(f"searching {factory}"):
             yield _row(trial, built, asked, filtered, target=options.target)
-    for factory in [] if options.milvus is None else options.milvus or [MILVUS]:
+    for factory in _of_milvus(len(trial.keys), options):
         told = f"building and searching Milvus' {factory}"
         with console.status(told), milvus_built(trial, factory, folder_of(home, f"milvus-{factory}")) as built:
             yield _row(trial, built, asked, filtered, target=options.target)
+
+
+def _of_milvus(size: int, options: argparse.Namespace) -> list[str]:
+    """Return the indexes of Milvus to measure among so many vectors."""
+    if options.milvus is None or size > (options.milvus_most or size):
+        return []
+    return options.milvus or [MILVUS]
 
 
 def _row(trial: IndexTrial, built: BuiltIndex, asked: Questions, filtered: Questions, *, target: float) -> EngineRow:

@@ -87,8 +87,9 @@ class MilvusServer:
         self._room.stdin.flush()
         said = self._room.stdout.readline().split()
         if len(said) != 2 or said[0] != "ready":
-            last = (self.data / "milvus.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise OpsError(f"Milvus did not start: {' '.join(said) or 'no network of its own'}; {''.join(last)[-300:]}")
+            lines = (self.data / "milvus.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            why = [line for line in lines if line.startswith("panic:")][-1:] or lines[-1:]
+            raise OpsError(f"Milvus did not start: {' '.join(said) or 'no network of its own'}; {''.join(why)[-300:]}")
         self.pid = int(said[1])
 
     def kill(self) -> None:
