@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from landseer.ensemble.cores import cores
+from landseer.ensemble.errors import IndexUnavailable
 from landseer.ensemble.index.faiss_factory import least_vectors, made
 from landseer.ensemble.index.milvus_setting import DEFAULT as MILVUS
 from landseer.ensemble.inference.profile import Profile
@@ -161,8 +162,11 @@ def _engines(store: Store, home: Path, options: argparse.Namespace, console: Con
             yield _row(trial, built, asked, filtered, target=options.target)
     for factory in _of_milvus(len(trial.keys), options):
         told = f"building and searching Milvus' {factory}"
-        with console.status(told), milvus_built(trial, factory, folder_of(home, f"milvus-{factory}")) as built:
-            yield _row(trial, built, asked, filtered, target=options.target)
+        try:
+            with console.status(told), milvus_built(trial, factory, folder_of(home, f"milvus-{factory}")) as built:
+                yield _row(trial, built, asked, filtered, target=options.target)
+        except IndexUnavailable as error:
+            console.print(f"Milvus' {factory} among {len(trial.keys):,} is left out: {error}", highlight=False)
 
 
 def _of_milvus(size: int, options: argparse.Namespace) -> list[str]:

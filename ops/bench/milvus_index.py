@@ -29,6 +29,8 @@ from landseer.ops.run.ports import LOOPBACK
 MADE_OF = "of a benchmark"
 INDEXED_S, STARTED_S = 3600.0, 300.0
 """Longest waits: for an index, and for a server that loads it."""
+STEADY_S = 10.0
+"""So long it must have answered without a failure: soon after its first answers Milvus may load a collection again."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,13 +65,14 @@ def milvus_built(trial: IndexTrial, factory: str, data: Path) -> Iterator[BuiltI
         server.start()
         address = MilvusAddress(host=LOOPBACK, port=server.port, collection="trial", tls=False)
         collection = MilvusCollection(MilvusLogin(address=address), index, dimension=trial.dimension, metrics=Metrics())
+        _open(collection)
         began = time.monotonic()
-        collection.open(MADE_OF)
         for keys, rows in trial.scan():
             collection.upsert(keys, rows.astype(np.float32))
         settled(server.port, address.collection, len(trial.keys))
         seconds = time.monotonic() - began
         start_s = _started_again(server, collection)
+        _wait_steady(collection)
         yield BuiltIndex(
             name=f"Milvus {factory}",
             index=MilvusTried(collection=collection, setting=setting, size=len(trial.keys)),
@@ -99,6 +102,18 @@ def settled(port: int, name: str, size: int, *, seconds: float = INDEXED_S, **ac
     client.close()
 
 
+def _open(collection: MilvusCollection) -> None:
+    """Make and load the collection; a busy machine takes long. IndexUnavailable if it takes minutes."""
+    until = time.monotonic() + STARTED_S
+    while True:
+        try:
+            return collection.open(MADE_OF)
+        except IndexUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
+
+
 def _started_again(server: MilvusServer, collection: MilvusCollection) -> float:
     """Kill and start a server; return the seconds until it searches. OpsError if it takes minutes.
 
@@ -118,3 +133,17 @@ def _started_again(server: MilvusServer, collection: MilvusCollection) -> float:
         else:
             return time.monotonic() - began
     raise OpsError(f"Milvus did not search {STARTED_S:.0f} s after its start")
+
+
+def _wait_steady(collection: MilvusCollection) -> None:
+    """Search until that went well for `STEADY_S`. IndexUnavailable if it does not for minutes."""
+    query, until = np.ones((1, collection.dimension), np.float32), time.monotonic() + STARTED_S
+    well = time.monotonic()
+    while time.monotonic() < well + STEADY_S:
+        try:
+            collection.search(query, 1)
+        except IndexUnavailable:
+            if time.monotonic() > until:
+                raise
+            well = time.monotonic()
+        time.sleep(0.1)
