@@ -107,11 +107,13 @@ def _open(collection: MilvusCollection) -> None:
     until = time.monotonic() + STARTED_S
     while True:
         try:
-            return collection.open(MADE_OF)
+            collection.open(MADE_OF)
         except IndexUnavailable:
             if time.monotonic() > until:
                 raise
             time.sleep(1.0)
+        else:
+            return
 
 
 def _started_again(server: MilvusServer, collection: MilvusCollection) -> float:
