@@ -232,7 +232,7 @@ def _times_told(backbone: str, rounds: int) -> str:
     if not rounds:
         return ""
     return f"""\
-- Milliseconds: {ENGINE}.
+- Milliseconds of processor time: {ENGINE}.
   Graphs take turns, so that other work on the machine slows all alike; medians of {rounds} rounds. The ratio is to GeM
   on {backbone}, round by round.
 """

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from landseer.ops.evaluate import head_vectors
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 from landseer.ops.evaluate.head_variants import BASELINE, Cost, as_served, cost, variant_of, variants
 from landseer.ops.evaluate.head_vectors import MAPS, describe_by_heads
+from landseer.ops.research import head_times
 from landseer.ops.research import heads as run
 from landseer.ops.research.head_kinds import kinds
 from landseer.ops.research.head_times import Time
@@ -78,6 +80,25 @@ def test_costs_are_counted(trunk: Trunk) -> None:
     counted = cost(plain, trunk, side=64)
     assert counted.parameters == 3 * 8 * 32 * 32 + 8 + 1  # the convolution, its bias, and GeM's p
     assert counted.gflops == pytest.approx((2 * 4 * 3 * 8 * 32 * 32 + 2 * 8 * 8) / 1e9)
+
+
+def test_times_are_of_the_processor_and_ratios_of_one_round(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slowed = 0.0, iter([1.0, 1.0, 1.0, 1.0, 4.0, 4.0])
+
+    def compiled(contender: head_times.Contender) -> Callable[[object], object]:
+        def called(picture: object) -> None:
+            nonlocal now
+            now += next(slowed) * (0.3 if contender.precision == "bf16" else 0.2)
+
+        return called
+
+    monkeypatch.setattr(head_times, "_compiled", compiled)
+    monkeypatch.setattr("time.process_time", lambda: now)
+    variant = next(variants(8, []))
+    of = {one: head_times.Contender(trunk=trunk, variant=variant, precision=one) for one in ("f32", "bf16")}
+    found = head_times.times(of, baseline="f32", rounds=2)
+    assert found["f32"] == Time(milliseconds=pytest.approx(500.0), ratio=1.0)
+    assert found["bf16"] == Time(milliseconds=pytest.approx(750.0), ratio=pytest.approx(1.5))
 
 
 def test_trained_parts_are_rows_of_their_own() -> None:
