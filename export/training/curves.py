@@ -55,9 +55,12 @@ def read_table(path: Path) -> list[CurveRow]:
     """Read what `write_table` wrote."""
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    whole = {"epoch", "step"}
     return [
-        CurveRow(**{name: (int if name in whole else float)(cell) for name, cell in row.items() if cell})
+        CurveRow(
+            epoch=int(row["epoch"]),
+            step=int(row["step"]),
+            **{name: float(cell) for name, cell in row.items() if cell and name not in {"epoch", "step"}},
+        )
         for row in rows
     ]
 

@@ -59,7 +59,7 @@ class Form:
     """Whether it is trained as the paper's network is."""
     learning_rate: float = 3e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
-    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.4, augmented=0.0))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.0, augmented=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

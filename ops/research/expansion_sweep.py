@@ -22,7 +22,7 @@ from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.fitted_curve import FittedCurve
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.trunks import BACKBONES
-from landseer.export.training.curves import read_table
+from landseer.export.training.curves import CurveRow, read_table
 from landseer.export.training.episodes import EpisodeRanges, Kind, unit
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import PARTS, CrossValidated, Form, Learned, classes, learn
@@ -63,7 +63,7 @@ MOST_LOST, MOST_FIRST_LOST = 0.3, 0.5
 """Percentage points of mAP and of first hits that an expansion may cost."""
 STEPS = 50
 """Of an epoch of the paper's network."""
-EPISODES, QUERIES = 8, 200
+EPISODES, QUERIES = 4, 60
 """Of each part: episodes that numbers of neighbours are tuned on, and most queries of a kind that is learned from."""
 
 
@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--paper-so-far", action="store_true", help="take what an unfinished training of the paper's network has kept"
     )
+    parser.add_argument("--queries", type=int, default=10_000, help="most queries of each --test (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("var/train"), help="keeps what was computed (%(default)s)")
     add_report(parser, REPORT)
@@ -166,15 +167,17 @@ def _report(args: argparse.Namespace) -> str:
     ways = {**_rules(held), DQE: _same_for_all(by_svm)}
     free = learn(worlds, args.lattqe / "free-curve", new=NEW, form=free_curve(), epochs=args.epochs, seed=args.seed)
     ways[FREE] = _same_for_all(by_network(free.network))
+    served = [Kind(whitened(describe.variant.whitening, kind.vectors), kind.labels) for kind in pooled.values()]
     if args.paper_epochs:
-        served = [Kind(whitened(describe.variant.whitening, kind.vectors), kind.labels) for kind in pooled.values()]
         ways[PAPER], note = _paper(served, args)
         notes.append(note)
     ways[NETWORK] = lambda piece: by_network(piece.network)
     ways[GATED] = lambda piece: by_network(piece.network, gated=True)
     tuned = {name: _count(way, held) for name, way in ways.items()}
     tests = {name: [Piece(one, trained.network)] for name, one in _sets(args, console)}
-    sets: dict[str, Pieces] = {**tests, **dict(_learned_from(worlds, parts, args.seed))}
+    learned_from = {name: worlds[world][number] for name, (world, number) in zip(KINDS, NEW, strict=True)}
+    learned_from[f"{KINDS[-1]}, as served"] = served[-1]
+    sets: dict[str, Pieces] = {**tests, **dict(_learned_from(learned_from, parts, args.seed))}
     rows = {name: _figures(pieces, ways) for name, pieces in sets.items()}
     spread = {
         name: [one.searched.by(by_network(part.network), tuned[NETWORK]).aps.mean() for part in parts]
@@ -189,15 +192,9 @@ def _validated(parts: Sequence[Learned]) -> str:
     return f"Validation mAP of the three trainings, before and best: {'; '.join(told)}."
 
 
-def _learned_from(
-    worlds: Sequence[Sequence[Kind]], parts: Sequence[Learned], seed: int
-) -> Iterator[tuple[str, Pieces]]:
-    """Yield the kinds of data that are learned from: each third of their things by the network that did not see it.
-
-    They are described as new things are.
-    """
-    for name, (world, number) in zip(KINDS, NEW, strict=True):
-        kind = worlds[world][number]
+def _learned_from(kinds: Mapping[str, Kind], parts: Sequence[Learned], seed: int) -> Iterator[tuple[str, Pieces]]:
+    """Yield the kinds of data that are learned from: each third of their things by the network that did not see it."""
+    for name, kind in kinds.items():
         held = (kind.rows(classes(kind.labels.tolist(), part=part, seed=seed)[1]) for part in range(PARTS))
         yield (
             f"{name}, cross-validated",
@@ -213,7 +210,7 @@ def _paper(kinds: Sequence[Kind], args: argparse.Namespace) -> tuple[Callable[[P
     if args.paper_so_far:
         network: ExpansionNetwork = LAttQE(sizes=Sizes(channels=REDUCED))
         network.load_state_dict(load_file(folder / "best.safetensors"))
-        rows = read_table(folder / "curves.csv")
+        rows: Sequence[CurveRow] = read_table(folder / "curves.csv")
     else:
         found = learn(reduced, folder, form=as_in_the_paper(), epochs=args.paper_epochs, seed=args.seed)
         network, rows = found.network, found.outcome.rows
@@ -248,12 +245,12 @@ def _sets(args: argparse.Namespace, console: Console) -> Iterator[tuple[str, Sea
         things = {query.shot.path: query.thing for query in data.queries}
         alone = (things.get(path, str(path)) for path in data.references)
         labels = np.unique(list(alone), return_inverse=True)[1].astype(np.int64)
-        yield name, of_labels(vectors, labels)
+        yield name, of_labels(vectors, labels).drawn(args.queries)
         if name in args.halve:
             half = np.random.default_rng(args.seed).permutation(int(labels.max()) + 1) % 2
             for side in (0, 1):
                 rows = np.flatnonzero(half[labels] == side)
-                yield f"{name}, half {side + 1}", of_labels(vectors[rows], labels[rows])
+                yield f"{name}, half {side + 1}", of_labels(vectors[rows], labels[rows]).drawn(args.queries)
 
 
 def _figures(pieces: Pieces, ways: Ways) -> dict[str, list[Figures]]:
@@ -278,8 +275,8 @@ def _text(args: argparse.Namespace, judged: Judged, notes: Sequence[str]) -> str
 
 - Learned from {args.train}: photographs by class, views of them and drawn targets, each described by a whitening that
   did not learn from it and by one that did. Data sets that are *cross-validated* are of these, each third of the things
-  with the network that did not learn from it, described by the whitening that did not (at most {QUERIES} queries
-  of each third).
+  with the network that did not learn from it (at most {QUERIES} queries of each third). The whitening did not learn
+  from these photographs either, but for those *as served*.
 - `{NETWORK}` is the mean of three networks. `{GATED}` expands only by neighbours of a probability of {SURE} or more, of
   a weight above 0. `{FREE}` is one weight for each rank, learned from the same episodes; `{CURVE}` ships.
 - Each method's number of neighbours *tuned*, and alphaqe's alpha, are best on what the networks validate by.

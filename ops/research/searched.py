@@ -107,7 +107,7 @@ def summed(weigh: Weigh) -> Expand:
     """Return the expansion that adds the weighted neighbours to the query."""
 
     def expand(queries: Floats, near: Floats, far: Floats) -> Floats:
-        return queries + np.einsum("qk,qkd->qd", weigh(queries, near), near)
+        return np.asarray(queries + np.einsum("qk,qkd->qd", weigh(queries, near), near), np.float32)
 
     return expand
 

@@ -31,7 +31,7 @@ from landseer.ops.train.progress_bars import Bars
 from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
-EPOCHS = 12
+EPOCHS = 6
 
 
 def run(options: TrainingOptions, console: Console) -> None:

@@ -15,7 +15,7 @@ from landseer.export.models.fitted_curve import FittedCurve
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.pooling import Projection
-from landseer.export.models.relational import RelationalLAttQE, centred, relations
+from landseer.export.models.relational import SURELY_OTHER, RelationalLAttQE, centred, relations
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.episodes import OTHER, Episode, EpisodeRanges, Kind, Mixture, Neighbourhoods, unit
 from landseer.export.training.errors import TrainingError
@@ -119,6 +119,18 @@ def test_padding_changes_nothing_and_no_neighbour_gives_the_query() -> None:
     assert (long.weights[:, 6:] == 0).all() and (long.relevance[:, 5:] == 0).all()
     nothing = network(query, near, torch.zeros(2, 5, dtype=torch.bool)).expanded
     torch.testing.assert_close(nothing, query, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("count", "share"), [(16, 0.0), (40, 0.5), (64, 1.0)])
+def test_what_is_common_is_subtracted_where_there_are_many_neighbours(count: int, share: float) -> None:
+    network = RelationalLAttQE.untrained(Sizes(channels=24), seed=0)
+    network.subtract.bias.fill_(0.5)
+    query, near = tokens(count)
+    weights, logits = network.weights(torch.cat([query[:, None], near], dim=1), torch.ones(2, count, dtype=torch.bool))
+    torch.testing.assert_close(weights[:, 1:].sum(dim=1), torch.full((2,), -0.5 * share))
+    surely = (1.0 - torch.sigmoid(logits[:, 1:])) ** SURELY_OTHER
+    torch.testing.assert_close(weights[:, 1:], -0.5 * share * surely / surely.sum(dim=1, keepdim=True))
 
 
 @torch.no_grad()
