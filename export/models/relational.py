@@ -8,9 +8,11 @@ with the query's. Trained on few things, it only learned to average. The differe
 - The same cosines are also read with the mean of the neighbourhood taken out. Where all neighbours are alike because
   they are photographs of one kind, that shows which of them have more in common with the query than the kind.
 - Attention adds both cosines of two descriptors to its logits, each times a factor learned for each head.
-- The probability p_i that a neighbour is relevant makes its weight: w_i = g_i p_i - b (1 - p_i) / sum of (1 - p_j).
-  Strengths g_i and b, one for the query, are read from the encodings. Relevant neighbours are added. What the others
-  have in common is subtracted, which the paper's cosines can hardly do. In the paper relevance is a loss alone.
+- The probability p_i that a neighbour is relevant makes its weight: w_i = g_i p_i - b r o_i / sum of o_j, with
+  o_i = (1 - p_i)^4. Strengths g_i and b, one for the query, are read from the encodings. Relevant neighbours are added.
+  What those that are hardly relevant have in common is subtracted, which the paper's cosines can hardly do. Few
+  neighbours do not show what is common: r grows from 0 at 16 neighbours to 1 at 64. In the paper relevance is a loss
+  alone.
 - It begins with g = b = 0: no expansion.
 - The transformer is small (2 layers of 32) and pre-norm.
 
@@ -35,6 +37,10 @@ COUNT = 19
 """The feature that holds the number of neighbours."""
 LEAST_SPREAD = 0.02
 """Added to the standard deviation of similarities: smaller differences are noise."""
+SURELY_OTHER = 4
+"""Power of the probability not to be relevant, for what is subtracted: of a neighbour of 0.5 a sixteenth."""
+COMMON = (16, 64)
+"""Numbers of neighbours up to which nothing is subtracted, and from which on all of it is."""
 
 
 class RelationalLayer(nn.Module):
@@ -130,8 +136,9 @@ class RelationalLAttQE(ExpansionNetwork):
         strength = self.strength(x)[:, 1:, 0] + direct[:, 1:, 0]
         # Only the classifier's loss teaches relevance, so that it stays a probability.
         relevant = relevant.detach()
-        others = (1.0 - relevant) * real
-        common = others / others.sum(dim=1, keepdim=True).clamp(min=1.0)
+        others = (1.0 - relevant) ** SURELY_OTHER * real
+        share = ((real.sum(dim=1, keepdim=True) - COMMON[0]) / (COMMON[1] - COMMON[0])).clamp(0.0, 1.0)
+        common = share * others / others.sum(dim=1, keepdim=True).clamp(min=1.0)
         weights = strength * relevant * real - self.subtract(x)[:, 0] * common
         return torch.cat([torch.ones_like(weights[:, :1]), weights], dim=1), logits
 

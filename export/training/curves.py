@@ -51,6 +51,20 @@ def write_table(rows: Sequence[CurveRow], path: Path) -> None:
     write_whole(path, write)
 
 
+def read_table(path: Path) -> list[CurveRow]:
+    """Read what `write_table` wrote."""
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [
+        CurveRow(
+            epoch=int(row["epoch"]),
+            step=int(row["step"]),
+            **{name: float(cell) for name, cell in row.items() if cell and name not in {"epoch", "step"}},
+        )
+        for row in rows
+    ]
+
+
 def _cell(value: float | None) -> str:
     if value is None:
         return ""

@@ -189,27 +189,39 @@ class Neighbourhoods:
 
 
 class Mixture:
-    """Draws episodes from several kinds of data, each as often."""
+    """Draws episodes from several kinds of data in several worlds, each kind of each world as often.
 
-    def __init__(self, kinds: Sequence[Neighbourhoods]) -> None:
-        self.kinds, self.ranges = kinds, kinds[0].ranges
+    A world is the same kinds described in another way. Pictures of two worlds never meet.
+    """
+
+    def __init__(
+        self, worlds: Sequence[Sequence[Neighbourhoods]], asked: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """worlds: the kinds of each; all have descriptors of one size. asked: numbers of worlds and of kinds in them.
+
+        Only things of these kinds are looked for; the others are their distractors. None: all kinds.
+        """
+        self.worlds, self.ranges = worlds, worlds[0][0].ranges
+        self.asked = asked or [(world, kind) for world, kinds in enumerate(worlds) for kind in range(len(kinds))]
 
     def within(self, ranges: EpisodeRanges) -> Mixture:
         """Return the same descriptors with other ranges."""
-        return Mixture([one.within(ranges) for one in self.kinds])
+        return Mixture([[one.within(ranges) for one in kinds] for kinds in self.worlds], self.asked)
 
     @property
     def digest(self) -> str:
         """Identifies the descriptors."""
-        return " ".join(one.digest for one in self.kinds)
+        return " ".join(one.digest for kinds in self.worlds for one in kinds)
 
     def draw(self, draw: Draw) -> Episode:
         """Draw an episode, determined by the state of `draw`."""
-        chosen, *others = [self.kinds[int(place)] for place in draw.permutation(len(self.kinds))]
-        episode = chosen.draw(draw)
+        world, kind = self.asked[int(draw.integers(len(self.asked)))]
+        kinds = self.worlds[world]
+        others = [one for number, one in enumerate(kinds) if number != kind]
+        episode = kinds[kind].draw(draw)
         if not others or draw.random() >= self.ranges.crowded:
             return episode
-        rows = others[0].photographs
+        rows = others[int(draw.integers(len(others)))].photographs
         count = min(len(rows), int(draw.integers(1, len(episode.vectors) + 1)))
         vectors = np.concatenate([episode.vectors, rows[draw.permutation(len(rows))[:count]]])
         labels = np.concatenate([episode.labels, np.full(count, OTHER)])

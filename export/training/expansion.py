@@ -42,13 +42,13 @@ class ExpansionRecipe:
     """Steps of an epoch."""
     temperature: float = 0.05
     """Of the contrastive loss."""
-    contrast: float = 0.2
+    contrast: float = 0.02
     """Weight of the contrastive loss; its gradient would drown the others."""
     smoothness: float = 0.01
     """Of the smooth average precision, in cosines."""
     relevance: float = 3.0
     """Weight of the loss of relevance."""
-    protection: float = 2.0
+    protection: float = 0.3
     """Weight of the precision that queries lose by being expanded."""
     dropout: float = 0.6
     """Highest probability of a neighbour to be dropped."""

@@ -8,7 +8,7 @@ has too few. The result is the mean of the three networks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
+from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.training.episodes import EpisodeRanges, Kind, Mixture, Neighbourhoods
@@ -53,12 +53,13 @@ TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 class Form:
     """A network and its training."""
 
-    name: str = "LAttQE"
+    make: Callable[[Sizes], ExpansionNetwork] = lambda sizes: RelationalLAttQE(sizes=sizes)
+    """Makes the network, from seeded weights."""
     paper: bool = False
-    """Whether to train the paper's network, which reads the descriptors themselves, at its depth and width."""
+    """Whether it is trained as the paper's network is."""
     learning_rate: float = 3e-3
     recipe: ExpansionRecipe = field(default_factory=lambda: ExpansionRecipe(steps=100, validated=12))
-    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.5, augmented=0.0))
+    ranges: EpisodeRanges = field(default_factory=lambda: EpisodeRanges(simulated=0.0, augmented=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,28 +145,33 @@ def platt(logits: Tensor, relevant: Tensor) -> Tensor:
 
 
 def learn(
-    kinds: Sequence[Kind],
+    worlds: Sequence[Sequence[Kind]],
     folder: Path,
     *,
+    new: Sequence[tuple[int, int]] | None = None,
     form: Form | None = None,
     part: int = 0,
     epochs: int = 7,
     seed: int = 0,
     watcher: Watcher | None = None,
 ) -> Learned:
-    """Train on kinds of data of one dimension; an interrupted training resumes from its folder.
+    """Train on kinds of data, the same in every world (`Mixture`); an interrupted training resumes from its folder.
 
-    part: number of the part of the things that validates. TrainingError if a kind has too few things.
+    new: numbers of worlds and of kinds in them that are as new things will be, to validate by; None: all. part: number
+    of the part of the things that validates. TrainingError if a kind has too few things.
     """
     form = form or Form()
-    halves = [classes(kind.labels.tolist(), part=part, seed=seed) for kind in kinds]
-    fit, held = ([kind.rows(half[side]) for kind, half in zip(kinds, halves, strict=True)] for side in (0, 1))
+    halves = [classes(kind.labels.tolist(), part=part, seed=seed) for kind in worlds[0]]
     learning, validating = (
-        Mixture([Neighbourhoods(one.vectors[:, None], one.labels, form.ranges) for one in some]) for some in (fit, held)
+        Mixture(
+            [[_side(kind, half[side], form) for kind, half in zip(kinds, halves, strict=True)] for kinds in worlds],
+            new if side else None,
+        )
+        for side in (0, 1)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(form, Sizes(channels=kinds[0].vectors.shape[1]))
+        network = form.make(Sizes(channels=worlds[0][0].vectors.shape[1]))
     validating = validating.within(replace(form.ranges, **REAL))
     task = ExpansionTask(network, learning, validating, replace(form.recipe, seed=seed))
     resume = (folder / "state.pt").exists()
@@ -189,10 +195,9 @@ def classes(labels: Sequence[object], *, part: int, seed: int) -> tuple[Rows, Ro
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _network(form: Form, sizes: Sizes) -> ExpansionNetwork:
-    if form.paper:
-        return LAttQE(sizes=sizes)
-    return RelationalLAttQE(sizes=sizes)
+def _side(kind: Kind, rows: Rows, form: Form) -> Neighbourhoods:
+    some = kind.rows(rows)
+    return Neighbourhoods(some.vectors[:, None], some.labels, form.ranges)
 
 
 def _settings(form: Form, epochs: int, seed: int) -> Settings:

@@ -71,15 +71,20 @@ def learned_side_by_side(
     for place in range(len(views)):
         rows.append(pooled(views[place]))
         report(place + 1)
-    vectors, (queries, positives) = np.stack(rows), pairs_within(views.things, most=1, seed=views.seed)
-    fine = fine_values(trunk.channels)
-    parts = np.split(vectors, [trunk.channels], axis=1)
+    return side_by_side(np.stack(rows), views.things, channels=trunk.channels, seed=views.seed)
+
+
+def side_by_side(vectors: Vectors, things: NDArray[np.int64], *, channels: int, seed: int) -> SideBySide:
+    """Learn both whitenings from pooled vectors [N, C + F] and the thing [N] that each shows. channels: C."""
+    queries, positives = pairs_within(things, most=1, seed=seed)
+    fine = fine_values(channels)
+    parts = np.split(vectors, [channels], axis=1)
 
     def whitened(part: Vectors, values: int) -> Projection:
         unit = l2n(torch.from_numpy(part)).numpy()
         return projection(learned_whitening(unit, queries, positives, dims=values, shrinkage=SHRINKAGE))
 
-    return SideBySide(whitened(parts[0], trunk.channels - fine), whitened(parts[1], fine))
+    return SideBySide(whitened(parts[0], channels - fine), whitened(parts[1], fine))
 
 
 class Pooled:

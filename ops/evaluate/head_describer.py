@@ -1,4 +1,4 @@
-"""Descriptors by a backbone and the head that comes with it, at the scales of a server."""
+"""Pooled vectors by a backbone and the head that comes with it, at the scales of a server, before the whitening."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from landseer.export.build import Wanted, find_parts, trunk_sha256
+from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import maps_runner
@@ -27,7 +27,7 @@ class Describer:
     load: Callable[[], Run]
     """Prepares the trunk."""
     key: str
-    """Identifies what descriptors depend on."""
+    """Identifies what pooled vectors depend on."""
     how: str
     """Backbone and descriptor, for people."""
 
@@ -36,7 +36,7 @@ class Describer:
         """Load them, with the trained parts that come with Landseer. WeightsError."""
         loaded, variant = _loaded(backbone, weights)
         made = as_served(variant)
-        key = f"{trunk_sha256(loaded)} {made.fingerprint}"
+        key = f"{trunk_sha256(loaded)} {fingerprint(made.head, type(made.head).__name__)} {made.scales}"
         load = partial(maps_runner, loaded.trunk, precision_of(backbone), MAPS)
         return cls(variant=made, load=load, key=key, how=f"{backbone}, {variant.name}")
 
@@ -46,10 +46,10 @@ class Describer:
         return self.load()
 
     def __call__(self, pixels: Pixels) -> Vectors:
-        """Return the descriptor [D], of unit norm, of a picture [H, W, 3], sides multiples of 32."""
+        """Return the pooled vector [P] of a picture [H, W, 3], sides multiples of 32, before its whitening."""
         levels = {scale: level(pixels[None], scale, self.run) for scale in self.variant.scales}
         with torch.inference_mode():
-            return np.array(self.variant.describe_pyramid(levels).numpy(), np.float32)
+            return np.array(self.variant.pooled_pyramid(levels)[0].numpy(), np.float32)
 
 
 def _loaded(backbone: str, weights: Path | None) -> tuple[Loaded, Variant]:

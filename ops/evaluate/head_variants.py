@@ -72,10 +72,14 @@ class Variant:
 
     def describe_pyramid(self, levels: Mapping[int, Level]) -> Tensor:
         """Return the unit descriptor [C] of a picture from its levels by scale, pooled as a server does."""
-        if self.scales == ONE_SCALE:
-            return self.describe(levels[SCALE_UNIT])
-        descriptor: Tensor = self.whitening(multi_scale([self.pooled(levels[scale])[0] for scale in self.scales]))[0]
+        descriptor: Tensor = self.whitening(self.pooled_pyramid(levels))[0]
         return descriptor
+
+    def pooled_pyramid(self, levels: Mapping[int, Level]) -> Tensor:
+        """Return what the whitening takes, [1, D], from the levels of a picture by scale."""
+        if self.scales == ONE_SCALE:
+            return self.pooled(levels[SCALE_UNIT])[0]
+        return multi_scale([self.pooled(levels[scale])[0] for scale in self.scales])
 
     @property
     def two_maps(self) -> bool:

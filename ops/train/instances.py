@@ -5,19 +5,20 @@
 - Drawn flat targets, clean and as a camera sees them before another photograph. A handful of neighbours are right, and
   all others look much the same.
 
-Their descriptors are computed once, in blocks, and an interrupted run resumes after the last one.
+Their pooled vectors are computed once, in blocks, and an interrupted run resumes after the last one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import nn
 
 from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
@@ -25,27 +26,31 @@ from landseer.export.training.episodes import Kind
 from landseer.export.training.flat_targets import flat_target, pictured
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.views import Pixels, ViewRanges
+from landseer.export.training.worlds import worlds
 from landseer.ops.evaluate.head_describer import Describer
 from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
 from landseer.ops.progress import bars, warn
 
 KINDS = ("targets", "views", "photographs")
+NEW = ((1, 0), (0, 1), (0, 2))
+"""Number of the world (`in_two_worlds`) and of the kind, for each of `KINDS` in the world whose whitening did not
+learn from it."""
 SIDE = 320
 """Longer side of the pictures: a quarter of the time of the served 640."""
 OF_A_CLASS, BY_CLASS = 60, 2000
 """Most photographs of a class, and of all classes."""
 VIEWED = 200
 """Photographs that are seen in views."""
-TARGETS = 200
+TARGETS = 400
 VIEWS = 5
 """Pictures of each photograph that is viewed, and of each target."""
 ZOOMS = ViewRanges(crop=(0.3, 1.0))
 
 
-def instances(data: str, describe: Describer, folder: Path, *, seed: int, console: Console) -> list[Kind]:
-    """Return `KINDS` of data as descriptors. DatasetError; TrainingError for a picture that is no longer readable.
+def instances(data: str, describe: Describer, folder: Path, *, seed: int, console: Console) -> dict[str, Kind]:
+    """Return `KINDS`, pooled but not whitened. DatasetError; TrainingError for a picture that is no longer readable.
 
-    folder: keeps descriptors.
+    folder: keeps what was pooled.
     """
     whole = readable(read(data))
     warn(whole.skipped, console)
@@ -53,35 +58,48 @@ def instances(data: str, describe: Describer, folder: Path, *, seed: int, consol
     order, classes = np.random.default_rng(seed).permutation(len(shots)), np.array(shots.labels)
     rows = np.sort(np.concatenate([order[classes[order] == one][:OF_A_CLASS] for one in np.unique(classes)]))[:BY_CLASS]
     viewed = order[:VIEWED]
-    pictures = Drawn(KINDS[2], lambda place: shots.pixels(int(rows[place])), classes[rows])
-    views = Drawn(KINDS[1], lambda place: _view(shots, viewed, place, seed), np.arange(len(viewed)).repeat(VIEWS))
-    targets = Drawn(KINDS[0], lambda place: _target(shots, place, seed), np.arange(TARGETS).repeat(VIEWS))
-    made = (targets, views, pictures)
-    return [_kind(one, shots, describe, folder, seed=seed, console=console) for one in made]
+    made = (
+        Drawn(lambda place: _target(shots, place, seed), np.arange(TARGETS).repeat(VIEWS)),
+        Drawn(lambda place: _view(shots, viewed, place, seed), np.arange(len(viewed)).repeat(VIEWS)),
+        Drawn(lambda place: shots.pixels(int(rows[place])), classes[rows]),
+    )
+    key = f"{describe.key} {shots.digest()} {seed} {SIDE}"
+    return {
+        name: _kind(name, one, describe, folder, key=key, console=console)
+        for name, one in zip(KINDS, made, strict=True)
+    }
+
+
+def in_two_worlds(pooled: Mapping[str, Kind], served: nn.Module, *, seed: int) -> list[list[Kind]]:
+    """Return `KINDS` in two worlds (`worlds`).
+
+    The whitening of the first learned from drawn targets, that of the second from views of photographs. `NEW` says
+    which kinds are new to it.
+    """
+    return [[kinds[name] for name in KINDS] for kinds in worlds(pooled, KINDS[:2], served, seed=seed)]
 
 
 class Drawn(NamedTuple):
     """Pictures that are drawn one by one."""
 
-    name: str
     picture: Callable[[int], Pixels]
     labels: NDArray[np.int64]
     """What each of them shows, [n]."""
 
 
-def _kind(drawn: Drawn, shots: Shots, describe: Describer, folder: Path, *, seed: int, console: Console) -> Kind:
+def _kind(name: str, drawn: Drawn, describe: Describer, folder: Path, *, key: str, console: Console) -> Kind:
     count, found = len(drawn.labels), list[Vectors]()
-    key = hashlib.sha256(f"{drawn.name} {describe.key} {shots.digest()} {seed} {SIDE}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{name} {key}".encode()).hexdigest()[:16]
     with bars(console) as progress:
-        task = progress.add_task(f"describing {drawn.name}", total=count)
-        for block in described(drawn.picture, count, describe, folder / f"{drawn.name}-{key[:16]}.npy"):
+        task = progress.add_task(f"describing {name}", total=count)
+        for block in described(drawn.picture, count, describe, folder / f"{name}-{digest}.npy"):
             found.append(block[: count - BLOCK * len(found)])
             progress.advance(task, len(block))
     return Kind(np.concatenate(found), drawn.labels.astype(np.int64))
 
 
 def described(make: Callable[[int], Pixels], count: int, describe: Describer, file: Path) -> Iterator[Vectors]:
-    """Yield the descriptors of pictures 0 .. count - 1 in blocks, [n, D]. Blocks on disk are not computed again."""
+    """Yield the pooled vectors of pictures 0 .. count - 1 in blocks, [n, P]. Blocks on disk are not computed again."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, BLOCK):
         part = file.with_suffix(f".{start}.npy")

@@ -26,12 +26,12 @@ from landseer.export.training.lattqe import (
     learn,
 )
 from landseer.ops.evaluate.head_describer import Describer
-from landseer.ops.train.instances import instances
+from landseer.ops.train.instances import NEW, in_two_worlds, instances
 from landseer.ops.train.progress_bars import Bars
 from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
-EPOCHS = 12
+EPOCHS = 6
 
 
 def run(options: TrainingOptions, console: Console) -> None:
@@ -42,10 +42,12 @@ def run(options: TrainingOptions, console: Console) -> None:
         console.print(f"would describe {options.data} by {options.backbone} and write {NAME} into {options.out}")
         return
     describe = Describer.of(options.backbone, options.weights)
-    kinds = instances(options.data, describe, VECTORS, seed=options.seed, console=console)
-    counts = ", ".join(f"{len(kind.vectors):,} of {len(set(kind.labels.tolist())):,} things" for kind in kinds)
+    pooled = instances(options.data, describe, VECTORS, seed=options.seed, console=console)
+    counts = ", ".join(
+        f"{len(kind.vectors):,} of {len(set(kind.labels.tolist())):,} things ({name})" for name, kind in pooled.items()
+    )
     console.print(f"pictures: {counts}; {describe.how}", soft_wrap=True)
-    learned = _trained(kinds, options, console)
+    learned = _trained(in_two_worlds(pooled, describe.variant.whitening, seed=options.seed), options, console)
     temperature = learned.temperature()
     card = _card(learned, temperature, f"{describe.how}; pictures: {counts}", options)
     write_lattqe(learned.network, options.out / NAME, card)
@@ -73,13 +75,13 @@ def _folder(options: TrainingOptions, part: int) -> Path:
     return options.out / f"part-{part + 1}"
 
 
-def _trained(kinds: Sequence[Kind], options: TrainingOptions, console: Console) -> CrossValidated:
+def _trained(worlds: Sequence[Sequence[Kind]], options: TrainingOptions, console: Console) -> CrossValidated:
     parts, epochs = [], options.epochs or EPOCHS
     for part in range(PARTS):
         console.print(f"training, validated by part {part + 1} of {PARTS} of the things")
         with Bars(console, ExpansionTask.measure) as watcher:
             folder = _folder(options, part)
-            parts.append(learn(kinds, folder, part=part, epochs=epochs, seed=options.seed, watcher=watcher))
+            parts.append(learn(worlds, folder, new=NEW, part=part, epochs=epochs, seed=options.seed, watcher=watcher))
     return CrossValidated(parts)
 
 

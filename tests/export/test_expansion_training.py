@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.search.expansion import augmentation
 from landseer.export.lattqe_file import read_lattqe, write_lattqe
+from landseer.export.models.fitted_curve import FittedCurve
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
-from landseer.export.models.relational import RelationalLAttQE, centred, relations
+from landseer.export.models.pooling import Projection
+from landseer.export.models.relational import SURELY_OTHER, RelationalLAttQE, centred, relations
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.training.episodes import OTHER, Episode, EpisodeRanges, Kind, Mixture, Neighbourhoods, unit
 from landseer.export.training.errors import TrainingError
@@ -37,6 +39,7 @@ from landseer.export.training.lattqe import (
     learn,
     platt,
 )
+from landseer.export.training.worlds import worlds
 
 SIZES = Sizes(channels=24, neighbours=12)
 SIZES_OF_PAPER = Sizes(channels=64, neighbours=12)
@@ -61,11 +64,11 @@ def photographs(classes: int = 10, each: int = 12, views: int = 2, channels: int
 
 
 def mixture(**given: object) -> Mixture:
-    return Mixture([Neighbourhoods(*photographs(**given), RANGES)])  # type: ignore[arg-type]
+    return Mixture([[Neighbourhoods(*photographs(**given), RANGES)]])  # type: ignore[arg-type]
 
 
-def kind(vectors: np.ndarray, labels: np.ndarray) -> list[Kind]:
-    return [Kind(vectors[:, 0], labels)]
+def kind(vectors: np.ndarray, labels: np.ndarray) -> list[list[Kind]]:
+    return [[Kind(vectors[:, 0], labels)]]
 
 
 def varied(seed: int, *, positions: bool = True, cosines: bool = True) -> RelationalLAttQE:
@@ -116,6 +119,18 @@ def test_padding_changes_nothing_and_no_neighbour_gives_the_query() -> None:
     assert (long.weights[:, 6:] == 0).all() and (long.relevance[:, 5:] == 0).all()
     nothing = network(query, near, torch.zeros(2, 5, dtype=torch.bool)).expanded
     torch.testing.assert_close(nothing, query, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("count", "share"), [(16, 0.0), (40, 0.5), (64, 1.0)])
+def test_what_is_common_is_subtracted_where_there_are_many_neighbours(count: int, share: float) -> None:
+    network = RelationalLAttQE.untrained(Sizes(channels=24), seed=0)
+    network.subtract.bias.fill_(0.5)
+    query, near = tokens(count)
+    weights, logits = network.weights(torch.cat([query[:, None], near], dim=1), torch.ones(2, count, dtype=torch.bool))
+    torch.testing.assert_close(weights[:, 1:].sum(dim=1), torch.full((2,), -0.5 * share))
+    surely = (1.0 - torch.sigmoid(logits[:, 1:])) ** SURELY_OTHER
+    torch.testing.assert_close(weights[:, 1:], -0.5 * share * surely / surely.sum(dim=1, keepdim=True))
 
 
 @torch.no_grad()
@@ -175,10 +190,65 @@ def test_episodes_are_decided_by_the_draw_and_every_query_can_be_answered() -> N
 
 def test_a_mixture_puts_one_kind_among_another() -> None:
     kinds = [Neighbourhoods(*photographs(), replace(RANGES, crowded=1.0, simulated=0.0)) for _ in range(2)]
-    episode = Mixture(kinds).draw(np.random.default_rng(1))
+    episode = Mixture([kinds]).draw(np.random.default_rng(1))
     others = episode.labels == OTHER
     assert 0 < others.sum() <= (~others).sum() and len(episode.vectors) == len(episode.labels)
     assert (episode.wanted != OTHER).all()
+
+
+def test_a_mixture_asks_for_the_kinds_that_are_named_and_never_mixes_worlds() -> None:
+    ranges = replace(RANGES, crowded=1.0, simulated=0.0, offset=(0.0, 0.0), noise=(0.0, 0.0), augmented=0.0)
+    vectors, labels = photographs()
+    # Each kind of each world has an axis of its own, which tells where a picture is from.
+    marked = []
+    for place in range(4):
+        marks = np.zeros((*vectors.shape[:2], 4), np.float32)
+        marks[..., place] = 10.0
+        marked.append(Neighbourhoods(np.concatenate([vectors, marks], axis=2), labels, ranges))
+    for asked, world in ((None, {0, 1, 2, 3}), ([(1, 0)], {2})):
+        mixture, found = Mixture([marked[:2], marked[2:]], asked), set()
+        for seed in range(24):
+            episode = mixture.draw(np.random.default_rng(seed))
+            whose = {int(place) for place in episode.vectors[:, -4:].argmax(axis=1)}
+            assert whose in ({0, 1}, {2, 3})
+            found |= {int(place) for place in episode.queries[:, -4:].argmax(axis=1)}
+        assert found == world
+
+
+@torch.no_grad()
+def test_a_free_curve_is_stretched_over_the_neighbours_there_are() -> None:
+    network = FittedCurve(sizes=Sizes(channels=24, neighbours=12))
+    network.curve.copy_(torch.linspace(1.0, -1.0, 12))
+    query, near = tokens(12)
+    everywhere = torch.cat([query[:, None], near], dim=1)
+    weights, _ = network.weights(everywhere, torch.ones(2, 12, dtype=torch.bool))
+    torch.testing.assert_close(weights[0], torch.cat([torch.ones(1), network.curve]))
+    some = torch.tensor([[True] * 4 + [False] * 8] * 2)
+    found = network.weights(everywhere, some)[0][0]
+    assert (found[5:] == 0).all()
+    places = (np.arange(4) + 0.5) * 12 / 4 + 0.5
+    expected = np.interp(places, np.arange(1, 13), network.curve.numpy())
+    np.testing.assert_allclose(found[1:5], expected, atol=1e-6)
+
+
+def test_each_world_has_a_whitening_that_learned_from_one_kind_alone() -> None:
+    rng = np.random.default_rng(0)
+    pooled = {
+        name: Kind(*(part.reshape(-1, *part.shape[2:]) for part in (rows, owner)))
+        for name, (rows, owner) in {
+            name: (
+                (rng.standard_normal((30, 1, 16)) + 0.3 * rng.standard_normal((30, 4, 16)) + shift).astype(np.float32),
+                np.arange(30)[:, None].repeat(4, axis=1),
+            )
+            for name, shift in (("targets", 3.0 * np.eye(16)[0]), ("views", -3.0 * np.eye(16)[1]))
+        }.items()
+    }
+    served = Projection.untrained(16, 16, seed=0)
+    for teacher, kinds in zip(("targets", "views"), worlds(pooled, ["targets", "views"], served, seed=0), strict=True):
+        for name, kind in kinds.items():
+            np.testing.assert_allclose(np.linalg.norm(kind.vectors, axis=1), 1.0, atol=1e-5)
+            alike = float(np.linalg.norm(kind.vectors.mean(axis=0)))
+            assert (alike < 0.2) == (name == teacher), (teacher, name, alike)
 
 
 def test_queries_are_not_in_the_database_they_search() -> None:
@@ -278,9 +348,14 @@ def test_smooth_precision_nears_the_precision_and_both_losses_prefer_the_right_o
 @pytest.mark.parametrize("paper", [False, True])
 def test_a_training_is_decided_by_its_seed_and_can_be_served(tmp_path: Path, paper: bool) -> None:
     vectors, labels = photographs(channels=64)
-    form = Form(
-        paper=paper, recipe=replace(RECIPE, paper=paper), ranges=replace(RANGES, augmented=0.0 if paper else 0.5)
-    )
+    form = Form(recipe=RECIPE, ranges=replace(RANGES, augmented=0.5))
+    if paper:
+        form = Form(
+            make=lambda sizes: LAttQE(sizes=sizes),
+            paper=True,
+            recipe=replace(RECIPE, paper=True),
+            ranges=replace(RANGES, augmented=0.0),
+        )
     runs = [learn(kind(vectors, labels), tmp_path / name, form=form, epochs=2) for name in ("a", "b")]
     assert [run.outcome.best for run in runs] == [runs[0].outcome.best] * 2
     path = tmp_path / "lattqe.safetensors"

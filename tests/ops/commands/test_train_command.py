@@ -206,7 +206,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
     told = capsys.readouterr().err
     assert "broken.jpg" in told and "efficientnet_lite0, R-MAC grid beside GeM" in told
-    assert "pictures: 12 of 6 things, 14 of 7 things, 12 of 6 things" in told
+    assert "12 of 6 things (targets), 14 of 7 things (views), 12 of 6 things (photographs)" in told
     network = read_lattqe(out / "lattqe.safetensors", Sizes(channels=99))
     assert isinstance(network, MeanLAttQE) and len(network.networks) == 3
     card = json.loads((out / "README.md").read_text().split("```json")[1].split("```")[0])
