@@ -63,9 +63,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--whitening", metavar="DATASET:ms", help="a learned whitening stored in the checkpoint --weights")
     p.add_argument("--detector", choices=tuple(DETECTOR_INPUTS), default=DEFAULT_DETECTOR, help="box detector")
     p.add_argument("--detector-weights", type=Path, metavar="FILE", help="detector weights, from landseer train")
-    p.add_argument(
-        "--lattqe", type=Path, metavar="FILE", help="trained LAttQE (default: random weights, marked untrained)"
-    )
+    lattqe = "trained LAttQE (default: what ships for the default descriptor; for others random weights)"
+    p.add_argument("--lattqe", type=Path, metavar="FILE", help=lattqe)
     p.add_argument("--long-side", type=_long_side, default=640, metavar="PX", help="longer side of resized pictures")
     p.add_argument(
         "--only",

@@ -14,7 +14,7 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, SIDE_MULTIPL
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import read_lattqe
+from landseer.export.lattqe_file import read_lattqe, shipped_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
@@ -75,7 +75,8 @@ class Wanted:
     detector_weights: Path | None = None
     """Weights for detectors that have any; None uses seeded ones."""
     lattqe: Path | None = None
-    """A trained query expansion; None takes a seeded one, marked untrained."""
+    """A trained query expansion; None takes the shipped one beside shipped parts, or else a seeded one, marked
+    untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ def build(wanted: Wanted) -> Networks:
         parts.fill("reduction", reduction)
         parts.fill("locals", local)
     boxes_by = _boxes_by(wanted, loaded)
+    lattqe = wanted.lattqe or _shipped_lattqe(kind, loaded, wanted)
     detector = DETECTORS[wanted.detector](loaded.trunk, wanted.detector_weights, sizes)
     modules: dict[str, nn.Module] = {
         "backbone": Backbone(
@@ -119,7 +121,7 @@ def build(wanted: Wanted) -> Networks:
         ),
         "detector": detector.module,
         "cluster": Clustering(sizes=sizes, reduction=reduction),
-        "lattqe": _lattqe(wanted.lattqe, sizes),
+        "lattqe": _lattqe(lattqe, sizes),
         "coattention": CoAttention(sizes=sizes),
     }
     profile = Profile(
@@ -132,7 +134,7 @@ def build(wanted: Wanted) -> Networks:
         detector=wanted.detector,
         detector_sha256=_detector_sha256(wanted.detector, detector),
         long_side=wanted.long_side,
-        untrained=(*_untrained(kind, loaded, parts, detector), *(() if wanted.lattqe else ("lattqe",))),
+        untrained=(*_untrained(kind, loaded, parts, detector), *(() if lattqe else ("lattqe",))),
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
@@ -246,6 +248,13 @@ def _of_others(checkpoint: Checkpoint, channels: int, kind: str, which: str | No
 def _patches(parts: Parts | None) -> Projection | None:
     found = parts.section(PATCHES) if parts else {}
     return Projection(found["mean"], found["matrix"]) if found else None
+
+
+def _shipped_lattqe(kind: str, loaded: Loaded, wanted: Wanted) -> Path | None:
+    """Return the network that learned on the descriptors that are exported, if it ships."""
+    if wanted.parts is not None or loaded.trained is not None or loaded.checkpoint is not None:
+        return None
+    return shipped_lattqe(kind) if kind in shipped(trunk_sha256(loaded)) else None
 
 
 def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:

@@ -27,6 +27,14 @@ KINDS: Mapping[str, type[ExpansionNetwork]] = {
 }
 FORMAT = "landseer lattqe 2"
 NAME = "lattqe.safetensors"
+SHIPPED = Path(__file__).parent / "trained" / "lattqe"
+"""Networks that ship, named after the descriptors that they learned on."""
+
+
+def shipped_lattqe(descriptor: str) -> Path | None:
+    """Return the network that learned on a descriptor with its shipped parts; None if there is none."""
+    path = SHIPPED / f"{descriptor}.safetensors"
+    return path if path.is_file() else None
 
 
 def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:

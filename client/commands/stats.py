@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if stats.searched_vectors.not_augmented:
         added = plural(stats.searched_vectors.not_augmented, "picture")
         warn(f"{added} added since the augmentation, searched by their own descriptors")
-    # An untrained lattqe shapes no answer unless a request allows it, and the default export has one.
+    # An untrained lattqe shapes no answer unless a request allows it.
     if untrained := [part for part in stats.untrained if part != "lattqe"]:
         warn(f"models with random, untrained weights: {', '.join(untrained)}")
     return 0

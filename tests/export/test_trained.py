@@ -27,6 +27,7 @@ from landseer.export.models.backbone import LOCAL_SCALES
 from landseer.export.models.backbone import Backbone as Graph
 from landseer.export.models.heads import HEADS
 from landseer.export.models.lattqe import LAttQE
+from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.pooling import Projection
 from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.rpn import RegionProposals
@@ -240,6 +241,12 @@ def test_the_export_takes_a_trained_expansion_and_marks_a_seeded_one(tmp_path: P
         torch.equal(value, again.modules["lattqe"].state_dict()[name]) for name, value in network.state_dict().items()
     )
     assert seeded.profile.fingerprint == with_it.profile.fingerprint
+
+
+def test_the_default_export_has_the_expansion_that_ships_and_others_have_none() -> None:
+    networks = build(Wanted(backbone="efficientnet_lite0"))
+    assert networks.profile.untrained == () and isinstance(networks.modules["lattqe"], MeanLAttQE)
+    assert build(Wanted(backbone="efficientnet_lite0", descriptor="cider")).profile.untrained == ("lattqe",)
 
 
 def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Path) -> None:

@@ -105,7 +105,6 @@ def test_a_life_of_pictures(run, folder):
         (["search", "coffee.jpg", "--box", "9000,0,10,10"], "region: "),
         (["search", "coffee.jpg", "--top-k", "100000"], "top_k: got 100000"),
         (["search", "coffee.jpg", "--expansion", "rank-curve", "--neighbours", "65"], "expansion.neighbours: got 65"),
-        (["search", "coffee.jpg", "--expansion", "lattqe"], "`lattqe` was never trained"),
         (["search", "--id", "nothing/of/that/name"], "no picture with id"),
         (["get", "nothing/of/that/name"], "no picture with id"),
         (["index", "not-there"], "not-there"),

@@ -49,13 +49,11 @@ def test_the_rank_curve_needs_no_network_and_no_consent(landseer, album):
     assert {"expand", "research"} <= {timing.stage for timing in answer.timings}
 
 
-def test_the_exported_lattqe_is_untrained_and_refused_without_consent(landseer, album):
-    assert "lattqe" in landseer.client.stats().untrained
-    request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE})
-    assert landseer.refused(landseer.search.Search, request).reason == "MODEL_UNTRAINED"
-    request.expansion.allow_untrained, request.expansion.neighbours, request.explain = True, 3, True
+def test_the_exported_lattqe_is_trained_and_says_which_neighbours_it_takes_for_relevant(landseer, album):
+    assert "lattqe" not in landseer.client.stats().untrained
+    request = search_pb2.SearchRequest(image=COFFEE, expansion={"method": LATTQE, "neighbours": 3}, explain=True)
     answer = landseer.search.Search(request)
-    assert "lattqe" in answer.untrained and not answer.degradations
+    assert "lattqe" not in answer.untrained and not answer.degradations
     told = [hit.explanation.relevance for hit in answer.hits if hit.explanation.HasField("relevance")]
     assert 0 < len(told) <= 3 and all(0 < one < 1 for one in told)
 
@@ -63,7 +61,7 @@ def test_the_exported_lattqe_is_untrained_and_refused_without_consent(landseer, 
 def test_expansion_is_what_torch_says(landseer, album, eager):
     """The expanded query of the k nearest, by torch, gives the scores that are answered."""
     k = 5
-    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k, allow_untrained=True)
+    expansion = search_pb2.Expansion(method=LATTQE, neighbours=k)
     query = np.array(landseer.client.get("album/coffee.png", include_vectors=True).descriptor, np.float32)
     plain = landseer.client.search(query.tolist(), top_k=1000)
     answer = landseer.client.search(query.tolist(), top_k=1000, expansion=expansion)
