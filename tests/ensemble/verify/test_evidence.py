@@ -111,8 +111,13 @@ def test_patches_raise_the_score_and_leave_the_probability_of_keypoints():
     for one in (found(12), without_map()):
         alone, both = evidence_of(one), evidence_of(one, agreeing(25, 64))
         assert (alone.patches, both.patches) == (0, 25)
-        assert both.score == pytest.approx(alone.score + 5 * PATCH) and alone.score == alone.log_odds
+        assert both.score == pytest.approx(alone.score + (5 - 3**0.5) * PATCH) and alone.score == alone.log_odds
         assert (both.inliers, both.probability) == (alone.inliers, alone.probability)
+
+
+def test_three_patches_which_any_map_fits_say_nothing():
+    alone, few, more = (evidence_of(found(12), patches) for patches in (None, agreeing(3, 64), agreeing(4, 64)))
+    assert few.patches == 3 and few.score == alone.score < more.score
 
 
 @pytest.mark.parametrize(

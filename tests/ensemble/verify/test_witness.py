@@ -66,7 +66,7 @@ def test_the_surest_way_counts_and_only_if_it_is_surer(shelf, compact):
     direct = Evidence(inliers=4, log_odds=-2.0, patches=9, outline=NOTHING, here=NOTHING, there=NOTHING)
     after = direct.recognised(via)
     assert (after.inliers, after.probability, after.via) == (4, direct.probability, via), "the query agrees no more"
-    assert after.score == pytest.approx(via.log_odds + 3 * PATCH)
+    assert after.score == pytest.approx(via.log_odds + (3 - 3**0.5) * PATCH)
     sure = Evidence(inliers=90, log_odds=99.0, outline=NOTHING, here=NOTHING, there=NOTHING)
     assert sure.recognised(via) is sure
 

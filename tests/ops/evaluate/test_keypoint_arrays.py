@@ -14,9 +14,7 @@ from landseer.ops.evaluate.arrays import kept_as
 from landseer.ops.evaluate.keypoint_arrays import KEYPOINTS, OF_QUERY, keypoint_arrays, quantiser, query_of
 
 PIXELS = cover(1, (640, 480))
-PREPARED = Prepared(
-    pixels=PIXELS, width=640, height=480, region=Region(x=0, y=0, width=640, height=480), thumbnail=b""
-)
+PREPARED = Prepared(pixels=PIXELS, width=640, height=480, region=Region(x=0, y=0, width=640, height=480), thumbnail=b"")
 
 
 def test_a_query_is_looked_at_as_finely_as_by_a_service_and_a_reference_as_when_it_is_indexed():
