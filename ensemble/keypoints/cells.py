@@ -83,7 +83,7 @@ def _middles(centroids: Features, cells: int) -> Features:
     import faiss
 
     if cells == 1:
-        return centroids.mean(axis=0, keepdims=True)
+        return np.asarray(centroids.mean(axis=0, keepdims=True), np.float32)
     means: Any = faiss.Kmeans(centroids.shape[1], cells, niter=10, min_points_per_centroid=1)
     means.train(centroids)
     return np.asarray(means.centroids, np.float32)

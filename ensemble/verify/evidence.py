@@ -29,6 +29,11 @@ PATCH = 3.0
 
 Any three determine a map, so they say nothing, and only what the root exceeds that of three counts.
 """
+LIFTED = math.log(99.0)
+"""Log odds, a probability of 0.99, up to which patches lift a hit.
+
+They tell what looks alike, not what is the same: between two that keypoints are sure of they must not decide.
+"""
 NAMED_ODDS = math.log(9.0)
 """Log odds, a probability of 0.9, from which an answer names the hit by which a candidate was recognised."""
 CLEAR, CLEAR_PATCHES = 8, 15
@@ -96,9 +101,10 @@ class Evidence:
 
     @property
     def score(self) -> float:
-        """What candidates are sorted by: the log odds, of the surer way, and what patches add."""
+        """What candidates are sorted by: the log odds, of the surer way, and what patches add where that is not sure."""
         surest = self.log_odds if self.via is None else self.via.log_odds
-        return surest + PATCH * max(0.0, math.sqrt(self.patches) - math.sqrt(FEWEST))
+        lift = PATCH * max(0.0, math.sqrt(self.patches) - math.sqrt(FEWEST))
+        return max(surest, min(surest + lift, LIFTED))
 
 
 NOTHING = np.empty((0, 2), np.float32)
