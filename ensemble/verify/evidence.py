@@ -101,7 +101,7 @@ class Evidence:
 
     @property
     def score(self) -> float:
-        """What candidates are sorted by: the log odds, of the surer way, and what patches add where that is not sure."""
+        """What candidates are sorted by: the log odds of the surer way, and what patches add where it is not sure."""
         surest = self.log_odds if self.via is None else self.via.log_odds
         lift = PATCH * max(0.0, math.sqrt(self.patches) - math.sqrt(FEWEST))
         return max(surest, min(surest + lift, LIFTED))
