@@ -16,16 +16,19 @@ DIMENSION = 128
 """Values of a descriptor."""
 MOST = 1000
 """Keypoints of a picture; docs/research/keypoints.md compares numbers and sizes."""
-SIDE = 400
+SIDE = 360
 """The longer side, in pixels, on which keypoints are found.
 
-At 640 px the 1,000 strongest are mostly noise of the finest scale: on photographs of covers by phone the worst of 60
-pairs keep 17 inliers at 640, 48 at 480, 54 at 400, in 176, 108 and 72 ms (one core, AVX2).
+At 640 px the 1,000 strongest are mostly noise of the finest scale. With 400 px, queries found no more than with 360, as
+they are looked at more finely, and a picture takes an eighth longer; docs/research/keypoints.md has figures.
 """
 QUERY_SIDE = 480
 """The same of a query, which may show the thing small, in clutter: there, first hits rise from 84 to 94%."""
 CONTRAST = 0.02
 """Least contrast of a keypoint. At 640 px and OpenCV's 0.04, a tenth of such pairs keep at most 31 inliers, not 38."""
+
+DOUBLED = 0.25
+"""OpenCV finds keypoints on the picture at twice its size, and halves x and y as if pixels began at their centres."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +67,7 @@ def extract(pixels: NDArray[np.uint8], *, most: int = MOST, side: int = SIDE) ->
     return Keypoints(
         descriptors=root_sift(raw[order]),
         # OpenCV counts from the centre of the first pixel.
-        positions=(geometry[:, :2] + 0.5) / shrunk - 0.5,
+        positions=(geometry[:, :2] - DOUBLED + 0.5) / shrunk - 0.5,
         sizes=geometry[:, 2] / shrunk,
         angles=np.deg2rad(geometry[:, 3]),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.verify.fast_spatial import Fit, box_of
+from landseer.ensemble.verify.proposals import FEWEST
 
 Points = NDArray[np.float32]
 
@@ -24,7 +25,15 @@ with photographs of 50 covers found among other pictures; docs/research/keypoint
 NO_EVIDENCE = -7.5
 """Log odds of a candidate without inliers, and the least of any other."""
 PATCH = 3.0
-"""Log odds of a patch's inliers, for the root of their number; learned with the constants of `search.prior`."""
+"""Log odds of a patch's inliers, for the root of their number; learned with the constants of `search.prior`.
+
+Any three determine a map, so they say nothing, and only what the root exceeds that of three counts.
+"""
+LIFTED = math.log(99.0)
+"""Log odds, a probability of 0.99, up to which patches lift a hit.
+
+They tell what looks alike, not what is the same: between two that keypoints are sure of they must not decide.
+"""
 NAMED_ODDS = math.log(9.0)
 """Log odds, a probability of 0.9, from which an answer names the hit by which a candidate was recognised."""
 CLEAR, CLEAR_PATCHES = 8, 15
@@ -92,9 +101,10 @@ class Evidence:
 
     @property
     def score(self) -> float:
-        """What candidates are sorted by: the log odds, of the surer way, and what patches add."""
+        """What candidates are sorted by: the log odds of the surer way, and what patches add where it is not sure."""
         surest = self.log_odds if self.via is None else self.via.log_odds
-        return surest + PATCH * math.sqrt(self.patches)
+        lift = PATCH * max(0.0, math.sqrt(self.patches) - math.sqrt(FEWEST))
+        return max(surest, min(surest + lift, LIFTED))
 
 
 NOTHING = np.empty((0, 2), np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.rootsift import QUERY_SIDE, SIDE
 from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.pictures.pictures import Prepared
 from landseer.ensemble.search.describe import whole_picture_boxes
@@ -49,10 +50,12 @@ def arrays(names: Collection[str], tensors: Tensors, prepared: Prepared) -> Arra
 
 
 def kept_as(name: str, profile: Profile) -> str:
-    """Return the name of an array in the cache, with the models that `Profile.fingerprint` does not cover."""
+    """Return the name of an array in the cache, with the models and sizes that `Profile.fingerprint` does not cover."""
     of = {LOCALS: (profile.locals_sha256,), BOXES: (profile.detector, profile.detector_sha256)}
     of |= {keypoint_arrays.PATCHES: (profile.patches_sha256,)}
-    of |= dict.fromkeys(keypoint_arrays.OF_QUERY, (shipped_codebook().fingerprint,))
+    words = shipped_codebook().fingerprint
+    of |= {keypoint_arrays.KEYPOINTS: (words, f"{SIDE} px")}
+    of |= dict.fromkeys(keypoint_arrays.OF_QUERY, (words, f"{QUERY_SIDE} px"))
     return " ".join([name, *(part for part in of.get(name, ()) if part)])
 
 

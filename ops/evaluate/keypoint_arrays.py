@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.contracts import PATCH_OUTPUTS
 from landseer.ensemble.keypoints.compact import pack_keypoints, unpack_keypoints
-from landseer.ensemble.keypoints.extractor import frame_of
+from landseer.ensemble.keypoints.extractor import frame_of, query_keypoints
 from landseer.ensemble.keypoints.patches import Patches, pack_patches, patches_of, unpack_patches
 from landseer.ensemble.keypoints.quantiser import Quantiser
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
@@ -19,11 +19,13 @@ from landseer.ensemble.keypoints.rootsift import extract
 from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.pictures.pictures import Prepared
 
-KEYPOINTS, QUERY_WORDS, QUERY_CODES, PATCHES = "keypoints", "keypoint_words", "keypoint_codes", "patches"
-"""Names in the cache: bytes, the words of a query [n, M] and their bits [n, M, 16], bytes."""
-OF_QUERY = (KEYPOINTS, QUERY_WORDS, QUERY_CODES)
-"""What makes up the keypoints of a query."""
-OUTPUTS: Mapping[str, tuple[str, ...]] = {PATCHES: PATCH_OUTPUTS, **dict.fromkeys(OF_QUERY, ())}
+KEYPOINTS, PATCHES = "keypoints", "patches"
+"""Names in the cache, bytes each."""
+QUERY_KEYPOINTS, QUERY_WORDS, QUERY_CODES = "query_keypoints", "query_words", "query_codes"
+"""Names in the cache: bytes, the words of a query [n, M] and their bits [n, M, 16]."""
+OF_QUERY = (QUERY_KEYPOINTS, QUERY_WORDS, QUERY_CODES)
+"""What makes up the keypoints of a query, which is looked at more finely than a picture to index."""
+OUTPUTS: Mapping[str, tuple[str, ...]] = {PATCHES: PATCH_OUTPUTS, **dict.fromkeys((KEYPOINTS, *OF_QUERY), ())}
 """Which outputs of `describe_full` each array is made of: keypoints need only pixels."""
 
 
@@ -31,8 +33,8 @@ def keypoint_arrays(
     names: Collection[str], tensors: Mapping[str, NDArray[Any]], prepared: Prepared
 ) -> dict[str, NDArray[Any]]:
     """Return those of the arrays that are named. tensors: `PATCH_OUTPUTS` of the picture, if patches are."""
-    found = _of_query(prepared) if {QUERY_WORDS, QUERY_CODES} & set(names) else {}
-    if KEYPOINTS in names and not found:
+    found = _of_query(prepared) if set(OF_QUERY) & set(names) else {}
+    if KEYPOINTS in names:
         frame = frame_of(prepared.pixels)
         found[KEYPOINTS] = _bytes(pack_keypoints(quantiser().compact(extract(prepared.pixels), frame)))
     if PATCHES in names:
@@ -57,9 +59,9 @@ def quantiser() -> Quantiser:
 
 
 def _of_query(prepared: Prepared) -> dict[str, NDArray[Any]]:
-    found = quantiser().query(extract(prepared.pixels), frame_of(prepared.pixels))
+    found = query_keypoints(quantiser(), prepared.pixels)
     packed = _bytes(pack_keypoints(found.keypoints))
-    return {KEYPOINTS: packed, QUERY_WORDS: found.words.astype(np.uint16), QUERY_CODES: found.codes}
+    return {QUERY_KEYPOINTS: packed, QUERY_WORDS: found.words.astype(np.uint16), QUERY_CODES: found.codes}
 
 
 def _bytes(data: bytes) -> NDArray[np.uint8]:

@@ -23,6 +23,8 @@ from landseer.ops.scratch import scratch_folder
 
 PROGRAM = "python -m landseer.ops.research.very_same_thing"
 REPORT = Path("docs/reports/very-same-thing.md")
+GENERATED = "20000,100000,300000,1000000"
+"""A million pictures take 8.3 GB of memory, and some minutes to generate."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,11 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--repository", type=Path, default=Path("model_repository"), metavar="DIR", help=models)
     add("--queries", type=positive, metavar="N", help="queries of each data set, drawn with the seed (all)")
     sift = "of those, how many the slow baseline answers; 0 leaves it out (%(default)s)"
-    add("--sift-queries", type=natural, default=50, metavar="N", help=sift)
+    add("--sift-queries", type=natural, default=20, metavar="N", help=sift)
     rounds = "rounds of indexing with keypoints against without; 0 leaves it out (%(default)s)"
     add("--rounds", type=natural, default=10, metavar="N", help=rounds)
-    generated = "numbers of generated pictures to search by words, such as 20000,100000,1000000 (none)"
-    add("--generated", type=_sizes, default=(), metavar="N,N,...", help=generated)
+    generated = "numbers of generated pictures to search by words, as far as memory goes; 0 leaves it out (%(default)s)"
+    add("--generated", type=_sizes, default=GENERATED, metavar="N,N,...", help=generated)
     cache = "file that keeps the keypoints of `sift` (%(default)s)"
     add("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help=cache)
     add("--seed", type=natural, default=0, metavar="N", help="of draws and intervals (%(default)s)")
@@ -75,10 +77,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
+    if text.strip() == "0":
+        return ()
     try:
         return tuple(sorted({positive(one.strip()) for one in text.split(",")}))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected numbers such as 100000,300000") from error
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected numbers such as 100000,300000, or 0") from error
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.verify.evidence import (
     CLEAR,
     CLEAR_PATCHES,
+    LIFTED,
     NO_EVIDENCE,
     PATCH,
     Comparison,
@@ -108,11 +109,22 @@ def test_without_a_map_nothing_was_found():
 
 
 def test_patches_raise_the_score_and_leave_the_probability_of_keypoints():
-    for one in (found(12), without_map()):
-        alone, both = evidence_of(one), evidence_of(one, agreeing(25, 64))
-        assert (alone.patches, both.patches) == (0, 25)
-        assert both.score == pytest.approx(alone.score + 5 * PATCH) and alone.score == alone.log_odds
+    for one in (found(5), without_map()):
+        alone, both = evidence_of(one), evidence_of(one, agreeing(16, 64))
+        assert (alone.patches, both.patches) == (0, 16)
+        assert both.score == pytest.approx(alone.score + (4 - 3**0.5) * PATCH) and alone.score == alone.log_odds
         assert (both.inliers, both.probability) == (alone.inliers, alone.probability)
+
+
+def test_three_patches_which_any_map_fits_say_nothing():
+    alone, few, more = (evidence_of(without_map(), patches) for patches in (None, agreeing(3, 64), agreeing(4, 64)))
+    assert few.patches == 3 and few.score == alone.score < more.score
+
+
+def test_patches_lift_a_hit_no_further_than_to_where_keypoints_are_sure():
+    assert evidence_of(without_map(), agreeing(60, 64)).score == LIFTED
+    sure = evidence_of(found(20, most=20), agreeing(60, 64))
+    assert sure.score == sure.log_odds > LIFTED
 
 
 @pytest.mark.parametrize(
