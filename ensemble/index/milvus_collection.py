@@ -104,6 +104,10 @@ class MilvusCollection:
             self._seen = False
             self._call("delete", partial(self._delete, keys=keys[start : start + MOST_FOUND]))
 
+    def expect_changes(self) -> None:
+        """Have the next search see what others have written until then."""
+        self._seen = False
+
     def search(self, queries: Vectors, k: int, expression: str = "") -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, among those that satisfy
         an expression of Milvus. Rows that have fewer than others end in keys of -1. IndexUnavailable.

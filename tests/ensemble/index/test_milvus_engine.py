@@ -25,6 +25,7 @@ from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.merging import Merger
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.store.outbox import Outbox
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ops.bench.milvus_index import settled
 from landseer.ops.errors import OpsError
@@ -176,7 +177,7 @@ async def test_milvus_finds_what_brute_force_finds_through_changes_and_under_fil
 
 
 async def test_a_killed_milvus_loses_nothing_and_finds_nothing_twice(config, milvus, monkeypatch):
-    monkeypatch.setattr(milvus_engine, "NOTED", 50)
+    monkeypatch.setattr(Outbox, "noted_every", 50)
     truth = Truth(1)
     async with opened(config) as (collection, writer):
         await truth.change(writer, 100)
