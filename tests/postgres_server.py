@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from authorities import Pair
 
 from landseer.ops.run.ports import LOOPBACK, free_port
 
@@ -81,6 +86,19 @@ class PostgresServer:
             self._process.wait()
             self._process = None
 
+    def use_tls(self, pair: Pair) -> None:
+        """Let callers over the network use TLS from now on."""
+        folder = self.data / "data"
+        for source, name in ((pair.cert, "server.crt"), (pair.key, "server.key")):
+            shutil.copy(source, folder / name)
+            (folder / name).chmod(0o600)
+            if self._as:
+                shutil.chown(folder / name, "postgres", "postgres")
+        with (folder / "postgresql.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        self.stop()
+        self.start()
+
     def remove(self) -> None:
         """End it, and delete its data."""
         self.stop()
@@ -96,3 +114,16 @@ class PostgresServer:
             **self._as,
         )
         assert not ran.returncode, ran.stderr
+
+
+@contextlib.contextmanager
+def running() -> Iterator[PostgresServer]:
+    """Give a server that runs; skip the test if none is installed."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

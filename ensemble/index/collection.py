@@ -144,7 +144,7 @@ class Collection:
             store.close()
             raise
         try:
-            opened.check(store.stats())
+            await opened._figures.run(lambda: opened.check(store.stats()))
         except BaseException:
             opened.close()
             raise
@@ -477,7 +477,7 @@ class Collection:
 
     def _milvus_engine(self, address: MilvusAddress) -> MilvusEngine:
         config, fingerprint = self._config, self.profile.fingerprint
-        vectors = state_of(self.store.stats(), fingerprint, augmented=self._augmented).vectors
+        vectors = state_of(self.store.stats(), fingerprint, augmented=True).vectors if self._augmented else RAW
         collection = MilvusCollection(
             MilvusLogin(address=address, token=config.milvus_token, ca=config.milvus_ca),
             milvus_index_of(config.index),

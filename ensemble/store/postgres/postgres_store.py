@@ -23,7 +23,14 @@ from landseer.ensemble.postgres_address import PostgresAddress
 from landseer.ensemble.store.listing import Page, PageQuery, Row, Wanted, page_of
 from landseer.ensemble.store.local_features import LocalFeatures, pack_features, unpack_features
 from landseer.ensemble.store.postgres.database import Database
-from landseer.ensemble.store.postgres.readers import SharedFeatures, SharedMetadata, SharedVectors, damaged, parts_of
+from landseer.ensemble.store.postgres.readers import (
+    NUL,
+    SharedFeatures,
+    SharedMetadata,
+    SharedVectors,
+    damaged,
+    parts_of,
+)
 from landseer.ensemble.store.postgres.schema import PARTS, prepare
 from landseer.ensemble.store.postgres.shared_outbox import SharedOutbox
 from landseer.ensemble.store.record import (
@@ -280,8 +287,9 @@ class PostgresStore:
 
     def _rows(self, cursor: Any, query: PageQuery) -> Iterator[Row]:
         """Yield the pictures that a query may show, in the order of their ids."""
-        after = query.after
-        while True:
+        # An id behind a text with NUL is behind what is before that.
+        after = query.after.partition(NUL)[0]
+        while NUL not in query.prefix:
             cursor.execute(
                 f"SELECT id, key, {'record' if query.metadata else 'NULL'} FROM landseer_pictures "
                 "WHERE id > %s AND id >= %s AND starts_with(id, %s) ORDER BY id LIMIT %s",

@@ -15,6 +15,8 @@ from landseer.ensemble.store.vectors import padded, stacked
 
 T = TypeVar("T")
 Keys = NDArray[np.int64]
+NUL = "\0"
+"""PostgreSQL's texts have none, and neither have ids."""
 
 
 def parts_of(cursor: Any, part: str, keys: Sequence[int]) -> list[bytes | None]:
@@ -64,6 +66,8 @@ class SharedMetadata:
 
     def ids(self, prefix: str = "") -> tuple[Keys, list[str]]:
         """Return the keys [n] and ids of the pictures whose ids start with a prefix, in the order of their ids."""
+        if NUL in prefix:
+            return np.empty(0, np.int64), []
         with self._database.reading() as cursor:
             cursor.execute(
                 "SELECT key, id FROM landseer_pictures WHERE id >= %s AND starts_with(id, %s) ORDER BY id",
