@@ -115,7 +115,8 @@ class Writer:
             job.settle([written.popleft() for _ in job.records or (job.delete,)])
 
     async def _refuse(self, group: list[_Job], error: Exception) -> None:
-        if len(group) == 1 or not isinstance(error, LandseerError):
+        # What is unavailable is so for each of them.
+        if len(group) == 1 or not isinstance(error, LandseerError) or error.code == "UNAVAILABLE":
             for job in group:
                 job.settle(error)
             return
