@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from landseer.ensemble.errors import StoreUnavailable
+from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.collection import Collection
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ class Follower:
 
     def __init__(self, collection: Collection, *, look_s: float = LOOK_S) -> None:
         self._collection, self._look_s = collection, look_s
-        self.fault: StoreUnavailable | None = None
-        """Why the store could not be read the last time; None if it could."""
+        self.fault: LandseerError | None = None
+        """Why the store could not be followed the last time; None if it could."""
         self._task = asyncio.create_task(self._run(), name="landseer-follower")
 
     async def close(self) -> None:
@@ -32,13 +32,14 @@ class Follower:
             await asyncio.sleep(self._look_s)
             try:
                 await self._collection.follow()
-            except StoreUnavailable as error:
-                if self.fault is None:
-                    log.warning("%s; this server is not ready until it does", error)
+            except LandseerError as error:
+                if str(error) != str(self.fault):
+                    log.warning("%s; this server is not ready until it can follow the store", error)
                 self.fault = error
                 continue
             except Exception:
                 log.exception("following the store failed; all is read from it again")
+                continue
             if self.fault is not None:
-                log.info("the store answers again")
+                log.info("the store is followed again")
             self.fault = None

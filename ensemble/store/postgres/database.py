@@ -1,14 +1,15 @@
 """Connections to PostgreSQL, and its errors as ours.
 
-A connection is made when one is needed, and kept for the next use. When one is lost, all that are kept are dropped, so
-that calls fail while the database is away, and succeed when it is back. Limits of time keep a machine that is gone from
-holding callers.
+A connection is made when one is needed, and kept for the next use. One that was not used for a while is tried first, as
+the database or a firewall may have closed it. When one is lost, all that are kept are dropped: calls fail while the
+database is away, and succeed when it is back. Limits of time keep a machine that is gone from holding callers.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -32,6 +33,10 @@ _AWAY = ("08", "25", "40", "53", "55", "57")
 """Classes of SQLSTATE that pass: lost connections, a standby that only reads, too many connections, shutdowns."""
 
 
+FRESH_S = 1.0
+"""Seconds for which a connection that is not used is taken to be good."""
+
+
 class Database:
     """A PostgreSQL database. Threads may share it."""
 
@@ -47,7 +52,9 @@ class Database:
         except self._psycopg.Error as error:
             raise StoreUnusable(f"the store {address} is no address of PostgreSQL: {_why(error)}") from error
         self._how = {**_LIMITS, **told, "client_encoding": "UTF8"}
-        self._lock, self._idle, self._closed = threading.Lock(), list[Any](), False
+        self._lock, self._closed = threading.Lock(), False
+        self._idle: list[tuple[Any, float]] = []
+        """Connections that are kept, and since when they are not used."""
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
@@ -101,8 +108,24 @@ class Database:
 
     def _taken(self) -> Any:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            kept = self._idle.pop() if self._idle else None
+        if kept is not None and self._answers(*kept):
+            return kept[0]
+        return self._connected()
+
+    def _answers(self, connection: Any, since: float) -> bool:
+        """Return whether a connection that was kept can be used; if not, the others are dropped, too."""
+        if time.monotonic() - since < FRESH_S:
+            return True
+        try:
+            connection.execute("SELECT 1")
+            return True
+        except self._psycopg.Error:
+            connection.close()
+            self._drop()
+            return False
+
+    def _connected(self) -> Any:
         connection = self._psycopg.connect(**self._how, autocommit=True)
         host = connection.info.host
         plain = not connection.pgconn.ssl_in_use
@@ -123,7 +146,7 @@ class Database:
         idle = not connection.closed and connection.info.transaction_status == states.IDLE
         with self._lock:
             if idle and not self._closed:
-                self._idle.append(connection)
+                self._idle.append((connection, time.monotonic()))
                 return
         connection.close()
         self._drop()
@@ -131,7 +154,7 @@ class Database:
     def _drop(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection, _ in idle:
             connection.close()
 
     def _explained(self, error: Any) -> LandseerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -342,7 +343,7 @@ def test_databases_that_are_something_else(server, store, url):
 # Away, and back.
 
 
-def test_a_lost_server_is_named_and_found_again(server, store, url):
+def test_a_lost_server_is_named_and_found_again(server, store, url, monkeypatch):
     store.put_many([record("a", 0)])
     server.stop()
     name = re.escape(str(postgres_address(url)))
@@ -355,16 +356,18 @@ def test_a_lost_server_is_named_and_found_again(server, store, url):
         with store._database.writing():
             server.stop()
     server.start()
-    # Other connections that were kept are lost, too: one call at most fails.
-    held = [store._database.reading() for _ in range(3)]
-    for one in held:
-        one.__enter__().execute("SELECT 1")
-    for one in held:
-        one.__exit__(None, None, None)
-    server.stop()
-    server.start()
-    with pytest.raises(StoreUnavailable):
-        store.count()
+    # Connections that were kept are lost, too: none that was not used for a while, and at most one call, fails.
+    for fresh_s in (0.0, 3600.0):
+        monkeypatch.setattr(database, "FRESH_S", fresh_s)
+        with contextlib.ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(store._database.reading())
+        server.stop()
+        server.start()
+        if fresh_s:
+            with pytest.raises(StoreUnavailable):
+                store.count()
+        assert store.count() == 1
     assert store.put_many([record("b", 0)]) == [StoreChange(key=2, replaced_key=None)]
 
 
