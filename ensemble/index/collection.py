@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 SENDING_S = 5.0
 """Most seconds to wait while another server sends Milvus what was written here."""
+TURN_S = 0.02
+"""Seconds from one look whether it has done so to the next."""
 KEYPOINT_KERNEL = "how-idf"
 """Words that many pictures share count less. Among covers it finds as much as asmk: docs/research/keypoints.md."""
 
@@ -225,7 +227,8 @@ class Collection:
 
     async def tidy_versions(self) -> None:
         """Delete index versions that are half built or too many. OSError. None may be under construction."""
-        for versions in [files.versions for files in (self._opener, self.word_files, self.field_files) if files]:
+        every = (self._opener, self.word_files, self.field_files)
+        for versions in [files.versions for files in every if files is not None]:
             await self.files.run(versions.tidy, kept=self._config.versions_kept)
 
     async def load(self) -> None:
@@ -270,6 +273,21 @@ class Collection:
         room = expected // 20 if expected >= self._config.versions_from else 0
         await fresh.load(_until(stop, stored), _report, expected=expected + room)
 
+    async def _follow_part(self, shared: PostgresStore) -> bool:
+        """Apply the next changes of the store; return False if there are none."""
+        if self._stale:
+            await self._load()
+        found = await self._figures.run(shared.changes_after, self._applied)
+        if found is None:
+            return False
+        self._stale = True
+        records = [one.record for one in found.added]
+        vectors = np.array([one.descriptor for one in records], np.float32)
+        self._shared_pictures = found.pictures
+        await self.apply([one.key for one in found.added], vectors, records, list(found.removed), found.upto)
+        self._stale = False
+        return True
+
     async def _follow(self, fresh: LiveIndex) -> None:
         """Send Milvus what it lacks; if it is away, that comes later. StoreUnusable if the collection is another's."""
         while await fresh.tend():
@@ -309,31 +327,26 @@ class Collection:
         await self.fields.remove(removed)
         self._applied = sequence
 
-    async def follow(self) -> None:
+    async def follow(self, upto: int | None = None) -> None:
         """Apply what was written into a shared store, by whomever, since the last change that was applied.
 
-        StoreUnavailable; if something else fails, all is loaded anew the next time.
+        upto: the change at which to stop; None for the last one. StoreUnavailable; if something else fails, all is
+        loaded anew the next time.
         """
-        if self.shared is None:
-            return
-        async with self._changing:
-            if self._stale:
-                await self._load()
-            while (found := await self._figures.run(self.shared.changes_after, self._applied)) is not None:
-                self._stale = True
-                records = [one.record for one in found.added]
-                vectors = np.array([one.descriptor for one in records], np.float32)
-                self._shared_pictures = found.pictures
-                await self.apply([one.key for one in found.added], vectors, records, list(found.removed), found.upto)
-                self._stale = False
+        while self.shared is not None and (upto is None or self._stale or self._applied < upto):
+            # Part by part, as the writer waits for its own change, and others may be writing without a pause.
+            async with self._changing:
+                if not await self._follow_part(self.shared):
+                    return
 
-    async def follow_own(self) -> None:
-        """Do the work of `follow`, and wait until searches here find what was written before. StoreUnavailable."""
-        await self.follow()
-        until = time.monotonic() + SENDING_S
-        while self._index.waits and time.monotonic() < until:
-            await asyncio.sleep(SENDING_S / 250)
-            await self._index.tend()
+    async def follow_own(self, upto: int) -> None:
+        """Do the work of `follow`, and wait until searches here find what was written up to then. StoreUnavailable."""
+        await self.follow(upto)
+        until, more = time.monotonic() + SENDING_S, True
+        while (more or self._index.waits) and self._index.sees(upto) < upto and time.monotonic() < until:
+            if self._index.waits:
+                await asyncio.sleep(TURN_S)
+            more = await self._index.tend()
 
     async def sequence(self) -> int:
         """Return the number of changes of the store, those too that searches do not see yet."""

@@ -133,16 +133,16 @@ class Writer:
     async def _index(self, group: list[_Job], changes: list[StoreChange]) -> None:
         """Apply the changes to the index. If that fails, rebuild it from the store."""
         if self._collection.shared is not None:
-            await self._follow()
+            await self._follow(changes[-1].key)
         else:
             await self._apply(group, changes)
         self._count(changes, deleted=bool(group[0].delete))
         await self._collection.show_size()
 
-    async def _follow(self) -> None:
-        """Apply what was written into a shared store; if that fails, it is tried again by itself."""
+    async def _follow(self, upto: int) -> None:
+        """Apply what was written into a shared store up to a change; if that fails, it is tried again by itself."""
         try:
-            await self._collection.follow_own()
+            await self._collection.follow_own(upto)
         except Exception as error:
             log.warning("what was written cannot be read back yet: %s", error)
             raise Unfinished(f"the change is stored, but not in the index yet ({error}); try again") from error
