@@ -80,6 +80,11 @@ def config_of(url, engine):
     return ServerConfig(store=postgres_address(url), engine=engine, index="Flat", local_features=NONE, threads=1)
 
 
+def name_of(config):
+    """Return the name of a database."""
+    return str(config.store).rpartition("/")[2]
+
+
 async def soon(one, other):
     """Wait until a collection has followed another."""
     until = time.monotonic() + 10 * DELAY_S
@@ -129,16 +134,28 @@ async def test_each_finds_what_brute_force_finds_whoever_wrote_it(config, postgr
         await truth.agrees(one)
 
 
-async def test_another_stores_collection_is_refused(config, postgres):
-    truth = Truth(1)
+async def test_a_store_put_back_is_sent_again_and_another_store_is_refused(config, postgres):
+    truth, later = Truth(1), Truth(2)
     async with opened(config) as (_, writer):
-        await truth.change(writer, 5)
+        await truth.change(writer, 40)
+    before = config_of(postgres.create("before", template=name_of(config)), config.engine)
+    async with opened(config) as (_, writer):
+        later.held = dict(truth.held)
+        await later.change(writer, 40)
+    async with opened(before) as (one, writer), opened(before) as (other, _):
+        for collection in (one, other):
+            await answering(collection)
+            await truth.agrees(collection)
+        await truth.change(writer, 20)
+        await soon(other, one)
+        for collection in (one, other):
+            await truth.agrees(collection)
     another = config_of(postgres.create("another"), config.engine)
     with pytest.raises(StoreUnusable, match="vectors of another store"):
         async with opened(another):
             pass
     # A second collection for the same store is filled from it.
-    async with opened(config_of(config.store.url, f"{config.engine}_2")) as (collection, _):
+    async with opened(config_of(before.store.url, f"{config.engine}_2")) as (collection, _):
         await answering(collection)
         await truth.agrees(collection)
 

@@ -285,6 +285,34 @@ def test_a_process_that_is_killed_while_it_sends_gives_up_its_turn(store, url):
             pass
 
 
+def test_a_process_that_hangs_while_it_sends_is_cut_off(store, url, monkeypatch):
+    assert "idle_in_transaction_session_timeout = '60s'" in database._SETTINGS
+    monkeypatch.setattr(database, "_SETTINGS", "SET idle_in_transaction_session_timeout = '100ms'")
+    hanging = opened(url)
+    with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout"):  # noqa: SIM117
+        with hanging.outbox.turn("token", 0):
+            hanging.outbox.begin("token")
+            seen, until = None, time.monotonic() + 10
+            while seen is None:
+                assert time.monotonic() < until
+                with store.outbox.turn("token", 0) as seen:
+                    pass
+            hanging.outbox.confirm("token", 7)
+    # What it noted is forgotten.
+    assert store.outbox.position("token") is None
+    hanging.close()
+
+
+def test_collections_in_schemas_of_one_database_know_nothing_of_each_other(store, url):
+    store.put_many([record("a", 0)])
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE SCHEMA other")
+    other = opened(f"{url}&options=-csearch_path%3Dother", fingerprint="g")
+    assert other.count() == 0 and other.put_many([record("b", 0)])[0].key == 1
+    assert store.metadata.ids()[1] == ["a"]
+    other.close()
+
+
 # What is refused.
 
 
