@@ -44,7 +44,8 @@ IDS = 40
 @pytest.fixture(scope="module")
 def milvus(tmp_path_factory):
     data = tmp_path_factory.mktemp("milvus")
-    server = MilvusServer(installed(ROOT / HOME), data)
+    # The processes that are killed leave it little time.
+    server = MilvusServer(installed(ROOT / HOME), data, session_s=15)
     try:
         server.start()
     except OpsError as error:
