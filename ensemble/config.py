@@ -11,6 +11,7 @@ from landseer.client.addresses import is_loopback
 from landseer.ensemble.cores import cores
 from landseer.ensemble.filters.kinds import IndexedField
 from landseer.ensemble.milvus_address import milvus_address
+from landseer.ensemble.postgres_address import PostgresAddress
 
 MIB = 2**20
 RAW, AUGMENTED = "raw", "augmented"
@@ -46,8 +47,8 @@ class Limits:
 class ServerConfig:
     """Built once, by `serve.py` or a test, and passed down. ValueError for an invalid value."""
 
-    store: Path
-    """Folder of the store; created if missing."""
+    store: Path | PostgresAddress
+    """Folder of the store, created if missing; or the database of one that several orchestrators share."""
     listen: str = "127.0.0.1:7070"
     """HOST:PORT of the gRPC services; port 0 picks a free port."""
     triton: str = "127.0.0.1:8001"
@@ -178,6 +179,7 @@ class ServerConfig:
             split_address(address)
         self._check_fields()
         self._check_milvus()
+        self._check_shared()
         self._check_security()
 
     def _check_index(self) -> None:
@@ -205,6 +207,17 @@ class ServerConfig:
                 "write milvuss:// for TLS, or pass --insecure on a network of your own"
             )
 
+    def _check_shared(self) -> None:
+        if isinstance(self.store, Path):
+            return
+        if milvus_address(self.engine) is None:
+            raise ValueError(
+                f"store is {self.store}, which several servers may share, and the engine {self.engine} would know only "
+                "what this one writes; give --engine milvus://HOST:PORT/COLLECTION, or a folder as --store"
+            )
+        if self.vectors != RAW:
+            raise ValueError(f"vectors is {self.vectors}; a store in a database has {RAW} ones only")
+
     def _check_security(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("a certificate needs its key: give both --tls-cert and --tls-key, or neither")
@@ -226,6 +239,13 @@ class ServerConfig:
                 f"metrics is {self.metrics}, which other machines can reach, without TLS: give --tls-cert and "
                 "--tls-key (docs/security.md), or an address on 127.0.0.1, or --insecure on a network of your own"
             )
+
+    @property
+    def folder(self) -> Path:
+        """Of the store. RuntimeError for a store in a database, which has none."""
+        if not isinstance(self.store, Path):
+            raise RuntimeError(f"{self.store} has no folder")
+        return self.store
 
     @property
     def keypoints(self) -> bool:

@@ -14,6 +14,7 @@ LandseerError
 │   └── CheckMissed                            one check of Triton had no answer
 ├── IndexLoading          UNAVAILABLE          the index is still being read from the store; try again
 ├── IndexUnavailable      UNAVAILABLE          the index is in another process, which does not answer; try again
+├── StoreUnavailable      UNAVAILABLE          the store is in a database, which does not answer; try again
 ├── Stopping              UNAVAILABLE          the server stops, and did not begin the call; try again
 ├── Unfinished            UNAVAILABLE          the call ended before it was done; a write may have been applied
 ├── Unauthenticated       UNAUTHENTICATED      the call has no valid token
@@ -163,6 +164,14 @@ class IndexUnavailable(LandseerError):
     code = "UNAVAILABLE"
     reason = "INDEX_UNAVAILABLE"
     retry_after_s = 2.0
+
+
+class StoreUnavailable(LandseerError):
+    """The store is in a database, PostgreSQL, which does not answer. Nothing was written. A retry may help."""
+
+    code = "UNAVAILABLE"
+    reason = "STORE_UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 class Stopping(LandseerError):

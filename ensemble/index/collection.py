@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import TypeVar
@@ -45,7 +46,9 @@ from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.milvus_address import MilvusAddress, milvus_address
 from landseer.ensemble.store.listing import Page, PageQuery
 from landseer.ensemble.store.local_features import LocalFeatures
+from landseer.ensemble.store.postgres.postgres_store import PostgresStore
 from landseer.ensemble.store.record import Record, Stored, StoreStats
+from landseer.ensemble.store.record_store import RecordStore
 from landseer.ensemble.store.store import Store
 from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 from landseer.ensemble.verify.keypoint_verifier import KeypointVerifier
@@ -54,6 +57,10 @@ from landseer.ensemble.workers import Workers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+SENDING_S = 5.0
+"""Most seconds to wait while another server sends Milvus what was written here."""
+TURN_S = 0.02
+"""Seconds from one look whether it has done so to the next."""
 KEYPOINT_KERNEL = "how-idf"
 """Words that many pictures share count less. Among covers it finds as much as asmk: docs/research/keypoints.md."""
 
@@ -63,7 +70,7 @@ class Collection:
 
     def __init__(
         self,
-        store: Store,
+        store: RecordStore,
         *,
         profile: Profile,
         config: ServerConfig,
@@ -97,24 +104,23 @@ class Collection:
         """One thread for the files of index versions, so that one thing at a time happens to them."""
         self._closing = threading.Event()
         """Set when what its threads read and write is not wanted any more."""
-        self.versions = Versions(config.store)
-        self.opener = Opener(
-            self.versions,
-            store,
-            fingerprint=profile.fingerprint,
-            augmented=self._augmented,
-            threads=config.threads,
-            damaged=metrics.index_damaged.inc,
-            stop=self._closing,
-        )
-        """Maps index versions."""
-        self.word_files = None if self.words is None else self._word_files(self.words)
-        """The versions of words; None without words."""
-        self.field_files = self._field_files() if config.index_fields else None
-        """The versions of indexed fields; None without any."""
+        self.shared = store if isinstance(store, PostgresStore) else None
+        """The store, if other servers write it, too."""
+        local = store if isinstance(store, Store) else None
+        self._opener = None if local is None else self._make_opener(local)
+        self.word_files = None if self.words is None or local is None else self._word_files(local, self.words)
+        """The versions of words; None without words, or without a folder."""
+        self.field_files = self._field_files(local) if config.index_fields and local is not None else None
+        """The versions of indexed fields; None without any, or without a folder."""
+        self._shared_pictures = 0
+        """In the shared store, as far as it was followed."""
         self._index = self._empty()
         metrics.waiting.labels("index").set_function(lambda: self._index.waiting)
         self._applied = 0
+        self._changing = asyncio.Lock()
+        """Held while changes of a shared store are applied, or everything is loaded."""
+        self._stale = False
+        """Whether applying a change of a shared store failed halfway."""
         self._compiled = False
         """Whether the loops of verification are compiled; once is enough."""
 
@@ -140,7 +146,7 @@ class Collection:
             store.close()
             raise
         try:
-            opened.check(store.stats())
+            await opened._figures.run(lambda: opened.check(store.stats()))
         except BaseException:
             opened.close()
             raise
@@ -190,6 +196,18 @@ class Collection:
         return self._milvus is not None
 
     @property
+    def opener(self) -> Opener:
+        """Maps index versions. RuntimeError for a store in a database, which has none."""
+        if self._opener is None:
+            raise RuntimeError(f"{self._config.store} has no index versions")
+        return self._opener
+
+    @property
+    def versions(self) -> Versions:
+        """The index versions of vectors. RuntimeError as for `opener`."""
+        return self.opener.versions
+
+    @property
     def applied(self) -> int:
         """Number of the store's last change that searches see, or one before it."""
         return self._index.sees(self._applied)
@@ -209,15 +227,21 @@ class Collection:
 
     async def tidy_versions(self) -> None:
         """Delete index versions that are half built or too many. OSError. None may be under construction."""
-        others = [files.versions for files in (self.word_files, self.field_files) if files is not None]
-        for versions in [self.versions, *others]:
+        every = (self._opener, self.word_files, self.field_files)
+        for versions in [files.versions for files in every if files is not None]:
             await self.files.run(versions.tidy, kept=self._config.versions_kept)
 
     async def load(self) -> None:
         """Build the index from a version and the store, and switch to it. The previous one is used until then."""
+        async with self._changing:
+            await self._load()
+
+    async def _load(self) -> None:
         main = None if self.remote else await self.files.run(self.opener.first, self._fits)
         # Not among the reads: those may be overloaded, and the writer waits for this.
         sequence = await self._figures.run(self.store.metadata.sequence)
+        if self.shared is not None:
+            self._shared_pictures = await self._figures.run(self.shared.count)
         fresh, stop = self._empty(main), threading.Event()
         try:
             await (self._follow(fresh) if self.remote else self._read(fresh, main, stop))
@@ -230,7 +254,7 @@ class Collection:
             stop.set()
             await asyncio.to_thread(fresh.close)
             raise
-        before, self._index, self._applied = self._index, fresh, sequence
+        before, self._index, self._applied, self._stale = self._index, fresh, sequence, False
         await asyncio.to_thread(before.close)
         self.metrics.index_built.set_to_current_time()
         if main is not None:
@@ -243,11 +267,26 @@ class Collection:
     async def _read(self, fresh: LiveIndex, main: LivingMain | None, stop: threading.Event) -> None:
         """Read the vectors that the main index lacks from the store into a fresh index."""
         after, there = (0, 0) if main is None else (main.sequence, main.size)
-        stored = self.store.vectors.scan(after=after, augmented=self._augmented)
+        stored = self.opener.scan(after)
         expected = max(0, self.store.count() - there)
         # Room for what is added until the first version is built: else all would be copied, and searches wait.
         room = expected // 20 if expected >= self._config.versions_from else 0
         await fresh.load(_until(stop, stored), _report, expected=expected + room)
+
+    async def _follow_part(self, shared: PostgresStore) -> bool:
+        """Apply the next changes of the store; return False if there are none."""
+        if self._stale:
+            await self._load()
+        found = await self._figures.run(shared.changes_after, self._applied)
+        if found is None:
+            return False
+        self._stale = True
+        records = [one.record for one in found.added]
+        vectors = np.array([one.descriptor for one in records], np.float32)
+        self._shared_pictures = found.pictures
+        await self.apply([one.key for one in found.added], vectors, records, list(found.removed), found.upto)
+        self._stale = False
+        return True
 
     async def _follow(self, fresh: LiveIndex) -> None:
         """Send Milvus what it lacks; if it is away, that comes later. StoreUnusable if the collection is another's."""
@@ -287,6 +326,27 @@ class Collection:
             await self.words.apply(added, records, removed)
         await self.fields.remove(removed)
         self._applied = sequence
+
+    async def follow(self, upto: int | None = None) -> None:
+        """Apply what was written into a shared store, by whomever, since the last change that was applied.
+
+        upto: the change at which to stop; None for the last one. StoreUnavailable; if something else fails, all is
+        loaded anew the next time.
+        """
+        while self.shared is not None and (upto is None or self._stale or self._applied < upto):
+            # Part by part, as the writer waits for its own change, and others may be writing without a pause.
+            async with self._changing:
+                if not await self._follow_part(self.shared):
+                    return
+
+    async def follow_own(self, upto: int) -> None:
+        """Do the work of `follow`, and wait until searches here find what was written up to then. StoreUnavailable."""
+        await self.follow(upto)
+        until, more = time.monotonic() + SENDING_S, True
+        while (more or self._index.waits) and self._index.sees(upto) < upto and time.monotonic() < until:
+            if self._index.waits:
+                await asyncio.sleep(TURN_S)
+            more = await self._index.tend()
 
     async def sequence(self) -> int:
         """Return the number of changes of the store, those too that searches do not see yet."""
@@ -383,16 +443,25 @@ class Collection:
         self._index.close()
         self.store.close()
 
-    def _word_files(self, words: WordIndex) -> WordFiles:
-        versions = Versions(self._config.store, WORDS)
-        return WordFiles(
-            self.store, words, versions=versions, damaged=self.metrics.index_damaged.inc, stop=self._closing
+    def _make_opener(self, store: Store) -> Opener:
+        return Opener(
+            Versions(self._config.folder),
+            store,
+            fingerprint=self.profile.fingerprint,
+            augmented=self._augmented,
+            threads=self._config.threads,
+            damaged=self.metrics.index_damaged.inc,
+            stop=self._closing,
         )
 
-    def _field_files(self) -> FieldFiles:
-        versions = Versions(self._config.store, FIELDS)
+    def _word_files(self, store: Store, words: WordIndex) -> WordFiles:
+        versions = Versions(self._config.folder, WORDS)
+        return WordFiles(store, words, versions=versions, damaged=self.metrics.index_damaged.inc, stop=self._closing)
+
+    def _field_files(self, store: Store) -> FieldFiles:
+        versions = Versions(self._config.folder, FIELDS)
         damaged = self.metrics.index_damaged.inc
-        return FieldFiles(self.store, self.fields, versions=versions, damaged=damaged, stop=self._closing)
+        return FieldFiles(store, self.fields, versions=versions, damaged=damaged, stop=self._closing)
 
     async def _load_fields(self, stop: threading.Event) -> None:
         """Load the indexed fields from a version and the store, or from the store alone."""
@@ -421,7 +490,7 @@ class Collection:
 
     def _milvus_engine(self, address: MilvusAddress) -> MilvusEngine:
         config, fingerprint = self._config, self.profile.fingerprint
-        vectors = state_of(self.store.stats(), fingerprint, augmented=self._augmented).vectors
+        vectors = state_of(self.store.stats(), fingerprint, augmented=True).vectors if self._augmented else RAW
         collection = MilvusCollection(
             MilvusLogin(address=address, token=config.milvus_token, ca=config.milvus_ca),
             milvus_index_of(config.index),
@@ -434,7 +503,7 @@ class Collection:
             made_of=f"{vectors} of models {hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}",
             augmented=self._augmented,
             stored=partial(self.store.vectors.descriptors, augmented=self._augmented),
-            pictures=self.store.count,
+            pictures=self.store.count if self.shared is None else lambda: self._shared_pictures,
             behind=self.metrics.index_added.set,
         )
 
@@ -444,14 +513,14 @@ class Collection:
         return main_index_of(version.manifest.setting).exact or not main_index_of(wanted).exact
 
 
-async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> Store:
+async def _opened(opener: Workers, config: ServerConfig, profile: Profile, codebooks: Codebooks) -> RecordStore:
     """Open the store on a thread. If the caller is cancelled, the store is closed as soon as it is open."""
     opening = asyncio.ensure_future(opener.run(open_store, config, profile, codebooks))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         for store in await asyncio.gather(opening, return_exceptions=True):
-            if isinstance(store, Store):
+            if not isinstance(store, BaseException):
                 store.close()
         raise
 
@@ -462,14 +531,19 @@ def _size(versions: Iterator[Version]) -> int:
     return 0 if version is None else version.manifest.size
 
 
-def _deep_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> DeepWords | None:
+def _deep_words(codebooks: Codebooks, store: RecordStore, config: ServerConfig) -> DeepWords | None:
     if codebooks.deep is None:
         return None
+    if not isinstance(store, Store):
+        raise ValueError(
+            f"codebook {config.codebook} is of deep local features, whose words a store in a database does not keep; "
+            "leave it out, or give one of keypoints, or a folder as --store"
+        )
     kernel = config.kernel or ("r-asmk" if config.regions else "asmk")
     return DeepWords(codebooks.deep, store, kernel=kernel, threads=config.threads)
 
 
-def _keypoint_words(codebooks: Codebooks, store: Store, config: ServerConfig) -> KeypointWords | None:
+def _keypoint_words(codebooks: Codebooks, store: RecordStore, config: ServerConfig) -> KeypointWords | None:
     if codebooks.keypoints is None:
         return None
     return KeypointWords(codebooks.keypoints, store.keypoints, kernel=config.kernel or KEYPOINT_KERNEL)

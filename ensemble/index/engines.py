@@ -78,6 +78,10 @@ class RemoteEngine(IndexEngine, Protocol):
         """The last change of the store that searches see; 0 if they see a part, or nothing."""
 
     @property
+    def waits(self) -> bool:
+        """Whether another process brings it up to date."""
+
+    @property
     def refusal(self) -> LandseerError | None:
         """Why it cannot serve this collection, if trying again does not help."""
 

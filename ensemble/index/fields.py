@@ -30,7 +30,7 @@ from landseer.ensemble.index.columns import Columns, Kinds, Mask, Snapshot, pass
 from landseer.ensemble.index.live_selection import Listed, LiveSelection, Passed
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.record import Record
-from landseer.ensemble.store.store import Store
+from landseer.ensemble.store.record_store import RecordStore
 from landseer.ensemble.workers import Workers
 
 Keys = NDArray[np.int64]
@@ -95,7 +95,7 @@ class _Read:
 class Fields:
     """The fields of a collection's pictures. Changes are made by one caller after another."""
 
-    def __init__(self, store: Store, indexed: Sequence[IndexedField]) -> None:
+    def __init__(self, store: RecordStore, indexed: Sequence[IndexedField]) -> None:
         self._store = store
         self._kinds: dict[str, Kind | None] = {field.name: field.kind for field in indexed}
         self._changed = self._saved = 0
@@ -159,7 +159,7 @@ class Fields:
     async def load(self, batches: Iterator[Batch], columns: Columns | None = None) -> None:
         """Read the indexed fields from the batches of a store's `metadata.scan`; those before are used until then.
 
-        columns: those of the pictures of smaller keys. The store must not change meanwhile.
+        columns: those of the pictures of smaller keys. What is written meanwhile is to be applied afterwards.
         """
         await self._changes.run(self._load, batches, columns)
 
@@ -332,7 +332,7 @@ class _Effort:
 class _Ids:
     """The ids that a filter asks for, each prefix read once."""
 
-    def __init__(self, store: Store, filter: str, effort: _Effort) -> None:
+    def __init__(self, store: RecordStore, filter: str, effort: _Effort) -> None:
         self._store, self._filter, self._effort = store, filter, effort
         self._read: dict[str, tuple[Keys, list[str]]] = {}
 

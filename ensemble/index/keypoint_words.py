@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.codebook import Codebook
-from landseer.ensemble.keypoints.compact import BITS
-from landseer.ensemble.store.keypoints import StoredKeypoints
+from landseer.ensemble.keypoints.compact import BITS, CompactKeypoints
 from landseer.ensemble.store.record import Record
+from landseer.ensemble.store.record_store import FeatureReader
 
 BATCH = 256
 """Pictures read at a time: 6 MB."""
@@ -21,7 +21,7 @@ BATCH = 256
 class KeypointWords:
     """ASMK* of the keypoints in a store."""
 
-    def __init__(self, codebook: Codebook, stored: StoredKeypoints, *, kernel: str) -> None:
+    def __init__(self, codebook: Codebook, stored: FeatureReader[CompactKeypoints], *, kernel: str) -> None:
         self.fingerprint, self.words, self.bits, self.kernel = codebook.fingerprint, codebook.words, BITS, kernel
         self._stored = stored
 

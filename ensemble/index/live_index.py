@@ -140,6 +140,11 @@ class LiveIndex:
         return applied if self._remote is None else min(applied, self._remote.seen)
 
     @property
+    def waits(self) -> bool:
+        """Whether another process brings an engine in a third one up to date."""
+        return self._remote is not None and self._remote.waits
+
+    @property
     def refusal(self) -> LandseerError | None:
         """Why an engine in another process can never serve this collection, if that is so."""
         return None if self._remote is None else self._remote.refusal

@@ -206,7 +206,7 @@ class Merger:
     async def _saved(self, size: int, save: Callable[[], Version]) -> Version:
         """Save a version of so many bytes, about. NoRoom."""
         collection = self._collection
-        await collection.files.run(require_disk, await collection.stats(), collection.config.store, size)
+        await collection.files.run(require_disk, await collection.stats(), collection.config.folder, size)
         version = await collection.files.run(save)
         await collection.tidy_versions()
         return version
@@ -236,7 +236,7 @@ class Merger:
         try:
             state = await collection.files.run(collection.opener.state)
             order = BuildOrder(
-                store=str(collection.config.store),
+                store=str(collection.config.folder),
                 folder=str(folder),
                 token=token,
                 built=replace(state, sequence=upto),
@@ -263,7 +263,7 @@ class Merger:
             last=last_manifest(collection.versions),
         )
         require_memory(size, training_bytes(setting, dimension))
-        require_disk(stats, collection.config.store, size)
+        require_disk(stats, collection.config.folder, size)
 
     def _mapped(self, version: Version) -> LivingMain:
         main = self._collection.opener.living(version)

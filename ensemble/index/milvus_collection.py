@@ -79,8 +79,13 @@ class MilvusCollection:
         self.close()
         self._seen = False
         self._call("connect", self._connect)
-        if not self._call("open", lambda c: c.has_collection(self._name, timeout=CONNECT_S)):
-            self._call("create", lambda c: self._create(c, made_of))
+        if not self._there():
+            try:
+                self._call("create", lambda c: self._create(c, made_of))
+            except IndexUnavailable:
+                # Another server may have made it meanwhile.
+                if not self._there():
+                    raise
         token = self._token(self._call("open", lambda c: c.describe_collection(self._name, timeout=CONNECT_S)), made_of)
         self._call("create", self._have_index)
         self._call("load", self._load)
@@ -103,6 +108,10 @@ class MilvusCollection:
         for start in range(0, len(keys), MOST_FOUND):
             self._seen = False
             self._call("delete", partial(self._delete, keys=keys[start : start + MOST_FOUND]))
+
+    def expect_changes(self) -> None:
+        """Have the next search see what others have written until then."""
+        self._seen = False
 
     def search(self, queries: Vectors, k: int, expression: str = "") -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of the nearest to each of queries [Q, D], best first, among those that satisfy
@@ -143,6 +152,9 @@ class MilvusCollection:
         found: list[dict[str, Any]] = self._call("query", lambda c: c.query(self._name, timeout=SEARCH_S, **how))
         self._seen = True
         return found
+
+    def _there(self) -> bool:
+        return bool(self._call("open", lambda c: c.has_collection(self._name, timeout=CONNECT_S)))
 
     def _upsert(self, client: Any, *, keys: Keys, vectors: Vectors) -> None:
         data = [{"key": key, "vector": row} for key, row in zip(keys.tolist(), vectors, strict=False)]

@@ -9,11 +9,15 @@ What a search may lack is told (`lacks`): changes that Milvus has not seen yet, 
 search. After a node of a cluster is lost, searches fail for a while, and may then succeed among half of the vectors, so
 their number is compared with the store's after each failure, and every `LOOK_S` seconds. If some are missing for long,
 all are sent again: a node comes back within seconds, but a store that was restored may have what Milvus has deleted.
+
+Several servers may have one store in a database, and one collection. Then one of them sends at a time, and the others
+learn from the outbox how far it is. Whoever has its turn knows what Milvus has, so only then numbers are compared.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +29,7 @@ from landseer.ensemble.index.living_main import Stored, living_vectors
 from landseer.ensemble.index.milvus_collection import MilvusCollection
 from landseer.ensemble.index.milvus_filter import search_among
 from landseer.ensemble.index.selection import Selection
-from landseer.ensemble.store.outbox import Outbox
+from landseer.ensemble.store.record_store import IndexOutbox
 
 log = logging.getLogger(__name__)
 SENT = 1024
@@ -34,8 +38,6 @@ AGAIN_S, LOOK_S = 1.0, 5.0
 """Seconds from a failure to the next try, and from one look at the number of vectors to the next."""
 SEND_AGAIN_S = 60.0
 """Seconds for which vectors are missing before all are sent again, once for each connection."""
-NOTED = 1024
-"""Changes after which the store notes that Milvus has them: what is not noted is sent again after a restart."""
 
 
 class MilvusEngine:
@@ -47,7 +49,7 @@ class MilvusEngine:
     def __init__(
         self,
         collection: MilvusCollection,
-        outbox: Outbox,
+        outbox: IndexOutbox,
         *,
         made_of: str,
         augmented: bool,
@@ -70,6 +72,10 @@ class MilvusEngine:
         self._seen = self._noted = 0
         """The last change that Milvus has, and the last one of which the store notes that."""
         self._all_seen = False
+        self._changed_at = -math.inf
+        """When there was something new to send."""
+        self._waits = False
+        """Whether another process had its turn when there was something to send."""
         self._missing_since: float | None = None
         self._sent_again = False
         self._size = self._missing = 0
@@ -88,7 +94,7 @@ class MilvusEngine:
     @property
     def lacks(self) -> str:
         """What searches may miss, and why; empty if nothing."""
-        if not self._all_seen:
+        if not self._all_seen and not self._patient:
             return "INDEX_PARTIAL: Milvus has not got the latest changes yet; they are being sent"
         if self._missing:
             there = f"{self._size - self._missing:,} of {self._size:,} pictures"
@@ -101,6 +107,11 @@ class MilvusEngine:
         return 0 if self._missing or self._fault is not None else self._seen
 
     @property
+    def waits(self) -> bool:
+        """Whether another process is sending what Milvus lacks."""
+        return self._waits and not self._all_seen
+
+    @property
     def refusal(self) -> StoreUnusable | None:
         """Why this collection cannot serve the store, if that is so; trying again does not help."""
         return self._fault if isinstance(self._fault, StoreUnusable) else None
@@ -110,13 +121,13 @@ class MilvusEngine:
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
         """Send Milvus what is new in the store, which has these vectors by now. If that fails, it is sent later."""
-        self._all_seen = False
+        self._change()
         for _ in range(0, len(keys), SENT):
             self.tend()
 
     def remove(self, keys: Keys) -> None:
         """Send Milvus what is new in the store, which has removed these keys. If that fails, it is sent later."""
-        self._all_seen = False
+        self._change()
         self.tend()
 
     def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
@@ -150,17 +161,15 @@ class MilvusEngine:
         try:
             if not self._token:
                 self._reach()
-            if not self._all_seen:
-                self._send()
-            if self._all_seen and time.monotonic() >= self._look_at:
-                self._look()
+            if not self._all_seen or time.monotonic() >= self._look_at:
+                self._keep_up()
         except LandseerError as error:
             self._lose(error)
             return False
         if self._fault is not None:
             self._fault = None
             log.info("Milvus answers again")
-        return not self._all_seen
+        return not self._all_seen and not self._waits
 
     def close(self) -> None:
         """Note what Milvus has, and disconnect."""
@@ -172,20 +181,25 @@ class MilvusEngine:
     def _reach(self) -> None:
         """Open the collection, and find out which changes it has."""
         token = self._collection.open(self._made_of)
-        pair = self._outbox.pair()
-        if pair is None or pair.token != token:
-            if there := self._collection.count():
-                raise StoreUnusable(
-                    f"the collection of Milvus has {there:,} vectors of another store, or of this one before it was "
-                    "restored; name another collection in --engine, or drop this one: it is filled from the store again"
-                )
-            self._outbox.begin(token)
-        elif len(self._collection.keys_after(self._outbox.sequence())):
-            self._go_back(token)
-        pair = self._outbox.pair()
-        self._seen = self._noted = 0 if pair is None else pair.sequence
+        with self._outbox.turn(token, 0) as there:
+            if self._outbox.position(token) is None:
+                self._pair(token, ours=there is not None)
+            elif there is not None and len(self._collection.keys_after(self._outbox.sequence())):
+                self._go_back(token)
+            self._seen = self._noted = self._outbox.position(token) or 0
         self._token, self._all_seen, self._look_at = token, False, 0.0
         self._missing_since, self._sent_again = None, False
+
+    def _pair(self, token: str, *, ours: bool) -> None:
+        """Note that an empty collection is the store's. ours: whether nobody else may fill it meanwhile."""
+        if not ours:
+            raise IndexUnavailable("another server prepares the collection of Milvus")
+        if there := self._collection.count():
+            raise StoreUnusable(
+                f"the collection of Milvus has {there:,} vectors of another store, or of this one before it was "
+                "restored; name another collection in --engine, or drop this one: it is filled from the store again"
+            )
+        self._outbox.begin(token)
 
     def _go_back(self, token: str) -> None:
         """Have Milvus forget changes that the store never made: it was put back to an older state."""
@@ -193,6 +207,31 @@ class MilvusEngine:
         self._outbox.begin(token)
         while len(later := self._collection.keys_after(self._outbox.sequence())):
             self._collection.delete(later)
+
+    @property
+    def _patient(self) -> bool:
+        """Whether another process may yet be sending what is new, before it is worth a word."""
+        return time.monotonic() - self._changed_at < self._outbox.patience_s
+
+    def _change(self) -> None:
+        if self._all_seen:
+            self._changed_at = time.monotonic()
+        self._all_seen = False
+
+    def _keep_up(self) -> None:
+        """Send a part, and look whether all is searched, unless another process has its turn."""
+        with self._outbox.turn(self._token, self._seen) as there:
+            self._waits = there is None
+            if there is None:
+                return
+            if there != self._seen:
+                self._seen = self._noted = there
+                self._collection.expect_changes()
+                self._change()
+            if not self._all_seen:
+                self._send()
+            if self._all_seen and time.monotonic() >= self._look_at:
+                self._look()
 
     def _send(self) -> None:
         part = self._outbox.unseen(self._seen, augmented=self._augmented, most=SENT)
@@ -202,7 +241,7 @@ class MilvusEngine:
         self._seen, self._size = part.upto, part.pictures
         self._all_seen = part.upto == part.sequence
         self._behind(part.sequence - part.upto)
-        if self._seen >= self._noted + NOTED:
+        if self._seen >= self._noted + self._outbox.noted_every:
             # If that fails, as on a full disk, Milvus has the changes all the same: a restart sends them again.
             with suppress(LandseerError):
                 self._outbox.confirm(self._token, self._seen)
@@ -231,4 +270,5 @@ class MilvusEngine:
         if str(error) != str(self._fault):
             log.warning("%s; changes stay in the store, and are sent when it answers", error)
         self._fault, self._token, self._again_at = error, "", time.monotonic() + AGAIN_S
+        self._waits = False
         self._collection.close()

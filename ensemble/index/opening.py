@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from landseer.ensemble.index.choosing import Chooser
+from landseer.ensemble.index.engines import Keys
 from landseer.ensemble.index.faiss_index import FaissIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.manifest import Built, VersionDamaged
@@ -65,6 +69,10 @@ class Opener(Chooser):
                 self.versions.activate(version.number)
             return found
         return None
+
+    def scan(self, after: int) -> Iterator[tuple[Keys, NDArray[np.float16]]]:
+        """Yield keys [n] and vectors [n, D] of the pictures of keys above `after`, as of `Vectors.scan`."""
+        return self._store.vectors.scan(after=after, augmented=self._augmented)
 
     def living(self, version: Version) -> LivingMain:
         """Map a version, without the pictures that the store has no more. VersionDamaged; OSError."""

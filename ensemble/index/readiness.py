@@ -8,8 +8,16 @@ import time
 from collections.abc import Callable
 
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.errors import CheckMissed, IndexLoading, LandseerError, ModelsUnavailable, ProfileMismatch
+from landseer.ensemble.errors import (
+    CheckMissed,
+    IndexLoading,
+    LandseerError,
+    ModelsUnavailable,
+    ProfileMismatch,
+    StoreUnavailable,
+)
 from landseer.ensemble.index.collection import Collection
+from landseer.ensemble.index.following import Follower
 from landseer.ensemble.index.merging import Merger
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.inference.profile import Profile
@@ -17,6 +25,8 @@ from landseer.ensemble.inference.triton import MENDED, Served, Triton
 from landseer.ensemble.telemetry.metrics import Metrics, only_metrics
 
 log = logging.getLogger(__name__)
+AGAIN_S = 1.0
+"""Seconds from one try to open a store in a database that does not answer to the next."""
 
 
 class Readiness:
@@ -44,6 +54,9 @@ class Readiness:
         self._collection: Collection | None = None
         self._writer: Writer | None = None
         self._merger: Merger | None = None
+        self._follower: Follower | None = None
+        self._away: StoreUnavailable | None = None
+        """Why the store cannot be opened yet."""
         self._opening: asyncio.Task[None] | None = None
         self._misses = 0
         """Checks without an answer since the last one."""
@@ -69,7 +82,7 @@ class Readiness:
         if self._collection is None:
             if self._served is None:
                 raise self._fault
-            raise IndexLoading("the index is being loaded from the store; try again")
+            raise self._away or IndexLoading("the index is being loaded from the store; try again")
         return self._collection
 
     def writer(self) -> Writer:
@@ -98,6 +111,8 @@ class Readiness:
             await self._writer.close()
         if self._merger is not None:
             await self._merger.close()
+        if self._follower is not None:
+            await self._follower.close()
         if self._collection is not None:
             await asyncio.to_thread(self._collection.close)
 
@@ -168,17 +183,35 @@ class Readiness:
         )
 
     async def _open(self, served: Served) -> None:
+        """Open and load the collection; wait for a store in a database that does not answer."""
+        while True:
+            try:
+                collection = await self._loaded(served)
+                break
+            except StoreUnavailable as error:
+                if self._away is None:
+                    log.warning("%s; the server waits for it", error)
+                self._away = error
+                await asyncio.sleep(AGAIN_S)
+        log.info("index loaded: %s pictures", f"{collection.size:,}")
+        self._collection, self._writer, self._away = collection, Writer(collection), None
+        if collection.shared is None:
+            self._merger = Merger(collection)
+        else:
+            self._follower = Follower(collection)
+
+    async def _loaded(self, served: Served) -> Collection:
         collection = await Collection.open(self._config, served.profile, self._metrics)
         try:
             await collection.load()
         except BaseException:
             await asyncio.to_thread(collection.close)
             raise
-        log.info("index loaded: %s pictures", f"{collection.size:,}")
-        self._collection, self._writer, self._merger = collection, Writer(collection), Merger(collection)
+        return collection
 
     def _show(self) -> None:
-        self._report(self._served is not None and self._writer is not None)
+        there = self._follower is None or self._follower.fault is None
+        self._report(self._served is not None and self._writer is not None and there)
 
     async def _pause(self, seconds: float) -> None:
         """Wait until the next check: sooner if the index is loaded, or an answer shows that models were replaced."""

@@ -30,7 +30,7 @@ def setting_for(size: int, config: ServerConfig, *, dimension: int) -> IndexSett
 
     ValueError if `config.index` or the tuned setting is not one, or FAISS cannot make the index; OSError.
     """
-    found = parsed(config.index) if config.index else tuned(config.store)
+    found = parsed(config.index) if config.index else tuned(config.folder)
     if found is None and size >= EXACT_BELOW:
         return LARGE if dimension >= FEW else WHOLE
     if found is None:

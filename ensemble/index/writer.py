@@ -115,7 +115,8 @@ class Writer:
             job.settle([written.popleft() for _ in job.records or (job.delete,)])
 
     async def _refuse(self, group: list[_Job], error: Exception) -> None:
-        if len(group) == 1 or not isinstance(error, LandseerError):
+        # What is unavailable is so for each of them.
+        if len(group) == 1 or not isinstance(error, LandseerError) or error.code == "UNAVAILABLE":
             for job in group:
                 job.settle(error)
             return
@@ -131,6 +132,22 @@ class Writer:
 
     async def _index(self, group: list[_Job], changes: list[StoreChange]) -> None:
         """Apply the changes to the index. If that fails, rebuild it from the store."""
+        if self._collection.shared is not None:
+            await self._follow(changes[-1].key)
+        else:
+            await self._apply(group, changes)
+        self._count(changes, deleted=bool(group[0].delete))
+        await self._collection.show_size()
+
+    async def _follow(self, upto: int) -> None:
+        """Apply what was written into a shared store up to a change; if that fails, it is tried again by itself."""
+        try:
+            await self._collection.follow_own(upto)
+        except Exception as error:
+            log.warning("what was written cannot be read back yet: %s", error)
+            raise Unfinished(f"the change is stored, but not in the index yet ({error}); try again") from error
+
+    async def _apply(self, group: list[_Job], changes: list[StoreChange]) -> None:
         try:
             net = _net(group, changes, self._collection.profile.sizes.channels)
             await self._collection.apply(*net, changes[-1].key)
@@ -141,8 +158,6 @@ class Writer:
                 await self._rebuild()
             except IndexLoading as error:
                 raise Unfinished("the change is stored, but not in the index yet; try again") from error
-        self._count(changes, deleted=bool(group[0].delete))
-        await self._collection.show_size()
 
     def _count(self, changes: list[StoreChange], *, deleted: bool) -> None:
         metrics = self._collection.metrics

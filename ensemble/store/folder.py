@@ -66,6 +66,7 @@ class FolderLock:
 
 def prepare_folder(folder: Path) -> Path:
     """Create the folder if missing; StoreUnusable unless it is a store or an empty folder."""
+    _require_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir()}
@@ -183,8 +184,19 @@ def stamp(folder: Path, environment: Any, fingerprint: str | None) -> None:
 
 
 def no_store(folder: Path) -> StoreUnusable:
-    """Return the error for a folder without a store."""
+    """Return the error for a folder without a store. StoreUnusable if it is the address of a database."""
+    _require_folder(folder)
     return StoreUnusable(f"there is no store in {folder}; give the folder of `landseer serve --store`")
+
+
+def _require_folder(path: Path) -> None:
+    """Raise StoreUnusable for the address of a database, which only the server takes."""
+    # As a path it has lost one of its slashes.
+    if path.parts and path.parts[0] in ("postgres:", "postgresql:"):
+        raise StoreUnusable(
+            "got the address of a database; this command is for stores in folders. Only `landseer serve --store` "
+            "takes an address, and `pg_dump` makes a backup of one"
+        )
 
 
 def sync_names(folder: Path) -> None:

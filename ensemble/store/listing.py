@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -55,21 +55,33 @@ class PageQuery:
     """Whether to read the metadata: a page of the disk each."""
 
 
-def page_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery, among: Wanted | None) -> Page:
-    """Read a page. among: which pictures; None for all. StoreUnusable or ValueError for a record that is damaged."""
+Row = tuple[str, int, Callable[[], dict[str, str]]]
+"""The id of a picture, its key, and what reads its metadata."""
+
+
+def page_of(rows: Iterable[Row], query: PageQuery, among: Wanted | None) -> Page:
+    """Make a page of the pictures that a query may show, by id. among: which of them; None for all.
+
+    Errors of reading the rows, and their metadata.
+    """
     found: list[ListedPicture] = []
     room, last = METADATA_BYTES, ""
-    for looked_at, (id, key) in enumerate(_ids(transaction.cursor(databases[b"ids"]), query)):
+    for looked_at, (id, key, read) in enumerate(rows):
         if len(found) == query.size or room <= 0 or looked_at == LOOKED_AT:
             return Page(pictures=tuple(found), next=last)
         last = id
-        read = partial(_metadata, transaction, databases, sums, key)
-        if among is not None and not among.wants(unpack_key(key), id, read):
+        if among is not None and not among.wants(key, id, read):
             continue
         metadata = read() if query.metadata else {}
         room -= sum(len(name) + len(value) for name, value in metadata.items())
         found.append(ListedPicture(id=id, metadata=metadata))
     return Page(pictures=tuple(found))
+
+
+def rows_of(transaction: Any, databases: dict[bytes, Any], sums: Sums, query: PageQuery) -> Iterator[Row]:
+    """Yield the pictures that a query may show. StoreUnusable or ValueError for a record that is damaged."""
+    for id, key in _ids(transaction.cursor(databases[b"ids"]), query):
+        yield id, unpack_key(key), partial(_metadata, transaction, databases, sums, key)
 
 
 def _ids(cursor: Any, query: PageQuery) -> Iterator[tuple[str, bytes]]:

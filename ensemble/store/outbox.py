@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,7 +53,11 @@ class Unseen:
 
 
 class Outbox:
-    """The outbox of an open store. Threads may share it."""
+    """The outbox of an open store, which one process has. Threads may share it."""
+
+    noted_every = 1024
+    """Changes after which the store notes that the index has them: what is not noted is sent again after a restart."""
+    patience_s = 0.0
 
     def __init__(
         self,
@@ -69,6 +73,15 @@ class Outbox:
         """Return which index the store has; None if it never had one."""
         with self._environment.begin() as transaction:
             return self._pair(transaction)
+
+    def position(self, token: str) -> int | None:
+        """Return the last change that the index with this token has confirmed; None if it is not the store's."""
+        pair = self.pair()
+        return pair.sequence if pair is not None and pair.token == token else None
+
+    def turn(self, token: str, seen: int) -> AbstractContextManager[int]:
+        """Give `seen`: nobody else sends. See `record_store.IndexOutbox`."""
+        return nullcontext(seen)
 
     def sequence(self) -> int:
         """Return the number of the store's last change."""

@@ -182,6 +182,7 @@ def decode(
     descriptor: npt.NDArray[np.float16],
     clusters: npt.NDArray[np.float16],
     thumbnail: bytes,
+    keypoints: CompactKeypoints | None = None,
 ) -> Record:
     """Reassemble a record. ValueError for data that `encode` did not write."""
     data = bytes(data)
@@ -204,6 +205,7 @@ def decode(
             boxes=np.frombuffer(data[middle:after], _SINGLE).reshape(boxes, 5),
             feature_map=np.frombuffer(data[after:], _BYTE).reshape(features, 4),
             thumbnail=thumbnail,
+            keypoints=keypoints,
         )
     except (struct.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a record: {error}") from error

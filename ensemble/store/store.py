@@ -56,7 +56,7 @@ from landseer.ensemble.store.folder import (
 )
 from landseer.ensemble.store.index_tokens import IndexTokens
 from landseer.ensemble.store.keypoints import StoredKeypoints
-from landseer.ensemble.store.listing import Page, PageQuery, Wanted, page_of
+from landseer.ensemble.store.listing import Page, PageQuery, Wanted, page_of, rows_of
 from landseer.ensemble.store.locals import Locals
 from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.store.mounts import require_local
@@ -206,7 +206,7 @@ class Store:
         """List pictures in the order of their ids. among: which of them; None for all."""
         with self._environment.begin(buffers=True) as transaction:
             try:
-                return page_of(transaction, self._databases, self._sums, query, among)
+                return page_of(rows_of(transaction, self._databases, self._sums, query), query, among)
             except ValueError as error:
                 raise self._damaged(str(error)) from error
 

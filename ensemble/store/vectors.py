@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,14 @@ class Vectors:
 
         A missing key, such as that of a picture deleted meanwhile, has a count of 0.
         """
-        most, size = self._clusters
-        vectors, counts = np.zeros((len(keys), most, size), np.float16), np.zeros(len(keys), np.int32)
         with self._environment.begin(db=self._databases[b"clusters"], buffers=True) as transaction:
-            for row, key in enumerate(map(pack_key, map(int, keys))):
+
+            def read(key: bytes) -> memoryview | bytes:
                 found = transaction.get(key)
                 self._sums.check(transaction, key, b"clusters", found)
-                data = found or b""
-                flat = np.frombuffer(data, HALF)
-                counts[row] = len(flat) // size
-                vectors[row, : counts[row]] = flat.reshape(-1, size)
-        return vectors, counts
+                return found or b""
+
+            return padded((read(pack_key(int(key))) for key in keys), len(keys), self._clusters)
 
     def descriptors(self, keys: Sequence[int], *, augmented: bool = False) -> npt.NDArray[np.float32]:
         """Return descriptors as float32 [C, D]; zeros for a missing key. D is 0 if all are missing.
@@ -58,9 +55,7 @@ class Vectors:
         with self._environment.begin(buffers=True) as transaction:
             read = self.reader(transaction, augmented=augmented)
             found = [bytes(read(pack_key(int(key)))) for key in keys]
-        most = max(map(len, found), default=0)
-        rows = b"".join(row.ljust(most, b"\0") for row in found)
-        return widened(np.frombuffer(rows, HALF).reshape(len(keys), most // HALF.itemsize))
+        return stacked(found)
 
     def keys(self, *, upto: int) -> npt.NDArray[np.int64]:
         """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`."""
@@ -118,3 +113,26 @@ class Vectors:
             rows = [halves(read(key)) for key in found]
         keys = np.fromiter((unpack_key(key) for key in found), np.int64, len(found))
         return keys, np.array(rows, np.float16)
+
+
+def stacked(rows: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    """Return stored vectors as float32 [C, D]; zeros for an empty one. D is 0 if all are empty."""
+    most = max(map(len, rows), default=0)
+    data = b"".join(row.ljust(most, b"\0") for row in rows)
+    return widened(np.frombuffer(data, HALF).reshape(len(rows), most // HALF.itemsize))
+
+
+def padded(
+    stored: Iterable[memoryview | bytes], count: int, shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
+    """Return the stored clusters of `count` pictures as float16 [C, K, P], zero beyond their numbers, and these [C].
+
+    shape: K and P.
+    """
+    most, size = shape
+    vectors, counts = np.zeros((count, most, size), np.float16), np.zeros(count, np.int32)
+    for row, data in enumerate(stored):
+        flat = np.frombuffer(data, HALF)
+        counts[row] = len(flat) // size
+        vectors[row, : counts[row]] = flat.reshape(-1, size)
+    return vectors, counts

@@ -16,8 +16,7 @@ from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.keypoints.query_keypoints import QueryKeypoints
-from landseer.ensemble.store.keypoints import StoredKeypoints
-from landseer.ensemble.store.patches import StoredPatches
+from landseer.ensemble.store.record_store import FeatureReader
 from landseer.ensemble.verify.affine import refine
 from landseer.ensemble.verify.camera import plausible
 from landseer.ensemble.verify.chunks import in_chunks
@@ -38,7 +37,9 @@ from landseer.ensemble.workers import Workers
 class KeypointVerifier:
     """Verifies candidates against the keypoints and patches of a store."""
 
-    def __init__(self, stored: StoredKeypoints, patches: StoredPatches, *, threads: int) -> None:
+    def __init__(
+        self, stored: FeatureReader[CompactKeypoints], patches: FeatureReader[Patches], *, threads: int
+    ) -> None:
         self._stored = stored
         self._patches = patches
         self._threads = threads

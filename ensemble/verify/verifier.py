@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.errors import LocalFeaturesMissing
 from landseer.ensemble.store.local_features import LocalFeatures
-from landseer.ensemble.store.locals import Locals
+from landseer.ensemble.store.record_store import FeatureReader
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.verification import Located, VerificationSettings, verify
 from landseer.ensemble.workers import Workers
@@ -34,7 +34,7 @@ Inliers = NDArray[np.int64]
 class Verifier:
     """Verifies candidates against the local features of a store."""
 
-    def __init__(self, locals: Locals, *, threads: int) -> None:
+    def __init__(self, locals: FeatureReader[LocalFeatures], *, threads: int) -> None:
         self._locals = locals
         self._threads = threads
         self._workers = Workers("verify", threads=threads)

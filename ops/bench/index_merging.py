@@ -138,7 +138,7 @@ async def _started(config: ServerConfig, profile: Profile) -> tuple[Collection, 
 
 def _records(collection: Collection) -> list[Record]:
     """Return a sample of what is stored."""
-    keys = collection.store.vectors.keys(upto=collection.store.stats().sequence)
+    keys = np.sort(collection.store.metadata.ids()[0])
     some = keys[:: max(1, len(keys) // SAMPLE)].tolist()
     return [found.record for found in collection.store.by_keys(some) if found is not None]
 

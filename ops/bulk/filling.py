@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from landseer.client.uploads import VERSION
 from landseer.ensemble.errors import InvalidInput
 from landseer.ensemble.store.record import check_id, check_metadata
-from landseer.ensemble.store.store import Store
+from landseer.ensemble.store.record_store import RecordStore
 from landseer.ops.bulk.outcome import Outcome
 from landseer.ops.bulk.sources import BulkPicture, NotIndexed
 
@@ -38,7 +38,7 @@ class Filling:
 
     def __init__(
         self,
-        store: Store,
+        store: RecordStore,
         pictures: Sequence[BulkPicture],
         metadata: Callable[[BulkPicture], Metadata],
         *,
@@ -102,7 +102,7 @@ class Filling:
         return {"path": picture.absolute, **self._metadata(picture), **version}
 
 
-def _versions(store: Store) -> dict[str, str]:
+def _versions(store: RecordStore) -> dict[str, str]:
     """Return the version of each picture in the store, by id; empty where it has none."""
     by_key = {
         int(key): metadata.get(VERSION, "")

@@ -24,11 +24,8 @@ HOME = Path("var") / f"milvus-{VERSION}"
 PASSWORD = "root:Milvus"
 """The user and the password of a new server that asks for them."""
 _HOLE = re.compile(r"\{\{\s*(\w+)(?:\(\w+\))?(?::\s*(.*?))?\s*\}\}")
-_CHANGES = {
-    # A session that was killed keeps its place for so long, and the next one waits.
-    "    ttl: 30 #": "    ttl: 3 #",
-    "log:\n  level: info #": "log:\n  level: warn #",
-}
+SESSION_S = 3
+"""A Milvus that was killed keeps its place for so long, and the next one waits; and one that is so slow ends itself."""
 
 
 def installed(home: Path = HOME) -> Path:
@@ -66,14 +63,18 @@ def _install(packages: Path, done: Path) -> None:
 class MilvusServer:
     """A Milvus in a network of its own; `port` of the loopback leads to it, whether or not it runs."""
 
-    def __init__(self, program: Path, data: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, program: Path, data: Path, settings: Mapping[str, str] | None = None, *, session_s: int = SESSION_S
+    ) -> None:
         """program: of `installed`. data: a folder that it may fill. settings: by the names of its template.
+
+        session_s: see `SESSION_S`; more for a busy machine.
 
         OpsError where no network namespace can be made: that needs root, or user namespaces.
         """
         self.data, self.pid = data, 0
         self._program = program
-        self._write_settings(settings or {})
+        self._write_settings(settings or {}, session_s)
         self._listener = socket.create_server((LOOPBACK, free_port()))
         self.port = int(self._listener.getsockname()[1])
         self._log = (data / "milvus.log").open("ab")
@@ -139,7 +140,7 @@ class MilvusServer:
             pass_fds=(self._listener.fileno(),),
         )
 
-    def _write_settings(self, settings: Mapping[str, str]) -> None:
+    def _write_settings(self, settings: Mapping[str, str], session_s: int) -> None:
         configs, stored, logs = (self.data / name for name in ("configs", "data", "logs"))
         for folder in (configs, stored, logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,8 @@ class MilvusServer:
             **settings,
         }
         text = (self._program / "config.yaml.template").read_text(encoding="utf-8")
-        for before, after in _CHANGES.items():
+        changes = {"    ttl: 30 #": f"    ttl: {session_s} #", "log:\n  level: info #": "log:\n  level: warn #"}
+        for before, after in changes.items():
             if before not in text:
                 raise OpsError(f"Milvus' template lacks {before!r}; {self._program} is not of {VERSION}")
             text = text.replace(before, after)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import signal
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -91,6 +92,18 @@ def test_an_unknown_engine_is_refused_without_what_may_be_a_password(given, caps
     said = capsys.readouterr().err
     assert "expected" in said and "milvus://HOST:PORT/COLLECTION" in said
     assert given.partition("://")[0] in said and "secret" not in said
+
+
+def test_a_store_is_a_folder_or_the_address_of_a_database_without_a_password(capsys):
+    assert options().parse_args(["--store", "var/store"]).store == Path("var/store")
+    url = "postgresql://me@far/pictures?sslmode=verify-full"
+    engine = "milvus://127.0.0.1:19530/pictures"
+    made = config_of(options().parse_args(["--store", url, "--engine", engine]))
+    assert str(made.store) == "postgresql://far/pictures" and made.store.url == url
+    for secret in ("postgres://me:secret@far/a", "postgresql:///a?password=secret", "postgres:me:secret@far/a"):
+        with pytest.raises(SystemExit):
+            options().parse_args(["--store", secret])
+        assert "secret" not in capsys.readouterr().err
 
 
 async def test_it_serves_until_sigterm_and_ends_well(serve):

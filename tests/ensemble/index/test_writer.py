@@ -12,7 +12,7 @@ from fake_triton import PROFILE, SIZES
 from records import plain_record, unit_halves
 
 from landseer.ensemble.config import NONE, ServerConfig
-from landseer.ensemble.errors import IndexLoading, NotFound, Overloaded, Unfinished
+from landseer.ensemble.errors import IndexLoading, NotFound, Overloaded, StoreUnavailable, Unfinished
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.writer import Writer
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -85,6 +85,22 @@ async def test_a_delete_that_is_stored_and_not_in_the_index_says_so(collection, 
     with pytest.raises(NotFound):
         await writer.delete("p0")
     await writer.delete("p1")
+
+
+async def test_a_store_that_is_away_is_asked_once_for_all_that_wait(collection, writer, monkeypatch):
+    asked = []
+
+    def away(records):
+        asked.extend(record.id for record in records)
+        raise StoreUnavailable("the database does not answer")
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(collection.store, "put_many", away)
+        writes = [writer.put([record(row)]) for row in range(4)]
+        failed = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(error) for error in failed] == [StoreUnavailable] * 4
+    assert asked == [f"p{row}" for row in range(4)]
+    assert (await writer.put([record(0)]))[0].key == 1
 
 
 async def test_an_index_is_rebuilt_once_while_reads_are_overloaded(collection, writer, monkeypatch):
