@@ -208,7 +208,7 @@ class ServerConfig:
             )
 
     def _check_shared(self) -> None:
-        if isinstance(self.store, Path):
+        if not isinstance(self.store, PostgresAddress):
             return
         if milvus_address(self.engine) is None:
             raise ValueError(
@@ -243,7 +243,7 @@ class ServerConfig:
     @property
     def folder(self) -> Path:
         """Of the store. RuntimeError for a store in a database, which has none."""
-        if not isinstance(self.store, Path):
+        if isinstance(self.store, PostgresAddress):
             raise RuntimeError(f"{self.store} has no folder")
         return self.store
 

@@ -127,8 +127,8 @@ def _check_lattqe(options: ExportOptions, kept: Profile, wanted: Profile) -> Non
     """Raise ExportError if the new profile would call a `lattqe` that stays trained when it is not, or the reverse."""
     found, got = ("untrained" if "lattqe" in one.untrained else "trained" for one in (kept, wanted))
     if found != got:
-        mend = "name its file with --lattqe" if found == "trained" else "leave --lattqe out"
-        raise ExportError(f"{options.out} holds {found} `lattqe` weights: {mend}, or write it too, with --only lattqe")
+        mend = "name its file with --lattqe, or " if found == "trained" else ""
+        raise ExportError(f"{options.out} holds {found} `lattqe` weights: {mend}write it too, with --only lattqe")
 
 
 def _contracts(networks: Networks) -> dict[str, Graph]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.index.codebooks import Codebooks
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.postgres_address import PostgresAddress
 from landseer.ensemble.store.postgres.postgres_store import PostgresStore
 from landseer.ensemble.store.record_store import RecordStore
 from landseer.ensemble.store.store import Store
@@ -23,7 +22,7 @@ def open_store(config: ServerConfig, profile: Profile, codebooks: Codebooks) -> 
         "keypoints": codebooks.keypoints.fingerprint if codebooks.keypoints else None,
         "patches": profile.patches_sha256 or None if config.keypoints else None,
     }
-    if not isinstance(config.store, Path):
+    if isinstance(config.store, PostgresAddress):
         return PostgresStore.open(
             config.store,
             fingerprint=profile.fingerprint,

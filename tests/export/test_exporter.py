@@ -93,19 +93,23 @@ def test_only_replaces_one_graph_and_keeps_the_others(repository: Path) -> None:
     }
 
 
-def test_a_lattqe_that_stays_keeps_its_mark(repository: Path, at_hand: None, tmp_path: Path) -> None:
+def test_a_lattqe_that_stays_keeps_its_mark(
+    repository: Path, at_hand: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest.read(repository)
+    assert manifest.profile.untrained == ()
+    marked = dataclasses.replace(manifest, profile=dataclasses.replace(manifest.profile, untrained=("lattqe",)))
+    marked.write(repository)
+    with pytest.raises(ExportError, match="holds untrained `lattqe` weights: write it too, with --only lattqe"):
+        export(options(repository), QUIET)
+    manifest.write(repository)
+    # As for a descriptor for which none ships.
+    monkeypatch.setattr("landseer.export.build.shipped_lattqe", lambda kind: None)
+    with pytest.raises(ExportError, match="holds trained `lattqe` weights: name its file with --lattqe, or write it"):
+        export(options(repository), QUIET)
     trained = tmp_path / "lattqe.safetensors"
     write_lattqe(RelationalLAttQE.untrained(Sizes(channels=1280), seed=0), trained, {})
-    with_it = Wanted(backbone="efficientnet_lite0", lattqe=trained)
-    with pytest.raises(ExportError, match="holds untrained `lattqe` weights: leave --lattqe out, or write it too"):
-        export(options(repository, wanted=with_it), QUIET)
-    manifest = Manifest.read(repository)
-    dataclasses.replace(manifest, profile=dataclasses.replace(manifest.profile, untrained=())).write(repository)
-    with pytest.raises(
-        ExportError, match="holds trained `lattqe` weights: name its file with --lattqe, or write it too"
-    ):
-        export(options(repository), QUIET)
-    found = export(options(repository, wanted=with_it), QUIET)
+    found = export(options(repository, wanted=Wanted(backbone="efficientnet_lite0", lattqe=trained)), QUIET)
     assert found is not None and "lattqe" not in found.profile.untrained
 
 
