@@ -158,7 +158,10 @@ def centred(cosines: Tensor, present: Tensor) -> Tensor:
     by_row = cosines @ share[..., None]  # [B, T, 1]
     whole = share[:, None] @ by_row  # [B, 1, 1]
     products = cosines - by_row - by_row.transpose(1, 2) + whole
-    lengths = (products.diagonal(dim1=1, dim2=2).clamp(min=0.0) + LEAST_SPREAD**2).sqrt()
+    # Not `diagonal`, which is exported as EyeLike: TensorRT has none.
+    places = torch.arange(cosines.shape[1], device=cosines.device)
+    squares = (products * (places[:, None] == places)).sum(dim=2)
+    lengths = (squares.clamp(min=0.0) + LEAST_SPREAD**2).sqrt()
     return products / (lengths[:, :, None] * lengths[:, None, :])
 
 
