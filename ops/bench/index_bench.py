@@ -146,12 +146,17 @@ def _sized(
             folder, fingerprint=profile.fingerprint, clusters_shape=shape, limit_bytes=limit_bytes(limit)
         )
         try:
-            return SizeRows(entries=count, engines=list(_engines(store, Path(home), options, console)))
+            left_out: list[str] = []
+            engines = list(_engines(store, Path(home), options, console, left_out))
+            return SizeRows(entries=count, engines=engines, left_out=left_out)
         finally:
             store.close()
 
 
-def _engines(store: Store, home: Path, options: argparse.Namespace, console: Console) -> Iterator[EngineRow]:
+def _engines(
+    store: Store, home: Path, options: argparse.Namespace, console: Console, left_out: list[str]
+) -> Iterator[EngineRow]:
+    """Yield the rows. left_out: gets why Milvus could not be measured."""
     with console.status("searching exactly for the truth"):
         trial = IndexTrial(store, queries=options.queries, k=K, seed=options.seed, threads=options.threads or 0)
         asked, filtered = trial.questions(), trial.questions(FILTERED)
@@ -166,7 +171,8 @@ def _engines(store: Store, home: Path, options: argparse.Namespace, console: Con
             with console.status(told), milvus_built(trial, factory, folder_of(home, f"milvus-{factory}")) as built:
                 yield _row(trial, built, asked, filtered, target=options.target)
         except IndexUnavailable as error:
-            console.print(f"Milvus' {factory} among {len(trial.keys):,} is left out: {error}", highlight=False)
+            left_out.append(f"Milvus' `{factory}`: {error}")
+            console.print(left_out[-1], highlight=False)
 
 
 def _of_milvus(size: int, options: argparse.Namespace) -> list[str]:

@@ -40,6 +40,8 @@ class SizeRows:
 
     entries: int
     engines: Sequence[EngineRow]
+    left_out: Sequence[str] = ()
+    """What could not be measured, and why."""
 
     def best(self, target: float) -> EngineRow | None:
         """Return the one that takes least of the processor and meets the target; None if none does."""
@@ -163,6 +165,7 @@ def _size(report: IndexReport, size: SizeRows) -> str:
         f"## {size.entries:,} vectors\n\n"
         f"Each with the setting that takes least and finds {report.target}, or finds most.\n\n{table(head, rows)}\n\n"
         f"All efforts, as effort: recall@10, ms of a core.\n\n{table(('index', 'curve'), curves)}"
+        + "".join(f"\n\nLeft out: {why}." for why in size.left_out)
     )
 
 

@@ -76,7 +76,10 @@ def test_the_report_has_what_was_measured(trial, tmp_path):
     row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, core_s=0.001))
     real = [plain_record("a", reduced=512, descriptor=vector) for vector in np.eye(40, 64, dtype=np.float16)]
     report = IndexReport(
-        sizes=[SizeRows(entries=1000, engines=[row]), SizeRows(entries=GOAL_SIZE, engines=[row])],
+        sizes=[
+            SizeRows(entries=1000, engines=[row], left_out=["Milvus' `HNSW32`: it did not answer"]),
+            SizeRows(entries=GOAL_SIZE, engines=[row]),
+        ],
         target=0.98,
         queries=30,
         neighbourhoods=neighbourhoods(real, real),
@@ -89,6 +92,7 @@ def test_the_report_has_what_was_measured(trial, tmp_path):
         seconds=60.0,
     )
     text = markdown(report)
+    assert text.count("Left out") == 1 and "Left out: Milvus' `HNSW32`: it did not answer." in text
     assert verdict(report) and "searches a second among 1,000,000: met" in text
     assert "| `Flat` |  | 1 | 1.0000 | 2.00 | 500 |" in text and "| 1.0000 | 1.00 |" in text
     assert "| Flat | 2.00 | 2.00 | 1.0 |" in text
