@@ -9,8 +9,8 @@ import asyncio
 import dataclasses
 import re
 import shutil
-from pathlib import Path
 
+import milvus_server
 import numpy as np
 import pytest
 from authorities import Authority
@@ -27,11 +27,9 @@ from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.outbox import Outbox
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ops.bench.milvus_index import settled
-from landseer.ops.errors import OpsError
-from landseer.ops.run.milvus import HOME, PASSWORD, MilvusServer, installed
+from landseer.ops.run.milvus import PASSWORD
 
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +41,9 @@ def authority(tmp_path_factory):
 def milvus(authority, tmp_path_factory):
     pair = authority.issue("milvus")
     settings = {"server_pem_path": str(pair.cert), "server_key_path": str(pair.key), "tls_mode": "1"}
-    program, data = installed(ROOT / HOME), tmp_path_factory.mktemp("milvus")
-    server = MilvusServer(program, data, {**settings, "authorization_enabled": "true"})
-    try:
-        server.start()
-    except OpsError as error:
-        server.stop()
-        if "no network" in str(error):
-            pytest.skip(str(error))
-        raise
-    yield server
-    server.stop()
-    shutil.rmtree(data)
+    settings["authorization_enabled"] = "true"
+    with milvus_server.running(tmp_path_factory.mktemp("milvus"), settings) as server:
+        yield server
 
 
 @pytest.fixture

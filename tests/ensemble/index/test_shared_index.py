@@ -8,15 +8,14 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import zlib
 from collections import Counter
-from pathlib import Path
 
+import milvus_server
 import numpy as np
 import pytest
 from fake_triton import SIZES
@@ -29,11 +28,8 @@ from landseer.ensemble.config import NONE, ServerConfig
 from landseer.ensemble.errors import NotFound, StoreUnavailable, StoreUnusable
 from landseer.ensemble.index import milvus_collection
 from landseer.ensemble.postgres_address import postgres_address
-from landseer.ops.errors import OpsError
-from landseer.ops.run.milvus import HOME, MilvusServer, installed
 
 pytestmark = pytest.mark.stack
-ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("LANDSEER_KILLS", "5"))
 DELAY_S = 2.0
 """After which another server finds what one has written: docs/scale.md."""
@@ -43,19 +39,9 @@ IDS = 40
 
 @pytest.fixture(scope="module")
 def milvus(tmp_path_factory):
-    data = tmp_path_factory.mktemp("milvus")
     # The processes that are killed leave it little time.
-    server = MilvusServer(installed(ROOT / HOME), data, session_s=15)
-    try:
-        server.start()
-    except OpsError as error:
-        server.stop()
-        if "no network" in str(error):
-            pytest.skip(str(error))
-        raise
-    yield server
-    server.stop()
-    shutil.rmtree(data)
+    with milvus_server.running(tmp_path_factory.mktemp("milvus"), session_s=15) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
