@@ -157,6 +157,11 @@ class TritonClient:
         """Requests that wait in a model's queue, by Triton's metrics."""
         return sample(self.server.metrics_url, "nv_inference_pending_request_count", model=model, version="1")
 
+    def refused(self, model: str, reason: str) -> float:
+        """Requests that a model's backend answered with an error, by Triton's metrics."""
+        labels = {"model": model, "reason": reason, "version": "1"}
+        return sample(self.server.metrics_url, "landseer_triton_refused_total", **labels)
+
 
 def tensors(inputs: Mapping[str, NDArray[Any]]) -> list[Any]:
     """Return the inputs of a request to Triton."""

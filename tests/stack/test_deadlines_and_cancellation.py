@@ -83,7 +83,7 @@ def test_a_deadline_that_passes_in_tritons_queue_is_not_run(landseer, triton, al
     assert landseer.client.search(COFFEE, top_k=1).hits
     full = np.tile(pixels_of(wheel("retina.jpg"))[None, :512, :512], (8, 1, 1, 1))
     quiet()
-    count, seconds = singles(triton)
+    before = triton.refused("backbone", "late")
     with ThreadPoolExecutor(4) as callers:
         asked = [callers.submit(triton.infer, "backbone", {"image": full}, ["descriptor"]) for _ in range(4)]
         within(20, lambda: triton.pending("backbone") > 0)
@@ -94,20 +94,9 @@ def test_a_deadline_that_passes_in_tritons_queue_is_not_run(landseer, triton, al
     assert refusal.code == "DEADLINE_EXCEEDED"
     assert 0.3 < took < 1.5
     quiet()
-    now = singles(triton)
-    assert now[0] - count == 1, "the search's picture never came to Triton's queue"
-    assert now[1] - seconds < 0.02, "Triton ran the search's picture although nobody waited for it"
+    # Refused by the backend itself: the picture came to Triton's queue, and was not run.
+    within(10, lambda: triton.refused("backbone", "late") == before + 1)
     assert landseer.metric("grpc_server_handled_total", **SEARCH, grpc_code="DEADLINE_EXCEEDED") >= 1
-
-
-def singles(triton):
-    """Return how often the backbone ran with a single picture, and for how many seconds altogether.
-
-    Triton counts as run what the backend refuses, so only the time tells whether there was any work.
-    """
-    [found] = triton.client.get_inference_statistics("backbone").model_stats
-    times = [one.compute_infer for one in found.batch_stats if one.batch_size == 1]
-    return sum(time.count for time in times), sum(time.ns for time in times) / 1e9
 
 
 def test_more_than_may_wait_is_turned_away_at_once(another, tmp_path):

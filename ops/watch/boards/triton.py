@@ -38,9 +38,17 @@ BOARD = Board(
                 Panel(
                     title="Failed requests",
                     unit="reqps",
-                    queries=one(
-                        f"sum by (model) (rate(nv_inference_request_failure{{{I}}}[{R}])) or vector(0)", "{{model}}"
-                    ),
+                    queries=[
+                        *one(
+                            f"sum by (model) (rate(nv_inference_request_failure{{{I}}}[{R}])) or vector(0)",
+                            "{{model}}",
+                        ),
+                        *one(
+                            f"sum by (model, reason) (rate(landseer_triton_refused_total{{{I}}}[{R}]))",
+                            "{{model}}: {{reason}}",
+                        ),
+                    ],
+                    description="late and cancelled ones were dropped before they ran: nobody waits for them.",
                 ),
             ],
         ),

@@ -21,6 +21,9 @@ from landseer.ops.backend.runner import Job, Outputs, RequestFailure, Runner
 CODES = {"invalid": "INVALID_ARG", "internal": "INTERNAL", "late": "UNAVAILABLE", "cancelled": "CANCELLED"}
 """Names of pb_utils.TritonError's codes; that class exists only after this module is imported."""
 
+REFUSED = "landseer_triton_refused_total"
+"""The counter of failed requests. Triton books every answer of a backend in Python as a success, errors, too."""
+
 
 class TritonPythonModel:
     """The class that Triton looks for, with the three methods that it calls."""
@@ -31,6 +34,10 @@ class TritonPythonModel:
         settings = from_triton(config, repository=Path(args["model_repository"]), version=args["model_version"])
         self._runner = Runner(settings)
         self._deadlines = Deadlines()
+        description = "Requests that a model answered with an error"
+        self._refused = pb_utils.MetricFamily(name=REFUSED, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        labels = {"model": args["model_name"], "version": args["model_version"]}
+        self._refusals = {kind: self._refused.Metric(labels=labels | {"reason": kind}) for kind in CODES}
         log = pb_utils.Logger
         if self._runner.precision != settings.precision:
             log.log_warn(f"{args['model_name']}: this CPU has no {settings.precision}, using {self._runner.precision}")
@@ -45,6 +52,8 @@ class TritonPythonModel:
         senders, now = [request.get_response_sender() for request in requests], time.monotonic()
         jobs = [_job(request, self._deadlines.of(request.parameters(), now=now)) for request in requests]
         for place, answer in self._runner.answers(jobs):
+            if isinstance(answer, RequestFailure):
+                self._refusals[answer.kind].increment(1)
             senders[place].send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
