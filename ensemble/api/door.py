@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, cast
 
 from landseer.ensemble.errors import InvalidInput, Overloaded, Stopping, Unfinished
 from landseer.ensemble.search.held_bytes import HeldBytes
@@ -157,7 +157,20 @@ async def _unfinished(calls: set[asyncio.Task[Any]], within_s: float) -> set[asy
     return (await asyncio.wait(set(calls), timeout=within_s))[1] if calls else set()
 
 
+@asynccontextmanager
+async def stream(messages: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    """Receive the messages of a call, and free the last one, too.
+
+    gRPC's iterator holds on to what it gave last until it is closed, or until the next garbage collection after the
+    call: 40 searches by pictures of 19 MB left 720 MB behind.
+    """
+    # gRPC gives an asynchronous generator, and says that it is an iterator.
+    async with aclosing(cast("AsyncGenerator[Any, None]", aiter(messages))) as received:
+        yield received
+
+
 async def _first(messages: AsyncIterator[bytes]) -> bytes:
-    async for message in messages:
-        return message
+    async with stream(messages) as received:
+        async for message in received:
+            return cast("bytes", message)
     raise InvalidInput("request", "the call has no message; expected one")

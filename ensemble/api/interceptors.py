@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
 import grpc
 from google.rpc import status_pb2
 
-from landseer.ensemble.api.door import Door
+from landseer.ensemble.api.door import Door, stream
 from landseer.ensemble.api.status import clip, grpc_code, pushback, status_of, trailers, unexpected
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.telemetry.metrics import Metrics
@@ -53,7 +53,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         parse, serialise = handler.request_deserializer, handler.response_serializer
         if handler.stream_unary:
-            observed: Any = self._observed(handler.stream_unary, nullcontext, service, method)
+            observed: Any = self._observed(handler.stream_unary, stream, service, method)
             return grpc.stream_unary_rpc_method_handler(observed, parse, serialise)
         # As a stream of one message, so that it is the door that reads it.
         receive = partial(self._door.request, parse=parse)
@@ -91,6 +91,7 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except Exception as error:
                 status, why = _status(error, request_id), f": {_told(error, name)}"
                 code, when = grpc_code(status), pushback(error, context.time_remaining())
+                _forget_frames(error)
             finally:
                 # gRPC keeps this frame, until the next garbage collection, with the error that `abort` raises.
                 request = None
@@ -105,6 +106,16 @@ class Observer(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await context.abort(code, status.message, ((KEY, request_id), *trailers(status), *when))
 
         return observed
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut an error loose from the frames that it came through, which hold the picture.
+
+    Those of a thread hold the future that holds the error, a circle that only the next garbage collection would free.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _why_cancelled(context: Any) -> grpc.StatusCode:

@@ -272,10 +272,10 @@ async def start_server(config: ServerConfig, tracing: Tracing = OFF) -> RunningS
 
 
 def _gates(config: ServerConfig, metrics: Metrics) -> Gates:
-    most, late = config.in_flight + config.waiting, config.refuse_after_s
+    most, late, threads = config.in_flight + config.waiting, config.refuse_after_s, config.threads
     return Gates(
-        pictures=Gate("search", most=most, refuse_after_s=late, metrics=metrics),
-        lookups=Gate("lookup", most=most, refuse_after_s=late, metrics=metrics),
+        pictures=Gate("search", most=most, refuse_after_s=late, at_once=threads, metrics=metrics),
+        lookups=Gate("lookup", most=most, refuse_after_s=late, at_once=threads, metrics=metrics),
         # Whoever indexes would rather wait.
         uploads=Gate("upload", most=16 * config.bulk_in_flight, metrics=metrics),
     )

@@ -8,6 +8,11 @@ those inside. With n inside the next one is answered after about (n + 1) times t
   answered no sooner than those that come back,
 - if `most` are inside.
 
+`at_once` may be inside in any case, deadlines permitting, as many as the machine works on at the same time. A line of
+`refuse_after_s` is good for a burst, as all are answered. Under lasting overload it never ends, and only makes every
+answer late. So while more than a third of those that come are refused, no more than `at_once` are let in: as many are
+answered, and sooner.
+
 Why so: the line is kept short at its end, so the order within matters little. It stays first in, first out, which is
 fair; last in, first out, or dropping from the front as CoDel does, would help only if the line could grow long, and
 both throw away what has been received and decoded. Nobody inside has to be told to leave, as gRPC cancels the work of
@@ -38,7 +43,11 @@ OUTLIER = 4.0
 MARGIN = 1.1
 """A deadline must leave this many times the expected time."""
 PIPELINE = 2
-"""As many may always be inside, deadlines permitting: one is prepared while the models run for the other."""
+"""Least number that may always be inside: one is prepared while the models run for the other."""
+MOST_REFUSED = 1 / 3
+"""Share of the latest arrivals that are refused, above which no line may form."""
+IDLE_S = 1.0
+"""With nobody inside for so long, an overload is over."""
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 5.0
 """Refused callers are asked to wait at least this long, and at most, unless no place is free before."""
 
@@ -53,16 +62,19 @@ class Gate:
         most: int,
         metrics: Metrics,
         refuse_after_s: float | None = None,
+        at_once: int = PIPELINE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """refuse_after_s: None if only deadlines count. clock: in seconds, the same as deadlines have."""
         self._name = name
         self._most = most
         self._refuse_after_s = refuse_after_s
+        self._at_once = max(PIPELINE, at_once)
         self._clock = clock
         self._shed = metrics.shed
         self._inside = 0
         self._refused = 0
+        self._refused_share = 0.0
         self._each_s = FIRST_GUESS_S
         self._measured = 0
         self._work = 0.0
@@ -82,6 +94,7 @@ class Gate:
         started, answered = self._advance(), False
         self._inside += 1
         self._refused = 0
+        self._refused_share *= 1 - WEIGHT
         try:
             yield
             answered = True
@@ -104,7 +117,10 @@ class Gate:
         return self._work
 
     def _check(self, deadline: Deadline) -> None:
-        left = None if deadline.at is None else deadline.at - self._clock()
+        now = self._clock()
+        if not self._inside and now - self._looked > IDLE_S:
+            self._refused_share = 0.0
+        left = None if deadline.at is None else deadline.at - now
         takes, limit = self.expected_s, self._refuse_after_s
         if self._inside >= self._most:
             self._refuse("full", f"{self._inside} {self._name} requests are being answered, as many as may be", takes)
@@ -112,12 +128,25 @@ class Gate:
         if left is not None and self._inside and MARGIN * takes > left:
             said = f"an answer would take {takes:.1f} s now, and the deadline leaves {max(0.0, left):.1f} s"
             self._refuse("deadline", said, takes - left / MARGIN)
-        if limit is not None and self._inside >= PIPELINE and takes > limit:
+        if limit is not None and self._inside >= self._at_once:
+            self._check_line(takes, limit)
+
+    def _check_line(self, takes: float, limit: float) -> None:
+        """Refuse what would make the line too long: any line under lasting overload."""
+        if takes > limit:
             said = f"an answer would take {takes:.1f} s now, and this server refuses what takes longer than {limit:g} s"
             self._refuse("slow", said, takes - limit)
+        if self._refused_share > MOST_REFUSED:
+            said = (
+                f"many {self._name} requests are being refused, and no more than {self._at_once} are let in at a time"
+            )
+            self._refuse("slow", said, self._each_s)
 
     def _refuse(self, reason: str, said: str, excess_s: float) -> None:
         self._shed.labels(self._name, reason).inc()
         self._refused += 1
+        # A deadline that is too short says little about the load.
+        if reason != "deadline":
+            self._refused_share += WEIGHT * (1 - self._refused_share)
         pause_s = min(self._refused * LEAST_PAUSE_S, MOST_PAUSE_S)
         raise Overloaded(f"{said}; try again later", retry_after_s=max(pause_s, excess_s))

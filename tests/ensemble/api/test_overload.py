@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 
 import numpy as np
@@ -126,6 +127,29 @@ async def test_a_stream_waits_instead(start):
     watching.cancel()
     assert (answer.indexed, len(answer.failures)) == (4, 0)
     assert len(one) <= most < 2 * len(one)
+
+
+def kept(*, least: int) -> list[str]:
+    """Return the types of what holds on to blocks of at least so many bytes."""
+    holding = ((type(one).__name__, gc.get_referents(one)) for one in gc.get_objects())
+    return sorted(name for name, held in holding for one in held if isinstance(one, bytes) and len(one) >= least)
+
+
+async def test_no_picture_stays_in_memory_after_its_call(start):
+    """Answered and refused ones, and those of a stream that fails, before any garbage is collected."""
+    landseer = await start()
+    image, before = large(0), kept(least=LARGE)
+    gc.disable()
+    try:
+        for _ in range(3):
+            await landseer.search.Search(Search(image=image))
+            await refused(landseer.search.Search(Search(image=bytes(LARGE))))
+            stream = [index_pb2.UpsertManyRequest(picture=index_pb2.Picture(id="a", image=image))]
+            await landseer.index.UpsertMany(iter([*stream, index_pb2.UpsertManyRequest()]))
+        await settled(landseer, calls=0)
+        assert kept(least=LARGE) == before
+    finally:
+        gc.enable()
 
 
 async def test_a_message_that_is_none_is_the_callers_mistake(landseer, rich):

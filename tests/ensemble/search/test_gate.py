@@ -17,11 +17,16 @@ NONE = Deadline()
 class Street:
     """A gate, its clock, and the requests inside."""
 
-    def __init__(self, *, most: int = 8, refuse_after_s: float | None = None) -> None:
+    def __init__(self, *, most: int = 8, refuse_after_s: float | None = None, at_once: int = 2) -> None:
         self.now = 100.0
         self.metrics = Metrics()
         self.gate = Gate(
-            "search", most=most, refuse_after_s=refuse_after_s, metrics=self.metrics, clock=lambda: self.now
+            "search",
+            most=most,
+            refuse_after_s=refuse_after_s,
+            at_once=at_once,
+            metrics=self.metrics,
+            clock=lambda: self.now,
         )
         self.inside: list[ExitStack] = []
 
@@ -94,6 +99,69 @@ def test_a_line_that_makes_all_late_is_not_joined_though_nobody_set_a_deadline()
     assert (street.shed("slow"), len(street.inside)) == (1, 3)
     street.leave(0.4)
     street.enter()
+
+
+def overloaded(*, at_once: int = 2) -> Street:
+    """Return a street where two are inside, and most of the latest were refused."""
+    street = Street(refuse_after_s=1.5, at_once=at_once)
+    street.learn(0.3)
+    for _ in range(20):
+        with suppress(Overloaded):
+            street.enter()
+    while len(street.inside) > at_once:
+        street.leave(0.3)
+    return street
+
+
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_while_most_are_refused_no_line_is_formed(at_once):
+    street = overloaded(at_once=at_once)
+    for _ in range(20):
+        with pytest.raises(Overloaded, match=f"no more than {at_once} are let in at a time") as refused:
+            street.enter()
+        assert (refused.value.retry_after_s or 0.0) >= 0.3
+        with suppress(Overloaded):
+            street.enter()
+        street.leave(0.3)
+        street.enter()
+    assert len(street.inside) == at_once
+
+
+def test_a_burst_after_an_overload_may_wait_again():
+    """Once fewer are refused, or after a second without any."""
+    for how in ("fewer", "idle"):
+        street = overloaded()
+        while street.inside:
+            street.leave(0.3)
+        if how == "idle":
+            street.now += 1.01
+        else:
+            for _ in range(10):
+                street.enter()
+                street.leave(0.3)
+        for _ in range(3):
+            street.enter()
+
+
+def test_callers_with_too_short_deadlines_shorten_no_line_of_others():
+    street = Street(refuse_after_s=1.5)
+    street.learn(0.4)
+    street.enter()
+    for _ in range(50):
+        with suppress(Overloaded):
+            street.enter(Deadline(street.now + 0.01))
+    assert street.shed("deadline") == 50
+    street.enter()
+    street.enter()
+
+
+def test_as_many_as_the_machine_works_on_at_once_form_no_line():
+    street = Street(most=72, refuse_after_s=1.5, at_once=16)
+    street.learn(0.4)
+    for _ in range(16):
+        street.enter()
+    with pytest.raises(Overloaded, match=r"longer than 1\.5 s"):
+        street.enter()
 
 
 def test_no_more_than_the_bound_are_inside():
