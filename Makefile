@@ -123,7 +123,7 @@ published: $(STAMP) ## Published checkpoints on Revisited Oxford and Paris, as t
 load: $(STAMP) model_repository/manifest.json ## Load test with locust and k6, measured by Prometheus too (about 5 minutes)
 	@$(BIN)/python -m landseer.ops.load.load_test
 
-overload: $(STAMP) model_repository/manifest.json ## Measure what more load than capacity does; writes docs/reports/overload.md (about 5 minutes)
+overload: $(STAMP) model_repository/manifest.json ## Measure what more load than capacity does; writes docs/reports/overload.md (about 8 minutes)
 	@$(BIN)/python -m landseer.ops.load.overload
 
 chaos: $(STAMP) model_repository/manifest.json ## Kill, hang, fill and damage the real processes; writes docs/reports/chaos.md (about 16 minutes; ARGS="...")

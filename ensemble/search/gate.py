@@ -10,8 +10,8 @@ those inside. With n inside the next one is answered after about (n + 1) times t
 
 `at_once` may be inside in any case, deadlines permitting, as many as the machine works on at the same time. A line of
 `refuse_after_s` is good for a burst, as all are answered. Under lasting overload it never ends, and only makes every
-answer late. So while more than a third of those that come are refused, no more than `at_once` are let in: as many are
-answered, and sooner.
+answer late. So while more than a third of those that come are refused, and until those who were refused came back, no
+more than `at_once` are let in: as many are answered, and sooner.
 
 Why so: the line is kept short at its end, so the order within matters little. It stays first in, first out, which is
 fair; last in, first out, or dropping from the front as CoDel does, would help only if the line could grow long, and
@@ -26,6 +26,7 @@ Each kind of request has a gate of its own, so searches by id are counted and re
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,10 +47,12 @@ PIPELINE = 2
 """Least number that may always be inside: one is prepared while the models run for the other."""
 MOST_REFUSED = 1 / 3
 """Share of the latest arrivals that are refused, above which no line may form."""
-IDLE_S = 1.0
-"""With nobody inside for so long, an overload is over."""
+LATEST = 0.05
+"""Of the latest arrival in that share."""
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 5.0
 """Refused callers are asked to wait at least this long, and at most, unless no place is free before."""
+OVER_S = 2 * MOST_PAUSE_S
+"""An overload is over when so long no more than `MOST_REFUSED` were refused: all who were asked to wait have come."""
 
 
 class Gate:
@@ -75,6 +78,7 @@ class Gate:
         self._inside = 0
         self._refused = 0
         self._refused_share = 0.0
+        self._overloaded_until = -math.inf
         self._each_s = FIRST_GUESS_S
         self._measured = 0
         self._work = 0.0
@@ -94,7 +98,7 @@ class Gate:
         started, answered = self._advance(), False
         self._inside += 1
         self._refused = 0
-        self._refused_share *= 1 - WEIGHT
+        self._refused_share *= 1 - LATEST
         try:
             yield
             answered = True
@@ -117,10 +121,7 @@ class Gate:
         return self._work
 
     def _check(self, deadline: Deadline) -> None:
-        now = self._clock()
-        if not self._inside and now - self._looked > IDLE_S:
-            self._refused_share = 0.0
-        left = None if deadline.at is None else deadline.at - now
+        left = None if deadline.at is None else deadline.at - self._clock()
         takes, limit = self.expected_s, self._refuse_after_s
         if self._inside >= self._most:
             self._refuse("full", f"{self._inside} {self._name} requests are being answered, as many as may be", takes)
@@ -136,7 +137,7 @@ class Gate:
         if takes > limit:
             said = f"an answer would take {takes:.1f} s now, and this server refuses what takes longer than {limit:g} s"
             self._refuse("slow", said, takes - limit)
-        if self._refused_share > MOST_REFUSED:
+        if self._clock() < self._overloaded_until:
             said = (
                 f"many {self._name} requests are being refused, and no more than {self._at_once} are let in at a time"
             )
@@ -147,6 +148,8 @@ class Gate:
         self._refused += 1
         # A deadline that is too short says little about the load.
         if reason != "deadline":
-            self._refused_share += WEIGHT * (1 - self._refused_share)
+            self._refused_share += LATEST * (1 - self._refused_share)
+        if self._refused_share > MOST_REFUSED:
+            self._overloaded_until = self._clock() + OVER_S
         pause_s = min(self._refused * LEAST_PAUSE_S, MOST_PAUSE_S)
         raise Overloaded(f"{said}; try again later", retry_after_s=max(pause_s, excess_s))

@@ -33,6 +33,11 @@ class Call:
     """`google.rpc.RetryInfo` of a refusal."""
 
     @property
+    def began(self) -> float:
+        """A point of `time.monotonic`."""
+        return self.ended - self.seconds
+
+    @property
     def answered(self) -> bool:
         """Whether it was answered, so before its deadline."""
         return self.code == "OK"
@@ -44,6 +49,13 @@ class Calls:
 
     calls: Sequence[Call]
     seconds: float
+    began: float = 0.0
+    """When the span began, a point of `time.monotonic`."""
+
+    def split(self, after_s: float) -> tuple[Sequence[Call], Sequence[Call]]:
+        """Return the calls that began within so many seconds, and the later ones."""
+        at = self.began + after_s
+        return [call for call in self.calls if call.began < at], [call for call in self.calls if call.began >= at]
 
     def count(self, code: str) -> int:
         """Return how many calls ended so."""
@@ -128,7 +140,7 @@ class Callers:
 
     def _since(self, began: float) -> Calls:
         calls = [call for call in self.calls if call.ended >= began]
-        return Calls(calls=calls, seconds=max(call.ended for call in calls) - began)
+        return Calls(calls=calls, seconds=max(call.ended for call in calls) - began, began=began)
 
 
 def retry_of(error: Any) -> float | None:

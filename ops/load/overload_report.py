@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ ENOUGH_GOODPUT = 0.9
 """Least share of the capacity that must be answered at any load above it."""
 MOST_STRETCH = 3.0
 """A p99 of admitted searches of at most this many times the unloaded one is good."""
+RAMP_S = 3.0
+"""A load begins with a burst, which may wait, until the server knows it for an overload."""
 MOST_LOOKUP_STRETCH = 2.0
 """The same for searches by id."""
 MOST_GROWTH = 1.25
@@ -27,37 +30,50 @@ MOST_BURST_MIB = 1024.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capacity:
-    """The capacity around a load, in answers per second: a machine's speed changes while it is measured."""
-
-    before: float
-    after: float
-
-    @property
-    def mean(self) -> float:
-        """What the load is compared with."""
-        return (self.before + self.after) / 2
-
-
-@dataclass(frozen=True, kw_only=True)
 class Load:
     """What one load did."""
 
     name: str
     offered: str
     """In words."""
-    calls: Calls
+    rounds: Sequence[Calls]
     """Searches by picture."""
-    lookups: Calls
+    lookups: Sequence[Calls]
     """Searches by id beside them."""
-    capacity: Capacity
+    capacity: Sequence[float]
+    """In answers per second, before, between and after the rounds: a machine's speed changes while it is measured."""
     rss_mib: float
     """Largest resident memory of the orchestrator meanwhile."""
 
     @property
+    def calls(self) -> Calls:
+        """All searches by picture."""
+        return joined(self.rounds)
+
+    @property
+    def by_id(self) -> Calls:
+        """All searches by id."""
+        return joined(self.lookups)
+
+    @property
+    def steady(self) -> Calls:
+        """Searches by picture that began after the burst with which a round begins."""
+        return joined([dataclasses.replace(one, calls=one.split(RAMP_S)[1]) for one in self.rounds])
+
+    @property
+    def burst(self) -> Calls:
+        """Those of that burst."""
+        return joined([dataclasses.replace(one, calls=one.split(RAMP_S)[0]) for one in self.rounds])
+
+    @property
     def answered(self) -> float:
         """Goodput as a share of the capacity."""
-        return self.calls.goodput / self.capacity.mean
+        return self.calls.goodput / mean(self.capacity)
+
+
+def joined(rounds: Sequence[Calls]) -> Calls:
+    """Return the calls of several time spans as those of one."""
+    return Calls(calls=[call for one in rounds for call in one.calls], seconds=sum(one.seconds for one in rounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +92,12 @@ class OverloadReport:
     """All results of a run, and what it ran on."""
 
     unloaded: Calls
-    """One caller, alone, who searches by picture."""
+    """One caller who searches by picture, with searches by id beside."""
     lookups: Calls
-    """One caller, alone, who searches by id."""
+    """Searches by id, alone."""
     capacity_callers: int
+    lookups_s: float
+    """Searches by id that arrive in a second."""
     loads: Sequence[Load]
     burst: Burst
     idle_mib: float
@@ -114,7 +132,7 @@ def missed(report: OverloadReport) -> list[str]:
 def _missed_by_searches(report: OverloadReport) -> Iterator[str]:
     unloaded = report.unloaded.quantile_ms(0.99)
     for load in report.loads[1:]:
-        stretch = load.calls.quantile_ms(0.99) / unloaded
+        stretch = load.steady.quantile_ms(0.99) / unloaded
         if load.answered < ENOUGH_GOODPUT:
             yield f"{load.name}: {load.answered:.2f} of the capacity was answered, not {ENOUGH_GOODPUT:g}"
         if not stretch <= MOST_STRETCH:
@@ -129,7 +147,7 @@ def _missed_by_searches(report: OverloadReport) -> Iterator[str]:
 def _missed_by_lookups(report: OverloadReport) -> Iterator[str]:
     alone = report.lookups.quantile_ms(0.99)
     for load in report.loads:
-        stretch = load.lookups.quantile_ms(0.99) / alone
+        stretch = load.by_id.quantile_ms(0.99) / alone
         if not stretch <= MOST_LOOKUP_STRETCH:
             most = f"{MOST_LOOKUP_STRETCH:g} or less"
             yield f"{load.name}: the p99 of searches by id is {stretch:.1f} times that alone, not {most}"
@@ -167,7 +185,7 @@ def _aims(report: OverloadReport) -> str:
 
 def _head(report: OverloadReport) -> str:
     least = min(load.answered for load in report.loads[1:])
-    capacity = mean(load.capacity.mean for load in report.loads)
+    capacity = mean(one for load in report.loads for one in load.capacity)
     return (
         "# Overload\n\n"
         f"Written by `make overload` on {report.date:%Y-%m-%d %H:%M} UTC; the next run overwrites it.\n"
@@ -179,43 +197,48 @@ def _head(report: OverloadReport) -> str:
 
 
 def _loads(report: OverloadReport) -> str:
-    rows = [_row(report, "one caller", "1 caller", report.unloaded, ("", ""))]
-    for load in report.loads:
-        around = f"{load.capacity.before:.2f}, {load.capacity.after:.2f}"
-        rows.append(_row(report, load.name, load.offered, load.calls, (around, f"{load.answered:.2f}")))
+    alone = report.unloaded
+    first = ("one caller", "1 caller", f"{alone.goodput:.2f}", "", "", *_times(report, alone), "", "0", "0", "")
+    rows = [first, *(_row(report, load) for load in report.loads)]
     head = (
-        *("load", "offered", "answered/s", "capacity before, after", "of capacity", "p50 ms", "p99 ms"),
-        "p99 / unloaded",
+        *("load", "offered", "answered/s", "capacity around", "of capacity", "p50 ms", "p99 ms", "p99 / unloaded"),
+        f"slowest of the first {RAMP_S:g} s",
         *("refused", "too late", "refused within, p99 ms"),
     )
     return (
         "## Searches by picture\n\n"
         + table(head, rows)
         + f"\n\nCapacity: answers per second of {report.capacity_callers} callers who wait, without a deadline that "
-        "matters, measured before and after each load\nbeside the same searches by id. "
-        f"p50 and p99 are those of answers. The aim is {ENOUGH_GOODPUT:g} of the capacity, and a p99 of at most "
+        "matters, measured before,\nbetween and after the rounds of each load, beside the same searches by id. "
+        f"p50 and p99 are those of answers\nto searches that began after the first {RAMP_S:g} s of a round: a burst "
+        f"may form a line, and is answered.\nThe aim is {ENOUGH_GOODPUT:g} of the capacity, and a p99 of at most "
         f"{MOST_STRETCH:g} times the unloaded one."
     )
 
 
-def _row(report: OverloadReport, name: str, offered: str, calls: Calls, share: tuple[str, str]) -> tuple[str, ...]:
-    p99, unloaded = calls.quantile_ms(0.99), report.unloaded.quantile_ms(0.99)
+def _row(report: OverloadReport, load: Load) -> tuple[str, ...]:
+    calls = load.calls
     return (
-        name,
-        offered,
+        load.name,
+        load.offered,
         f"{calls.goodput:.2f}",
-        *share,
-        f"{calls.quantile_ms(0.5):.0f}",
-        f"{p99:.0f}",
-        f"{p99 / unloaded:.1f}",
+        ", ".join(f"{one:.2f}" for one in load.capacity),
+        f"{load.answered:.2f}",
+        *_times(report, load.steady),
+        f"{load.burst.quantile_ms(1.0):.0f}",
         str(len(calls.shed)),
         str(calls.count("DEADLINE_EXCEEDED")),
         f"{calls.quantile_ms(0.99, 'RESOURCE_EXHAUSTED'):.0f}" if calls.shed else "",
     )
 
 
+def _times(report: OverloadReport, calls: Calls) -> tuple[str, str, str]:
+    p99, unloaded = calls.quantile_ms(0.99), report.unloaded.quantile_ms(0.99)
+    return f"{calls.quantile_ms(0.5):.0f}", f"{p99:.0f}", f"{p99 / unloaded:.1f}"
+
+
 def _lookups(report: OverloadReport) -> str:
-    beside = [(load.name, load.lookups) for load in report.loads]
+    beside = [(load.name, load.by_id) for load in report.loads]
     rows = [
         (
             name,
@@ -232,42 +255,24 @@ def _lookups(report: OverloadReport) -> str:
     return (
         "## Searches by id beside them\n\n"
         + table(head, rows)
-        + "\n\nOne caller who waits for each answer. They have a gate of their own, but share the cores with Triton.\n"
-        f"The aim is a p99 of at most {MOST_LOOKUP_STRETCH:g} times the one alone."
+        + f"\n\n{report.lookups_s:g} a second, at random times. They have a gate of their own, but share the cores "
+        f"with Triton.\nThe aim is a p99 of at most {MOST_LOOKUP_STRETCH:g} times the one alone."
     )
 
 
 def _reading(report: OverloadReport) -> str:
     """Return what bounds the slowest answers."""
-    capacity, alone = mean(load.capacity.mean for load in report.loads), report.unloaded.goodput
-    counts = [load.calls.count("OK") for load in report.loads]
+    counts = [load.steady.count("OK") for load in report.loads]
     return (
         "## What bounds the slowest answers\n\n"
-        f"- A load has {min(counts)} to {max(counts)} answers by picture: their p99 is about the slowest of them.\n"
-        f"- {_together(report)}\n"
-        f"- The unloaded caller has the cores to itself and gets {alone:.2f} answers a second. Beside the searches by "
-        f"id the capacity is {capacity:.2f}: two\n  searches at once then take {PIPELINE * alone / capacity:.1f} times "
-        "as long, each, as one alone.\n"
+        f"- A load has {min(counts)} to {max(counts)} answers by picture after its first {RAMP_S:g} s: their p99 is "
+        "about the slowest of them.\n"
+        f"- A burst is let in as far as it is expected to be answered within {ServerConfig.refuse_after_s:g} s. While "
+        "more than a third of the searches\n  are refused, only as many are let in as there are cores, "
+        f"{PIPELINE} at least: one is prepared while the models run for the other.\n"
         "- Searches by id do not queue behind those by picture: they are counted apart, and on the threads that verify "
         "they take turns in small\n  pieces. But these threads wait for cores that Triton, the decoders and the "
-        "callers hold, all at the same priority. Cores of its own for\n  Triton, or a lower priority for it (`nice`), "
-        "may shorten that; neither was measured."
-    )
-
-
-def _together(report: OverloadReport) -> str:
-    """Return how long an answer takes where the gate holds as few searches as it ever does."""
-    limit = ServerConfig.refuse_after_s
-    goodputs = {load.name: load.calls.goodput for load in report.loads[1:]}
-    slow = {name: PIPELINE / rate for name, rate in goodputs.items() if rate and PIPELINE / rate > limit}
-    rule = f"The server lets in what it expects to answer within {limit:g} s, and {PIPELINE} searches in any case"
-    if not slow:
-        return f"{rule}."
-    expected = ", ".join(f"{1e3 * seconds:.0f} ms at {name}" for name, seconds in slow.items())
-    return (
-        f"{rule}, so that one is prepared\n  while the models run for the other. With {PIPELINE} inside an answer "
-        f"takes {PIPELINE} divided by the answers a second: {expected}.\n  One at a time would be answered sooner, and "
-        "fewer would be answered."
+        "callers hold, all at the same priority."
     )
 
 
@@ -293,6 +298,8 @@ def _method(report: OverloadReport) -> str:
     return (
         "## How it was measured\n\n"
         f"- {report.photos} {light if report.light else default}.\n"
+        f"- Each load comes in {plural(len(report.loads[0].rounds), 'round')}. The unloaded caller, the capacity and "
+        "all loads have the same searches by id beside them.\n"
         "- `1x` and `4x` arrive at random (Poisson) at that multiple of the capacity, whatever becomes of others. The\n"
         "  other callers wait for each answer, and after a refusal as long as its RetryInfo says, up to twice that.\n"
         "- Triton, the orchestrator and the callers share the cores.\n\n" + machine_table(report.machine, report.others)
