@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from authorities import Pair
 
@@ -85,6 +86,20 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
             self._process = None
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop all of its processes, and let them go on at the end."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        stopped = [main, *main.children(recursive=True)]
+        for one in stopped:
+            one.suspend()
+        try:
+            yield
+        finally:
+            for one in stopped:
+                one.resume()
 
     def use_tls(self, pair: Pair) -> None:
         """Let callers over the network use TLS from now on."""

@@ -2,7 +2,8 @@
 
 A connection is made when one is needed, and kept for the next use. One that was not used for a while is tried first, as
 the database or a firewall may have closed it. When one is lost, all that are kept are dropped: calls fail while the
-database is away, and succeed when it is back. Limits of time keep a machine that is gone from holding callers.
+database is away, and succeed when it is back. Limits of time keep a machine that is gone, or a database that hangs,
+from holding callers.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _AWAY = ("08", "25", "40", "53", "55", "57")
 
 FRESH_S = 1.0
 """Seconds for which a connection that is not used is taken to be good."""
+PROBE_S = 5.0
+"""What an answer that takes no work may take, before the database counts as hanging."""
 
 
 class Database:
@@ -60,6 +63,12 @@ class Database:
     def reading(self) -> Iterator[Any]:
         """Yield a cursor for statements that each see the state at their beginning. StoreUnavailable; StoreUnusable."""
         with self._cursor() as cursor:
+            yield cursor
+
+    @contextmanager
+    def probing(self) -> Iterator[Any]:
+        """Yield a cursor for statements that take no work. StoreUnavailable after PROBE_S; StoreUnusable."""
+        with self._cursor() as cursor, _hurried(cursor.connection):
             yield cursor
 
     @contextmanager
@@ -118,7 +127,8 @@ class Database:
         if time.monotonic() - since < FRESH_S:
             return True
         try:
-            connection.execute("SELECT 1")
+            with _hurried(connection):
+                connection.execute("SELECT 1")
             return True
         except self._psycopg.Error:
             connection.close()
@@ -126,7 +136,9 @@ class Database:
             return False
 
     def _connected(self) -> Any:
-        connection = self._psycopg.connect(**self._how, autocommit=True)
+        from landseer.ensemble.store.postgres.patient_connection import PatientConnection
+
+        connection = PatientConnection.connect(**self._how, autocommit=True)
         host = connection.info.host
         plain = not connection.pgconn.ssl_in_use
         if plain and host and not host.startswith("/") and not is_loopback(host) and not self._insecure:
@@ -165,6 +177,15 @@ class Database:
         if lost or state[:2] in _AWAY:
             return StoreUnavailable(f"the store {self.address} does not answer: {_why(error)}; try again")
         return StoreUnusable(f"the store {self.address} cannot be used: {_why(error)}")
+
+
+@contextmanager
+def _hurried(connection: Any) -> Iterator[None]:
+    patience_s, connection.patience_s = connection.patience_s, PROBE_S
+    try:
+        yield
+    finally:
+        connection.patience_s = patience_s
 
 
 def _psycopg() -> Any:

@@ -61,7 +61,7 @@ class SharedMetadata:
 
     def sequence(self) -> int:
         """Return the number of the last change."""
-        with self._database.reading() as cursor:
+        with self._database.probing() as cursor:
             return int(cursor.execute("SELECT sequence FROM landseer_store").fetchone()[0])
 
     def ids(self, prefix: str = "") -> tuple[Keys, list[str]]:

@@ -20,6 +20,7 @@ from landseer.ensemble.errors import StoreUnusable
 from landseer.ensemble.filters.kinds import indexed_field
 from landseer.ensemble.index import live_index
 from landseer.ensemble.postgres_address import postgres_address
+from landseer.ensemble.store.postgres import database
 from landseer.ensemble.store.reading import reading
 from landseer.ensemble.store.store import Store
 from landseer.v1 import index_pb2, search_pb2
@@ -133,6 +134,19 @@ async def test_a_database_that_goes_away_is_told_and_waited_for(shared, server, 
     await put(landseer, "b", picture(1))
     assert (await found(landseer, picture(1)))[0] == "b" and (await found(landseer, picture(0)))[0] == "a"
     await soon(["a", "b"], lambda: ids_of(late))
+
+
+async def test_a_database_that_hangs_is_told_and_waited_for(shared, server, picture, rich, monkeypatch):
+    monkeypatch.setattr(database, "PROBE_S", 0.5)
+    landseer = await shared()
+    await put(landseer, "a", picture(0))
+    with server.hanging():
+        await soon(False, landseer.serving)
+        with pytest.raises(AioRpcError) as failed:
+            await landseer.index.Get(index_pb2.GetRequest(id="a"))
+        assert rich(failed.value).reason == "STORE_UNAVAILABLE"
+    await soon(True, landseer.serving)
+    assert (await found(landseer, picture(0)))[0] == "a"
 
 
 async def ids_of(landseer):

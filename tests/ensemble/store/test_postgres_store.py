@@ -34,6 +34,7 @@ from landseer.ensemble.postgres_address import postgres_address
 from landseer.ensemble.store.listing import PageQuery
 from landseer.ensemble.store.local_features import LocalFeatures
 from landseer.ensemble.store.postgres import database, postgres_store
+from landseer.ensemble.store.postgres.patient_connection import PatientConnection
 from landseer.ensemble.store.postgres.postgres_store import PostgresStore
 from landseer.ensemble.store.record import StoreChange
 
@@ -396,6 +397,25 @@ def test_a_lost_server_is_named_and_found_again(server, store, url, monkeypatch)
             with pytest.raises(StoreUnavailable):
                 store.count()
         assert store.count() == 1
+    assert store.put_many([record("b", 0)]) == [StoreChange(key=2, replaced_key=None)]
+
+
+def test_a_server_that_hangs_is_named_and_found_again(server, store, monkeypatch):
+    store.put_many([record("a", 0)])
+    monkeypatch.setattr(database, "PROBE_S", 0.3)
+    monkeypatch.setattr(PatientConnection, "patience_s", 1.0)
+    monkeypatch.setattr(database, "FRESH_S", 3600.0)
+    for call, seconds in ((store.metadata.sequence, 0.3), (store.stats, 1.0)):
+        with contextlib.ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(store._database.reading())
+        with server.hanging():
+            with pytest.raises(StoreUnavailable, match=f"does not answer: no answer within {seconds:g} s; try again"):
+                call()
+            # The others that were kept are dropped, and a new one is not to be had.
+            with pytest.raises(StoreUnavailable, match="timeout expired"):
+                store.put_many([record("b", 0)])
+        assert call()
     assert store.put_many([record("b", 0)]) == [StoreChange(key=2, replaced_key=None)]
 
 
