@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 _SCHEMES = ("postgres", "postgresql")
@@ -35,3 +37,11 @@ def postgres_address(store: str) -> PostgresAddress | None:
             "PGPASSFILE (~/.pgpass), or in a service file (?service=NAME)"
         )
     return PostgresAddress(store)
+
+
+def store_argument(text: str) -> Path | PostgresAddress:
+    """Return the store that an argument of a command names: a folder, or a database."""
+    try:
+        return postgres_address(text) or Path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -21,7 +21,7 @@ from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.filters.kinds import KINDS, IndexedField, indexed_field
 from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.milvus_address import milvus_address
-from landseer.ensemble.postgres_address import PostgresAddress, postgres_address
+from landseer.ensemble.postgres_address import store_argument
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--triton", "Triton's gRPC endpoint", ServerConfig.triton, metavar="HOST:PORT")
     store = "folder of the store, made if missing; or postgresql://[USER@]HOST[:PORT]/DATABASE, which several servers "
     store += "over one Milvus share (password by PGPASSFILE or ?service=NAME, TLS by ?sslmode=verify-full)"
-    parser.add_argument("--store", required=True, type=_store, metavar="DIR|URL", help=store)
+    parser.add_argument("--store", required=True, type=store_argument, metavar="DIR|URL", help=store)
     option("--metrics", "address of /metrics, or `none`", ServerConfig.metrics, metavar="HOST:PORT")
     engine = f"where vectors are searched: {', '.join(ENGINES)}, or milvus://HOST:PORT/COLLECTION (milvuss: TLS)"
     option("--engine", engine, ServerConfig.engine, type=_engine, metavar="ENGINE")
@@ -182,13 +182,6 @@ def _say(why: str, log_format: str) -> None:
 def _index_field(text: str) -> IndexedField:
     try:
         return indexed_field(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _store(text: str) -> Path | PostgresAddress:
-    try:
-        return postgres_address(text) or Path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import lmdb
 import pyarrow.parquet as pq
 
 from landseer.ensemble.errors import StoreFull, StoreUnusable
+from landseer.ensemble.postgres_address import PostgresAddress
 from landseer.ensemble.store.folder import is_no_room, sync_names
 from landseer.ensemble.store.parquet import About, ExportUnusable, schema_of, to_batch
+from landseer.ensemble.store.postgres.shared_whole import shared_whole
 from landseer.ensemble.store.reading import reading, snapshot
 from landseer.ensemble.store.whole import WholeRecord, WholeStore
 
@@ -36,35 +38,65 @@ class Exported:
     bytes: int
 
 
-def export_store(
-    folder: Path, file: Path, *, network: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Exported:
-    """Write what the store in `folder` holds to a new file. A kill at any moment leaves the complete file, or none.
+class _Source(Protocol):
+    """A store as it was at one moment."""
 
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def pictures(self) -> int: ...
+    @property
+    def stamps(self) -> dict[str, str]: ...
+    def records(self) -> Iterator[WholeRecord]: ...
+
+
+def export_store(
+    store: Path | PostgresAddress,
+    file: Path,
+    *,
+    network: bool = False,
+    insecure: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Write what a store holds to a new file. A kill at any moment leaves the complete file, or none.
+
+    network: whether a folder may be on a file system of another machine. insecure: see `PostgresStore.open`.
     progress: gets the number of pictures that are done, and of all.
     StoreUnusable if there is no sound store, or no picture in it; ExportUnusable if the file is there or cannot be
-    written; StoreFull if there is no room.
+    written; StoreFull if there is no room; StoreUnavailable and ImportError for a store in PostgreSQL.
     """
     if file.exists() or file.is_symlink():
         raise ExportUnusable(f"{file} is there already; name a file that does not exist yet")
     aside = file.with_name(file.name + BESIDE)
     try:
-        with reading(folder, network=network) as environment, snapshot(folder, environment) as transaction:
+        with _whole(store, network=network, insecure=insecure) as source:
             file.parent.mkdir(parents=True, exist_ok=True)
             with _written_aside(aside) as target:
-                about = _write(WholeStore(folder, environment, transaction), folder, target, progress)
+                about = _write(source, store, target, progress)
                 size = target.tell()
                 aside.replace(file)
         sync_names(file.parent)
     except lmdb.Error as error:
         raise StoreUnusable(
-            f"{folder} cannot be read ({error}), and there is no file; check the disk, and restore a backup"
+            f"{store} cannot be read ({error}), and there is no file; check the disk, and restore a backup"
         ) from error
     except OSError as error:
         if is_no_room(error):
             raise StoreFull(f"there is no room for {file}; nothing of it is left. Free some space") from error
         raise ExportUnusable(f"{file} cannot be written ({error}); the store is unchanged") from error
     return Exported(about=about, bytes=size)
+
+
+@contextmanager
+def _whole(store: Path | PostgresAddress, *, network: bool, insecure: bool) -> Iterator[_Source]:
+    if isinstance(store, PostgresAddress):
+        with shared_whole(store, insecure=insecure) as shared:
+            yield shared
+        return
+    with reading(store, network=network) as environment, snapshot(store, environment) as transaction:
+        yield WholeStore(store, environment, transaction)
 
 
 @contextmanager
@@ -93,7 +125,9 @@ def _written_aside(aside: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def _write(store: WholeStore, folder: Path, target: BinaryIO, progress: Callable[[int, int], None]) -> About:
+def _write(
+    store: _Source, name: Path | PostgresAddress, target: BinaryIO, progress: Callable[[int, int], None]
+) -> About:
     about = About(
         release=metadata.version("landseer"),
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -105,7 +139,7 @@ def _write(store: WholeStore, folder: Path, target: BinaryIO, progress: Callable
     groups, done = _groups(store.records()), 0
     first = next(groups, None)
     if first is None:
-        raise StoreUnusable(f"{folder} has no pictures, so there is nothing to export")
+        raise StoreUnusable(f"{name} has no pictures, so there is nothing to export")
     schema = schema_of(about, descriptor=len(first[0].record.descriptor), reduced=len(first[0].record.query_vector))
     writer = pq.ParquetWriter(
         target,

@@ -194,8 +194,8 @@ def _require_folder(path: Path) -> None:
     # As a path it has lost one of its slashes.
     if path.parts and path.parts[0] in ("postgres:", "postgresql:"):
         raise StoreUnusable(
-            "got the address of a database; this command is for stores in folders. Only `landseer serve --store` "
-            "takes an address, and `pg_dump` makes a backup of one"
+            "got the address of a database; this command is for stores in folders. Only `landseer serve --store`, "
+            "`export-store` and `import-store` take an address, and `pg_dump` makes a backup of one"
         )
 
 

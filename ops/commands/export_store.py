@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from landseer.ensemble.postgres_address import store_argument
 from landseer.ops.commands.ending import INTERRUPTED, failed
 
 _MORE = """\
@@ -13,19 +14,22 @@ height, clusters, boxes, thumbnail, keypoints and the rest; docs/operate.md has 
 `landseer import-store` makes a store of it again, also in another release. Augmented vectors are left out, as `landseer
 augment` makes them again.
 
-The server may run: the file holds the store as it was at one moment. While the export runs, what is written makes the
-store's file grow. FILE must not exist yet, and gets its name when all of it is on disk."""
+Servers may run: the file holds the store as it was at one moment. While the export runs, what is written makes the
+store's file, or the database, grow. FILE must not exist yet, and gets its name when all of it is on disk."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _MORE
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of `landseer serve --store`")
+    parser.add_argument(
+        "store", type=store_argument, metavar="STORE", help="folder or database of `landseer serve --store`"
+    )
     parser.add_argument("file", type=Path, metavar="FILE", help="file to write, such as pictures.parquet")
     parser.add_argument(
         "--allow-network-store", action="store_true", help="even where the store is on NFS, SMB or FUSE; unsafe"
     )
+    parser.add_argument("--insecure", action="store_true", help="also over a network, from a database, in plain text")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with shown("exporting") as progress:
-            done = export_store(args.store, args.file, network=args.allow_network_store, progress=progress)
-    except (LandseerError, OSError) as error:
+            done = export_store(
+                args.store, args.file, network=args.allow_network_store, insecure=args.insecure, progress=progress
+            )
+    except (LandseerError, OSError, ImportError) as error:
         return failed("export-store", str(error))
     except KeyboardInterrupt:
         return failed("export-store", "stopped; the store is unchanged, and there is no file", INTERRUPTED)
