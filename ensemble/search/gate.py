@@ -10,8 +10,8 @@ those inside. With n inside the next one is answered after about (n + 1) times t
 
 `at_once` may be inside in any case, deadlines permitting, as many as the machine works on at the same time. A line of
 `refuse_after_s` is good for a burst, as all are answered. Under lasting overload it never ends, and only makes every
-answer late. So while more than a third of those that come are refused, and until those who were refused came back, no
-more than `at_once` are let in: as many are answered, and sooner.
+answer late. So while more than a third of those that come are refused, and until those who were refused came back, the
+line may be a third as long: as many are answered, and sooner.
 
 Why so: the line is kept short at its end, so the order within matters little. It stays first in, first out, which is
 fair; last in, first out, or dropping from the front as CoDel does, would help only if the line could grow long, and
@@ -46,7 +46,9 @@ MARGIN = 1.1
 PIPELINE = 2
 """Least number that may always be inside: one is prepared while the models run for the other."""
 MOST_REFUSED = 1 / 3
-"""Share of the latest arrivals that are refused, above which no line may form."""
+"""Share of the latest arrivals that are refused, above which it is an overload."""
+OVERLOADED = 1 / 3
+"""Of `refuse_after_s` during an overload."""
 LATEST = 0.05
 """Of the latest arrival in that share."""
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.5, 5.0
@@ -133,15 +135,13 @@ class Gate:
             self._check_line(takes, limit)
 
     def _check_line(self, takes: float, limit: float) -> None:
-        """Refuse what would make the line too long: any line under lasting overload."""
+        """Refuse what would make the line too long."""
+        meanwhile = ""
+        if self._clock() < self._overloaded_until:
+            limit, meanwhile = limit * OVERLOADED, " while it refuses many"
         if takes > limit:
             said = f"an answer would take {takes:.1f} s now, and this server refuses what takes longer than {limit:g} s"
-            self._refuse("slow", said, takes - limit)
-        if self._clock() < self._overloaded_until:
-            said = (
-                f"many {self._name} requests are being refused, and no more than {self._at_once} are let in at a time"
-            )
-            self._refuse("slow", said, self._each_s)
+            self._refuse("slow", said + meanwhile, takes - limit)
 
     def _refuse(self, reason: str, said: str, excess_s: float) -> None:
         self._shed.labels(self._name, reason).inc()

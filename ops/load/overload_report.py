@@ -10,7 +10,7 @@ from statistics import mean
 
 from landseer.client.readable import plural
 from landseer.ensemble.config import ServerConfig
-from landseer.ensemble.search.gate import PIPELINE
+from landseer.ensemble.search.gate import OVERLOADED, PIPELINE
 from landseer.ops.bench.report_parts import machine_table, noise, table
 from landseer.ops.load.callers import Calls
 
@@ -262,14 +262,15 @@ def _lookups(report: OverloadReport) -> str:
 
 def _reading(report: OverloadReport) -> str:
     """Return what bounds the slowest answers."""
+    limit = ServerConfig.refuse_after_s
     counts = [load.steady.count("OK") for load in report.loads]
     return (
         "## What bounds the slowest answers\n\n"
         f"- A load has {min(counts)} to {max(counts)} answers by picture after its first {RAMP_S:g} s: their p99 is "
         "about the slowest of them.\n"
-        f"- A burst is let in as far as it is expected to be answered within {ServerConfig.refuse_after_s:g} s. While "
-        "more than a third of the searches\n  are refused, only as many are let in as there are cores, "
-        f"{PIPELINE} at least: one is prepared while the models run for the other.\n"
+        f"- A burst is let in as far as it is expected to be answered within {limit:g} s. While more than a third "
+        f"of the searches are\n  refused, that is {limit * OVERLOADED:g} s. As many as there are cores may always be inside, "
+        f"{PIPELINE} at least: one is prepared while the models\n  run for the other.\n"
         "- Searches by id do not queue behind those by picture: they are counted apart, and on the threads that verify "
         "they take turns in small\n  pieces. But these threads wait for cores that Triton, the decoders and the "
         "callers hold, all at the same priority."
