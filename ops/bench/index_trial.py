@@ -39,6 +39,8 @@ RESCORED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Candidates for each hit that a sweep tries."""
 FEWER = (384, 512, 640)
 """Values that PCA keeps of a vector's, where an index of all takes several times as long to search and to build."""
+CODED = 0.6
+"""Share of a vector's values that PCA keeps for codes, four in four bits, whose candidates finer codes order."""
 ENOUGH = 0.002
 """Recall that fewer candidates may cost; saving more is not worth it."""
 ALL = 0.9995
@@ -263,7 +265,9 @@ def suiting(size: int, dimension: int) -> list[str]:
     """Return the factory strings to try for `size` vectors."""
     exact, fewer = ["Flat", "SQfp16"], [values for values in FEWER if 2 * values <= dimension <= size]
     many = [f"PCA{values},HNSW32,SQ8" for values in fewer] or ["HNSW32,SQ8"]
-    many += [f"PCAR{values},IVF1,PQ{values // 4}x4fs,Refine(SQ8)" for values in fewer[-1:]]
+    if fewer:
+        values = 8 * round(CODED * dimension / 8)
+        many.append(f"PCAR{values},IVF1,PQ{values // 4}x4fs,Refine(SQ8)")
     count = 2 ** round(np.log2(2 * np.sqrt(size)))
     if size < LEAST_PER_LIST * count:
         return [*exact, *many]

@@ -70,7 +70,7 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
 
 def test_what_suits_a_size():
     graphs = [f"PCA{values},HNSW32,SQ8" for values in (384, 512, 640)]
-    assert suiting(4_000, 1280) == ["Flat", "SQfp16", *graphs, "PCAR640,IVF1,PQ160x4fs,Refine(SQ8)"]
+    assert suiting(4_000, 1280) == ["Flat", "SQfp16", *graphs, "PCAR768,IVF1,PQ192x4fs,Refine(SQ8)"]
     assert suiting(4_000, 128) == suiting(4_000, 128 * 128) == ["Flat", "SQfp16", "HNSW32,SQ8"]
     assert "IVF512,RaBitQfs4" in suiting(100_000, 1280) and "IVF512,PQ320x4fs" in suiting(100_000, 1280)
 
