@@ -195,8 +195,8 @@ def _with_finer(index: Any, codes: str) -> Any:
     import faiss
 
     coarse = inner(index)
-    finer = faiss.index_factory(coarse.d, codes, coarse.metric_type)
-    both = faiss.IndexRefine(coarse, finer)
+    finer: Any = faiss.index_factory(coarse.d, codes, coarse.metric_type)
+    both: Any = faiss.IndexRefine(coarse, finer)
     # What owns what is for FAISS to free; Python must not do so, too.
     both.own_fields = both.own_refine_index = True
     finer.this.disown()

@@ -45,6 +45,9 @@ SCAN = 60
 DECODED = 2**27
 """Bytes of the selected codes, decoded, up to which they are kept in memory while the same filter is used: FAISS would
 ask for each of all vectors whether it may return it."""
+ALONE = 11
+"""FAISS's way to scan the codes of fast scan for one query: 4.0 ms for a million with AVX-512, where what it takes by
+itself, 0, takes 6.1. For several, 0 reads the codes once."""
 EVEN = 0.02
 """Norms that differ by less, as a share of the longest, are taken as equal: float16 rounds unit vectors to 1e-3."""
 WRITTEN = 2**22
@@ -123,7 +126,9 @@ class FaissIndex:
         k = min(max(k, 0), self.size if chosen is None else chosen.count)
         if not k or not len(rows):
             return np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
-        self._faiss.omp_set_num_threads(self._threads)
+        # One list of codes is scanned for one query by one thread; others would spend processor time waiting.
+        serial = len(rows) == 1 and isinstance(self._inner, self._faiss.IndexRefine)
+        self._faiss.omp_set_num_threads(1 if serial else self._threads)
         for transform in self._transforms:
             rows = transform.apply(rows)
         scores, found = self._search(rows, k, chosen)
@@ -220,6 +225,7 @@ class FaissIndex:
             kept = max(effort or KEPT, k)
             if chosen is not None and (chosen.count <= kept or self._is_decodable(chosen)):
                 return self._search_all(queries, k, chosen)
+            faiss.downcast_index(self._inner.base_index).implem = ALONE if len(queries) == 1 else 0
             first = faiss.SearchParametersIVF(nprobe=1, **only)
             params = faiss.IndexRefineSearchParameters(k_factor=min(kept, self.size) / k, base_index_params=first)
         elif isinstance(self._inner, faiss.IndexHNSW):

@@ -263,6 +263,8 @@ def test_finer_codes_find_more_the_more_candidates_are_compared_by_them():
         for effort in (10, 40, 160, COUNT)
     ]
     assert found == sorted(found) and found[0] < 0.9 and found[-1] > 0.98
+    together, alone = index.search(QUERIES, K)[0], [index.search(query[None], K)[0][0] for query in QUERIES]
+    assert recall(alone, together) > 0.99
     assert faiss_factory.code_bytes(faiss_factory.made(index.setting.factory, DIMENSION)) == 4 + 64
 
 
