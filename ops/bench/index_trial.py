@@ -255,7 +255,7 @@ def efforts(factory: str, dimension: int) -> list[int]:
     """Return the efforts that a sweep tries for a factory string: one if it has none. ValueError."""
     index = made(factory, dimension)
     if is_refined(index):
-        return [100, 200, 400, 800, 1600, 3200]
+        return [100, 200, 400, 600, 800, 1200, 1600, 2400, 3200]
     if count := lists(index):
         return [2**power for power in range(1, count.bit_length()) if 2**power <= count // 2] or [1]
     return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536] if "HNSW" in factory else [0]
