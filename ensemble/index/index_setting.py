@@ -17,8 +17,8 @@ class IndexSetting:
     factory: str
     """A FAISS factory string: `Flat` and `SQfp16` search exactly, all others approximately."""
     effort: int = 0
-    """How far a search looks: lists that it scans (IVF's nprobe), or nodes that it keeps (HNSW's efSearch). An exact
-    index ignores it."""
+    """How far a search looks: lists that it scans (IVF's nprobe), nodes that it keeps (HNSW's efSearch), or candidates
+    that it compares by finer codes (Refine). An exact index ignores it."""
     rescored: int = 1
     """Candidates scored again from the stored vectors for each hit that is asked for. Callers of an exact index add the
     margin that rounding needs instead."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 
@@ -119,7 +120,7 @@ def _real(options: argparse.Namespace, profile: Profile, console: Console) -> li
 def _command(options: argparse.Namespace) -> str:
     real = "like-store" if options.like_store is not None else "photographs"
     told = f"--{real} {getattr(options, real.replace('-', '_'))} --entries {' '.join(map(str, options.entries))}"
-    told += "".join(f" --index {factory}" for factory in options.index or ())
+    told += "".join(f" --index {quote(factory)}" for factory in options.index or ())
     told += "" if options.milvus is None else " ".join([" --milvus", *options.milvus])
     told += f" --milvus-most {options.milvus_most}" if options.milvus_most else ""
     return f"{repeated('landseer.ops.bench.index_bench', options, *REPEATED)} {told}"

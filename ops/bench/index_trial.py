@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landseer.ensemble.index.engines import Keys, Vectors
-from landseer.ensemble.index.faiss_factory import LEAST_PER_LIST, lists, made
+from landseer.ensemble.index.faiss_factory import LEAST_PER_LIST, is_refined, lists, made
 from landseer.ensemble.index.faiss_index import FaissIndex
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import BATCH, inner_products
@@ -39,6 +39,8 @@ RESCORED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Candidates for each hit that a sweep tries."""
 FEWER = (384, 512, 640)
 """Values that PCA keeps of a vector's, where an index of all takes several times as long to search and to build."""
+CODED = 0.6
+"""Share of a vector's values that PCA keeps for codes, four in four bits, whose candidates finer codes order."""
 ENOUGH = 0.002
 """Recall that fewer candidates may cost; saving more is not worth it."""
 ALL = 0.9995
@@ -232,7 +234,7 @@ class IndexTrial:
 
     def _rescored(self, index: TriedIndex, asked: Questions, effort: int) -> int:
         """Return the fewest candidates a hit that find about as much as the most do."""
-        most = [some for some in RESCORED if some == 1 or not _is_graph(index) or some * self.k <= effort]
+        most = [some for some in RESCORED if some == 1 or not _keeps(index) or some * self.k <= effort]
         many = index.searched_with(effort=effort, rescored=most[-1])
         keys, _ = many.search(asked.queries, self.k * most[-1], asked.selection)
         scores = [
@@ -252,6 +254,8 @@ def recall(answers: Sequence[npt.NDArray[np.float64]], asked: Questions) -> floa
 def efforts(factory: str, dimension: int) -> list[int]:
     """Return the efforts that a sweep tries for a factory string: one if it has none. ValueError."""
     index = made(factory, dimension)
+    if is_refined(index):
+        return [100, 200, 400, 600, 800, 1200, 1600, 2400, 3200]
     if count := lists(index):
         return [2**power for power in range(1, count.bit_length()) if 2**power <= count // 2] or [1]
     return [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536] if "HNSW" in factory else [0]
@@ -260,12 +264,15 @@ def efforts(factory: str, dimension: int) -> list[int]:
 def suiting(size: int, dimension: int) -> list[str]:
     """Return the factory strings to try for `size` vectors."""
     exact, fewer = ["Flat", "SQfp16"], [values for values in FEWER if 2 * values <= dimension <= size]
-    graphs = [f"PCA{values},HNSW32,SQ8" for values in fewer] or ["HNSW32,SQ8"]
+    many = [f"PCA{values},HNSW32,SQ8" for values in fewer] or ["HNSW32,SQ8"]
+    if fewer:
+        values = 8 * round(CODED * dimension / 8)
+        many.append(f"PCAR{values},IVF1,PQ{values // 4}x4fs,Refine(SQ8)")
     count = 2 ** round(np.log2(2 * np.sqrt(size)))
     if size < LEAST_PER_LIST * count:
-        return [*exact, *graphs]
+        return [*exact, *many]
     quantised = [f"PQ{dimension // 4}x4fs"] if dimension % 4 == 0 else []
-    return [*exact, *graphs, *(f"IVF{count},{codes}" for codes in ("RaBitQfs", "RaBitQfs4", *quantised))]
+    return [*exact, *many, *(f"IVF{count},{codes}" for codes in ("RaBitQfs", "RaBitQfs4", *quantised))]
 
 
 def fastest(points: Sequence[TrialPoint], *, target: float) -> TrialPoint | None:
@@ -273,8 +280,9 @@ def fastest(points: Sequence[TrialPoint], *, target: float) -> TrialPoint | None
     return min((one for one in points if one.recall >= target), key=lambda one: one.core_s, default=None)
 
 
-def _is_graph(index: TriedIndex) -> bool:
-    return "HNSW" in index.setting.factory
+def _keeps(index: TriedIndex) -> bool:
+    """Return whether an index keeps as many candidates as its effort says."""
+    return "HNSW" in index.setting.factory or "Refine" in index.setting.factory
 
 
 def _seconds(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, float]:

@@ -128,14 +128,14 @@ def _tried(store: Store, args: argparse.Namespace) -> Tried:
 def _print(tried: Tried, k: int, chosen: TrialPoint | None) -> None:
     """Print a line for each setting."""
     print(
-        f"{'index':<24} {'effort':>6} {'rescored':>8} {f'recall@{k}':>9} "
+        f"{'index':<36} {'effort':>6} {'rescored':>8} {f'recall@{k}':>9} "
         f"{'ms':>8} {'core ms':>8} {'searches/s':>10} {'build s':>8}"
     )
     for built, points in tried:
         for point in points:
             setting = point.setting
             print(
-                f"{setting.factory:<24} {setting.effort or '-':>6} {setting.rescored:>8} {point.recall:>9.4f} "
+                f"{setting.factory:<36} {setting.effort or '-':>6} {setting.rescored:>8} {point.recall:>9.4f} "
                 f"{1e3 * point.median_s:>8.2f} {1e3 * point.core_s:>8.2f} {point.rate:>10,.0f} {built.seconds:>8.1f}"
                 f"{'  <- chosen' if point is chosen else ''}"
             )

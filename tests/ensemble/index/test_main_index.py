@@ -24,6 +24,8 @@ LEAST_RECALL = {
     ("IVF16,RaBitQfs", 12, 25): 0.92,
     ("IVF16,RaBitQfs4", 12, 3): 0.97,
     ("IVF16,PQ32x4fs", 12, 5): 0.97,
+    ("PCAR64,IVF1,PQ16x4fs,Refine(SQ8)", 400, 2): 0.98,
+    ("IVF1,PQ16x4fs,Refine(SQ8)", 400, 2): 0.98,
 }
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 
@@ -106,6 +108,10 @@ def test_codes_that_a_filter_lets_through_are_searched_decoded_or_not_with_the_s
     for most in (2**26, 0):
         monkeypatch.setattr(faiss_index, "DECODED", most)
         found.append(index.search(QUERIES, 20, selection))
+    if "Refine" in index.setting.factory and share == 0.3:
+        # More than are kept: without the decoded codes the coarse ones choose which.
+        assert recall(found[1][0], found[0][0]) > 0.97
+        return
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
     assert recall(found[0][0], found[1][0]) > 0.998
 
@@ -197,6 +203,9 @@ def test_damaged_files_are_noticed(tmp_path):
         ("PCA65,Flat", "makes 65 values of 64; expected no more"),
         ("IDMap,Flat", "IndexIDMap, which Landseer does not serve"),
         ("Flat,RFlat", "IndexRefineFlat, which Landseer does not serve"),
+        ("IVF4,PQ16x4fs,Refine(SQ8)", "IndexRefine, which Landseer does not serve.*Refine.*for IVF1"),
+        ("IVF1,PQ16x4fs,Refine(PQ16x4)", "IndexRefine, which Landseer does not serve"),
+        ("IVF1,PQ16x4fs,Refine(SQ9)", "FAISS cannot make the index 'IVF1,PQ16x4fs,Refine.SQ9.'"),
         ("IVF16_HNSW8,SQ8", "lists are found by exact search"),
         ("IVF4000,SQ8", "got 3,000 vectors to train an index of 4,000 lists on; expected at least 156,000"),
     ],
@@ -244,6 +253,19 @@ def test_a_setting_that_is_not_one_is_rejected(text):
     assert IndexSetting.from_json(setting.to_json()) == setting
     with pytest.raises(ValueError, match=r"expected|not JSON"):
         IndexSetting.from_json(text)
+
+
+def test_finer_codes_find_more_the_more_candidates_are_compared_by_them():
+    index = built("PCAR64,IVF1,PQ8x4fs,Refine(SQ8)")
+    expected = truth(np.ones(COUNT, bool))
+    found = [
+        recall(index.searched_with(effort=effort, rescored=1).search(QUERIES, K)[0], expected)
+        for effort in (10, 40, 160, COUNT)
+    ]
+    assert found == sorted(found) and found[0] < 0.9 and found[-1] > 0.98
+    together, alone = index.search(QUERIES, K)[0], [index.search(query[None], K)[0][0] for query in QUERIES]
+    assert recall(alone, together) > 0.99
+    assert faiss_factory.code_bytes(faiss_factory.made(index.setting.factory, DIMENSION)) == 4 + 64
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQ8", "HNSW8,SQ8", "RR,SQ8"])

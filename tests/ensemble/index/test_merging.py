@@ -148,8 +148,9 @@ async def test_merges_and_restarts_change_no_answer(running):
     assert b"landseer_index_merge_duration_seconds_count" in generate_latest(running.collection.metrics.registry)
 
 
-async def test_an_index_of_fewer_values_is_made_anew_for_each_version_and_mapped(tmp_path):
-    running = Running(tmp_path / "store", index="PCA8,HNSW16,SQ8:64:6")
+@pytest.mark.parametrize("factory", ["PCA8,HNSW16,SQ8", "PCAR8,IVF1,PQ4x4fs,Refine(SQ8)"])
+async def test_an_index_of_fewer_values_is_made_anew_for_each_version_and_mapped(tmp_path, factory):
+    running = Running(tmp_path / "store", index=f"{factory}:64:6")
     await running.start()
     await running.put(*(f"p{row}" for row in range(50)))
     await running.merged(1)
@@ -160,7 +161,7 @@ async def test_an_index_of_fewer_values_is_made_anew_for_each_version_and_mapped
     await running.stop()
     await running.start()
     main = running.collection.index.main
-    assert (main.number, main.setting.factory, main.size) == (2, "PCA8,HNSW16,SQ8", 90)
+    assert (main.number, main.setting.factory, main.size) == (2, factory, 90)
     second = (running.collection.versions.folder / "versions" / "2" / "index.faiss").read_bytes()
     assert second[:1000] != first[:1000]  # PCA comes first in it
     await running.check()

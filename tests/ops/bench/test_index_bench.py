@@ -62,10 +62,15 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
     assert built.bytes > built.index.size * DIMENSION and built.index.size == COUNT - 30
     flat = trial.build("Flat", folder_of(tmp_path, "Flat"))
     assert [point.recall for point in trial.sweep(flat, trial.questions(0.1))] == [1.0]
+    finer = trial.build("IVF1,PQ4x4fs,Refine(SQ8)", folder_of(tmp_path, "finer"))
+    points = list(trial.sweep(finer, trial.questions()))
+    assert [point.setting.effort for point in points][:2] == [100, 200]
+    assert points[-1].recall > 0.95
 
 
 def test_what_suits_a_size():
-    assert suiting(4_000, 1280) == ["Flat", "SQfp16", *(f"PCA{values},HNSW32,SQ8" for values in (384, 512, 640))]
+    graphs = [f"PCA{values},HNSW32,SQ8" for values in (384, 512, 640)]
+    assert suiting(4_000, 1280) == ["Flat", "SQfp16", *graphs, "PCAR768,IVF1,PQ192x4fs,Refine(SQ8)"]
     assert suiting(4_000, 128) == suiting(4_000, 128 * 128) == ["Flat", "SQfp16", "HNSW32,SQ8"]
     assert "IVF512,RaBitQfs4" in suiting(100_000, 1280) and "IVF512,PQ320x4fs" in suiting(100_000, 1280)
 
