@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,12 @@ class Searched:
     classes: NDArray[np.int64]
     """[Q]."""
 
+    @cached_property
+    def digest(self) -> str:
+        """Identifies vectors and right answers."""
+        arrays = (self.queries, self.database, self.relevant, self.hidden)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in arrays)).hexdigest()
+
     def drawn(self, count: int) -> Searched:
         """Return the same with `count` queries drawn at random, all if there are no more."""
         rows = np.sort(np.random.default_rng(0).permutation(len(self.queries))[:count])
@@ -68,7 +75,11 @@ class Searched:
             order = self.ranked(queries)[:, :most]
             near, far = self.database[order[:, : min(count, most)]], self.database[order[:, -NEGATIVES:]]
             queries = expand(queries, near, far)
-        right = np.take_along_axis(self.relevant, self.ranked(np.asarray(queries, np.float32)), axis=1)
+        return self.figures(self.ranked(np.asarray(queries, np.float32)))
+
+    def figures(self, orders: NDArray[np.int64]) -> Figures:
+        """Judge rankings [Q, n], best first; the query's own may be missing."""
+        right = np.take_along_axis(self.relevant, orders, axis=1)
         aps = [average_precision(np.flatnonzero(row), positives=int(row.sum())) for row in right]
         return Figures(aps=100.0 * np.array(aps, np.float64), first=100.0 * right[:, 0])
 
