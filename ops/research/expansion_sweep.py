@@ -180,7 +180,7 @@ class Sweeping:
             Kind(whitened(describe.variant.whitening, kind.vectors), kind.labels) for kind in pooled.values()
         ]
         self.network = _network(args, self.system, self.served[0].vectors.shape[1])
-        self.parts = [one for one in self.network.networks if isinstance(one, RelationalLAttQE)]
+        self.parts = [MeanLAttQE.of([one]) for one in self.network.networks if isinstance(one, RelationalLAttQE)]
         self.mixed = [mixtures(self.worlds, new=NEW, part=part, seed=args.seed)[1] for part in range(PARTS)]
         """What each of the parts did not learn from."""
         self.episodes = [one.draw(np.random.default_rng((1, seed))) for one in self.mixed for seed in range(EPISODES)]
@@ -209,7 +209,7 @@ class Sweeping:
         """Search the data sets of --test as a server does by default."""
         for kind in kinds(self.args.test, self.args.distractors):
             some = kind.data.sampled(self.args.default_queries, self.args.seed)
-            yield by_default(self.system, replace(kind, data=some), self.kept, self.console)
+            yield by_default(self.system, replace(kind, data=some), self.network, self.kept, self.console)
 
     def _ways(self) -> dict[str, Way]:
         """Return the methods by name; alphaqe has the alpha that is best on what the networks validate by."""

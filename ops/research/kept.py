@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.ops.research.searched import Figures
@@ -41,9 +43,14 @@ class Kept:
         return found
 
 
+@torch.no_grad()
 def digest(network: ExpansionNetwork) -> str:
-    """Identify a network by its weights."""
+    """Identify a network by its weights, and by what it makes of some neighbours."""
     found = hashlib.sha256(type(network).__name__.encode())
     for name, value in network.state_dict().items():
         found.update(name.encode() + value.detach().numpy().tobytes())
+    sizes = network.shape["sizes"]
+    tokens = torch.randn(1, 1 + sizes.neighbours, sizes.channels, generator=torch.Generator().manual_seed(0))
+    weights, logits = network.weights(F.normalize(tokens, dim=-1), torch.ones(1, sizes.neighbours, dtype=torch.bool))
+    found.update(weights.numpy().tobytes() + logits.numpy().tobytes())
     return found.hexdigest()

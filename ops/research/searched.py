@@ -17,6 +17,8 @@ from landseer.ensemble.search.expansion.dqe import NEGATIVES, discriminative
 from landseer.ensemble.search.expansion.weights import WEIGHTINGS
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.episodes import Episode, unit
+from landseer.export.training.expansion import expand_all
+from landseer.ops.evaluate.space import Expander
 
 SURE = 0.5
 """Probability from which the gated form expands by a neighbour."""
@@ -140,6 +142,11 @@ def by_rule(name: str, alpha: float = 1.0) -> Expand:
 def by_network(network: ExpansionNetwork, *, directions: Floats | None = None, gated: bool = False) -> Expand:
     """Return a network. directions: [D, d] that it reads alone; gated: only relevant neighbours are added."""
     return summed(partial(_weights, network, directions, gated))
+
+
+def expander(network: ExpansionNetwork) -> Expander:
+    """Return a network as an evaluation takes it, for a query at a time."""
+    return lambda query, neighbours: expand_all(network, query[None], neighbours[None])[0]
 
 
 @torch.no_grad()

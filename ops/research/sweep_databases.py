@@ -15,13 +15,12 @@ from landseer.ensemble.search.expansion.methods import AUGMENTATION_DEFAULTS, DE
 from landseer.ensemble.search.expansion.recipe import PARAMETERS, Recipe
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.episodes import Episode, Mixture
-from landseer.export.training.expansion import expand_all
 from landseer.export.training.lattqe import TEMPERATURES, Form, behind_lattdba
 from landseer.ops.evaluate.database import Database, Databases
 from landseer.ops.evaluate.methods import DATABASE_NAMES, NO_EXPANSION, NONE, Method, answers
 from landseer.ops.evaluate.space import Space
 from landseer.ops.research.kept import Kept, digest
-from landseer.ops.research.searched import Figures, Floats, Searched, by_rule, of_episode
+from landseer.ops.research.searched import Figures, Floats, Searched, by_rule, expander, of_episode
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 RIVALS = ("aqe", "aqewd-dir", "alphaqe", RANK_CURVE)
@@ -130,7 +129,7 @@ class _Searching:
             queries=searched.queries,
             database=Database(vectors=searched.database),
             own=own,
-            lattqe=lambda query, near: expand_all(network, query[None], near[None])[0],
+            lattqe=expander(network),
         )
         self._databases = Databases(searched.database, own, attention=lambda: _Attention(network), threads=1)
 

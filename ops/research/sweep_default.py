@@ -14,14 +14,15 @@ from rich.console import Console
 from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE, RANK_CURVE, VERIFIED_NEIGHBOURS
 from landseer.ensemble.search.ranking import Ranking, verified
+from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.ops.evaluate.in_process import InProcessSystem
 from landseer.ops.evaluate.methods import DEFAULT, RANKERS, Method, by_cosine
 from landseer.ops.evaluate.space import FEW, Space
 from landseer.ops.evaluate.verified_hits import Asked, Verifying
 from landseer.ops.progress import bars, warn
 from landseer.ops.research.head_kinds import FIRST, Kind
-from landseer.ops.research.kept import Kept
-from landseer.ops.research.searched import Figures
+from landseer.ops.research.kept import Kept, digest
+from landseer.ops.research.searched import Figures, expander
 
 FEWER = 8
 """Neighbours of LAttQE in one of the rows."""
@@ -79,15 +80,17 @@ class ByDefault:
     """Queries without a verified hit."""
 
 
-def by_default(system: InProcessSystem, kind: Kind, kept: Kept, console: Console) -> ByDefault:
-    """Search a data set in all `WAYS`."""
+def by_default(
+    system: InProcessSystem, kind: Kind, network: ExpansionNetwork, kept: Kept, console: Console
+) -> ByDefault:
+    """Search a data set in all `WAYS`; network: that of `lattqe`."""
     unreadable = system.prepare(kind.data, [Method(name=DEFAULT)], console)
     warn((f"{path}: {why}" for path, why in unreadable.items()), console)
     one = replace(kind, data=kind.data.without(unreadable))
-    searching = _Searching(system, one, console)
+    searching = _Searching(system, one, network, console)
     models = hashlib.sha256((system.repository / "manifest.json").read_bytes()).hexdigest()
     pictures = [[str(path) for path in one.data.references], [str(query.shot.path) for query in one.data.queries]]
-    key = f"default {models} {pictures}"
+    key = f"default {models} {digest(network)} {pictures}"
     rows = {way.name: kept.figures(f"{key} {way}", partial(searching.figures, way)) for way in WAYS}
     unsure = kept.figures(f"{key} unverified", searching.unverified)
     return ByDefault(kind=one, rows=rows, unverified=int(unsure.first.sum()))
@@ -96,8 +99,8 @@ def by_default(system: InProcessSystem, kind: Kind, kept: Kept, console: Console
 class _Searching:
     """Searches a data set in all ways at once, when the first of them is asked for."""
 
-    def __init__(self, system: InProcessSystem, kind: Kind, console: Console) -> None:
-        self._system, self._kind, self._console = system, kind, console
+    def __init__(self, system: InProcessSystem, kind: Kind, network: ExpansionNetwork, console: Console) -> None:
+        self._system, self._kind, self._network, self._console = system, kind, network, console
         self._found: dict[Way, Figures] = {}
         self._unverified: list[bool] = []
 
@@ -114,7 +117,7 @@ class _Searching:
         return Figures(aps=np.zeros(len(self._unverified)), first=np.array(self._unverified, np.float64))
 
     def _search(self) -> None:
-        space = self._system.space(self._kind.data)
+        space = replace(self._system.space(self._kind.data), lattqe=expander(self._network))
         verifying, orders = Verifying(space, by_cosine), {way: Keys() for way in WAYS}
         with bars(self._console) as progress:
             task = progress.add_task(f"searching {self._kind.name}", total=len(space.queries))

@@ -7,13 +7,14 @@ from typing import Any, cast
 import numpy as np
 
 from landseer.ensemble.search.ranking import Ranking, first_ranking
-from landseer.ensemble.verify.evidence import NO_EVIDENCE, Evidence
+from landseer.ensemble.verify.evidence import Evidence
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.space import Space
 from landseer.ops.evaluate.verified_hits import Asked, Verifying
 from landseer.ops.research.sweep_default import WAYS, searched
 
-SURE = Evidence(score=9.0, probability=0.999, inliers=40, patches=0, outline=None)
+NOWHERE = np.empty((0, 2), np.float32)
+SURE = Evidence(inliers=40, log_odds=9.0, outline=NOWHERE, here=NOWHERE, there=NOWHERE)
 
 
 def ranking(key: int, evidence: Evidence | None = None) -> Ranking:
@@ -60,4 +61,3 @@ def test_each_way_searches_as_it_says() -> None:
         "verified; without a verified hit lattqe 64, near by it": [120, 102],
     }
     assert steps.expansions == 4 and len(found) == len(WAYS), "each expansion is searched once"
-    assert NO_EVIDENCE < SURE.score
