@@ -76,19 +76,19 @@ class Verifying:
         """Return a block with what several of its rankings have in common."""
         return Asked(block=block, words=by_words(self._library, block), known=[{} for _ in block.queries])
 
-    def once(self, asked: Asked, *, expanded: Before | None = None, by_expanded: bool = False) -> list[Ranking]:
+    def once(self, asked: Asked, *, expanded: Before | None = None, by_own: bool = False) -> list[Ranking]:
         """Rank the queries of a block by one search, verified.
 
         expanded: ranks by queries that nearest neighbours expanded, as `--expansion lattqe` does; None without.
-        by_expanded: whether candidates are near by the expanded query; a service goes by the query's own descriptor.
+        Candidates near the expanded query count as near, or with by_own those near the query itself.
         """
         firsts = [first_ranking(one.rows, one.scores.astype(np.float32)) for one in self._before(asked.block)]
         if expanded is not None:
             pairs = zip(expanded(asked.block), firsts, strict=True)
             firsts = [expanded_ranking(one.rows, one.scores.astype(np.float32), first) for one, first in pairs]
-        merged = [fused(*one) for one in zip(firsts, asked.words, strict=True)]
+        merged, own = [fused(*one) for one in zip(firsts, asked.words, strict=True)], by_own or expanded is None
         return [
-            self._sorted(asked.block.first + place, one, one.expanded if by_expanded else one.global_, known)
+            self._sorted(asked.block.first + place, one, one.global_ if own else one.expanded, known)
             for place, (one, known) in enumerate(zip(merged, asked.known, strict=True))
         ]
 

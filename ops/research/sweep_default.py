@@ -38,8 +38,8 @@ class Way:
     name: str
     neighbours: Method | None = None
     """Expands by nearest neighbours before verification, in place of verified hits; None does not."""
-    by_expanded: bool = False
-    """Whether candidates are near by that expanded query; a service goes by the query's own descriptor."""
+    by_own: bool = False
+    """Whether candidates near the query itself count as near, in place of those near the expanded query."""
     after: int = 0
     """Verified hits that expand afterwards, at most."""
     only_unverified: bool = False
@@ -47,23 +47,18 @@ class Way:
 
 
 _NETWORK = Method(name=LATTQE, neighbours=DEFAULTS[LATTQE])
+_CURVE = Method(name=RANK_CURVE, neighbours=DEFAULTS[RANK_CURVE])
 WAYS = (
     Way(name=NONE),
     Way(name=TRUSTED, after=VERIFIED_NEIGHBOURS),
-    Way(name=f"lattqe {DEFAULTS[LATTQE]}", neighbours=_NETWORK),
-    Way(name=f"lattqe {FEWER}", neighbours=replace(_NETWORK, neighbours=FEWER)),
-    Way(name=f"rank-curve {DEFAULTS[RANK_CURVE]}", neighbours=Method(name=RANK_CURVE, neighbours=DEFAULTS[RANK_CURVE])),
-    Way(name=f"lattqe {DEFAULTS[LATTQE]}, near by it", neighbours=_NETWORK, by_expanded=True),
+    Way(name=str(_NETWORK), neighbours=_NETWORK),
+    Way(name=f"{LATTQE}:{FEWER}", neighbours=replace(_NETWORK, neighbours=FEWER)),
+    Way(name=str(_CURVE), neighbours=_CURVE),
+    Way(name=f"{_NETWORK}, near the query itself", neighbours=_NETWORK, by_own=True),
+    Way(name=f"{_NETWORK}, then verified", neighbours=_NETWORK, after=VERIFIED_NEIGHBOURS),
     Way(
-        name=f"lattqe {DEFAULTS[LATTQE]}, near by it, then verified",
+        name=f"verified; without a verified hit {_NETWORK}",
         neighbours=_NETWORK,
-        by_expanded=True,
-        after=VERIFIED_NEIGHBOURS,
-    ),
-    Way(
-        name=f"verified; without a verified hit lattqe {DEFAULTS[LATTQE]}, near by it",
-        neighbours=_NETWORK,
-        by_expanded=True,
         after=VERIFIED_NEIGHBOURS,
         only_unverified=True,
     ),
@@ -138,10 +133,10 @@ def searched(verifying: Verifying, asked: Asked, space: Space) -> dict[Way, list
     for way in WAYS:
         first = plain
         if way.neighbours is not None:
-            key = way.neighbours, way.by_expanded
+            key = way.neighbours, way.by_own
             if key not in before:
                 expand = RANKERS[way.neighbours.name](way.neighbours, space).rank
-                before[key] = verifying.once(asked, expanded=expand, by_expanded=way.by_expanded)
+                before[key] = verifying.once(asked, expanded=expand, by_own=way.by_own)
             first = before[key]
         if way.only_unverified:
             first = [one if verified(one, 1) else other for one, other in zip(plain, first, strict=True)]

@@ -108,8 +108,8 @@ validate by, in databases augmented alike. *Best here*: with the number of neigh
 ## In the default search
 
 Descriptor and words of keypoints, verified, in process, with the code of a service. `{LATTQE}` and `{CURVE}` take the
-place of verified hits, as in a request that names them. Candidates count as near by the query's own descriptor, as in a
-service, or where it says so by the expanded one.
+place of verified hits, as in a request that names them. Candidates near the expanded query count as near, or where it
+says so those near the query itself, as in services until now.
 
 {"".join(by_default(one) for one in judged.default)}
 # Tables
@@ -206,7 +206,7 @@ def by_default(judged: ByDefault) -> str:
             plain = one is none or one is trusted
             cells.append("" if plain else _gain(_values(one, what), _values(trusted, what), classes))
         lines.append(f"| {' | '.join(cells)} |")
-    about = f"{judged.kind.data.summary()}; {judged.unverified} queries have no verified hit"
+    about = f"{judged.kind.data.summary()}; without a verified hit: {judged.unverified}"
     return f"\n**{judged.kind.name}**: {about}.\n\n" + "\n".join(lines) + "\n"
 
 

@@ -227,7 +227,7 @@ def test_queries_expanded_by_neighbours_are_verified_in_process_as_by_a_service(
         rows = [dataset.references.index(Path(hit.id)) for hit in hits]
         np.testing.assert_array_equal(ranking.keys[: len(rows)], rows)
         np.testing.assert_allclose(ranking.scores[: len(rows)], [hit.score for hit in hits], rtol=1e-4, atol=1e-4)
-    near = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank, by_expanded=True)
+    near = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank, by_own=True)
     assert [one.scores.tolist() for one in near] != [one.scores.tolist() for one in mine]
     assert all(sorted(one.keys.tolist()) == list(range(6)) for one in near)
 

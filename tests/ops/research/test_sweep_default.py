@@ -30,13 +30,13 @@ class Steps:
         self.expansions = 0
 
     def once(
-        self, asked: Asked, *, expanded: Callable[[Space], Sequence[Any]] | None = None, by_expanded: bool = False
+        self, asked: Asked, *, expanded: Callable[[Space], Sequence[Any]] | None = None, by_own: bool = False
     ) -> list[Ranking]:
-        """1 and 2 without expansion, 10 with one, 20 where candidates are near by it."""
+        """1 and 2 without expansion, 10 with one, 20 where candidates are near the query itself."""
         if expanded is None:
             return [ranking(1), ranking(2, SURE)]
         self.expansions += 1
-        return [ranking(20 if by_expanded else 10)] * 2
+        return [ranking(20 if by_own else 10)] * 2
 
     def again(self, asked: Asked, first: Sequence[Ranking], count: int) -> list[Ranking]:
         """Add 100 where verified hits may expand."""
@@ -53,11 +53,11 @@ def test_each_way_searches_as_it_says() -> None:
     assert {way.name: [int(one.keys[0]) for one in rankings] for way, rankings in found.items()} == {
         "none": [1, 2],
         "verified": [101, 102],
-        "lattqe 64": [10, 10],
-        "lattqe 8": [10, 10],
-        "rank-curve 8": [10, 10],
-        "lattqe 64, near by it": [20, 20],
-        "lattqe 64, near by it, then verified": [120, 120],
-        "verified; without a verified hit lattqe 64, near by it": [120, 102],
+        "lattqe:64": [10, 10],
+        "lattqe:8": [10, 10],
+        "rank-curve:8": [10, 10],
+        "lattqe:64, near the query itself": [20, 20],
+        "lattqe:64, then verified": [110, 110],
+        "verified; without a verified hit lattqe:64": [110, 102],
     }
     assert steps.expansions == 4 and len(found) == len(WAYS), "each expansion is searched once"
