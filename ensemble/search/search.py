@@ -118,7 +118,8 @@ class SearchRun:
         expand = self.plan.expand
         if expand is not None and not expand.verified and len(ranking.keys):
             ranking, expanded = await self._second_search.by_neighbours(expand, query, ranking)
-            query = replace(query, expanded=expanded)
+            if expand.method == LATTQE:
+                query = replace(query, expanded=expanded)
         if by_words is not None:
             ranking = fused(ranking, by_words)
         elif self.plan.first == WORDS:
@@ -308,7 +309,7 @@ class SearchRun:
         return sorted_by_coattention(before, found, weight)
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
-        """Sort the first `count` by spatial verification; by keypoints, those near an expanded query are near."""
+        """Sort the first `count` by spatial verification; by keypoints, near is near what LAttQE expanded."""
         if self.plan.sources.verification == KEYPOINTS:
             evidence = await self.collection.keypoint_verifier.evidence(
                 query.needed_keypoints(), query.patches, before.keys[:count]

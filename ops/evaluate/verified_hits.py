@@ -80,7 +80,8 @@ class Verifying:
         """Rank the queries of a block by one search, verified.
 
         expanded: ranks by queries that nearest neighbours expanded, as `--expansion lattqe` does; None without.
-        Candidates near the expanded query count as near, or with by_own those near the query itself.
+        Candidates near the expanded query count as near, as with LAttQE in a service, or with by_own those near the
+        query itself, as with any other expansion.
         """
         firsts = [first_ranking(one.rows, one.scores.astype(np.float32)) for one in self._before(asked.block)]
         if expanded is not None:

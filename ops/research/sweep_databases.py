@@ -26,6 +26,9 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 RIVALS = ("aqe", "aqewd-dir", "alphaqe", RANK_CURVE)
 OF_LATTDBA = (4, 16, 48)
 """Numbers of neighbours of LAttDBA that are tried; its paper's is 48."""
+WIDE = Recipe(method=LATTQE, neighbours=max(OF_LATTDBA), parameter=1.0)
+"""What was the default before anything was tuned."""
+DEFAULT = Recipe(method=LATTQE, neighbours=AUGMENTATION_DEFAULTS[LATTQE], parameter=PARAMETERS[LATTQE])
 EXPANDED = DEFAULTS[LATTQE]
 _EXPANDED = f"{LATTQE} {EXPANDED}"
 
@@ -88,8 +91,7 @@ def in_databases(searched: Searched, network: ExpansionNetwork, chosen: Tuned, k
     yield Row(name=_EXPANDED, tuned=searching.by(_lattqe(None)))
     for name in RIVALS:
         yield from _rivals(searching, name, chosen)
-    default = Recipe(method=LATTQE, neighbours=AUGMENTATION_DEFAULTS[LATTQE], parameter=PARAMETERS[LATTQE])
-    for recipe in dict.fromkeys((default, chosen.lattdba)):
+    for recipe in dict.fromkeys((WIDE, DEFAULT, chosen.lattdba)):
         told = f"{DATABASE_NAMES[LATTQE]} {recipe.neighbours}, T {recipe.parameter:g}"
         yield Row(name=told, tuned=searching.by(Method(name=NONE, database=recipe)))
         yield Row(name=f"{told}, then {_EXPANDED}", tuned=searching.by(_lattqe(recipe)))

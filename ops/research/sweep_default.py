@@ -53,8 +53,9 @@ WAYS = (
     Way(name=TRUSTED, after=VERIFIED_NEIGHBOURS),
     Way(name=str(_NETWORK), neighbours=_NETWORK),
     Way(name=f"{LATTQE}:{FEWER}", neighbours=replace(_NETWORK, neighbours=FEWER)),
-    Way(name=str(_CURVE), neighbours=_CURVE),
+    Way(name=str(_CURVE), neighbours=_CURVE, by_own=True),
     Way(name=f"{_NETWORK}, near the query itself", neighbours=_NETWORK, by_own=True),
+    Way(name=f"{_CURVE}, near the expanded query", neighbours=_CURVE),
     Way(name=f"{_NETWORK}, then verified", neighbours=_NETWORK, after=VERIFIED_NEIGHBOURS),
     Way(
         name=f"verified; without a verified hit {_NETWORK}",

@@ -108,8 +108,8 @@ validate by, in databases augmented alike. *Best here*: with the number of neigh
 ## In the default search
 
 Descriptor and words of keypoints, verified, in process, with the code of a service. `{LATTQE}` and `{CURVE}` take the
-place of verified hits, as in a request that names them. Candidates near the expanded query count as near, or where it
-says so those near the query itself, as in services until now.
+place of verified hits, as in a request that names them. As in a service, candidates near the query that `{LATTQE}`
+expanded count as near, and with any other expansion those near the query itself; unless a row says otherwise.
 
 {"".join(by_default(one) for one in judged.default)}
 # Tables

@@ -147,7 +147,7 @@ def test_more_neighbours_than_there_are(text, count):
         ("alphadba:10+alphaqe:10", "alphadba:10:3+alphaqe:10:3"),
         (" adbawd-dir:20 + aqe:10 ", "adbawd-dir:20+aqe:10"),
         ("ddba+none", "ddba:2"),
-        ("lattdba+lattqe", "lattdba:48:1+lattqe:64"),
+        ("lattdba+lattqe", "lattdba:4:0.3+lattqe:64"),
         ("lattdba:20:0.05", "lattdba:20:0.05"),
         ("rank-curve-dba+rank-curve:9", "rank-curve-dba:4+rank-curve:9"),
         ("diffusion", "diffusion:50:10"),

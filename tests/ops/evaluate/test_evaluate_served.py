@@ -40,6 +40,7 @@ from landseer.v1.index_pb2 import VisualWordsStats
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_ALPHA_QE,
     EXPANSION_METHOD_AQE,
+    EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
     FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
@@ -211,25 +212,27 @@ def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patche
 
 
 def test_queries_expanded_by_neighbours_are_verified_in_process_as_by_a_service(start, shop):
+    """Near are candidates near the query that LAttQE expanded, which is AQE here; with AQE those near the query."""
     profile = dataclasses.replace(PROFILE, long_side=400)
     dataset, service = read(shop), start(profile=profile)
     ServedSystem(service.address).prepare(dataset, (), CONSOLE)
     space = PictureArrays(dataset, profile).space()
-    verifying = Verifying(space, by_cosine)
-    method = Method(name="aqe", neighbours=3)
+    verifying, method = Verifying(space, by_cosine), Method(name="aqe", neighbours=3)
     [block] = space.blocks()
-    asked = verifying.asked(block)
-    mine = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank)
-    expansion = Expansion(method=EXPANSION_METHOD_AQE, neighbours=method.neighbours)
-    with BlockingSearchClient(service.address) as client:
-        found = [client.search(query.shot.path, expansion=expansion, top_k=6).hits for query in dataset.queries]
-    for ranking, hits in zip(mine, found, strict=True):
-        rows = [dataset.references.index(Path(hit.id)) for hit in hits]
-        np.testing.assert_array_equal(ranking.keys[: len(rows)], rows)
-        np.testing.assert_allclose(ranking.scores[: len(rows)], [hit.score for hit in hits], rtol=1e-4, atol=1e-4)
-    near = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank, by_own=True)
-    assert [one.scores.tolist() for one in near] != [one.scores.tolist() for one in mine]
-    assert all(sorted(one.keys.tolist()) == list(range(6)) for one in near)
+    asked, scores = verifying.asked(block), []
+    for kind, by_own in ((EXPANSION_METHOD_LATTQE, False), (EXPANSION_METHOD_AQE, True)):
+        mine = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank, by_own=by_own)
+        expansion = Expansion(method=kind, neighbours=method.neighbours, allow_untrained=not by_own)
+        with BlockingSearchClient(service.address) as client:
+            found = [client.search(query.shot.path, expansion=expansion, top_k=6).hits for query in dataset.queries]
+        for ranking, hits in zip(mine, found, strict=True):
+            rows = [dataset.references.index(Path(hit.id)) for hit in hits]
+            np.testing.assert_array_equal(ranking.keys[: len(rows)], rows)
+            np.testing.assert_allclose(
+                ranking.scores[: len(rows)], [hit.score for hit in hits], rtol=1e-4, atol=1e-4, err_msg=str(kind)
+            )
+        scores.append([one.scores.tolist() for one in mine])
+    assert scores[0] != scores[1]
 
 
 def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):

@@ -156,6 +156,8 @@ def test_databases_are_augmented_as_if_the_query_were_not_in_them(searched: Sear
     assert [name for name in rows if "lattdba" in name] == [
         "lattdba 48, T 1",
         "lattdba 48, T 1, then lattqe 64",
+        "lattdba 4, T 0.3",
+        "lattdba 4, T 0.3, then lattqe 64",
         "lattdba 5, T 0.3",
         "lattdba 5, T 0.3, then lattqe 64",
     ]

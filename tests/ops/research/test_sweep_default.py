@@ -55,9 +55,10 @@ def test_each_way_searches_as_it_says() -> None:
         "verified": [101, 102],
         "lattqe:64": [10, 10],
         "lattqe:8": [10, 10],
-        "rank-curve:8": [10, 10],
+        "rank-curve:8": [20, 20],
         "lattqe:64, near the query itself": [20, 20],
+        "rank-curve:8, near the expanded query": [10, 10],
         "lattqe:64, then verified": [110, 110],
         "verified; without a verified hit lattqe:64": [110, 102],
     }
-    assert steps.expansions == 4 and len(found) == len(WAYS), "each expansion is searched once"
+    assert steps.expansions == 5 and len(found) == len(WAYS), "each expansion is searched once"
