@@ -103,9 +103,9 @@ results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="S
 results-expansion: $(STAMP) model_repository/manifest.json ## Compare expansions without a network, by number of neighbours (TEST="NAME=SPEC ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion $(foreach one,$(TEST),--test "$(one)") $(ARGS)
 
-expansion-sweep: $(STAMP) ## Train networks that expand queries, and compare them with some of these (TRAIN="SPEC" TEST="NAME=SPEC ..." ARGS="...")
+expansion-sweep: $(STAMP) model_repository/manifest.json ## Judge the LAttQE that ships: alone, in augmented databases, in the default search (TRAIN="SPEC" TEST="NAME=SPEC ..." DISTRACTORS="NAME=FOLDER ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion_sweep --train "$(TRAIN)" \
-	    $(foreach one,$(TEST),--test "$(one)") $(ARGS)
+	    $(foreach one,$(TEST),--test "$(one)") $(foreach one,$(DISTRACTORS),--distractors "$(one)") $(ARGS)
 
 results-verified: $(STAMP) ## Compare numbers of verified hits that expand a query (ARGS="--test NAME=SPEC --distractors NAME=FOLDER ...")
 	@$(BIN)/python -m landseer.ops.research.verified_hits $(ARGS)

@@ -21,6 +21,8 @@ class ResolvedQuery:
 
     vector: NDArray[np.float32]
     """[D], unit norm."""
+    expanded: NDArray[np.float32] | None = None
+    """[D], expanded by LAttQE, once a second search ran by it. Others are not sure enough to say what is near."""
     query_vector: NDArray[np.float32] | None = None
     """[P], unit norm, for co-attention; None for a raw descriptor."""
     key: int | None = None

@@ -117,7 +117,9 @@ class SearchRun:
         ranking, by_words = await self._first_searches(query)
         expand = self.plan.expand
         if expand is not None and not expand.verified and len(ranking.keys):
-            ranking = await self._second_search.by_neighbours(expand, query, ranking)
+            ranking, expanded = await self._second_search.by_neighbours(expand, query, ranking)
+            if expand.method == LATTQE:
+                query = replace(query, expanded=expanded)
         if by_words is not None:
             ranking = fused(ranking, by_words)
         elif self.plan.first == WORDS:
@@ -307,12 +309,15 @@ class SearchRun:
         return sorted_by_coattention(before, found, weight)
 
     async def _verify(self, query: ResolvedQuery, before: Ranking, count: int) -> Ranking:
-        """Sort the first `count` by spatial verification."""
+        """Sort the first `count` by spatial verification; by keypoints, near is near what LAttQE expanded."""
         if self.plan.sources.verification == KEYPOINTS:
             evidence = await self.collection.keypoint_verifier.evidence(
                 query.needed_keypoints(), query.patches, before.keys[:count]
             )
-            return sorted_by_evidence(await self._with_cosines(query, before, count), evidence, count)
+            ranking, cosines = await self._with_cosines(query, before, count), None
+            if query.expanded is not None:
+                cosines = await self._second_search.cosines(query.expanded, ranking, count)
+            return sorted_by_evidence(ranking, evidence, count, cosines=cosines)
         features = located(query.needed_local_features())
         return sorted_by_inliers(before, await self.collection.verifier.inliers(features, before.keys[:count]))
 

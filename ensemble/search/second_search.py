@@ -42,6 +42,9 @@ from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.telemetry.metrics import Metrics
 from landseer.ensemble.verify.evidence import Evidence, Via
 
+Vector = NDArray[np.float32]
+"""[D]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SecondSearch:
@@ -55,8 +58,10 @@ class SecondSearch:
     lane: Lane
     metrics: Metrics
 
-    async def by_neighbours(self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking) -> Ranking:
-        """Search again with an expanded query; on failure return the first ranking."""
+    async def by_neighbours(
+        self, how: ExpansionPlan, query: ResolvedQuery, before: Ranking
+    ) -> tuple[Ranking, Vector | None]:
+        """Search again with an expanded query; return it, too. On failure return the first ranking and None."""
 
         keys, vector = before.keys[: how.neighbours], query.vector
 
@@ -77,12 +82,20 @@ class SecondSearch:
         if expanded is not None:
             known = with_relevance(before, expanded.relevance)
             after = await self.stages.optional("research", lambda _: self._found(expanded.vector, query, known))
-        if after is None:
-            return before
+        if expanded is None or after is None:
+            return before, None
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
-        return after
+        return after, expanded.vector
 
-    async def _found(self, vector: NDArray[np.float32], query: ResolvedQuery, before: Ranking) -> Ranking:
+    async def cosines(self, vector: Vector, ranking: Ranking, count: int) -> NDArray[np.float32]:
+        """Return the cosines of the first `count` hits with an expanded query, [count]."""
+        found = ranking.expanded[:count].copy()
+        missing = np.flatnonzero(np.isnan(found))
+        if len(missing):
+            found[missing] = await self.collection.cosines(vector, ranking.keys[missing])
+        return found
+
+    async def _found(self, vector: Vector, query: ResolvedQuery, before: Ranking) -> Ranking:
         """Search by an expanded query, float32 [D]."""
         wanted = self.plan.depth + (query.key is not None)
         hits = await nearest(self.collection, self.stages, vector, wanted, query)
@@ -121,7 +134,7 @@ class SecondSearch:
         self,
         how: RerankingPlan,
         query: ResolvedQuery,
-        vector: NDArray[np.float32],
+        vector: Vector,
         before: Ranking,
         by_words: Ranking | None,
     ) -> tuple[int, Ranking]:
@@ -140,9 +153,7 @@ class SecondSearch:
             with suppress(LocalFeaturesMissing):
                 known |= await self.collection.keypoint_verifier.evidence(query.needed_keypoints(), query.patches, new)
         expanded = ranking.expanded.copy()
-        missing = np.flatnonzero(np.isnan(expanded[:count]))
-        if len(missing):
-            expanded[missing] = await self.collection.cosines(vector, ranking.keys[missing])
+        expanded[:count] = await self.cosines(vector, ranking, count)
         ranking = replace(ranking, expanded=expanded)
         return count, sorted_by_evidence(ranking, known, count, cosines=expanded[:count])
 
@@ -150,7 +161,7 @@ class SecondSearch:
         """Verify pictures [C] against the first verified hits."""
         return await self.collection.keypoint_verifier.vias(dict(islice(sure.items(), WITNESSES)), keys)
 
-    async def _lowest(self, query: ResolvedQuery) -> NDArray[np.float32]:
+    async def _lowest(self, query: ResolvedQuery) -> Vector:
         """Return the lowest-ranked descriptors: the nearest to the negated query."""
         hits = await nearest(self.collection, self.stages, -query.vector, NEGATIVES, query)
         return await self.collection.descriptors(hits.keys[hits.keys != query.key])

@@ -43,8 +43,8 @@ LEAST = 2 * PARTS
 """Fewest classes: two are left to validate."""
 REAL: Mapping[str, Any] = {"simulated": 0.0, "offset": (0.0, 0.0), "noise": (0.0, 0.0)}
 """Validation is by what things look like. Simulated neighbourhoods of a few held-out things mislead."""
-LATTDBA_NEIGHBOURS = 48
-"""As the paper has it."""
+LATTDBA_NEIGHBOURS = 4
+"""Of 4, 16 and the paper's 48 held-out things chose 4 (docs/reports/expansion-sweep.md)."""
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 """Candidates for LAttDBA's temperature."""
 
@@ -90,11 +90,7 @@ class Learned:
 
     def behind_lattdba(self, temperature: float) -> float:
         """Return LAttQE's mAP in percent after LAttDBA with this temperature, on real neighbourhoods of `held`."""
-        ranges, recipe = replace(self.held.ranges, simulated=0.0, augmented=1.0), self.form.recipe
-        draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(math.ceil(recipe.validated / 4)))
-        episodes = (self.held.within(ranges).draw(draw) for draw in draws)
-        behind = (replace(one, neighbours=LATTDBA_NEIGHBOURS, temperature=temperature) for one in episodes)
-        return float(np.mean([expanded_map(self.network, one, recipe.validated_at[-1]) for one in behind]))
+        return behind_lattdba(self.network, self.held, temperature, recipe=self.form.recipe)
 
 
 class CrossValidated:
@@ -126,6 +122,25 @@ class CrossValidated:
         search over candidates does as well.
         """
         return max(TEMPERATURES, key=lambda one: np.mean([part.behind_lattdba(one) for part in self.parts]))
+
+
+def behind_lattdba(
+    network: ExpansionNetwork,
+    held: Mixture,
+    temperature: float,
+    *,
+    recipe: ExpansionRecipe,
+    neighbours: int = LATTDBA_NEIGHBOURS,
+) -> float:
+    """Return LAttQE's mAP in percent after LAttDBA, on real neighbourhoods of what is held out.
+
+    neighbours: of LAttDBA. LAttQE takes as many as the validation takes at most.
+    """
+    ranges = replace(held.ranges, simulated=0.0, augmented=1.0)
+    draws = (np.random.default_rng((VALIDATE, seed)) for seed in range(math.ceil(recipe.validated / 4)))
+    episodes = (held.within(ranges).draw(draw) for draw in draws)
+    behind = (replace(one, neighbours=neighbours, temperature=temperature) for one in episodes)
+    return float(np.mean([expanded_map(network, one, recipe.validated_at[-1]) for one in behind]))
 
 
 def platt(logits: Tensor, relevant: Tensor) -> Tensor:
@@ -161,6 +176,29 @@ def learn(
     of the part of the things that validates. TrainingError if a kind has too few things.
     """
     form = form or Form()
+    learning, validating = mixtures(worlds, new=new, form=form, part=part, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = form.make(Sizes(channels=worlds[0][0].vectors.shape[1]))
+    task = ExpansionTask(network, learning, validating, replace(form.recipe, seed=seed))
+    resume = (folder / "state.pt").exists()
+    outcome = train(task, _settings(form, epochs, seed), folder, resume=resume, watcher=watcher)
+    best = network.cpu().copy()
+    best.load_state_dict(load_file(outcome.weights))
+    best.eval()
+    return Learned(form=form, network=best, outcome=outcome, held=validating)
+
+
+def mixtures(
+    worlds: Sequence[Sequence[Kind]],
+    *,
+    new: Sequence[tuple[int, int]] | None = None,
+    form: Form | None = None,
+    part: int = 0,
+    seed: int = 0,
+) -> tuple[Mixture, Mixture]:
+    """Return what is learned from, and what validates, in real neighbourhoods. For the arguments see `learn`."""
+    form = form or Form()
     halves = [classes(kind.labels.tolist(), part=part, seed=seed) for kind in worlds[0]]
     learning, validating = (
         Mixture(
@@ -169,17 +207,7 @@ def learn(
         )
         for side in (0, 1)
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = form.make(Sizes(channels=worlds[0][0].vectors.shape[1]))
-    validating = validating.within(replace(form.ranges, **REAL))
-    task = ExpansionTask(network, learning, validating, replace(form.recipe, seed=seed))
-    resume = (folder / "state.pt").exists()
-    outcome = train(task, _settings(form, epochs, seed), folder, resume=resume, watcher=watcher)
-    best = network.cpu().copy()
-    best.load_state_dict(load_file(outcome.weights))
-    best.eval()
-    return Learned(form=form, network=best, outcome=outcome, held=validating)
+    return learning, validating.within(replace(form.ranges, **REAL))
 
 
 def classes(labels: Sequence[object], *, part: int, seed: int) -> tuple[Rows, Rows]:

@@ -98,15 +98,11 @@ def _mean_size(arrays: Sequence[Bytes]) -> float:
 
 
 def _by_both(library: Library, before: Before, block: Space) -> list[Ranked]:
-    return [_ranked(ranking) for ranking in merged(library, before, block)]
-
-
-def merged(library: Library, before: Before, block: Space) -> list[Ranking]:
-    """Return the merged ranking of each query of a block, without the query itself."""
-    return [
+    rankings = (
         fused(first_ranking(ranked.rows, ranked.scores.astype(np.float32)), words)
         for ranked, words in zip(before(block), by_words(library, block), strict=True)
-    ]
+    )
+    return [Ranked(one.keys, one.scores) for one in rankings]
 
 
 def by_words(library: Library, block: Space) -> list[Ranking]:
@@ -116,7 +112,3 @@ def by_words(library: Library, block: Space) -> list[Ranking]:
         keys, scores = library.words.search(library.queries[place].aggregated(), library.words.size)
         found.append(words_ranking(keys, scores.astype(np.float32)).without(own))
     return found
-
-
-def _ranked(ranking: Ranking) -> Ranked:
-    return Ranked(ranking.keys, ranking.scores)

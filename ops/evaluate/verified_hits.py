@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -15,6 +15,7 @@ from landseer.ensemble.search.expansion.weights import combined
 from landseer.ensemble.search.ranking import (
     Ranking,
     expanded_ranking,
+    first_ranking,
     fused,
     recognised,
     sorted_by_evidence,
@@ -26,7 +27,7 @@ from landseer.ensemble.verify.evidence import Evidence
 from landseer.ensemble.verify.keypoint_verifier import compared
 from landseer.ensemble.verify.witness import Witness, surest_via
 from landseer.ops.evaluate.keypoint_arrays import stored_patches
-from landseer.ops.evaluate.keypoints import Before, Library, StoredPatches, by_words, merged
+from landseer.ops.evaluate.keypoints import Before, Library, StoredPatches, by_words
 from landseer.ops.evaluate.ranked import Ranked
 from landseer.ops.evaluate.space import FEW, Search, Space
 
@@ -39,6 +40,17 @@ def by_verified(space: Space, before: Before, *, neighbours: int) -> Search:
         return [Ranked(one.keys, one.scores) for one in verifying.rankings(block, [neighbours])[neighbours]]
 
     return Search(rank=rank, index_bytes=verifying.index_bytes, block=FEW)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A block of queries, and what several of its rankings have in common."""
+
+    block: Space
+    words: Sequence[Ranking]
+    """The rankings by the words of keypoints."""
+    known: Sequence[dict[int, Evidence]]
+    """Of each query, by row, what was verified; grows."""
 
 
 class Verifying:
@@ -56,20 +68,45 @@ class Verifying:
 
         Candidates that several rankings have in common are verified once.
         """
-        words = by_words(self._library, block)
-        both = merged(self._library, self._before, block)
-        first = [self._sorted(place, one, one.global_, {}) for place, one in enumerate(both, start=block.first)]
-        known = [one.evidence_by_key() for one in first]
-        found = {}
-        for count in counts:
-            sure = [verified(one, count) for one in first]
-            again = self._before(replace(block, queries=np.stack([_mean(block, *some) for some in enumerate(sure)])))
-            second = [_second(*some) for some in zip(first, again, words, strict=True)]
-            found[count] = [
-                self._again(block.first + place, some, second[place], known[place]) if some else first[place]
-                for place, some in enumerate(sure)
-            ]
-        return found
+        asked = self.asked(block)
+        first = self.once(asked)
+        return {count: self.again(asked, first, count) for count in counts}
+
+    def asked(self, block: Space) -> Asked:
+        """Return a block with what several of its rankings have in common."""
+        return Asked(block=block, words=by_words(self._library, block), known=[{} for _ in block.queries])
+
+    def once(self, asked: Asked, *, expanded: Before | None = None, by_own: bool = False) -> list[Ranking]:
+        """Rank the queries of a block by one search, verified.
+
+        expanded: ranks by queries that nearest neighbours expanded, as `--expansion lattqe` does; None without.
+        Candidates near the expanded query count as near, as with LAttQE in a service, or with by_own those near the
+        query itself, as with any other expansion.
+        """
+        firsts = [first_ranking(one.rows, one.scores.astype(np.float32)) for one in self._before(asked.block)]
+        if expanded is not None:
+            pairs = zip(expanded(asked.block), firsts, strict=True)
+            firsts = [expanded_ranking(one.rows, one.scores.astype(np.float32), first) for one, first in pairs]
+        merged, own = [fused(*one) for one in zip(firsts, asked.words, strict=True)], by_own or expanded is None
+        return [
+            self._sorted(asked.block.first + place, one, one.global_ if own else one.expanded, known)
+            for place, (one, known) in enumerate(zip(merged, asked.known, strict=True))
+        ]
+
+    def again(self, asked: Asked, first: Sequence[Ranking], count: int) -> list[Ranking]:
+        """Rank again by the queries of a block and at most `count` verified hits; 0, or without any, change nothing.
+
+        first: from `once`.
+        """
+        block, sure = asked.block, [verified(one, count) for one in first]
+        if not any(sure):
+            return list(first)
+        again = self._before(replace(block, queries=np.stack([_mean(block, *some) for some in enumerate(sure)])))
+        second = [_second(*some) for some in zip(first, again, asked.words, strict=True)]
+        return [
+            self._again(block.first + place, some, second[place], asked.known[place]) if some else first[place]
+            for place, some in enumerate(sure)
+        ]
 
     def _again(self, place: int, sure: Mapping[int, Evidence], ranking: Ranking, known: dict[int, Evidence]) -> Ranking:
         """Verify the candidates of the second search of query `place`, and recognise others by them."""

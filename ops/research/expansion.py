@@ -1,6 +1,6 @@
 """`make results-expansion`: expansions of queries and of databases, each by its number of neighbours.
 
-Of the methods without a network; `make expansion-sweep` trains networks and compares them with some of these. Writes
+Of the methods without a network; `make expansion-sweep` compares the network that ships with some of these. Writes
 docs/reports/results-expansion.md.
 """
 
@@ -193,7 +193,7 @@ def _head(args: argparse.Namespace, system: InProcessSystem) -> str:
   many neighbours.
 - *By default*: the number of neighbours of a search or of `landseer augment` that names none. *Best here*: the one with
   the highest mAP on these very queries, so its gain flatters. No number was tuned on other data.
-- Networks are not among these methods: none ships trained.
+- Networks are not among these methods: `make expansion-sweep` compares the one that ships.
 
 {INTERVALS}
 """

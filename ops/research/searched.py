@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from landseer.ensemble.search.expansion.dqe import NEGATIVES, discriminative
 from landseer.ensemble.search.expansion.weights import WEIGHTINGS
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.export.training.episodes import Episode, unit
+from landseer.export.training.expansion import expand_all
+from landseer.ops.evaluate.space import Expander
 
 SURE = 0.5
 """Probability from which the gated form expands by a neighbour."""
@@ -44,6 +47,12 @@ class Searched:
     classes: NDArray[np.int64]
     """[Q]."""
 
+    @cached_property
+    def digest(self) -> str:
+        """Identifies vectors and right answers."""
+        arrays = (self.queries, self.database, self.relevant, self.hidden)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in arrays)).hexdigest()
+
     def drawn(self, count: int) -> Searched:
         """Return the same with `count` queries drawn at random, all if there are no more."""
         rows = np.sort(np.random.default_rng(0).permutation(len(self.queries))[:count])
@@ -68,7 +77,11 @@ class Searched:
             order = self.ranked(queries)[:, :most]
             near, far = self.database[order[:, : min(count, most)]], self.database[order[:, -NEGATIVES:]]
             queries = expand(queries, near, far)
-        right = np.take_along_axis(self.relevant, self.ranked(np.asarray(queries, np.float32)), axis=1)
+        return self.figures(self.ranked(np.asarray(queries, np.float32)))
+
+    def figures(self, orders: NDArray[np.int64]) -> Figures:
+        """Judge rankings [Q, n], best first; the query's own may be missing."""
+        right = np.take_along_axis(self.relevant, orders, axis=1)
         aps = [average_precision(np.flatnonzero(row), positives=int(row.sum())) for row in right]
         return Figures(aps=100.0 * np.array(aps, np.float64), first=100.0 * right[:, 0])
 
@@ -129,6 +142,11 @@ def by_rule(name: str, alpha: float = 1.0) -> Expand:
 def by_network(network: ExpansionNetwork, *, directions: Floats | None = None, gated: bool = False) -> Expand:
     """Return a network. directions: [D, d] that it reads alone; gated: only relevant neighbours are added."""
     return summed(partial(_weights, network, directions, gated))
+
+
+def expander(network: ExpansionNetwork) -> Expander:
+    """Return a network as an evaluation takes it, for a query at a time."""
+    return lambda query, neighbours: expand_all(network, query[None], neighbours[None])[0]
 
 
 @torch.no_grad()

@@ -213,7 +213,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     assert "landseer train lattqe" in card["command"] and card["network"] == "the mean of 3"
     assert card["validation"] == pytest.approx(np.mean(card["of which by part"]), abs=0.011)
     assert f"validation mAP {card['validation']:.2f}, no expansion {card['validation before']:.2f}" in told
-    assert f"--method lattqe:48:{card['temperature of LAttDBA']:g}" in told
+    assert f"--method lattqe:4:{card['temperature of LAttDBA']:g}" in told
     assert "training, validated by part 2 of 3 of the things" in told
     parts = [out / f"part-{part}" for part in (1, 2, 3)]
     assert all((part / "curves.png").is_file() for part in parts)

@@ -147,7 +147,7 @@ def test_more_neighbours_than_there_are(text, count):
         ("alphadba:10+alphaqe:10", "alphadba:10:3+alphaqe:10:3"),
         (" adbawd-dir:20 + aqe:10 ", "adbawd-dir:20+aqe:10"),
         ("ddba+none", "ddba:2"),
-        ("lattdba+lattqe", "lattdba:48:1+lattqe:64"),
+        ("lattdba+lattqe", "lattdba:4:0.3+lattqe:64"),
         ("lattdba:20:0.05", "lattdba:20:0.05"),
         ("rank-curve-dba+rank-curve:9", "rank-curve-dba:4+rank-curve:9"),
         ("diffusion", "diffusion:50:10"),
@@ -163,7 +163,7 @@ def test_methods_are_read_and_written(text, written):
 def test_the_database_is_named_as_the_command_that_augments_names_it():
     assert str(parse("adbawd-dir:5+aqe", positions=64).database) == "aqewd-dir:5"
     assert parse("alphadba:5+alphaqe:7:2", positions=64).family == "alphadba:5:3+alphaqe, alpha 2"
-    assert parse("lattdba", positions=32).database.neighbours == 32
+    assert parse("lattdba", positions=3).database.neighbours == 3
     assert Method(name="none").family == "none"
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -29,19 +30,23 @@ from landseer.ensemble.store.store import Store
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.database import Database
 from landseer.ops.evaluate.keypoint_arrays import keypoint_arrays
-from landseer.ops.evaluate.methods import Method, answers, rankings
+from landseer.ops.evaluate.methods import RANKERS, Method, answers, by_cosine, rankings
 from landseer.ops.evaluate.notation import parse_all
 from landseer.ops.evaluate.readers import read
 from landseer.ops.evaluate.served import ServedSystem
 from landseer.ops.evaluate.space import Space
+from landseer.ops.evaluate.verified_hits import Verifying
 from landseer.v1.index_pb2 import VisualWordsStats
 from landseer.v1.search_pb2 import (
     EXPANSION_METHOD_ALPHA_QE,
+    EXPANSION_METHOD_AQE,
+    EXPANSION_METHOD_LATTQE,
     EXPANSION_METHOD_NONE,
     FIRST_STAGE_BOTH,
     FIRST_STAGE_GLOBAL,
     FIRST_STAGE_WORDS,
     RERANKING_METHOD_NONE,
+    Expansion,
     SearchRequest,
 )
 
@@ -156,6 +161,19 @@ class PictureArrays:
     def descriptor(self, path):
         return self._described(prepare(path.read_bytes(), profile=self.profile))["descriptor"].astype(np.float32)
 
+    def space(self):
+        dataset = self.dataset
+        return Space(
+            queries=np.stack([self.descriptor(query.shot.path) for query in dataset.queries]),
+            # As an index keeps them.
+            database=Database(
+                vectors=np.stack([self.descriptor(path).astype(np.float16) for path in dataset.references]).astype("f4")
+            ),
+            own=dataset.own_rows(),
+            lattqe=lambda query, near: query,
+            arrays=self,
+        )
+
     def _array(self, name, path):
         prepared = prepare(path.read_bytes(), profile=self.profile)
         return keypoint_arrays({name}, self._described(prepared), prepared)[name]
@@ -183,17 +201,7 @@ def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patche
     profile = dataclasses.replace(PROFILE, long_side=400, sizes=sizes, patches_sha256="2" * 64 if patches else "")
     dataset, system = read(shop), ServedSystem(start(profile=profile).address)
     system.prepare(dataset, (), CONSOLE)
-    arrays = PictureArrays(dataset, profile)
-    space = Space(
-        queries=np.stack([arrays.descriptor(query.shot.path) for query in dataset.queries]),
-        # As an index keeps them.
-        database=Database(
-            vectors=np.stack([arrays.descriptor(path).astype(np.float16) for path in dataset.references]).astype("f4")
-        ),
-        own=dataset.own_rows(),
-        lattqe=lambda query, near: query,
-        arrays=arrays,
-    )
+    space = PictureArrays(dataset, profile).space()
     for method in parse_all("keypoints,both,once,default,verified:1", positions=64):
         mine = [answer.order for answer in answers(method, space)]
         for one, other in zip(mine, ranked(system, dataset, method), strict=True):
@@ -201,6 +209,30 @@ def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patche
             np.testing.assert_array_equal(one[: len(other)], other, err_msg=str(method))
         assert [len(one) for one in mine] == [6] * 3
         assert method.name == "both" or [one[0] for one in mine] == [0, 1, 2]
+
+
+def test_queries_expanded_by_neighbours_are_verified_in_process_as_by_a_service(start, shop):
+    """Near are candidates near the query that LAttQE expanded, which is AQE here; with AQE those near the query."""
+    profile = dataclasses.replace(PROFILE, long_side=400)
+    dataset, service = read(shop), start(profile=profile)
+    ServedSystem(service.address).prepare(dataset, (), CONSOLE)
+    space = PictureArrays(dataset, profile).space()
+    verifying, method = Verifying(space, by_cosine), Method(name="aqe", neighbours=3)
+    [block] = space.blocks()
+    asked, scores = verifying.asked(block), []
+    for kind, by_own in ((EXPANSION_METHOD_LATTQE, False), (EXPANSION_METHOD_AQE, True)):
+        mine = verifying.once(asked, expanded=RANKERS[method.name](method, space).rank, by_own=by_own)
+        expansion = Expansion(method=kind, neighbours=method.neighbours, allow_untrained=not by_own)
+        with BlockingSearchClient(service.address) as client:
+            found = [client.search(query.shot.path, expansion=expansion, top_k=6).hits for query in dataset.queries]
+        for ranking, hits in zip(mine, found, strict=True):
+            rows = [dataset.references.index(Path(hit.id)) for hit in hits]
+            np.testing.assert_array_equal(ranking.keys[: len(rows)], rows)
+            np.testing.assert_allclose(
+                ranking.scores[: len(rows)], [hit.score for hit in hits], rtol=1e-4, atol=1e-4, err_msg=str(kind)
+            )
+        scores.append([one.scores.tolist() for one in mine])
+    assert scores[0] != scores[1]
 
 
 def test_other_pictures_and_a_short_list_of_hits_are_said(start, folder):

@@ -185,7 +185,7 @@ def test_norms_are_one(method, count, k, seed):
     [
         ("alphaqe:10:3", Recipe(method="alphaqe", neighbours=10, parameter=3.0)),
         ("alphaqe", Recipe(method="alphaqe", neighbours=2, parameter=3.0)),
-        ("lattqe", Recipe(method="lattqe", neighbours=48, parameter=1.0)),
+        ("lattqe", Recipe(method="lattqe", neighbours=4, parameter=0.3)),
         ("lattqe:20:0.05", Recipe(method="lattqe", neighbours=20, parameter=0.05)),
         (" aqe:0 ", Recipe(method="aqe", neighbours=0)),
         ("dqe", Recipe(method="dqe", neighbours=2)),
@@ -200,7 +200,7 @@ def test_recipes_are_read_and_written(text, expected):
 
 def test_a_recipe_is_written_as_one_would():
     assert str(recipe("alphaqe:10:3", positions=64)) == "alphaqe:10:3"
-    assert str(recipe("lattqe", positions=32)) == "lattqe:32:1"
+    assert str(recipe("lattqe", positions=3)) == "lattqe:3:0.3"
     assert str(recipe("aqewd-dir:5", positions=64)) == "aqewd-dir:5"
 
 
