@@ -15,6 +15,7 @@ import pymilvus
 from landseer.ensemble.errors import IndexUnavailable
 from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.live_index import BATCH
 from landseer.ensemble.index.milvus_collection import MilvusCollection, MilvusLogin
 from landseer.ensemble.index.milvus_filter import search_among
 from landseer.ensemble.index.milvus_setting import milvus_index
@@ -48,9 +49,21 @@ class MilvusTried:
     def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of candidates, best first. IndexUnavailable."""
         self.collection.index = replace(self.collection.index, effort=self.setting.effort)
+        # No more in a call than the server asks for: a call has the server's limit of time.
+        parts = [self._search(queries[at : at + BATCH], k, selection) for at in range(0, len(queries), BATCH)]
+        return _stacked([keys for keys, _ in parts], -1), _stacked([scores for _, scores in parts], -np.inf)
+
+    def _search(self, queries: Vectors, k: int, selection: Selection | None) -> tuple[Keys, Vectors]:
         if selection is None:
             return self.collection.search(queries, k)
         return search_among(self.collection, queries, k, selection, size=self.size)
+
+
+def _stacked(parts: list[Any], missing: float) -> Any:
+    """Return tables below each other, narrower ones filled up."""
+    width = max(part.shape[1] for part in parts)
+    filled = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=missing) for part in parts]
+    return np.concatenate(filled)
 
 
 @contextmanager
