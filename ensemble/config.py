@@ -108,7 +108,7 @@ class ServerConfig:
     """Queries that may wait for Triton beside those that it processes; the next one gets RESOURCE_EXHAUSTED at once."""
     refuse_after_s: float = 1.5
     """A search that would be answered later than this gets RESOURCE_EXHAUSTED at once; so does one that would be
-    answered after its deadline. Three times the objective for a search."""
+    answered after its deadline. Three times the objective for a search; a third of it counts in an overload."""
     calls: int = 256
     """Most calls open at a time; the next one gets RESOURCE_EXHAUSTED before its message is read."""
     bytes_in_flight: int = 256 * MIB

@@ -113,7 +113,8 @@ def _forget_frames(error: BaseException | None) -> None:
 
     Those of a thread hold the future that holds the error, a circle that only the next garbage collection would free.
     """
-    while error is not None:
+    # Ends at what was freed before, too: errors may name each other as causes.
+    while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("--decode-in-process", help="decode in the server's process: a picture that crashes the decoder ends it")
     option("--in-flight", "pictures being processed by Triton at a time", ServerConfig.in_flight, type=int, metavar="N")
     option("--queue", "queries that may wait for Triton", ServerConfig.waiting, type=int, metavar="N")
-    late = "refuse searches that would be answered later than this, so that the others are not"
+    late = "refuse searches that would be answered later than this; a third of it while many are refused"
     option("--refuse-after", late, ServerConfig.refuse_after_s, type=float, metavar="SECONDS")
     option("--calls", "maximum number of open calls", ServerConfig.calls, type=int, metavar="N")
     held = "maximum bytes of requests being answered; they take up to four times that in memory"

@@ -11,7 +11,7 @@ import pytest
 from grpc.aio import AioRpcError
 from PIL import Image
 
-from landseer.ensemble.api import door
+from landseer.ensemble.api import door, interceptors
 from landseer.ensemble.api.status import PUSHBACK_KEY, pushback
 from landseer.ensemble.app.server import RECEIVING
 from landseer.ensemble.config import NONE
@@ -150,6 +150,15 @@ async def test_no_picture_stays_in_memory_after_its_call(start):
         assert kept(least=LARGE) == before
     finally:
         gc.enable()
+
+
+def test_errors_that_name_each_other_as_causes_let_go_of_their_frames():
+    try:
+        raise ValueError("one") from KeyError("another")
+    except ValueError as error:
+        error.__cause__.__cause__ = error
+        interceptors._forget_frames(error)
+        assert error.__traceback__ is None
 
 
 async def test_a_message_that_is_none_is_the_callers_mistake(landseer, rich):

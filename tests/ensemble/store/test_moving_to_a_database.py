@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 
 import pytest
-from postgres_server import running
 from whole_stores import PROFILE, full_record, kept, open_full
 
 from landseer.client.cli import main
@@ -17,17 +15,6 @@ from landseer.ensemble.store.exporting import export_store
 from landseer.ensemble.store.folder import WORDS
 from landseer.ensemble.store.importing import import_store
 from landseer.ensemble.store.postgres.postgres_store import PostgresStore
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running() as found:
-        yield found
-
-
-@pytest.fixture
-def url(server, request):
-    return server.create(re.sub(r"\W", "_", request.node.name)[-60:])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import psycopg
 import pytest
 from authorities import Authority
-from postgres_server import PASSWORD, running
+from postgres_server import PASSWORD
 from records import plain_record
 from store_records import open_store, record
 
@@ -39,17 +39,6 @@ from landseer.ensemble.store.postgres.postgres_store import PostgresStore
 from landseer.ensemble.store.record import StoreChange
 
 MADE_BY = {"locals": "1" * 64, "keypoints": "codebook", "patches": "2" * 64}
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running() as found:
-        yield found
-
-
-@pytest.fixture
-def url(server, request):
-    return server.create(re.sub(r"\W", "_", request.node.name)[-60:])
 
 
 def opened(url, **changes):
