@@ -63,6 +63,8 @@ class MilvusCollection:
         self._login, self._metrics = login, metrics
         self._pymilvus = _pymilvus()
         self._name, self.dimension = login.address.collection, dimension
+        self.search_s = SEARCH_S
+        """Limit of a search, seconds; a benchmark among a million vectors allows more."""
         self.index = index
         """How it is searched; once it is open, the index that it has."""
         self._client: Any = None
@@ -128,7 +130,7 @@ class MilvusCollection:
                 limit=k,
                 search_params=parameters,
                 consistency_level=self._level,
-                timeout=SEARCH_S,
+                timeout=self.search_s,
             ),
         )
         self._seen = True

@@ -168,14 +168,19 @@ class IndexTrial:
             own_bytes=started["own_bytes"],
         )
 
-    def sweep(self, built: BuiltIndex, asked: Questions) -> Iterator[TrialPoint]:
-        """Yield a point for each effort, until one finds `ALL`, with as few candidates as find as much as many do."""
+    def sweep(self, built: BuiltIndex, asked: Questions, *, enough: float | None = None) -> Iterator[TrialPoint]:
+        """Yield a point for each effort, until one finds `ALL`, with as few candidates as find as much as many do.
+
+        enough: a recall after which only one more effort is tried.
+        """
+        met = False
         for effort in efforts(built.index.setting.factory, self.dimension):
             rescored = self._rescored(built.index, asked, effort)
             found = self.point(built.index.searched_with(effort=effort, rescored=rescored), asked, built.clock)
             yield found
-            if found.recall >= ALL:
+            if found.recall >= ALL or met:
                 return
+            met = enough is not None and found.recall >= enough
 
     def point(self, index: TriedIndex, asked: Questions, clock: Callable[[], float] = time.process_time) -> TrialPoint:
         """Measure an index with its setting. clock: as of `BuiltIndex`."""

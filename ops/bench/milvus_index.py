@@ -28,8 +28,8 @@ from landseer.ops.run.milvus import MilvusServer, installed
 from landseer.ops.run.ports import LOOPBACK
 
 MADE_OF = "of a benchmark"
-INDEXED_S, STARTED_S = 3600.0, 300.0
-"""Longest waits: for an index, and for a server that loads it."""
+INDEXED_S, STARTED_S, SEARCH_S = 3600.0, 300.0, 60.0
+"""Longest waits: for an index, for a server that loads it, and for the answers to a group of searches."""
 STEADY_S = 10.0
 """So long it must have answered without a failure: soon after its first answers Milvus may load a collection again."""
 
@@ -49,7 +49,7 @@ class MilvusTried:
     def search(self, queries: Vectors, k: int, selection: Selection | None = None) -> tuple[Keys, Vectors]:
         """Return keys and scores [Q, k'] of candidates, best first. IndexUnavailable."""
         self.collection.index = replace(self.collection.index, effort=self.setting.effort)
-        # No more in a call than the server asks for: a call has the server's limit of time.
+        # As many in a call as the server asks for.
         parts = [self._search(queries[at : at + BATCH], k, selection) for at in range(0, len(queries), BATCH)]
         return _stacked([keys for keys, _ in parts], -1), _stacked([scores for _, scores in parts], -np.inf)
 
@@ -86,6 +86,7 @@ def milvus_built(trial: IndexTrial, factory: str, data: Path) -> Iterator[BuiltI
         seconds = time.monotonic() - began
         start_s = _started_again(server, collection)
         _wait_steady(collection)
+        collection.search_s = SEARCH_S
         yield BuiltIndex(
             name=f"Milvus {factory}",
             index=MilvusTried(collection=collection, setting=setting, size=len(trial.keys)),

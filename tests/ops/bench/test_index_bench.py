@@ -66,6 +66,8 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
     points = list(trial.sweep(finer, trial.questions()))
     assert [point.setting.effort for point in points][:2] == [100, 200]
     assert points[-1].recall > 0.95
+    few = list(trial.sweep(finer, trial.questions(), enough=points[0].recall))
+    assert [point.setting.effort for point in few] == [100, 200]
 
 
 def test_what_suits_a_size():
@@ -78,7 +80,7 @@ def test_what_suits_a_size():
 def test_the_report_has_what_was_measured(trial, tmp_path):
     built = trial.build("Flat", folder_of(tmp_path, "Flat"))
     point = replace(trial.point(built.index, trial.questions()), rate=500.0, core_s=0.002)
-    row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, core_s=0.001))
+    row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, core_s=0.001, rate=460.0))
     real = [plain_record("a", reduced=512, descriptor=vector) for vector in np.eye(40, 64, dtype=np.float16)]
     report = IndexReport(
         sizes=[
@@ -99,7 +101,8 @@ def test_the_report_has_what_was_measured(trial, tmp_path):
     text = markdown(report)
     assert text.count("Left out") == 1 and "Left out: Milvus' `HNSW32`: it did not answer." in text
     assert verdict(report) and "searches a second among 1,000,000: met" in text
-    assert "| `Flat` |  | 1 | 1.0000 | 2.00 | 500 |" in text and "| 1.0000 | 1.00 |" in text
+    assert "| `Flat` |  | 1 | 1.0000 | 2.00 | 500 |" in text and "| 1.0000 | 1.00 | 460 |" in text
+    assert "met among 1,000 (0.92), met among 1,000,000 (0.92)." in text
     assert "| Flat | 2.00 | 2.00 | 1.0 |" in text
     missed = replace(report, sizes=[SizeRows(entries=1000, engines=[replace(row, chosen=replace(point, recall=0.5))])])
     assert not verdict(missed) and "was not measured in this run" in markdown(missed)
