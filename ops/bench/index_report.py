@@ -115,11 +115,8 @@ def _goal(report: IndexReport) -> str:
     )
     goal = f"The goal, {GOAL_RATE} searches a second among {GOAL_SIZE:,}"
     if max(size.entries for size in report.sizes) >= GOAL_SIZE:
-        met = "met" if verdict(report) else "not met"
-        return f"The goal, {GOAL_RATE} searches a second among {GOAL_SIZE:,}: {met}.{filtered}"
-    return (
-        f"The goal, {GOAL_RATE} searches a second among {GOAL_SIZE:,} vectors, was not measured in this run.{filtered}"
-    )
+        return f"{goal}: {'met' if verdict(report) else 'not met'}.{filtered}"
+    return f"{goal} vectors, was not measured in this run.{filtered}"
 
 
 def _filtered_goal(report: IndexReport) -> str:
