@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from landseer.export.training.optimising import optimiser
 from landseer.export.training.settings import Device, Settings
 from landseer.export.training.state import Progress, RunState, check_same, read_state, write_state
 from landseer.export.training.task import Group, Task
+from landseer.export.training.trial import Trial, peak_bytes, tensor_bytes, timed
 from landseer.export.training.watcher import Silent, Watcher
 from landseer.export.training.weights import write_weights
 
-__all__ = ["Group", "Outcome", "Settings", "Silent", "Stopped", "Task", "TrainingError", "Watcher", "train"]
+__all__ = ["Group", "Outcome", "Settings", "Silent", "Stopped", "Task", "TrainingError", "Watcher", "train", "tried"]
 
 LOAD, STEP, MINE, VALIDATE = range(4)
 """Purposes of random states: part of the sequence that seeds each."""
@@ -67,6 +68,15 @@ def train(
     with _deterministic(device), Interrupts() as interrupts:
         run = _Run(task, settings, device=device, folder=folder, interrupts=interrupts, watcher=watcher or Silent())
         return run.run(resume)
+
+
+def tried(task: Task, settings: Settings, folder: Path, *, steps: int, watcher: Watcher | None = None) -> Trial:
+    """Take some steps of the first epoch and one before them; write nothing. TrainingError as of `train`."""
+    device, asked = chosen(settings.device), replace(settings, checkpoint_every=0)
+    task.module.to(device)
+    with _deterministic(device), Interrupts() as interrupts:
+        run = _Run(task, asked, device=device, folder=folder, interrupts=interrupts, watcher=watcher or Silent())
+        return run.trial(steps)
 
 
 def chosen(device: Device) -> torch.device:
@@ -143,6 +153,27 @@ class _Run:
             raise Stopped(self.path) from None
         return self._outcome()
 
+    def trial(self, steps: int) -> Trial:
+        """Take one step, and at most so many timed ones."""
+        now = self.progress
+        mining = timed(lambda: setattr(now, "mined", self._mined()))
+        plan, of_epoch = self._planned()
+        count = min(steps + 1, of_epoch)
+        if count == 1:
+            raise TrainingError("an epoch is a single step, too few to time; use more data, or a smaller --batch")
+        self.watcher.epoch(0, 1, 0, count)
+        self._steps(plan, 1)
+        seconds = timed(lambda: self._steps(plan, count))
+        return Trial(
+            steps=count - 1,
+            seconds=seconds / (count - 1),
+            of_epoch=of_epoch,
+            epochs=self.settings.epochs,
+            mining=mining,
+            peak=peak_bytes(self.device),
+            checkpoint=tensor_bytes([self.task.module.state_dict(), self.optimiser.state_dict()]),
+        )
+
     def _take_up(self) -> None:
         found = read_state(self.path)
         check_same(found.about, self.about, self.path)
@@ -156,13 +187,18 @@ class _Run:
         now = self.progress
         if not now.begun:
             now.mined, now.begun = self._mined(), True
-        plan = self.task.plan(now.epoch, now.mined)
-        if not plan:
-            raise TrainingError(f"epoch {now.epoch + 1} has no batches: too little data for the batch size")
-        steps = math.ceil(len(plan) / self.settings.accumulate)
+        plan, steps = self._planned()
         self.watcher.epoch(now.epoch, self.settings.epochs, now.step, steps)
         self._steps(plan, steps)
         self._finish_epoch(done=1)
+
+    def _planned(self) -> tuple[Sequence[Any], int]:
+        """Return the batches of the epoch, and its number of steps."""
+        now = self.progress
+        plan = self.task.plan(now.epoch, now.mined)
+        if not plan:
+            raise TrainingError(f"epoch {now.epoch + 1} has no batches: too little data for the batch size")
+        return plan, math.ceil(len(plan) / self.settings.accumulate)
 
     def _mined(self) -> Any:
         self.watcher.doing("mining")

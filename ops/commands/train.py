@@ -94,6 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="resume the training in --out")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    parser.add_argument(
+        "--try-steps",
+        type=positive,
+        metavar="N",
+        help="with --dry-run: take N steps, keep nothing, and print how long the training and how much memory it takes",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,6 +139,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.backbone not in BACKBONES:
         raise TrainingError(f"got backbone {args.backbone}; expected one of {', '.join(BACKBONES)}")
+    if args.try_steps and not args.dry_run:
+        raise TrainingError("got --try-steps without --dry-run; add --dry-run, as nothing of these steps is kept")
     foreign = [_option(name) for name in _given(args) if name not in OF_LATTQE] if args.method == "lattqe" else []
     if foreign:
         takes = ", ".join(map(_option, OF_LATTQE))

@@ -16,7 +16,7 @@ from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
 from landseer.export.training.files import write_whole
-from landseer.export.training.loop import Outcome, Settings, Task, chosen, train
+from landseer.export.training.loop import Outcome, Settings, Task, chosen, train, tried
 from landseer.export.training.picture_task import Data, picture_task
 from landseer.export.training.recipes import METHODS, Stage
 from landseer.export.training.settings import Device
@@ -52,6 +52,7 @@ class TrainingOptions:
     log_every: int
     resume: bool
     dry_run: bool
+    try_steps: int | None
     command: str
     """The command line that repeats it, for the card."""
 
@@ -65,17 +66,21 @@ def run_training(options: TrainingOptions, console: Console) -> None:
         most=options.validate_most,
         seed=options.seed,
         console=console,
-        decode=not options.dry_run,
+        decode=not options.dry_run or bool(options.try_steps),
     )
     for name, count in found.counts().items():
         console.print(f"{name}: {count}", highlight=False)
     if options.dry_run:
         _tell(stages, options, console)
-        return
+        if not options.try_steps:
+            return
     training, held = (
         Shots(photographs=some, profile=profile_of(options.side)) for some in (found.training, found.validation)
     )
     wanted = Data(training=training, validation=held, positives=split.positives(options.data, found.training))
+    if options.dry_run:
+        _try(stages, wanted, options, console)
+        return
     done = _stages(stages, wanted, options, console)
     facts = _facts(options, found, done.source)
     text = card(method=options.method, command=options.command, facts=facts, stages=done.stages, skipped=found.skipped)
@@ -112,6 +117,32 @@ def _stages(stages: Sequence[Stage], data: Data, options: TrainingOptions, conso
     if isinstance(task, BoxTask) and stages[-1].head != "rpn":
         _write_detector(options.out)
     return _Trained(stages=done, source=loaded.source if loaded else str(options.weights or "random, by seed"))
+
+
+def _try(stages: Sequence[Stage], data: Data, options: TrainingOptions, console: Console) -> None:
+    """Take some steps of each stage and print what the training would take, without writing anything."""
+    loaded, steps = _trunk(stages[0], options, console), options.try_steps or 1
+    for stage in stages:
+        task = _task(stage, data, loaded, options)
+        with Bars(console, task.measure) as watcher:
+            trial = tried(task, _settings(stage, options), options.out, steps=steps, watcher=watcher)
+        mining = f"{_lasting(trial.mining)} to mine before each epoch; " if stage.kind == "tuples" else ""
+        where = " of the GPU" if chosen(options.device).type == "cuda" else ""
+        console.print(
+            f"stage {stage.name}: {trial.seconds:.3g} s a step (mean of {trial.steps} after a first); {mining}"
+            f"{trial.epochs} epochs of {trial.of_epoch:,} steps: {_lasting(trial.total)}, without validation; "
+            f"memory{where} at most {trial.peak / 2**30:.1f} GiB; checkpoint {trial.checkpoint / 2**20:,.0f} MiB",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _lasting(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "hours")):
+        if seconds < most:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86_400:,.0f} days"
 
 
 def _trunk(stage: Stage, options: TrainingOptions, console: Console) -> Loaded | None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +132,68 @@ def test_a_dry_run_writes_nothing(data, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def landmarks(tmp_path):
+    """Google Landmarks in its layout, of five landmarks that are left and one that an evaluation set has, too."""
+    images, lines, number = tmp_path / "gld/train", ["landmark_id,images"], 0
+    for landmark in range(6):
+        names = []
+        for _ in range(4):
+            number += 1
+            names.append(f"{number:03x}{'e' * 13}")
+            path = images / names[-1][0] / names[-1][1] / names[-1][2] / f"{names[-1]}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(landmark).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(path)
+        lines.append(f"{landmark},{' '.join(names)}")
+    (tmp_path / "gld/train_clean.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "gld/seen.txt").write_text("5  # in Revisited Oxford\n")
+    return tmp_path / "gld"
+
+
+@pytest.fixture
+def reconstructions(tmp_path):
+    """Retrieval-SfM in its layout: two reconstructions to train on, and two to validate on."""
+    root, known = tmp_path / "retrieval-SfM-120k", {}
+    for number, part in enumerate(("train", "val")):
+        cids = [f"{'ab' * 13}{number:02d}{row:04d}" for row in range(8)]
+        for row, cid in enumerate(cids):
+            path = root / "ims" / cid[-2:] / cid[-4:-2] / cid[-6:-4] / cid
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng((number, row // 4)).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(path, format="JPEG")
+        pairs = {"qidxs": list(range(8)), "pidxs": [row ^ 1 for row in range(8)]}
+        known[part] = {"cids": cids, "cluster": [row // 4 for row in range(8)], **pairs}
+    (root / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(known))
+    return tmp_path
+
+
+def tried(capsys, *arguments) -> str:
+    assert run(*arguments, "--dry-run", "--try-steps", "1", "--side", "64", "--device", "cpu") == 0
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_the_recipe_for_landmarks_is_tried_without_keeping_anything(landmarks, tmp_path, capsys):
+    data = f"gld:{landmarks}/train_clean.csv,{landmarks}/train,without={landmarks}/seen.txt"
+    told = tried(capsys, "cider", data, "--out", tmp_path / "run", "--batch", "4")
+    assert "training: 12 photographs of 3 classes" in told and "validation: 8 photographs of 2 classes" in told
+    assert re.search(r"stage cider: [\d.]+ s a step \(mean of 1 after a first\); 30 epochs of 3 steps: ", told)
+    assert re.search(r"memory at most [\d.]+ GiB; checkpoint [\d]+ MiB", told)
+    told = tried(capsys, "cider-ft", data, "--out", tmp_path / "run", "--batch", "4")
+    assert "stage trunk: " in told and "stage head: " in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_for_reconstructions_is_tried_with_their_pairs(reconstructions, tmp_path, capsys):
+    name = f"sfm:{reconstructions},retrieval-SfM-120k"
+    told = tried(
+        capsys, "contrastive", f"{name},train", "--validate", f"{name},val", "--out", tmp_path / "run", "--tuples", "10"
+    )
+    assert "training: 8 photographs of 2 classes" in told and "validation: 8 photographs of 2 classes" in told
+    assert re.search(r"stage contrastive: .* to mine before each epoch; 30 epochs of 2 steps: ", told)
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_method_has_a_line_of_help():
     assert command.METHODS.keys() == METHODS.keys() | {"lattqe"}
     assert {stage.head for stages in METHODS.values() for stage in stages} <= {*HEADS, "rpn", "ssdlite", "faster_rcnn"}
@@ -144,6 +208,7 @@ def test_every_method_has_a_line_of_help():
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
         (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
         (("cider", "DATA", "--validate", "0"), "expected a share above 0"),
+        (("cider", "DATA", "--try-steps", "2"), "got --try-steps without --dry-run"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(data, tmp_path, capsys, arguments, said):
