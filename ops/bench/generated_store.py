@@ -85,14 +85,9 @@ def write(
     return WrittenStore(entries=count, bytes=size, seconds=time.monotonic() - began)
 
 
-def give_features(
-    folder: Path, pool: FeaturePool, ids: Sequence[str], *, near: int, profile: Profile, seed: int, limit: int
-) -> int:
-    """Write keypoints and patches into the records of these entries and of the `near` nearest of each.
-
-    To all entries they would add 32 KiB each. Returns how many entries have some. limit: of the store, bytes.
-    """
-    store = Store.open(
+def open_with_features(folder: Path, profile: Profile, limit: int) -> Store:
+    """Open a generated store whose entries may have keypoints and patches. limit: bytes. Errors of `Store.open`."""
+    return Store.open(
         folder,
         fingerprint=profile.fingerprint,
         clusters_shape=(profile.sizes.clusters, profile.sizes.reduced),
@@ -100,14 +95,18 @@ def give_features(
         codebook=shipped_codebook().fingerprint,
         patches_sha256=profile.patches_sha256 or None,
     )
-    try:
-        keys = np.union1d(*_nearest(store, ids, near))
-        for start in range(0, len(keys), BATCH):
-            found = store.by_keys(keys[start : start + BATCH].tolist())
-            store.put_many([_with_features(one.record, pool, one.key, seed) for one in found if one is not None])
-        return store.stats().keypoints
-    finally:
-        store.close()
+
+
+def give_features(store: Store, pool: FeaturePool, ids: Sequence[str], *, near: int, seed: int) -> int:
+    """Write keypoints and patches into the records of these entries and of the `near` nearest of each.
+
+    To all entries they would add 32 KiB each. Returns how many entries have some.
+    """
+    keys = np.union1d(*_nearest(store, ids, near))
+    for start in range(0, len(keys), BATCH):
+        found = store.by_keys(keys[start : start + BATCH].tolist())
+        store.put_many([_with_features(one.record, pool, one.key, seed) for one in found if one is not None])
+    return store.stats().keypoints
 
 
 def _nearest(store: Store, ids: Sequence[str], near: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

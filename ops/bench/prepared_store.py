@@ -1,4 +1,4 @@
-"""A generated store that is ready to be served: entries, keypoints where they are asked for, an index version.
+"""A generated store that is ready to be served: entries, words, keypoints where they are asked for, an index version.
 
 On request it is kept for further runs.
 """
@@ -26,9 +26,11 @@ from landseer.ops.bench.generated_store import (
     expected_bytes,
     give_features,
     limit_bytes,
+    open_with_features,
     require_room,
     write,
 )
+from landseer.ops.bench.generated_words import WORDS_BYTES, write_words
 from landseer.ops.bench.generator import EntryDistribution
 from landseer.ops.errors import OpsError
 from landseer.ops.progress import bars
@@ -86,7 +88,7 @@ def home_of(plan: StorePlan, photographs: str, scratch: Path, *, keep: bool) -> 
 
 
 def prepared(home: Path, plan: StorePlan, console: Console) -> WrittenStore:
-    """Write the store into the folder, and an index version, unless an earlier run did.
+    """Write the store into the folder, and versions of its index and words, unless an earlier run did.
 
     OpsError if there is too little room, or an earlier run did not finish.
     """
@@ -95,18 +97,9 @@ def prepared(home: Path, plan: StorePlan, console: Console) -> WrittenStore:
         return WrittenStore(**json.loads(done.read_text()))
     if store.exists():
         raise OpsError(f"{home} has a store that was not finished; delete the folder")
-    require_room(home, plan.bytes + plan.entries * INDEX_BYTES)
+    require_room(home, plan.bytes + plan.entries * (INDEX_BYTES + WORDS_BYTES))
     written = _written(store, plan, console)
-    with console.status(f"giving keypoints to {len(plan.asked)} entries and the {plan.near} nearest of each"):
-        featured = give_features(
-            store,
-            plan.pool,
-            plan.asked,
-            near=plan.near,
-            profile=plan.profile,
-            seed=plan.seed,
-            limit=plan.limit,
-        )
+    featured = _with_features(store, plan, console)
     with console.status("building an index version"):
         _build(store)
     written = replace(written, featured=featured, bytes=(store / DATA).stat().st_size)
@@ -125,6 +118,20 @@ def _written(store: Path, plan: StorePlan, console: Console) -> WrittenStore:
             seed=plan.seed,
             progress=lambda count: progress.advance(task, count),
         )
+
+
+def _with_features(folder: Path, plan: StorePlan, console: Console) -> int:
+    """Give entries keypoints and words. Returns how many have keypoints."""
+    store = open_with_features(folder, plan.profile, plan.limit)
+    try:
+        with console.status(f"giving keypoints to {len(plan.asked)} entries and the {plan.near} nearest of each"):
+            featured = give_features(store, plan.pool, plan.asked, near=plan.near, seed=plan.seed)
+        with bars(console) as progress:
+            task = progress.add_task("writing words", total=plan.entries)
+            write_words(store, folder, plan.pool, seed=plan.seed, progress=lambda count: progress.advance(task, count))
+        return featured
+    finally:
+        store.close()
 
 
 def _build(store: Path) -> None:

@@ -16,9 +16,7 @@ import tritonclient.grpc as tritonclient
 from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
-from landseer.ensemble.config import ServerConfig
 from landseer.ensemble.cores import cores
-from landseer.ensemble.index.versions import WORDS, Versions
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
@@ -36,16 +34,13 @@ from landseer.ops.bench.real_store import PhotographSource, real_features, real_
 from landseer.ops.bench.rerank_parts import look
 from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
 from landseer.ops.bench.whole_search import WayTimes, WholeSearches
-from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 START_S = 3600.0
-"""Maximum time of a start without index versions, and until there is one of words."""
-LOOK_S = 0.5
-"""Seconds from one look whether there is one to the next."""
+"""Maximum time of a start."""
 ANSWER_S = 120.0
 """Deadline of a search, long enough to measure one that reads from a slow disk."""
 LEAST_ENTRIES = 200
@@ -192,8 +187,6 @@ def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: 
             )
         )
         ending.callback(server.stop)
-        with console.status("starting the orchestrator once, so that words are in files, too"):
-            _settle(server, folder, options)
         with console.status("starting the orchestrator"):
             started = _start(server, folder)
         client = BlockingSearchClient(listen, timeout=ANSWER_S)
@@ -210,21 +203,6 @@ def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: 
             data=folder / DATA,
             started=started,
         )
-
-
-def _settle(server: Orchestrator, folder: Path, options: argparse.Namespace) -> None:
-    """Start a server on a new store, let it write its words into files, and stop it. OpsError if it does not."""
-    versions = Versions(folder, WORDS)
-    if versions.active is not None or options.entries < ServerConfig.versions_from:
-        return
-    server.start()
-    server.wait_ready(START_S)
-    until = time.monotonic() + START_S
-    while versions.active is None:
-        if time.monotonic() > until:
-            raise OpsError(f"the server wrote no version of its words within {START_S:.0f} s: {server.explain()}")
-        time.sleep(LOOK_S)
-    server.stop()
 
 
 def _start(server: Orchestrator, folder: Path) -> Started:

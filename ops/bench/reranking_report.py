@@ -111,18 +111,11 @@ def goals(report: RerankingReport) -> list[Goal]:
     added = max(report.added(warm).median, report.staged(warm).median)
     own = max(report.started.own, report.own) / GIB
     whole = [one for one in report.ways if one.way.whole]
+    alone = [(f"{one.way.name}: p50, one caller", _ms(one.alone, 0.5), MOST_ALONE_MS) for one in whole]
+    many = [(f"{one.way.name}: p99, {CALLERS} callers", _ms(one.together, 0.99), MOST_TOGETHER_MS) for one in whole]
+    times = [*alone, *many, ("co-attention adds, by both clocks", added, MOST_MS)]
     return [
-        *(
-            Goal(name=f"{one.way.name}: p50, one caller", value=_ms(one.alone, 0.5), limit=MOST_ALONE_MS, unit="ms")
-            for one in whole
-        ),
-        *(
-            Goal(
-                name=f"{one.way.name}: p99, {CALLERS}", value=_ms(one.together, 0.99), limit=MOST_TOGETHER_MS, unit="ms"
-            )
-            for one in whole
-        ),
-        Goal(name="co-attention adds, by both clocks", value=added, limit=MOST_MS, unit="ms"),
+        *(Goal(name=name, value=value, limit=limit, unit="ms") for name, value, limit in times),
         Goal(name="start", value=report.started.seconds, limit=MOST_START_S, unit="s"),
         Goal(name="RssAnon of the orchestrator", value=own, limit=MOST_OWN_GIB, unit="GiB"),
     ]
@@ -191,10 +184,8 @@ def _whole(report: RerankingReport) -> str:
         + " Compared: candidates that\nwere verified, of a search on average; same thing: those that keypoints are "
         "sure of. A request has one re-ranking:\nverification by keypoints, the default, or co-attention; so each is "
         "measured with an expansion.\n\n"
-        f"**{written.featured:,} of the {written.entries:,} entries have keypoints, patches and words**: the queries "
-        "and the nearest of each. All of them would\ntake 30 GiB more of disk for keypoints and patches and 8 GiB for "
-        "words. So the first search by words, beside the global\none, looks among as many: it would take longer among "
-        "all. Verification has as much to do as among all."
+        f"All {written.entries:,} entries have words, {written.featured:,} have keypoints and patches: the queries and "
+        "the nearest of each.\nThose of all would take another 30 GiB. Candidates that have none are not compared."
     )
 
 
@@ -324,7 +315,7 @@ def _store(report: RerankingReport) -> str:
     rows = [
         ("entries", f"{written.entries:,}"),
         ("store", f"{written.bytes / GIB:.2f} GiB, {written.bytes / written.entries / 1024:.1f} KiB per entry"),
-        ("with keypoints, patches and words", f"{written.featured:,}"),
+        ("entries with keypoints and patches", f"{written.featured:,}"),
         ("generated and written in", f"{written.seconds:.0f} s, {written.entries / written.seconds:,.0f} per second"),
         (
             "start",
