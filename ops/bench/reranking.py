@@ -17,6 +17,7 @@ from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.cores import cores
+from landseer.ensemble.index.versions import WORDS, Versions
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
@@ -34,13 +35,16 @@ from landseer.ops.bench.real_store import PhotographSource, real_features, real_
 from landseer.ops.bench.rerank_parts import look
 from landseer.ops.bench.reranking_report import AskedPairs, RerankingReport, Started, markdown, verdict
 from landseer.ops.bench.whole_search import WayTimes, WholeSearches
+from landseer.ops.errors import OpsError
 from landseer.ops.machine import describe as describe_machine
 from landseer.ops.run.orchestrator import Orchestrator, OrchestratorConfig
 from landseer.ops.run.ports import LOOPBACK, free_port
 from landseer.ops.run.triton import TritonConfig, TritonServer
 
 START_S = 3600.0
-"""Maximum time of a start."""
+"""Maximum time of a start, and of checking files after it."""
+LOOK_S = 0.5
+"""Seconds from one look whether they are checked to the next."""
 ANSWER_S = 120.0
 """Deadline of a search, long enough to measure one that reads from a slow disk."""
 LEAST_ENTRIES = 200
@@ -189,6 +193,8 @@ def _serving(folder: Path, options: argparse.Namespace, *, limit: int, console: 
         ending.callback(server.stop)
         with console.status("starting the orchestrator"):
             started = _start(server, folder)
+        with console.status("waiting until the server has checked its files"):
+            _settle(folder)
         client = BlockingSearchClient(listen, timeout=ANSWER_S)
         ending.callback(client.close)
         statistics = tritonclient.InferenceServerClient(triton.grpc_url)
@@ -215,6 +221,15 @@ def _start(server: Orchestrator, folder: Path) -> Started:
     seconds = time.monotonic() - began
     own, most = (memory_bytes(server.pid, name) for name in ("RssAnon", "VmHWM"))
     return Started(seconds=seconds, own=own, most=most)
+
+
+def _settle(folder: Path) -> None:
+    """Wait until a server has checked the versions that it serves already. OpsError if it takes too long."""
+    until = time.monotonic() + START_S
+    while any(versions.unchecked is not None for versions in (Versions(folder), Versions(folder, WORDS))):
+        if time.monotonic() > until:
+            raise OpsError(f"the server did not finish checking the versions in {folder} within {START_S:.0f} s")
+        time.sleep(LOOK_S)
 
 
 def _rows(serving: GeneratedServing, ids: QueryIds, options: argparse.Namespace, console: Console) -> AskedPairs:

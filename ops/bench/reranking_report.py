@@ -319,8 +319,8 @@ def _store(report: RerankingReport) -> str:
         ("generated and written in", f"{written.seconds:.0f} s, {written.entries / written.seconds:,.0f} per second"),
         (
             "start",
-            f"{started.seconds:.1f} s until it serves, with index versions, and nothing of the store or of them in "
-            "memory before",
+            f"{started.seconds:.1f} s until it serves, with versions of index and words, and nothing of the store or "
+            "of them in memory before",
         ),
         (
             "memory of the orchestrator",
@@ -355,8 +355,9 @@ def _method(report: RerankingReport) -> str:
     return (
         "## How it was measured\n\n"
         "- Triton, one orchestrator and the callers share the cores of one machine. The index is the server's default. "
-        "Queries are\n  ids of entries, so no picture is described. Whole searches ask for the same ids in each way; "
-        "callers at once share one\n  client, and take the next id when they are free.\n"
+        "Searches begin\n  when it has checked all bytes of its files, some time after its start. Queries are ids of "
+        "entries, so no picture is\n  described. Whole searches ask for the same ids in each way; callers at once "
+        "share one client, and take the next id when\n  they are free.\n"
         "- Entries of one thing share keypoints and patches of real pictures, some of them in place "
         "(`ops/bench/generated_features.py`).\n"
         "- What co-attention adds: each pair is the same global search without it and with it, one right after the "
