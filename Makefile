@@ -80,7 +80,7 @@ bench-serving: $(STAMP) model_repository/manifest.json ## Compare `describe` thr
 bench-instrumentation: $(STAMP) model_repository/manifest.json ## Measure the cost of metrics, logs and traces
 	@$(BIN)/python -m landseer.ops.bench.instrumentation
 
-bench-reranking: $(STAMP) model_repository/manifest.json ## Measure co-attention among a million entries (PHOTOGRAPHS="SPEC" ARGS="..."; 22 GB of disk)
+bench-reranking: $(STAMP) model_repository/manifest.json ## Measure whole searches by id among a million entries, and co-attention (PHOTOGRAPHS="SPEC" ARGS="..."; 34 GB of disk)
 	@$(BIN)/python -m landseer.ops.bench.reranking --photographs "$(PHOTOGRAPHS)" $(ARGS)
 
 bench-index: $(STAMP) model_repository/manifest.json ## Measure every index against exact search; writes docs/reports/index.md (PHOTOGRAPHS="SPEC", or ARGS="--like-store DIR --entries ...")

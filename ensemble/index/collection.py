@@ -119,6 +119,8 @@ class Collection:
         self._applied = 0
         self._changing = asyncio.Lock()
         """Held while changes of a shared store are applied, or everything is loaded."""
+        self._changing_words = asyncio.Lock()
+        """Held while words are changed, or loaded anew."""
         self._stale = False
         """Whether applying a change of a shared store failed halfway."""
         self._compiled = False
@@ -323,7 +325,8 @@ class Collection:
             await self.fields.add(added, records)
         await self._index.apply(np.array(added, np.int64), vectors, np.array(removed, np.int64))
         if self.words is not None:
-            await self.words.apply(added, records, removed)
+            async with self._changing_words:
+                await self.words.apply(added, records, removed)
         await self.fields.remove(removed)
         self._applied = sequence
 
@@ -468,6 +471,11 @@ class Collection:
         found = None if self.field_files is None else await self.files.run(self.field_files.first)
         columns, after = (None, 0) if found is None else found
         await self.fields.load(_until(stop, self.store.metadata.scan(after=after)), columns)
+
+    async def reload_words(self) -> None:
+        """Load the words anew, as their version was damaged. Searches use the present ones until then; changes wait."""
+        async with self._changing_words:
+            await self._load_words(self._closing)
 
     async def _load_words(self, stop: threading.Event) -> None:
         """Load the words from a version and the store, or from the store alone."""

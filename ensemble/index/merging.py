@@ -15,6 +15,7 @@ from dataclasses import replace
 from landseer.client.readable import one_line
 from landseer.ensemble.errors import LandseerError
 from landseer.ensemble.index.building import LOWEST, MODULE, BuildOrder
+from landseer.ensemble.index.choosing import Chooser
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import LiveIndex
@@ -98,7 +99,10 @@ class Merger:
         pause = self._pause_s
         with contextlib.suppress(*_FAILURES):
             await self._collection.tidy_versions()
-        await self._check()
+        try:
+            await self._check()
+        except _FAILURES as error:
+            log.error("what was found damaged serves on until the next start: %s", error)
         while True:
             await asyncio.sleep(self._look_s)
             merged = None
@@ -112,17 +116,24 @@ class Merger:
             pause = self._pause_s if merged else min(LONGEST_PAUSE_S, 2 * pause)
 
     async def _check(self) -> None:
-        """Check every byte of a large version that serves; a damaged one is replaced soon."""
-        main = self._collection.index.main
-        if main is None or self._collection.versions.unchecked != main.number:
-            return
-        try:
-            sound = await self._collection.files.run(self._collection.opener.check, main.number)
-        except OSError as error:
-            log.warning("index version %d could not be checked: %s", main.number, error)
-            return
-        if not sound:
+        """Check every byte of large versions that serve; damaged vectors are replaced soon, words are loaded anew."""
+        collection = self._collection
+        main, words = collection.index.main, collection.word_files
+        if main is not None and not await self._sound(collection.opener, main.number):
             self._distrusted = main.number
+        number = None if words is None else words.versions.active
+        if words is not None and number is not None and not await self._sound(words, number):
+            await collection.reload_words()
+
+    async def _sound(self, files: Chooser, number: int) -> bool:
+        """Return False if not every byte of a version is as it was written; True for one that was checked before."""
+        if files.versions.unchecked != number:
+            return True
+        try:
+            return await self._collection.files.run(files.check, number)
+        except OSError as error:
+            log.warning("index version %d could not be checked: %s", number, error)
+            return True
 
     def _due(self) -> bool:
         collection, index = self._collection, self._collection.index

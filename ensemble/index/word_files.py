@@ -38,11 +38,11 @@ class WordFiles(Chooser):
     def first(self) -> tuple[Version, SavedWords] | None:
         """Return the first of the usable versions that is not damaged, and make it the active one; None without any.
 
-        Every byte is checked: damage that is found later could only be mended by loading all words anew.
+        Damage of a large one is found while it serves (`check`); its words are then loaded anew.
         """
         for version in self.usable(lambda version: version.manifest.dimension == self._index.bits):
             try:
-                version.manifest.check(version.folder, self.stop)
+                self.check_first(version)
             except VersionDamaged as error:
                 self.discard(version.number, error)
                 continue

@@ -58,14 +58,18 @@ class Vectors:
         return stacked(found)
 
     def keys(self, *, upto: int) -> npt.NDArray[np.int64]:
-        """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`."""
+        """Return the keys int64 [n] of all pictures, ascending, as far as they are not above `upto`.
+
+        They come from the ids, as LMDB's cursor touches the value of each key that it passes: of a million vectors that
+        would read 4 GB, a minute of a start from a disk.
+        """
         found: list[bytes] = []
-        with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
-            cursor = transaction.cursor().iternext(values=False)
+        with self._environment.begin(db=self._databases[b"ids"]) as transaction:
+            cursor = transaction.cursor().iternext(keys=False)
             # In parts, as joining a million keys at once would keep all other threads waiting for a third of a second.
             while part := b"".join(islice(cursor, 4096)):
                 found.append(part)
-        keys = np.frombuffer(b"".join(found), ">i8").astype(np.int64)
+        keys = np.sort(np.frombuffer(b"".join(found), ">i8").astype(np.int64))
         return keys[: np.searchsorted(keys, upto, side="right")]
 
     def scan(

@@ -16,6 +16,7 @@ from landseer.v1.search_pb2 import (
     RERANKING_METHOD_COATTENTION,
     RERANKING_METHOD_NONE,
     Reranking,
+    SearchResponse,
 )
 
 CANDIDATES = 100
@@ -81,14 +82,21 @@ class IdAsker:
         read, began = disk_bytes(self._pid), time.perf_counter()
         found = self._client.search(id, top_k=TOP_K, first_stage="global", reranking=how)
         seconds = time.perf_counter() - began
-        if found.degradations or not found.hits:
-            raise OpsError(f"{id} was answered without {', '.join(one.stage for one in found.degradations) or 'hits'}")
+        whole(id, found)
         return TimedAnswer(
             seconds=seconds,
             stages={one.stage: one.seconds for one in found.timings},
             disk=disk_bytes(self._pid) - read,
             best=getattr(found.hits[0].scores, "global"),
         )
+
+
+def whole(id: str, found: SearchResponse) -> SearchResponse:
+    """Return the answer to a search by an id. OpsError if it is degraded or empty."""
+    if found.degradations or not found.hits:
+        why = "; ".join(f"{one.stage} ({one.reason})" for one in found.degradations) or "hits"
+        raise OpsError(f"{id} was answered without {why}")
+    return found
 
 
 def added(pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from landseer.ops.bench.pictures import Picture
 from landseer.ops.bench.statistics import Round
 
-Caller = Callable[[Picture], Any]
+Caller = Callable[[Any], Any]
+"""Answers a request: a picture, or the id of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class Contender:
     callers: tuple[Caller, ...]
     """Each runs in its own thread."""
 
-    def turn(self, requests: Iterable[Picture]) -> Round:
+    def turn(self, requests: Iterable[Any]) -> Round:
         """Answer all requests, each by the next free caller, and return the times."""
-        waiting: queue.SimpleQueue[Picture] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for request in requests:
             waiting.put(request)
         if len(self.callers) == 1:
@@ -45,12 +45,12 @@ def _timed(work: Callable[[], Sequence[list[float]]]) -> Round:
     return Round(seconds=seconds, latencies=tuple(one for some in latencies for one in some))
 
 
-def _after(gate: threading.Barrier, caller: Caller, waiting: queue.SimpleQueue[Picture]) -> list[float]:
+def _after(gate: threading.Barrier, caller: Caller, waiting: queue.SimpleQueue[Any]) -> list[float]:
     gate.wait()
     return _drain(caller, waiting)
 
 
-def _drain(caller: Caller, waiting: queue.SimpleQueue[Picture]) -> list[float]:
+def _drain(caller: Caller, waiting: queue.SimpleQueue[Any]) -> list[float]:
     """Call until no request is left; return the seconds of each call."""
     took: list[float] = []
     while True:

@@ -6,13 +6,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.shipped import shipped_codebook
 from landseer.ensemble.store.record import Record, encode, to_bytes
 from landseer.ensemble.store.store import Store
-from landseer.ops.bench.generator import EntryDistribution, entries
+from landseer.ensemble.store.widening import widened
+from landseer.ops.bench.generated_features import FeaturePool
+from landseer.ops.bench.generator import THING, EntryDistribution, entries
 from landseer.ops.errors import OpsError
 
 PAGE = 4096
@@ -22,6 +29,10 @@ TREE = 1.02
 """Approximate overhead of the branch pages of its trees."""
 SPARE = 2 * 2**30
 """Bytes that must stay free on the disk."""
+FEATURES = 8 * PAGE
+"""Bytes of the keypoints and patches of an entry, at most."""
+BATCH = 256
+"""Entries that get keypoints in one transaction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,8 @@ class WrittenStore:
     """Size of the data file."""
     seconds: float
     """To generate the entries and to write them; each uses one core."""
+    featured: int = 0
+    """Entries with keypoints."""
 
 
 def expected_bytes(patterns: Sequence[Record], count: int) -> int:
@@ -70,6 +83,46 @@ def write(
     finally:
         store.close()
     return WrittenStore(entries=count, bytes=size, seconds=time.monotonic() - began)
+
+
+def open_with_features(folder: Path, profile: Profile, limit: int) -> Store:
+    """Open a generated store whose entries may have keypoints and patches. limit: bytes. Errors of `Store.open`."""
+    return Store.open(
+        folder,
+        fingerprint=profile.fingerprint,
+        clusters_shape=(profile.sizes.clusters, profile.sizes.reduced),
+        limit_bytes=limit,
+        codebook=shipped_codebook().fingerprint,
+        patches_sha256=profile.patches_sha256 or None,
+    )
+
+
+def give_features(store: Store, pool: FeaturePool, ids: Sequence[str], *, near: int, seed: int) -> int:
+    """Write keypoints and patches into the records of these entries and of the `near` nearest of each.
+
+    To all entries they would add 32 KiB each. Returns how many entries have some.
+    """
+    keys = np.union1d(*_nearest(store, ids, near))
+    for start in range(0, len(keys), BATCH):
+        found = store.by_keys(keys[start : start + BATCH].tolist())
+        store.put_many([_with_features(one.record, pool, one.key, seed) for one in found if one is not None])
+    return store.stats().keypoints
+
+
+def _nearest(store: Store, ids: Sequence[str], near: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the keys of the entries [n], and of the nearest of each [n, near], by exact search."""
+    asked = [store.get(id) for id in ids]
+    queries = np.stack([one.record.descriptor for one in asked]).astype(np.float32)
+    best = faiss.ResultHeap(len(queries), near, keep_max=True)
+    for keys, rows in store.vectors.scan():
+        scores, places = faiss.knn(queries, widened(rows), min(near, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+        best.add_result(scores, keys[places])
+    return np.array([one.key for one in asked], np.int64), best.I
+
+
+def _with_features(record: Record, pool: FeaturePool, entry: int, seed: int) -> Record:
+    keypoints, patches = pool.drawn(int(record.metadata[THING]), entry, seed=seed)
+    return replace(record, keypoints=keypoints, patches=patches)
 
 
 def _ahead(blocks: Iterator[list[Record]]) -> Iterator[list[Record]]:

@@ -31,6 +31,8 @@ from landseer.ensemble.store.record import Record
 Floats = NDArray[np.float32]
 EACH, NEAR = 32, 4
 """Entries of a thing, and of them those that share most."""
+THING = "thing"
+"""The field of an entry's metadata that says which thing it shows: a number."""
 TENTH = 10
 """The neighbour beside the nearest whose cosine is matched."""
 ROUNDS = 4
@@ -99,7 +101,13 @@ def entries(fitted: EntryDistribution, count: int, *, seed: int) -> Iterator[lis
         size = min(BLOCK, count - start)
         vectors, clusters, patterns = _drawn(fitted, size, draws)
         yield [
-            _entry(entry_id(start + place), vectors[row], clusters[row], fitted.patterns[patterns[row]])
+            _entry(
+                entry_id(start + place),
+                str((start + row) // EACH),
+                vectors[row],
+                clusters[row],
+                fitted.patterns[patterns[row]],
+            )
             for place, row in enumerate(draws.permutation(size))
         ]
 
@@ -229,11 +237,11 @@ def _mixed(shares: Floats, shape: tuple[int, ...], draws: np.random.Generator) -
     return own
 
 
-def _entry(id: str, vector: Floats, clusters: Floats, pattern: Record) -> Record:
+def _entry(id: str, thing: str, vector: Floats, clusters: Floats, pattern: Record) -> Record:
     size, reduced = len(pattern.descriptor), len(pattern.query_vector)
     return Record(
         id=id,
-        metadata={},
+        metadata={THING: thing},
         width=pattern.width,
         height=pattern.height,
         descriptor=_unit(vector[:size]).astype(np.float16),

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from landseer.client.blocking import BlockingSearchClient
 from landseer.ensemble.inference.profile import Profile
+from landseer.ensemble.keypoints.compact import CompactKeypoints
+from landseer.ensemble.keypoints.patches import Patches
 from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import Record
 from landseer.ensemble.store.store import Store
@@ -71,6 +73,18 @@ def real_records(source: PhotographSource, console: Console) -> list[Record]:
     return records
 
 
+def real_features(source: PhotographSource) -> list[tuple[CompactKeypoints, Patches]]:
+    """Return the keypoints and patches of the photographs that `real_records` indexed, of those that have both."""
+    store = _open(source.store, source.profile)
+    try:
+        scanned = [(keys.tolist(), features) for keys, features in store.keypoints.scan()]
+        pairs = ((store.patches.read(keys), features) for keys, features in scanned)
+        both = [pair for patches, keypoints in pairs for pair in zip(keypoints, patches, strict=True)]
+        return [(keypoints, patches) for keypoints, patches in both if patches is not None]
+    finally:
+        store.close()
+
+
 def stored_records(folder: Path, profile: Profile, *, limit: int) -> list[Record]:
     """Return at most `limit` records of a store, spread evenly over it. OpsError for fewer than `LEAST`.
 
@@ -109,10 +123,14 @@ def _read(source: PhotographSource) -> list[Record]:
 
 def _records(folder: Path, profile: Profile) -> list[Record]:
     """Return all records of a store, in order."""
-    sizes = profile.sizes
-    store = Store.open(folder, fingerprint=profile.fingerprint, clusters_shape=(sizes.clusters, sizes.reduced))
+    store = _open(folder, profile)
     try:
         keys = [int(key) for batch, _ in store.vectors.scan() for key in batch]
         return [found.record for found in store.by_keys(keys) if found is not None]
     finally:
         store.close()
+
+
+def _open(folder: Path, profile: Profile) -> Store:
+    shape = (profile.sizes.clusters, profile.sizes.reduced)
+    return Store.open(folder, fingerprint=profile.fingerprint, clusters_shape=shape)

@@ -14,7 +14,7 @@ from fake_triton import PROFILE
 from prometheus_client import generate_latest
 from records import plain_record, unit_halves
 
-from landseer.ensemble.config import NONE, ServerConfig
+from landseer.ensemble.config import KEYPOINTS, NONE, ServerConfig
 from landseer.ensemble.filters.kinds import IndexedField
 from landseer.ensemble.filters.parser import parse
 from landseer.ensemble.index import choosing, merging, version_room
@@ -22,6 +22,7 @@ from landseer.ensemble.index.building import build
 from landseer.ensemble.index.collection import Collection
 from landseer.ensemble.index.merging import MergeFailed, Merger, build_in_a_process
 from landseer.ensemble.index.writer import Writer
+from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.store.metadata import StoredMetadata
 from landseer.ensemble.telemetry.metrics import Metrics
 
@@ -470,6 +471,80 @@ async def test_damage_that_is_found_late_is_replaced_by_a_new_version(running, m
     await running.start(lambda order: asyncio.Event().wait())
     assert running.collection.index.main is None
     await running.check()
+
+
+def keypoints(seed):
+    draws = np.random.default_rng(seed)
+    return CompactKeypoints(
+        words=draws.integers(1000, size=20),
+        codes=draws.integers(256, size=(20, 16)).astype(np.uint8),
+        positions=np.zeros((20, 2), np.float32),
+        sizes=np.ones(20, np.float32),
+        angles=np.zeros(20, np.float32),
+        frame=(640, 480),
+    )
+
+
+@pytest.fixture
+async def wordy(tmp_path):
+    """A collection of fifty pictures with words, in files."""
+    made = Running(tmp_path / "store", local_features=KEYPOINTS)
+    await made.start()
+    records = [
+        plain_record(f"p{row}", reduced=SIZES.reduced, descriptor=VECTORS[row], keypoints=keypoints(row))
+        for row in range(50)
+    ]
+    await made.writer.put(records)
+    await made.merged(2)
+    yield made
+    await made.stop()
+
+
+async def found_by_words(running):
+    words = running.collection.words
+    hits = [await words.search(keypoints(row).searched(), 5) for row in range(50)]
+    return [(one.keys.tolist(), one.scores.tolist()) for one in hits]
+
+
+async def test_damage_of_words_that_is_found_late_is_mended_from_the_store(wordy, monkeypatch, caplog):
+    monkeypatch.setattr(choosing, "CHECKED_AT_ONCE", 0)
+    versions, whole = wordy.collection.word_files.versions, await found_by_words(wordy)
+    assert versions.numbers == [1]
+    await wordy.stop()
+    files = versions.folder / "versions" / "1"
+    codes = np.load(files / "0-codes.npy")
+    np.save(files / "0-codes.npy", ~codes)
+    await wordy.start(lambda order: asyncio.Event().wait())
+    # The words serve before they are checked, then come from the store, then from a new version.
+    await wordy.merged(1)
+    assert "index version 1 is damaged and is deleted" in caplog.text
+    assert wordy.number("landseer_index_damaged_versions_total") == 1
+    assert versions.numbers == [2] and versions.unchecked != 2
+    assert await found_by_words(wordy) == whole
+    await wordy.stop()
+    # What is whole is checked once, and stays.
+    await wordy.start(lambda order: asyncio.Event().wait())
+    for _ in range(1000):
+        if versions.unchecked is None:
+            break
+        await asyncio.sleep(0.005)
+    assert (versions.active, versions.unchecked) == (2, None)
+    assert await found_by_words(wordy) == whole
+
+
+async def test_changes_wait_while_words_are_loaded_anew(wordy):
+    async with wordy.collection._changing_words:
+        change = asyncio.create_task(
+            wordy.writer.put(
+                [plain_record("q", reduced=SIZES.reduced, descriptor=VECTORS[60], keypoints=keypoints(99))]
+            )
+        )
+        await asyncio.sleep(0.05)
+        assert not change.done()
+    [put] = await change
+    await wordy.collection.reload_words()
+    hits = await wordy.collection.words.search(keypoints(99).searched(), 1)
+    assert hits.keys.tolist() == [put.key]
 
 
 async def test_a_store_put_back_from_a_backup_uses_no_version_of_its_lost_future(running, tmp_path):

@@ -153,6 +153,23 @@ async def test_damaged_words_are_noticed_and_loaded_from_the_version_before_or_t
         wordy.index, wordy.store, wordy.files = other.index, other.store, other.files
 
 
+async def test_large_words_serve_before_they_are_checked_unless_that_may_have_ended_the_server(wordy, monkeypatch):
+    monkeypatch.setattr(choosing, "CHECKED_AT_ONCE", 0)
+    wordy.files.save()
+    wordy.close()
+    file = next((wordy.folder / WORDS / "versions" / "1").glob("*-codes.npy"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    other = await wordy.again()
+    assert (other.files.versions.active, other.files.versions.unchecked, other.damaged) == (1, 1, [])
+    # It ended before the check did.
+    again = await other.again()
+    assert (again.files.versions.active, len(again.damaged)) == (None, 1)
+    assert await again.answers() == await again.from_the_store()
+    wordy.index, wordy.store, wordy.files = again.index, again.store, again.files
+
+
 async def test_a_full_disk_harms_nothing(wordy, monkeypatch):
     before = await wordy.answers()
 

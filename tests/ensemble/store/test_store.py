@@ -134,6 +134,16 @@ def test_by_keys(store):
     assert len(bare.descriptor) == 0 and bare.clusters.shape == (0, SHAPE[1])
 
 
+def test_the_keys_of_all_pictures_are_listed_in_order(store):
+    changes = store.put_many([record(name, seed) for seed, name in enumerate("dbac")])
+    [again] = store.put_many([record("b", 9)])
+    store.delete("a")
+    left = [changes[0].key, changes[3].key, again.key]
+    assert store.vectors.keys(upto=again.key).tolist() == left == sorted(left)
+    assert store.vectors.keys(upto=again.key - 1).tolist() == left[:2]
+    assert store.vectors.keys(upto=0).tolist() == []
+
+
 def test_gathers_keep_the_order_asked_for(store):
     records = [record(name) for name in "abcdef"]
     store.put_many(records)
