@@ -55,7 +55,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0", help="network to export")
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors from landseer train")
-    p.add_argument("--stride", choices=("auto", "v1", "v1.5"), default="auto", help="ResNet variant of the weights")
+    p.add_argument(
+        "--stride",
+        choices=("auto", "v1", "v1.5"),
+        default="auto",
+        help="which ResNet --weights are of; auto tells by their BatchNorm statistics",
+    )
     p.add_argument("--descriptor", choices=tuple(HEADS), help="head (default: two-map if trained parts fit, else gem)")
     p.add_argument("--parts", type=Path, metavar="FILE", help="your own trained parts; --train writes them here")
     p.add_argument("--train", metavar="DATA", help=f"train the parts first, then export with them; needs {TRAIN}")

@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="initial weights of the backbone or detector")
     parser.add_argument(
+        "--stride",
+        choices=("auto", "v1", "v1.5"),
+        default="auto",
+        help="which ResNet --weights are of; auto tells by their BatchNorm statistics (default %(default)s)",
+    )
+    parser.add_argument(
         "--validate",
         default="0.2",
         metavar="SHARE|DATA",

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunks import BACKBONES, Loaded, Stride
 from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
@@ -36,6 +36,7 @@ class TrainingOptions:
     out: Path
     backbone: str
     weights: Path | None
+    stride: Stride
     validate: str
     validate_most: int
     side: int
@@ -149,7 +150,7 @@ def _trunk(stage: Stage, options: TrainingOptions, console: Console) -> Loaded |
     if stage.kind == "boxes" and stage.head != "rpn":
         return None
     with console.status("loading the trunk"):
-        return BACKBONES[options.backbone].load(options.weights, "auto")
+        return BACKBONES[options.backbone].load(options.weights, options.stride)
 
 
 def _task(stage: Stage, data: Data, loaded: Loaded | None, options: TrainingOptions) -> Task:
