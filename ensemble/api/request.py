@@ -172,8 +172,8 @@ def _expand(
 ) -> ExpansionPlan | None:
     """Return how the query is expanded, None for not at all.
 
-    By default verified hits are added to what a trained LAttQE makes of a picture that is sent. Searches by id do
-    without it, as they are answered while Triton is down, too.
+    By default verified hits, if any, are added to what a trained LAttQE makes of a picture that is sent. Searches by id
+    do without it, as they are answered while Triton is down, too.
     """
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
     verifies = rerank is not None and rerank.method == SPATIAL and sources.verification == KEYPOINTS

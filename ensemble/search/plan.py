@@ -53,8 +53,8 @@ class ExpansionPlan:
     neighbours: int
     alpha: float
     nearest: int = 0
-    """Nearest neighbours by which LAttQE expands the query that verified hits are added to; 0 to add them to the query
-    itself."""
+    """Nearest neighbours by which LAttQE expands the query that verified hits, if there are any, are added to; 0 to add
+    them to the query itself."""
 
     @property
     def verified(self) -> bool:

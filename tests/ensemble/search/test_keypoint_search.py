@@ -324,9 +324,33 @@ async def test_lattqe_is_not_asked_where_it_is_not_needed(trained, query, photog
         answer = await search(trained, **fields, **({"expansion": how[0]} if how else {}))
         asked = [call.model for call in trained.triton.calls[calls:] if call.model == "lattqe"]
         assert not answer.degradations and asked == ["lattqe"] * (query == "image" and not how)
+
+
+async def test_without_a_verified_hit_a_trained_lattqe_expands_the_query_alone(trained):
     stranger = encoded(photographed(cover(99), SEEN))
-    assert "expand" not in {one.stage for one in (await search(trained, image=stranger)).timings}
-    assert trained.triton.calls[-1].model != "lattqe", "no hit is verified"
+    lattqe = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE)
+    expected, answer = await search(trained, image=stranger, expansion=lattqe), await search(trained, image=stranger)
+    assert not answer.degradations and "lattqe" in {model.name for model in answer.model_versions}
+    assert [(hit.id, hit.verification) for hit in answer.hits] == [(hit.id, hit.verification) for hit in expected.hits]
+    assert [hit.score for hit in answer.hits] == pytest.approx([hit.score for hit in expected.hits], rel=1e-4)
+    assert "via" not in {one.stage for one in answer.timings}
+
+    once = await search(trained, image=stranger, expansion=ONCE)
+    trained.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
+    answer = await search(trained, image=stranger)
+    assert [one.stage for one in answer.degradations] == ["expand"]
+    assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in once.hits]
+
+
+async def test_lattqe_is_not_asked_where_nothing_was_compared(trained, photograph, monkeypatch):
+    async def busy(self, pixels):
+        raise Overloaded("256 tasks already wait for the keypoints threads; try again later")
+
+    monkeypatch.setattr(Extractor, "of_query", busy)
+    answer, plain = await search(trained, image=photograph), await search(trained, image=photograph, **PLAIN)
+    assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
+    assert {one.stage for one in answer.degradations} == {"keypoints", "words", "rerank"}
+    assert not {"expand", "research"} & {one.stage for one in answer.timings}
 
 
 async def test_without_lattqe_verified_hits_expand_the_query_itself(trained, photograph):
