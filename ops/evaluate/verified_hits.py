@@ -147,7 +147,7 @@ def _expanded(block: Space, place: int, sure: Mapping[int, Evidence], near: Ids)
 
     near: the rows by which LAttQE expands it before; none to add the hits to the query itself.
     """
-    query = block.queries[place]
+    query: NDArray[np.float32] = block.queries[place]
     if not sure and not len(near):
         return query
     learned = block.lattqe(query, block.taken(place, near)) if len(near) else None
