@@ -101,9 +101,9 @@ def _add_expansion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expansion",
         choices=EXPANSIONS,
-        help="expand the query with its nearest neighbours, or with `verified` hits only, the default where "
-        "keypoints verify the hits, except with `--first-stage words`; `none` searches once; lattqe needs a trained "
-        "network",
+        help="expand the query with its nearest neighbours, or with `verified` hits only; the default where keypoints "
+        "verify the hits, except with `--first-stage words`, is verified hits on top of a trained lattqe; `none` "
+        "searches once; lattqe needs a trained network",
     )
     group.add_argument(
         "--neighbours", type=positive, metavar="N", help="number of neighbours; the default depends on the method"

@@ -102,7 +102,7 @@ def search_plan(
     return SearchPlan(
         query=_query(request, kind, profile),
         top_k=top_k,
-        expand=_expand(request.expansion, profile, rerank, first, sources),
+        expand=_expand(request.expansion, profile, rerank, sources, first=first, kind=kind),
         rerank=rerank,
         explain=request.explain,
         first=first,
@@ -162,13 +162,26 @@ def _unit(values: Any, size: int) -> NDArray[np.float32]:
 
 
 def _expand(
-    request: search_pb2.Expansion, profile: Profile, rerank: RerankingPlan | None, first: str, sources: LocalSources
+    request: search_pb2.Expansion,
+    profile: Profile,
+    rerank: RerankingPlan | None,
+    sources: LocalSources,
+    *,
+    first: str,
+    kind: str | None,
 ) -> ExpansionPlan | None:
+    """Return how the query is expanded, None for not at all.
+
+    By default verified hits, if any, are added to what a trained LAttQE makes of a picture that is sent. Searches by id
+    do without it, as they are answered while Triton is down, too.
+    """
     _known("expansion.method", request.method, search_pb2.ExpansionMethod)
     verifies = rerank is not None and rerank.method == SPATIAL and sources.verification == KEYPOINTS
-    method = EXPANSIONS.get(request.method)
+    method, nearest = EXPANSIONS.get(request.method), 0
     if request.method == search_pb2.EXPANSION_METHOD_UNSPECIFIED and verifies and first != WORDS:
         method = VERIFIED
+        if kind == "image" and LATTQE not in profile.untrained:
+            nearest = min(DEFAULTS[LATTQE], profile.sizes.neighbours)
     most = limits(profile.sizes.neighbours).get(method or "", MOST)
     default = VERIFIED_NEIGHBOURS if method == VERIFIED else DEFAULTS.get(method or "", 1)
     neighbours = request.neighbours if request.HasField("neighbours") else default
@@ -189,7 +202,7 @@ def _expand(
             "VERIFIED expands the query by hits that were verified by keypoints; it needs a picture as the query, "
             "reranking.method SPATIAL, which is the default, and a server that stores keypoints",
         )
-    return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha)
+    return ExpansionPlan(method=method, neighbours=neighbours, alpha=alpha, nearest=nearest)
 
 
 def _first(request: search_pb2.SearchRequest, kind: str | None, sources: LocalSources) -> str:

@@ -52,6 +52,9 @@ class ExpansionPlan:
     """A key of `expansion.methods.DEFAULTS`, or `VERIFIED`."""
     neighbours: int
     alpha: float
+    nearest: int = 0
+    """Nearest neighbours by which LAttQE expands the query that verified hits, if there are any, are added to; 0 to add
+    them to the query itself."""
 
     @property
     def verified(self) -> bool:
@@ -109,7 +112,7 @@ class SearchPlan:
     @property
     def depth(self) -> int:
         """The number of hits that later stages need of a search."""
-        neighbours = self.expand.neighbours if self.expand else 0
+        neighbours = max(self.expand.neighbours, self.expand.nearest) if self.expand else 0
         candidates = self.rerank.candidates if self.rerank else 0
         return max(self.top_k, neighbours, candidates, self.compared)
 

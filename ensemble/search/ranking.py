@@ -98,11 +98,10 @@ def expanded_ranking(keys: NDArray[np.int64], scores: Scores, before: Ranking) -
     )
 
 
-def with_relevance(ranking: Ranking, relevance: Scores) -> Ranking:
-    """Return the ranking with the relevance [k] of its first k hits."""
-    known = np.full(len(ranking.keys), np.nan, np.float32)
-    known[: len(relevance)] = relevance
-    return replace(ranking, relevance=known)
+def with_relevance(ranking: Ranking, keys: NDArray[np.int64], relevance: Scores) -> Ranking:
+    """Return the ranking with the relevance [k] of the hits that have these keys [k]; empty if it is not known."""
+    known = dict(zip(keys.tolist(), relevance.tolist(), strict=False))
+    return replace(ranking, relevance=np.array([known.get(key, np.nan) for key in ranking.keys.tolist()], np.float32))
 
 
 def fused(ranking: Ranking, other: Ranking) -> Ranking:

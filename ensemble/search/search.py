@@ -48,7 +48,7 @@ from landseer.ensemble.search.ranking import (
     words_ranking,
 )
 from landseer.ensemble.search.resolved_query import ResolvedQuery
-from landseer.ensemble.search.second_search import SecondSearch
+from landseer.ensemble.search.second_search import Firsts, SecondSearch
 from landseer.ensemble.search.shortlist import shortlisted, words_of
 from landseer.ensemble.search.stages import Stages
 from landseer.ensemble.store.record import Record
@@ -120,14 +120,15 @@ class SearchRun:
             ranking, expanded = await self._second_search.by_neighbours(expand, query, ranking)
             if expand.method == LATTQE:
                 query = replace(query, expanded=expanded)
+        firsts = Firsts(ranking, by_words)
         if by_words is not None:
             ranking = fused(ranking, by_words)
         elif self.plan.first == WORDS:
-            by_words = ranking
+            firsts = Firsts(ranking, ranking)
         if self.plan.rerank is not None and len(ranking.keys):
             ranking = await self._rerank(self.plan.rerank, query, ranking)
             if expand is not None and expand.verified:
-                ranking = await self._second_search.by_verified(expand, self.plan.rerank, query, ranking, by_words)
+                ranking = await self._second_search.by_verified(expand, self.plan.rerank, query, ranking, firsts)
         observe_search(self.metrics, self.plan, ranking)
         groups = await self._group(ranking)
         shown, more = self._page(groups.ranking)
@@ -144,8 +145,8 @@ class SearchRun:
             matched=matched,
             sequence=await self._sequence(before),
             more=more,
-            models=_models(self.plan, ranking),
-            untrained=_untrained(self.profile, self.plan, ranking),
+            models=self._models(ranking),
+            untrained=self._untrained(ranking),
         )
 
     @property
@@ -370,6 +371,34 @@ class SearchRun:
         records = [found.record for found in stored if found is not None]
         return _fill_global_scores(ranking.take(there), query, records), records
 
+    def _models(self, ranking: Ranking) -> tuple[str, ...]:
+        """Return the names of the graphs that affected an answer."""
+        described = isinstance(self.plan.query, PictureQuery)
+        return (
+            *(("backbone",) if described else ()),
+            *(("detector",) if described and self.plan.explain else ()),
+            *(("lattqe",) if self._by_lattqe(ranking) else ()),
+            *(("cluster", "coattention") if _ran(ranking.coattention) else ()),
+        )
+
+    def _untrained(self, ranking: Ranking) -> tuple[str, ...]:
+        """Return the untrained parts that affected an answer.
+
+        LAttQE, the reduction of co-attention and the projection of local features affect only answers in which they
+        ran; attention and detectors only the boxes and maps of an explanation. All other parts affect every vector.
+        """
+        plan = self.plan
+        ran = {"lattqe": self._by_lattqe(ranking), "reduction": _ran(ranking.coattention)}
+        ran["locals"] = plan.needs_deep and (_ran(ranking.inliers) or _ran(ranking.words))
+        ran |= dict.fromkeys(("attention", "detector"), plan.explain)
+        return tuple(part for part in self.profile.untrained if ran.get(part, True))
+
+    def _by_lattqe(self, ranking: Ranking) -> bool:
+        """Return whether LAttQE expanded the query of an answer, alone or beside verified hits."""
+        how = self.plan.expand
+        beside = how is not None and how.nearest > 0 and "expand" not in self.stages.degradations
+        return how is not None and (how.method == LATTQE or beside) and _ran(ranking.expanded)
+
 
 def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Record]) -> Ranking:
     """Compute the global scores of hits that the first search did not score."""
@@ -380,32 +409,6 @@ def _fill_global_scores(ranking: Ranking, query: ResolvedQuery, records: list[Re
     filled = ranking.global_.copy()
     filled[missing] = vectors @ query.vector
     return replace(ranking, global_=filled)
-
-
-def _models(plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
-    described = isinstance(plan.query, PictureQuery)
-    return (
-        *(("backbone",) if described else ()),
-        *(("detector",) if described and plan.explain else ()),
-        *(("lattqe",) if _by_lattqe(plan, ranking) else ()),
-        *(("cluster", "coattention") if _ran(ranking.coattention) else ()),
-    )
-
-
-def _untrained(profile: Profile, plan: SearchPlan, ranking: Ranking) -> tuple[str, ...]:
-    """Return the untrained parts that affected an answer.
-
-    LAttQE, the reduction of co-attention and the projection of local features affect only answers in which they ran;
-    attention and detectors only the boxes and maps of an explanation. All other parts affect every vector.
-    """
-    ran = {"lattqe": _by_lattqe(plan, ranking), "reduction": _ran(ranking.coattention)}
-    ran["locals"] = plan.needs_deep and (_ran(ranking.inliers) or _ran(ranking.words))
-    ran |= dict.fromkeys(("attention", "detector"), plan.explain)
-    return tuple(part for part in profile.untrained if ran.get(part, True))
-
-
-def _by_lattqe(plan: SearchPlan, ranking: Ranking) -> bool:
-    return plan.expand is not None and plan.expand.method == LATTQE and _ran(ranking.expanded)
 
 
 def _ran(scores: NDArray[np.float32]) -> bool:

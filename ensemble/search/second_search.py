@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,15 @@ from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.inference.triton import Triton
 from landseer.ensemble.search.admission import Lane
 from landseer.ensemble.search.expansion.dqe import NEGATIVES
-from landseer.ensemble.search.expansion.methods import DQE, LATTQE, RECOGNISED, WITNESSES, classical
+from landseer.ensemble.search.expansion.methods import (
+    DQE,
+    LATTQE,
+    RECOGNISED,
+    WITNESSES,
+    by_verified_hits,
+    classical,
+)
 from landseer.ensemble.search.expansion.served_lattqe import Expanded, expand
-from landseer.ensemble.search.expansion.weights import combined
 from landseer.ensemble.search.nearest import nearest
 from landseer.ensemble.search.plan import ExpansionPlan, RerankingPlan, SearchPlan
 from landseer.ensemble.search.quality import observe_kept
@@ -46,6 +53,14 @@ Vector = NDArray[np.float32]
 """[D]."""
 
 
+class Firsts(NamedTuple):
+    """The hits of the first search."""
+
+    by_vector: Ranking
+    by_words: Ranking | None
+    """To merge with those of the second search; None if candidates come from the descriptor alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SecondSearch:
     """Searches again. On failure the first ranking stays, and `stages` has the reason."""
@@ -66,26 +81,33 @@ class SecondSearch:
         keys, vector = before.keys[: how.neighbours], query.vector
 
         async def run(left: Deadline) -> Expanded:
+            if how.method == LATTQE:
+                return await self._learned(vector, keys, left)
             neighbours = await self.collection.descriptors(keys)
             if not len(neighbours):
                 return Expanded(vector)
-            if how.method == LATTQE:
-                async with self.lane.turn(left):
-                    found = await expand(self.triton, vector, neighbours, left, most=self.profile.sizes.neighbours)
-                # If a picture was deleted meanwhile, whose relevance is whose is not known.
-                return found if len(neighbours) == len(keys) else Expanded(found.vector)
             lowest = await self._lowest(query) if how.method == DQE else neighbours[:0]
             combine = partial(classical, how.method, vector, neighbours, alpha=how.alpha, lowest=lowest)
             return Expanded(await asyncio.to_thread(combine))
 
         expanded, after = await self.stages.optional("expand", run), None
         if expanded is not None:
-            known = with_relevance(before, expanded.relevance)
+            known = with_relevance(before, keys, expanded.relevance)
             after = await self.stages.optional("research", lambda _: self._found(expanded.vector, query, known))
         if expanded is None or after is None:
             return before, None
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after, expanded.vector
+
+    async def _learned(self, vector: Vector, keys: NDArray[np.int64], left: Deadline) -> Expanded:
+        """Return a query expanded by LAttQE, and the relevance of its neighbours; keys: [k], nearest first."""
+        neighbours = await self.collection.descriptors(keys)
+        if not len(neighbours):
+            return Expanded(vector)
+        async with self.lane.turn(left):
+            found = await expand(self.triton, vector, neighbours, left, most=self.profile.sizes.neighbours)
+        # If a picture was deleted meanwhile, whose relevance is whose is not known.
+        return found if len(neighbours) == len(keys) else Expanded(found.vector)
 
     async def cosines(self, vector: Vector, ranking: Ranking, count: int) -> NDArray[np.float32]:
         """Return the cosines of the first `count` hits with an expanded query, [count]."""
@@ -102,33 +124,46 @@ class SecondSearch:
         return expanded_ranking(hits.keys, hits.scores, before).without(query.key)
 
     async def by_verified(
-        self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, by_words: Ranking | None
+        self, how: ExpansionPlan, rerank: RerankingPlan, query: ResolvedQuery, before: Ranking, firsts: Firsts
     ) -> Ranking:
         """Search again with the query expanded by its verified hits, verify what is new, and recognise others by them.
 
-        On failure, and where no hit was verified, return the ranking unchanged. by_words: the hits by words, to merge.
+        If the plan says so, LAttQE expands the query before, and does so alone where no hit was verified. If it fails,
+        verified hits are added to the query itself. On failure, without either, and where nothing was compared, return
+        the ranking unchanged.
         """
         sure = verified(before, how.neighbours)
-        if not sure:
+        if not sure and not len(unverified_keys(before, 1)):
             return before
-        vector = await self.stages.optional("expand", lambda _: self._mean(query, sure))
+        keys, learned, known = firsts.by_vector.keys[: how.nearest], None, before
+        if len(keys):
+            learned = await self.stages.optional("expand", lambda left: self._learned(query.vector, keys, left))
+        if learned is not None:
+            known = with_relevance(before, keys, learned.relevance)
+        vector = None if learned is None else learned.vector
+        if sure:
+            vector = await self.stages.optional("expand", lambda _: self._with_verified(query, sure, learned))
         if vector is None:
             return before
         again = await self.stages.optional(
-            "research", lambda _: self._verified_again(rerank, query, vector, before, by_words)
+            "research", lambda _: self._verified_again(rerank, query, vector, known, firsts.by_words)
         )
         if again is None:
             return before
         count, after = again
-        if len(keys := unverified_keys(after, RECOGNISED)):
+        if sure and len(keys := unverified_keys(after, RECOGNISED)):
             vias = await self.stages.optional("via", lambda _: self._vias(sure, keys))
             after = after if vias is None else recognised(after, vias, count)
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)
         return after
 
-    async def _mean(self, query: ResolvedQuery, sure: Mapping[int, Evidence]) -> NDArray[np.float32]:
+    async def _with_verified(
+        self, query: ResolvedQuery, sure: Mapping[int, Evidence], learned: Expanded | None
+    ) -> Vector:
+        """Return the query expanded by its verified hits."""
         found = await self.collection.descriptors(np.array(list(sure), np.int64))
-        return await asyncio.to_thread(combined, query.vector, found, np.ones(len(found) + 1))
+        vector = None if learned is None else learned.vector
+        return await asyncio.to_thread(by_verified_hits, query.vector, found, learned=vector)
 
     async def _verified_again(
         self,

@@ -1,7 +1,8 @@
 """LAttQE, learned attention-based query expansion (Gordo, Radenovic and Berg, ECCV 2020).
 
-No trained one ships: an export without `--lattqe FILE` holds seeded weights, which the server refuses to use unless a
-request sets `allow_untrained`.
+The paper's network does not ship trained: it gains less than `MeanLAttQE`, which the default export holds
+(docs/research/expansion.md). An export of another descriptor without `--lattqe FILE` holds seeded weights, which the
+server refuses to use unless a request sets `allow_untrained`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from landseer.ensemble.cores import cores
 from landseer.ensemble.pictures.pictures import Prepared
+from landseer.ensemble.search.expansion.methods import LATTQE
 from landseer.ops.backend.inprocess import full_graph, read_profile
 from landseer.ops.backend.lattdba_graph import GraphAttention
 from landseer.ops.backend.lattqe_graph import Lattqe
@@ -156,6 +157,7 @@ class InProcessSystem:
             database=Database(vectors=self._references(dataset)),
             own=dataset.own_rows(),
             lattqe=Lattqe(self.repository, self.profile),
+            trained=LATTQE not in self.profile.untrained,
             arrays=side,
         )
 

@@ -229,7 +229,9 @@ RANKERS: Mapping[str, Ranker] = {
     KEYPOINT_WORDS: lambda method, space: by_keypoint_words(space),
     BOTH: lambda method, space: by_both(space, by_cosine),
     ONCE: lambda method, space: by_verified(space, by_cosine, neighbours=0),
-    DEFAULT: lambda method, space: by_verified(space, by_cosine, neighbours=VERIFIED_NEIGHBOURS),
+    DEFAULT: lambda method, space: by_verified(
+        space, by_cosine, neighbours=VERIFIED_NEIGHBOURS, nearest=DEFAULTS[LATTQE] if space.trained else 0
+    ),
     VERIFIED: lambda method, space: by_verified(space, by_cosine, neighbours=method.neighbours),
 }
 """By the method's name."""

@@ -34,6 +34,8 @@ class Space:
     own: Sequence[int | None]
     """The row of each query among the references, which it never finds; None if it is not there."""
     lattqe: Expander
+    trained: bool = False
+    """Whether LAttQE is: the default search then expands by it, too."""
     changes: Sequence[Change] = ()
     """How the references differ for each query; only for blocks, since it may take much memory."""
     first: int = 0

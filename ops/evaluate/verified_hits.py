@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.api.request import CANDIDATES
-from landseer.ensemble.search.expansion.methods import RECOGNISED, WITNESSES
-from landseer.ensemble.search.expansion.weights import combined
+from landseer.ensemble.evaluation import Ids
+from landseer.ensemble.search.expansion.methods import RECOGNISED, WITNESSES, by_verified_hits
 from landseer.ensemble.search.ranking import (
     Ranking,
     expanded_ranking,
@@ -31,13 +31,20 @@ from landseer.ops.evaluate.keypoints import Before, Library, StoredPatches, by_w
 from landseer.ops.evaluate.ranked import Ranked
 from landseer.ops.evaluate.space import FEW, Search, Space
 
+NO_ROWS: Ids = np.empty(0, np.int64)
 
-def by_verified(space: Space, before: Before, *, neighbours: int) -> Search:
-    """Rank as a service does by default: verify, then search again by at most so many verified hits; 0 for once."""
+
+def by_verified(space: Space, before: Before, *, neighbours: int, nearest: int = 0) -> Search:
+    """Rank as a service does: verify, then search again by at most so many verified hits; 0 for once.
+
+    nearest: neighbours by which LAttQE expands the query that these hits are added to; 0 for the query itself.
+    """
     verifying = Verifying(space, before)
 
     def rank(block: Space) -> list[Ranked]:
-        return [Ranked(one.keys, one.scores) for one in verifying.rankings(block, [neighbours])[neighbours]]
+        asked = verifying.asked(block)
+        found = verifying.again(asked, verifying.once(asked), neighbours, nearest=nearest)
+        return [Ranked(one.keys, one.scores) for one in found]
 
     return Search(rank=rank, index_bytes=verifying.index_bytes, block=FEW)
 
@@ -93,19 +100,22 @@ class Verifying:
             for place, (one, known) in enumerate(zip(merged, asked.known, strict=True))
         ]
 
-    def again(self, asked: Asked, first: Sequence[Ranking], count: int) -> list[Ranking]:
+    def again(self, asked: Asked, first: Sequence[Ranking], count: int, *, nearest: int = 0) -> list[Ranking]:
         """Rank again by the queries of a block and at most `count` verified hits; 0, or without any, change nothing.
 
-        first: from `once`.
+        first: from `once`; nearest: neighbours by which LAttQE expands the query that these hits are added to, also
+        where there are none; 0 for the query itself.
         """
         block, sure = asked.block, [verified(one, count) for one in first]
-        if not any(sure):
+        if not any(sure) and not nearest:
             return list(first)
-        again = self._before(replace(block, queries=np.stack([_mean(block, *some) for some in enumerate(sure)])))
+        near = [one.rows[:nearest] for one in self._before(block)] if nearest else [NO_ROWS] * len(sure)
+        queries = [_expanded(block, place, *some) for place, some in enumerate(zip(sure, near, strict=True))]
+        again = self._before(replace(block, queries=np.stack(queries)))
         second = [_second(*some) for some in zip(first, again, asked.words, strict=True)]
         return [
-            self._again(block.first + place, some, second[place], asked.known[place]) if some else first[place]
-            for place, some in enumerate(sure)
+            self._again(block.first + place, hits, ranking, asked.known[place]) if hits or nearest else first[place]
+            for place, (hits, ranking) in enumerate(zip(sure, second, strict=True))
         ]
 
     def _again(self, place: int, sure: Mapping[int, Evidence], ranking: Ranking, known: dict[int, Evidence]) -> Ranking:
@@ -132,10 +142,16 @@ class Verifying:
         return sorted_by_evidence(ranking, known, count, cosines=cosines[:count])
 
 
-def _mean(block: Space, place: int, sure: Mapping[int, Evidence]) -> NDArray[np.float32]:
-    """Return query `place` of a block expanded by its verified hits, [D]; as it was without any."""
-    found = block.taken(place, np.array(list(sure), np.int64))
-    return combined(block.queries[place], found, np.ones(len(found) + 1))
+def _expanded(block: Space, place: int, sure: Mapping[int, Evidence], near: Ids) -> NDArray[np.float32]:
+    """Return query `place` of a block expanded by its verified hits, [D].
+
+    near: the rows by which LAttQE expands it before; none to add the hits to the query itself.
+    """
+    query: NDArray[np.float32] = block.queries[place]
+    if not sure and not len(near):
+        return query
+    learned = block.lattqe(query, block.taken(place, near)) if len(near) else None
+    return by_verified_hits(query, block.taken(place, np.array(list(sure), np.int64)), learned=learned)
 
 
 def _second(first: Ranking, again: Ranked, words: Ranking) -> Ranking:

@@ -27,7 +27,7 @@ from landseer.ops.research.searched import Figures, expander
 FEWER = 8
 """Neighbours of LAttQE in one of the rows."""
 NONE, TRUSTED = "none", "verified"
-"""Rows: a search without expansion, and the default."""
+"""Rows: a search without expansion, and the default where LAttQE is untrained."""
 Keys = list[Ids]
 
 
@@ -42,6 +42,8 @@ class Way:
     """Whether candidates near the query itself count as near, in place of those near the expanded query."""
     after: int = 0
     """Verified hits that expand afterwards, at most."""
+    nearest: int = 0
+    """Neighbours by which LAttQE expands the query that verified hits are added to; 0 for the query itself."""
     only_unverified: bool = False
     """Whether nearest neighbours expand only queries without a verified hit."""
 
@@ -51,6 +53,7 @@ _CURVE = Method(name=RANK_CURVE, neighbours=DEFAULTS[RANK_CURVE])
 WAYS = (
     Way(name=NONE),
     Way(name=TRUSTED, after=VERIFIED_NEIGHBOURS),
+    Way(name=f"verified, on {_NETWORK}", after=VERIFIED_NEIGHBOURS, nearest=_NETWORK.neighbours),
     Way(name=str(_NETWORK), neighbours=_NETWORK),
     Way(name=f"{LATTQE}:{FEWER}", neighbours=replace(_NETWORK, neighbours=FEWER)),
     Way(name=str(_CURVE), neighbours=_CURVE, by_own=True),
@@ -141,7 +144,7 @@ def searched(verifying: Verifying, asked: Asked, space: Space) -> dict[Way, list
             first = before[key]
         if way.only_unverified:
             first = [one if verified(one, 1) else other for one, other in zip(plain, first, strict=True)]
-        found[way] = verifying.again(asked, first, way.after)
+        found[way] = verifying.again(asked, first, way.after, nearest=way.nearest)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from landseer.ensemble.search.expansion.methods import DEFAULTS, LATTQE
+from landseer.ensemble.search.expansion.methods import BESIDE_LATTQE, DEFAULTS, LATTQE
 from landseer.export.models.lattqe import ExpansionNetwork
 from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.evaluate.results import between
@@ -109,7 +109,9 @@ validate by, in databases augmented alike. *Best here*: with the number of neigh
 
 Descriptor and words of keypoints, verified, in process, with the code of a service. `{LATTQE}` and `{CURVE}` take the
 place of verified hits, as in a request that names them. As in a service, candidates near the query that `{LATTQE}`
-expanded count as near, and with any other expansion those near the query itself; unless a row says otherwise.
+expanded count as near, and with any other expansion those near the query itself; unless a row says otherwise. By
+default verified hits are added, each with a weight of {BESIDE_LATTQE:g}, to what `{NETWORK}` makes of the query:
+*verified, on {NETWORK}*.
 
 {"".join(by_default(one) for one in judged.default)}
 # Tables

@@ -58,6 +58,16 @@ def test_the_exported_lattqe_is_trained_and_says_which_neighbours_it_takes_for_r
     assert 0 < len(told) <= 3 and all(0 < one < 1 for one in told)
 
 
+def test_by_default_lattqe_expands_a_picture_that_is_sent_once_a_hit_is_verified(landseer, album):
+    sent = landseer.search.Search(search_pb2.SearchRequest(image=COFFEE, explain=True))
+    by_id = landseer.search.Search(search_pb2.SearchRequest(id="album/coffee.png", explain=True))
+    assert not sent.degradations and not by_id.degradations
+    assert sent.hits[0].id == "album/coffee.png" and sent.hits[0].verification.probability > 0.99
+    assert [any(model.name == "lattqe" for model in one.model_versions) for one in (sent, by_id)] == [True, False]
+    assert all(0 < hit.explanation.relevance < 1 for hit in sent.hits[:1])
+    assert not any(hit.explanation.HasField("relevance") for hit in by_id.hits)
+
+
 def test_expansion_is_what_torch_says(landseer, album, eager):
     """The expanded query of the k nearest, by torch, gives the scores that are answered."""
     k = 5

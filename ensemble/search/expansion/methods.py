@@ -15,6 +15,9 @@ VERIFIED = "verified"
 """AQE by hits that spatial verification confirmed (Chum et al. 2007): it runs after verification, unlike the others."""
 VERIFIED_NEIGHBOURS = 10
 """Most verified hits that expand a query. Products gain less with 3, and with 50, some of which are another kind."""
+BESIDE_LATTQE = 0.2
+"""Weight of each verified hit where it is added to the query that LAttQE expanded, whose own weight is 1. Of 0.2 to 0.7
+it gained most (docs/research/expansion.md)."""
 WITNESSES, RECOGNISED = 2, 30
 """First verified hits that others are compared with, and most of those: with 1 and 30 products gain 0.7 mAP, with 3 and
 30 they gain 0.8. One may be a copy of the query, which recognises nothing new."""
@@ -42,6 +45,18 @@ _MOST_OF_AN_SVM = 64
 def limits(positions: int) -> dict[str, int]:
     """Return the limit of neighbours by method. positions: the number of neighbours the served LAttQE takes."""
     return dict.fromkeys(WEIGHTINGS, MOST) | {LATTQE: positions, DQE: _MOST_OF_AN_SVM, RANK_CURVE: len(CURVE) - 1}
+
+
+def by_verified_hits(
+    query: NDArray[np.float32], hits: NDArray[np.float32], *, learned: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return a query [D] expanded by its verified hits [k, D], float32 [D], of unit norm: their mean.
+
+    learned: the query as LAttQE expanded it, [D]; hits are then added to that one, each with `BESIDE_LATTQE`.
+    """
+    if learned is None:
+        return combined(query, hits, np.ones(len(hits) + 1))
+    return combined(learned, hits, np.concatenate([[1.0], np.full(len(hits), BESIDE_LATTQE)]))
 
 
 def classical(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -31,9 +32,12 @@ SPATIAL = {"method": search_pb2.RERANKING_METHOD_SPATIAL}
 WORDS, BOTH = search_pb2.FIRST_STAGE_WORDS, search_pb2.FIRST_STAGE_BOTH
 
 
-def plan(query, sources, **fields):
+TRAINED = replace(PROFILE, untrained=())
+
+
+def plan(query, sources, profile=PROFILE, **fields):
     request = search_pb2.SearchRequest(**QUERIES[query], **fields)
-    return search_plan(request, PROFILE, max_top_k=50, sources=SOURCES[sources])
+    return search_plan(request, profile, max_top_k=50, sources=SOURCES[sources])
 
 
 def method(found):
@@ -131,6 +135,24 @@ def test_verified_hits_expand_what_keypoints_verify(query):
     found = plan(query, "keypoints", expansion=VERIFIED)
     assert found.expand is not None and found.expand.verified and found.expand.neighbours == 10
     assert plan(query, "keypoints", expansion={**VERIFIED, "neighbours": 3}).expand.neighbours == 3
+
+
+@pytest.mark.parametrize("query", ["image", "region", "id"])
+def test_by_default_a_trained_lattqe_expands_a_picture_that_is_sent_before_verified_hits_do(query):
+    found, sent = plan(query, "keypoints", TRAINED), query != "id"
+    assert (found.expand.method, found.expand.neighbours, found.expand.nearest) == ("verified", 10, 64 if sent else 0)
+    assert plan(query, "keypoints").expand.nearest == 0, "it is untrained"
+    assert plan(query, "keypoints", TRAINED, expansion={"neighbours": 3}).expand.nearest == found.expand.nearest
+    # Methods that are named mean what they say.
+    for named in (VERIFIED, {"method": search_pb2.EXPANSION_METHOD_LATTQE}):
+        assert plan(query, "keypoints", TRAINED, expansion=named).expand.nearest == 0
+    few = replace(TRAINED, sizes=replace(SIZES, neighbours=16))
+    assert plan(query, "keypoints", few).expand.nearest == 16 * sent
+
+
+def test_as_many_hits_are_read_as_the_network_takes():
+    fields = {"top_k": 5, "reranking": {"candidates": 7}}
+    assert (plan("image", "keypoints", TRAINED, **fields).depth, plan("id", "keypoints", **fields).depth) == (64, 10)
 
 
 def test_an_expansion_that_is_named_is_taken_and_words_alone_stay_alone():

@@ -284,6 +284,85 @@ async def test_a_verified_hit_expands_the_query(shop, photograph):
     assert {hit.id for hit in again.hits} == {hit.id for hit in once.hits}
 
 
+@pytest.fixture
+async def trained(start, fake_triton, covers):
+    """A server whose LAttQE is trained."""
+    fake_triton.profile = dataclasses.replace(fake_triton.profile, untrained=())
+    landseer = await start()
+    await landseer.put(**covers)
+    return landseer
+
+
+async def test_a_verified_hit_is_added_to_what_a_trained_lattqe_makes_of_the_query(trained, photograph):
+    once = await search(trained, image=photograph, expansion=ONCE)
+    answer = await search(trained, image=photograph, explain=True)
+    assert not answer.degradations and trained.triton.calls[-1].model == "lattqe"
+    assert "lattqe" in {model.name for model in answer.model_versions}
+    stages = [timing.stage for timing in answer.timings]
+    assert stages[-6:] == ["expand", "research", "rerank", "via", "store", "total"]
+    first = answer.hits[0]
+    assert first.id == "c3" and first.verification.inliers == once.hits[0].verification.inliers
+    # All are neighbours of so few: the fake network takes each for right with one half, and returns the mean.
+    assert {hit.explanation.relevance for hit in answer.hits} == {0.5} and len(answer.hits) == COVERS
+    stored = {}
+    for id in sorted(hit.id for hit in answer.hits):
+        got = await trained.index.Get(index_pb2.GetRequest(id=id, include_vectors=True))
+        stored[id] = np.array(got.descriptor)
+    asked = np.array((await trained.search.Describe(search_pb2.DescribeRequest(image=photograph))).descriptor.values)
+    learned = asked / np.linalg.norm(asked) + sum(stored.values())
+    expected = learned / np.linalg.norm(learned) + 0.2 * stored["c3"]
+    for hit in answer.hits:
+        assert hit.scores.expanded == pytest.approx(stored[hit.id] @ expected / np.linalg.norm(expected), abs=1e-3)
+
+
+@pytest.mark.parametrize("query", ["image", "id"])
+async def test_lattqe_is_not_asked_where_it_is_not_needed(trained, query, photograph):
+    await trained.put(photo=photograph)
+    fields = {"image": photograph} if query == "image" else {"id": "photo"}
+    for how in ([], [ONCE], [search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_VERIFIED)]):
+        calls = len(trained.triton.calls)
+        answer = await search(trained, **fields, **({"expansion": how[0]} if how else {}))
+        asked = [call.model for call in trained.triton.calls[calls:] if call.model == "lattqe"]
+        assert not answer.degradations and asked == ["lattqe"] * (query == "image" and not how)
+
+
+async def test_without_a_verified_hit_a_trained_lattqe_expands_the_query_alone(trained):
+    stranger = encoded(photographed(cover(99), SEEN))
+    lattqe = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_LATTQE)
+    expected, answer = await search(trained, image=stranger, expansion=lattqe), await search(trained, image=stranger)
+    assert not answer.degradations and "lattqe" in {model.name for model in answer.model_versions}
+    assert [(hit.id, hit.verification) for hit in answer.hits] == [(hit.id, hit.verification) for hit in expected.hits]
+    assert [hit.score for hit in answer.hits] == pytest.approx([hit.score for hit in expected.hits], rel=1e-4)
+    assert "via" not in {one.stage for one in answer.timings}
+
+    once = await search(trained, image=stranger, expansion=ONCE)
+    trained.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
+    answer = await search(trained, image=stranger)
+    assert [one.stage for one in answer.degradations] == ["expand"]
+    assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in once.hits]
+
+
+async def test_lattqe_is_not_asked_where_nothing_was_compared(trained, photograph, monkeypatch):
+    async def busy(self, pixels):
+        raise Overloaded("256 tasks already wait for the keypoints threads; try again later")
+
+    monkeypatch.setattr(Extractor, "of_query", busy)
+    answer, plain = await search(trained, image=photograph), await search(trained, image=photograph, **PLAIN)
+    assert [hit.id for hit in answer.hits] == [hit.id for hit in plain.hits]
+    assert {one.stage for one in answer.degradations} == {"keypoints", "words", "rerank"}
+    assert not {"expand", "research"} & {one.stage for one in answer.timings}
+
+
+async def test_without_lattqe_verified_hits_expand_the_query_itself(trained, photograph):
+    verified = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_VERIFIED)
+    expected = await search(trained, image=photograph, expansion=verified)
+    trained.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
+    answer = await search(trained, image=photograph)
+    assert [(one.stage, one.reason[:16]) for one in answer.degradations] == [("expand", "INFERENCE_FAILED")]
+    assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in expected.hits]
+    assert "lattqe" not in {model.name for model in answer.model_versions}
+
+
 async def test_without_a_verified_hit_the_answer_stays(shop):
     stranger = encoded(photographed(cover(99), SEEN))
     once, again = await search(shop, image=stranger, expansion=ONCE), await search(shop, image=stranger)

@@ -143,6 +143,12 @@ def test_rankings_are_those_of_the_stored_descriptors(start, folder, capsys):
     assert "0 pictures indexed" in capsys.readouterr().err
 
 
+def _mean(query, near):
+    """Return what the stand-in for LAttQE does."""
+    total = query + near.sum(axis=0)
+    return (total / np.linalg.norm(total)).astype(np.float32)
+
+
 class PictureArrays:
     """What an evaluation in process keeps of pictures, by the models of the stand-in."""
 
@@ -170,7 +176,8 @@ class PictureArrays:
                 vectors=np.stack([self.descriptor(path).astype(np.float16) for path in dataset.references]).astype("f4")
             ),
             own=dataset.own_rows(),
-            lattqe=lambda query, near: query,
+            lattqe=_mean,
+            trained="lattqe" not in self.profile.untrained,
             arrays=self,
         )
 
@@ -194,11 +201,13 @@ def shop(tmp_path):
     return f"pairs:{tmp_path / 'queries'},{tmp_path / 'shop'}"
 
 
-@pytest.mark.parametrize("patches", [0, 60])
-def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patches):
+@pytest.mark.parametrize(("patches", "untrained"), [(0, ("lattqe",)), (60, ("lattqe",)), (0, ())])
+def test_rows_by_keypoints_in_process_are_those_of_a_service(start, shop, patches, untrained):
     """Rows by keypoints are computed by the code of a service, so they agree hit by hit."""
     sizes = dataclasses.replace(SIZES, patches=patches)
-    profile = dataclasses.replace(PROFILE, long_side=400, sizes=sizes, patches_sha256="2" * 64 if patches else "")
+    profile = dataclasses.replace(
+        PROFILE, long_side=400, sizes=sizes, patches_sha256="2" * 64 if patches else "", untrained=untrained
+    )
     dataset, system = read(shop), ServedSystem(start(profile=profile).address)
     system.prepare(dataset, (), CONSOLE)
     space = PictureArrays(dataset, profile).space()

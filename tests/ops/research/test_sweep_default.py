@@ -38,9 +38,9 @@ class Steps:
         self.expansions += 1
         return [ranking(20 if by_own else 10)] * 2
 
-    def again(self, asked: Asked, first: Sequence[Ranking], count: int) -> list[Ranking]:
-        """Add 100 where verified hits may expand."""
-        return [replace(one, keys=one.keys + 100 * bool(count)) for one in first]
+    def again(self, asked: Asked, first: Sequence[Ranking], count: int, *, nearest: int = 0) -> list[Ranking]:
+        """Add 100 where verified hits may expand, and the neighbours of LAttQE."""
+        return [replace(one, keys=one.keys + 100 * bool(count) + nearest) for one in first]
 
 
 def test_each_way_searches_as_it_says() -> None:
@@ -53,6 +53,7 @@ def test_each_way_searches_as_it_says() -> None:
     assert {way.name: [int(one.keys[0]) for one in rankings] for way, rankings in found.items()} == {
         "none": [1, 2],
         "verified": [101, 102],
+        "verified, on lattqe:64": [165, 166],
         "lattqe:64": [10, 10],
         "lattqe:8": [10, 10],
         "rank-curve:8": [20, 20],
