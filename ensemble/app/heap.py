@@ -18,8 +18,8 @@ TRIM_BYTES = 64 * 2**20
 """Worth of pictures after which the heaps are trimmed."""
 
 
-def give_back_large_blocks(large: int = LARGE_BYTES) -> None:
-    """Let malloc take blocks of at least `large` bytes from the system, and return them when they are freed.
+def give_back_large_blocks() -> None:
+    """Let malloc take blocks of some megabytes from the system, and return them when they are freed.
 
     glibc does so at first, but raises the size to up to 32 MiB with each such block that is freed, and from then on
     keeps pictures on its heaps. Does nothing with another C library.
@@ -29,7 +29,7 @@ def give_back_large_blocks(large: int = LARGE_BYTES) -> None:
     """
     try:
         library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, large)
+        library.mallopt(MMAP_THRESHOLD, LARGE_BYTES)
         library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     except (AttributeError, OSError) as error:
         log.debug("no mallopt: %s", error)

@@ -3,8 +3,9 @@
     python -m landseer.ops.bench.bulk --pictures-of ../shared/data/grocery/test
 
 The bare graph is what a record needs of `describe_full`, in process, on pictures that are decoded already: as one
-process for each core with a thread each, and as one process with a thread for each core; the faster counts. `landseer
-bulk` takes its turns with it: with keypoints, as is the default, and without. Writes docs/reports/bench-bulk.md.
+process for each core with a thread each, with huge pages as `landseer bulk` has them and without, and as one process
+with a thread for each core; the fastest counts. `landseer bulk` takes its turns with it: with keypoints, as is the
+default, and without. Writes docs/reports/bench-bulk.md.
 """
 
 from __future__ import annotations
@@ -61,14 +62,16 @@ class _Bench:
         """Measure a kind of local features once."""
         bulk = bulk_run(self.pictures, self.config(kind, f"{kind}-{number}"), self.profile, self.repository)
         outputs = outputs_of(self.profile, deep=False, patches=kind == KEYPOINTS)
-        ways = {(cores(), 1), (1, cores())}
         order = GraphOrder(
-            repository=self.repository, profile=self.profile, outputs=outputs, threads=1, seconds=self.seconds
+            repository=self.repository,
+            profile=self.profile,
+            outputs=outputs,
+            threads=1,
+            huge_pages=False,
+            seconds=self.seconds,
         )
-        graphs = [
-            graph_rate(replace(order, threads=threads), self.files, processes=processes)
-            for processes, threads in sorted(ways, reverse=bool(number % 2))
-        ]
+        ways = [(cores(), order), (cores(), replace(order, huge_pages=True)), (1, replace(order, threads=cores()))]
+        graphs = [graph_rate(way, self.files, processes=processes) for processes, way in ways]
         return Trial(bulk=bulk, graphs=graphs)
 
     def steps(self, pictures: int) -> dict[str, float]:

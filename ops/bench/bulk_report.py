@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from landseer.client.readable import plural
 from landseer.ops.bench.bulk_run import BulkRun
 from landseer.ops.bench.bulk_steps import MODELS, SIFT
 from landseer.ops.bench.graph_rate import GraphRate
 from landseer.ops.bench.report_parts import machine_table, noise, table
 
+MIB = 2**20
 AT_LEAST = 0.9
 """Of the bare graph's rate."""
 
@@ -25,13 +27,18 @@ class Trial:
 
     @property
     def graph(self) -> GraphRate:
-        """The faster way to run the graph."""
+        """The fastest way to run the graph."""
         return max(self.graphs, key=lambda one: one.rate)
 
     @property
     def ratio(self) -> float:
         """Of the rates."""
         return self.bulk.rate / self.graph.rate
+
+    @property
+    def processor_ratio(self) -> float:
+        """Of the rates, if no core were ever idle: of the processor time a picture."""
+        return min(one.processor for one in self.graphs) / self.bulk.whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +93,14 @@ def report(found: BulkReport) -> str:
 
 
 def _verdict(found: BulkReport) -> str:
-    with_keypoints, without = (_median(trials, lambda one: one.ratio) for trials in (found.keypoints, found.none))
+    both = (found.keypoints, found.none)
+    with_keypoints, without = (_median(trials, lambda one: one.ratio) for trials in both)
+    by_processor = [_median(trials, lambda one: one.processor_ratio) for trials in both]
     kept = "kept" if with_keypoints >= AT_LEAST else "not kept" if without < AT_LEAST else "kept without keypoints only"
     return (
         f"**`landseer bulk` describes at {with_keypoints:.2f} of the rate of the bare graph with keypoints, "
         f"at {without:.2f} with `--local-features none`** (medians of {len(found.keypoints)} turns). "
+        f"By processor time, which other programs change less, at {by_processor[0]:.2f} and {by_processor[1]:.2f}. "
         f"It should keep {AT_LEAST}: {kept}."
     )
 
@@ -98,12 +108,14 @@ def _verdict(found: BulkReport) -> str:
 def _rates(found: BulkReport) -> str:
     rows = []
     for name, trials in (("with keypoints", found.keypoints), ("`--local-features none`", found.none)):
-        for place, graph in enumerate(sorted(trials[0].graphs, key=_way)):
-            rates = [sorted(trial.graphs, key=_way)[place] for trial in trials]
-            said = f"graph, {name}, {graph.processes} x {graph.threads} threads"
+        for place, graph in enumerate(trials[0].graphs):
+            rates = [trial.graphs[place] for trial in trials]
+            threads = "one thread" if graph.threads == 1 else f"{graph.threads} threads"
+            pages = ", huge pages" if graph.huge_pages else ""
+            said = f"graph, {name}: {plural(graph.processes, 'process', 'processes')} of {threads}{pages}"
             rows.append((said, _list([one.rate for one in rates]), _ms([one.processor for one in rates]), ""))
         runs = [trial.bulk for trial in trials]
-        spent = [one.seconds * one.busy / one.pictures for one in runs]
+        spent = [one.whole for one in runs]
         ratios = _list([trial.ratio for trial in trials])
         rows.append((f"`landseer bulk`, {name}", _list([one.rate for one in runs]), _ms(spent), ratios))
     starts = [trial.bulk for trial in (*found.keypoints, *found.none)]
@@ -113,7 +125,7 @@ def _rates(found: BulkReport) -> str:
             "",
             f"{found.pictures} pictures. To start took {statistics.median(one.start_s for one in starts):.0f} s and "
             f"{statistics.median(one.start_processor for one in starts):.0f} s of a core, with each worker's first "
-            "pictures.",
+            f"pictures. A worker had {max(one.memory for one in starts) / MIB:,.0f} MiB of its own.",
         ]
     )
 
@@ -138,10 +150,6 @@ def _steps(found: BulkReport) -> str:
     return table(
         ("", "ms of a core", "of the models"), [*rows, ("all", f"{whole * 1000:.1f}", f"{whole / models:.3f}")]
     )
-
-
-def _way(graph: GraphRate) -> int:
-    return -graph.processes
 
 
 def _median(trials: Sequence[Trial], value: Callable[[Trial], float]) -> float:

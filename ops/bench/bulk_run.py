@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from landseer.ensemble.index.codebooks import codebooks_of
 from landseer.ensemble.index.configured_store import open_store
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.cpu_time import CpuTime, cpu_time
+from landseer.ops.bench.process_memory import own_memory
 from landseer.ops.bulk.describer import DescribingOrder
 from landseer.ops.bulk.filling import Filling
 from landseer.ops.bulk.ray_workers import cluster, outcomes
@@ -39,6 +42,8 @@ class BulkRun:
     """Seconds of a core by kind of process, meanwhile."""
     others: float
     """Share of all cores that other programs used, meanwhile."""
+    memory: int
+    """Bytes of its own that a worker had at most, without those of its decoder."""
 
     @property
     def rate(self) -> float:
@@ -50,6 +55,11 @@ class BulkRun:
         """Cores that the run used, after the start."""
         return sum(self.spent.values()) / self.seconds
 
+    @property
+    def whole(self) -> float:
+        """Seconds of a core a picture that all its processes spent, after the start."""
+        return sum(self.spent.values()) / self.pictures
+
     def processor(self, kind: str) -> float:
         """Return the seconds of a core a picture that processes of a kind spent."""
         return self.spent[kind] / self.pictures
@@ -60,12 +70,23 @@ class _Moment:
     machine: CpuTime
     settled: int
     spent: dict[str, float]
+    memory: int
 
 
 def bulk_run(
     pictures: Sequence[BulkPicture], config: ServerConfig, profile: Profile, repository: Path, *, threads: int = 1
 ) -> BulkRun:
-    """Describe pictures on all cores into `config.store`, which must not exist. OpsError, also if a picture fails."""
+    """Describe pictures on all cores into `config.store`, which must not exist. OpsError, also if a picture fails.
+
+    In a process of its own, as the command is: Ray remembers the last cluster of a process in the next one.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(_run, pictures, config, profile, repository, threads).result()
+
+
+def _run(
+    pictures: Sequence[BulkPicture], config: ServerConfig, profile: Profile, repository: Path, threads: int
+) -> BulkRun:
     codebook = codebooks_of(config).keypoints
     order = DescribingOrder(
         repository=repository.absolute(),
@@ -101,6 +122,7 @@ def _between(begin: _Moment, first: _Moment, last: _Moment) -> BulkRun:
         seconds=last.machine.when - first.machine.when,
         spent={kind: last.spent[kind] - first.spent[kind] for kind in first.spent},
         others=last.machine.others_since(first.machine),
+        memory=last.memory,
     )
 
 
@@ -110,6 +132,7 @@ class _Meter:
     def __init__(self) -> None:
         self._kinds: dict[int, str] = {}
         self._spent: dict[int, float] = {}
+        self._memory = 0
 
     def read(self, filling: Filling) -> _Moment:
         for process in psutil.Process().children(recursive=True):
@@ -117,6 +140,8 @@ class _Meter:
                 times = process.cpu_times()
                 # Ray renames its processes when they begin with something.
                 self._kinds[process.pid] = _kind(process.cmdline())
+                if self._kinds[process.pid] == WORKERS:
+                    self._memory = max(self._memory, own_memory(process.pid))
             except psutil.NoSuchProcess:
                 continue
             self._spent[process.pid] = times.user + times.system
@@ -124,7 +149,8 @@ class _Meter:
         spent[WRITER] = sum(os.times()[:2])
         for pid, seconds in self._spent.items():
             spent[self._kinds[pid]] += seconds
-        return _Moment(machine=replace(cpu_time(()), ours=sum(spent.values())), settled=filling.settled, spent=spent)
+        machine = replace(cpu_time(()), ours=sum(spent.values()))
+        return _Moment(machine=machine, settled=filling.settled, spent=spent, memory=self._memory)
 
 
 def _kind(command: Sequence[str]) -> str:

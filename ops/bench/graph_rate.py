@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -15,6 +17,7 @@ from threading import BrokenBarrierError
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import prepare
 from landseer.ops.backend.inprocess import full_graph
+from landseer.ops.bulk.huge_pages import HUGE_PAGES
 from landseer.ops.errors import OpsError
 
 LOADING_S = 600.0
@@ -31,6 +34,8 @@ class GraphOrder:
     """Of `describe_full`, those that a record is made of."""
     threads: int
     """Of each process."""
+    huge_pages: bool
+    """Whether memory comes in such pages, as for `landseer bulk`."""
     seconds: float
     """For which to describe."""
 
@@ -41,6 +46,7 @@ class GraphRate:
 
     processes: int
     threads: int
+    huge_pages: bool
     rate: float
     """Pictures a second."""
     processor: float
@@ -62,7 +68,7 @@ def graph_rate(order: GraphOrder, files: Sequence[Path], *, processes: int) -> G
     """Describe pictures of files, again and again, in so many processes at once. OpsError."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(processes)
-    with ProcessPoolExecutor(processes, spawn, _meet, (barrier,)) as pool:
+    with _environment(huge_pages=order.huge_pages), ProcessPoolExecutor(processes, spawn, _meet, (barrier,)) as pool:
         try:
             parts = [pool.submit(_describe, order, files[one::processes]) for one in range(processes)]
             found = [part.result() for part in parts]
@@ -71,9 +77,25 @@ def graph_rate(order: GraphOrder, files: Sequence[Path], *, processes: int) -> G
     return GraphRate(
         processes=processes,
         threads=order.threads,
+        huge_pages=order.huge_pages,
         rate=sum(one.pictures / one.seconds for one in found),
         processor=sum(one.processor for one in found) / sum(one.pictures for one in found),
     )
+
+
+@contextmanager
+def _environment(*, huge_pages: bool) -> Iterator[None]:
+    """Set what processes that start meanwhile inherit."""
+    name, value = HUGE_PAGES
+    before = os.environ.pop(name, None)
+    if huge_pages:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _meet(barrier: Barrier) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -10,19 +11,23 @@ from landseer.ops.bench.bulk_report import BulkReport, Trial, report
 from landseer.ops.bench.bulk_run import DECODERS, SERVERS, WORKERS, WRITER, BulkRun, _between, _kind, _Moment
 from landseer.ops.bench.bulk_steps import KEYPOINTS, MODELS, SIFT, StepClock
 from landseer.ops.bench.cpu_time import CpuTime
-from landseer.ops.bench.graph_rate import GraphRate
+from landseer.ops.bench.graph_rate import GraphRate, _environment
+from landseer.ops.bench.process_memory import own_memory
+from landseer.ops.bulk.huge_pages import HUGE_PAGES
 
 SPENT = {WORKERS: 15.0, DECODERS: 1.0, WRITER: 0.5, SERVERS: 0.5}
 
 
 def run(rate):
-    return BulkRun(start_s=20.0, start_processor=30.0, pictures=60, seconds=60 / rate, spent=SPENT, others=0.01)
+    return BulkRun(
+        start_s=20.0, start_processor=30.0, pictures=60, seconds=60 / rate, spent=SPENT, others=0.01, memory=2**29
+    )
 
 
 def graphs(one_each, one_of_all):
     return [
-        GraphRate(processes=2, threads=1, rate=one_each, processor=0.2),
-        GraphRate(processes=1, threads=2, rate=one_of_all, processor=0.21),
+        GraphRate(processes=2, threads=1, huge_pages=False, rate=one_each, processor=0.2),
+        GraphRate(processes=1, threads=2, huge_pages=False, rate=one_of_all, processor=0.21),
     ]
 
 
@@ -42,15 +47,17 @@ def reported(with_keypoints, without):
 
 
 def test_the_start_is_apart_from_what_follows():
-    begin = _Moment(machine=CpuTime(when=0.0, busy=0.0, ours=0.0), settled=0, spent=dict.fromkeys(SPENT, 0.0))
-    first = _Moment(machine=CpuTime(when=20.0, busy=35.0, ours=30.0), settled=4, spent={**SPENT, WORKERS: 28.0})
+    begin = _Moment(machine=CpuTime(when=0.0, busy=0.0, ours=0.0), settled=0, spent=dict.fromkeys(SPENT, 0.0), memory=0)
+    first = _Moment(
+        machine=CpuTime(when=20.0, busy=35.0, ours=30.0), settled=4, spent={**SPENT, WORKERS: 28.0}, memory=2
+    )
     after = {kind: spent + SPENT[kind] for kind, spent in first.spent.items()}
-    last = _Moment(machine=CpuTime(when=30.0, busy=55.0, ours=47.0), settled=64, spent=after)
+    last = _Moment(machine=CpuTime(when=30.0, busy=55.0, ours=47.0), settled=64, spent=after, memory=3)
     found = _between(begin, first, last)
     assert (found.start_s, found.start_processor, found.pictures, found.seconds) == (20.0, 30.0, 60, 10.0)
     assert found.spent == SPENT and found.rate == 6.0
     assert found.busy == pytest.approx(1.7) and found.processor(WORKERS) == 0.25
-    assert 0 < found.others < 0.2
+    assert 0 < found.others < 0.2 and found.memory == 3
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,21 @@ def test_a_step_counts_processor_time_not_waiting():
             pass
     means = clock.means(2)
     assert means["waiting"] < 0.05 and 0.09 < means["working"] < 0.15
+
+
+@pytest.mark.parametrize("before", [None, "glibc.malloc.check=0"])
+def test_the_graph_runs_with_and_without_huge_pages_whatever_is_set(before, monkeypatch):
+    name, value = HUGE_PAGES
+    monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv(name, before)
+    with _environment(huge_pages=True):
+        assert os.environ[name] == value
+    with _environment(huge_pages=False):
+        assert name not in os.environ
+    assert os.environ.get(name) == before
+
+
+def test_a_process_that_has_ended_has_no_memory():
+    assert own_memory(os.getpid()) > 2**20
+    assert own_memory(2**30) == 0
