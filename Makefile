@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.landseer-installed
 
-.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup results results-boxes results-expansion expansion-sweep results-verified results-regional very-same-thing published load overload dashboards chaos fuzz sbom proto clean
+.PHONY: help demo test up export lint fast portable test-models stack bench-serving bench-instrumentation bench-reranking bench-index bench-merging bench-backup bench-bulk results results-boxes results-expansion expansion-sweep results-verified results-regional very-same-thing published load overload dashboards chaos fuzz sbom proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench-merging: $(STAMP) ## Search while a new version of the index is built (STO
 
 bench-backup: $(STAMP) ## Measure backup, restore, export and import of 20,000 generated pictures, also while others are written (5 minutes)
 	@$(BIN)/python -m landseer.ops.bench.backup $(ARGS)
+
+bench-bulk: $(STAMP) model_repository/manifest.json ## Compare the rate of `landseer bulk` with the bare graph's, and see where its time goes (PICTURES="FOLDER ..." ARGS="..."; 5 minutes)
+	@$(BIN)/python -m landseer.ops.bench.bulk --pictures-of $(PICTURES) $(ARGS)
 
 results: $(STAMP) ## Train every head with three seeds and compare them (hours; TRAIN="SPEC" TEST="NAME=SPEC ..." DISTRACTORS="NAME=FOLDER ..." BACKBONES="NAME=WEIGHTS ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.heads --train "$(TRAIN)" $(foreach one,$(TEST),--test "$(one)") \

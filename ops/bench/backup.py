@@ -38,6 +38,7 @@ from landseer.ops import machine
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import CpuTime, cpu_time
 from landseer.ops.bench.generated_store import limit_bytes, require_room
+from landseer.ops.bench.process_memory import own_memory
 from landseer.ops.bench.report_parts import machine_table, noise, table
 from landseer.ops.errors import OpsError
 from landseer.ops.progress import bars
@@ -183,7 +184,7 @@ class Measurement:
             command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             while process.poll() is None:
-                memory = max(memory, _own_memory(process.pid))
+                memory = max(memory, own_memory(process.pid))
                 meanwhile()
             seconds = time.monotonic() - began
             assert process.stderr is not None
@@ -264,14 +265,6 @@ def _processors() -> CpuTime:
 def _spent_by_children() -> float:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
-
-
-def _own_memory(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return int((machine.field(status, "RssAnon") or "0").split()[0]) * 1024
 
 
 def _said(writes: list[float]) -> str:

@@ -72,23 +72,36 @@ class PictureDescriber:
 
     def describe(self, id: str, image: bytes) -> Record:
         """Return the record of a picture, without metadata. InvalidInput; InferenceFailed; OpsError."""
-        prepared = self._decoders.run(
+        prepared = self.decode(image)
+        return self.record(id, self.infer(prepared), self.keypoints(prepared.pixels))
+
+    def decode(self, image: bytes) -> Prepared:
+        """Return the pixels and the thumbnail of a picture. InvalidInput."""
+        return self._decoders.run(
             prepare, image, profile=self._profile, limits=self._config.limits, thumbnail=self._config.thumbnails
         )
-        found = self._described(prepared)
-        return dataclasses.replace(
-            record_of(id, {}, found, self._profile.version),
-            locals=found.local_features,
-            keypoints=self._keypoints(prepared.pixels),
-            patches=found.patches,
-        )
 
-    def _described(self, prepared: Prepared) -> DescribedPicture:
+    def infer(self, prepared: Prepared) -> DescribedPicture:
+        """Run the models. InferenceFailed; OpsError."""
         tensors = self._graph.describe(prepared.pixels[None])
         for name, tensor in tensors.items():
             if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
                 raise InferenceFailed(f"the models returned values in `{name}` that are not finite")
         return DescribedPicture(prepared=prepared, tensors=tensors)
 
-    def _keypoints(self, pixels: NDArray[np.uint8]) -> CompactKeypoints | None:
+    def keypoints(self, pixels: NDArray[np.uint8]) -> CompactKeypoints | None:
+        """Return the keypoints of a picture [H, W, 3], RGB, the models' input; None if they are not stored."""
         return None if self._quantiser is None else self._quantiser.compact(extract(pixels), frame_of(pixels))
+
+    def record(self, id: str, found: DescribedPicture, keypoints: CompactKeypoints | None) -> Record:
+        """Return the record of a described picture, without metadata."""
+        return dataclasses.replace(
+            record_of(id, {}, found, self._profile.version),
+            locals=found.local_features,
+            keypoints=keypoints,
+            patches=found.patches,
+        )
+
+    def close(self) -> None:
+        """End the decoders."""
+        self._decoders.close()

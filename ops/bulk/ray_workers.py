@@ -19,6 +19,7 @@ from landseer.ensemble.cores import cores
 from landseer.ensemble.errors import LandseerError
 from landseer.ops.bulk.contents import contents
 from landseer.ops.bulk.describer import DescribingOrder, PictureDescriber
+from landseer.ops.bulk.huge_pages import HUGE_PAGES
 from landseer.ops.bulk.outcome import Outcome
 from landseer.ops.bulk.sources import BulkPicture
 from landseer.ops.errors import OpsError
@@ -65,6 +66,7 @@ def _alone(folder: Path, processors: int) -> dict[str, Any]:
     """Return how to start a cluster that asks nothing of the network. folder: for its logs."""
     # Ray would report its use, and look up an address outside to find its own.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault(*HUGE_PAGES)
     return {
         "address": "local",
         "num_cpus": processors,
