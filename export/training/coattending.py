@@ -1,8 +1,8 @@
 """Train co-attention's reduction by gradients, on pairs of pictures of one thing: InfoNCE over co-attention's score.
 
-The paper takes PCA whitening. Here it starts from learned whitening (`attending.py`) and learns from the score itself,
-attention included: a picture of a thing shall score highest with the other picture of that thing, among those of a
-batch. No class is used.
+The paper takes PCA whitening. Here it starts from learned whitening of the pairs (`attending.py`), or from a reduction
+that is there if that is better, and learns from the score itself, attention included: a picture of a thing shall score
+highest with the other picture of that thing, among those of a batch. No class is used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from landseer.export.training.attending import Pooled, learned_reduction
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.paired_views import EACH
 from landseer.export.training.task import Group
+from landseer.export.training.weights import state_digest
 
 TEMPERATURE = 10.0
 """T of co-attention's softmax, as exported."""
@@ -39,7 +40,7 @@ class CoattendingRecipe:
     temperature: float = 0.05
     """Of InfoNCE over the scores."""
     shrinkage: float = 0.3
-    """Of the learned whitening that it starts from, see `learned_whitening`."""
+    """Of a learned whitening that it starts from, see `learned_whitening`."""
     held_out: float = 0.2
     """Share of the things that validate."""
     seed: int = 0
@@ -64,8 +65,14 @@ class Coattending:
 
     measure = "mAP of the other picture of a thing by co-attention, held-out things"
 
-    def __init__(self, pools: Pooled, key: str, recipe: CoattendingRecipe, *, sizes: Sizes) -> None:
-        """pools: of `EACH` pictures of each thing in turn. key: identifies them. TrainingError for too few things."""
+    def __init__(
+        self, pools: Pooled, key: str, recipe: CoattendingRecipe, *, sizes: Sizes, start: Projection | None = None
+    ) -> None:
+        """pools: of `EACH` pictures of each thing in turn. key: identifies them. TrainingError for too few things.
+
+        start: a reduction that is there. It starts from that or from a whitening learned from what it learns from,
+        whichever validates better.
+        """
         self.pools, self.key, self.recipe = pools, key, recipe
         count = len(pools.queries) // EACH
         order = np.random.default_rng(recipe.seed).permutation(count)
@@ -76,12 +83,15 @@ class Coattending:
                 "many to learn from"
             )
         self.held, self.learning = np.sort(order[:held]), np.sort(order[held:])
-        start = learned_reduction(_some(pools, self.learning), EACH, sizes=sizes, shrinkage=recipe.shrinkage)
-        self.module = LearnedProjection(start)
+        learned = learned_reduction(_some(pools, self.learning), EACH, sizes=sizes, shrinkage=recipe.shrinkage)
+        starts = [LearnedProjection(one) for one in (learned, *([] if start is None else [start]))]
+        self.module = max(starts, key=self._validated)
+        self.origin = state_digest(self.module)
 
     def about(self) -> Mapping[str, str | int | float]:
         """Return what must be equal for a run to resume."""
-        return {"method": "coattention", "pairs": self.key} | {f"recipe.{k}": v for k, v in asdict(self.recipe).items()}
+        about = {"method": "coattention", "pairs": self.key, "first weights": self.origin}
+        return about | {f"recipe.{k}": v for k, v in asdict(self.recipe).items()}
 
     def groups(self) -> Sequence[Group]:
         """Return all parameters as one group."""
@@ -102,10 +112,9 @@ class Coattending:
 
     def loss(self, batch: Pooled) -> Tensor:
         """Return InfoNCE over the scores of each picture with the other pictures of all things, both ways."""
-        device = self.module.matrix.device
-        scores = self._scores(batch, device)
+        scores = _scores(self.module, batch)
         one, two = scores[0::EACH, 1::EACH], scores[1::EACH, 0::EACH]
-        right, t = torch.arange(len(one), device=device), self.recipe.temperature
+        right, t = torch.arange(len(one), device=scores.device), self.recipe.temperature
         return 0.5 * (F.cross_entropy(one / t, right) + F.cross_entropy(two / t, right))
 
     def describe(self, item: Sequence[int]) -> str:
@@ -114,9 +123,12 @@ class Coattending:
 
     def validate(self) -> float:
         """Return the mAP in percent of the other picture of each held-out thing, among the pictures of all things."""
-        device = self.module.matrix.device
+        return self._validated(self.module)
+
+    @torch.no_grad()
+    def _validated(self, module: LearnedProjection) -> float:
         asked = (EACH * self.held[:, None] + np.arange(EACH)).ravel()
-        scores = self._scores(self.pools, device, asked).cpu()
+        scores = _scores(module, self.pools, asked).cpu()
         rows = torch.arange(len(asked))
         other = torch.from_numpy(asked ^ 1)
         scores[rows, torch.from_numpy(asked)] = -2.0
@@ -127,10 +139,13 @@ class Coattending:
         """Return the reduction's mean and matrix."""
         return {f"reduction.{name}": value for name, value in self.module.state_dict().items()}
 
-    def _scores(self, pools: Pooled, device: torch.device, rows: Rows | None = None) -> Tensor:
-        queries = pools.queries if rows is None else pools.queries[torch.from_numpy(rows)]
-        reduced = (self.module(queries.to(device)), self.module(pools.clusters.to(device).float()))
-        return coattended(*reduced, pools.counts.to(device))
+
+def _scores(module: LearnedProjection, pools: Pooled, rows: Rows | None = None) -> Tensor:
+    """Return the scores of pictures, all or some rows, with all pictures."""
+    device = module.matrix.device
+    queries = pools.queries if rows is None else pools.queries[torch.from_numpy(rows)]
+    clusters = module(pools.clusters.to(device).float())
+    return coattended(module(queries.to(device)), clusters, pools.counts.to(device))
 
 
 def coattended(queries: Tensor, clusters: Tensor, counts: Tensor, temperature: float = TEMPERATURE) -> Tensor:

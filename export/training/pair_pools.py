@@ -38,8 +38,8 @@ def pair_pools(
     things done since the last call.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key, pool = pools_key(pairs, fingerprint, precision), None
-    blocks = []
+    key, blocks = pools_key(pairs, fingerprint, precision), list[Pooled]()
+    pool: _Pooler | None = None
     for start in range(0, len(pairs) // EACH, BLOCK):
         things = range(start, min(start + BLOCK, len(pairs) // EACH))
         file = folder / f"{key}-{start}.npz"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from safetensors.torch import load_file
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.build import WITHOUT_PARTS, Wanted, find_parts, trunk_sha256
+from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES, Loaded
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.attending import Pooled
@@ -27,7 +26,7 @@ from landseer.ops.train.progress_bars import Bars
 from landseer.ops.train.split import read_all
 from landseer.ops.train.training import TrainingOptions
 
-NAME = "parts.safetensors"
+NAME, REDUCTION = "parts.safetensors", "reduction"
 POOLS = Path("var/train/pools")
 MOST = 1000
 """Most photographs that are seen twice, and drawn flat targets."""
@@ -47,21 +46,24 @@ def run(options: TrainingOptions, console: Console) -> None:
         return
     pairs = paired_views(photographs, seed=options.seed, most=most, targets=most)
     console.print(f"learning from {told}")
-    task = _task(pairs, loaded, options, console)
+    there = find_parts(loaded, Wanted(backbone=options.backbone, weights=options.weights))
+    task = _task(pairs, loaded, there, options, console)
     with Bars(console, task.measure) as watcher:
         outcome = train(task, _settings(options), options.out, resume=options.resume, watcher=watcher)
-    parts = _parts(outcome, loaded, options, told)
+    parts = _with_reduction(there, outcome, loaded, options, told)
     write_parts(parts, options.out / NAME)
     write_whole(options.out / "README.md", lambda path: path.write_text(card_text(parts), encoding="utf-8"))
-    file = options.out / NAME
+    weights = f"--weights {options.weights} " if options.weights else ""
     console.print(
-        f"best {outcome.best:.2f} after {outcome.epoch} epochs (learned whitening: {outcome.start:.2f}); export with: "
-        f"python export/all.py --backbone {options.backbone} --parts {file}",
+        f"best {outcome.best:.2f} after {outcome.epoch} epochs (before: {outcome.start:.2f}); export with: "
+        f"python export/all.py --backbone {options.backbone} {weights}--parts {options.out / NAME}",
         soft_wrap=True,
     )
 
 
-def _task(pairs: PairedViews, loaded: Loaded, options: TrainingOptions, console: Console) -> Coattending:
+def _task(
+    pairs: PairedViews, loaded: Loaded, there: Parts | None, options: TrainingOptions, console: Console
+) -> Coattending:
     about = {"fingerprint": trunk_sha256(loaded), "precision": precision_of(options.backbone)}
     with bars(console) as progress:
         task = progress.add_task("things", total=len(pairs) // EACH)
@@ -69,7 +71,9 @@ def _task(pairs: PairedViews, loaded: Loaded, options: TrainingOptions, console:
             pairs, loaded.trunk, folder=POOLS, progress=lambda done: progress.advance(task, done), **about
         )
     recipe, sizes = CoattendingRecipe(seed=options.seed), Sizes(channels=loaded.trunk.channels)
-    return Coattending(pools, pools_key(pairs, **about), recipe, sizes=sizes)
+    held = there.section(REDUCTION) if there else {}
+    start = Projection(held["mean"], held["matrix"]) if held else None
+    return Coattending(pools, pools_key(pairs, **about), recipe, sizes=sizes, start=start)
 
 
 def _settings(options: TrainingOptions) -> Settings:
@@ -84,11 +88,11 @@ def _settings(options: TrainingOptions) -> Settings:
     )
 
 
-def _parts(outcome: Outcome, loaded: Loaded, options: TrainingOptions, told: str) -> Parts:
+def _with_reduction(
+    there: Parts | None, outcome: Outcome, loaded: Loaded, options: TrainingOptions, told: str
+) -> Parts:
     """Return the parts that ship for the trunk with the reduction that was learned, or it alone."""
-    learned = load_file(outcome.weights)
-    wanted = Wanted(backbone=options.backbone, weights=options.weights)
-    there = find_parts(loaded, wanted) or Parts(
+    parts = there or Parts(
         backbone=options.backbone,
         trunk_sha256=trunk_sha256(loaded),
         descriptor=WITHOUT_PARTS,
@@ -97,6 +101,9 @@ def _parts(outcome: Outcome, loaded: Loaded, options: TrainingOptions, told: str
     )
     figures = f"mAP of held-out things {outcome.start:.2f} before, {outcome.best:.2f} after {outcome.epoch} epochs"
     about = f"InfoNCE over co-attention's score, {told}, seed {options.seed}, {figures}, {options.data}"
-    card: Mapping[str, Any] = {**there.card, "reduction": f"{about}, by {options.command}"}
-    tensors = {**there.tensors, **learned}
-    return replace(there, learned=tuple(dict.fromkeys((*there.learned, "reduction"))), tensors=tensors, card=card)
+    return replace(
+        parts,
+        learned=tuple(dict.fromkeys((*parts.learned, REDUCTION))),
+        tensors={**parts.tensors, **load_file(outcome.weights)},
+        card={**parts.card, REDUCTION: f"{about}, by {options.command}"},
+    )

@@ -63,6 +63,17 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert outcome.weights.exists() and set(made.weights()) == {"reduction.mean", "reduction.matrix"}
 
 
+def test_it_starts_from_what_finds_more(tmp_path: Path) -> None:
+    learned, useless = task().module, Projection(torch.zeros(CHANNELS), torch.eye(8, CHANNELS).flip(1))
+    poor = Coattending(pools(), "key", CoattendingRecipe(things=16), sizes=SIZES, start=useless)
+    assert torch.equal(poor.module.matrix, learned.matrix)
+    train(poor, SETTINGS, tmp_path)
+    there = Projection(poor.module.mean.detach(), poor.module.matrix.detach())
+    better = Coattending(pools(), "key", CoattendingRecipe(things=16), sizes=SIZES, start=there)
+    torch.testing.assert_close(better.module(torch.ones(1, CHANNELS)), there(torch.ones(1, CHANNELS)))
+    assert better.origin != poor.origin
+
+
 def test_it_repeats_by_seed_and_another_seed_holds_out_others(tmp_path: Path) -> None:
     ends = []
     for name in ("a", "b"):

@@ -30,7 +30,7 @@ def trunk() -> Trunk:
 @pytest.fixture
 def pairs(tmp_path: Path) -> PairedViews:
     shown = []
-    for number, pixels in enumerate(photographs(side=160)[:3]):
+    for number, pixels in enumerate(list(photographs(side=160))[:3]):
         path = tmp_path / f"{number}.png"
         Image.fromarray(pixels).save(path)
         shown.append(Photograph(path=path, label="a"))
