@@ -132,7 +132,8 @@ class Coattending:
         rows = torch.arange(len(asked))
         other = torch.from_numpy(asked ^ 1)
         scores[rows, torch.from_numpy(asked)] = -2.0
-        ranks = 1 + (scores > scores[rows, other][:, None]).sum(dim=1)
+        # Ties count against it, or a reduction to one point would be perfect.
+        ranks = (~(scores < scores[rows, other][:, None])).sum(dim=1)
         return 100.0 * float((1.0 / ranks).mean())
 
     def weights(self) -> Mapping[str, Tensor]:
