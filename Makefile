@@ -100,8 +100,8 @@ results: $(STAMP) ## Train every head with three seeds and compare them (hours; 
 	    $(foreach one,$(DISTRACTORS),--distractors "$(one)") \
 	    $(foreach one,$(or $(BACKBONES),efficientnet_lite0),--backbone $(one)) $(ARGS)
 
-results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="...")
-	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" --parts "$(PARTS)" $(ARGS)
+results-boxes: $(STAMP) ## Measure whether boxes help with small things (TEST="SPEC" BACKGROUNDS="SPEC" PARTS=FILE ARGS="--detector NAME=KIND:FILE ...")
+	@$(BIN)/python -m landseer.ops.research.boxes --test "$(TEST)" --backgrounds "$(BACKGROUNDS)" $(if $(PARTS),--parts "$(PARTS)") $(ARGS)
 
 results-expansion: $(STAMP) model_repository/manifest.json ## Compare expansions without a network, by number of neighbours (TEST="NAME=SPEC ..." ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.expansion $(foreach one,$(TEST),--test "$(one)") $(ARGS)
@@ -113,8 +113,8 @@ expansion-sweep: $(STAMP) model_repository/manifest.json ## Judge the LAttQE tha
 results-verified: $(STAMP) ## Compare numbers of verified hits that expand a query (ARGS="--test NAME=SPEC --distractors NAME=FOLDER ...")
 	@$(BIN)/python -m landseer.ops.research.verified_hits $(ARGS)
 
-results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC" TRAIN="SPEC" ARGS="...")
-	@$(BIN)/python -m landseer.ops.research.regional --test "$(TEST)" --train "$(TRAIN)" $(ARGS)
+results-regional: $(STAMP) ## Measure what local features add: co-attention, words, verification (TEST="SPEC ..." TRAIN="SPEC" ARGS="...")
+	@$(BIN)/python -m landseer.ops.research.regional $(foreach one,$(TEST),--test "$(one)") --train "$(TRAIN)" $(ARGS)
 
 very-same-thing: $(STAMP) model_repository/manifest.json ## Measure whether the served defaults find the very same thing (FLAT="SPEC ..." THINGS="SPEC ..." DISTRACTORS=DIR ARGS="...")
 	@$(BIN)/python -m landseer.ops.research.very_same_thing $(foreach one,$(FLAT),--flat "$(one)") \

@@ -43,7 +43,7 @@ class Pooled:
     """int32 [M, 1]."""
 
 
-class _Whole(Projection):
+class Whole(Projection):
     """No reduction and no normalisation: the learned whitening is applied to vectors as pooled."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class _Whole(Projection):
 @torch.no_grad()
 def pooled(batches: Iterable[Tensor], channels: int, *, kept: float = KEPT) -> Pooled:
     """Pool batches of views' maps [b, C, h, w]."""
-    found = [_pooled(maps.flatten(2).transpose(1, 2), channels, kept) for maps in batches]
+    found = [pooled_features(maps.flatten(2).transpose(1, 2), channels, kept) for maps in batches]
     return Pooled(
         queries=torch.cat([one.queries for one in found]),
         clusters=torch.cat([one.clusters for one in found]),
@@ -62,11 +62,11 @@ def pooled(batches: Iterable[Tensor], channels: int, *, kept: float = KEPT) -> P
     )
 
 
-def _pooled(features: Tensor, channels: int, kept: float) -> Pooled:
-    """Pool the strongest features of views. features: [b, L, C]."""
+def pooled_features(features: Tensor, channels: int, kept: float) -> Pooled:
+    """Pool the strongest features of pictures. features: [b, L, C]; kept: the share to pool."""
     count = max(1, round(kept * features.shape[1]))
     rows, norms, _, valid = strongest(features, count)
-    whole = _Whole(torch.zeros(channels), torch.eye(channels))
+    whole = Whole(torch.zeros(channels), torch.eye(channels))
     clustering = Clustering(sizes=Sizes(channels=channels, locals=count), reduction=whole)
     clusters, counts, _ = clustering(rows, valid.sum(dim=1, keepdim=True).to(torch.int32), norms)
     return Pooled(queries=masked_gem(rows, valid), clusters=clusters, counts=counts)

@@ -1,4 +1,4 @@
-"""Train region proposals and landmark detectors, on annotated boxes or on photographs pasted into others."""
+"""Train region proposals and landmark detectors, on annotated boxes or on things pasted into photographs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from landseer.export.training.detection import (
     annotated,
 )
 from landseer.export.training.errors import TrainingError
-from landseer.export.training.pasted import Annotated, pasted
-from landseer.export.training.recipes import Stage
+from landseer.export.training.flat_targets import flat_target
+from landseer.export.training.pasted import Annotated, PasteRanges, pasted, scene
+from landseer.export.training.recipes import Pasted, Stage
 from landseer.export.training.shots import Shots
 from landseer.export.training.task import Group
 from landseer.export.training.weights import state_digest
@@ -33,10 +34,14 @@ from landseer.export.training.weights import state_digest
 FOUND = 0.5
 """Minimum IoU at which a box counts as found, as in Detect-to-Retrieve's AP@0.5."""
 PLAN, PASTE = 200, 201
+MOST_TARGETS = 3
+"""Most flat targets in a scene."""
+SMALL = PasteRanges(extent=(0.12, 0.6), rotation=15.0, shear=0.1, perspective=0.12, rounded=0.0)
+"""How flat targets lie in a scene."""
 
 
 class BoxTask:
-    """The task of training a detector. Pictures without boxes are pasted into each other.
+    """The task of training a detector. Into pictures without boxes things are pasted, see `Stage.pasted`.
 
     Validation measures the share of boxes found among the best eight, on held-out classes.
     """
@@ -83,7 +88,7 @@ class BoxTask:
 
     def load(self, item: Sequence[int], draw: np.random.Generator) -> list[Annotated]:
         """Return the pictures of a batch with their boxes."""
-        return [boxed(self.training, row, draw) for row in item]
+        return [boxed(self.training, row, draw, self.stage.pasted) for row in item]
 
     def loss(self, batch: Sequence[Annotated]) -> Tensor:
         """Return the detector's loss."""
@@ -97,7 +102,7 @@ class BoxTask:
         """Return the share of boxes found, in percent; pasted pictures are the same each time."""
         found = total = 0
         for row in range(len(self.held)):
-            picture = boxed(self.held, row, np.random.default_rng((self.seed, PASTE, row)))
+            picture = boxed(self.held, row, np.random.default_rng((self.seed, PASTE, row)), self.stage.pasted)
             overlaps = self._overlaps(picture)
             found, total = found + int((overlaps >= FOUND).sum()), total + len(overlaps)
         return 100.0 * found / total if total else float("nan")
@@ -115,15 +120,28 @@ class BoxTask:
         return box_iou(wanted, boxes).amax(dim=1) if len(boxes) else torch.zeros(len(wanted), device=device)
 
 
-def boxed(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
-    """Return a photograph with its boxes, or pasted into another one if it has none."""
+def boxed(shots: Shots, row: int, draw: np.random.Generator, things: Pasted) -> Annotated:
+    """Return a photograph with its boxes; if it has none, pasted into another one, or with flat targets in it."""
     photograph: Photograph = shots.photographs[row]
     if photograph.boxes:
         return annotated(photograph, shots.profile)
+    if things == "targets":
+        return with_targets(shots, row, draw)
     other = (row + 1 + int(draw.integers(len(shots) - 1))) % len(shots)
     background = shots.pixels(other)
     height, width = background.shape[:2]
     return pasted(shots.pixels(row), background, draw, height=height, width=width)
+
+
+def with_targets(shots: Shots, row: int, draw: np.random.Generator) -> Annotated:
+    """Return a photograph with one to `MOST_TARGETS` drawn flat targets in it; most show a part of a photograph."""
+    targets = [
+        flat_target(int(draw.integers(2**31)), shots.pixels(int(draw.integers(len(shots)))))
+        for _ in range(int(draw.integers(1, MOST_TARGETS + 1)))
+    ]
+    background = shots.pixels(row)
+    height, width = background.shape[:2]
+    return scene(targets, background, draw, height=height, width=width, ranges=SMALL)
 
 
 def box_task(

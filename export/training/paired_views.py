@@ -58,8 +58,10 @@ class PairedViews:
         return flat_target(int(draw.integers(2**31)), self.shots.pixels(int(draw.integers(len(self.shots)))))
 
 
-def paired_views(photographs: Sequence[Photograph], *, seed: int) -> PairedViews:
-    """Return pairs from readable photographs, `PHOTOGRAPHS` of them drawn at random, and of `TARGETS`."""
+def paired_views(
+    photographs: Sequence[Photograph], *, seed: int, most: int = PHOTOGRAPHS, targets: int = TARGETS
+) -> PairedViews:
+    """Return pairs from readable photographs, at most `most` of them drawn at random, and of drawn targets."""
     shots = Shots(photographs=photographs, profile=profile_of(SIDE))
-    rows = np.random.default_rng(seed).permutation(len(shots))[:PHOTOGRAPHS]
-    return PairedViews(shots=shots, rows=rows, targets=TARGETS, seed=seed)
+    rows = np.random.default_rng(seed).permutation(len(shots))[:most]
+    return PairedViews(shots=shots, rows=rows, targets=targets, seed=seed)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from landseer.export.training.settings import Optimiser, Schedule
 
 Kind = Literal["labels", "tuples", "boxes"]
+Pasted = Literal["photographs", "targets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class Stage:
     """Tuples mined for each epoch."""
     pool: int = 5000
     """Photographs described for mining."""
+    pasted: Pasted = "photographs"
+    """What a detector learns to find where a data set has no boxes: photographs pasted into each other, or drawn flat
+    targets pasted into photographs."""
 
 
 _CIDER = Stage(

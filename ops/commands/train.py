@@ -22,9 +22,11 @@ METHODS = {
     "ssdlite": "Detect-to-Retrieve's single-shot detector",
     "faster_rcnn": "Detect-to-Retrieve's two-stage detector",
     "lattqe": "query expansion on the backbone's descriptors; takes fewer options",
+    "coattention": "co-attention's reduction, on pairs of views and of drawn flat targets; takes fewer options",
 }
-OF_LATTQE = ("out", "backbone", "weights", "epochs", "seed", "resume", "dry_run")
-"""The options that LAttQE's training takes; any other is an error, so that none is silently ignored."""
+_FEW = ("out", "backbone", "weights", "epochs", "seed", "resume", "dry_run")
+TAKES = {"lattqe": _FEW, "coattention": (*_FEW, "rate", "pool", "device", "log_every")}
+"""The options of the methods that take fewer; any other is an error, so that none is silently ignored."""
 _MORE = f"""\
 methods:
 {chr(10).join(f"  {name:<13} {what}" for name, what in METHODS.items())}
@@ -34,7 +36,7 @@ data sets:
 
 Training validates on held-out classes, before the first step and after each epoch, and keeps the best weights in
 DIR/best.safetensors. The detectors use the boxes of the data set if it has them (boxes:, revisitop:), and otherwise
-paste photographs into each other.
+paste photographs into each other, or drawn flat targets (covers, posters, pages) into photographs: --paste targets.
 
 You can interrupt it at any time, even with kill -9: the same command with --resume continues, and on a CPU ends with
 bit-identical weights."""
@@ -79,7 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accumulate", type=positive, metavar="N", help="batches per step (default: the method's)")
     parser.add_argument("--rate", type=_rate, metavar="X", help="learning rate (default: the method's)")
     parser.add_argument("--tuples", type=positive, metavar="N", help="tuples mined per epoch (default: the method's)")
-    parser.add_argument("--pool", type=positive, metavar="N", help="photographs to mine from (default: the method's)")
+    parser.add_argument(
+        "--pool", type=positive, metavar="N", help="photographs to mine from; coattention: to see twice"
+    )
+    parser.add_argument(
+        "--paste",
+        choices=("photographs", "targets"),
+        help="what a detector learns to find where DATA has no boxes: photographs pasted into each other (default), or "
+        "drawn flat targets, small in the photographs",
+    )
     parser.add_argument(
         "--side", type=_side, default=640, metavar="PX", help="longer side of the pictures (default %(default)s)"
     )
@@ -119,14 +129,15 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
     from landseer.ops.errors import OpsError
+    from landseer.ops.train import train_coattention, training
     from landseer.ops.train import train_lattqe as lattqe
-    from landseer.ops.train import training
 
     # One thread prepares pictures; torch uses all cores.
     cv2.setNumThreads(1)
     command = _command(args)
     try:
-        run_method = lattqe.run if args.method == "lattqe" else training.run_training
+        own = {"lattqe": lattqe.run, "coattention": train_coattention.run}
+        run_method = own.get(args.method, training.run_training)
         run_method(training.TrainingOptions(command=command, **_options(args)), console(sys.stderr, pipe_width=None))
     except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
         return failed("train", str(error))
@@ -139,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments. TrainingError for an unknown backbone, or an option that lattqe does not take."""
+    """Return the arguments. TrainingError for an unknown backbone, or an option that the method does not take."""
     from landseer.export.models.trunks import BACKBONES
     from landseer.export.training.errors import TrainingError
 
@@ -147,10 +158,11 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         raise TrainingError(f"got backbone {args.backbone}; expected one of {', '.join(BACKBONES)}")
     if args.try_steps and not args.dry_run:
         raise TrainingError("got --try-steps without --dry-run; add --dry-run, as nothing of these steps is kept")
-    foreign = [_option(name) for name in _given(args) if name not in OF_LATTQE] if args.method == "lattqe" else []
-    if foreign:
-        takes = ", ".join(map(_option, OF_LATTQE))
-        raise TrainingError(f"got {', '.join(foreign)} for lattqe, which takes only {takes}; remove the others")
+    takes = TAKES.get(args.method)
+    foreign = [_option(name) for name in _given(args) if name not in takes] if takes else []
+    if takes and foreign:
+        known = ", ".join(map(_option, takes))
+        raise TrainingError(f"got {', '.join(foreign)} for {args.method}, which takes only {known}; remove the others")
     return dict(vars(args))
 
 

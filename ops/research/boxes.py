@@ -24,8 +24,9 @@ from landseer.ops.evaluate.figures import Estimate
 from landseer.ops.evaluate.head_vectors import Vectors
 from landseer.ops.evaluate.readers import read as read_dataset
 from landseer.ops.research import small_things
+from landseer.ops.research.box_finders import detector_spec, finder
 from landseer.ops.research.cells import INTERVALS, QUERIES, estimate_cells, gain_cells, mean_cells
-from landseer.ops.research.small_things import TRUE, WHOLE, BoxNetworks, Entry, SourceRegions, found
+from landseer.ops.research.small_things import ATTENTION, TRUE, WHOLE, WINDOWS, BoxNetworks, Entry, SourceRegions, found
 from landseer.ops.research.writing import add_report, made_by, written
 
 PROGRAM = "python -m landseer.ops.research.boxes"
@@ -205,7 +206,9 @@ def _report(args: argparse.Namespace) -> str:
     test = test.drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
     if not test.queries:
         raise OpsError(f"none of the {len(test.references)} drawn pictures shows the same thing as another; draw more")
-    networks = small_things.load_networks(args.backbone, args.weights, args.parts, args.proposals)
+    loaded = BACKBONES[args.backbone].load(args.weights, "auto")
+    detectors = {one.name: finder(one, loaded) for one in args.detector}
+    networks = small_things.load_networks(args.backbone, loaded, args.parts, detectors)
     databases = _databases(test, backgrounds, networks, args)
     return "\n".join([_head(args, test, databases), *map(table, databases)])
 
@@ -213,9 +216,9 @@ def _report(args: argparse.Namespace) -> str:
 def _databases(
     test: Dataset, backgrounds: Sequence[Path], networks: BoxNetworks, args: argparse.Namespace
 ) -> list[DatabaseFigures]:
-    detected = [WHOLE, "attention", *(["proposals"] if networks.proposals else [])]
+    detected = [WHOLE, ATTENTION, WINDOWS, *networks.detectors]
     large = _described("as they are", small_things.as_they_are(test.references), detected, networks, args)
-    entries = small_things.made_small(test.references, backgrounds, seed=args.seed)
+    entries = small_things.made_small(test.references, backgrounds, seed=args.seed, feather=args.feather)
     tiny = _described("small", entries, [*detected, TRUE], networks, args)
     rows = {path: row for row, path in enumerate(test.references)}
     queries = np.concatenate([large[WHOLE][rows[query.shot.path]].vectors for query in test.queries])
@@ -239,8 +242,22 @@ def _parser() -> argparse.ArgumentParser:
         "--test", required=True, metavar="SPEC", help="photographs by class; each is searched for among the others"
     )
     parser.add_argument("--backgrounds", required=True, metavar="SPEC", help="other photographs, as backgrounds")
-    parser.add_argument("--parts", type=Path, required=True, help="a trained head, whose attention finds boxes")
-    parser.add_argument("--proposals", type=Path, help="trained region proposals, which also find boxes")
+    parser.add_argument("--parts", type=Path, help="a trained head (default: the one that ships with the backbone)")
+    parser.add_argument(
+        "--detector",
+        type=detector_spec,
+        action="append",
+        default=[],
+        metavar="NAME=KIND[:FILE]",
+        help="a detector of `landseer train rpn|ssdlite|faster_rcnn`: its best.safetensors; once for each",
+    )
+    parser.add_argument(
+        "--feather",
+        type=float,
+        default=0.0,
+        metavar="PX",
+        help="blur of the pasted edges of small things (%(default)g)",
+    )
     parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
     parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
     parser.add_argument("--pictures", type=int, help="pictures of the test set, drawn with the seed (all)")
@@ -256,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
 def _head(args: argparse.Namespace, test: Dataset, databases: Sequence[DatabaseFigures]) -> str:
     low, high = (round(100 * share) for share in small_things.SHARE)
     frame, most, least = small_things.FRAME, small_things.BEST, small_things.LEAST_SCORE
+    window = f"{round(100 * small_things.WINDOW)}%"
     readings = "\n".join(f"- {one.name}: {reading(one)}." for one in databases)
     return f"""# Do boxes help?
 
@@ -269,16 +287,29 @@ chosen before measuring:
 
 - Data: {args.test}, {len(test.references):,} photographs. {len(test.queries):,} of them, as they are, are the
   queries; a query never finds itself.
-- Model: {args.backbone} with the head {args.parts.name}.
+- Model: {args.backbone} with {f"the head {args.parts.name}" if args.parts else "the head that ships"}, at one scale.
 - *Made small*: each photograph is shrunk to {low} to {high}% of the shorter side of a background from
-  {args.backgrounds}, which is {frame} pixels long, and pasted at a random place. Such pictures have edges that no
-  photograph has, and the background shows things of its own.
+  {args.backgrounds}, which is {frame} pixels long, and pasted at a random place{_edges(args)}. The background
+  shows things of its own.
+- *Attention*: the boxes of the head's attention, the default detector. *Windows*: four, {window} of each side, at the
+  corners of the picture: what as many boxes find without looking.{_detectors(args)}
 - Boxes: at most {most} for each picture, with a score of {least} or more, each cropped and described again. The
   similarity of a picture is that of its best region, or the mean over its regions.
 - *True box*: where the photograph was pasted, which is what a perfect detector would find.
 
 {INTERVALS}
 """
+
+
+def _edges(args: argparse.Namespace) -> str:
+    if args.feather:
+        return f", its edges blurred by {args.feather:g} pixels"
+    return ", with sharp edges, which no photograph has"
+
+
+def _detectors(args: argparse.Namespace) -> str:
+    told = [f"*{one.name}*: {one.kind}, {one.weights or 'random weights'}" for one in args.detector]
+    return "".join(f"\n- {line}." for line in told)
 
 
 if __name__ == "__main__":

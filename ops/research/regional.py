@@ -19,12 +19,13 @@ from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.verify.verification import VerificationSettings
 from landseer.ensemble.verify.verifier import SETTINGS
+from landseer.export.build import REDUCTION_SEED
 from landseer.export.models.backbone import LOCAL_SCALES, SCALE_UNIT
 from landseer.export.models.pooling import Projection
 from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import read_parts
 from landseer.ops.errors import OpsError
-from landseer.ops.evaluate.arrays import NORMS, SCALES
+from landseer.ops.evaluate.arrays import FEATURES, NORMS, SCALES
 from landseer.ops.evaluate.coattention import reduction_of
 from landseer.ops.evaluate.codebooks import CodebookSource
 from landseer.ops.evaluate.dataset import Dataset
@@ -48,7 +49,7 @@ WEIGHTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 MATCHING = tuple(
     VerificationSettings(distance=one, mutual=mutual) for one in (0.6, 0.75, 0.9) for mutual in (False, True)
 )
-CLUSTERS, FEATURES, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
+CLUSTERS, STRONGEST, TEMPERATURES = (1, 5, 20), (100, 250), (1.0, 5.0, 20.0)
 """Tried besides the paper's 10, 500 and 10."""
 ALL_SCALES = tuple(scale / SCALE_UNIT for scale in LOCAL_SCALES)
 SCALED = {"scale 1": ALL_SCALES[3:4], "scales 0.71 to 1.41": ALL_SCALES[2:]}
@@ -57,8 +58,11 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 """Lowest scores of boxes to try."""
 TUNED_BY = 100
 """Number of queries of the training data that numbers are chosen on."""
-SECTIONS = ("coattention", "numbers", "words", "verification")
+SECTIONS = ("coattention", "reduction", "numbers", "words", "verification")
+TUNED = ("coattention", "words", "verification")
+"""Sections with numbers that are chosen on the training data."""
 WHOLE, REDUCTION = "query vectors", "reduction"
+EXPORTED, UNTRAINED = "as exported", "random rows"
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -81,6 +85,8 @@ class Chosen:
     weight: float
     matching: VerificationSettings
     words: int
+    by: str
+    """The data that chose, for people."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,9 +97,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--test", required=True, metavar="SPEC", help="photographs by class, to test on")
     parser.add_argument(
-        "--train", required=True, metavar="SPEC", help="photographs of other classes, to choose numbers and learn words"
+        "--test", required=True, action="append", metavar="SPEC", help="photographs by class, to test on; once for each"
+    )
+    parser.add_argument(
+        "--train",
+        metavar="SPEC",
+        help=f"photographs of other classes, to choose numbers and learn words; needed for {', '.join(TUNED)}",
     )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="folder of exported models (%(default)s)"
@@ -102,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
     parser.add_argument("--parts", type=Path, help="trained parts (default: those that come with it)")
     parser.add_argument(
-        "--reduction", type=Path, metavar="PARTS", help="also try the co-attention reduction of these trained parts"
+        "--reduction",
+        action="append",
+        default=[],
+        metavar="[NAME=]PARTS",
+        help="also try the co-attention reduction of these trained parts, such as of `landseer train coattention`",
     )
     parser.add_argument("--queries", type=int, help="queries of the test data, drawn with the seed (all)")
     parser.add_argument("--pictures", type=int, help="pictures of the test data, drawn with the seed (all)")
@@ -127,29 +141,47 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(args: argparse.Namespace, console: Console) -> str:
+    if not args.train and (asked := [section for section in args.sections if section in TUNED]):
+        raise OpsError(f"the sections {', '.join(asked)} need --train SPEC; or choose others with --sections")
     system = _system(args, console)
-    other = _other_reduction(args.reduction, system.profile) if args.reduction else None
-    train = read(args.train).drawn(args.learn, args.seed)
-    test = read(args.test).drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
-    # Preparing the test data learns the words from the training data; both use them.
-    test = _prepared(system, test, [*(f"{ASMK}:{count}" for count in args.words), RASMK, NAIVE], console)
-    judge = _judge(system, test)
-    train = _prepared(system, train, [], console)
-    train = train.sampled(TUNED_BY, args.seed)
-    chosen = _choose(_judge(system, train), args.words, console.print)
-    return "\n".join([_head(args, system, train, test, chosen), *_sections(judge, chosen, other, args, console.print)])
+    others = dict(_other_reduction(text, system.profile) for text in args.reduction)
+    train = read(args.train).drawn(args.learn, args.seed) if args.train else None
+    # Preparing test data learns the words from the training data; both use them.
+    judges = [_judge(system, _prepared_test(system, spec, args, console)) for spec in args.test]
+    chosen = _chosen(system, train, args, console) if train else None
+    lines = [_head(args, system, judges, chosen)]
+    for spec, judge in zip(args.test, judges, strict=True):
+        of = f": {spec}" if len(args.test) > 1 else ""
+        lines += _sections(judge, chosen, others, args, console.print, of=of)
+    return "\n".join(lines)
+
+
+def _prepared_test(system: InProcessSystem, spec: str, args: argparse.Namespace, console: Console) -> Dataset:
+    test = read(spec).drawn(args.pictures, args.seed).sampled(args.queries, args.seed)
+    if args.train:
+        return _prepared(system, test, [*(f"{ASMK}:{count}" for count in args.words), RASMK, NAIVE], console)
+    more = [FEATURES, NORMS, *([SCALES] if "numbers" in args.sections else [])]
+    return test.without(system.prepare(test, parse_all("coattention", positions=1), console, more=more))
+
+
+def _chosen(system: InProcessSystem, train: Dataset, args: argparse.Namespace, console: Console) -> Chosen:
+    """Choose the numbers on some queries of the training data."""
+    tuned_on = _prepared(system, train, [], console).sampled(TUNED_BY, args.seed)
+    return _choose(_judge(system, tuned_on), args.words, console.print, len(train.references))
 
 
 def _system(args: argparse.Namespace, console: Console) -> InProcessSystem:
     repository = args.repository
     if args.backbone:
         repository = exported(ExportRequest(backbone=args.backbone, weights=args.weights, parts=args.parts), console)
-    words = CodebookSource(learned_from=args.train, pictures=args.learn, seed=args.seed)
+    words = CodebookSource(learned_from=args.train, pictures=args.learn, seed=args.seed) if args.train else None
     return InProcessSystem(repository, cache=args.cache, seed=args.seed, words=words, boxes=Boxes(most=args.regions))
 
 
-def _other_reduction(file: Path, profile: Profile) -> Projection:
-    """Return the reduction in a file of parts. WeightsError, or OpsError if there is none that fits."""
+def _other_reduction(text: str, profile: Profile) -> tuple[str, Projection]:
+    """Return a name and the reduction in a file of parts, from [NAME=]PARTS. WeightsError, or OpsError if none fits."""
+    name, equals, rest = text.partition("=")
+    file = Path(rest if equals else text)
     held = read_parts(file).section(REDUCTION)
     if not held:
         raise OpsError(f"{file} has no reduction for co-attention; learn one with --section reduction of export/all.py")
@@ -158,7 +190,7 @@ def _other_reduction(file: Path, profile: Profile) -> Projection:
         raise OpsError(
             f"{file} has a reduction from {got[1]} to {got[0]} values; expected {expected[1]} to {expected[0]}"
         )
-    return Projection(held["mean"], held["matrix"])
+    return name if equals else file.name, Projection(held["mean"], held["matrix"])
 
 
 def _judge(system: InProcessSystem, dataset: Dataset) -> Judge:
@@ -171,7 +203,7 @@ def _prepared(system: InProcessSystem, dataset: Dataset, rows: Sequence[str], co
     return dataset.without(system.prepare(dataset, methods, console, more=[NORMS, SCALES] if NAIVE in rows else []))
 
 
-def _choose(judge: Judge, words: Sequence[int], say: Say) -> Chosen:
+def _choose(judge: Judge, words: Sequence[int], say: Say, pictures: int) -> Chosen:
     """Return the numbers that are best on the training data: by mAP, for matching by the first hit."""
     none = judge.by(FIRST, NO_EXPANSION).figures
     say(f"none: mAP {100 * none.map:.1f}, first right {100 * none.mean_precisions[0]:.1f}%")
@@ -182,7 +214,8 @@ def _choose(judge: Judge, words: Sequence[int], say: Say) -> Chosen:
     matching = {_told(one): value for one, value in firsts.items()}
     for what, found in (("weight", weights), ("words", books), ("matches", matching)):
         say(f"{what} on the training data: " + ", ".join(f"{one} {100 * value:.1f}" for one, value in found.items()))
-    return Chosen(weight=_best(weights), words=_best(books), matching=_best(firsts))
+    by = f"{pictures:,} photographs. The words are learned from them, and\n  {len(judge.dataset.queries):,} queries"
+    return Chosen(weight=_best(weights), words=_best(books), matching=_best(firsts), by=by)
 
 
 def _best(found: Mapping[T, float]) -> T:
@@ -194,19 +227,31 @@ def _told(settings: VerificationSettings) -> str:
 
 
 def _sections(
-    judge: Judge, chosen: Chosen, other: Projection | None, args: argparse.Namespace, say: Say
+    judge: Judge,
+    chosen: Chosen | None,
+    others: Mapping[str, Projection],
+    args: argparse.Namespace,
+    say: Say,
+    *,
+    of: str = "",
 ) -> Iterator[str]:
+    """Yield the tables. of: what their titles end with."""
     none = judge.by(FIRST, NO_EXPANSION)
-    for section, title, rows in (
-        ("coattention", "Re-ranking the global short list by co-attention", _attended(judge, chosen)),
-        ("numbers", "Co-attention with other numbers", _varied(judge, chosen)),
-        *([("coattention", f"With the reduction of {args.reduction.name}", _reduced(judge, other))] if other else []),
-        ("words", "Words: ASMK* and R-ASMK* as the first search", _words(judge, chosen, args)),
-        ("verification", "Spatial verification of the global short list", _verified(judge, chosen)),
-    ):
+    sections: list[tuple[str, str, Iterator[RegionalRow]]] = [
+        ("reduction", "Co-attention by its reduction", _reduced(judge, others)),
+        ("numbers", "Co-attention with other numbers", _varied(judge)),
+    ]
+    if chosen:
+        sections = [
+            ("coattention", "Co-attention over the global short list", _attended(judge, chosen)),
+            *sections,
+            ("words", "Words: ASMK* and R-ASMK* as the first search", _words(judge, args)),
+            ("verification", "Spatial verification of the global short list", _verified(judge, chosen)),
+        ]
+    for section, title, rows in sections:
         if section in args.sections:
-            say(title)
-            yield f"## {title}\n\n{table(list(rows), judge.dataset.classes(), [none])}"
+            say(f"{title}{of}")
+            yield f"## {title}{of}\n\n{table(list(rows), judge.dataset.classes(), [none])}"
     if "words" not in args.sections:
         return
     shares = ", ".join(f"{100 * judge.sharing(count):.1f}% with {count:,} words" for count in args.words)
@@ -227,12 +272,12 @@ def _attended(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
     yield judge.by(f"word filter, then co-attention, weight {chosen.weight:g}", filtered)
 
 
-def _varied(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
+def _varied(judge: Judge) -> Iterator[RegionalRow]:
     paper = Numbers()
     forms = {
         "K 10, N 500, T 10": paper,
         **{f"K {count}": replace(paper, clusters=count) for count in CLUSTERS},
-        **{f"N {count}": replace(paper, features=count) for count in FEATURES},
+        **{f"N {count}": replace(paper, features=count) for count in STRONGEST},
         **{f"T {one:g}": replace(paper, temperature=one) for one in TEMPERATURES},
         **{name: replace(paper, scales=scales) for name, scales in SCALED.items()},
     }
@@ -243,16 +288,22 @@ def _varied(judge: Judge, chosen: Chosen) -> Iterator[RegionalRow]:
         yield judge.by(f"{name}{taken}, weight 0.5", attended(0.5), space=space)
 
 
-def _reduced(judge: Judge, reduction: Projection) -> Iterator[RegionalRow]:
-    space = judge.varied(Numbers(), reduction=reduction)
-    yield judge.by("co-attention alone", attended(), space=space)
-    yield judge.by("co-attention, weight 0.5", attended(0.5), space=space)
-    whole = judge.by_query_vectors(space)
-    yield judge.by(WHOLE, NO_EXPANSION, space=whole)
-    yield judge.by(f"{WHOLE}, then co-attention", attended(), space=whole, against=WHOLE)
+def _reduced(judge: Judge, others: Mapping[str, Projection]) -> Iterator[RegionalRow]:
+    yield judge.by(FIRST, NO_EXPANSION)
+    own = judge.exported
+    random = Projection.untrained(own.matrix.shape[1], own.matrix.shape[0], seed=REDUCTION_SEED)
+    alone, half, listed = "co-attention alone", "co-attention, weight 0.5", f"{WHOLE}, then co-attention"
+    for name, reduction in {EXPORTED: own, UNTRAINED: random, **others}.items():
+        space, base = judge.reduced(reduction), name == EXPORTED
+        for row, method in ((half, attended(0.5)), (alone, attended())):
+            against = FIRST if base else f"{row}: {EXPORTED}"
+            yield judge.by(f"{row}: {name}", method, space=space, against=against)
+        whole = judge.by_query_vectors(space)
+        yield judge.by(f"{WHOLE}: {name}", NO_EXPANSION, space=whole)
+        yield judge.by(f"{listed}: {name}", attended(), space=whole, against=f"{WHOLE}: {name}")
 
 
-def _words(judge: Judge, chosen: Chosen, args: argparse.Namespace) -> Iterator[RegionalRow]:
+def _words(judge: Judge, args: argparse.Namespace) -> Iterator[RegionalRow]:
     for count in args.words:
         of, boxes = f"{count:,} words", Boxes(most=args.regions)
         plain, united = f"ASMK*, {of}", f"ASMK* of all regions as one, {of}"
@@ -289,22 +340,32 @@ def _regions(most: int, profile: Profile) -> str:
     return f"at most {most} crops per photograph, by the detector {profile.detector}" if most else "none"
 
 
-def _head(args: argparse.Namespace, system: InProcessSystem, train: Dataset, test: Dataset, chosen: Chosen) -> str:
-    kinds = len({query.label for query in test.queries})
+def _head(args: argparse.Namespace, system: InProcessSystem, judges: Sequence[Judge], chosen: Chosen | None) -> str:
+    tested = "\n".join(_tested(spec, judge.dataset, system) for spec, judge in zip(args.test, judges, strict=True))
     return f"""# Local features compared
 
 {made_by(PROGRAM, development=args.development)}
 
-- Test data: {args.test}, {len(test.queries):,} queries of {kinds} classes, each searched for among
-  {len(test.references):,} photographs; {system.about.title}.
-- Training data: {args.train}, {len(train.references):,} photographs. The words are learned from them, and
-  {len(train.queries):,} queries choose the numbers: weight of co-attention beside the global score {chosen.weight:g},
-  {chosen.words:,} words, matches {_told(chosen.matching)}.
-- Short list: 100. Regions: {_regions(args.regions, system.profile)}.
+{tested}
+{_trained(args, chosen)}- Short list: 100. Regions: {_regions(args.regions, system.profile)}.
 - *First right*: how often the first hit is right. *Bytes*: index size per photograph. *ms*: the median time of a
   search, without describing the query but with assigning words to its local descriptors.
 
 {INTERVALS}
+"""
+
+
+def _tested(spec: str, test: Dataset, system: InProcessSystem) -> str:
+    kinds = len({query.label for query in test.queries})
+    return f"""- Test data: {spec}, {len(test.queries):,} queries of {kinds} classes, each searched for among
+  {len(test.references):,} photographs; {system.about.title}."""
+
+
+def _trained(args: argparse.Namespace, chosen: Chosen | None) -> str:
+    if chosen is None:
+        return ""
+    return f"""- Training data: {args.train}, {chosen.by} choose the numbers: weight of co-attention beside the
+  global score {chosen.weight:g}, {chosen.words:,} words, matches {_told(chosen.matching)}.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from landseer.ops.evaluate.reranking import COATTENTION, BySpace, Reranker, Rera
 from landseer.ops.evaluate.space import Search, Space
 from landseer.ops.evaluate.system import Searched
 from landseer.ops.evaluate.words import inverted, searching, widened
-from landseer.ops.research.varied_coattention import Numbers, VariedArrays
+from landseer.ops.research.varied_coattention import Numbers, ReducedArrays, Unreduced, VariedArrays, unreduced
 
 FIRST = "none"
 """The row that others are compared with by default."""
@@ -55,10 +56,24 @@ class Judge:
         """Search by a method. space: by default that of the data set."""
         return self._row(name, list(answers(method, space or self.space)), against)
 
-    def varied(self, numbers: Numbers, *, reduction: Projection | None = None) -> Space:
-        """Return the space with co-attention vectors made with other numbers or another reduction than exported."""
-        side = VariedArrays(self.space.arrays, self._system.profile, reduction or self._reduction, numbers)
+    @property
+    def exported(self) -> Projection:
+        """The reduction of the exported models."""
+        return self._reduction
+
+    def varied(self, numbers: Numbers) -> Space:
+        """Return the space with co-attention vectors made with other numbers than exported."""
+        side = VariedArrays(self.space.arrays, self._system.profile, self._reduction, numbers)
         return replace(self.space, arrays=side)
+
+    def reduced(self, reduction: Projection) -> Space:
+        """Return the space with co-attention vectors by another reduction than exported."""
+        side = ReducedArrays(self.space.arrays, self._system.profile, reduction, self._pooled)
+        return replace(self.space, arrays=side)
+
+    @cached_property
+    def _pooled(self) -> Unreduced:
+        return unreduced(self.space.arrays, self._system.profile, self.space.own)
 
     def features_each(self, space: Space) -> float:
         """Return the mean number of local features per picture that a varied space was made from."""

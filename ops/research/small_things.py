@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from landseer.ensemble.config import Limits
@@ -24,12 +24,10 @@ from landseer.ensemble.inference.contracts import SIDE_MULTIPLE, Sizes
 from landseer.ensemble.inference.profile import Profile
 from landseer.ensemble.pictures.pictures import Prepared, Region, prepare
 from landseer.ensemble.search.describe import whole_picture_boxes
-from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
+from landseer.export.build import Wanted, find_parts, trunk_sha256
 from landseer.export.models.backbone import SCALE_UNIT
 from landseer.export.models.detector import AttentionRegions, Detection
-from landseer.export.models.rpn import RegionProposals, first_boxes
-from landseer.export.models.trained import read_proposals
-from landseer.export.models.trunks import BACKBONES, fill
+from landseer.export.models.trunks import Loaded
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import maps_runner
 from landseer.ops.evaluate.head_variants import Level, Variant, variants
@@ -44,6 +42,8 @@ BEST = 4
 """Most boxes of a picture that are described, in the detector's order."""
 LEAST_SCORE = 0.1
 """Lowest score of a box, as in Detect-to-Retrieve."""
+WINDOW = 0.6
+"""Sides of a window, as a share of the picture's: four at the corners cover it and overlap."""
 Places = NDArray[np.float32]
 """Boxes [n, 4]: x, y, width, height in pixels of the whole picture."""
 
@@ -75,29 +75,44 @@ def _whole(path: Path) -> Scene:
     return Scene(data=path.read_bytes(), place=None)
 
 
-def made_small(photographs: Sequence[Path], backgrounds: Sequence[Path], *, seed: int) -> list[Entry]:
-    """Return each photograph, shrunk and pasted at a random place of a random background, by the seed."""
-    return [_small(path, backgrounds, (seed, row)) for row, path in enumerate(photographs)]
+def made_small(
+    photographs: Sequence[Path], backgrounds: Sequence[Path], *, seed: int, feather: float = 0.0
+) -> list[Entry]:
+    """Return each photograph, shrunk and pasted at a random place of a random background, by the seed.
+
+    feather: see `laid`.
+    """
+    return [_small(path, backgrounds, (seed, row), feather) for row, path in enumerate(photographs)]
 
 
-def _small(path: Path, backgrounds: Sequence[Path], seed: tuple[int, int]) -> Entry:
+def _small(path: Path, backgrounds: Sequence[Path], seed: tuple[int, int], feather: float) -> Entry:
     behind = backgrounds[int(np.random.default_rng(seed).integers(len(backgrounds)))]
-    name = f"{_name(path)} in {_name(behind)}, {seed}, {FRAME}, {SHARE}"
-    return Entry(name=name, scene=lambda: laid(path, behind, np.random.default_rng((*seed, 1))))
+    edge = f", {feather:g}" if feather else ""
+    name = f"{_name(path)} in {_name(behind)}, {seed}, {FRAME}, {SHARE}{edge}"
+    return Entry(name=name, scene=lambda: laid(path, behind, np.random.default_rng((*seed, 1)), feather))
 
 
-def laid(photograph: Path, background: Path, draw: np.random.Generator) -> Scene:
+def laid(photograph: Path, background: Path, draw: np.random.Generator, feather: float = 0.0) -> Scene:
     """Paste a photograph, shrunk by `SHARE`, at a random place of a background whose longer side becomes `FRAME`.
 
-    The picture is a BMP: no loss by a second compression, and quick to write and read.
+    The picture is a BMP: no loss by a second compression, and quick to write and read. feather: standard deviation of
+    the blur of the pasted edge, pixels; 0 for a sharp edge, which no photograph has.
     """
     frame = _resized(_read(background), FRAME)
     thing = _resized(_read(photograph), round(draw.uniform(*SHARE) * min(frame.size)))
     x, y = (int(draw.integers(whole - part + 1)) for whole, part in zip(frame.size, thing.size, strict=True))
-    frame.paste(thing, (x, y))
+    frame.paste(thing, (x, y), _soft(thing.size, feather) if feather else None)
     file = io.BytesIO()
     frame.save(file, "BMP")
     return Scene(data=file.getvalue(), place=Region(x=x, y=y, width=thing.width, height=thing.height))
+
+
+def _soft(size: tuple[int, int], feather: float) -> Image.Image:
+    """Return a mask that fades towards the edges, twice `feather` inside which half is left."""
+    inset = round(2 * feather)
+    mask = Image.new("L", size)
+    mask.paste(255, (inset, inset, max(inset + 1, size[0] - inset), max(inset + 1, size[1] - inset)))
+    return mask.filter(ImageFilter.GaussianBlur(feather))
 
 
 def _read(path: Path) -> Image.Image:
@@ -115,6 +130,15 @@ def _name(path: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Finder:
+    """Finds boxes in a picture."""
+
+    places: Callable[[Seen], Places]
+    fingerprint: str
+    """Identifies what its boxes depend on besides trunk and descriptor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BoxNetworks:
     """The networks that describe pictures and find boxes."""
 
@@ -126,12 +150,23 @@ class BoxNetworks:
     profile: Profile
     stride: int = SIDE_MULTIPLE
     """Of the trunk, see `AttentionRegions`."""
-    proposals: RegionProposals | None = None
+    detectors: Mapping[str, Finder] = field(default_factory=dict)
+    """Trained ones, by name."""
+
+    @property
+    def finders(self) -> Mapping[str, Finder]:
+        """All that finds boxes, by name: besides the detectors the head's attention, windows, and the true place."""
+        threshold = AttentionRegions(sizes=self.profile.sizes).threshold
+        return {
+            ATTENTION: Finder(places=attention_places, fingerprint=f"{threshold}"),
+            WINDOWS: Finder(places=windows, fingerprint=f"{WINDOW}"),
+            **self.detectors,
+            TRUE: Finder(places=true_place, fingerprint=""),
+        }
 
 
-def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: Path | None) -> BoxNetworks:
-    """Load a frozen trunk, a trained head and optionally proposals of `landseer train rpn`. WeightsError."""
-    loaded = BACKBONES[backbone].load(weights, "auto")
+def load_networks(backbone: str, loaded: Loaded, parts: Path | None, detectors: Mapping[str, Finder]) -> BoxNetworks:
+    """Return networks of a frozen trunk with a trained head. parts: None for the one that ships. WeightsError."""
     sizes, precision = Sizes(channels=loaded.trunk.channels), precision_of(backbone)
     trained = find_parts(loaded, Wanted(backbone=backbone, parts=parts))
     *_, variant = variants(sizes.channels, [trained] if trained else [])
@@ -141,15 +176,8 @@ def load_networks(backbone: str, weights: Path | None, parts: Path, proposals: P
         variant=variant,
         profile=Profile(backbone=backbone, weights_sha256="", sizes=sizes),
         stride=loaded.trunk.stride,
-        proposals=load_proposals(proposals, sizes.channels, trunk_sha256(loaded)) if proposals else None,
+        detectors=detectors,
     )
-
-
-def load_proposals(path: Path, channels: int, trunk: str) -> RegionProposals:
-    """Load proposals that `landseer train rpn` wrote for a trunk. WeightsError if the file is something else."""
-    module = RegionProposals(channels).eval()
-    fill(module, read_proposals(path, trunk)[0], path)
-    return module
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -220,11 +248,12 @@ def attention_places(seen: Seen) -> Places:
     return seen.places(regions(attention, seen.size()))
 
 
-def proposed_places(seen: Seen) -> Places:
-    """Return boxes of trained region proposals; none without proposals."""
-    if seen.networks.proposals is None:
-        return np.empty((0, 4), np.float32)
-    return seen.places(first_boxes(seen.networks.proposals(seen.level.last, seen.size()), seen.networks.profile.sizes))
+def windows(seen: Seen) -> Places:
+    """Return four windows at the corners of the picture: what as many boxes find without looking."""
+    width, height = seen.whole.width, seen.whole.height
+    sides = (WINDOW * width, WINDOW * height)
+    corners = [(x, y) for y in (0.0, height - sides[1]) for x in (0.0, width - sides[0])]
+    return np.array([(*corner, *sides) for corner in corners], np.float32)
 
 
 def true_place(seen: Seen) -> Places:
@@ -234,17 +263,15 @@ def true_place(seen: Seen) -> Places:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-WHOLE, TRUE = "whole picture", "true box"
-SOURCES: Mapping[str, Callable[[Seen], Places]] = {
-    "attention": attention_places,
-    "proposals": proposed_places,
-    TRUE: true_place,
-}
+WHOLE, ATTENTION, WINDOWS, TRUE = "whole picture", "attention", "windows", "true box"
 
 
 @torch.inference_mode()
 def found(entry: Entry, sources: Sequence[str], networks: BoxNetworks, folder: Path) -> list[SourceRegions]:
-    """Return the regions of each source (`WHOLE` or a key of `SOURCES`) in a picture; known ones are read from disk."""
+    """Return the regions of each source in a picture: `WHOLE`, or a key of `BoxNetworks.finders`.
+
+    Known ones are read from disk.
+    """
     files = [folder / f"{_key(entry, source, networks)}.npz" for source in sources]
     if not all(file.exists() for file in files):
         seen = Seen(entry.scene(), networks)
@@ -259,7 +286,7 @@ def _regions(seen: Seen, source: str) -> SourceRegions:
     if source == WHOLE:
         place = np.array([[0, 0, seen.whole.width, seen.whole.height]], np.float32)
         return SourceRegions(places=place, vectors=seen.whole_vector()[None], truth=truth)
-    places = SOURCES[source](seen)
+    places = seen.networks.finders[source].places(seen)
     vectors = np.array([seen.vector(place) for place in places], np.float32)
     return SourceRegions(
         places=places, vectors=vectors.reshape(len(places), seen.networks.profile.sizes.channels), truth=truth
@@ -281,12 +308,10 @@ def _kept(file: Path) -> SourceRegions:
 def _key(entry: Entry, source: str, networks: BoxNetworks) -> str:
     profile, variant = networks.profile, networks.variant.fingerprint
     described = (networks.trunk, variant, profile.long_side, profile.side_multiple)
-    parts = (entry.name, source, *described, BEST, LEAST_SCORE, _finder(source, networks))
+    parts = (entry.name, source, *described, BEST, LEAST_SCORE, _found_by(source, networks))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _finder(source: str, networks: BoxNetworks) -> str:
+def _found_by(source: str, networks: BoxNetworks) -> str:
     """Identify what the boxes of a source depend on besides the descriptor."""
-    if source == "attention":
-        return f"{AttentionRegions(sizes=networks.profile.sizes).threshold}"
-    return fingerprint(networks.proposals, "") if source == "proposals" and networks.proposals else ""
+    return "" if source == WHOLE else networks.finders[source].fingerprint

@@ -15,6 +15,7 @@ from landseer.ensemble.asmk.codebook import Codebook
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.models.cluster import Clustering
 from landseer.export.models.pooling import Projection, masked_gem
+from landseer.export.training.attending import Whole
 from landseer.ops.evaluate.arrays import CLUSTERS, FEATURES, NORMS, QUERY_VECTOR, SCALES
 from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.picture_arrays import PictureArrays, Score
@@ -115,3 +116,56 @@ class VariedArrays:
         with torch.inference_mode():
             found = module(rows[None], torch.tensor([[len(rows)]], dtype=torch.int32), strongest)
         return np.asarray(found.clusters[0, : int(found.cluster_count)].numpy(), np.float16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unreduced:
+    """What co-attention's vectors are reduced from, of Q queries and N references."""
+
+    queries: Sequence[NDArray[np.float32]]
+    """[C] each."""
+    references: Sequence[NDArray[np.float32]]
+    """The references' own query vectors, [C] each."""
+    clusters: Sequence[NDArray[np.float16]]
+    """[k, C] each."""
+
+
+def unreduced(side: PictureArrays, profile: Profile, own: Sequence[int | None]) -> Unreduced:
+    """Pool the pictures as the exported graphs do, once for all reductions.
+
+    own: the row of each query among the references; None if it is not there.
+    """
+    channels = profile.sizes.channels
+    whole = VariedArrays(side, profile, Whole(torch.zeros(channels), torch.eye(channels)), Numbers())
+    references = list(whole.of_references(QUERY_VECTOR))
+    known = [None if row is None else references[row] for row in own]
+    if all(one is not None for one in known):
+        queries = [one for one in known if one is not None]
+    else:
+        queries = list(whole.of_queries(QUERY_VECTOR))
+    return Unreduced(queries=queries, references=references, clusters=list(whole.of_references(CLUSTERS)))
+
+
+class ReducedArrays(VariedArrays):
+    """Other arrays, but with query vectors and clusters by another reduction than exported."""
+
+    def __init__(self, side: PictureArrays, profile: Profile, reduction: Projection, pooled: Unreduced) -> None:
+        super().__init__(side, profile, reduction, Numbers())
+        self._unreduced = pooled
+
+    def of_queries(self, name: str) -> Iterator[NDArray[Any]]:
+        """See PictureArrays."""
+        return self._reduced(self._unreduced.queries) if name == QUERY_VECTOR else super().of_queries(name)
+
+    def of_references(self, name: str) -> Iterator[NDArray[Any]]:
+        """See PictureArrays."""
+        if name == QUERY_VECTOR:
+            return self._reduced(self._unreduced.references)
+        if name == CLUSTERS:
+            return (one.astype(np.float16) for one in self._reduced(self._unreduced.clusters))
+        return super().of_references(name)
+
+    def _reduced(self, vectors: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.float32]]:
+        with torch.inference_mode():
+            for one in vectors:
+                yield np.asarray(self._reduction(torch.from_numpy(one.astype(np.float32))).numpy(), np.float32)

@@ -39,9 +39,9 @@ def chosen(data: str, validate: str, *, most: int, seed: int, console: Console, 
     validate: a share of the classes, or a data set. most: maximum number of photographs to validate on. decode: whether
     to skip photographs that cannot be decoded. Raises DatasetError or TrainingError.
     """
-    found = _read(data, console, decode)
+    found = read_all(data, console, decode)
     if ":" in validate:
-        other = _read(validate, console, decode)
+        other = read_all(validate, console, decode)
         training, held = found.photographs, some_of(other.photographs, most, seed)
         check_apart(training, other.photographs)
         check_askable(held)
@@ -74,7 +74,8 @@ def _share(text: str) -> float:
         ) from error
 
 
-def _read(spec: str, console: Console, decode: bool) -> Photographs:
+def read_all(spec: str, console: Console, decode: bool) -> Photographs:
+    """Read a data set; warn of what was skipped. decode: whether to skip photographs that cannot be decoded."""
     found = read(spec)
     if decode:
         with bars(console) as progress:

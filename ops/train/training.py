@@ -15,10 +15,11 @@ from landseer.export.models.trunks import BACKBONES, Loaded, Stride
 from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
+from landseer.export.training.errors import TrainingError
 from landseer.export.training.files import write_whole
 from landseer.export.training.loop import Outcome, Settings, Task, chosen, train, tried
 from landseer.export.training.picture_task import Data, picture_task
-from landseer.export.training.recipes import METHODS, Stage
+from landseer.export.training.recipes import METHODS, Pasted, Stage
 from landseer.export.training.settings import Device
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import trunk_runner
@@ -46,6 +47,7 @@ class TrainingOptions:
     rate: float | None
     tuples: int | None
     pool: int | None
+    paste: Pasted | None
     bf16: bool
     device: Device
     seed: int
@@ -61,6 +63,9 @@ class TrainingOptions:
 def run_training(options: TrainingOptions, console: Console) -> None:
     """Train all stages and write the card. Raises TrainingError, DatasetError or WeightsError."""
     stages = [_asked(stage, options) for stage in METHODS[options.method]]
+    if options.paste and stages[-1].kind != "boxes":
+        kinds = ", ".join(name for name, (stage, *_) in METHODS.items() if stage.kind == "boxes")
+        raise TrainingError(f"got --paste {options.paste} for {options.method}; expected it with one of {kinds}")
     found = split.chosen(
         options.data,
         options.validate,
@@ -200,6 +205,7 @@ def _asked(stage: Stage, options: TrainingOptions) -> Stage:
         "learning_rate": options.rate,
         "tuples": options.tuples,
         "pool": options.pool,
+        "pasted": options.paste,
     }
     changed = replace(stage, **{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
     # Keep a short trial from being all warm-up.

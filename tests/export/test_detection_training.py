@@ -19,6 +19,7 @@ from landseer.export.models.landmark_detectors import TwoStage, ssdlite
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
 from landseer.export.models.trunks import BACKBONES, Trunk
 from landseer.export.photographs import photographs
+from landseer.export.training.box_task import MOST_TARGETS, boxed
 from landseer.export.training.detection import (
     IGNORED,
     NEGATIVE,
@@ -31,7 +32,8 @@ from landseer.export.training.detection import (
     matches,
     proposal_losses,
 )
-from landseer.export.training.pasted import Annotated, PasteRanges, pasted
+from landseer.export.training.pasted import COVERED, Annotated, PasteRanges, pasted, scene
+from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.trunk_views import trunk_runner
 
 SIZES = Sizes(channels=1280)
@@ -207,6 +209,55 @@ def test_boxes_are_around_what_was_pasted() -> None:
         (y0, x0), (y1, x1) = bright.min(axis=0), bright.max(axis=0) + 1
         assert got.pixels.shape == (200, 240, 3)
         np.testing.assert_allclose(got.boxes, [[x0, y0, x1, y1]], atol=2.0, err_msg=f"seed {seed}")
+
+
+def test_a_tilted_thing_is_inside_its_box() -> None:
+    white, black = np.full((60, 90, 3), 255, np.uint8), np.zeros((50, 50, 3), np.uint8)
+    ranges = PasteRanges(light=0.0, feather=0.5, perspective=0.15, rounded=0.0)
+    for seed in range(20):
+        got = scene([white], black, np.random.default_rng(seed), height=200, width=240, ranges=ranges)
+        bright = np.argwhere(got.pixels[..., 0] > 127)
+        (y0, x0), (y1, x1) = bright.min(axis=0), bright.max(axis=0) + 1
+        np.testing.assert_allclose(got.boxes, [[x0, y0, x1, y1]], atol=2.0, err_msg=f"seed {seed}")
+
+
+def test_things_of_a_scene_do_not_cover_each_other() -> None:
+    things, behind = [picture.pixels for picture in PHOTOGRAPHS[:4]], PHOTOGRAPHS[4].pixels
+    counts = []
+    for seed in range(12):
+        boxes = torch.from_numpy(scene(things, behind, np.random.default_rng(seed), height=160, width=200).boxes)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+        low, high = (torch.maximum(boxes[:, None, :2], boxes[:, :2]), torch.minimum(boxes[:, None, 2:], boxes[:, 2:]))
+        common = (high - low).clamp(min=0).prod(dim=2).fill_diagonal_(0)
+        assert (common <= COVERED * torch.minimum(area[:, None], area[None]) + 1e-3).all()
+        counts.append(len(boxes))
+    assert min(counts) >= 1 and max(counts) > 1
+
+
+def test_flat_targets_lie_in_a_photograph_without_boxes(tmp_path: Path) -> None:
+    for number, picture in enumerate(PHOTOGRAPHS[:3]):
+        Image.fromarray(picture.pixels).save(tmp_path / f"{number}.png")
+    box = Box(x0=0.25, y0=0.25, x1=0.5, y1=0.75)
+    shown = [Photograph(path=tmp_path / f"{number}.png", label="a") for number in range(2)]
+    shots = Shots(
+        photographs=[*shown, Photograph(path=tmp_path / "2.png", label="b", boxes=(box,))], profile=profile_of(256)
+    )
+    for seed in range(8):
+        got = boxed(shots, 0, np.random.default_rng(seed), "targets")
+        again = boxed(shots, 0, np.random.default_rng(seed), "targets")
+        height, width = got.pixels.shape[:2]
+        assert got.pixels.shape == shots.pixels(0).shape and np.array_equal(got.pixels, again.pixels)
+        assert 1 <= len(got.boxes) <= MOST_TARGETS
+        assert ((got.boxes[:, 2:] - got.boxes[:, :2]).max(axis=1) < 0.9 * min(height, width)).all()
+        outside = np.ones((height, width), bool)
+        for x0, y0, x1, y1 in got.boxes.astype(int):
+            outside[max(0, y0 - 8) : y1 + 8, max(0, x0 - 8) : x1 + 8] = False
+        assert np.array_equal(got.pixels[outside], shots.pixels(0)[outside])
+    assert len(boxed(shots, 2, np.random.default_rng(0), "targets").boxes) == 1
+    assert not np.array_equal(
+        boxed(shots, 0, np.random.default_rng(0), "photographs").pixels,
+        boxed(shots, 0, np.random.default_rng(0), "targets").pixels,
+    )
 
 
 def test_every_pasted_box_lies_within_its_picture_and_is_large_enough_to_learn() -> None:

@@ -22,17 +22,19 @@ from safetensors.torch import load_file
 
 from landseer.client import cli
 from landseer.ensemble.inference.contracts import Sizes
+from landseer.export.build import Wanted, find_parts, own_parts
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.trunks import BACKBONES
+from landseer.export.training import coattending, paired_views
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
-from landseer.ops.train import instances, split
+from landseer.ops.train import instances, split, train_coattention
 from landseer.ops.train import train_lattqe as lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
@@ -195,7 +197,7 @@ def test_the_recipe_for_reconstructions_is_tried_with_their_pairs(reconstruction
 
 
 def test_every_method_has_a_line_of_help():
-    assert command.METHODS.keys() == METHODS.keys() | {"lattqe"}
+    assert command.METHODS.keys() == METHODS.keys() | {"lattqe", "coattention"}
     assert {stage.head for stages in METHODS.values() for stage in stages} <= {*HEADS, "rpn", "ssdlite", "faster_rcnn"}
 
 
@@ -209,6 +211,10 @@ def test_every_method_has_a_line_of_help():
         (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
         (("cider", "DATA", "--validate", "0"), "expected a share above 0"),
         (("cider", "DATA", "--try-steps", "2"), "got --try-steps without --dry-run"),
+        (
+            ("cider", "DATA", "--paste", "targets"),
+            "got --paste targets for cider; expected it with one of rpn, ssdlite",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(data, tmp_path, capsys, arguments, said):
@@ -313,3 +319,45 @@ def test_query_expansion_needs_classes_to_hold_out(data, tmp_path, capsys):
     assert "cannot learn to expand from 1 classes" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data / 'class1'}", "--out", tmp_path / "run") == 1
     assert "cannot learn to expand from 1 classes" in capsys.readouterr().err
+
+
+def test_proposals_learn_from_flat_targets(data, tmp_path, capsys):
+    given = ("rpn", f"folder:{data}", "--out", tmp_path / "run", *SMALL, "--paste", "targets", "--dry-run")
+    assert run(*given) == 0
+    capsys.readouterr()
+    assert run(*given[:-1]) == 0
+    assert "--paste targets" in (tmp_path / "run/README.md").read_text()
+    assert "| method.pasted | targets |" in (tmp_path / "run/README.md").read_text()
+    assert run(*given[:-3], "--resume") == 1
+    assert "method.pasted was targets, is photographs" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("eager_trunk")
+def test_coattention_is_trained_into_parts_that_export_takes(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_coattention, "POOLS", tmp_path / "pools")
+    monkeypatch.setattr(paired_views, "SIDE", 96)
+    monkeypatch.setattr(coattending, "FEWEST", 2)
+    out = tmp_path / "run"
+    given = ("coattention", f"folder:{data}", "--out", out, "--pool", "8", "--epochs", "2", "--log-every", "1")
+    assert run(*given, "--dry-run") == 0 and not out.exists()
+    assert run(*given) == 0
+    told = capsys.readouterr().err
+    assert "broken.jpg" in told and "8 photographs and 8 drawn targets, two pictures of each" in told
+    assert f"--parts {out / 'parts.safetensors'}" in told
+    loaded = BACKBONES["efficientnet_lite0"].load(None, "auto")
+    parts = own_parts(out / "parts.safetensors", loaded, "two-map")
+    ships = find_parts(loaded, Wanted(backbone="efficientnet_lite0"))
+    assert ships and parts.tensors.keys() == ships.tensors.keys() and parts.descriptor == "two-map"
+    assert parts.section("reduction")["matrix"].shape == (512, 1280)
+    assert not torch.equal(parts.section("reduction")["matrix"], ships.section("reduction")["matrix"])
+    for name in ("whitening", "locals", "patches"):
+        assert all(torch.equal(value, ships.section(name)[key]) for key, value in parts.section(name).items())
+    assert "landseer train coattention" in (out / "README.md").read_text()
+    assert run(*given) == 1
+    assert "already holds a training; continue it with --resume" in capsys.readouterr().err
+    kept = (out / "parts.safetensors").read_bytes()
+    assert run(*given, "--resume") == 0 and (out / "parts.safetensors").read_bytes() == kept
+    assert run(*given, "--batch", "8") == 1
+    assert "got --batch for coattention, which takes only --out, " in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run("coattention", f"folder:{data}", "--out", tmp_path / "few", "--pool", "8", "--dry-run") == 0

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import io
 import json
@@ -12,18 +13,22 @@ from torch import nn
 
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.ensemble.inference.profile import Profile
+from landseer.export.build import trunk_sha256
+from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunks import Loaded, Trunk
 from landseer.export.photographs import photographs
 from landseer.ops.evaluate.head_variants import variants
 from landseer.ops.evaluate.readers import read
 from landseer.ops.research import boxes, small_things
+from landseer.ops.research.box_finders import DetectorSpec, detector_spec, finder
 from landseer.ops.research.boxes import RegionVectors, best, judged, mean, overlaps, reading, table, together
 from landseer.ops.research.small_things import (
     TRUE,
     WHOLE,
     BoxNetworks,
+    Finder,
     Scene,
     Seen,
     SourceRegions,
@@ -47,11 +52,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def networks(calls: list[int] | None = None) -> BoxNetworks:
+def trunk_of() -> Trunk:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(3, CHANNELS, 32, stride=32), nn.ReLU())
-    made = Trunk(features=features, classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3)
+    return Trunk(features=features, classifier=nn.Identity(), channels=CHANNELS, mean=(127.0,) * 3, std=(60.0,) * 3)
+
+
+def networks(calls: list[int] | None = None) -> BoxNetworks:
+    made = trunk_of()
 
     def on_trunk(pixels: np.ndarray) -> list[np.ndarray]:
         if calls is not None:
@@ -121,16 +130,74 @@ def test_regions_are_described_once_and_each_source_on_its_own(files: list[Path]
     assert (attention.places[:, :2] + attention.places[:, 2:] <= whole.places[0, 2:] + 1e-3).all()
 
 
+def small_trunk() -> Loaded:
+    return Loaded(trunk=trunk_of(), source="random", variant="t")
+
+
+def proposals_file(path: Path, seed: int, trunk: str) -> Path:
+    """Write proposals as `landseer train rpn` does."""
+    about = {"landseer": json.dumps({"epoch": 1, "trunk_sha256": trunk})}
+    state = RegionProposals.untrained(CHANNELS, seed=seed).state_dict()
+    save_file({f"rpn.{k}": v for k, v in state.items()}, path, metadata=about)
+    return path
+
+
 def test_other_proposals_are_described_anew(files: list[Path], tmp_path: Path) -> None:
     calls: list[int] = []
-    [entry] = as_they_are(files[:1])
+    [entry], loaded = as_they_are(files[:1]), small_trunk()
     counts = []
     for seed in (0, 1, 1):
-        rpn = RegionProposals.untrained(CHANNELS, seed=seed, hidden=8).eval()
-        [one] = found(entry, ["proposals"], dataclasses.replace(networks(calls), proposals=rpn), tmp_path)
+        path = proposals_file(tmp_path / f"{seed}.safetensors", seed, trunk_sha256(loaded))
+        rpn = finder(DetectorSpec(name="rpn", kind="rpn", weights=path), loaded)
+        [one] = found(entry, ["rpn"], dataclasses.replace(networks(calls), detectors={"rpn": rpn}), tmp_path)
         assert 1 <= len(one.places) <= small_things.BEST
         counts.append(len(calls))
     assert counts[0] < counts[1] == counts[2]
+
+
+def test_a_detector_of_pixels_finds_boxes_in_the_whole_picture(files: list[Path], tmp_path: Path) -> None:
+    loaded, path = small_trunk(), tmp_path / "best.pth"
+    torch.save(ssdlite(None, seed=0, sizes=PROFILE.sizes).network.state_dict(), path)
+    ssd = finder(DetectorSpec(name="ssd", kind="ssdlite", weights=path), loaded)
+    seen = Seen(Scene(data=files[0].read_bytes(), place=None), networks())
+    with torch.inference_mode():
+        places = ssd.places(seen)
+    assert 1 <= len(places) <= small_things.BEST
+    assert (places[:, :2] + places[:, 2:] <= (seen.whole.width + 1e-3, seen.whole.height + 1e-3)).all()
+
+
+def test_windows_cover_the_picture(files: list[Path]) -> None:
+    seen = Seen(Scene(data=files[1].read_bytes(), place=None), networks())
+    places = small_things.windows(seen)
+    covered = np.zeros((seen.whole.height, seen.whole.width), bool)
+    for x, y, width, height in places.round().astype(int):
+        covered[y : y + height, x : x + width] = True
+    assert len(places) == small_things.BEST and covered.all()
+
+
+def test_soft_edges_leave_the_middle_and_change_nothing_outside(files: list[Path]) -> None:
+    hard, soft = (laid(files[1], files[5], np.random.default_rng(0), feather) for feather in (0.0, 3.0))
+    place, before, after = hard.place, decoded(hard), decoded(soft)
+    assert place is not None and place == soft.place
+    x, y, right, bottom = (int(v) for v in (place.x, place.y, place.x + place.width, place.y + place.height))
+    inside = (slice(y + 16, bottom - 16), slice(x + 16, right - 16))
+    np.testing.assert_allclose(after[inside], before[inside], atol=2)
+    behind = laid(files[1], files[5], np.random.default_rng(0), 1e3)
+    edge = np.abs(after[y, x:right] - decoded(behind)[y, x:right]).mean()
+    assert edge < np.abs(before[y, x:right] - decoded(behind)[y, x:right]).mean()
+
+
+@pytest.mark.parametrize("text", ["rpn", "a=vgg:b", "=rpn:b", "attention=rpn:b", "whole picture=rpn"])
+def test_detectors_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=KIND:FILE with a new NAME and KIND one of rpn"):
+        detector_spec(text)
+
+
+def test_detectors_are_read_by_name_kind_and_file() -> None:
+    assert detector_spec("mine=ssdlite:a/b.pth") == DetectorSpec(name="mine", kind="ssdlite", weights=Path("a/b.pth"))
+    assert detector_spec("none=rpn").weights is None
+    with pytest.raises(WeightsError, match="a ssdlite without weights finds nothing; name its file, KIND:FILE"):
+        finder(detector_spec("none=ssdlite"), small_trunk())
 
 
 def test_poolings_are_those_of_a_slow_reference() -> None:
@@ -209,12 +276,20 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 def test_the_command_writes_what_was_measured(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(small_things, "load_networks", lambda *_: networks())
-    assert boxes.main(command(data, tmp_path)) == 0
+    monkeypatch.setattr(
+        small_things, "load_networks", lambda *given: dataclasses.replace(networks(), detectors=given[3])
+    )
+    monkeypatch.setattr(
+        boxes, "finder", lambda spec, loaded: Finder(places=small_things.windows, fingerprint=spec.name)
+    )
+    assert boxes.main(command(data, tmp_path, "--detector", "mine=rpn:best.safetensors", "--feather", "2")) == 0
     report = (tmp_path / "report.md").read_text()
     assert "6 photographs. 6 of them, as they are, are the" in report
     assert "## Photographs as they are" in report and "## Photographs made small" in report
-    assert report.count("| whole picture + attention |") == 4 and report.count(f"| whole picture + {TRUE} |") == 2
+    assert report.count(f"| whole picture + {TRUE} |") == 2
+    for source in ("attention", "windows", "mine"):
+        assert report.count(f"| whole picture + {source} |") == 4
+    assert "- *mine*: rpn, best.safetensors." in report and "its edges blurred by 2 pixels" in report
     assert report.strip() in capsys.readouterr().out
 
 
@@ -229,15 +304,15 @@ def test_what_cannot_be_judged_is_refused(data: Path, tmp_path: Path, capsys: py
 
 
 def test_proposals_of_another_trunk_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "best.safetensors"
-    about = {"landseer": json.dumps({"epoch": 1, "trunk_sha256": "ours"})}
-    state = RegionProposals.untrained(CHANNELS, seed=0).state_dict()
-    save_file({f"rpn.{k}": v for k, v in state.items()}, path, metadata=about)
-    assert small_things.load_proposals(path, CHANNELS, "ours").proposals == 128
+    loaded = small_trunk()
+    spec = DetectorSpec(name="rpn", kind="rpn", weights=tmp_path / "best.safetensors")
+    assert spec.weights is not None
+    proposals_file(spec.weights, 0, "other")
     with pytest.raises(WeightsError, match="trunk"):
-        small_things.load_proposals(path, CHANNELS, "theirs")
+        finder(spec, loaded)
+    save_file({"rpn.conv.weight": torch.zeros(1)}, spec.weights)
     with pytest.raises(WeightsError, match="does not fit RegionProposals"):
-        small_things.load_proposals(path, 16, "ours")
-    path.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match=str(path)):
-        small_things.load_proposals(path, CHANNELS, "ours")
+        finder(spec, loaded)
+    spec.weights.write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match=str(spec.weights)):
+        finder(spec, loaded)

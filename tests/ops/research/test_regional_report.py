@@ -23,7 +23,7 @@ from landseer.ops.evaluate.coattention import TorchCoattention
 from landseer.ops.evaluate.dataset import Shot
 from landseer.ops.evaluate.regions import Boxes
 from landseer.ops.research import regional, writing
-from landseer.ops.research.varied_coattention import Numbers, VariedArrays
+from landseer.ops.research.varied_coattention import Numbers, ReducedArrays, VariedArrays, unreduced
 
 C, P, D, N = 8, 4, 16, 12
 SIZES = Sizes(channels=C, reduced=P, clusters=10, locals=N, local=D)
@@ -87,8 +87,8 @@ def keep(path, shot, arrays):
 def test_the_report_has_every_table(options, tmp_path, capsys):
     assert regional.main(options) == 0
     text = (tmp_path / "out.md").read_text()
-    assert text.count("\n## ") == 4
-    assert writing.DEVELOPMENT in text and text.count("| over queries | against | mAP gained | over queries |") == 4
+    assert text.count("\n## ") == 5
+    assert writing.DEVELOPMENT in text and text.count("| over queries | against | mAP gained | over queries |") == 5
     for name in ("co-attention alone", "naive co-attention", "K 1, alone", "N 100, weight 0.5", "T 20, alone"):
         assert f"| {name} |" in text
     assert re.search(r"\| scale 1 \(\d+ of the features\), alone \|", text)
@@ -124,21 +124,54 @@ def held(path, **sections):
     return ["--reduction", str(path)]
 
 
-def test_another_reduction_has_a_table_of_its_own(options, tmp_path):
-    assert regional.main([*options, *held(tmp_path / "mine.safetensors", reduction=REDUCTION)]) == 0
+def row(text, name):
+    """The cells of a row."""
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_other_reductions_are_compared_with_the_exported_one(options, tmp_path):
+    mine = held(tmp_path / "mine.safetensors", reduction=REDUCTION)
+    other = held(tmp_path / "other.safetensors", reduction=Projection.untrained(C, P, seed=9))
+    named = ["--reduction", f"by another={other[1]}"]
+    assert regional.main([*options, "--sections", "reduction", "numbers", *mine, *named]) == 0
     text = (tmp_path / "out.md").read_text()
-    varied, _, rest = text.partition("## With the reduction of mine.safetensors")
-    found = rest.split("\n## ")[0]
-    assert [name for name in re.findall(r"^\| ([a-z].*?) \|", found, re.M) if name != "search"] == [
-        "co-attention alone",
-        "co-attention, weight 0.5",
-        "query vectors",
-        "query vectors, then co-attention",
-    ]
-    # It is the one that the other rows are of, but for its half precision.
-    paper = re.search(r"\| K 10, N 500, T 10, weight 0.5 \| ([\d.]+) ", varied)
-    again = re.search(r"\| co-attention, weight 0.5 \| ([\d.]+) ", found)
-    assert paper and again and float(again[1]) == pytest.approx(float(paper[1]), abs=0.5)
+    assert text.count("\n## ") == 2
+    for name in ("as exported", "random rows", "mine.safetensors", "by another"):
+        for kind in ("co-attention alone", "co-attention, weight 0.5", "query vectors, then co-attention"):
+            assert len(row(text, f"{kind}: {name}")) == 10
+    # It is the exported one, but for its half precision, which the other numbers start from, too.
+    first = float(row(text, "K 10, N 500, T 10, weight 0.5")[0].split()[0])
+    for name in ("as exported", "mine.safetensors"):
+        assert float(row(text, f"co-attention, weight 0.5: {name}")[0].split()[0]) == pytest.approx(first, abs=0.5)
+    assert row(text, "co-attention, weight 0.5: as exported")[2] == "none"
+    assert row(text, "co-attention, weight 0.5: by another")[2] == "co-attention, weight 0.5: as exported"
+    assert row(text, "query vectors, then co-attention: by another")[2] == "query vectors: by another"
+
+
+def test_several_sets_without_training_data(options, tmp_path, capsys):
+    train = options.index("--train")
+    both = [*options[:train], "--test", options[train + 1], *options[train + 2 :]]
+    assert regional.main([*both, "--sections", "reduction", "numbers"]) == 0
+    text = (tmp_path / "out.md").read_text()
+    assert text.count("## Co-attention by its reduction: folder:") == 2
+    assert text.count("- Test data: folder:") == 2 and "Training data" not in text
+    assert regional.main(both) == 1
+    assert "the sections coattention, words, verification need --train SPEC" in capsys.readouterr().err
+
+
+def test_reduced_arrays_are_those_of_the_graphs():
+    for own in ([0, 1], [None, 1]):
+        pooled = unreduced(Side(), PROFILE, own)
+        reduced = ReducedArrays(Side(), PROFILE, REDUCTION, pooled)
+        graphs = VariedArrays(Side(), PROFILE, REDUCTION, Numbers(features=N))
+        for name in ("query_vector", "clusters"):
+            for one, other in zip(reduced.of_references(name), graphs.of_references(name), strict=True):
+                np.testing.assert_allclose(one, other, atol=2e-3)
+        pairs = zip(reduced.of_queries("query_vector"), graphs.of_queries("query_vector"), strict=True)
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, atol=1e-6)
+        assert [len(one) for one in reduced.of_queries("local_norms")] == [N, N]
 
 
 def test_parts_without_a_reduction_that_fits_are_refused_before_all_else(options, tmp_path, capsys):
