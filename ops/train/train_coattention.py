@@ -105,5 +105,5 @@ def _with_reduction(
         parts,
         learned=tuple(dict.fromkeys((*parts.learned, REDUCTION))),
         tensors={**parts.tensors, **load_file(outcome.weights)},
-        card={**parts.card, REDUCTION: f"{about}, by {options.command}"},
+        card={**parts.card, REDUCTION: f"{about}, by {options.command.replace(' --resume', '')}"},
     )

@@ -222,7 +222,7 @@ def test_boxes_that_people_drew_are_used(photographs: Photographs) -> None:
     box = Box(x0=0.25, y0=0.25, x1=0.75, y1=0.5)
     drawn = [replace(photographs.photographs[row], boxes=(box,) if row == 0 else ()) for row in range(3)]
     shots = Shots(photographs=drawn, profile=profile_of(SIDE))
-    picture = module.boxed(shots, 0, np.random.default_rng(0))
+    picture = module.boxed(shots, 0, np.random.default_rng(0), "photographs")
     height, width = picture.pixels.shape[:2]
     np.testing.assert_allclose(picture.boxes, [[0.25 * width, 0.25 * height, 0.75 * width, 0.5 * height]])
     assert np.array_equal(picture.pixels, shots.pixels(0))
