@@ -226,7 +226,7 @@ def test_boxes_that_people_drew_are_used(photographs: Photographs) -> None:
     height, width = picture.pixels.shape[:2]
     np.testing.assert_allclose(picture.boxes, [[0.25 * width, 0.25 * height, 0.75 * width, 0.5 * height]])
     assert np.array_equal(picture.pixels, shots.pixels(0))
-    pasted = module.boxed(shots, 1, np.random.default_rng(0))
+    pasted = module.boxed(shots, 1, np.random.default_rng(0), "photographs")
     assert pasted.boxes.shape == (1, 4) and not np.array_equal(pasted.pixels, shots.pixels(1))
 
 
