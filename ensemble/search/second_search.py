@@ -128,21 +128,19 @@ class SecondSearch:
     ) -> Ranking:
         """Search again with the query expanded by its verified hits, verify what is new, and recognise others by them.
 
-        If the plan says so, LAttQE expands the query before, and does so alone where no hit was verified. If it fails,
-        verified hits are added to the query itself. On failure, without either, and where nothing was compared, return
-        the ranking unchanged.
+        If the plan says so, LAttQE expands the query before; if it fails, verified hits are added to the query itself.
+        On failure, and where no hit was verified, return the ranking unchanged: LAttQE alone lost first hits of things
+        with a single photograph.
         """
         sure = verified(before, how.neighbours)
-        if not sure and not len(unverified_keys(before, 1)):
+        if not sure:
             return before
         keys, learned, known = firsts.by_vector.keys[: how.nearest], None, before
         if len(keys):
             learned = await self.stages.optional("expand", lambda left: self._learned(query.vector, keys, left))
         if learned is not None:
             known = with_relevance(before, keys, learned.relevance)
-        vector = None if learned is None else learned.vector
-        if sure:
-            vector = await self.stages.optional("expand", lambda _: self._with_verified(query, sure, learned))
+        vector = await self.stages.optional("expand", lambda _: self._with_verified(query, sure, learned))
         if vector is None:
             return before
         again = await self.stages.optional(
@@ -151,7 +149,7 @@ class SecondSearch:
         if again is None:
             return before
         count, after = again
-        if sure and len(keys := unverified_keys(after, RECOGNISED)):
+        if len(keys := unverified_keys(after, RECOGNISED)):
             vias = await self.stages.optional("via", lambda _: self._vias(sure, keys))
             after = after if vias is None else recognised(after, vias, count)
         observe_kept(self.metrics, "expand", before, after, wanted=self.plan.top_k)

@@ -103,18 +103,18 @@ class Verifying:
     def again(self, asked: Asked, first: Sequence[Ranking], count: int, *, nearest: int = 0) -> list[Ranking]:
         """Rank again by the queries of a block and at most `count` verified hits; 0, or without any, change nothing.
 
-        first: from `once`; nearest: neighbours by which LAttQE expands the query that these hits are added to, also
-        where there are none; 0 for the query itself.
+        first: from `once`; nearest: neighbours by which LAttQE expands the query that these hits are added to; 0 for
+        the query itself.
         """
         block, sure = asked.block, [verified(one, count) for one in first]
-        if not any(sure) and not nearest:
+        if not any(sure):
             return list(first)
         near = [one.rows[:nearest] for one in self._before(block)] if nearest else [NO_ROWS] * len(sure)
         queries = [_expanded(block, place, *some) for place, some in enumerate(zip(sure, near, strict=True))]
         again = self._before(replace(block, queries=np.stack(queries)))
         second = [_second(*some) for some in zip(first, again, asked.words, strict=True)]
         return [
-            self._again(block.first + place, hits, ranking, asked.known[place]) if hits or nearest else first[place]
+            self._again(block.first + place, hits, ranking, asked.known[place]) if hits else first[place]
             for place, (hits, ranking) in enumerate(zip(sure, second, strict=True))
         ]
 
@@ -148,7 +148,7 @@ def _expanded(block: Space, place: int, sure: Mapping[int, Evidence], near: Ids)
     near: the rows by which LAttQE expands it before; none to add the hits to the query itself.
     """
     query: NDArray[np.float32] = block.queries[place]
-    if not sure and not len(near):
+    if not sure:
         return query
     learned = block.lattqe(query, block.taken(place, near)) if len(near) else None
     return by_verified_hits(query, block.taken(place, np.array(list(sure), np.int64)), learned=learned)
