@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     from landseer.export.build import HEAD, OF_ANY_HEAD, PATCHES
     from landseer.export.models.heads import HEADS
-    from landseer.export.models.trunks import BACKBONES
+    from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET
     from landseer.export.to_onnx import OPSETS
 
     p = argparse.ArgumentParser(
@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         description="Export the served graphs to ONNX with their Triton configurations, and check each against torch.",
         formatter_class=_HelpFormatter,
     )
-    p.add_argument("--backbone", choices=tuple(BACKBONES), default="efficientnet_lite0", help="network to export")
+    backbone = f"network to export (default: {DEFAULT_BACKBONE}; with --weights, or for cider, {IMAGENET})"
+    p.add_argument("--backbone", choices=tuple(BACKBONES), help=backbone)
     p.add_argument("--weights", type=Path, metavar="FILE", help="state dict, or best.safetensors from landseer train")
     p.add_argument(
         "--stride",
@@ -101,11 +102,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.section and not (args.train and args.parts):
         parser().error("--section needs --train DATA and --parts FILE")
-    from landseer.export.build import DEFAULT, Wanted
+    from landseer.export.build import DEFAULT, Wanted, default_backbone
     from landseer.export.exporter import ExportError, ExportOptions, export
 
     wanted = Wanted(
-        backbone=args.backbone,
+        backbone=args.backbone or default_backbone(args.weights, args.descriptor),
         weights=args.weights,
         stride=args.stride,
         long_side=args.long_side,

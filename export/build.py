@@ -24,8 +24,8 @@ from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.pooling import Projection
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trained import SUFFIX, Trained, check_trunk, read_tensors
-from landseer.export.models.trunks import BACKBONES, Loaded, Stride, fill
+from landseer.export.models.trained import SUFFIX, Trained, backbone_of, check_trunk, read_tensors
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET, Loaded, Stride, fill
 from landseer.export.parts import Parts, read_parts, shipped
 
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
@@ -34,6 +34,8 @@ LATTQE_WIDTH = 64
 DEFAULT, WITHOUT_PARTS = "two-map", "gem"
 """The default descriptor if trained parts fit the trunk; otherwise GeM, which needs no training."""
 
+OF_IMAGENET = ("cider",)
+"""Descriptors whose trained parts ship for the trunk with ImageNet weights only."""
 OF_ANY_HEAD = ("reduction", "locals")
 """Parts that depend on the trunk but not on the head."""
 HEAD = "head"
@@ -139,6 +141,13 @@ def build(wanted: Wanted) -> Networks:
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
     return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
+
+
+def default_backbone(weights: Path | None, descriptor: str | None) -> str:
+    """Return the backbone of a command that names none: that of a file of weights, or one with trained parts."""
+    if weights is not None:
+        return backbone_of(weights) or IMAGENET
+    return IMAGENET if descriptor in OF_IMAGENET else DEFAULT_BACKBONE
 
 
 def find_parts(loaded: Loaded, wanted: Wanted) -> Parts | None:
@@ -254,7 +263,7 @@ def _shipped_lattqe(kind: str, loaded: Loaded, wanted: Wanted) -> Path | None:
     """Return the network that learned on the descriptors that are exported, if it ships."""
     if wanted.parts is not None or loaded.trained is not None or loaded.checkpoint is not None:
         return None
-    return shipped_lattqe(kind) if kind in shipped(trunk_sha256(loaded)) else None
+    return shipped_lattqe(wanted.backbone, kind) if kind in shipped(trunk_sha256(loaded)) else None
 
 
 def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:

@@ -28,12 +28,12 @@ KINDS: Mapping[str, type[ExpansionNetwork]] = {
 FORMAT = "landseer lattqe 2"
 NAME = "lattqe.safetensors"
 SHIPPED = Path(__file__).parent / "trained" / "lattqe"
-"""Networks that ship, named after the descriptors that they learned on."""
+"""Networks that ship, named after the backbone and the descriptor that they learned on."""
 
 
-def shipped_lattqe(descriptor: str) -> Path | None:
-    """Return the network that learned on a descriptor with its shipped parts; None if there is none."""
-    path = SHIPPED / f"{descriptor}.safetensors"
+def shipped_lattqe(backbone: str, descriptor: str) -> Path | None:
+    """Return the network that learned on a backbone's descriptor with its shipped parts; None if there is none."""
+    path = SHIPPED / f"{backbone}-{descriptor}.safetensors"
     return path if path.is_file() else None
 
 

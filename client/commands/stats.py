@@ -19,7 +19,7 @@ from landseer.v1.index_pb2 import (
 _JSON = """\
   The fields of landseer.v1.StatsResponse (client/proto/landseer/v1/index.proto):
   {"pictures": 24, "sequence": 30, "store_bytes": 409600, "descriptor_size": 1280,
-   "backbone": "efficientnet_lite0", "model_versions": [{"name": "backbone", "version": "1"}], ...}"""
+   "backbone": "efficientnet_lite0_instance", "model_versions": [{"name": "backbone", "version": "1"}], ...}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,16 @@ def is_trained(path: Path) -> bool:
     return ours or any(name.startswith("trunk.") for name in names)
 
 
+def backbone_of(path: Path) -> str | None:
+    """Return the backbone that a file of `landseer train` names; None for other files, and for none."""
+    if path.suffix != SUFFIX or not path.is_file() or not is_trained(path):
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return str(_about(file.metadata() or {}).get("trunk", "")).partition(" ")[0] or None
+
+
 def read_trained(path: Path) -> Trained:
     """Read a trunk and its head. WeightsError if the file holds anything else."""
     state, about = read_tensors(path)

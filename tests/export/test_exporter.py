@@ -104,7 +104,7 @@ def test_a_lattqe_that_stays_keeps_its_mark(
         export(options(repository), QUIET)
     manifest.write(repository)
     # As for a descriptor for which none ships.
-    monkeypatch.setattr("landseer.export.build.shipped_lattqe", lambda kind: None)
+    monkeypatch.setattr("landseer.export.build.shipped_lattqe", lambda backbone, kind: None)
     with pytest.raises(ExportError, match="holds trained `lattqe` weights: name its file with --lattqe, or write it"):
         export(options(repository), QUIET)
     trained = tmp_path / "lattqe.safetensors"

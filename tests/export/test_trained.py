@@ -20,9 +20,9 @@ from torch import nn
 from landseer.client import cli
 from landseer.ensemble.inference.contracts import Sizes, graphs
 from landseer.export.all import main as export_main
-from landseer.export.build import Wanted, build, trunk_sha256, untrained_head
+from landseer.export.build import Wanted, build, default_backbone, trunk_sha256, untrained_head
 from landseer.export.examples import Case
-from landseer.export.lattqe_file import write_lattqe
+from landseer.export.lattqe_file import SHIPPED, read_lattqe, write_lattqe
 from landseer.export.models.backbone import LOCAL_SCALES
 from landseer.export.models.backbone import Backbone as Graph
 from landseer.export.models.heads import HEADS
@@ -33,7 +33,7 @@ from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals, read_trained
-from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET, BackboneKind, Loaded, Trunk, or_trained
 from landseer.export.parity import check, eager
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.recipes import METHODS
@@ -243,10 +243,59 @@ def test_the_export_takes_a_trained_expansion_and_marks_a_seeded_one(tmp_path: P
     assert seeded.profile.fingerprint == with_it.profile.fingerprint
 
 
-def test_the_default_export_has_the_expansion_that_ships_and_others_have_none() -> None:
-    networks = build(Wanted(backbone="efficientnet_lite0"))
+@pytest.mark.parametrize("backbone", [DEFAULT_BACKBONE, IMAGENET])
+def test_both_trunks_of_lite0_have_an_expansion_of_their_own(backbone: str) -> None:
+    networks = build(Wanted(backbone=backbone))
     assert networks.profile.untrained == () and isinstance(networks.modules["lattqe"], MeanLAttQE)
-    assert build(Wanted(backbone="efficientnet_lite0", descriptor="cider")).profile.untrained == ("lattqe",)
+    shipped = read_lattqe(SHIPPED / f"{backbone}-two-map.safetensors", networks.profile.sizes).state_dict()
+    assert all(torch.equal(shipped[name], value) for name, value in networks.modules["lattqe"].state_dict().items())
+    other = build(Wanted(backbone=backbone, descriptor="cider")).profile.untrained
+    assert other == (("lattqe",) if backbone == IMAGENET else ("attention", "whitening", "lattqe"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "descriptor", "expected"),
+    [
+        (None, None, DEFAULT_BACKBONE),
+        (None, "gem", DEFAULT_BACKBONE),
+        (None, "cider", IMAGENET),
+        ("none.pth", None, IMAGENET),
+        ("none.safetensors", None, IMAGENET),
+        ("best.safetensors", None, "small"),
+        ("best.safetensors", "cider", "small"),
+    ],
+)
+def test_a_command_that_names_no_backbone_takes_that_of_the_weights_or_of_the_parts(
+    weights: str | None, descriptor: str | None, expected: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "best.safetensors", "cider")
+    assert default_backbone(tmp_path / weights if weights else None, descriptor) == expected
+
+
+def test_the_trunk_that_ships_is_lite0_but_for_its_last_blocks() -> None:
+    first, tuned = (BACKBONES[name].load(None, "auto") for name in (IMAGENET, DEFAULT_BACKBONE))
+    assert tuned.trained is None and tuned.trunk.backbone == DEFAULT_BACKBONE and tuned.source.endswith("as shipped")
+    picture = 255 * torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        before, after = first.trunk.maps(picture), tuned.trunk.maps(picture)
+    torch.testing.assert_close(after.middle, before.middle, atol=0.05, rtol=0.02)
+    assert (after.last - before.last).abs().mean() > 0.01
+    assert not any("fc" in name or "classifier" in name for name in tuned.trunk.state_dict())
+    with pytest.raises(WeightsError, match="has the weights that ship; for a\\.pth pass"):
+        BACKBONES[DEFAULT_BACKBONE].load(Path("a.pth"), "auto")
+
+
+def test_a_trunk_without_a_head_is_weights_like_any_other(tmp_path: Path) -> None:
+    state = {f"trunk.{name}": value for name, value in fresh(None, "auto").trunk.state_dict().items()}
+    told = {"method.kind": "instance", "trunk": "small one"}
+    for epoch in (0, 2):
+        write_weights(state, tmp_path / f"{epoch}.safetensors", epoch=epoch, measure="mAP", value=1.0, about=told)
+    loaded = BACKBONES["small"].load(tmp_path / "2.safetensors", "auto")
+    assert loaded.trained is None and "2.safetensors of landseer train, epoch 2" in loaded.source
+    networks = build(Wanted(backbone="small", weights=tmp_path / "2.safetensors"))
+    assert networks.profile.descriptor == "gem"
+    with pytest.raises(WeightsError, match="holds the initial weights, which no epoch improved on"):
+        BACKBONES["small"].load(tmp_path / "0.safetensors", "auto")
 
 
 def test_of_parts_beside_a_trained_head_those_of_any_head_are_taken(tmp_path: Path) -> None:

@@ -223,5 +223,15 @@ def eager_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
+    def of_pixels(
+        module: torch.nn.Module, precision: str, names: Sequence[str]
+    ) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+        def run(pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+            with torch.no_grad():
+                return [one.half().numpy() for one in module.eval()(torch.from_numpy(pixels.astype(np.float32)))]
+
+        return run
+
+    monkeypatch.setattr("landseer.export.training.look_alike_views.pixel_runner", of_pixels)
     for user in ("evaluate.head_describer", "research.heads"):
         monkeypatch.setattr(f"landseer.ops.{user}.maps_runner", runner)

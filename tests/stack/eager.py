@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.inference.contracts import graphs
 from landseer.export.build import Wanted, build
+from landseer.export.models.trunks import DEFAULT_BACKBONE
 from landseer.export.parity import eager
 
 Arrays = dict[str, NDArray[Any]]
@@ -19,7 +20,7 @@ class Eager:
     """The modules that were exported, run by torch. Answers are kept: torch takes most of a second for a picture."""
 
     def __init__(self) -> None:
-        self._networks = build(Wanted(backbone="efficientnet_lite0"))
+        self._networks = build(Wanted(backbone=DEFAULT_BACKBONE))
         self.profile = self._networks.profile
         self._graphs = graphs(self.profile.sizes)
         self._known: dict[tuple[bytes, tuple[int, ...]], Arrays] = {}

@@ -80,7 +80,7 @@ def test_a_life_of_pictures(run, folder):
     assert "shop/coffee.jpg" in page and "http" not in page.partition("<body")[2].partition("<footer")[0]
 
     stats = json.loads(run("stats", "--json").stdout)
-    assert stats["pictures"] >= 5 and stats["backbone"] == "efficientnet_lite0" and stats["long_side"] == 640
+    assert stats["pictures"] >= 5 and stats["backbone"] == "efficientnet_lite0_instance" and stats["long_side"] == 640
     assert "efficientnet_lite0" in run("stats").stdout
 
     found = json.loads(run("get", "shop/inner/chelsea & friends.png", "--json", "--vectors").stdout)

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from landseer.client import cli
 from landseer.ensemble.inference.contracts import Sizes
@@ -28,13 +29,15 @@ from landseer.export.datasets.sfm import Pair
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
-from landseer.export.models.trunks import BACKBONES
-from landseer.export.training import coattending, paired_views
+from landseer.export.models.trained import backbone_of
+from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.training import coattending, instance_tuning, look_alike_views, paired_views
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
+from landseer.export.training.look_alike_views import LookAlikes
 from landseer.export.training.recipes import METHODS
 from landseer.ops.commands import train as command
-from landseer.ops.train import instances, split, train_coattention
+from landseer.ops.train import instances, split, train_coattention, train_instance
 from landseer.ops.train import train_lattqe as lattqe
 
 SMALL = ("--side", "64", "--epochs", "1", "--batch", "4", "--device", "cpu")
@@ -197,7 +200,7 @@ def test_the_recipe_for_reconstructions_is_tried_with_their_pairs(reconstruction
 
 
 def test_every_method_has_a_line_of_help():
-    assert command.METHODS.keys() == METHODS.keys() | {"lattqe", "coattention"}
+    assert command.METHODS.keys() == METHODS.keys() | {"lattqe", "coattention", "instance"}
     assert {stage.head for stages in METHODS.values() for stage in stages} <= {*HEADS, "rpn", "ssdlite", "faster_rcnn"}
 
 
@@ -330,6 +333,56 @@ def test_proposals_learn_from_flat_targets(data, tmp_path, capsys):
     assert "| method.pasted | targets |" in (tmp_path / "run/README.md").read_text()
     assert run(*given[:-3], "--resume") == 1
     assert "method.pasted was targets, is photographs" in capsys.readouterr().err
+
+
+def small_trunk(weights: Path | None, stride: str) -> Loaded:
+    """A trunk of two convolutions, the second of which is its last block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        front, back = nn.Conv2d(3, 8, 32, stride=32), nn.Sequential(nn.Conv2d(8, 40, 1), nn.ReLU())
+    features, shape = nn.Sequential(front, back), {"channels": 40, "mean": (127.0,) * 3, "std": (60.0,) * 3}
+    trunk = Trunk(features=features, classifier=nn.Identity(), split=lambda: (front, back), **shape)
+    return Loaded(trunk=trunk.eval(), source="seeded", variant="one")
+
+
+@pytest.mark.usefixtures("eager_trunk")
+def test_the_last_blocks_are_trained_into_weights_that_export_and_training_take(data, tmp_path, capsys, monkeypatch):
+    load = or_trained("small", small_trunk, lambda variant: small_trunk(None, "auto").trunk, "one")
+    monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=40, load=load))
+    monkeypatch.setattr(train_instance, "MAPS", tmp_path / "maps")
+    monkeypatch.setattr(train_instance, "LookAlikes", partial(LookAlikes, families=(2, 1, 1), most=(3, 2, 2)))
+    for module, name, value in (
+        (look_alike_views, "SIDE", 96),
+        (look_alike_views, "FEWEST", 5),
+        (instance_tuning, "STEPS", 3),
+        (instance_tuning, "CROPPED", 1),
+        (instance_tuning, "fine_values", lambda channels: 8),
+    ):
+        monkeypatch.setattr(module, name, value)
+    out = tmp_path / "run"
+    given = ("instance", f"folder:{data}", "--out", out, "--epochs", "2", "--log-every", "1", "--backbone", "small")
+    assert run(*given, "--dry-run") == 0 and not out.exists()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "last blocks of small on drawn covers and at most 820 of 19 photographs" in told
+    assert run(*given) == 0
+    told = capsys.readouterr().err
+    weights = out / "best.safetensors"
+    assert "broken.jpg" in told and f"--weights {weights} --train folder:{data}" in " ".join(told.split())
+    text = (out / "README.md").read_text()
+    assert "landseer train instance" in text and "small, seeded" in text and "mAP" in text
+    with safe_open(weights, framework="pt") as file:
+        about = json.loads(file.metadata()["landseer"])
+    assert about["trunk"] == "small one" and backbone_of(weights) == "small"
+    if about["epoch"]:
+        assert BACKBONES["small"].load(weights, "auto").trained is None
+    assert run(*given) == 1
+    assert "already holds a training; continue it with --resume" in capsys.readouterr().err
+    assert run(*given, "--resume") == 0
+    assert run(*given, "--bf16") == 1
+    assert "got --bf16 for instance, which takes only --out, " in capsys.readouterr().err
+    monkeypatch.setattr(look_alike_views, "FEWEST", 50)
+    assert run(*given[:3], tmp_path / "few", "--backbone", "small") == 1
+    assert "got 18 photographs; expected at least 50" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("eager_trunk")
