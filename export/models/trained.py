@@ -31,6 +31,11 @@ class Trained:
     """By the names of the head's module, float32."""
 
     @property
+    def headless(self) -> bool:
+        """Whether it is a trunk alone: weights like any other."""
+        return not self.head and not self.about.get("method.head")
+
+    @property
     def source(self) -> str:
         """Name the file and its training, for people."""
         side, sha256 = self.about.get("data.long_side"), hashlib.sha256(self.path.read_bytes()).hexdigest()

@@ -371,7 +371,7 @@ def or_trained(
                 trunk=_filled(empty(variant), trained),
                 source=trained.source,
                 variant=variant,
-                trained=trained if trained.head else None,
+                trained=None if trained.headless else trained,
             )
         loaded.trunk.backbone, loaded.trunk.variant = name, loaded.variant
         return loaded
@@ -380,7 +380,7 @@ def or_trained(
 
 
 def _filled(trunk: Trunk, trained: Trained) -> Trunk:
-    if not trained.head:
+    if trained.headless:
         trained.check_improved()
     if not any(key.startswith("classifier.") for key in trained.trunk):
         trunk.drop_classifier()

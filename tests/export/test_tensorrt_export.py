@@ -26,6 +26,7 @@ from landseer.export.build import Networks, Wanted, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
+from landseer.export.models.trunks import DEFAULT_BACKBONE
 from landseer.export.tensorrt import builder, device, engine_exporter, timing_cache
 from landseer.export.tensorrt import engine as runner
 from landseer.export.tensorrt.builder import BuilderSettings
@@ -43,12 +44,12 @@ GPU = Device(gpu="a stand-in", capability="9.0", tensorrt="10.16.1.11")
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return build(Wanted(backbone="efficientnet_lite0"))
+    return build(Wanted(backbone=DEFAULT_BACKBONE))
 
 
 def options(out: Path, **changes: Any) -> ExportOptions:
     plain = ExportOptions(
-        wanted=Wanted(backbone="efficientnet_lite0"), only=("coattention",), opset=18, out=out, dry_run=False
+        wanted=Wanted(backbone=DEFAULT_BACKBONE), only=("coattention",), opset=18, out=out, dry_run=False
     )
     return dataclasses.replace(plain, **changes)
 
