@@ -30,7 +30,7 @@ from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.trained import backbone_of
-from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, BackboneKind, Loaded, Trunk, or_trained
 from landseer.export.training import coattending, instance_tuning, look_alike_views, paired_views
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
@@ -279,7 +279,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     out = tmp_path / "run"
     assert run("lattqe", f"folder:{data}", "--out", out, "--epochs", "1") == 0
     told = capsys.readouterr().err
-    assert "broken.jpg" in told and "efficientnet_lite0, R-MAC grid beside GeM" in told
+    assert "broken.jpg" in told and "efficientnet_lite0_instance, R-MAC grid beside GeM" in told
     assert "12 of 6 things (targets), 14 of 7 things (views), 12 of 6 things (photographs)" in told
     network = read_lattqe(out / "lattqe.safetensors", Sizes(channels=99))
     assert isinstance(network, MeanLAttQE) and len(network.networks) == 3
@@ -397,9 +397,9 @@ def test_coattention_is_trained_into_parts_that_export_takes(data, tmp_path, cap
     told = capsys.readouterr().err
     assert "broken.jpg" in told and "8 photographs and 8 drawn targets, two pictures of each" in told
     assert f"--parts {out / 'parts.safetensors'}" in told
-    loaded = BACKBONES["efficientnet_lite0"].load(None, "auto")
+    loaded = BACKBONES[DEFAULT_BACKBONE].load(None, "auto")
     parts = own_parts(out / "parts.safetensors", loaded, "two-map")
-    ships = find_parts(loaded, Wanted(backbone="efficientnet_lite0"))
+    ships = find_parts(loaded, Wanted(backbone=DEFAULT_BACKBONE))
     assert ships and parts.tensors.keys() == ships.tensors.keys() and parts.descriptor == "two-map"
     assert parts.section("reduction")["matrix"].shape == (512, 1280)
     assert not torch.equal(parts.section("reduction")["matrix"], ships.section("reduction")["matrix"])
