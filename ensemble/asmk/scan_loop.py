@@ -1,8 +1,7 @@
 """The loop over the postings that a search reads. Importing this module loads numba.
 
-What bounds the loop is memory: a posting is read once, 18 bytes, and the processor's own prefetching ends with each page
-of 4 KiB, of which a list has a few. So the loop asks for what it will read soon. On two AVX-512 cores with other work a
-posting took 1.8 ns instead of 2.5 to 3.5; reading alone takes 1.4.
+What bounds the loop is memory: a posting, 18 bytes, is read once, and the processor's own prefetching ends with each page
+of 4 KiB, of which a list has a few. So the loop asks for what it will read soon (docs/research/keypoints.md).
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-CODES_AHEAD, SLOTS_AHEAD = 192, 256
-"""Postings from the one that is read to the one whose codes, or slot, are asked for: 3 KiB of codes, 512 bytes of slots."""
+AHEAD = 256
+"""Postings from the one that is read to the one that is asked for: 4.5 KiB. The last of a list ask for the next list."""
 READ, KEPT, DATA = 0, 3, 1
 """LLVM's arguments of `prefetch`: to be read, to be kept in all caches, data rather than instructions."""
 
@@ -50,9 +49,13 @@ def scan_loop(lanes: int) -> Callable[..., None]:
         for row in range(len(words)):
             word, weight = words[row], weights[row]
             # Unsigned, or numba would check whether the index is negative.
-            for place in range(np.uint64(offsets[word]), np.uint64(offsets[word + 1])):
-                prefetch(codes, place + np.uint64(CODES_AHEAD))
-                prefetch(slots, place + np.uint64(SLOTS_AHEAD))
+            end, following = np.uint64(offsets[word + 1]), np.uint64(offsets[words[min(row + 1, len(words) - 1)]])
+            for place in range(np.uint64(offsets[word]), end):
+                ahead = place + np.uint64(AHEAD)
+                if ahead >= end:
+                    ahead += following - end
+                prefetch(codes, ahead)
+                prefetch(slots, ahead)
                 apart = np.uint64(0)
                 for lane in range(lanes):
                     # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
