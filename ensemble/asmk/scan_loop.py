@@ -1,7 +1,7 @@
 """The loop over the postings that a search reads. Importing this module loads numba.
 
-What bounds the loop is memory: a posting, 18 bytes, is read once, and the processor's own prefetching ends with each page
-of 4 KiB, of which a list has a few. So the loop asks for what it will read soon (docs/research/keypoints.md).
+What bounds the loop is memory: a posting, 18 bytes, is read once, and the processor's own prefetching ends with each
+page of 4 KiB, of which a list has a few. So the loop asks for what it will read soon (docs/research/keypoints.md).
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 AHEAD = 256
-"""Postings from the one that is read to the one that is asked for: 4.5 KiB. The last of a list ask for the next list."""
+"""Postings from the one that is read to the one that is asked for: 4.5 KiB. The end of a list asks for the next one."""
 READ, KEPT, DATA = 0, 3, 1
 """LLVM's arguments of `prefetch`: to be read, to be kept in all caches, data rather than instructions."""
 
 
-@intrinsic  # type: ignore[misc]
-def prefetch(_: Any, array: Any, row: Any) -> Any:
-    """Ask for the first value of a row of an array, which need not exist: nothing is read from it."""
+def _prefetch(_: Any, array: Any, row: Any) -> Any:
+    """Ask for the first value of a row of a contiguous array, which need not exist: nothing is read from it."""
 
     def written(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        made = context.make_array(kind)(context, builder, arguments[0])
-        first = context.get_constant(types.uint64, 0)
-        place = [arguments[1], *[first] * (kind.ndim - 1)]
-        address = cgutils.get_item_pointer(context, builder, kind, made, place, wraparound=False)
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
         line, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", (line,), ir.FunctionType(ir.VoidType(), [line, number, number, number])
-        )
-        builder.call(function, [builder.bitcast(address, line), *(number(one) for one in (READ, KEPT, DATA))])
+        offset = builder.mul(arguments[1], builder.extract_value(made.strides, 0))
+        address = builder.gep(builder.bitcast(made.data, line), [offset])
+        kind = ir.FunctionType(ir.VoidType(), [line, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (line,), kind)
+        builder.call(function, [address, *(number(one) for one in (READ, KEPT, DATA))])
         return context.get_dummy_value()
 
     return types.void(array, row), written
+
+
+prefetch: Any = intrinsic(_prefetch)
 
 
 def scan_loop(lanes: int) -> Callable[..., None]:
