@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 AHEAD = 256
@@ -24,18 +24,22 @@ def _prefetch(_: Any, array: Any, row: Any) -> Any:
     """Ask for the first value of a row of a contiguous array, which need not exist: nothing is read from it."""
 
     def written(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        kind = signature.args[0]
+        made = context.make_array(kind)(context, builder, arguments[0])
+        first = context.get_constant(types.uint64, 0)
+        place = [arguments[1], *[first] * (kind.ndim - 1)]
+        # As numba itself finds an item: from the array's strides it takes a seventh longer.
+        address = item_pointer(context, builder, kind, made, place, wraparound=False)
         line, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        offset = builder.mul(arguments[1], builder.extract_value(made.strides, 0))
-        address = builder.gep(builder.bitcast(made.data, line), [offset])
-        kind = ir.FunctionType(ir.VoidType(), [line, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (line,), kind)
-        builder.call(function, [address, *(number(one) for one in (READ, KEPT, DATA))])
+        wanted = ir.FunctionType(ir.VoidType(), [line, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (line,), wanted)
+        builder.call(function, [builder.bitcast(address, line), *(number(one) for one in (READ, KEPT, DATA))])
         return context.get_dummy_value()
 
     return types.void(array, row), written
 
 
+item_pointer: Any = cgutils.get_item_pointer
 prefetch: Any = intrinsic(_prefetch)
 
 
