@@ -486,12 +486,9 @@ def scores_of_enough(vectors: Stored, keys: Keys, query: Vectors, k: int) -> npt
 
 
 def _score(vectors: Stored, keys: Keys, query: Vectors) -> npt.NDArray[np.float64]:
-    """Return the exact scores of keys [C]. Vectors are read in the order of their keys, in which a store has them."""
-    order, scores = np.argsort(keys), np.empty(len(keys))
-    for start in range(0, len(keys), CHUNK):
-        some = order[start : start + CHUNK]
-        scores[some] = inner_products(vectors(keys[some]), query)
-    return scores
+    """Return the exact scores of keys [C]."""
+    chunks = [keys[i : i + CHUNK] for i in range(0, len(keys), CHUNK)]
+    return np.concatenate([np.empty(0), *(inner_products(vectors(chunk), query) for chunk in chunks)])
 
 
 def _take_searches(waiting: deque[_Search | _Task | None]) -> list[_Search]:
