@@ -32,6 +32,8 @@ DEAD = 0.25
 """Share of removed pictures above which a segment is rewritten."""
 LISTED = 4096
 """Pictures listed at a time: 150 MB for 600 words each."""
+GROUP = 64
+"""Scores of which the highest is found before the best of all."""
 STALE = 0.001
 """Share of pictures that may change before words are weighted anew, which reads all postings."""
 
@@ -218,6 +220,7 @@ class InvertedFile:
             found = np.flatnonzero(met & segment.alive)
             if selection is not None:
                 found = found[selection.has(segment.postings.keys[found])]
+            found = found[_leading(scores[found], k)]
             return _best(segment.postings.keys[found], scores[found], k)
 
         return _best(*_joined(self._each(state, hits)), k)
@@ -318,6 +321,20 @@ def _joined(found: Sequence[tuple[Keys, Floats]]) -> tuple[Keys, Floats]:
     """Join the keys and scores of segments."""
     keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in found)])
     return keys, np.concatenate([np.empty(0), *(scores for _, scores in found)])
+
+
+def _leading(scores: Floats, k: int) -> Words:
+    """Return places [n'] of scores [n], ascending: those of the k highest and all that tie with them, and few others.
+
+    The k-th highest of the maxima of groups is reached by at least k scores. To find it takes a tenth of the time of
+    finding the k-th highest score itself: 15 us of 32,768.
+    """
+    groups = len(scores) // GROUP
+    if not 0 < k < groups:
+        return np.arange(len(scores))
+    highest = scores[: groups * GROUP].reshape(GROUP, groups).max(axis=0)
+    found: Words = np.flatnonzero(scores >= np.partition(highest, groups - k)[groups - k])
+    return found
 
 
 def _best(keys: Keys, scores: Floats, k: int) -> tuple[Keys, Floats]:

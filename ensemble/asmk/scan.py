@@ -56,26 +56,9 @@ class Count(Protocol):
 def scan(lanes: int) -> Scan:
     """Return the scan of codes of so many lanes of 64 bits. With 0 it reads no codes: none differ in any bit."""
 
-    def loop(lists: Any, asked: Any, matches: Any, totals: Any) -> None:
-        offsets, slots, codes = lists
-        words, mine, weights = asked
-        for row in range(len(words)):
-            word, weight = words[row], weights[row]
-            # Unsigned, or numba would check whether the index is negative.
-            for place in range(np.uint64(offsets[word]), np.uint64(offsets[word + 1])):
-                apart = np.uint64(0)
-                for lane in range(lanes):
-                    # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
-                    bits = codes[place, lane] ^ mine[row, lane]
-                    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
-                    nibbles = np.uint64(0x3333333333333333)
-                    bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
-                    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-                    apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
-                # Never -0.0, which marks the slots that nothing was added to: `Postings.score`.
-                totals[slots[place]] += matches[apart] * weight + 0.0
+    from landseer.ensemble.asmk.scan_loop import scan_loop
 
-    made: Scan = compiled(loop, f"void({_LISTS}, {_ASKED}, float64[::1], float64[::1])")
+    made: Scan = compiled(scan_loop(lanes), f"void({_LISTS}, {_ASKED}, float64[::1], float64[::1])")
     return made
 
 

@@ -20,8 +20,8 @@ class IndexSetting:
     """How far a search looks: lists that it scans (IVF's nprobe), nodes that it keeps (HNSW's efSearch), or candidates
     that it compares by finer codes (Refine). An exact index ignores it."""
     rescored: int = 1
-    """Candidates scored again from the stored vectors for each hit that is asked for. Callers of an exact index add the
-    margin that rounding needs instead."""
+    """Candidates scored again from the stored vectors for each hit that is asked for; at most, for many hits
+    (`live_index.scores_of_enough`). Callers of an exact index add the margin that rounding needs instead."""
 
     def __post_init__(self) -> None:
         if not self.factory or self.factory != self.factory.strip():
@@ -32,7 +32,7 @@ class IndexSetting:
             raise ValueError(f"the index rescores {self.rescored} candidates a hit; expected 1 or more")
 
     def candidates(self, k: int) -> int:
-        """Return how many candidates to ask a main index for, and to score again, for k hits."""
+        """Return how many candidates to ask a main index for, and to score again at most, for k hits."""
         return max(LEAST_CANDIDATES, k * self.rescored)
 
     def to_json(self) -> str:

@@ -24,7 +24,7 @@ from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.faiss_factory import LEAST_PER_LIST, is_refined, lists, made
 from landseer.ensemble.index.faiss_index import FaissIndex
 from landseer.ensemble.index.index_setting import IndexSetting
-from landseer.ensemble.index.live_index import BATCH, inner_products
+from landseer.ensemble.index.live_index import BATCH, inner_products, scores_of_enough
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.store.store import Store
 from landseer.ops.errors import OpsError
@@ -234,8 +234,12 @@ class IndexTrial:
         for start in range(0, len(rows), BATCH):
             queries = asked.queries[rows[start : start + BATCH]]
             found, _ = index.search(queries, index.setting.candidates(self.k), asked.selection)
-            answers += [self._scores(keys, query)[: self.k] for keys, query in zip(found, queries, strict=True)]
+            answers += [self._best(keys[keys >= 0], query) for keys, query in zip(found, queries, strict=True)]
         return answers
+
+    def _best(self, keys: Keys, query: Vectors) -> npt.NDArray[np.float64]:
+        """Return the exact scores of the best k of candidates [C], best rough score first."""
+        return np.sort(scores_of_enough(self._vectors, keys, query, self.k))[::-1][: self.k]
 
     def _rescored(self, index: TriedIndex, asked: Questions, effort: int) -> int:
         """Return the fewest candidates a hit that find about as much as the most do."""

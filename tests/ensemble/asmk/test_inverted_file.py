@@ -131,6 +131,18 @@ def test_segments_are_few_and_none_is_too_large(small):
     agree(file, {key: held[key] for key in range(270, 300)}, pictures(1, seed=1)[0])
 
 
+@pytest.mark.parametrize("values", [5, 10**9])
+@pytest.mark.parametrize(("count", "k"), [(0, 3), (1, 1), (64, 0), (200, 2), (5000, 70), (5000, 90), (32768, 100)])
+def test_the_best_scores_and_all_that_tie_with_them_are_leading(count, k, values):
+    scores = np.random.default_rng(count + k).integers(0, values, count).astype(np.float64)
+    places = inverted_file._leading(scores, k)
+    assert (np.diff(places) > 0).all()
+    if 0 < k <= count:
+        assert np.isin(np.flatnonzero(scores >= np.sort(scores)[-k]), places).all()
+    if (count, values) == (32768, 10**9):
+        assert len(places) < 2 * k
+
+
 def test_words_are_weighted_anew_once_enough_pictures_changed(monkeypatch):
     monkeypatch.setattr(inverted_file, "STALE", 0.1)
     made, [query] = pictures(200), pictures(1, seed=1)

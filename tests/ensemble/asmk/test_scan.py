@@ -85,6 +85,15 @@ print("compiled")
     assert ran.stdout == "compiled\n", ran.stderr
 
 
+def test_machine_code_is_kept_for_the_next_process(tmp_path):
+    code = """
+from landseer.ensemble.asmk.scan import scan
+print(sum(scan(2).stats.cache_hits.values()))
+"""
+    hits = [python(code, NUMBA_CACHE_DIR=str(tmp_path)).stdout for _ in range(2)]
+    assert hits == ["0\n", "1\n"]
+
+
 def test_neither_the_client_nor_the_index_loads_numba_before_it_is_used():
     code = """
 import sys

@@ -10,6 +10,7 @@ import pytest
 from landseer.ensemble.index import faiss_factory, faiss_index
 from landseer.ensemble.index.faiss_index import INDEX, KEYS, SETTING, FaissIndex, main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
+from landseer.ensemble.index.live_index import inner_products, scores_of_enough
 from landseer.ensemble.index.main_index import BuildStopped
 from landseer.ensemble.index.selection import Selection
 
@@ -54,11 +55,15 @@ def built(factory, effort=0, rescored=1, **options):
     return FaissIndex.build(setting, DIMENSION, scan, expected=COUNT, threads=1, **options)
 
 
-def truth(allowed):
-    """Return the K best keys [Q, k] of the rows that are allowed, by brute force."""
+def truth(allowed, k=K):
+    """Return the k best keys [Q, k'] of the rows that are allowed, by brute force."""
     scores = np.where(allowed, QUERIES.astype(np.float64) @ ROWS.astype(np.float64).T, -np.inf)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : min(K, np.count_nonzero(allowed))]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, np.count_nonzero(allowed))]
     return KEYS_OF[order]
+
+
+def vectors(keys):
+    return ROWS[np.searchsorted(KEYS_OF, keys)].astype(np.float32)
 
 
 def rescored(index, selection=None):
@@ -88,6 +93,24 @@ def test_recall_beside_exact_search(index):
     np.testing.assert_array_equal(index.keys, KEYS_OF)
     assert recall(rescored(index), truth(np.ones(COUNT, bool))) >= least_recall(index)
     assert index.exact == (index.setting.factory in ("Flat", "SQfp16"))
+
+
+@pytest.mark.parametrize("many", [10, 50, 100])
+def test_the_candidates_that_are_scored_find_as_much_as_all(index, many):
+    found, every, scored = [], [], 0
+    candidates, _ = index.search(QUERIES, index.setting.candidates(many))
+    for keys, query in zip(candidates, QUERIES, strict=True):
+        exact = inner_products(vectors(keys), query)
+        enough = scores_of_enough(vectors, keys, query, many)
+        assert enough.tolist() == exact[: len(enough)].tolist() and len(enough) >= min(many, len(keys))
+        scored += len(enough)
+        found.append(keys[np.argsort(-enough, kind="stable")[:many]])
+        every.append(keys[np.argsort(-exact, kind="stable")[:many]])
+    expected = truth(np.ones(COUNT, bool), many)
+    assert recall(found, expected) >= recall(every, expected) - 0.01
+    assert scored <= candidates.size if many > 25 else scored == candidates.size
+    if index.setting.rescored > 3 and many == 100:
+        assert scored < 0.9 * candidates.size
 
 
 @pytest.mark.parametrize("share", SHARES)
