@@ -1,3 +1,4 @@
+import copy
 import sys
 
 import pytest
@@ -6,6 +7,7 @@ from shared_files import shared
 
 from landseer.export.models.trunks import BACKBONES, LITES, Lite, Loaded, Trunk, WeightsError
 from landseer.export.photographs import NAMES, photographs
+from landseer.export.training.instance_tuning import fold_norms
 
 # ImageNet classes that are right for each photograph.
 CLASSES = {"chelsea.png": {281, 282, 285}, "coffee.png": {967, 968}, "motorcycle_left.png": {665, 670}}
@@ -50,6 +52,20 @@ def test_missing_weights_of_a_lite_say_what_to_install(monkeypatch: pytest.Monke
 def test_resnet50_v1_is_recognised_and_classifies_photographs(resnet50: Loaded, name: str) -> None:
     assert resnet50.variant == "v1"
     assert top_class(resnet50.trunk, name) in CLASSES[name]
+
+
+@pytest.mark.parametrize("name", [*(lite.name for lite in LITES), "resnet50"])
+def test_a_trunk_is_its_front_and_its_last_blocks(resnet50: Loaded, name: str) -> None:
+    loaded = resnet50 if name == "resnet50" else BACKBONES[name].load(None, "auto")
+    trunk, x = copy.deepcopy(loaded.trunk), torch.rand(1, 3, 96, 128) * 255
+    with torch.no_grad():
+        expected, (front, back) = trunk(x), trunk.split()
+        torch.testing.assert_close(back(front((x - trunk.mean) / trunk.std)), expected)
+        fold_norms(back)
+        torch.testing.assert_close(trunk(x), expected, atol=1e-3, rtol=1e-3)
+        assert torch.equal(loaded.trunk(x), expected)
+    trunk.drop_classifier()
+    assert not any("fc." in key or "classifier." in key for key in trunk.state_dict())
 
 
 def test_the_stride_makes_another_network_of_the_same_weights(resnet50: Loaded) -> None:
