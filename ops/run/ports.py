@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
+from collections import deque
 
 from landseer.ops.errors import OpsError
 
@@ -12,6 +14,9 @@ LOWEST = 10_000
 HIGHEST = 31_999
 """Below Linux's ephemeral range, where a retrying client can connect to itself."""
 ATTEMPTS = 200
+_GIVEN: deque[int] = deque(maxlen=256)
+"""The last ports that were given out: a server asks for several before it listens on any."""
+_GIVING = threading.Lock()
 
 
 def is_free(port: int, *, host: str = LOOPBACK) -> bool:
@@ -28,12 +33,17 @@ def is_free(port: int, *, host: str = LOOPBACK) -> bool:
 
 
 def free_port(*, host: str = LOOPBACK) -> int:
-    """Return a free port of `host` between 10000 and 31999; OpsError if none is found."""
+    """Return a free port of `host` between 10000 and 31999, none of the last that this process was given.
+
+    OpsError if none is found.
+    """
     chooser = random.SystemRandom()
     for _ in range(ATTEMPTS):
         port = chooser.randint(LOWEST, HIGHEST)
-        if is_free(port, host=host):
-            return port
+        with _GIVING:
+            if port not in _GIVEN and is_free(port, host=host):
+                _GIVEN.append(port)
+                return port
     raise OpsError(f"found no free port of {host} between {LOWEST} and {HIGHEST} in {ATTEMPTS} attempts; choose one")
 
 

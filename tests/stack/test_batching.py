@@ -78,11 +78,14 @@ def test_describe_does_not_copy_local_features(triton):
     assert set(triton.infer("backbone", images)) >= LOCAL
     assert set(triton.infer("describe", images)) == {"descriptor", "query_vector", *PATCH_OUTPUTS}
     took = {"describe": [], "backbone": []}
-    for _ in range(15):
+    # The quickest of many is what the work takes when nothing else runs on the machine. Measured: 37 ms and 82 ms.
+    # Beside other tests it takes more than 15 of each until both have had a quiet moment.
+    for _ in range(100):
         for model, times in took.items():
             began = time.perf_counter()
             triton.infer(model, images)
             times.append(time.perf_counter() - began)
-    # The quickest of many is what the work takes when nothing else runs on the machine. Measured: 37 ms and 82 ms.
-    quickest = {model: min(times) for model, times in took.items()}
+        quickest = {model: min(times) for model, times in took.items()}
+        if len(took["describe"]) >= 15 and quickest["describe"] < 0.7 * quickest["backbone"]:
+            break
     assert quickest["describe"] < 0.7 * quickest["backbone"], quickest
