@@ -43,9 +43,8 @@ def photographed(
     matrix = cv2.getPerspectiveTransform(flat, corners)
     shrinking = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
     seen = cv2.warpPerspective(target, matrix, (side, side), flags=shrinking)
-    mask = cv2.warpPerspective(np.full((height, width), 255, np.uint8), matrix, (side, side))[..., None] / np.float32(
-        255
-    )
+    covered = cv2.warpPerspective(np.full((height, width), 255, np.uint8), matrix, (side, side))
+    mask = covered[..., None] / np.float32(255)
     pixels = np.asarray(seen * mask + _backdrop(background, side, draw) * (1 - mask), np.float32)
     lit = _lit(np.clip(_glare(_shade(pixels, draw), draw), 0, 255), draw, light=0.35, tint=0.13)
     return _compressed(_noise(_blur(_few_pixels(lit, draw), draw), draw), draw)

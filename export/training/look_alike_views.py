@@ -116,7 +116,7 @@ class LookAlikes:
 
     def key(self, fingerprint: str, precision: str) -> str:
         """Identify photographs, draws, trunk and precision."""
-        told = f"{DRAWN} {fingerprint} {precision} {self.shots.digest()} {SIDE} {self.seed} {len(self.things)}"
+        told = f"{DRAWN} {fingerprint} {precision} {self.shots.digest()} {SIDE} {self.seed} {self.things}"
         return hashlib.sha256(told.encode()).hexdigest()[:24]
 
 

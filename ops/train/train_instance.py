@@ -14,7 +14,7 @@ from landseer.export.training.command import precision_of
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.files import write_whole
 from landseer.export.training.instance_tuning import InstanceRecipe, InstanceTuning
-from landseer.export.training.look_alike_views import EACH, PHOTOGRAPHS, LookAlikes, front_maps
+from landseer.export.training.look_alike_views import EACH, LEARNING, PHOTOGRAPHS, LookAlikes, front_maps
 from landseer.export.training.loop import Outcome, Settings, train
 from landseer.ops.progress import bars
 from landseer.ops.train.progress_bars import Bars
@@ -37,7 +37,8 @@ def run(options: TrainingOptions, console: Console) -> None:
         return
     things = LookAlikes(photographs, seed=options.seed)
     told = f"{EACH} views each of {things.covers:,} drawn covers and {len(things.things) - things.covers:,} photographs"
-    console.print(f"learning from {told}, two fifths of them for validation")
+    learning = sum(thing.part == LEARNING for thing in things.things)
+    console.print(f"{told}: learning from {learning:,} of them, validating by the others")
     task = _task(things, loaded, options, console)
     with Bars(console, task.measure) as watcher:
         outcome = train(task, _settings(options), options.out, resume=options.resume, watcher=watcher)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import pickle
@@ -359,6 +360,8 @@ def test_the_last_blocks_are_trained_into_weights_that_export_and_training_take(
         (instance_tuning, "fine_values", lambda channels: 8),
     ):
         monkeypatch.setattr(module, name, value)
+    count = itertools.count()
+    monkeypatch.setattr(instance_tuning.InstanceTuning, "validate", lambda self: float(next(count)))
     out = tmp_path / "run"
     given = ("instance", f"folder:{data}", "--out", out, "--epochs", "2", "--log-every", "1", "--backbone", "small")
     assert run(*given, "--dry-run") == 0 and not out.exists()
@@ -367,14 +370,18 @@ def test_the_last_blocks_are_trained_into_weights_that_export_and_training_take(
     assert run(*given) == 0
     told = capsys.readouterr().err
     weights = out / "best.safetensors"
+    assert "drawn covers and 7 photographs: learning from 11 of them" in " ".join(told.split())
     assert "broken.jpg" in told and f"--weights {weights} --train folder:{data}" in " ".join(told.split())
     text = (out / "README.md").read_text()
     assert "landseer train instance" in text and "small, seeded" in text and "mAP" in text
     with safe_open(weights, framework="pt") as file:
         about = json.loads(file.metadata()["landseer"])
     assert about["trunk"] == "small one" and backbone_of(weights) == "small"
-    if about["epoch"]:
-        assert BACKBONES["small"].load(weights, "auto").trained is None
+    assert about["epoch"] == 2
+    loaded = BACKBONES["small"].load(weights, "auto")
+    assert loaded.trained is None
+    first = small_trunk(None, "auto").trunk.state_dict()["features.1.0.weight"]
+    assert not torch.allclose(loaded.trunk.state_dict()["features.1.0.weight"], first, atol=1e-4)
     assert run(*given) == 1
     assert "already holds a training; continue it with --resume" in capsys.readouterr().err
     assert run(*given, "--resume") == 0
