@@ -231,10 +231,11 @@ def _either_lite(lite: Lite) -> BackboneKind:
         source = f"{f'file {path.name}' if weights else packaged}, sha256 {_sha256(path)[:16]}"
         return Loaded(trunk=_lite_trunk(lite, network).eval(), source=source, variant=variant)
 
-    def empty(variant: str) -> Trunk:
-        return _lite_trunk(lite, lite.network())
+    return BackboneKind(channels=1280, load=or_trained(lite.name, load, _empty_lite(lite), variant))
 
-    return BackboneKind(channels=1280, load=or_trained(lite.name, load, empty, variant))
+
+def _empty_lite(lite: Lite) -> Callable[[str], Trunk]:
+    return lambda variant: _lite_trunk(lite, lite.network())
 
 
 def _of_instances(lite: Lite) -> BackboneKind:
@@ -248,10 +249,7 @@ def _of_instances(lite: Lite) -> BackboneKind:
         trunk = _filled(_lite_trunk(lite, lite.network()), found)
         return Loaded(trunk=trunk, source=f"{name} as shipped", variant=variant)
 
-    def empty(variant: str) -> Trunk:
-        return _lite_trunk(lite, lite.network())
-
-    return BackboneKind(channels=1280, load=or_trained(name, load, empty, variant))
+    return BackboneKind(channels=1280, load=or_trained(name, load, _empty_lite(lite), variant))
 
 
 def _lite_trunk(lite: Lite, network: Any) -> Trunk:
