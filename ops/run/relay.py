@@ -24,6 +24,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from landseer.client import keepalive
+from landseer.ensemble.app.heap import give_back_large_blocks
 from landseer.ensemble.inference.contracts import RELAYED
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -150,6 +151,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="address for the orchestrators")
     parser.add_argument("--triton", required=True, metavar="HOST:PORT", help="gRPC address of Triton")
     args = parser.parse_args(argv)
+    # Else the memory of each message comes from the system anew, page by page: 1.9 ms of a core for one of 1 MiB.
+    give_back_large_blocks()
     asyncio.run(_main(args.listen, args.triton))
     return 0
 
