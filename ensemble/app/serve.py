@@ -14,6 +14,7 @@ from typing import Any
 
 from landseer.client.readable import one_line
 from landseer.ensemble.app import security_options
+from landseer.ensemble.app.blas import multiply_alone
 from landseer.ensemble.app.heap import give_back_large_blocks
 from landseer.ensemble.asmk.kernel import KERNELS
 from landseer.ensemble.config import AUGMENTED, LOCAL_FEATURES, RAW, Limits, ServerConfig, parse_bytes
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Return 0 after a clean stop, 1 with one line on stderr on failure."""
     log_to_stderr(args.log_level, args.log_format)
     give_back_large_blocks()
+    multiply_alone()
     try:
         asyncio.run(_serve(config_of(args)))
     except (LandseerError, OSError, ValueError, ImportError) as error:
