@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from landseer.ensemble.asmk.aggregate import Binary
 from landseer.ensemble.asmk.bits import lanes
 from landseer.ensemble.asmk.kernel import NOTHING, Kernel, idf, norm
 from landseer.ensemble.asmk.postings import MOST, Keys, Mask, Postings, Words, merged
-from landseer.ensemble.asmk.scan import Codes, Floats, prepare
+from landseer.ensemble.asmk.scan import Codes, Floats, lead, prepare
 
 T = TypeVar("T")
 
@@ -32,8 +33,6 @@ DEAD = 0.25
 """Share of removed pictures above which a segment is rewritten."""
 LISTED = 4096
 """Pictures listed at a time: 150 MB for 600 words each."""
-GROUP = 64
-"""Scores of which the highest is found before the best of all."""
 STALE = 0.001
 """Share of pictures that may change before words are weighted anew, which reads all postings."""
 
@@ -116,18 +115,25 @@ class InvertedFile:
     """Finds the most similar pictures by words and residual bits. Threads may share it; changes are serialised."""
 
     def __init__(
-        self, *, words: int, bits: int, kernel: Kernel | None = None, pool: ThreadPoolExecutor | None = None
+        self,
+        *,
+        words: int,
+        bits: int,
+        kernel: Kernel | None = None,
+        pool: ThreadPoolExecutor | None = None,
+        threads: int = 1,
     ) -> None:
         """Create an empty file. words: K of the codebook; bits: D of its features.
 
-        pool: threads that share each search among more than `MOST` pictures; None to search on the caller's alone.
+        pool: shares each search among more than `MOST` pictures, by so many of its threads; None to search on the
+        caller's alone.
         """
         if words < 1 or bits < 1:
             raise ValueError(f"got {words} words and {bits} bits; expected at least 1 of each")
         self.words, self.bits = words, bits
         self._matches = (kernel or Kernel()).by_distance(bits)
         self._state = _State(segments=(), kernel=kernel or Kernel())
-        self._pool = pool
+        self._pool, self._threads = pool, threads
         self._changing = threading.Lock()
 
     @property
@@ -216,12 +222,12 @@ class InvertedFile:
         state, asked = self._asked(query)
 
         def hits(segment: _Segment) -> tuple[Keys, Floats]:
-            scores, met = self._scored(state, asked, segment)
-            found = np.flatnonzero(met & segment.alive)
-            if selection is not None:
-                found = found[selection.has(segment.postings.keys[found])]
-            found = found[_leading(scores[found], k)]
-            return _best(segment.postings.keys[found], scores[found], k)
+            totals, keys = self._totals(asked, segment), segment.postings.keys
+            allowed = segment.alive if selection is None else segment.alive & selection.has(keys)
+            found = np.empty(len(keys), np.int64)
+            best = np.empty(min(max(k, 0), len(keys)))
+            places = found[: lead()(totals, allowed, _roots(state, asked, segment), best, found)]
+            return keys[places], totals[places]
 
         return _best(*_joined(self._each(state, hits)), k)
 
@@ -230,7 +236,8 @@ class InvertedFile:
         state, asked = self._asked(query)
 
         def scored(segment: _Segment) -> tuple[Keys, Floats]:
-            scores, _ = self._scored(state, asked, segment)
+            root, roots = _roots(state, asked, segment)
+            scores = self._totals(asked, segment) / (root * roots)
             scores = np.where((segment.postings.sizes > 0) & (len(query.words) > 0), scores, NOTHING)
             return segment.postings.keys[segment.alive], scores[segment.alive]
 
@@ -262,19 +269,18 @@ class InvertedFile:
         root = float(np.sqrt(norm(words, state.weights) or np.inf))
         return state, _Asked(words=words, codes=codes, weights=weights, root=root)
 
-    def _scored(self, state: _State, asked: _Asked, segment: _Segment) -> tuple[Floats, Mask]:
-        """Return the scores of a segment's pictures, and which of them share a word: [n] each."""
-        postings = segment.postings
-        scores, met = postings.score(asked.words, asked.codes, self._matches, asked.weights)
-        if state.kernel.normalised:
-            scores /= asked.root * postings.roots(state.weights)
-        return scores, met
+    def _totals(self, asked: _Asked, segment: _Segment) -> Floats:
+        """Return what the matches of a segment's pictures are worth, as `Postings.totals`: [n]."""
+        return segment.postings.totals(asked.words, asked.codes, self._matches, asked.weights)
 
     def _each(self, state: _State, work: Callable[[_Segment], T]) -> list[T]:
-        """Return what `work` gives for each segment, on the pool's threads if there are several segments."""
+        """Return what `work` gives for each segment, in any order, on the pool's threads if there are several."""
         if self._pool is None or len(state.segments) < 2:
             return [work(segment) for segment in state.segments]
-        return list(self._pool.map(work, state.segments))
+        # The threads take one after the other from the same iterator: to hand over each by itself costs more.
+        left = iter(state.segments)
+        lanes = self._pool.map(lambda _: [work(segment) for segment in left], range(self._threads))
+        return list(chain.from_iterable(lanes))
 
     def _check(self, picture: Binary) -> None:
         words = picture.words
@@ -323,18 +329,12 @@ def _joined(found: Sequence[tuple[Keys, Floats]]) -> tuple[Keys, Floats]:
     return keys, np.concatenate([np.empty(0), *(scores for _, scores in found)])
 
 
-def _leading(scores: Floats, k: int) -> Words:
-    """Return places [n'] of scores [n], ascending: those of the k highest and all that tie with them, and few others.
-
-    The k-th highest of the maxima of groups is reached by at least k scores. To find it takes a tenth of the time of
-    finding the k-th highest score itself: 15 us of 32,768.
-    """
-    groups = len(scores) // GROUP
-    if not 0 < k < groups:
-        return np.arange(len(scores))
-    highest = scores[: groups * GROUP].reshape(GROUP, groups).max(axis=0)
-    found: Words = np.flatnonzero(scores >= np.partition(highest, groups - k)[groups - k])
-    return found
+def _roots(state: _State, asked: _Asked, segment: _Segment) -> tuple[float, Floats]:
+    """Return the query's root, and those of a segment's pictures [n]: ones, unless scores are normalised."""
+    postings = segment.postings
+    if not state.kernel.normalised:
+        return 1.0, np.ones(len(postings.keys))
+    return asked.root, postings.roots(state.weights)
 
 
 def _best(keys: Keys, scores: Floats, k: int) -> tuple[Keys, Floats]:

@@ -124,16 +124,17 @@ class Postings:
         """Return how many of the distinct words [W] each picture contains: [n]."""
         return self._sums(words, np.ones(len(words))).astype(np.int64)
 
-    def score(self, words: Words, codes: Codes, matches: Floats, weights: Floats) -> tuple[Floats, Mask]:
-        """Return each picture's score for distinct words [W] with codes [W, L], and whether it shares any: [n] each.
+    def totals(self, words: Words, codes: Codes, matches: Floats, weights: Floats) -> Floats:
+        """Return the sum of each picture's matches with distinct words [W] with codes [W, L]: [n].
+
+        It is -0.0 for a picture that shares none, and for no other: whatever is added, -0.0 becomes another number.
 
         matches: [bits + 1], the value of a match at each Hamming distance; weights: [W], of the words. Summed in the
-        order of the given words, so that a picture's score does not depend on the other pictures.
+        order of the given words, so that a picture's sum does not depend on the other pictures.
         """
-        # Whatever is added, -0.0 becomes another number: pictures that share a word are known without another array.
         totals = np.full(len(self.keys), -0.0)
         scan(codes.shape[1])(self.lists, (words, codes, weights), matches, totals)
-        return totals, (totals != 0.0) | ~np.signbit(totals)
+        return totals
 
     def _sums(self, words: Words, weights: Floats) -> Floats:
         """Return the sum of the weights [W] of those of the words [W] that each picture has: [n]."""

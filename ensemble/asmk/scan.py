@@ -52,6 +52,20 @@ class Count(Protocol):
         """Write the number of living slots with each word to counts [K]."""
 
 
+class Lead(Protocol):
+    """Finds the best pictures."""
+
+    def __call__(
+        self, totals: Floats, allowed: NDArray[np.bool_], roots: tuple[float, Floats], best: Floats, found: Words
+    ) -> int:
+        """Write the slots of the highest scores, and of all that tie with the last of them, to found; return how many.
+
+        totals: [n], -0.0 for slots that share no word, which are left out, as those not allowed [n] are. They become
+        scores: each is divided by the query's root times that of the slot, [n]. best: [k], as many are the highest.
+        found: [n], in the order of the slots.
+        """
+
+
 @cache
 def scan(lanes: int) -> Scan:
     """Return the scan of codes of so many lanes of 64 bits. With 0 it reads no codes: none differ in any bit."""
@@ -101,6 +115,52 @@ def count() -> Count:
     return made
 
 
+@cache
+def lead() -> Lead:
+    """Return the loop that finds the best pictures."""
+
+    def loop(totals: Any, allowed: Any, roots: Any, best: Any, found: Any) -> Any:
+        mine, theirs = roots
+        k, held, leading = len(best), 0, 0
+        for slot in range(len(totals)):
+            if k == 0 or not allowed[slot] or (totals[slot] == 0.0 and np.signbit(totals[slot])):
+                continue
+            score = totals[slot] / (mine * theirs[slot])
+            totals[slot] = score
+            # A heap whose root is the lowest of the k highest so far.
+            place = 0
+            if held < k:
+                place, held = held, held + 1
+                while place > 0 and best[(place - 1) // 2] > score:
+                    best[place] = best[(place - 1) // 2]
+                    place = (place - 1) // 2
+                best[place] = score
+            elif score > best[0]:
+                while 2 * place + 1 < k:
+                    child = 2 * place + 1
+                    if child + 1 < k and best[child + 1] < best[child]:
+                        child += 1
+                    if best[child] >= score:
+                        break
+                    best[place] = best[child]
+                    place = child
+                best[place] = score
+            # Those that are too low by now are passed over below.
+            if held < k or score >= best[0]:
+                found[leading] = slot
+                leading += 1
+        kept = 0
+        for place in range(leading):
+            if held < k or totals[found[place]] >= best[0]:
+                found[kept] = found[place]
+                kept += 1
+        return kept
+
+    signature = "int64(float64[::1], boolean[::1], Tuple((float64, float64[::1])), float64[::1], int64[::1])"
+    made: Lead = compiled(loop, signature)
+    return made
+
+
 def prepare(lanes: int) -> None:
     """Load or compile all loops now, rather than in the first search."""
-    scan(lanes), scan(0), append(), count()
+    scan(lanes), scan(0), append(), count(), lead()

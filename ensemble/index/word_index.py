@@ -83,6 +83,7 @@ class WordIndex:
         # Separate threads, so that searches do not queue behind a bulk upload.
         self._bulk = Workers("words-bulk", threads=threads, queue=4096)
         # One search among many pictures uses all of these threads.
+        self._threads = threads
         self._scans = ThreadPoolExecutor(threads, thread_name_prefix="landseer-words-scan")
         self._file = self._empty()
         self._newest = self._changes = self._saved = 0
@@ -171,7 +172,13 @@ class WordIndex:
 
     def _empty(self) -> InvertedFile:
         source = self._source
-        return InvertedFile(words=source.words, bits=source.bits, kernel=KERNELS[source.kernel], pool=self._scans)
+        return InvertedFile(
+            words=source.words,
+            bits=source.bits,
+            kernel=KERNELS[source.kernel],
+            pool=self._scans,
+            threads=self._threads,
+        )
 
     def _built(self, stop: threading.Event, saved: SavedWords | None) -> tuple[InvertedFile, int, int]:
         """Return the words, their largest key, and how many are not in files."""

@@ -142,7 +142,8 @@ def grown(
     advance: called with the number of pictures added.
     """
     with ThreadPoolExecutor(cores()) as threads:
-        file = InvertedFile(words=growth.words, bits=BITS, kernel=KERNELS[KERNEL], pool=threads)
+        kernel = KERNELS[KERNEL]
+        file = InvertedFile(words=growth.words, bits=BITS, kernel=kernel, pool=threads, threads=cores())
         file.prepare()
         draws, before = np.random.default_rng(growth.seed), _reset_peak()
         most = _data() + room

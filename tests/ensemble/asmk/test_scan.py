@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from landseer.ensemble.asmk.bits import hamming, lanes
-from landseer.ensemble.asmk.scan import append, count, scan
+from landseer.ensemble.asmk.scan import append, count, lead, scan
 
 WORDS, PICTURES = 9, 40
 
@@ -43,6 +43,25 @@ def test_a_scan_tells_untouched_pictures_from_those_with_worthless_matches():
     totals, code = np.full(2, -0.0), lanes(np.zeros((1, 8), np.uint8)).T
     scan(1)((offsets, slots, code), (np.array([0]), code, np.zeros(1)), np.full(65, -1.0), totals)
     assert np.signbit(totals).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("values", [5, 10**9])
+@pytest.mark.parametrize(("pictures", "k"), [(0, 0), (1, 1), (64, 0), (50, 50), (200, 2), (5000, 90), (32768, 100)])
+def test_the_best_and_all_that_tie_with_the_last_of_them_lead(pictures, k, values):
+    generator = np.random.default_rng(pictures + k)
+    totals = generator.integers(-values // 4, values, pictures).astype(np.float64)
+    untouched, allowed = generator.random(pictures) < 0.2, generator.random(pictures) < 0.9
+    totals[untouched] = -0.0
+    root, roots = 1.7, 1.0 + generator.random(pictures)
+    scores, there = totals / (root * roots), np.flatnonzero(allowed & ~untouched)
+    # What no match adds to is not there; a total of 0 is.
+    totals[there[::7]] = scores[there[::7]] = 0.0
+    found = np.empty(pictures, np.int64)
+    leading = found[: lead()(totals, allowed, (root, roots), np.empty(k), found)]
+    least = np.sort(scores[there])[-k] if 0 < k <= len(there) else -np.inf
+    expected = there[scores[there] >= least] if k else []
+    assert leading.tolist() == list(expected)
+    assert totals[leading].tolist() == scores[leading].tolist()
 
 
 def test_lists_are_appended_without_removed_pictures():
