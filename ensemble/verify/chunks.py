@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.workers import Workers
 
 T = TypeVar("T")
-CHUNK = 8
+CHUNK = 16
 """Candidates verified per task."""
 
 
