@@ -30,6 +30,8 @@ from landseer.ensemble.index.faiss_index import main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import largest_norm
 from landseer.ensemble.index.manifest import Built, Manifest, files_of
+from landseer.ensemble.index.mapped_vectors import Batch, written
+from landseer.ensemble.index.version_room import training_bytes
 from landseer.ensemble.store.beside import vectors_beside
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.widening import widened
@@ -80,20 +82,26 @@ def build(order: BuildOrder, vectors: Vectors) -> Manifest:
     damaged vectors; ValueError for a setting that does not fit them; OSError, for instance if the disk is full.
     """
     began, longest = time.monotonic(), 1.0
+    kind, folder = main_index_of(order.setting), Path(order.folder)
+    # The last pass over the vectors has those that the index has; before it, there is one to train it.
+    passes = iter([False, True] if training_bytes(order.setting, order.dimension) else [True])
 
-    def batches() -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
-        nonlocal longest
+    def stored() -> Iterator[Batch]:
         for keys, rows in vectors.scan(augmented=order.augmented):
             count = int(np.searchsorted(keys, order.built.sequence, side="right"))
             if not count:
                 return
-            kept = widened(rows[:count])
-            longest = max(longest, largest_norm(kept))
-            yield keys[:count], kept
+            yield keys[:count], rows[:count]
 
-    kind = main_index_of(order.setting)
+    def batches() -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
+        nonlocal longest
+        keep = next(passes) and not kind.exact
+        for keys, rows in written(stored(), folder) if keep else stored():
+            kept = widened(rows)
+            longest = max(longest, largest_norm(kept))
+            yield keys, kept
+
     index = kind.build(order.setting, order.dimension, batches, expected=order.expected, threads=order.threads)
-    folder = Path(order.folder)
     index.save(folder)
     made = Manifest(
         token=order.token,

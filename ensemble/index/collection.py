@@ -87,7 +87,8 @@ class Collection:
         self._figures = Workers("figures", threads=1)
         self.verifier = Verifier(store.locals, threads=config.threads)
         """Verifies by deep local features."""
-        self.keypoint_verifier = KeypointVerifier(store.keypoints, store.patches, threads=config.threads)
+        waits = config.threads if isinstance(store, PostgresStore) else 1
+        self.keypoint_verifier = KeypointVerifier(store.keypoints, store.patches, threads=waits)
         codebooks = codebooks or Codebooks()
         self.deep_words = _deep_words(codebooks, store, config)
         """Gives deep local features their words; None unless searches by words use them."""
@@ -369,7 +370,7 @@ class Collection:
 
     async def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the searched vectors, float32 [C', D], without those of deleted pictures."""
-        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
+        found = await self._reads.run(self._vectors, keys)
         return np.asarray(found[found.any(axis=1)])
 
     async def likenesses(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -379,9 +380,7 @@ class Collection:
 
     async def cosines(self, vector: NDArray[np.float32], keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the cosines of a query, float32 [D], with the searched vectors [C]; NaN for deleted pictures."""
-        found = await self._reads.run(self.store.vectors.descriptors, keys.tolist(), augmented=self._augmented)
-        if not found.shape[1]:
-            return np.full(len(keys), np.nan, np.float32)
+        found = await self._reads.run(self._vectors, keys)
         return np.where(found.any(axis=1), found @ vector, np.float32(np.nan))
 
     async def clusters(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
@@ -445,6 +444,19 @@ class Collection:
         self.fields.close()
         self._index.close()
         self.store.close()
+
+    def _vectors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the searched vectors of pictures [C], zeros for deleted ones: [C, D]."""
+        main = self._index.main
+        found = np.zeros((len(keys), self.profile.sizes.channels), np.float32)
+        there = np.zeros(len(keys), np.bool_)
+        if main is not None:
+            there, vectors = main.held(keys)
+            found[there] = vectors
+        if len(left := keys[~there]):
+            stored = self.store.vectors.descriptors(left.tolist(), augmented=self._augmented)
+            found[~there, : stored.shape[1]] = stored
+        return found
 
     def _make_opener(self, store: Store) -> Opener:
         return Opener(

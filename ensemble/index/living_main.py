@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.main_index import MainIndex
+from landseer.ensemble.index.mapped_vectors import MappedVectors
 from landseer.ensemble.index.selection import Selection
 
 Stored = Callable[[Keys], Vectors]
@@ -35,12 +36,21 @@ class LivingMain:
     Used by one thread at a time, after it was made on any.
     """
 
-    def __init__(self, index: MainIndex, stored: Stored, *, sequence: int, longest: float, number: int) -> None:
+    def __init__(
+        self,
+        index: MainIndex,
+        stored: Stored,
+        *,
+        sequence: int,
+        longest: float,
+        number: int,
+        mapped: MappedVectors | None = None,
+    ) -> None:
         """sequence: of the store that it was built from. longest: an upper bound of its norms. number: of the version.
 
-        stored: reads vectors from the store, by which candidates are scored.
+        stored: reads vectors from the store, by which candidates are scored if there are none beside the index, mapped.
         """
-        self._index, self._stored = index, stored
+        self._index, self._stored, self._mapped = index, stored, mapped
         self.sequence, self.longest, self.number = sequence, longest, number
         self.exact = index.exact
         self.setting = index.setting
@@ -109,7 +119,21 @@ class LivingMain:
 
     def vectors(self, keys: Keys) -> Vectors:
         """Return the stored vectors [n, D] under keys [n]; NaN for what was removed from the store meanwhile."""
+        if self._mapped is not None:
+            return self._mapped.at(self._rows(keys))
         return living_vectors(self._stored, keys, self.dimension)
+
+    def held(self, keys: Keys) -> tuple[npt.NDArray[np.bool_], Vectors]:
+        """Return which of keys [n] have a vector beside the index and were not removed, and these vectors [m, D].
+
+        Any thread may ask. None has, where vectors are read from the store.
+        """
+        rows = self._rows(keys) if self._mapped is not None else np.full(len(keys), -1)
+        there = rows >= 0
+        there[there] = ~self._removed[rows[there]]
+        if self._mapped is None:
+            return there, np.empty((0, self.dimension), np.float32)
+        return there, self._mapped.at(rows[there])
 
     def _rows(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Return the row of each key, in the shape of keys; -1 for keys that it does not have."""

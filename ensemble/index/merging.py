@@ -26,6 +26,7 @@ from landseer.ensemble.index.version_room import (
     require_disk,
     require_memory,
     training_bytes,
+    vectors_bytes,
     version_bytes,
 )
 from landseer.ensemble.index.versions import Version
@@ -267,13 +268,10 @@ class Merger:
     def _require_room(self, setting: IndexSetting, stats: StoreStats) -> None:
         """NoRoom unless there is memory to build a version of so many pictures, and disk to keep it."""
         collection, dimension = self._collection, self._collection.profile.sizes.channels
-        size = version_bytes(
-            setting,
-            pictures=collection.index.size,
-            dimension=dimension,
-            last=last_manifest(collection.versions),
-        )
+        pictures, last = collection.index.size, last_manifest(collection.versions)
+        size = version_bytes(setting, pictures=pictures, dimension=dimension, last=last)
         require_memory(size, training_bytes(setting, dimension))
+        size += vectors_bytes(setting, pictures=pictures, dimension=dimension)
         require_disk(stats, collection.config.folder, size)
 
     def _mapped(self, version: Version) -> LivingMain:

@@ -15,6 +15,7 @@ from landseer.ensemble.index.engines import Keys
 from landseer.ensemble.index.faiss_index import FaissIndex
 from landseer.ensemble.index.living_main import LivingMain
 from landseer.ensemble.index.manifest import Built, VersionDamaged
+from landseer.ensemble.index.mapped_vectors import FILE, MappedVectors
 from landseer.ensemble.index.versions import Version, Versions
 from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.store.store import Store
@@ -79,11 +80,24 @@ class Opener(Chooser):
         made = version.manifest
         try:
             index = FaissIndex.load(version.folder, threads=self._threads)
+            mapped = self._mapped(version)
         except ValueError as error:
             raise VersionDamaged(str(error)) from error
         if (index.size, index.dimension) != (made.size, made.dimension):
             raise VersionDamaged(f"{version.folder} has {index.size:,} vectors; its manifest says {made.size:,}")
         stored = partial(self._store.vectors.descriptors, augmented=self._augmented)
-        found = LivingMain(index, stored, sequence=made.built.sequence, longest=made.longest, number=version.number)
+        found = LivingMain(
+            index,
+            stored,
+            sequence=made.built.sequence,
+            longest=made.longest,
+            number=version.number,
+            mapped=mapped,
+        )
         found.keep(self._store.vectors.keys(upto=made.built.sequence))
         return found
+
+    def _mapped(self, version: Version) -> MappedVectors | None:
+        """Map the vectors of a version; None for one of an older release, which has none."""
+        file, made = version.folder / FILE, version.manifest
+        return MappedVectors(file, dimension=made.dimension, size=made.size) if file.exists() else None

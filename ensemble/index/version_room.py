@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 from landseer.ensemble.index.faiss_factory import code_bytes, made, sample_size
+from landseer.ensemble.index.faiss_index import main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.manifest import Manifest, VersionDamaged
+from landseer.ensemble.index.mapped_vectors import FILE
 from landseer.ensemble.index.versions import Versions
 from landseer.ensemble.memory import GIB, memory_left
 from landseer.ensemble.store.record import StoreStats
@@ -27,14 +29,19 @@ class NoRoom(RuntimeError):
 
 
 def version_bytes(setting: IndexSetting, *, pictures: int, dimension: int, last: Manifest | None) -> int:
-    """Return how large a version of so many pictures will be, about: as the last one, or by the size of its codes.
+    """Return how large the index of so many pictures will be, about: as the last one, or by the size of its codes.
 
-    dimension: D; last: of the version before, None without any. One of another factory tells nothing. ValueError for a
-    setting that FAISS does not know.
+    It is built in memory; on disk `vectors_bytes` come to it. dimension: D; last: of the version before, None without
+    any. One of another factory tells nothing. ValueError for a setting that FAISS does not know.
     """
     if last is not None and last.size and last.setting.factory == setting.factory:
-        return last.bytes * pictures // last.size
+        return sum(file.bytes for file in last.files if file.name != FILE) * pictures // last.size
     return pictures * (code_bytes(made(setting.factory, dimension)) + _ROW_BYTES)
+
+
+def vectors_bytes(setting: IndexSetting, *, pictures: int, dimension: int) -> int:
+    """Return how large the vectors of so many pictures are that a version has beside its index; 0 for an exact one."""
+    return 0 if main_index_of(setting).exact else 2 * dimension * pictures
 
 
 def training_bytes(setting: IndexSetting, dimension: int) -> int:
