@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landseer.client.readable import one_line
 from landseer.ensemble.app import security_options
@@ -24,6 +25,9 @@ from landseer.ensemble.index.engines import ENGINES
 from landseer.ensemble.milvus_address import milvus_address
 from landseer.ensemble.postgres_address import store_argument
 from landseer.ensemble.telemetry.logs import FORMATS, log_to_stderr
+
+if TYPE_CHECKING:
+    from landseer.ensemble.app.server import RunningServer
 
 log = logging.getLogger(__name__)
 _LEVELS = ("debug", "info", "warning", "error")
@@ -163,6 +167,7 @@ async def _serve(config: ServerConfig) -> None:
     server = await start_server(config, tracing_by_environment())
     failure = asyncio.create_task(server.failed())
     stop = asyncio.create_task(told.wait())
+    freezing = asyncio.create_task(_freeze_when_ready(server))
     try:
         await asyncio.wait({failure, stop}, return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
@@ -170,7 +175,19 @@ async def _serve(config: ServerConfig) -> None:
     finally:
         stop.cancel()
         failure.cancel()
+        freezing.cancel()
+        await asyncio.gather(freezing, return_exceptions=True)
         await server.stop()
+
+
+async def _freeze_when_ready(server: RunningServer) -> None:
+    """Have Python's garbage collector pass over what is there once the server serves, which stays.
+
+    All searches wait while it looks at everything: 74 ms, once in 600 searches among a million.
+    """
+    await server.ready()
+    gc.collect()
+    gc.freeze()
 
 
 def _say(why: str, log_format: str) -> None:

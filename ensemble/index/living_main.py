@@ -113,8 +113,8 @@ class LivingMain:
     def warm(self) -> None:
         """Search for some of its own vectors, so that the first searches do not wait for pages to be mapped."""
         for key in self._index.keys[:: max(1, self._index.size // (1 if self.exact else WARMING))]:
-            query = self._stored(np.array([key]))
-            if query.shape[1]:
+            query = self.vectors(np.array([key]))
+            if not np.isnan(query).any():
                 self._index.search(query, FEW)
 
     def vectors(self, keys: Keys) -> Vectors:

@@ -19,19 +19,19 @@ import numpy.typing as npt
 
 from landseer.ensemble.asmk.compiled import compiled
 from landseer.ensemble.index.engines import Keys, Vectors
-from landseer.ensemble.store.widening import widened
+from landseer.ensemble.store.widening import SIGN_AND_VALUE, rescaled
 
 FILE = "vectors.fp16"
 """Its name: rows of D float16, little-endian, in the order of the index's keys, and nothing else."""
-Halves = npt.NDArray[np.uint16]
+Halves = npt.NDArray[np.int16]
 Batch = tuple[Keys, npt.NDArray[np.float16]]
 
 
 class Copy(Protocol):
     """Copies rows."""
 
-    def __call__(self, rows: Halves, places: Keys, copied: Halves) -> None:
-        """Copy the rows [n, D] at places [C] to copied [C, D]."""
+    def __call__(self, rows: Halves, places: Keys, copied: npt.NDArray[np.int32]) -> None:
+        """Copy the rows [n, D], float16 as int16, at places [C] to copied [C, D], their bits moved for `rescaled`."""
 
 
 class MappedVectors:
@@ -47,13 +47,13 @@ class MappedVectors:
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         # Few rows here and there: what the system would read ahead is not asked for.
         mapped.madvise(mmap.MADV_RANDOM)
-        self._rows: Halves = np.frombuffer(mapped, np.uint16).reshape(size, dimension)
+        self._rows: Halves = np.frombuffer(mapped, np.int16).reshape(size, dimension)
 
     def at(self, places: Keys) -> Vectors:
         """Return the vectors [C, D] at places [C], which must exist."""
-        copied = np.empty((len(places), self._rows.shape[1]), np.uint16)
+        copied = np.empty((len(places), self._rows.shape[1]), np.int32)
         copy_rows()(self._rows, np.ascontiguousarray(places, np.int64), copied)
-        return widened(copied.view(np.float16))
+        return rescaled(copied)
 
 
 def written(batches: Iterable[Batch], folder: Path) -> Iterator[Batch]:
@@ -67,10 +67,13 @@ def written(batches: Iterable[Batch], folder: Path) -> Iterator[Batch]:
 @cache
 def copy_rows() -> Copy:
     """Return the loop."""
+    mask = SIGN_AND_VALUE
 
     def loop(rows: Any, places: Any, copied: Any) -> None:
         for row in range(len(places)):
-            copied[row] = rows[places[row]]
+            place = places[row]
+            for column in range(rows.shape[1]):
+                copied[row, column] = (np.int32(rows[place, column]) << np.int32(13)) & mask
 
-    made: Copy = compiled(loop, "void(uint16[:, ::1], int64[::1], uint16[:, ::1])")
+    made: Copy = compiled(loop, "void(int16[:, ::1], int64[::1], int32[:, ::1])")
     return made

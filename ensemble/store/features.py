@@ -37,11 +37,12 @@ class StoredFeatures(ABC, Generic[T]):
         folder: Path,
         environment: Any,
         databases: dict[bytes, Any],
+        sums: Sums,
         write: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._folder, self._environment, self._write = folder, environment, write
         self._meta, self._database = databases[b"meta"], databases[self.name]
-        self._sums = Sums(folder, databases)
+        self._sums = sums
 
     @staticmethod
     @abstractmethod

@@ -102,9 +102,10 @@ class Store:
         """Read access to descriptors and clusters."""
         self.metadata = StoredMetadata(folder, environment, self._databases, self._sums)
         """Read access to all ids and metadata."""
-        self.locals = Locals(folder, environment, self._databases, partial(self._write, grows=False))
-        self.keypoints = StoredKeypoints(folder, environment, self._databases, partial(self._write, grows=False))
-        self.patches = StoredPatches(folder, environment, self._databases, partial(self._write, grows=False))
+        stamped = partial(self._write, grows=False)
+        self.locals = Locals(folder, environment, self._databases, self._sums, stamped)
+        self.keypoints = StoredKeypoints(folder, environment, self._databases, self._sums, stamped)
+        self.patches = StoredPatches(folder, environment, self._databases, self._sums, stamped)
         self.words = StoredWords(environment, self._databases, self._write)
         self.outbox = Outbox(environment, self._databases, self.vectors, partial(self._write, grows=False))
         """What an index outside the process has not seen."""

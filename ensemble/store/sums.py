@@ -18,7 +18,10 @@ from landseer.ensemble.store.record import unpack_key
 
 SUMMED = (b"records", b"descriptors", b"clusters", b"thumbnails", LOCALS, KEYPOINTS, PATCHES)
 """The databases whose values have checksums. New ones come last: places are stored."""
+_PLACES = {name: place for place, name in enumerate(SUMMED)}
 _ENTRY = struct.Struct("<BI")
+KNOWN = 16_384
+"""Records whose checksums are kept, 400 bytes each. They never change, and a search reads several values of each."""
 Buffer = bytes | memoryview
 
 
@@ -28,6 +31,7 @@ class Sums:
     def __init__(self, folder: Path, databases: dict[bytes, Any]) -> None:
         self._folder, self._database = folder, databases[SUMS]
         self._summed = [databases[name] for name in SUMMED]
+        self._known: dict[bytes, dict[int, int]] = {}
 
     def put(self, transaction: Any, key: bytes) -> None:
         """Write the checksums of a record, after everything else of it, in the same transaction."""
@@ -37,16 +41,23 @@ class Sums:
 
     def check(self, transaction: Any, key: bytes, name: bytes, value: Buffer | None) -> None:
         """Raise StoreUnusable unless `value`, of the database `name`, is what was written; None is a missing one."""
+        place, found = _PLACES[name], None if value is None else _sum(key, value)
+        known = self._known.get(key)
+        if known is not None and known.get(place) == found:
+            return
+        # Not known yet, deleted since, or damaged: what the store has decides.
         entry = transaction.get(key, db=self._database)
         if entry is None:
             return
-        place = SUMMED.index(name)
-        written = next((crc for found, crc in _ENTRY.iter_unpack(entry) if found == place), None)
-        if written != (None if value is None else _sum(key, value)):
+        written = dict(_ENTRY.iter_unpack(entry))
+        if written.get(place) != found:
             raise StoreUnusable(
                 f"{self._folder} is damaged: {name.decode()} of record {unpack_key(key)} differ from what was written; "
                 "restore it from a backup, or index the pictures again"
             )
+        if len(self._known) >= KNOWN:
+            self._known = {}
+        self._known[bytes(key)] = written
 
 
 def _sum(key: bytes, value: Buffer) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.workers import Workers
 
 T = TypeVar("T")
-CHUNK = 16
+CHUNK = 25
 """Candidates verified per task."""
 
 

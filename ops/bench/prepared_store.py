@@ -38,7 +38,7 @@ from landseer.ops.progress import bars
 STORE, DONE = "store", "written.json"
 """In the folder of a run: the store, and what says that it is finished."""
 INDEX_BYTES = 930
-"""Of an entry in the index version, at most."""
+"""Of an entry in the index version, at most, beside its vector."""
 NEAR = 400
 """The nearest entries of a query that have keypoints: the candidates of a search, and of its second search."""
 
@@ -97,7 +97,8 @@ def prepared(home: Path, plan: StorePlan, console: Console) -> WrittenStore:
         return WrittenStore(**json.loads(done.read_text()))
     if store.exists():
         raise OpsError(f"{home} has a store that was not finished; delete the folder")
-    require_room(home, plan.bytes + plan.entries * (INDEX_BYTES + WORDS_BYTES))
+    index = INDEX_BYTES + 2 * plan.profile.sizes.channels
+    require_room(home, plan.bytes + plan.entries * (index + WORDS_BYTES))
     written = _written(store, plan, console)
     featured = _with_features(store, plan, console)
     with console.status("building an index version"):

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import json
 import signal
 import sys
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from fake_triton import PROFILE, free_port
 
+from landseer.ensemble.app import serve as served
 from landseer.ensemble.app.serve import add_arguments, config_of
 from landseer.ensemble.config import LOCAL_FEATURES
 from landseer.v1 import search_pb2, search_pb2_grpc
@@ -104,6 +106,23 @@ def test_a_store_is_a_folder_or_the_address_of_a_database_without_a_password(cap
         with pytest.raises(SystemExit):
             options().parse_args(["--store", secret])
         assert "secret" not in capsys.readouterr().err
+
+
+async def test_the_collector_passes_over_what_is_there_once_it_serves():
+    class Starting:
+        async def ready(self):
+            await answer.wait()
+
+    answer, before = asyncio.Event(), gc.get_freeze_count()
+    freezing = asyncio.create_task(served._freeze_when_ready(Starting()))
+    try:
+        await asyncio.sleep(0)
+        assert gc.get_freeze_count() == before
+        answer.set()
+        await freezing
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
 
 
 async def test_it_serves_until_sigterm_and_ends_well(serve):
