@@ -23,9 +23,11 @@ from landseer.export.models.folding import learned_projection, network_projectio
 from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.pooling import Projection
+from landseer.export.models.state_dicts import fill
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, backbone_of, check_trunk, read_tensors
-from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET, Loaded, Stride, fill
+from landseer.export.models.trunk import Loaded, Stride
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET
 from landseer.export.parts import Parts, read_parts, shipped
 
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from landseer.export.build import Wanted, find_parts, fingerprint, trunk_sha256
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import maps_runner
 from landseer.export.training.views import Pixels

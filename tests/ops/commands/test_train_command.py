@@ -31,7 +31,9 @@ from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.trained import backbone_of
-from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.models.trained_trunk import or_trained
+from landseer.export.models.trunk import BackboneKind, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE
 from landseer.export.training import coattending, instance_tuning, look_alike_views, paired_views
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
