@@ -39,6 +39,9 @@ class TrainingOptions:
     backbone: str
     weights: Path | None
     stride: Stride
+    descriptor: str | None
+    parts: Path | None
+    whitening: str | None
     validate: str
     validate_most: int
     side: int
