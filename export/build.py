@@ -23,9 +23,11 @@ from landseer.export.models.folding import learned_projection, network_projectio
 from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
 from landseer.export.models.pooling import Projection
+from landseer.export.models.state_dicts import fill
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import SUFFIX, Trained, backbone_of, check_trunk, read_tensors
-from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET, Loaded, Stride, fill
+from landseer.export.models.trunk import Loaded, Stride
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET
 from landseer.export.parts import Parts, read_parts, shipped
 
 HEAD_SEED, REDUCTION_SEED, LATTQE_SEED, LOCALS_SEED = 0, 1, 2, 3
@@ -91,16 +93,31 @@ class Networks:
     """Where the weights came from, for people."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Descriptor:
+    """What makes the descriptors of an export."""
+
+    loaded: Loaded
+    parts: Parts | None
+    """All trained parts of the export that `build` takes; none of the head if that was trained with the trunk."""
+    kind: str
+    """Of head, a key of `HEADS`."""
+    head: nn.Module
+    whitening: nn.Module
+    """Of the mean over scales."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales of a picture that the head pools, in units of 1/`SCALE_UNIT`."""
+        return LOCAL_SCALES if HEADS[self.kind].all_scales else GLOBAL_SCALES
+
+
 def build(wanted: Wanted) -> Networks:
     """Load the trunk and the heads. WeightsError if weights do not fit."""
-    loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
-    parts = find_parts(loaded, wanted)
-    kind = wanted.descriptor or (parts.descriptor if parts else WITHOUT_PARTS)
-    if loaded.trained is not None:
-        kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD, PATCHES) if parts else None
+    described = load_descriptor(wanted)
+    loaded, parts, kind = described.loaded, described.parts, described.kind
     patches = _patches(parts)
     sizes = Sizes(channels=loaded.trunk.channels, patches=PATCH_COUNT if patches else 0)
-    head, whitening = _descriptor(kind, loaded, parts, wanted)
     reduction = Projection.untrained(sizes.channels, sizes.reduced, seed=REDUCTION_SEED)
     local = Projection.untrained(sizes.channels, sizes.local, seed=LOCALS_SEED)
     if parts:
@@ -113,9 +130,9 @@ def build(wanted: Wanted) -> Networks:
         "backbone": Backbone(
             trunk=loaded.trunk,
             sizes=sizes,
-            head=head,
-            scales=LOCAL_SCALES if HEADS[kind].all_scales else GLOBAL_SCALES,
-            whitening=whitening,
+            head=described.head,
+            scales=described.scales,
+            whitening=described.whitening,
             reduction=reduction,
             locals=local,
             patches=patches,
@@ -141,6 +158,17 @@ def build(wanted: Wanted) -> Networks:
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
     return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
+
+
+def load_descriptor(wanted: Wanted) -> Descriptor:
+    """Load what describes pictures in an export, without all else. WeightsError if weights or parts do not fit."""
+    loaded = BACKBONES[wanted.backbone].load(wanted.weights, wanted.stride)
+    parts = find_parts(loaded, wanted)
+    kind = wanted.descriptor or (parts.descriptor if parts else WITHOUT_PARTS)
+    if loaded.trained is not None:
+        kind, parts = _trained_kind(loaded.trained, wanted), parts.only(*OF_ANY_HEAD, PATCHES) if parts else None
+    head, whitening = _head(kind, loaded, parts, wanted)
+    return Descriptor(loaded=loaded, parts=parts, kind=kind, head=head.eval(), whitening=whitening)
 
 
 def default_backbone(weights: Path | None, descriptor: str | None) -> str:
@@ -223,7 +251,7 @@ def fingerprint(module: nn.Module, variant: str, *, without: tuple[str, ...] = (
     return digest.hexdigest()
 
 
-def _descriptor(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, nn.Module]:
+def _head(kind: str, loaded: Loaded, parts: Parts | None, wanted: Wanted) -> tuple[nn.Module, nn.Module]:
     """Return the head and the whitening applied after the mean over scales."""
     channels = loaded.trunk.channels
     if loaded.checkpoint is not None:

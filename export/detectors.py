@@ -17,8 +17,9 @@ from landseer.export.examples import photos
 from landseer.export.models.detector import AttentionRegions
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, LandmarkDetector
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
+from landseer.export.models.state_dicts import fill, read_weights
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Trunk, fill, read_weights
+from landseer.export.models.trunk import Trunk
 
 SEED = 0
 """Seed for the weights of an untrained detector."""

@@ -18,7 +18,7 @@ from torch.export import Dim
 from landseer.ensemble.inference.contracts import Graph
 from landseer.ensemble.inference.contracts import Tensor as Spec
 from landseer.export.models.backbone import LOCAL_SCALES, Backbone
-from landseer.export.models.trunks import Maps
+from landseer.export.models.trunk import Maps
 from landseer.export.splice import Use, spliced
 
 OPSETS = (18, 19, 20, 21)

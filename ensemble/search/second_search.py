@@ -135,16 +135,13 @@ class SecondSearch:
         sure = verified(before, how.neighbours)
         if not sure:
             return before
-        keys, learned, known = firsts.by_vector.keys[: how.nearest], None, before
-        if len(keys):
-            learned = await self.stages.optional("expand", lambda left: self._learned(query.vector, keys, left))
-        if learned is not None:
-            known = with_relevance(before, keys, learned.relevance)
-        vector = await self.stages.optional("expand", lambda _: self._with_verified(query, sure, learned))
-        if vector is None:
+        keys = firsts.by_vector.keys[: how.nearest]
+        expanded = await self.stages.optional("expand", lambda left: self._with_verified(query, sure, keys, left))
+        if expanded is None:
             return before
+        known = with_relevance(before, keys, expanded.relevance)
         again = await self.stages.optional(
-            "research", lambda _: self._verified_again(rerank, query, vector, known, firsts.by_words)
+            "research", lambda _: self._verified_again(rerank, query, expanded.vector, known, firsts.by_words)
         )
         if again is None:
             return before
@@ -156,12 +153,17 @@ class SecondSearch:
         return after
 
     async def _with_verified(
-        self, query: ResolvedQuery, sure: Mapping[int, Evidence], learned: Expanded | None
-    ) -> Vector:
-        """Return the query expanded by its verified hits."""
+        self, query: ResolvedQuery, sure: Mapping[int, Evidence], keys: NDArray[np.int64], left: Deadline
+    ) -> Expanded:
+        """Return the query expanded by LAttQE, where keys [k] names neighbours, and then by its verified hits."""
+        learned = None
+        if len(keys):
+            learned = await self.stages.part("expand", self._learned(query.vector, keys, left))
         found = await self.collection.descriptors(np.array(list(sure), np.int64))
-        vector = None if learned is None else learned.vector
-        return await asyncio.to_thread(by_verified_hits, query.vector, found, learned=vector)
+        if learned is None:
+            return Expanded(await asyncio.to_thread(by_verified_hits, query.vector, found))
+        vector = await asyncio.to_thread(by_verified_hits, query.vector, found, learned=learned.vector)
+        return learned._replace(vector=vector)
 
     async def _verified_again(
         self,

@@ -81,15 +81,31 @@ class Stages:
             self._optional.check(stage)
             with self.time(stage):
                 return await self._optional.within(stage, work(self._optional))
-        except InvalidInput:
-            raise
-        except LandseerError as error:
+        except Exception as error:
+            self._left_out(stage, error)
+        return None
+
+    async def part(self, stage: Stage, work: Awaitable[T]) -> T | None:
+        """Await a part that a stage which is running can do without. For failures see `optional`.
+
+        It counts as the stage's failure, but the stage goes on, and its time and span are those of all its parts.
+        """
+        try:
+            return await work
+        except Exception as error:
+            self._metrics.stage_errors.labels(stage, reason_of(error)).inc()
+            self._left_out(stage, error)
+        return None
+
+    def _left_out(self, stage: Stage, error: Exception) -> None:
+        if isinstance(error, InvalidInput):
+            raise error
+        if isinstance(error, LandseerError):
             self.degrade(stage, f"{error.reason}: {error}")
             log.info("answered without %s: %s", stage, error)
-        except Exception as error:
+        else:
             self.degrade(stage, f"{reason_of(error)}: {unexpected_error()}")
-            log.exception("answered without %s, which failed unexpectedly", stage)
-        return None
+            log.error("answered without %s, which failed unexpectedly", stage, exc_info=error)
 
     def degrade(self, stage: Stage, why: str) -> None:
         """Record that the answer lacks a stage, or a part of what it should have looked at."""

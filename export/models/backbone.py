@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.patches import PatchFeatures, packed, strongest_patches
 from landseer.export.models.pooling import Projection, l2n, masked_gem
-from landseer.export.models.trunks import Maps, Trunk
+from landseer.export.models.trunk import Maps, Trunk
 
 SCALE_UNIT = 2**19
 """The finest that fits: OpenVINO computes int64 in 32 bits, so √2 of 1,600 pixels must stay below 2^31 units."""

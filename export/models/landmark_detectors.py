@@ -33,8 +33,8 @@ from landseer.export.models.box_ops import (
     unsuppressed,
 )
 from landseer.export.models.detector import Detection
+from landseer.export.models.state_dicts import fill, read_state_dict
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import fill, read_state_dict
 
 CLASSES = 2
 """Background and landmark, or whatever object the boxes show."""

@@ -26,7 +26,7 @@ from landseer.export.models.box_ops import (
     unsuppressed,
 )
 from landseer.export.models.detector import Detection
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 
 ANCHOR_SIZES = (64.0, 128.0, 256.0, 512.0)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)

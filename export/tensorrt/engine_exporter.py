@@ -18,7 +18,7 @@ from landseer.export.build import Networks, build
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestError, file_sha256
-from landseer.export.models.trunks import WeightsError
+from landseer.export.models.torch_file import WeightsError
 from landseer.export.parity import check, eager
 from landseer.export.tensorrt import builder
 from landseer.export.tensorrt import engine as runner

@@ -15,7 +15,7 @@ from landseer.export.build import fingerprint
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.landmark_detectors import LANDMARK_DETECTORS, start_from
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.detection import (
     DetectionLoss,
     LandmarkLoss,

@@ -22,7 +22,8 @@ from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
 from landseer.export.engines import cpu_has_bf16
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.localisation import LocalisationRecipe

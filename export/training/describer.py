@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landseer.export.models.pooling import GeM, Projection, l2n
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.loading import loaded
 from landseer.export.training.shots import Pixels, Shots, grouped
 from landseer.export.training.task import Group

@@ -24,7 +24,7 @@ from landseer.export.datasets.photograph import Box, Photograph
 from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import LandmarkDetector
 from landseer.export.models.rpn import RegionProposals
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.pasted import Annotated
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from landseer.export.models.beside import fine_values
 from landseer.export.models.pooling import l2n
 from landseer.export.models.rmac import cells, grid
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.heldout import leave_one_out
 from landseer.export.training.look_alike_views import EACH, HELD, LEARNING, NO_FAMILY, WHITENING, FrontMaps
 from landseer.export.training.losses import supervised_contrastive

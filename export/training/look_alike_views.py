@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landseer.export.datasets.photograph import Photograph
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.camera import CLOSE, photographed, scanned
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.look_alikes import MEMBERS, Pixels, family

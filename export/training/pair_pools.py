@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from landseer.export.models.backbone import LOCAL_SCALES, resized
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.attending import Pooled, pooled_features
 from landseer.export.training.paired_views import EACH, PairedViews
 from landseer.export.training.trunk_views import maps_runner

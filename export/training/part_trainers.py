@@ -24,9 +24,10 @@ from landseer.export.models.cider import CiDeR
 from landseer.export.models.pooling import Projection, gem, l2n
 from landseer.export.models.rmac import GridRMAC, ProposalRMAC
 from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.state_dicts import fill
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals
-from landseer.export.models.trunks import Loaded, fill
+from landseer.export.models.trunk import Loaded
 from landseer.export.parts import Parts
 from landseer.export.training.attending import learned_reduction, pooled
 from landseer.export.training.localisation import Localisation, LocalisationRecipe, of_views, projection

@@ -20,7 +20,7 @@ from landseer.ensemble.pictures.pictures import prepare
 from landseer.export.models.backbone import LOCAL_SCALES, resized
 from landseer.export.models.patches import strongest_patches
 from landseer.export.models.pooling import Projection, l2n, random_rows
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 
 PHOTOGRAPHS, EACH = 250, 1000
 """Photographs that it is learned from, and patches of each."""

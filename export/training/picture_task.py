@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landseer.ensemble.pictures.pictures import target_size
 from landseer.export.models.heads import HEADS
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.describer import DescriberNetwork, describe_rows
 from landseer.export.training.heldout import validate
 from landseer.export.training.losses import LOSSES, pair_indices, triplet_indices

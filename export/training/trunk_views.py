@@ -26,7 +26,7 @@ from torch import Tensor
 
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.engines import openvino
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training.views import Pixels, view
 
 Levels = NDArray[np.float32]

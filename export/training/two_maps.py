@@ -15,7 +15,7 @@ from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.backbone import GLOBAL_SCALES, multi_scale, resized
 from landseer.export.models.beside import RMACBesideGeM, SideBySide, fine_values
 from landseer.export.models.pooling import Projection, l2n
-from landseer.export.models.trunks import Loaded, Trunk
+from landseer.export.models.trunk import Loaded, Trunk
 from landseer.export.parts import Parts
 from landseer.export.training.localisation import projection
 from landseer.export.training.paired_views import PairedViews, paired_views

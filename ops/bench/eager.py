@@ -22,7 +22,7 @@ def eager_round(profile: Profile, requests: Sequence[Picture], *, threads: int) 
     import torch
 
     from landseer.export.build import Wanted, build
-    from landseer.export.models.trunks import WeightsError
+    from landseer.export.models.torch_file import WeightsError
     from landseer.export.parity import eager
 
     torch.set_num_threads(threads)

@@ -21,19 +21,22 @@ METHODS = {
     "rpn": "DIR's region proposals, on a frozen trunk",
     "ssdlite": "Detect-to-Retrieve's single-shot detector",
     "faster_rcnn": "Detect-to-Retrieve's two-stage detector",
-    "lattqe": "query expansion on the backbone's descriptors; takes fewer options",
+    "lattqe": "query expansion on the descriptors that an export serves; takes fewer options, and export/all.py's",
     "instance": "the last blocks of a trunk, to tell look-alikes apart; takes fewer options",
     "coattention": "co-attention's reduction, on pairs of views and of drawn flat targets; takes fewer options",
 }
 FOR_A_TRUNK = ("rpn", "lattqe", "coattention")
 """Methods that train something for a trunk as it is, by default the one that is served."""
 _FEW = ("out", "backbone", "weights", "epochs", "seed", "resume", "dry_run")
+OF_LATTQE = ("descriptor", "parts", "whitening")
+"""Those of `export/all.py` that say what it serves."""
 TAKES = {
-    "lattqe": _FEW,
+    "lattqe": (*_FEW, "stride", *OF_LATTQE),
     "coattention": (*_FEW, "rate", "pool", "device", "log_every"),
     "instance": (*_FEW, "rate", "log_every", "checkpoint_every", "stride"),
 }
-"""The options of the methods that take fewer; any other is an error, so that none is silently ignored."""
+"""The options of the methods that take fewer; the others take all but `OF_LATTQE`. Any other is an error, so that none
+is silently ignored."""
 _MORE = f"""\
 methods:
 {chr(10).join(f"  {name:<13} {what}" for name, what in METHODS.items())}
@@ -71,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="which ResNet --weights are of; auto tells by their BatchNorm statistics (default %(default)s)",
     )
+    parser.add_argument("--parts", type=Path, metavar="FILE", help="lattqe: trained parts, as for export/all.py")
+    parser.add_argument("--descriptor", metavar="NAME", help="lattqe: head, as for export/all.py")
+    parser.add_argument("--whitening", metavar="DATASET:ms", help="lattqe: as for export/all.py")
     parser.add_argument(
         "--validate",
         default="0.2",
@@ -162,21 +168,33 @@ def run(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments. TrainingError for an unknown backbone, or an option that the method does not take."""
     from landseer.export.build import default_backbone
+    from landseer.export.models.heads import HEADS
     from landseer.export.models.trunks import BACKBONES, IMAGENET
     from landseer.export.training.errors import TrainingError
 
-    by_default = default_backbone(args.weights, None) if args.method in FOR_A_TRUNK or args.weights else IMAGENET
+    for_a_trunk = args.method in FOR_A_TRUNK or args.weights
+    by_default = default_backbone(args.weights, args.descriptor) if for_a_trunk else IMAGENET
     backbone = args.backbone or by_default
     if backbone not in BACKBONES:
         raise TrainingError(f"got backbone {backbone}; expected one of {', '.join(BACKBONES)}")
+    if args.descriptor and args.descriptor not in HEADS:
+        raise TrainingError(f"got descriptor {args.descriptor}; expected one of {', '.join(HEADS)}")
     if args.try_steps and not args.dry_run:
         raise TrainingError("got --try-steps without --dry-run; add --dry-run, as nothing of these steps is kept")
-    takes = TAKES.get(args.method)
-    foreign = [_option(name) for name in _given(args) if name not in takes] if takes else []
-    if takes and foreign:
+    _check_taken(args)
+    return vars(args) | {"backbone": backbone}
+
+
+def _check_taken(args: argparse.Namespace) -> None:
+    """TrainingError for an option that the method does not take."""
+    from landseer.export.training.errors import TrainingError
+
+    takes, given = TAKES.get(args.method), _given(args)
+    if takes and (foreign := [_option(name) for name in given if name not in takes]):
         known = ", ".join(map(_option, takes))
         raise TrainingError(f"got {', '.join(foreign)} for {args.method}, which takes only {known}; remove the others")
-    return vars(args) | {"backbone": backbone}
+    if not takes and (foreign := [_option(name) for name in given if name in OF_LATTQE]):
+        raise TrainingError(f"got {', '.join(foreign)} for {args.method}; only lattqe takes them: remove them")
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from landseer.export.models.beside import RMACBesideGeM
 from landseer.export.models.cider import CiDeR
 from landseer.export.models.heads import HEADS, GeMHead
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.parts import Parts
 from landseer.ops.evaluate.attended_rmac import ATTENDED_RMAC, AttendedRMAC
 

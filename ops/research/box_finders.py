@@ -14,9 +14,10 @@ from landseer.export.detectors import DETECTORS
 from landseer.export.detectors import SEED as UNTRAINED_SEED
 from landseer.export.models.detector import Detection
 from landseer.export.models.rpn import RegionProposals, first_boxes
+from landseer.export.models.state_dicts import fill
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals
-from landseer.export.models.trunks import Loaded, fill
+from landseer.export.models.trunk import Loaded
 from landseer.ops.research.small_things import ATTENTION, TRUE, WHOLE, WINDOWS, Finder, Places, Seen
 
 RPN = "rpn"

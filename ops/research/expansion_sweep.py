@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from landseer.client.commands.output import console as plain_console
 from landseer.ensemble.inference.contracts import Sizes
+from landseer.export.build import Wanted
 from landseer.export.lattqe_file import read_lattqe, shipped_lattqe
 from landseer.export.models.fitted_curve import FittedCurve
 from landseer.export.models.lattqe import ExpansionNetwork, LAttQE
@@ -172,10 +173,10 @@ class Sweeping:
         self.args, self.console, self.kept = args, console, Kept(args.folder / "figures")
         self.notes: list[str] = []
         """Sentences for the report."""
-        describe = Describer.of(args.backbone, None)
+        describe = Describer.of(Wanted(backbone=args.backbone))
         self.system = InProcessSystem(args.models, cache=args.cache, seed=args.seed)
         pooled = instances(args.train, describe, args.folder / "vectors", seed=args.seed, console=console)
-        self.worlds = in_two_worlds(pooled, describe.variant.whitening, seed=args.seed)
+        self.worlds = in_two_worlds(pooled, describe, seed=args.seed)
         self.served = [
             Kind(whitened(describe.variant.whitening, kind.vectors), kind.labels) for kind in pooled.values()
         ]

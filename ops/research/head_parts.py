@@ -14,7 +14,8 @@ from rich.console import Console
 from landseer.client.commands.output import console as plain_console
 from landseer.export.build import trunk_sha256
 from landseer.export.datasets.photograph import Photographs
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import Parts, read_parts, shipped, write_parts
 from landseer.export.training.command import precision_of
 from landseer.export.training.localisation import LocalisationRecipe

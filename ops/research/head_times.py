@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.models.backbone import Backbone
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.ops.evaluate.head_variants import Variant, as_served
 
 ENGINE = "OpenVINO in process, one thread, the `backbone` graph at five scales, without patches, 640 x 640 pixels"

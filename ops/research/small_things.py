@@ -27,7 +27,7 @@ from landseer.ensemble.search.describe import whole_picture_boxes
 from landseer.export.build import Wanted, find_parts, trunk_sha256
 from landseer.export.models.backbone import SCALE_UNIT
 from landseer.export.models.detector import AttentionRegions, Detection
-from landseer.export.models.trunks import Loaded
+from landseer.export.models.trunk import Loaded
 from landseer.export.training.command import precision_of
 from landseer.export.training.trunk_views import maps_runner
 from landseer.ops.evaluate.head_variants import Level, Variant, variants

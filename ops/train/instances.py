@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import nn
 
 from landseer.export.datasets.readable import readable
 from landseer.export.datasets.readers import read
@@ -26,7 +25,7 @@ from landseer.export.training.episodes import Kind
 from landseer.export.training.flat_targets import flat_target, pictured
 from landseer.export.training.shots import Shots, profile_of
 from landseer.export.training.views import Pixels, ViewRanges
-from landseer.export.training.worlds import worlds
+from landseer.export.training.worlds import whitened, worlds
 from landseer.ops.evaluate.head_describer import Describer
 from landseer.ops.evaluate.head_vectors import BLOCK, Vectors, write_vectors
 from landseer.ops.progress import bars, warn
@@ -70,13 +69,17 @@ def instances(data: str, describe: Describer, folder: Path, *, seed: int, consol
     }
 
 
-def in_two_worlds(pooled: Mapping[str, Kind], served: nn.Module, *, seed: int) -> list[list[Kind]]:
+def in_two_worlds(pooled: Mapping[str, Kind], describe: Describer, *, seed: int) -> list[list[Kind]]:
     """Return `KINDS` in two worlds (`worlds`).
 
     The whitening of the first learned from drawn targets, that of the second from views of photographs. `NEW` says
-    which kinds are new to it.
+    which kinds are new to it. Where the served whitening is of no trained parts, as where there is none, it learned
+    from neither: both worlds are as it makes them.
     """
-    return [[kinds[name] for name in KINDS] for kinds in worlds(pooled, KINDS[:2], served, seed=seed)]
+    served = describe.variant.whitening
+    if describe.learned_whitening:
+        return [[kinds[name] for name in KINDS] for kinds in worlds(pooled, KINDS[:2], served, seed=seed)]
+    return [[Kind(whitened(served, pooled[name].vectors), pooled[name].labels) for name in KINDS]] * 2
 
 
 class Drawn(NamedTuple):

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.build import WITHOUT_PARTS, Wanted, find_parts, trunk_sha256
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.attending import Pooled
 from landseer.export.training.coattending import Coattending, CoattendingRecipe

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from landseer.export.build import trunk_sha256
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.command import precision_of
 from landseer.export.training.errors import TrainingError
 from landseer.export.training.files import write_whole

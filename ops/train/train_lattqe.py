@@ -6,12 +6,14 @@ The paper's network is trained by `make expansion-sweep ARGS="--paper-epochs N"`
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from landseer.ensemble.search.expansion.methods import LATTQE
+from landseer.export.build import Wanted
 from landseer.export.datasets.readers import read
 from landseer.export.lattqe_file import NAME, write_lattqe
 from landseer.export.training.episodes import Kind
@@ -32,22 +34,25 @@ from landseer.ops.train.training import TrainingOptions
 
 VECTORS = Path("var/train/vectors")
 EPOCHS = 6
+EXPORTED = ("backbone", "weights", "stride", "descriptor", "parts", "whitening")
+"""The options that a descriptor depends on, of this command and of `export/all.py` alike."""
 
 
 def run(options: TrainingOptions, console: Console) -> None:
     """Describe the photographs, train, write the network and its card. TrainingError, DatasetError, WeightsError."""
     _check_free(options)
     classes([one.label for one in read(options.data).photographs], part=0, seed=options.seed)
+    describe = Describer.of(_wanted(options))
     if options.dry_run:
-        console.print(f"would describe {options.data} by {options.backbone} and write {NAME} into {options.out}")
+        told = f"would describe {options.data} by {describe.how}, and write {NAME} into {options.out}"
+        console.print(told, soft_wrap=True)
         return
-    describe = Describer.of(options.backbone, options.weights)
     pooled = instances(options.data, describe, VECTORS, seed=options.seed, console=console)
     counts = ", ".join(
         f"{len(kind.vectors):,} of {len(set(kind.labels.tolist())):,} things ({name})" for name, kind in pooled.items()
     )
     console.print(f"pictures: {counts}; {describe.how}", soft_wrap=True)
-    learned = _trained(in_two_worlds(pooled, describe.variant.whitening, seed=options.seed), options, console)
+    learned = _trained(in_two_worlds(pooled, describe, seed=options.seed), options, console)
     temperature = learned.temperature()
     card = _card(learned, temperature, f"{describe.how}; pictures: {counts}", options)
     write_lattqe(learned.network, options.out / NAME, card)
@@ -57,6 +62,19 @@ def run(options: TrainingOptions, console: Console) -> None:
     console.print(f"{reached}; see {options.out}", soft_wrap=True)
     recipe = f"{LATTQE}:{LATTDBA_NEIGHBOURS}:{temperature:g}"
     console.print(f"best database-side augmentation by it: landseer augment STORE --method {recipe}", soft_wrap=True)
+    console.print(f"export with: {_export(options)}", soft_wrap=True)
+
+
+def _wanted(options: TrainingOptions) -> Wanted:
+    """Return the export that the network is for, as far as descriptors depend on it."""
+    return Wanted(**{name: getattr(options, name) for name in EXPORTED})
+
+
+def _export(options: TrainingOptions) -> str:
+    """Return the command that exports the network, with the descriptor that it learned on."""
+    given = {name: getattr(options, name) for name in EXPORTED} | {"lattqe": options.out / NAME}
+    words = [word for name, value in given.items() if value not in (None, "auto") for word in (f"--{name}", str(value))]
+    return shlex.join(["python", "export/all.py", *words])
 
 
 def _check_free(options: TrainingOptions) -> None:

@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from landseer.export.models.trunks import BACKBONES, Loaded, Stride
+from landseer.export.models.trunk import Loaded, Stride
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.training.box_task import BoxTask, box_task
 from landseer.export.training.command import precision_of
 from landseer.export.training.detection import TrunkRun
@@ -38,6 +39,9 @@ class TrainingOptions:
     backbone: str
     weights: Path | None
     stride: Stride
+    descriptor: str | None
+    parts: Path | None
+    whitening: str | None
     validate: str
     validate_most: int
     side: int

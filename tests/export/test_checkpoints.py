@@ -17,8 +17,8 @@ from landseer.export.build import Wanted, build
 from landseer.export.models.checkpoints import Affine, Checkpoint, exponent, parsed
 from landseer.export.models.folding import folded, learned_projection, network_projection
 from landseer.export.models.pooling import gem, l2n
-from landseer.export.models.torch_file import torch_file
-from landseer.export.models.trunks import BACKBONES, WeightsError
+from landseer.export.models.torch_file import WeightsError, torch_file
+from landseer.export.models.trunks import BACKBONES
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 LW = "retrieval-SfM-120k"

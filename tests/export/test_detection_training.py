@@ -17,7 +17,8 @@ from landseer.export.datasets.photograph import Box, Photograph
 from landseer.export.models.box_ops import encode
 from landseer.export.models.landmark_detectors import TwoStage, ssdlite
 from landseer.export.models.rpn import ProposalDetector, RegionProposals
-from landseer.export.models.trunks import BACKBONES, Trunk
+from landseer.export.models.trunk import Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.photographs import photographs
 from landseer.export.training.box_task import MOST_TARGETS, boxed
 from landseer.export.training.detection import (

@@ -25,8 +25,10 @@ from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.manifest import Manifest, ManifestEntry, file_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
+from landseer.export.models.state_dicts import read_weights
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Trunk, read_weights
+from landseer.export.models.trunk import Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parity import boxes_iou, eager
 from landseer.export.tensorrt.adapted import adapted
 from landseer.export.tensorrt.support import gaps, plugins

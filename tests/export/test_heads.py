@@ -17,7 +17,7 @@ from landseer.export.examples import Case
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.heads import HEADS
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import Maps, Trunk
+from landseer.export.models.trunk import Maps, Trunk
 from landseer.export.parity import check, eager
 from landseer.export.to_onnx import Names, Shape, Stage, write_onnx
 

@@ -14,7 +14,8 @@ from landseer.export import all as everything
 from landseer.export.build import Wanted, untrained_head
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Trunk
+from landseer.export.models.trunk import BackboneKind, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import read_parts
 from landseer.export.photographs import photographs
 from landseer.export.training import command, paired_views

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from landseer.export.models.rmac import GridRMAC
-from landseer.export.models.trunks import BACKBONES, IMAGENET, Trunk
+from landseer.export.models.trunk import Trunk
+from landseer.export.models.trunks import BACKBONES, IMAGENET
 from landseer.export.training import instance_tuning as module
 from landseer.export.training.instance_tuning import InstanceRecipe, InstanceTuning, fold_norms, square_rmac
 from landseer.export.training.look_alike_views import EACH, HELD, LEARNING, NO_FAMILY, WHITENING, FrontMaps, Thing

@@ -17,8 +17,9 @@ from landseer.export.build import OF_ANY_HEAD, Wanted, build, find_parts, finger
 from landseer.export.models.backbone import GLOBAL_SCALES, Backbone
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import BACKBONES, Loaded, Trunk
-from landseer.export.models.trunks import BackboneKind as Line
+from landseer.export.models.trunk import BackboneKind as Line
+from landseer.export.models.trunk import Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parity import local_cosine
 from landseer.export.parts import SHIPPED, Parts, read_parts, write_parts
 from landseer.export.training.localisation import LocalisationRecipe

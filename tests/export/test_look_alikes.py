@@ -10,7 +10,7 @@ from torch import nn
 
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.photographs import photographs
 from landseer.export.training import look_alike_views as module
 from landseer.export.training.camera import CLOSE, photographed, scanned

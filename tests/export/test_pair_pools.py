@@ -10,7 +10,7 @@ from torch import nn
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.models.backbone import LOCAL_SCALES, resized, strongest
 from landseer.export.models.pooling import masked_gem
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.photographs import photographs
 from landseer.export.training import pair_pools as module
 from landseer.export.training.pair_pools import STRONGEST, pair_pools

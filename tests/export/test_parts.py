@@ -16,7 +16,8 @@ from landseer.export.build import (
     untrained_head,
 )
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import BACKBONES, Loaded
+from landseer.export.models.trunk import Loaded
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parts import SHIPPED, Parts, read_parts, shipped, write_parts
 
 

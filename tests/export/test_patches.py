@@ -24,7 +24,6 @@ from landseer.export.config import all_configs, graph_config
 from landseer.export.engines import ENGINES
 from landseer.export.examples import Case, photos
 from landseer.export.exporter import ExportError, ExportOptions, _check_patches
-from landseer.export.models import trunks
 from landseer.export.models.backbone import (
     GLOBAL_SCALES,
     LOCAL_SCALES,
@@ -36,7 +35,9 @@ from landseer.export.models.backbone import (
 from landseer.export.models.heads import GeMHead
 from landseer.export.models.patches import packed, strongest_patches
 from landseer.export.models.pooling import Projection
-from landseer.export.models.trunks import BACKBONES, BackboneKind, Loaded, Maps, Trunk
+from landseer.export.models.resnets import resnet_trunk
+from landseer.export.models.trunk import BackboneKind, Loaded, Maps, Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.parity import LIMITS, MEASURES, SELECTED, check, eager, same_bits, selection_overlap
 from landseer.export.parts import Parts, read_parts, write_parts
 from landseer.export.to_onnx import Arrays, write_onnx
@@ -121,7 +122,7 @@ def lite() -> Trunk:
 def resnet() -> Trunk:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return trunks._resnet_trunk(torchvision.models.resnet50(weights=None)).eval()
+        return resnet_trunk(torchvision.models.resnet50(weights=None)).eval()
 
 
 @pytest.mark.parametrize(

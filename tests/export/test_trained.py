@@ -33,7 +33,9 @@ from landseer.export.models.relational import RelationalLAttQE
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
 from landseer.export.models.trained import read_proposals, read_trained
-from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.models.trained_trunk import or_trained
+from landseer.export.models.trunk import BackboneKind, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, IMAGENET
 from landseer.export.parity import check, eager
 from landseer.export.parts import Parts, write_parts
 from landseer.export.training.recipes import METHODS

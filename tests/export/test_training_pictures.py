@@ -19,7 +19,7 @@ from torch import nn
 from landseer.ensemble.inference.contracts import Sizes
 from landseer.export.datasets.photograph import Box, Photograph, Photographs
 from landseer.export.models.landmark_detectors import ssdlite
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.training import box_task as module
 from landseer.export.training.box_task import box_task
 from landseer.export.training.describer import describe_rows

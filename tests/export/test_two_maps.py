@@ -9,7 +9,7 @@ from landseer.export.datasets.readers import read
 from landseer.export.models.beside import RMACBesideGeM, SideBySide, fine_values
 from landseer.export.models.pooling import Projection, gem, l2n
 from landseer.export.models.rmac import GridRMAC
-from landseer.export.models.trunks import Maps, Trunk
+from landseer.export.models.trunk import Maps, Trunk
 from landseer.export.photographs import photographs
 from landseer.export.training.paired_views import PairedViews
 from landseer.export.training.shots import Shots, profile_of

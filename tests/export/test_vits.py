@@ -23,7 +23,10 @@ from landseer.export.build import Wanted, build, trunk_sha256
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.engines import onnxruntime_fp32, openvino
 from landseer.export.examples import photos
-from landseer.export.models.trunks import BACKBONES, Loaded, Maps, WeightsError, either_vit
+from landseer.export.models.torch_file import WeightsError
+from landseer.export.models.trunk import Loaded, Maps
+from landseer.export.models.trunks import BACKBONES
+from landseer.export.models.vit_trunks import either_vit
 from landseer.export.models.vits import VITS, ViT, cubic_weights, halves, resized_positions, whole_patches
 from landseer.export.to_onnx import Names, Stage, _exported
 from landseer.export.training.trunk_views import ViewSpec, trunk_views

@@ -211,7 +211,7 @@ def eager_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trunks run in torch: to export one takes 20 s, and that the export says the same is tested elsewhere."""
     import torch
 
-    from landseer.export.models.trunks import Trunk
+    from landseer.export.models.trunk import Trunk
 
     def runner(
         trunk: Trunk, precision: str, names: Sequence[str]

@@ -284,6 +284,10 @@ async def test_a_verified_hit_expands_the_query(shop, photograph):
     assert {hit.id for hit in again.hits} == {hit.id for hit in once.hits}
 
 
+def expansions_timed(landseer):
+    return landseer.metric("landseer_stage_duration_seconds_count", stage="expand")
+
+
 @pytest.fixture
 async def trained(start, fake_triton, covers):
     """A server whose LAttQE is trained."""
@@ -297,6 +301,7 @@ async def test_a_verified_hit_is_added_to_what_a_trained_lattqe_makes_of_the_que
     once = await search(trained, image=photograph, expansion=ONCE)
     answer = await search(trained, image=photograph, explain=True)
     assert not answer.degradations and trained.triton.calls[-1].model == "lattqe"
+    assert expansions_timed(trained) == 1
     assert "lattqe" in {model.name for model in answer.model_versions}
     stages = [timing.stage for timing in answer.timings]
     assert stages[-6:] == ["expand", "research", "rerank", "via", "store", "total"]
@@ -347,9 +352,11 @@ async def test_lattqe_is_not_asked_where_nothing_was_compared(trained, photograp
 async def test_without_lattqe_verified_hits_expand_the_query_itself(trained, photograph):
     verified = search_pb2.Expansion(method=search_pb2.EXPANSION_METHOD_VERIFIED)
     expected = await search(trained, image=photograph, expansion=verified)
+    timed = expansions_timed(trained)
     trained.triton.failures["lattqe"] = (grpc.StatusCode.INTERNAL, "broken")
     answer = await search(trained, image=photograph)
     assert [(one.stage, one.reason[:16]) for one in answer.degradations] == [("expand", "INFERENCE_FAILED")]
+    assert expansions_timed(trained) == timed + 1
     assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in expected.hits]
     assert "lattqe" not in {model.name for model in answer.model_versions}
 
@@ -396,3 +403,18 @@ async def test_what_fails_after_verification_leaves_what_was_verified(shop, brid
     assert answer.hits[0].id == "c3" and answer.hits[0].verification.probability > 0.95
     assert not any(hit.verification.HasField("via") for hit in answer.hits)
     assert answer.hits[0].scores.HasField("expanded") == (stage == "via")
+
+
+async def test_with_a_trained_lattqe_descriptors_that_cannot_be_read_leave_what_was_verified(
+    trained, photograph, monkeypatch
+):
+    once = await search(trained, image=photograph, expansion=ONCE)
+
+    async def busy(self, keys):
+        raise Overloaded("256 tasks already wait for these threads; try again later")
+
+    monkeypatch.setattr(Collection, "descriptors", busy)
+    answer = await search(trained, image=photograph)
+    assert [(one.stage, one.reason[:10]) for one in answer.degradations] == [("expand", "OVERLOADED")]
+    assert [(hit.id, hit.score) for hit in answer.hits] == [(hit.id, hit.score) for hit in once.hits]
+    assert expansions_timed(trained) == 1 and not any(hit.scores.HasField("expanded") for hit in answer.hits)

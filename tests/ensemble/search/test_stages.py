@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -66,6 +67,35 @@ async def test_known_errors_are_told_without_a_traceback(stages, caplog):
     assert not [record for record in caplog.records if record.exc_info]
 
 
+@pytest.mark.parametrize("error", [*UNEXPECTED, InferenceFailed("broken")], ids=lambda error: type(error).__name__)
+async def test_a_stage_goes_on_without_a_part_that_fails(stages, metrics, error):
+    async def work(left):
+        return await stages.part("expand", failing(error)(left)), "the rest"
+
+    assert await stages.optional("expand", work) == (None, "the rest")
+    [(stage, why)] = stages.degradations.items()
+    reason = why.split(":")[0]
+    assert stage == "expand" and (reason == "UNEXPECTED" or why == "INFERENCE_FAILED: broken")
+    assert count(metrics, "landseer_degraded_total", stage="expand") == 1
+    assert count(metrics, "landseer_stage_errors_total", stage="expand", reason=reason) == 1
+    assert count(metrics, "landseer_stage_duration_seconds_count", stage="expand") == 1
+
+
+async def test_a_part_ends_with_the_deadline_of_its_stage(metrics):
+    stages, ended = Stages(metrics, Deadline.after(0.1), reserve_s=0.05), []
+
+    async def slow():
+        await asyncio.sleep(5.0)
+        ended.append("too late")
+
+    async def work(_):
+        return await stages.part("expand", slow()), "the rest"
+
+    assert await stages.optional("expand", work) is None
+    assert "DEADLINE" in stages.degradations["expand"] and not ended
+    assert count(metrics, "landseer_stage_duration_seconds_count", stage="expand") == 1
+
+
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)
 async def test_errors_of_required_stages_are_raised(stages, error):
     with pytest.raises(type(error), match="secret"):
@@ -76,6 +106,8 @@ async def test_errors_of_required_stages_are_raised(stages, error):
 async def test_bad_input_is_raised_from_any_stage(stages):
     with pytest.raises(InvalidInput, match="region"):
         await stages.optional("rerank", failing(InvalidInput("region", "bad")))
+    with pytest.raises(InvalidInput, match="region"):
+        await stages.part("rerank", failing(InvalidInput("region", "bad"))(None))
     assert not stages.degradations
 
 

@@ -24,19 +24,24 @@ from torch import nn
 
 from landseer.client import cli
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.export.build import Wanted, find_parts, own_parts
+from landseer.export.build import Wanted, build, find_parts, own_parts, trunk_sha256
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
 from landseer.export.lattqe_file import read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
+from landseer.export.models.pooling import random_rows
 from landseer.export.models.trained import backbone_of
-from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE, BackboneKind, Loaded, Trunk, or_trained
+from landseer.export.models.trained_trunk import or_trained
+from landseer.export.models.trunk import BackboneKind, Loaded, Trunk
+from landseer.export.models.trunks import BACKBONES, DEFAULT_BACKBONE
+from landseer.export.parts import Parts, write_parts
 from landseer.export.training import coattending, instance_tuning, look_alike_views, paired_views
 from landseer.export.training.expansion import ExpansionRecipe
 from landseer.export.training.lattqe import Form
 from landseer.export.training.look_alike_views import LookAlikes
 from landseer.export.training.recipes import METHODS
+from landseer.export.training.weights import write_weights
 from landseer.ops.commands import train as command
 from landseer.ops.train import instances, split, train_coattention, train_instance
 from landseer.ops.train import train_lattqe as lattqe
@@ -213,6 +218,8 @@ def test_every_method_has_a_line_of_help():
         (("cider", "DATA", "--backbone", "vgg"), "got backbone vgg; expected one of"),
         (("cider", "DATA", "--weights", "no.pth"), "no weights file at no.pth"),
         (("cider", "DATA", "--validate", "some"), "expected a share of the classes"),
+        (("lattqe", "DATA", "--descriptor", "best"), "got descriptor best; expected one of gem, rmac"),
+        (("cider", "DATA", "--parts", "mine.safetensors"), "got --parts for cider; only lattqe takes them"),
         (("cider", "DATA", "--validate", "0"), "expected a share above 0"),
         (("cider", "DATA", "--try-steps", "2"), "got --try-steps without --dry-run"),
         (
@@ -309,6 +316,47 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
         assert f"{name} holds a training of an earlier version" in capsys.readouterr().err
     assert run("lattqe", f"folder:{data}", "--out", tmp_path / "none", "--dry-run") == 0
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("eager_trunk")
+def test_query_expansion_is_trained_for_a_trunk_and_parts_of_ones_own(data, tmp_path, capsys, monkeypatch):
+    load = or_trained("small", small_trunk, lambda variant: small_trunk(None, "auto").trunk, "one")
+    monkeypatch.setitem(BACKBONES, "small", BackboneKind(channels=40, load=load))
+    small = Form(recipe=ExpansionRecipe(steps=3, validated=2, validated_at=(1, 2)))
+    monkeypatch.setattr(lattqe, "learn", partial(lattqe.learn, form=small))
+    monkeypatch.setattr(lattqe, "VECTORS", tmp_path / "vectors")
+    for name, value in (("SIDE", 96), ("VIEWED", 7), ("TARGETS", 6), ("VIEWS", 2), ("OF_A_CLASS", 2)):
+        monkeypatch.setattr(instances, name, value)
+    weights, parts = tmp_path / "best.safetensors", tmp_path / "parts.safetensors"
+    trunk = small_trunk(None, "auto").trunk
+    trunk.features[1][0].weight.data += 0.1
+    state = {f"trunk.{name}": value for name, value in trunk.state_dict().items()}
+    write_weights(state, weights, epoch=1, measure="mAP", value=1.0, about={"trunk": "small one"})
+    whitening = {"whitening.mean": torch.full((40,), 0.05), "whitening.matrix": random_rows(40, 40, seed=0)}
+    about = {"backbone": "small", "trunk_sha256": trunk_sha256(BACKBONES["small"].load(weights, "auto"))}
+    write_parts(Parts(**about, descriptor="gem", learned=("whitening",), tensors=whitening, card={"seed": 0}), parts)
+
+    given = ("lattqe", f"folder:{data}", "--weights", weights, "--parts", parts, "--epochs", "1", "--out")
+    assert run(*given, tmp_path / "run", "--dry-run") == 0
+    how = f"small, GeM + learned whitening, weights {weights}, parts {parts}"
+    assert f"by {how}, and write lattqe.safetensors" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert run(*given, tmp_path / "run") == 0
+    told, file = capsys.readouterr().err, tmp_path / "run" / "lattqe.safetensors"
+    export = f"python export/all.py --backbone small --weights {weights} --parts {parts} --lattqe {file}"
+    assert how in told and f"export with: {export}" in told
+    assert how in (tmp_path / "run" / "README.md").read_text()
+    networks = build(Wanted(backbone="small", weights=weights, parts=parts, lattqe=file))
+    assert "lattqe" not in networks.profile.untrained and networks.profile.descriptor == "gem"
+
+    # What does not fit is said before anything is described.
+    other = ("lattqe", f"folder:{data}", "--backbone", "small", "--parts", parts, "--out", tmp_path / "other")
+    assert run(*other, "--dry-run") == 1
+    assert "pass the weights it was trained on with --weights" in capsys.readouterr().err
+    assert run(*given, tmp_path / "other", "--descriptor", "rmac") == 1
+    assert "holds a gem head; got --descriptor rmac" in capsys.readouterr().err
+    assert run(*given, tmp_path / "other", "--whitening", "retrieval-SfM-120k:ms") == 1
+    assert "only those have learned whitening" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_query_expansion_refuses_what_it_would_not_heed(data, tmp_path, capsys):

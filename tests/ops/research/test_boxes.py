@@ -17,7 +17,7 @@ from landseer.export.build import trunk_sha256
 from landseer.export.models.landmark_detectors import ssdlite
 from landseer.export.models.rpn import RegionProposals
 from landseer.export.models.torch_file import WeightsError
-from landseer.export.models.trunks import Loaded, Trunk
+from landseer.export.models.trunk import Loaded, Trunk
 from landseer.export.photographs import photographs
 from landseer.ops.evaluate.head_variants import variants
 from landseer.ops.evaluate.readers import read

@@ -16,7 +16,7 @@ from landseer.export.build import untrained_head
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.pooling import Projection
 from landseer.export.models.rmac import GridRMAC
-from landseer.export.models.trunks import Trunk
+from landseer.export.models.trunk import Trunk
 from landseer.export.parts import Parts
 from landseer.export.photographs import photographs
 from landseer.export.training.trunk_views import maps_runner
