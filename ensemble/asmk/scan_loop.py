@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -43,32 +44,55 @@ item_pointer: Any = cgutils.get_item_pointer
 prefetch: Any = intrinsic(_prefetch)
 
 
+def _add(lists: Any, asked: Any, at: Any, worth: Any, lanes: Any) -> None:
+    """Add what a posting is worth to the total of its slot. at: its place, and the row of the word asked for.
+
+    worth: of each number of differing bits, and the totals.
+    """
+    _, slots, codes = lists
+    _, mine, weights = asked
+    (place, row), (matches, totals) = at, worth
+    apart = np.uint64(0)
+    for lane in range(lanes):
+        # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
+        bits = codes[place, lane] ^ mine[row, lane]
+        bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+        nibbles = np.uint64(0x3333333333333333)
+        bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
+        bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    # Never -0.0, which marks the slots that nothing was added to: `Postings.totals`.
+    totals[slots[place]] += matches[apart] * weights[row] + 0.0
+
+
+add: Any = njit(inline="always")(_add)
+
+
 def scan_loop(lanes: int) -> Callable[..., None]:
     """Return the loop over codes of so many lanes of 64 bits, to be compiled; `scan.Scan` says what it does."""
 
     def loop(lists: Any, asked: Any, matches: Any, totals: Any) -> None:
         offsets, slots, codes = lists
-        words, mine, weights = asked
+        (words, _, _), worth = asked, (matches, totals)
         for row in range(len(words)):
-            word, weight = words[row], weights[row]
             # Unsigned, or numba would check whether the index is negative.
-            end, following = np.uint64(offsets[word + 1]), np.uint64(offsets[words[min(row + 1, len(words) - 1)]])
-            for place in range(np.uint64(offsets[word]), end):
+            place, end = np.uint64(offsets[words[row]]), np.uint64(offsets[words[row] + 1])
+            following = np.uint64(offsets[words[min(row + 1, len(words) - 1)]])
+            while place < end:
                 ahead = place + np.uint64(AHEAD)
                 if ahead >= end:
                     ahead += following - end
                 prefetch(codes, ahead)
                 prefetch(slots, ahead)
-                apart = np.uint64(0)
-                for lane in range(lanes):
-                    # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
-                    bits = codes[place, lane] ^ mine[row, lane]
-                    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
-                    nibbles = np.uint64(0x3333333333333333)
-                    bits = (bits & nibbles) + ((bits >> np.uint64(2)) & nibbles)
-                    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-                    apart += (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
-                # Never -0.0, which marks the slots that nothing was added to: `Postings.score`.
-                totals[slots[place]] += matches[apart] * weight + 0.0
+                # Four at a time, whose codes are a line of a cache, and written out: LLVM does not always unroll it.
+                if place + np.uint64(4) <= end:
+                    add(lists, asked, (place, row), worth, lanes)
+                    add(lists, asked, (place + np.uint64(1), row), worth, lanes)
+                    add(lists, asked, (place + np.uint64(2), row), worth, lanes)
+                    add(lists, asked, (place + np.uint64(3), row), worth, lanes)
+                    place += np.uint64(4)
+                else:
+                    add(lists, asked, (place, row), worth, lanes)
+                    place += np.uint64(1)
 
     return loop

@@ -43,8 +43,8 @@ class MappedVectors:
             bytes = opened.seek(0, 2)
             if bytes != 2 * dimension * size:
                 raise ValueError(f"{file} has {bytes:,} bytes; expected {size:,} vectors of {dimension} float16")
-            # A private copy, which nobody writes: compiled code tells arrays that cannot be written apart.
-            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+            # Read only: of a private copy Linux would want to be able to keep all in memory.
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         # Few rows here and there: what the system would read ahead is not asked for.
         mapped.madvise(mmap.MADV_RANDOM)
         self._rows: Halves = np.frombuffer(mapped, np.int16).reshape(size, dimension)
@@ -75,5 +75,5 @@ def copy_rows() -> Copy:
             for column in range(rows.shape[1]):
                 copied[row, column] = (np.int32(rows[place, column]) << np.int32(13)) & mask
 
-    made: Copy = compiled(loop, "void(int16[:, ::1], int64[::1], int32[:, ::1])")
+    made: Copy = compiled(loop, "void(Array(int16, 2, 'C', readonly=True), int64[::1], int32[:, ::1])")
     return made
