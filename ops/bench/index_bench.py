@@ -63,7 +63,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     real.add_argument("--like-store", type=Path, metavar="DIR", help="a store that has them indexed already")
     like = "maximum number of real pictures, spread evenly over them (default %(default)s)"
     add("--like", type=positive, default=400, metavar="N", help=like)
-    sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 13 GB of disk, 22 with --milvus)"
+    sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 13 GB of disk, 23 with --milvus)"
     add("--entries", type=positive, nargs="+", default=list(SIZES), metavar="N", help=sizes)
     add("--index", action="append", metavar="FACTORY", help="an index to measure (default: several that suit the size)")
     beside = (
