@@ -25,8 +25,10 @@ from landseer.ops.errors import OpsError
 PAGE = 4096
 HEADER = 16
 """Bytes that LMDB adds to each value."""
-TREE = 1.02
-"""Approximate overhead of the branch pages of its trees."""
+INLINE = 2036
+"""The largest value, with its header, that shares a page with others."""
+ENTRY = 440
+"""Approximate bytes of an entry beside its values: its id, its checksums, its places in the trees."""
 SPARE = 2 * 2**30
 """Bytes that must stay free on the disk."""
 FEATURES = 8 * PAGE
@@ -50,7 +52,7 @@ class WrittenStore:
 
 def expected_bytes(patterns: Sequence[Record], count: int) -> int:
     """Return the approximate bytes of a store of `count` entries like these."""
-    return int(count * TREE * sum(map(_pages, patterns)) / len(patterns))
+    return int(count * (ENTRY + sum(map(_pages, patterns)) / len(patterns)))
 
 
 def require_room(folder: Path, needed: int) -> None:
@@ -69,20 +71,38 @@ def limit_bytes(needed: int) -> int:
 
 
 def write(
-    folder: Path, fitted: EntryDistribution, *, profile: Profile, count: int, seed: int, progress: Callable[[int], None]
+    folder: Path,
+    fitted: EntryDistribution,
+    *,
+    profile: Profile,
+    count: int,
+    seed: int,
+    progress: Callable[[int], None],
+    described: bool = False,
 ) -> WrittenStore:
-    """Write `count` entries into a new store. `progress` is called with the size of each block."""
+    """Write `count` entries into a new store. `progress` is called with the size of each block.
+
+    described: write only what `only_described` leaves of each.
+    """
     began, shape = time.monotonic(), (profile.sizes.clusters, profile.sizes.reduced)
-    limit = limit_bytes(expected_bytes(fitted.patterns, count))
+    kept = only_described if described else list
+    limit = limit_bytes(expected_bytes(kept(fitted.patterns), count))
     store = Store.open(folder, fingerprint=profile.fingerprint, clusters_shape=shape, limit_bytes=limit)
     try:
         for block in _ahead(entries(fitted, count, seed=seed)):
-            store.put_many(block)
+            store.put_many(kept(block))
             progress(len(block))
         size = store.stats().file_bytes
     finally:
         store.close()
     return WrittenStore(entries=count, bytes=size, seconds=time.monotonic() - began)
+
+
+def only_described(records: Sequence[Record]) -> list[Record]:
+    """Return them without what a search by the global descriptor never reads: a quarter of the bytes remains."""
+    return [
+        replace(one, clusters=one.clusters[:0], boxes=one.boxes[:0], feature_map=one.feature_map[:0]) for one in records
+    ]
 
 
 def open_with_features(folder: Path, profile: Profile, limit: int) -> Store:
@@ -135,6 +155,12 @@ def _ahead(blocks: Iterator[list[Record]]) -> Iterator[list[Record]]:
 
 
 def _pages(record: Record) -> int:
-    """Return the bytes of the pages that a record fills; each of its values has its own pages."""
+    """Return the bytes of the pages that a record fills; each of its values has its own pages, but for small ones."""
     sizes = (len(encode(record)), len(to_bytes(record.descriptor)), len(to_bytes(record.clusters)))
-    return sum(-(-(size + HEADER) // PAGE) * PAGE for size in sizes)
+    return sum(map(_page_bytes, sizes))
+
+
+def _page_bytes(size: int) -> int:
+    """Return the bytes that a value takes: whole pages, or its part of a page of several."""
+    taken = size + HEADER
+    return PAGE // (PAGE // taken) if taken <= INLINE else -(-taken // PAGE) * PAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from landseer.ops.arguments import positive
 from landseer.ops.backend.inprocess import read_profile
 from landseer.ops.bench.bench_command import bench_parser, repeated, run_as_script, write_report
 from landseer.ops.bench.cpu_time import cpu_time
-from landseer.ops.bench.generated_store import expected_bytes, limit_bytes, require_room, write
+from landseer.ops.bench.generated_store import expected_bytes, limit_bytes, only_described, require_room, write
 from landseer.ops.bench.generator import EntryDistribution, entries, fit
 from landseer.ops.bench.index_report import FILTERED, EngineRow, IndexReport, SizeRows, markdown, verdict
 from landseer.ops.bench.index_trial import BuiltIndex, IndexTrial, Questions, fastest, folder_of, suiting
@@ -41,6 +42,10 @@ SIZES = (10_000, 100_000)
 REPEATED = ("like", "queries", "target", "seed")
 """The options that decide the result, beside the real pictures and the sizes."""
 K = 10
+FLOAT = 4
+"""Bytes of a vector's value in the largest index of FAISS: all vectors, in fp32."""
+MILVUS_COPIES = 3
+"""Milvus' folder in times of that, at most: it keeps what it was sent beside its index, and merges parts."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +63,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     real.add_argument("--like-store", type=Path, metavar="DIR", help="a store that has them indexed already")
     like = "maximum number of real pictures, spread evenly over them (default %(default)s)"
     add("--like", type=positive, default=400, metavar="N", help=like)
-    sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 44 GB of disk)"
+    sizes = "numbers of entries, each measured (default 10000 100000; 1000000 takes 13 GB of disk, 23 with --milvus)"
     add("--entries", type=positive, nargs="+", default=list(SIZES), metavar="N", help=sizes)
     add("--index", action="append", metavar="FACTORY", help="an index to measure (default: several that suit the size)")
     beside = (
@@ -79,7 +84,7 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
     options.scratch.mkdir(parents=True, exist_ok=True)
     real = _real(options, profile, console)
     fitted = fit(real)
-    require_room(options.scratch, 2 * expected_bytes(fitted.patterns, max(options.entries)))
+    require_room(options.scratch, _room(fitted, max(options.entries), milvus=options.milvus is not None))
     sizes = [_sized(count, fitted, profile, options, console) for count in sorted(options.entries)]
     sample = list(chain.from_iterable(entries(fitted, len(real), seed=options.seed)))
     report = IndexReport(
@@ -97,6 +102,12 @@ def _measure(options: argparse.Namespace, console: Console) -> tuple[str, bool]:
         milvus="" if options.milvus is None else VERSION,
     )
     return markdown(report), verdict(report)
+
+
+def _room(fitted: EntryDistribution, count: int, *, milvus: bool) -> int:
+    """Return the bytes of a store of so many entries and of the largest index of it."""
+    vectors = FLOAT * fitted.size * count
+    return expected_bytes(only_described(fitted.patterns), count) + vectors * (MILVUS_COPIES if milvus else 1)
 
 
 def _descriptor_likeness(real: Sequence[Record], sample: Sequence[Record]) -> list[Likeness]:
@@ -141,11 +152,11 @@ def _sized(
     with tempfile.TemporaryDirectory(prefix="index-", dir=options.scratch) as home:
         folder = Path(home) / "store"
         with _advanced(f"writing {count:,} entries", count, console) as advance:
-            write(folder, fitted, profile=profile, count=count, seed=options.seed, progress=advance)
-        shape, limit = (profile.sizes.clusters, profile.sizes.reduced), expected_bytes(fitted.patterns, count)
-        store = Store.open(
-            folder, fingerprint=profile.fingerprint, clusters_shape=shape, limit_bytes=limit_bytes(limit)
-        )
+            written = write(
+                folder, fitted, profile=profile, count=count, seed=options.seed, progress=advance, described=True
+            )
+        shape, limit = (profile.sizes.clusters, profile.sizes.reduced), limit_bytes(written.bytes)
+        store = Store.open(folder, fingerprint=profile.fingerprint, clusters_shape=shape, limit_bytes=limit)
         try:
             left_out: list[str] = []
             engines = list(_engines(store, Path(home), options, console, left_out))
@@ -162,19 +173,33 @@ def _engines(
         trial = IndexTrial(store, queries=options.queries, k=K, seed=options.seed, threads=options.threads or 0)
         asked, filtered = trial.questions(), trial.questions(FILTERED)
     for factory in _fitting(options.index or suiting(len(trial.keys), trial.dimension), trial):
-        with console.status(f"building {factory}"):
-            built = trial.build(factory, folder_of(home, factory))
-        with console.status(f"searching {factory}"):
-            yield _row(trial, built, asked, filtered, target=options.target)
+        with _folder(home, factory) as folder:
+            with console.status(f"building {factory}"):
+                built = trial.build(factory, folder)
+            with console.status(f"searching {factory}"):
+                row = _row(trial, built, asked, filtered, target=options.target)
+            del built
+        yield row
     for factory in _of_milvus(len(trial.keys), options):
-        folder, status = folder_of(home, f"milvus-{factory}"), console.status(f"building Milvus' {factory}")
+        status = console.status(f"building Milvus' {factory}")
         try:
-            with status, milvus_built(trial, factory, folder) as built:
+            with _folder(home, f"milvus-{factory}") as folder, status, milvus_built(trial, factory, folder) as built:
                 status.update(f"searching Milvus' {factory}")
-                yield _row(trial, built, asked, filtered, target=options.target, enough=options.target)
+                row = _row(trial, built, asked, filtered, target=options.target, enough=options.target)
+            yield row
         except IndexUnavailable as error:
             left_out.append(f"Milvus' `{factory}`: {error}")
             console.print(left_out[-1], highlight=False)
+
+
+@contextmanager
+def _folder(home: Path, name: str) -> Iterator[Path]:
+    """Yield an empty folder for an index, and remove it, as those of a million vectors together may fill a disk."""
+    folder = folder_of(home, name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _of_milvus(size: int, options: argparse.Namespace) -> list[str]:
@@ -197,7 +222,9 @@ def _row(
     points = list(trial.sweep(built, asked, enough=enough))
     found = fastest(points, target=target) or max(points, key=lambda point: point.recall)
     narrowed = built.index.searched_with(effort=found.setting.effort, rescored=found.setting.rescored)
-    return EngineRow(built=built, points=points, chosen=found, filtered=trial.point(narrowed, filtered, built.clock))
+    return EngineRow(
+        cost=built.cost, points=points, chosen=found, filtered=trial.point(narrowed, filtered, built.clock)
+    )
 
 
 def _fitting(factories: Sequence[str], trial: IndexTrial) -> list[str]:

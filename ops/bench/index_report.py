@@ -10,7 +10,7 @@ from datetime import datetime
 from landseer.ensemble.index.live_index import BATCH
 from landseer.ensemble.inference.profile import Profile
 from landseer.ops.bench.generator import EACH
-from landseer.ops.bench.index_trial import BuiltIndex, TrialPoint
+from landseer.ops.bench.index_trial import IndexCost, TrialPoint
 from landseer.ops.bench.likeness import SHARES, Likeness
 from landseer.ops.bench.report_parts import machine_table, noise, table
 
@@ -27,7 +27,7 @@ MIB = 2**20
 class EngineRow:
     """One index at one size."""
 
-    built: BuiltIndex
+    cost: IndexCost
     points: Sequence[TrialPoint]
     """By effort."""
     chosen: TrialPoint
@@ -156,7 +156,7 @@ def _told(row: EngineRow) -> str:
 def _named(row: EngineRow) -> str:
     setting = row.chosen.setting
     effort = f", effort {setting.effort}" if setting.effort else ""
-    return f"`{row.built.name}`{effort}, {setting.rescored} rescored a hit"
+    return f"`{row.cost.name}`{effort}, {setting.rescored} rescored a hit"
 
 
 def _size(report: IndexReport, size: SizeRows) -> str:
@@ -177,7 +177,7 @@ def _size(report: IndexReport, size: SizeRows) -> str:
         "start ms",
     )
     rows = [_engine(row) for row in size.engines]
-    curves = [(row.built.name, _curve(row.points)) for row in size.engines if len(row.points) > 1]
+    curves = [(row.cost.name, _curve(row.points)) for row in size.engines if len(row.points) > 1]
     return (
         f"## {size.entries:,} vectors\n\n"
         f"Each with the setting that takes least and finds {report.target}, or finds most.\n\n{table(head, rows)}\n\n"
@@ -187,9 +187,9 @@ def _size(report: IndexReport, size: SizeRows) -> str:
 
 
 def _engine(row: EngineRow) -> tuple[str, ...]:
-    point, built = row.chosen, row.built
+    point, cost = row.chosen, row.cost
     return (
-        f"`{built.name}`",
+        f"`{cost.name}`",
         str(point.setting.effort or ""),
         str(point.setting.rescored),
         f"{point.recall:.4f}",
@@ -199,10 +199,10 @@ def _engine(row: EngineRow) -> tuple[str, ...]:
         f"{row.filtered.recall:.4f}",
         f"{1e3 * row.filtered.core_s:.2f}",
         f"{row.filtered.rate:,.0f}",
-        f"{built.seconds:,.1f}",
-        f"{built.bytes / built.index.size:,.0f}",
-        f"{built.own_bytes / MIB:,.1f}",
-        f"{1e3 * built.start_s:,.0f}",
+        f"{cost.seconds:,.1f}",
+        f"{cost.bytes / cost.size:,.0f}",
+        f"{cost.own_bytes / MIB:,.1f}",
+        f"{1e3 * cost.start_s:,.0f}",
     )
 
 
@@ -230,7 +230,7 @@ def _growth(report: IndexReport) -> str:
 
 def _kind(row: EngineRow) -> str:
     """Return the factory string without the number of lists, which depends on the size."""
-    return re.sub(r"IVF\d+", "IVF", row.built.name)
+    return re.sub(r"IVF\d+", "IVF", row.cost.name)
 
 
 def _ratio(before: Mapping[str, EngineRow], after: EngineRow) -> str:
@@ -258,6 +258,7 @@ def _method(report: IndexReport) -> str:
         "## How it was measured\n\n"
         f"- {report.queries} vectors of the store are held out: they are the queries, and no index has them. The truth "
         "is exact search.\n"
+        "- Entries of that store have descriptors, and no clusters, boxes and local features, which no index reads.\n"
         "- A search is what the server does for one: candidates from the mapped index, their vectors from the store "
         "(LMDB, with\n  checksums), their scores in fp64. So hits have the scores of exact search.\n"
         "- Core ms: processor time of a search, all threads, so that other programs matter little. It is what decides "

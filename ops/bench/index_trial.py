@@ -67,10 +67,6 @@ class TriedIndex(Protocol):
     def setting(self) -> IndexSetting:
         """How it is searched."""
 
-    @property
-    def size(self) -> int:
-        """Number of vectors."""
-
     def searched_with(self, *, effort: int, rescored: int) -> TriedIndex:
         """Return the same index, searched with other numbers."""
 
@@ -78,13 +74,14 @@ class TriedIndex(Protocol):
         """Return keys and scores [Q, k'] of candidates, best first; rows may end in keys of -1."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BuiltIndex:
-    """An index on disk, mapped, or in a server."""
+@dataclass(frozen=True, kw_only=True)
+class IndexCost:
+    """What an index took to build, and takes to keep."""
 
     name: str
     """Its factory string, and whose it is if it is not FAISS's."""
-    index: TriedIndex
+    size: int
+    """Number of vectors."""
     seconds: float
     """To train and build it."""
     bytes: int
@@ -93,6 +90,14 @@ class BuiltIndex:
     """From opening its files to its first answer, in a process of its own; the files were just written."""
     own_bytes: int
     """Memory of that process's own (RssAnon) that it took: what is not mapped."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BuiltIndex:
+    """An index on disk, mapped, or in a server."""
+
+    index: TriedIndex
+    cost: IndexCost
     clock: Callable[[], float] = time.process_time
     """Returns the processor time of all that answers searches."""
 
@@ -159,14 +164,15 @@ class IndexTrial:
         index.save(folder)
         del index
         started = _started(folder)
-        return BuiltIndex(
+        cost = IndexCost(
             name=factory,
-            index=FaissIndex.load(folder, threads=self._threads),
+            size=len(self.keys),
             seconds=seconds,
             bytes=sum(file.stat().st_size for file in folder.iterdir()),
             start_s=started["seconds"],
             own_bytes=started["own_bytes"],
         )
+        return BuiltIndex(index=FaissIndex.load(folder, threads=self._threads), cost=cost)
 
     def sweep(self, built: BuiltIndex, asked: Questions, *, enough: float | None = None) -> Iterator[TrialPoint]:
         """Yield a point for each effort, until one finds `ALL`, with as few candidates as find as much as many do.

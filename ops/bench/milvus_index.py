@@ -22,7 +22,7 @@ from landseer.ensemble.index.milvus_setting import milvus_index
 from landseer.ensemble.index.selection import Selection
 from landseer.ensemble.milvus_address import MilvusAddress
 from landseer.ensemble.telemetry.metrics import Metrics
-from landseer.ops.bench.index_trial import BuiltIndex, IndexTrial
+from landseer.ops.bench.index_trial import BuiltIndex, IndexCost, IndexTrial
 from landseer.ops.errors import OpsError
 from landseer.ops.run.milvus import MilvusServer, installed
 from landseer.ops.run.ports import LOOPBACK
@@ -87,13 +87,17 @@ def milvus_built(trial: IndexTrial, factory: str, data: Path) -> Iterator[BuiltI
         start_s = _started_again(server, collection)
         _wait_steady(collection)
         collection.search_s = SEARCH_S
-        yield BuiltIndex(
+        cost = IndexCost(
             name=f"Milvus {factory}",
-            index=MilvusTried(collection=collection, setting=setting, size=len(trial.keys)),
+            size=len(trial.keys),
             seconds=seconds,
             bytes=sum(file.stat().st_size for file in data.rglob("*") if file.is_file()),
             start_s=start_s,
             own_bytes=server.own_bytes(),
+        )
+        yield BuiltIndex(
+            index=MilvusTried(collection=collection, setting=setting, size=cost.size),
+            cost=cost,
             clock=lambda: time.process_time() + server.processor_s(),
         )
         collection.close()

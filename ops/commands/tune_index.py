@@ -136,14 +136,14 @@ def _print(tried: Tried, k: int, chosen: TrialPoint | None) -> None:
             setting = point.setting
             print(
                 f"{setting.factory:<36} {setting.effort or '-':>6} {setting.rescored:>8} {point.recall:>9.4f} "
-                f"{1e3 * point.median_s:>8.2f} {1e3 * point.core_s:>8.2f} {point.rate:>10,.0f} {built.seconds:>8.1f}"
-                f"{'  <- chosen' if point is chosen else ''}"
+                f"{1e3 * point.median_s:>8.2f} {1e3 * point.core_s:>8.2f} {point.rate:>10,.0f} "
+                f"{built.cost.seconds:>8.1f}{'  <- chosen' if point is chosen else ''}"
             )
     for built, _ in tried:
-        size = built.index.size
+        cost = built.cost
         print(
-            f"{built.index.setting.factory}: {built.bytes / size:,.0f} bytes a vector on disk, mapped; "
-            f"{built.own_bytes / size:,.0f} of its own; first answer {1e3 * built.start_s:,.0f} ms after its start"
+            f"{cost.name}: {cost.bytes / cost.size:,.0f} bytes a vector on disk, mapped; "
+            f"{cost.own_bytes / cost.size:,.0f} of its own; first answer {1e3 * cost.start_s:,.0f} ms after its start"
         )
 
 
@@ -151,7 +151,7 @@ def _drawn(tried: Tried, k: int) -> bytes:
     from landseer.ops.evaluate.plots import trade_png
 
     curves = {built.index.setting.factory: [(one.recall, one.rate) for one in points] for built, points in tried}
-    size = tried[0][0].index.size
+    size = tried[0][0].cost.size
     return trade_png(curves, x=f"recall@{k}", y="searches a second", title=f"{size:,} vectors")
 
 

@@ -59,7 +59,7 @@ def test_a_sweep_finds_more_with_more_effort_and_the_fastest_that_finds_enough_i
     slow, quick = replace(points[-1], core_s=0.2), replace(points[-1], core_s=0.1)
     assert fastest([slow, quick, replace(quick, recall=0.5, core_s=0.01)], target=0.9) is quick
     assert fastest([slow], target=1.1) is None
-    assert built.bytes > built.index.size * DIMENSION and built.index.size == COUNT - 30
+    assert built.cost.bytes > built.cost.size * DIMENSION and built.cost.size == COUNT - 30
     flat = trial.build("Flat", folder_of(tmp_path, "Flat"))
     assert [point.recall for point in trial.sweep(flat, trial.questions(0.1))] == [1.0]
     finer = trial.build("IVF1,PQ4x4fs,Refine(SQ8)", folder_of(tmp_path, "finer"))
@@ -80,7 +80,7 @@ def test_what_suits_a_size():
 def test_the_report_has_what_was_measured(trial, tmp_path):
     built = trial.build("Flat", folder_of(tmp_path, "Flat"))
     point = replace(trial.point(built.index, trial.questions()), rate=500.0, core_s=0.002)
-    row = EngineRow(built=built, points=[point], chosen=point, filtered=replace(point, core_s=0.001, rate=460.0))
+    row = EngineRow(cost=built.cost, points=[point], chosen=point, filtered=replace(point, core_s=0.001, rate=460.0))
     real = [plain_record("a", reduced=512, descriptor=vector) for vector in np.eye(40, 64, dtype=np.float16)]
     report = IndexReport(
         sizes=[
