@@ -43,11 +43,14 @@ class MappedVectors:
             bytes = opened.seek(0, 2)
             if bytes != 2 * dimension * size:
                 raise ValueError(f"{file} has {bytes:,} bytes; expected {size:,} vectors of {dimension} float16")
+            self._rows: Halves = np.empty((0, dimension), np.int16)
+            if not size:  # Nothing cannot be mapped.
+                return
             # Read only: of a private copy Linux would want to be able to keep all in memory.
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         # Few rows here and there: what the system would read ahead is not asked for.
         mapped.madvise(mmap.MADV_RANDOM)
-        self._rows: Halves = np.frombuffer(mapped, np.int16).reshape(size, dimension)
+        self._rows = np.frombuffer(mapped, np.int16).reshape(size, dimension)
 
     def at(self, places: Keys) -> Vectors:
         """Return the vectors [C, D] at places [C], which must exist."""

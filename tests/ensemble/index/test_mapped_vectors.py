@@ -135,6 +135,11 @@ def test_vectors_are_copied_row_by_row(tmp_path):
     assert mapped.at(places[:0]).shape == (0, 7)
 
 
+def test_a_version_may_have_no_vectors(tmp_path):
+    (tmp_path / FILE).touch()
+    assert MappedVectors(tmp_path / FILE, dimension=7, size=0).at(np.empty(0, np.int64)).shape == (0, 7)
+
+
 def test_their_disk_counts_but_not_as_memory(folder, store, opener):
     last = merge(folder, store, opener, APPROXIMATE).manifest
     setting = IndexSetting(factory=APPROXIMATE)
