@@ -22,7 +22,6 @@ from landseer.ensemble.verify.camera import plausible
 from landseer.ensemble.verify.chunks import in_chunks
 from landseer.ensemble.verify.evidence import Comparison, Evidence, Via, evidence_of
 from landseer.ensemble.verify.fast_spatial import fit
-from landseer.ensemble.verify.geometry import pair
 from landseer.ensemble.verify.inliers import inside
 from landseer.ensemble.verify.matching import matches_of, mutual_matches
 from landseer.ensemble.verify.near_identical import near_identical
@@ -52,7 +51,7 @@ class KeypointVerifier:
 
     async def prepare(self) -> None:
         """Compile what compares pictures, which otherwise the first search does. Takes some seconds."""
-        for loop in (compare, nearest, pair, propose, refine, inside, plausible):
+        for loop in (compare, nearest, propose, refine, inside, plausible):
             await self._workers.run(loop)
 
     async def evidence(
