@@ -37,7 +37,7 @@ class PlainMain:
             return cls(found["keys"], found["vectors"])
 
     @classmethod
-    def build(cls, setting, dimension, batches, *, expected, threads, progress=None, stop=None):
+    def build(cls, setting, dimension, batches, *, expected, threads, sampled=None, progress=None, stop=None):
         found = list(batches())
         keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in found)])
         vectors = np.concatenate([np.empty((0, dimension), np.float32), *(vectors for _, vectors in found)])

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 from landseer.ensemble.verify import fast_spatial, upright
-from landseer.ensemble.verify.affine import FLATTEST, LARGEST, SMALLEST
+from landseer.ensemble.verify.affine import FEWEST, FLATTEST, LARGEST, SMALLEST
 from landseer.ensemble.verify.fast_spatial import COARSE, ENOUGH_FOR_HOMOGRAPHY, LARGER, MOST_MATCHES, REFINED, box_of
 from landseer.ensemble.verify.inliers import BIT, FINE
 from landseer.ensemble.verify.matching import Matches
-from landseer.ensemble.verify.proposals import FEWEST, LOOKED_AT, TURN
+from landseer.ensemble.verify.proposal_loop import LOOKED_AT, TURN
 
 
 def plain_fit(query, candidate, matches):

@@ -18,25 +18,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from landseer.client.readable import one_line
 from landseer.ensemble.errors import LandseerError
-from landseer.ensemble.index.engines import Keys
 from landseer.ensemble.index.faiss_index import main_index_of
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.live_index import largest_norm
+from landseer.ensemble.index.main_index import Batch
 from landseer.ensemble.index.manifest import Built, Manifest, files_of
-from landseer.ensemble.index.mapped_vectors import Batch, written
-from landseer.ensemble.index.version_room import training_bytes
+from landseer.ensemble.index.mapped_vectors import written
 from landseer.ensemble.store.beside import vectors_beside
 from landseer.ensemble.store.vectors import Vectors
 from landseer.ensemble.store.widening import widened
 
 MODULE = "landseer.ensemble.index.building"
+PART = 4096
+"""Vectors that are read at a time, to train an index."""
 LOWEST = 19
 """The niceness that leaves the processor to all others: beside one that is busy it gets 1.5% of it."""
 
@@ -62,6 +61,8 @@ class BuildOrder:
     """0 uses all cores."""
     nice: int = LOWEST
     """Added to the process's niceness."""
+    read_ahead: bool = True
+    """Whether to read the store's file ahead, all of it. Else what searches read stays in memory."""
 
     def to_json(self) -> str:
         """Return it as a line of JSON."""
@@ -83,25 +84,33 @@ def build(order: BuildOrder, vectors: Vectors) -> Manifest:
     """
     began, longest = time.monotonic(), 1.0
     kind, folder = main_index_of(order.setting), Path(order.folder)
-    # The last pass over the vectors has those that the index has; before it, there is one to train it.
-    passes = iter([False, True] if training_bytes(order.setting, order.dimension) else [True])
 
     def stored() -> Iterator[Batch]:
-        for keys, rows in vectors.scan(augmented=order.augmented):
+        for keys, rows in vectors.scan(augmented=order.augmented, ahead=order.read_ahead):
             count = int(np.searchsorted(keys, order.built.sequence, side="right"))
             if not count:
                 return
             yield keys[:count], rows[:count]
 
-    def batches() -> Iterator[tuple[Keys, npt.NDArray[Any]]]:
+    def batches() -> Iterator[Batch]:
         nonlocal longest
-        keep = next(passes) and not kind.exact
-        for keys, rows in written(stored(), folder) if keep else stored():
+        for keys, rows in stored() if kind.exact else written(stored(), folder):
             kept = widened(rows)
             longest = max(longest, largest_norm(kept))
             yield keys, kept
 
-    index = kind.build(order.setting, order.dimension, batches, expected=order.expected, threads=order.threads)
+    def sampled(step: int) -> Iterator[Batch]:
+        keys = vectors.keys(upto=order.built.sequence)[::step]
+        for start in range(0, len(keys), PART):
+            some = keys[start : start + PART]
+            rows = vectors.descriptors(some.tolist(), augmented=order.augmented)
+            there = rows.any(axis=1)
+            if there.any():  # Not deleted meanwhile.
+                yield some[there], rows[there]
+
+    index = kind.build(
+        order.setting, order.dimension, batches, expected=order.expected, threads=order.threads, sampled=sampled
+    )
     index.save(folder)
     made = Manifest(
         token=order.token,

@@ -30,7 +30,7 @@ from landseer.ensemble.cores import cores
 from landseer.ensemble.index import faiss_factory
 from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.index_setting import IndexSetting
-from landseer.ensemble.index.main_index import Batches, BuildStopped
+from landseer.ensemble.index.main_index import Batch, Batches, BuildStopped, Sampled
 from landseer.ensemble.index.selection import Selection
 
 INDEX, KEYS, SETTING = "index.faiss", "keys.npy", "setting.json"
@@ -177,6 +177,7 @@ class FaissIndex:
         *,
         expected: int,
         threads: int,
+        sampled: Sampled | None = None,
         progress: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
     ) -> FaissIndex:
@@ -186,7 +187,9 @@ class FaissIndex:
         index = faiss_factory.made(setting.factory, dimension)
         faiss.omp_set_num_threads(threads or min(faiss.omp_get_max_threads(), cores()))
         if wanted := faiss_factory.sample_size(index):
-            sample = _sample(_checked(batches(), dimension, stop), wanted, expected).reshape(-1, dimension)
+            step = max(1, expected // wanted)
+            read = _every(step, batches()) if sampled is None else sampled(step)
+            sample = _sample(_checked(read, dimension, stop), 2 * wanted).reshape(-1, dimension)
             if len(sample) and faiss_factory.is_graph(index) and _even(sample):
                 index = faiss_factory.made(setting.factory, dimension, by_distance=True)
             faiss_factory.train(index, sample, stop)
@@ -317,17 +320,24 @@ def _checked(
             yield keys, np.ascontiguousarray(all_rows[start : start + ADDED], np.float32)
 
 
-def _sample(batches: Iterable[tuple[Keys, Vectors]], wanted: int, expected: int) -> Vectors:
-    """Return every n-th vector [m, D]: evenly from the oldest to the newest, `wanted` of them if `expected` is right.
+def _every(step: int, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield every n-th vector."""
+    seen = 0
+    for keys, rows in batches:
+        first = (-seen) % step
+        seen += len(keys)
+        if first < len(keys):
+            yield keys[first::step], rows[first::step]
 
-    Twice as many at most; fewer than `expected` only if there are none.
-    """
-    step, seen, size = max(1, expected // wanted), 0, 0
+
+def _sample(batches: Iterable[tuple[Keys, Vectors]], most: int) -> Vectors:
+    """Return vectors [m, D], evenly from the first to the last: all of them, every second, fourth, so m <= most."""
+    step, seen, size = 1, 0, 0
     parts: list[Vectors] = []
     for keys, rows in batches:
         parts.append(rows[(-seen) % step :: step].copy())
         seen, size = seen + len(keys), size + len(parts[-1])
-        if size > 2 * wanted:
+        if size > most:
             parts, size, step = [part[::2] for part in parts], -(-size // 2), 2 * step
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 

@@ -17,9 +17,12 @@ from landseer.ensemble.index.engines import Keys, Vectors
 from landseer.ensemble.index.index_setting import IndexSetting
 from landseer.ensemble.index.selection import Selection
 
-Batches = Callable[[], Iterable[tuple[Keys, npt.NDArray[Any]]]]
-"""Returns a new pass over all vectors: keys [n], increasing from batch to batch, and their vectors [n, D], such as
-`store.vectors.scan`. Called twice where an index is trained on a sample of them, else once."""
+Batch = tuple[Keys, npt.NDArray[Any]]
+"""Keys [n], increasing from batch to batch, and their vectors [n, D]."""
+Batches = Callable[[], Iterable[Batch]]
+"""Returns a new pass over all vectors, such as `store.vectors.scan`."""
+Sampled = Callable[[int], Iterable[Batch]]
+"""Returns the same of every n-th vector."""
 
 
 class BuildStopped(Exception):
@@ -77,11 +80,13 @@ class MainIndex(Protocol):
         *,
         expected: int,
         threads: int,
+        sampled: Sampled | None = None,
         progress: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
     ) -> MainIndex:
         """Build from vectors of D values, as many as there are.
 
+        sampled: reads the vectors that train an index, if it is to be trained; without it, a pass over all does.
         expected: about how many there will be; decides how large a sample trains it. threads: of FAISS, for building
         and searching; 0 uses all cores that the process may use. progress: called with the number of vectors so far.
         stop: setting it ends the build soon, with BuildStopped. ValueError for a factory string that FAISS does not

@@ -30,6 +30,8 @@ from landseer.ensemble.index.version_room import (
     version_bytes,
 )
 from landseer.ensemble.index.versions import Version
+from landseer.ensemble.memory import memory_left
+from landseer.ensemble.store.folder import DATA
 from landseer.ensemble.store.record import StoreStats
 from landseer.ensemble.telemetry.metrics import only_metrics
 
@@ -257,6 +259,7 @@ class Merger:
                 dimension=collection.profile.sizes.channels,
                 expected=collection.index.size,
                 nice=HURRY if self._behind() else LOWEST,
+                read_ahead=await collection.files.run(self._fits),
             )
             await self._build(order)
         except BaseException:
@@ -273,6 +276,11 @@ class Merger:
         require_memory(size, training_bytes(setting, dimension))
         size += vectors_bytes(setting, pictures=pictures, dimension=dimension)
         require_disk(stats, collection.config.folder, size)
+
+    def _fits(self) -> bool:
+        """Return whether the store's file fits into memory, with as much left for what searches read."""
+        left = memory_left()
+        return left is None or 2 * (self._collection.config.folder / DATA).stat().st_size <= left
 
     def _mapped(self, version: Version) -> LivingMain:
         main = self._collection.opener.living(version)

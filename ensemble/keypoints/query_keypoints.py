@@ -21,10 +21,12 @@ ASKED = 300
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WordTable:
-    """Which keypoints have a word, and their bits: those of word c are [begins[c], begins[c + 1])."""
+    """Which keypoints have a word, and their bits: those of word c are [begins[i], begins[i + 1]) for i = places[c]."""
 
+    places: NDArray[np.int32]
+    """[65,536], 0 for words that no keypoint has."""
     begins: Words
-    """[65,537]."""
+    """[distinct words + 2]; the first is of an empty list."""
     codes: NDArray[np.uint64]
     """[n * M, 2]."""
     rows: Words
@@ -54,8 +56,12 @@ class QueryKeypoints:
         order = np.argsort(flat, kind="stable")
         rows = np.repeat(np.arange(len(self.words)), self.words.shape[1])
         codes = self.codes.reshape(len(flat), self.codes.shape[-1])[order]
-        begins = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=MOST_WORDS))])
-        return WordTable(begins=begins, codes=codes.view(np.uint64), rows=rows[order])
+        # Few of the words occur: to count all of them took 0.3 ms.
+        distinct, counts = np.unique(flat, return_counts=True)
+        places = np.zeros(MOST_WORDS, np.int32)
+        places[distinct] = np.arange(1, len(distinct) + 1)
+        begins = np.concatenate([[0, 0], np.cumsum(counts)])
+        return WordTable(places=places, begins=begins, codes=codes.view(np.uint64), rows=rows[order])
 
     def aggregated(self, *, multiple: int = SEARCHED) -> Binary:
         """Return the nearest `multiple` words of the strongest keypoints, one code for each, for a search by words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,23 +74,24 @@ class Vectors:
         return keys[: np.searchsorted(keys, upto, side="right")]
 
     def scan(
-        self, *, batch: int = 4096, after: int = 0, augmented: bool = False
+        self, *, batch: int = 4096, after: int = 0, augmented: bool = False, ahead: bool = True
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
         """Yield keys int64 [n] and descriptors float16 [n, D] of all pictures of keys above `after`, in key order.
 
         Each batch is read in its own transaction, so that a slow consumer does not keep old pages alive.
-        augmented: return augmented vectors where there are any.
+        augmented: return augmented vectors where there are any. ahead: read the file ahead, all of it.
         """
         with self._environment.begin(db=self._databases[b"descriptors"]) as transaction:
             total, done = max(1, transaction.stat()["entries"]), 0
-        with ReadAhead(Path(self._environment.path()) / DATA) as ahead:
+        with ReadAhead(Path(self._environment.path()) / DATA) if ahead else nullcontext() as reading:
             while True:
                 keys, rows = self._batch(after + 1, batch, augmented=augmented)
                 if not len(keys):
                     return
                 yield keys, rows
                 after, done = int(keys[-1]), done + len(keys)
-                ahead.reached(done / total)
+                if reading is not None:
+                    reading.reached(done / total)
 
     def reader(self, transaction: Any, *, augmented: bool = False) -> Callable[[bytes], memoryview]:
         """Return a function that reads the vector of a key, augmented if wanted and there is one; empty if missing."""

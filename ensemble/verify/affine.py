@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.asmk.compiled import compiled
-from landseer.ensemble.verify.proposals import FEWEST
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+FEWEST = 3
+"""Matches that determine an affine map, and the fewest that count."""
 FLATTEST, LARGEST, SMALLEST = 4.5, 12.0, 0.08
 """Largest ratio of the scales of an affine map, largest and smallest scale."""
 
@@ -27,7 +28,7 @@ class Refine(Protocol):
         """Fit a map to the inliers, and find those that fit it, for each of the limits; return how often it was done.
 
         Stops where the inliers determine no map that a camera makes, and leaves what it had. pairs: points and sizes,
-        as of `Pairs`; limits: largest error of an inlier each time, pixels of the candidate; larger: largest factor
+        as of `Proposals`; limits: largest error of an inlier each time, pixels of the candidate; larger: largest factor
         between the size of a match and the median of the first inliers; masks: the inliers [m], which are overwritten,
         and [m], receives which matches have such a size; map: [2, 3], receives the least-squares map.
         """

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from landseer.ensemble.keypoints.compact import CompactKeypoints
 from landseer.ensemble.keypoints.patches import Patches
+from landseer.ensemble.verify.affine import FEWEST
 from landseer.ensemble.verify.fast_spatial import Fit, box_of
-from landseer.ensemble.verify.proposals import FEWEST
 
 Points = NDArray[np.float32]
 

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landseer.ensemble.keypoints.compact import CompactKeypoints
-from landseer.ensemble.verify.affine import refine
+from landseer.ensemble.verify.affine import FEWEST, refine
 from landseer.ensemble.verify.camera import plausible
-from landseer.ensemble.verify.geometry import Oriented, Pairs, paired
 from landseer.ensemble.verify.inliers import FINE, inside
 from landseer.ensemble.verify.matching import Matches
-from landseer.ensemble.verify.proposals import FEWEST, propose
+from landseer.ensemble.verify.proposals import Oriented, Proposals, proposed
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -56,18 +55,15 @@ class Fit:
 
 def fit(query: CompactKeypoints, candidate: CompactKeypoints, matches: Matches) -> Fit:
     """Fit a map to the matches of two pictures; without inliers if there is none."""
-    most = matches.most
-    if len(matches) > MOST_MATCHES:
-        matches = matches.take(np.sort(np.argsort(matches.distances, kind="stable")[:MOST_MATCHES]))
-    best = Fit(matches=matches.take(slice(0)), map=None, most=most)
-    if most < FEWEST:
-        return best
-    pairs = paired(_oriented(query), _oriented(candidate), (matches.query, matches.candidate))
-    agreeing = np.empty((REFINED, len(matches)), np.bool_)
-    for inliers in agreeing[: propose()(pairs, COARSE, LARGER, agreeing)]:
-        found = _refined(pairs, matches, inliers)
+    some = proposed(
+        matches.rows, _oriented(query), _oriented(candidate), errors=(COARSE, LARGER), limits=(MOST_MATCHES, REFINED)
+    )
+    considered = Matches.of(some.considered)
+    best = Fit(matches=considered.take(slice(0)), map=None, most=some.most)
+    for inliers in some.agreeing:
+        found = _refined(some, considered, inliers)
         if found is not None and found.count > best.inliers:
-            best = Fit(matches=matches.take(found.inside), map=found.map, most=most)
+            best = Fit(matches=considered.take(found.inside), map=found.map, most=some.most)
     return best
 
 
@@ -98,23 +94,22 @@ class _Alike:
 
     matches: Matches
     points: Floats
-    """[4, m], as of `Pairs`."""
+    """[4, m], as of `Proposals`."""
     alike: Mask
     """[m], which they are."""
 
     def fitting(self, map: Floats) -> _Map:
         """Find the inliers of a map [3, 3]."""
-        rows = self.matches.query, self.matches.candidate, self.matches.distances
         errors, inliers = np.empty(len(self.alike)), np.empty(len(self.alike), np.bool_)
-        count = inside()(rows, self.points, map, self.alike, (errors, inliers))
+        count = inside()(self.matches.rows, self.points, map, self.alike, (errors, inliers))
         return _Map(map=map, errors=errors, inside=inliers, count=count)
 
 
-def _refined(pairs: Pairs, matches: Matches, inliers: Mask) -> _Map | None:
+def _refined(some: Proposals, matches: Matches, inliers: Mask) -> _Map | None:
     """Return the affine map or homography with most inliers; None without one."""
-    points, sizes, *_ = pairs
+    points = some.points
     alike, affine = np.empty(len(matches), np.bool_), np.eye(3)
-    if not refine()((points, sizes), LIMITS, 1.5 * LARGER, (inliers, alike), affine[:2]):
+    if not refine()((points, some.sizes), LIMITS, 1.5 * LARGER, (inliers, alike), affine[:2]):
         return None
     those = _Alike(matches=matches, points=points, alike=alike)
     best = those.fitting(affine)

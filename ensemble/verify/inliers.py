@@ -35,7 +35,7 @@ class Inside(Protocol):
 
         No keypoint is in two inliers: of the matches of a keypoint of the query the cheapest stays, then likewise for
         the candidate; of equally cheap ones the first. matches: rows of the query and of the candidate and differing
-        bits, [m] each; points: as of `Pairs`; map: [3, 3]; alike: [m], the matches of a like size. The error of the
+        bits, [m] each; points: as of `Proposals`; map: [3, 3]; alike: [m], the matches of a like size. The error of the
         others, and behind the camera, is infinite.
         """
 

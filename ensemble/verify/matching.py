@@ -43,10 +43,15 @@ class Matches:
     def __len__(self) -> int:
         return len(self.query)
 
+    @classmethod
+    def of(cls, rows: Places) -> Matches:
+        """Return those of query, candidate and differing bits, [3, m]."""
+        return cls(query=rows[0], candidate=rows[1], distances=rows[2])
+
     @property
-    def most(self) -> int:
-        """How many of them no keypoint can be in twice, at most."""
-        return min(np.count_nonzero(np.bincount(rows)) for rows in (self.query, self.candidate))
+    def rows(self) -> tuple[Places, Places, Places]:
+        """Query, candidate and distances, for the loops."""
+        return self.query, self.candidate, self.distances
 
     def take(self, places: Places | NDArray[np.bool_] | slice) -> Matches:
         """Return some of the matches, in that order."""
@@ -56,8 +61,8 @@ class Matches:
 def matches_of(query: QueryKeypoints, candidate: CompactKeypoints, *, farthest: int = FARTHEST) -> Matches:
     """Return the matches of a query with a candidate, in the order of the candidate's keypoints."""
     table = query.table
-    by_word = table.begins, table.rows, table.codes
-    return _matches(compare()(by_word, candidate.words, candidate.codes.view(np.uint64), farthest))
+    by_word = table.places, table.begins, table.rows, table.codes
+    return Matches.of(compare()(by_word, candidate.words, candidate.codes.view(np.uint64), farthest))
 
 
 def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHEST_PATCH) -> Matches:
@@ -65,8 +70,4 @@ def mutual_matches(query: Patches, candidate: Patches, *, farthest: int = FARTHE
 
     Ties go to the stronger patch.
     """
-    return _matches(nearest()(query.codes.view(np.uint64), candidate.codes.view(np.uint64), farthest))
-
-
-def _matches(found: NDArray[np.int64]) -> Matches:
-    return Matches(query=found[0], candidate=found[1], distances=found[2])
+    return Matches.of(nearest()(query.codes.view(np.uint64), candidate.codes.view(np.uint64), farthest))

@@ -16,8 +16,8 @@ Codes = NDArray[np.uint64]
 
 LANES = BITS // 64
 
-Table: TypeAlias = tuple[Places, Places, Codes]
-"""Begins, rows and codes of a `WordTable`."""
+Table: TypeAlias = tuple[NDArray[np.int32], Places, Places, Codes]
+"""Places, begins, rows and codes of a `WordTable`."""
 
 
 class Compare(Protocol):
@@ -35,13 +35,14 @@ def compare() -> Compare:
     """Return the loop."""
 
     def loop(table: Any, words: Any, codes: Any, farthest: Any) -> Any:
-        begins, rows, mine = table
+        places, begins, rows, mine = table
         room = 0
         for word in words:
-            room += begins[word + 1] - begins[word]
+            room += begins[places[word] + 1] - begins[places[word]]
         found, count = np.empty((3, room), np.int64), 0
         for other in range(len(words)):
-            for place in range(begins[words[other]], begins[words[other] + 1]):
+            list = places[words[other]]
+            for place in range(begins[list], begins[list + 1]):
                 apart = np.uint64(0)
                 for lane in range(LANES):
                     # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
@@ -56,6 +57,6 @@ def compare() -> Compare:
                     count += 1
         return found[:, :count].copy()
 
-    table = "Tuple((int64[::1], int64[::1], uint64[:, ::1]))"
+    table = "Tuple((int32[::1], int64[::1], int64[::1], uint64[:, ::1]))"
     made: Compare = compiled(loop, f"int64[:, ::1]({table}, int64[::1], uint64[:, ::1], int64)")
     return made

@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from landseer.ensemble.keypoints.patches import Patches
-from landseer.ensemble.verify.affine import refine
+from landseer.ensemble.verify.affine import FEWEST, refine
 from landseer.ensemble.verify.fast_spatial import Fit
-from landseer.ensemble.verify.geometry import Oriented, paired
 from landseer.ensemble.verify.matching import Matches
-from landseer.ensemble.verify.proposals import FEWEST, propose
+from landseer.ensemble.verify.proposals import Oriented, proposed
 
 COARSE, FINE = 40.0, 16.0
 """Largest error of an inlier in pixels of the candidate: of a scale and shift from one match, and of the affine map."""
@@ -28,14 +27,11 @@ def fit_upright(query: Patches, candidate: Patches, matches: Matches) -> Fit:
     """Fit a map to mutual matches of patches; without inliers if there is none."""
     count = len(matches)
     nothing = Fit(matches=matches.take(slice(0)), map=None, most=count)
-    if count < FEWEST:
+    some = proposed(matches.rows, _oriented(query), _oriented(candidate), errors=(COARSE, LARGER), limits=(count, 1))
+    if not len(some.agreeing):
         return nothing
-    pairs = paired(_oriented(query), _oriented(candidate), (matches.query, matches.candidate))
-    agreeing, alike, map = np.empty((1, count), np.bool_), np.empty(count, np.bool_), np.empty((2, 3))
-    if not propose()(pairs, COARSE, LARGER, agreeing):
-        return nothing
-    inliers = agreeing[0]
-    refined = refine()(pairs[:2], LIMITS, 1.5 * LARGER, (inliers, alike), map)
+    inliers, alike, map = some.agreeing[0], np.empty(count, np.bool_), np.empty((2, 3))
+    refined = refine()((some.points, some.sizes), LIMITS, 1.5 * LARGER, (inliers, alike), map)
     if refined < len(LIMITS) or np.count_nonzero(inliers) < FEWEST:
         return nothing
     return Fit(matches=matches.take(inliers), map=np.vstack([map, [0.0, 0.0, 1.0]]), most=count)

@@ -171,6 +171,31 @@ def test_a_graph_of_few_values_finds_vectors_of_equal_norms_by_distance():
     assert found[0] > 0.97 and found[0] > found[1] > 0.7
 
 
+@pytest.mark.parametrize("wanted", [200, 700, 2000, 5000])
+def test_the_vectors_that_train_an_index_can_be_read_alone(monkeypatch, tmp_path, wanted):
+    monkeypatch.setattr(faiss_factory, "sample_size", lambda index: wanted)
+    steps, passes = [], []
+
+    def sampled(step):
+        steps.append(step)
+        for start in range(0, COUNT, 7 * step):
+            yield KEYS_OF[start : start + 7 * step : step], ROWS[start : start + 7 * step : step]
+
+    def every():
+        passes.append(1)
+        return scan()
+
+    files = []
+    for options in ({}, {"sampled": sampled}):
+        setting = IndexSetting(factory="PCA48,IVF4,SQ8")
+        index = FaissIndex.build(setting, DIMENSION, every, expected=COUNT, threads=1, **options)
+        (tmp_path / str(len(files))).mkdir()
+        index.save(tmp_path / str(len(files)))
+        files.append((tmp_path / str(len(files)) / INDEX).read_bytes())
+    assert files[0] == files[1]
+    assert steps == [max(1, COUNT // wanted)] and len(passes) == 3
+
+
 def test_scores_of_an_exact_index_are_inner_products(index):
     found, scores = index.search(QUERIES, 5)
     exact = np.einsum("qcd,qd->qc", ROWS[np.searchsorted(KEYS_OF, found)].astype(np.float64), QUERIES)

@@ -88,13 +88,12 @@ def test_what_is_removed_between_training_and_adding_is_in_neither(folder, store
     kind = building.main_index_of(IndexSetting(factory=TRAINED))
     train = kind.build.__func__
 
-    def build(cls, setting, dimension, batches, **options):
-        def again():
-            yield from batches()
-            if store.count() == 100:
-                store.delete("p7")
+    def build(cls, setting, dimension, batches, *, sampled, **options):
+        def sampled_then_removed(step):
+            yield from sampled(step)
+            store.delete("p7")
 
-        return train(cls, setting, dimension, again, **options)
+        return train(cls, setting, dimension, batches, sampled=sampled_then_removed, **options)
 
     monkeypatch.setattr(kind, "build", classmethod(build))
     version = merge(folder, store, opener, TRAINED)

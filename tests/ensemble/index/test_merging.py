@@ -191,6 +191,16 @@ async def test_searches_and_changes_during_a_merge_see_everything(running):
     await running.check()
 
 
+async def test_a_store_is_not_read_ahead_if_that_takes_the_memory_of_searches(running, monkeypatch):
+    file = running.config.folder / "data.mdb"
+    for merge, left in enumerate((lambda: 3 * file.stat().st_size, lambda: 2 * file.stat().st_size - 1, lambda: None)):
+        monkeypatch.setattr(merging, "memory_left", left)
+        await running.put(*(f"p{merge}-{row}" for row in range(60)))
+        await running.merged(merge + 1)
+    assert [order.read_ahead for order in running.orders] == [True, False, True]
+    await running.check()
+
+
 async def test_a_merge_that_fails_harms_nothing_and_is_tried_again(running, caplog):
     failures = iter([OSError(28, "No space left on device"), MergeFailed("killed"), MemoryError()])
 

@@ -134,5 +134,5 @@ def test_without_patches_nothing_matches():
     none, some = patches(np.empty((0, BITS // 8), np.uint8)), with_bits(1, 2)
     for one, other in ((none, some), (some, none), (none, none)):
         found = mutual_matches(one, other)
-        assert len(found) == found.most == 0
+        assert len(found) == 0
         assert found.query.dtype == found.candidate.dtype == found.distances.dtype == np.int64
