@@ -23,7 +23,7 @@ from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.readers import read
 from landseer.ops.errors import OpsError
 from landseer.ops.run.stack import Stack, StackConfig
-from landseer.v1.index_pb2 import Picture
+from landseer.v1.index_pb2 import Picture, UpsertFailure
 
 T = TypeVar("T")
 LEAST = 32
@@ -55,6 +55,7 @@ class PhotographSource:
 def real_records(source: PhotographSource, console: Console) -> list[Record]:
     """Return the records of the photographs; the first call indexes them through the real service.
 
+    Tells how many could not be indexed, and why the first of them could not.
     OpsError if the data set, or all but fewer than `LEAST` of its photographs, cannot be read.
     """
     try:
@@ -64,7 +65,11 @@ def real_records(source: PhotographSource, console: Console) -> list[Record]:
     missing = _missing(source, chosen)
     if missing:
         with console.status(f"describing {len(missing):,} photographs (only once)"):
-            _index(source, missing)
+            failures = _index(source, missing)
+        if failures:
+            some, first = f"{len(failures):,} of {len(missing):,} photographs", failures[0]
+            why = f"{some} were not indexed; the first is {first.id}: {first.message}"
+            console.print(why, markup=False, highlight=False)
     records = _read(source)
     if len(records) < LEAST:
         raise OpsError(
@@ -110,11 +115,12 @@ def _missing(source: PhotographSource, chosen: Sequence[Photograph]) -> list[Pho
     return [one for one in chosen if str(one.path) not in known]
 
 
-def _index(source: PhotographSource, some: Sequence[Photograph]) -> None:
+def _index(source: PhotographSource, some: Sequence[Photograph]) -> Sequence[UpsertFailure]:
+    """Index photographs; return those that failed, and why."""
     config = StackConfig(repository=source.repository, store=source.store, serve_args=("--no-thumbnails",))
     pictures = (Picture(id=str(one.path), image=one.path.read_bytes()) for one in some)
     with Stack(config) as stack, BlockingSearchClient(stack.search_address) as client:
-        client.upsert_many(pictures, timeout=UPLOAD_S)
+        return list(client.upsert_many(pictures, timeout=UPLOAD_S).failures)
 
 
 def _read(source: PhotographSource) -> list[Record]:

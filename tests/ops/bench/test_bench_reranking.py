@@ -55,6 +55,7 @@ from landseer.ops.bench.statistics import Round
 from landseer.ops.bench.whole_search import CALLERS, WAYS, VerifiedHits, WayTimes, WholeSearches
 from landseer.ops.errors import OpsError
 from landseer.v1.common_pb2 import StageTiming
+from landseer.v1.index_pb2 import UpsertFailure
 from landseer.v1.search_pb2 import RERANKING_METHOD_NONE, Hit, SearchResponse, Verification
 
 SIZES = Sizes(channels=48, reduced=16, locals=20, clusters=5)
@@ -625,6 +626,20 @@ def test_photographs_that_are_described_are_not_described_again(source, tmp_path
     few = dataclasses.replace(source, photographs=f"folder:{tmp_path / 'photos'},{tmp_path / 'no'}")
     with pytest.raises(OpsError, match="is not a folder"):
         real_records(few, Console())
+
+
+def test_photographs_that_cannot_be_indexed_are_told(source, monkeypatch):
+    asked, console = [], Console(record=True, width=200)
+
+    def index(source, some):
+        asked.extend(some)
+        return [UpsertFailure(id=str(one.path), message="not a picture") for one in some]
+
+    monkeypatch.setattr("landseer.ops.bench.real_store._index", index)
+    monkeypatch.setattr("landseer.ops.bench.real_store._missing", lambda source, chosen: list(chosen)[:2])
+    assert len(real_records(source, console)) == 40
+    told = console.export_text().replace("\n", "")
+    assert f"2 of 2 photographs were not indexed; the first is {asked[0].path}: not a picture" in told
 
 
 @pytest.mark.parametrize("where", ["prepared", "_serving"])
