@@ -52,7 +52,8 @@ def _look_up(matches: Any, chosen: Any, here: Any, there: Any) -> Any:
 def _agree(geometry: Any, shares: Any, errors: Any) -> Any:
     """Return which matches agree with the map of each, [k, k], and the sum of their shares, [k].
 
-    Without a branch, so that the processor compares several at once: 27 us for 300 matches instead of 180.
+    Without a branch, so that the processor compares several at once: 27 us for 300 matches instead of 180, 65 with AVX2
+    alone.
     """
     points, sizes, turns = geometry
     x, y, u, v = points[0], points[1], points[2], points[3]
