@@ -14,7 +14,7 @@ from landseer.ensemble.inference.contracts import DEFAULT_DETECTOR, SIDE_MULTIPL
 from landseer.ensemble.inference.profile import Profile
 from landseer.export.detectors import DETECTORS, Detector
 from landseer.export.detectors import SEED as DETECTOR_SEED
-from landseer.export.lattqe_file import read_lattqe, shipped_lattqe
+from landseer.export.lattqe_file import learned_on, read_lattqe, shipped_lattqe
 from landseer.export.models.backbone import GLOBAL_SCALES, LOCAL_SCALES, Backbone
 from landseer.export.models.checkpoints import Checkpoint, exponent
 from landseer.export.models.cluster import Clustering
@@ -91,6 +91,8 @@ class Networks:
     profile: Profile
     source: str
     """Where the weights came from, for people."""
+    doubts: tuple[str, ...] = ()
+    """What fits, but may not be meant, for people."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +107,13 @@ class Descriptor:
     head: nn.Module
     whitening: nn.Module
     """Of the mean over scales."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides what vectors a picture gets, but for the size it is described at."""
+        modules = (self.loaded.trunk.features, self.loaded.variant), (self.head, self.kind), (self.whitening, "")
+        parts = [fingerprint(module, variant) for module, variant in modules]
+        return hashlib.sha256(" ".join([*parts, *map(str, self.scales)]).encode()).hexdigest()
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -157,7 +166,12 @@ def build(wanted: Wanted) -> Networks:
         version=wanted.version,
     )
     source = f"{loaded.source}; {kind}, {_told(loaded, parts)}{boxes_by}"
-    return Networks(modules={k: m.eval() for k, m in modules.items()}, profile=profile, source=source)
+    return Networks(
+        modules={k: m.eval() for k, m in modules.items()},
+        profile=profile,
+        source=source,
+        doubts=_doubts(wanted.lattqe, described),
+    )
 
 
 def load_descriptor(wanted: Wanted) -> Descriptor:
@@ -292,6 +306,16 @@ def _shipped_lattqe(kind: str, loaded: Loaded, wanted: Wanted) -> Path | None:
     if wanted.parts is not None or loaded.trained is not None or loaded.checkpoint is not None:
         return None
     return shipped_lattqe(wanted.backbone, kind) if kind in shipped(trunk_sha256(loaded)) else None
+
+
+def _doubts(lattqe: Path | None, described: Descriptor) -> tuple[str, ...]:
+    """Tell if a LAttQE of one's own learned on other descriptors than are exported."""
+    if lattqe is None or learned_on(lattqe) in ("", described.sha256):
+        return ()
+    return (
+        f"{lattqe} learned on other descriptors than these, and may expand queries for the worse; train it on these: "
+        "landseer train lattqe DATA, with the same options as this export",
+    )
 
 
 def _lattqe(trained: Path | None, sizes: Sizes) -> ExpansionNetwork:

@@ -139,6 +139,8 @@ def _announce(console: Console, networks: Networks) -> None:
     console.print(f"Backbone {networks.profile.backbone}: {networks.source}")
     for part in networks.profile.untrained:
         console.print(Text.assemble(("untrained", "yellow"), f" {part}: {UNTRAINED[part]}"))
+    for doubt in networks.doubts:
+        console.print(Text.assemble(("warning", "yellow"), f" {doubt}"))
 
 
 def _list(console: Console, options: ExportOptions) -> None:

@@ -37,16 +37,25 @@ def shipped_lattqe(backbone: str, descriptor: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any]) -> None:
-    """Write atomically. card: data, command, seed and figures of the training."""
+def write_lattqe(network: ExpansionNetwork, path: Path, card: Mapping[str, Any], *, descriptor: str = "") -> None:
+    """Write atomically. card: data, command, seed and figures of the training. descriptor: as of `learned_on`."""
     form = {name: value for name, value in network.shape.items() if name != "sizes"}
     form["kind"] = next(kind for kind, made in KINDS.items() if isinstance(network, made))
-    about = {"format": FORMAT, "form": json.dumps(form), "card": json.dumps(dict(card))}
+    about = {"format": FORMAT, "form": json.dumps(form), "card": json.dumps(dict(card)), "descriptor": descriptor}
     staged = path.with_name(f".{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.detach().contiguous() for name, value in network.state_dict().items()}, staged, about)
     staged.chmod(0o644)  # safetensors makes it readable by the owner only
     staged.replace(path)
+
+
+def learned_on(path: Path) -> str:
+    """Return the SHA-256 of what made the descriptors that a network learned on; empty if the file does not say."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("descriptor", ""))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def read_lattqe(path: Path, sizes: Sizes) -> ExpansionNetwork:

@@ -30,6 +30,8 @@ class Describer:
     """Identifies what pooled vectors depend on."""
     how: str
     """Backbone, descriptor and their files, for people."""
+    sha256: str
+    """Of the descriptor that an export serves."""
 
     @classmethod
     def of(cls, wanted: Wanted) -> Describer:
@@ -43,6 +45,7 @@ class Describer:
             load=partial(maps_runner, found.loaded.trunk, precision_of(wanted.backbone), MAPS),
             key=f"{trunk_sha256(found.loaded)} {fingerprint(made.head, type(made.head).__name__)} {made.scales}",
             how=f"{wanted.backbone}, {made.name}{''.join(files)}",
+            sha256=found.sha256,
         )
 
     @cached_property

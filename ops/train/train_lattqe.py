@@ -55,7 +55,7 @@ def run(options: TrainingOptions, console: Console) -> None:
     learned = _trained(in_two_worlds(pooled, describe, seed=options.seed), options, console)
     temperature = learned.temperature()
     card = _card(learned, temperature, f"{describe.how}; pictures: {counts}", options)
-    write_lattqe(learned.network, options.out / NAME, card)
+    write_lattqe(learned.network, options.out / NAME, card, descriptor=describe.sha256)
     text = "# LAttQE\n\nWritten by `landseer train lattqe`.\n\n```json\n" + json.dumps(card, indent=2) + "\n```\n"
     write_whole(options.out / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
     reached = f"validation mAP {learned.reached:.2f}, no expansion {learned.start:.2f}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from landseer.ensemble.inference.contracts import Graph, Sizes, graphs
 from landseer.export import all as command
 from landseer.export import exporter, parity
-from landseer.export.build import Networks, Wanted, build
+from landseer.export.build import Networks, Wanted, build, load_descriptor
 from landseer.export.examples import Case, cases
 from landseer.export.exporter import ExportError, ExportOptions, export
 from landseer.export.lattqe_file import write_lattqe
@@ -111,6 +111,18 @@ def test_a_lattqe_that_stays_keeps_its_mark(
     write_lattqe(RelationalLAttQE.untrained(Sizes(channels=1280), seed=0), trained, {})
     found = export(options(repository, wanted=Wanted(backbone="efficientnet_lite0", lattqe=trained)), QUIET)
     assert found is not None and "lattqe" not in found.profile.untrained
+
+
+def test_a_lattqe_of_other_descriptors_is_told(
+    repository: Path, at_hand: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, wanted = tmp_path / "lattqe.safetensors", Wanted(backbone="efficientnet_lite0")
+    network = RelationalLAttQE.untrained(Sizes(channels=1280), seed=0)
+    for descriptor, told in ((load_descriptor(wanted).sha256, False), ("another", True), ("", False)):
+        write_lattqe(network, trained, {}, descriptor=descriptor)
+        export(options(repository, wanted=dataclasses.replace(wanted, lattqe=trained), dry_run=True))
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("learned on other descriptors than these" in said) == told, said
 
 
 def test_a_new_version_brings_the_other_graphs_along(repository: Path, at_hand: None) -> None:

@@ -24,10 +24,10 @@ from torch import nn
 
 from landseer.client import cli
 from landseer.ensemble.inference.contracts import Sizes
-from landseer.export.build import Wanted, build, find_parts, own_parts, trunk_sha256
+from landseer.export.build import Wanted, build, find_parts, load_descriptor, own_parts, trunk_sha256
 from landseer.export.datasets.photograph import Photograph
 from landseer.export.datasets.sfm import Pair
-from landseer.export.lattqe_file import read_lattqe
+from landseer.export.lattqe_file import learned_on, read_lattqe
 from landseer.export.models.heads import HEADS
 from landseer.export.models.mean_lattqe import MeanLAttQE
 from landseer.export.models.pooling import random_rows
@@ -291,6 +291,7 @@ def test_query_expansion_is_trained_on_the_descriptors_that_are_served(data, tmp
     assert "12 of 6 things (targets), 14 of 7 things (views), 12 of 6 things (photographs)" in told
     network = read_lattqe(out / "lattqe.safetensors", Sizes(channels=99))
     assert isinstance(network, MeanLAttQE) and len(network.networks) == 3
+    assert learned_on(out / "lattqe.safetensors") == load_descriptor(Wanted(backbone=DEFAULT_BACKBONE)).sha256
     card = json.loads((out / "README.md").read_text().split("```json")[1].split("```")[0])
     assert "landseer train lattqe" in card["command"] and card["network"] == "the mean of 3"
     assert card["validation"] == pytest.approx(np.mean(card["of which by part"]), abs=0.011)
