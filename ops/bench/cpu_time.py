@@ -34,11 +34,12 @@ def cpu_time(sessions: Collection[int]) -> CpuTime:
 
 
 def _seconds(pid: int, sessions: Collection[int]) -> float:
-    """Return the CPU time of a process of ours; 0 for others, and for one that has just ended."""
+    """Return the CPU time of a process of ours with its children that ended; 0 for others, and if it has just ended."""
     try:
         if pid != os.getpid() and os.getsid(pid) not in sessions:
             return 0.0
         spent = psutil.Process(pid).cpu_times()
     except (ProcessLookupError, psutil.NoSuchProcess):
         return 0.0
-    return float(spent.user + spent.system)
+    # A server that was started and stopped meanwhile is in no session any more.
+    return float(spent.user + spent.system + spent.children_user + spent.children_system)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 import threading
 import time
 from datetime import datetime, timezone
@@ -220,6 +222,13 @@ def test_our_own_time_is_counted():
     spent = cpu_time(()).ours - before.ours
     assert 0.08 <= spent <= 1.0
     assert cpu_time((os.getsid(0),)).ours >= spent
+
+
+def test_the_time_of_a_server_that_was_started_and_stopped_is_ours():
+    before = cpu_time(())
+    worked = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", worked], check=True, start_new_session=True)
+    assert cpu_time(()).ours - before.ours >= 0.28
 
 
 def report(served):
