@@ -9,21 +9,6 @@ from typing import Any, ClassVar
 
 from landseer.export.datasets.errors import DatasetError
 
-_DAMAGED = (
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    KeyError,
-    IndexError,
-    MemoryError,
-    OverflowError,
-)
-"""Everything a damaged pickle is known to raise; `pickle`'s documentation does not list it."""
-
 
 class PlainUnpickler(pickle.Unpickler):
     """Unpickler for dicts, lists, strings, numbers and NumPy arrays."""
@@ -54,7 +39,8 @@ def unpickled(path: Path, *, keys: Set[str], kind: str) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             known = PlainUnpickler(stream).load()
-    except _DAMAGED as error:
+    # A damaged file calls what is allowed with any arguments, so anything may be raised: even LookupError, for a codec.
+    except Exception as error:
         raise DatasetError(f"cannot read {path}: {error or type(error).__name__}; expected {kind}") from error
     return checked(known, keys=keys, kind=kind, where=str(path))
 

@@ -222,6 +222,13 @@ def test_a_damaged_pickle_is_one_error(tmp_path_factory: pytest.TempPathFactory,
         read(f"sfm:{root},n")
 
 
+def test_a_pickle_that_names_no_codec_is_one_error(tmp_path: Path) -> None:
+    whole = pickle.dumps({"train": split(CIDS, [1] * 4, [(0, 1)]), "val": {}}, protocol=2)
+    (tmp_path / "n.pkl").write_bytes(whole.replace(b"latin1", b"matin1"))
+    with pytest.raises(DatasetError, match="unknown encoding: matin1"):
+        read(f"sfm:{tmp_path},n")
+
+
 # Google Landmarks
 
 
