@@ -1,6 +1,6 @@
 """Spatial verification of a short list by the keypoints in the store, and by its patches where there are any.
 
-A hundred candidates, of which some twenty fit, take 15 ms of processor time with AVX-512 (generated pictures, by id).
+69 candidates take 10 ms of processor time with AVX-512 (generated pictures, the mean of 20 queries by id).
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def compare() -> Compare:
             room += begins[places[word] + 1] - begins[places[word]]
         found, count = np.empty((3, room), np.int64), 0
         for other in range(len(words)):
-            list = places[words[other]]
-            for place in range(begins[list], begins[list + 1]):
+            entry = places[words[other]]
+            for place in range(begins[entry], begins[entry + 1]):
                 apart = np.uint64(0)
                 for lane in range(LANES):
                     # The number of bits set, as in `bits.differing`; LLVM makes it one instruction.
